@@ -1,0 +1,85 @@
+"""Measure, and print the table: `python -m benchmarks [NAME …] [--quick]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import backlog, footprint, latency, record_cost, silence, throughput
+from benchmarks.bench import FULL, QUICK, Bench, BenchmarkError, Result, Sizes
+from benchmarks.server import server
+from benchmarks.table import configuration, markdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
+    "throughput": throughput.run,
+    "latency": latency.run,
+    "silence": silence.run,
+    "record": record_cost.run,
+    "footprint": footprint.run,
+    "claim": backlog.claim,
+    "memory": backlog.memory,
+}
+
+
+def main() -> None:
+    """Run what was asked for, in order; the table goes to standard output, progress to standard error."""
+    asked = _arguments()
+    began, load = time.monotonic(), os.getloadavg()[0]
+    with server() as running, tempfile.TemporaryDirectory(prefix="outbox-benchmarks-") as folder:
+        bench = Bench(running, _sizes(asked), Path(folder), _say)
+        results = _measure(bench, asked.names or list(BENCHMARKS))
+        print(markdown(results))
+        print(f"\n{configuration(bench)} · load before {load:.2f} · {time.monotonic() - began:.0f} s")
+
+
+def _measure(bench: Bench, names: Sequence[str]) -> list[Result]:
+    """Run benchmarks by name; one that fails says so and has no line in the table."""
+    results = []
+    for name in names:
+        try:
+            for result in BENCHMARKS[name](bench):
+                _say(f"  {result.what}: {result.figure} ({result.anchors})")
+                results.append(result)
+        except BenchmarkError as error:
+            _say(f"{name}: {error}")
+    return results
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the relay as it runs by default. About ten minutes, or two with --quick.",
+        epilog="OUTBOX_BENCH_DATABASE_URL names a server on this machine; else an embedded one is started, fsync on.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}; default all")
+    parser.add_argument("--quick", action="store_true", help="small sizes: to see that it runs, not to quote")
+    parser.add_argument("--deliveries", type=int, help=f"of a round of throughput; default {FULL.deliveries}")
+    parser.add_argument("--rounds", type=int, help=f"of throughput; default {FULL.rounds}")
+    parser.add_argument("--backlog", type=int, help=f"rows of claim and memory; default {FULL.backlog}")
+    asked = parser.parse_args()
+    unknown = set(asked.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    return asked
+
+
+def _sizes(asked: argparse.Namespace) -> Sizes:
+    given = {name: getattr(asked, name) for name in ("deliveries", "rounds", "backlog") if getattr(asked, name)}
+    return replace(QUICK if asked.quick else FULL, **given)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Subscriptions and events to measure with, and what became of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import outbox
+from benchmarks.server import engine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+__all__ = ["record_many", "settled", "subscribe"]
+
+_FILL = """
+insert into outbox.events (type, key, payload)
+select 'order.created', 'order-' || i %% 1000, json_build_object('id', i, 'note', repeat('x', 400))::text
+from generate_series(1, %s) i
+"""
+
+
+def subscribe(url: str, endpoints: Sequence[str]) -> None:
+    """Subscribe each endpoint to every event of the database at `url`."""
+    made = engine(url)
+    with made.begin() as connection:
+        for endpoint in endpoints:
+            outbox.subscribe(connection, endpoint, ["order.*"])
+    made.dispose()
+
+
+def record_many(connection: psycopg.Connection[Any], events: int) -> None:
+    """Record events of about 500 bytes on the wire in one transaction, as plain SQL may."""
+    connection.execute(_FILL, (events,))
+
+
+def settled(connection: psycopg.Connection[Any], schema: str = "outbox") -> tuple[int, float]:
+    """Return how many attempts the database has taken, and when the last one was, in Unix seconds."""
+    counted = f"select count(*), coalesce(extract(epoch from max(at))::double precision, 0) from {schema}.attempts"
+    return connection.execute(counted).fetchone()

@@ -1,0 +1,113 @@
+"""The receiver: a process that answers every POST with 204 and counts. It is told what to do on its standard input.
+
+    python -m benchmarks.receiver [--certificate FILE] [--log-ids]
+
+First it prints its port. Then, for each line it reads: `reset` forgets, `report` prints one JSON object, `hang up`
+closes every connection. A report has `count`, `first` and `last` (Unix seconds of the first and the last request)
+and, with --log-ids, `arrivals`: webhook-id to the monotonic clock in nanoseconds, the first time it came.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import ssl
+import sys
+import time
+
+import httptools
+import uvloop
+
+ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+class Tally:
+    """What arrived since the last reset."""
+
+    def __init__(self) -> None:
+        self.open: set[Counter] = set()
+        self.reset()
+
+    def reset(self) -> None:
+        self.count, self.first, self.last = 0, 0.0, 0.0
+        self.arrivals: dict[str, int] = {}
+
+    def note(self) -> None:
+        self.count += 1
+        self.last = time.time()
+        self.first = self.first or self.last
+
+    def report(self) -> str:
+        return json.dumps({"count": self.count, "first": self.first, "last": self.last, "arrivals": self.arrivals})
+
+
+class Counter(asyncio.Protocol):
+    """One connection that counts requests; it looks at nothing else of them."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._parser = httptools.HttpRequestParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self._tally.open.add(self)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._tally.open.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        self._tally.note()
+        self.transport.write(ANSWER)
+
+
+class Logger(Counter):
+    """One connection that also notes when each webhook-id came."""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"webhook-id":
+            self._tally.arrivals.setdefault(value.decode(), time.monotonic_ns())
+
+
+def obey(tally: Tally) -> None:
+    """Do what one line on standard input says; its end ends the process."""
+    line = sys.stdin.readline()
+    if not line:
+        asyncio.get_running_loop().stop()
+    elif line == "reset\n":
+        tally.reset()
+    elif line == "hang up\n":
+        for connection in list(tally.open):
+            connection.transport.close()
+    else:
+        print(tally.report(), flush=True)
+
+
+async def serve(certificate: str | None, kind: type[Counter]) -> None:
+    tally, context = Tally(), None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: kind(tally), "127.0.0.1", 0, ssl=context, backlog=4096)
+    loop.add_reader(sys.stdin.fileno(), obey, tally)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--certificate", help="PEM file with key and chain: speak TLS")
+    parser.add_argument("--log-ids", action="store_true")
+    asked = parser.parse_args()
+    try:
+        uvloop.run(serve(asked.certificate, Logger if asked.log_ids else Counter))
+    except RuntimeError:  # the loop was stopped because standard input ended
+        return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Reliable, signed webhooks for an application on PostgreSQL: what the application imports.
+
+`record()` writes an event in the application's own transaction; the relay delivers it to every subscription that
+matches. `subscribe()` and `subscriptions` say who wants which events. `verify()` is for those who receive them.
+
+Importing this package loads SQLAlchemy and the standard library only, and lets sessions write what waits in them when
+they commit; import it with the application, not in the middle of a flush.
+"""
+
+from outbox import subscriptions
+from outbox._session import events_table
+from outbox._version import __version__
+from outbox.errors import (
+    NotFoundError,
+    OutboxError,
+    PayloadError,
+    PayloadTooLarge,
+    RecordError,
+    SchemaError,
+    SignatureError,
+    SubscriptionError,
+    TargetError,
+    TransactionError,
+)
+from outbox.payload import RawJSON
+from outbox.record import Event, Outbox, arecord, record
+from outbox.signature import Webhook, sign, signed_headers, verify
+from outbox.subscriptions import add as subscribe
+
+__all__ = [
+    "Event",
+    "NotFoundError",
+    "Outbox",
+    "OutboxError",
+    "PayloadError",
+    "PayloadTooLarge",
+    "RawJSON",
+    "RecordError",
+    "SchemaError",
+    "SignatureError",
+    "SubscriptionError",
+    "TargetError",
+    "TransactionError",
+    "Webhook",
+    "__version__",
+    "arecord",
+    "events_table",
+    "record",
+    "sign",
+    "signed_headers",
+    "subscribe",
+    "subscriptions",
+    "verify",
+]

@@ -1,0 +1,238 @@
+"""The INSERT of events: one statement for all rows, in the order given, on whatever kind of connection there is.
+
+psycopg gets binary parameters (`%b`: 5 µs a payload of 500 bytes, where a text array takes 160); other drivers get one
+JSON document. Before any SQL, the connection is asked what it knows of itself: a refusal costs the caller nothing, an
+error from the server would cost the transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import InvalidRequestError, StatementError
+
+from outbox.errors import OutboxError, RecordError, SchemaError, TransactionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+__all__ = ["Row", "awrite_asyncpg", "awrite_psycopg", "write", "write_psycopg"]
+
+_CHUNK_ROWS = 5_000
+_CHUNK_CHARACTERS = 8_000_000
+_IN_TRANSACTION, _FAILED, _UNKNOWN = 2, 3, 4  # libpq's PQTRANS_INTRANS, _INERROR, _UNKNOWN
+
+
+class Row(NamedTuple):
+    """One event as it is written. At most one of the last two is set; the delay counts on the database's clock."""
+
+    id: UUID
+    type: str
+    key: str | None
+    tenant: str
+    payload: str
+    available_at: datetime | None
+    delay_microseconds: int | None
+
+
+_INTO = "insert into outbox.events (id, type, key, tenant, payload, available_at) "
+_FROM = (
+    _INTO + "select id, type, key, tenant, payload, "  # noqa: S608 - constants only
+    "coalesce(available_at, clock_timestamp() + delay * interval '1 microsecond') from "
+)
+_GIVEN = "with ordinality as given (id, type, key, tenant, payload, available_at, delay, place) order by place"
+_ONE_VALUES = (
+    "values ({0}::uuid, {1}::text, {2}::text, {3}::text, {4}::text, "
+    "coalesce({5}::timestamptz, clock_timestamp() + {6}::bigint * interval '1 microsecond'))"
+)
+_PSYCOPG_ONE = _INTO + _ONE_VALUES.format(*repeat("%b", 7))
+_ASYNCPG_ONE = _INTO + _ONE_VALUES.format(*(f"${number}" for number in range(1, 8)))
+_PSYCOPG_MANY = (
+    _FROM
+    + "unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::bigint[]) "
+    + _GIVEN
+)
+_JSON_MANY = text(
+    _FROM + "rows from (json_to_recordset(cast(:rows as json)) as (id uuid, type text, key text, tenant text, "
+    "payload text, available_at timestamptz, delay_microseconds bigint)) " + _GIVEN
+)
+
+
+def write(connection: Connection, rows: Sequence[Row]) -> None:
+    """Insert the rows, at least one, in the connection's open transaction.
+
+    Raises:
+        TransactionError: the transaction could not carry them.
+        SchemaError: the database has no outbox schema.
+    """
+    with _errors_named:
+        _check(connection)
+        insert = _insert_binary if connection.dialect.driver in ("psycopg", "psycopg_async") else _insert_json
+        for chunk in _chunks(rows) if len(rows) > 1 else (rows,):
+            insert(connection, chunk)
+
+
+def write_psycopg(connection: Any, row: Row) -> None:
+    """Insert one row on a raw psycopg connection, whatever its cursor and row factories.
+
+    In pipeline mode what is queued goes first, and the answer is waited for: only then is it known whether there is a
+    transaction, and only so is an error named.
+    """
+    from psycopg import Cursor, rows
+
+    with _settled(connection):
+        _check_driver(connection, connection)
+    with _errors_named, _settled(connection):
+        Cursor(connection, row_factory=rows.tuple_row).execute(_PSYCOPG_ONE, row)
+
+
+async def awrite_psycopg(connection: Any, row: Row) -> None:
+    """Insert one row on a raw psycopg AsyncConnection, just so."""
+    from psycopg import AsyncCursor, rows
+
+    async with _settled(connection):
+        _check_driver(connection, connection)
+    with _errors_named:
+        async with _settled(connection):
+            await AsyncCursor(connection, row_factory=rows.tuple_row).execute(_PSYCOPG_ONE, row)
+
+
+def _settled(connection: Any) -> Any:
+    """Until here and until the end of the block, nothing stays in the connection's pipeline, if it is in that mode."""
+    return connection.pipeline() if connection.info.pipeline_status else nullcontext()
+
+
+async def awrite_asyncpg(connection: Any, row: Row) -> None:
+    """Insert one row on a raw asyncpg connection, which must be in a transaction block."""
+    if connection.is_closed():
+        raise TransactionError("the connection is closed: no transaction can carry the event")
+    if not connection.is_in_transaction():
+        raise TransactionError(_AUTOCOMMIT.format("open one with `async with connection.transaction():`"))
+    with _errors_named:
+        await connection.execute(_ASYNCPG_ONE, *row)
+
+
+def _insert_binary(connection: Connection, rows: Sequence[Row]) -> None:
+    if len(rows) == 1:
+        connection.exec_driver_sql(_PSYCOPG_ONE, tuple(rows[0]))
+    else:
+        connection.exec_driver_sql(_PSYCOPG_MANY, tuple(map(list, zip(*rows, strict=True))))
+
+
+def _insert_json(connection: Connection, rows: Sequence[Row]) -> None:
+    document = json.dumps([_document(row) for row in rows], ensure_ascii=False)
+    connection.execute(_JSON_MANY, {"rows": document})
+
+
+def _document(row: Row) -> dict[str, Any]:
+    at = row.available_at
+    return row._asdict() | {"id": str(row.id), "available_at": at and at.isoformat()}
+
+
+def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Split by count and by size, so that no statement grows without bound."""
+    start = characters = 0
+    for place, row in enumerate(rows):
+        size = len(row.payload)
+        if place - start == _CHUNK_ROWS or (characters + size > _CHUNK_CHARACTERS and place > start):
+            yield rows[start:place]
+            start, characters = place, 0
+        characters += size
+    yield rows[start:]
+
+
+_AUTOCOMMIT = "the connection is in autocommit: the event would not share a transaction with the rows it tells of; {}"
+_READ_ONLY = "the transaction is read-only: record the event in one that can write"
+_STANDBY = "the server is a read-only standby: record the event on the primary"
+_ABORTED = "the transaction has failed and takes no more commands: roll it back first"
+
+
+def _check(connection: Connection) -> None:
+    """Refuse, without SQL, a connection that is known not to be able to carry an event."""
+    if connection.dialect.name != "postgresql":
+        raise RecordError(f"the outbox lives in PostgreSQL, but this connection speaks {connection.dialect.name}")
+    if connection.closed:
+        raise TransactionError("the connection is closed: no transaction can carry the event")
+    for transaction in (connection.get_nested_transaction(), connection.get_transaction()):
+        if transaction and (not transaction.is_active or getattr(transaction, "_is_prepared", False)):
+            raise TransactionError("the connection's transaction is over: begin a new one to record events")
+    pooled = connection.connection
+    _check_driver(pooled.dbapi_connection, pooled.driver_connection)
+
+
+def _check_driver(connection: Any, driver: Any) -> None:
+    """The same for a DBAPI connection and the driver's own connection under it (often one object)."""
+    info = getattr(driver, "info", None)
+    status = getattr(info, "transaction_status", None)
+    if status == _FAILED:
+        raise TransactionError(_ABORTED)
+    if status == _UNKNOWN:
+        raise TransactionError("the connection is closed: no transaction can carry the event")
+    if getattr(connection, "autocommit", False) is True and status != _IN_TRANSACTION:
+        raise TransactionError(_AUTOCOMMIT.format("use a transaction"))
+    if getattr(driver, "read_only", None) is True or getattr(connection, "readonly", None) is True:
+        raise TransactionError(_READ_ONLY)
+    if info is not None and info.parameter_status("in_hot_standby") == "on":
+        raise TransactionError(_STANDBY)
+
+
+class _ErrorsNamed:
+    """Gives the few errors a user can mend a name of their own; every other passes, without the payload."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, InvalidRequestError):
+            raise TransactionError(f"no transaction can carry the event: {error}") from error
+        if isinstance(error, Exception):
+            _hide_payload(error)
+            cause = getattr(error, "orig", None) or error
+            if isinstance(cause, UnicodeEncodeError):  # which holds the text
+                raise RecordError(f"the connection's encoding, {cause.encoding}, lacks a character: use UTF8") from None
+            if (named := _named(cause)) is not None:
+                raise named from cause
+
+
+_errors_named = _ErrorsNamed()  # a generator as context manager costs three times as much
+
+
+def _hide_payload(error: BaseException) -> None:
+    """Take out of an error and its causes what prints the payload: the parameters, and PostgreSQL's "Failing row"."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    details = [detail for link in chain if (detail := _detail(link))]
+    for link in chain:
+        if isinstance(link, StatementError):
+            link.hide_parameters = True
+        if getattr(link, "detail", None):
+            link.detail = None  # type: ignore[attr-defined] # asyncpg's
+        link.args = tuple(_without(details, part) for part in link.args)
+
+
+def _detail(error: BaseException) -> str | None:
+    """The server's DETAIL, in psycopg's and psycopg2's errors or in asyncpg's."""
+    return getattr(getattr(error, "diag", None), "message_detail", None) or getattr(error, "detail", None)
+
+
+def _without(details: Sequence[str], part: Any) -> Any:
+    for detail in details:
+        part = part.replace(detail, "(hidden)") if isinstance(part, str) else part
+    return part
+
+
+def _named(error: BaseException) -> OutboxError | None:
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    if state in ("42P01", "3F000", "42703"):
+        return SchemaError("the outbox schema is missing or old in this database: run `relay migrate`")
+    if state == "25006":
+        return TransactionError(_READ_ONLY)
+    if state == "25P02":
+        return TransactionError(_ABORTED)
+    return None

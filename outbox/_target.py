@@ -1,0 +1,65 @@
+"""What `record()` was given: a session of any kind, a connection of any kind, or something else.
+
+Drivers and SQLAlchemy's asyncio are recognised by where their classes come from, never imported: who passes such an
+object has it loaded, and who does not need not have it installed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from outbox.errors import TargetError
+
+__all__ = ["is_asyncpg", "is_psycopg", "is_psycopg_async", "refuse", "session_of"]
+
+
+def session_of(target: Any) -> Session | None:
+    """Return the plain Session behind a Session, AsyncSession, or scoped session of either kind, else None."""
+    if isinstance(target, Session):
+        return target
+    registry = getattr(target, "registry", None)
+    if callable(registry) and not isinstance(target, type):
+        target = registry()
+    inner = getattr(target, "sync_session", target)
+    return inner if isinstance(inner, Session) else None
+
+
+def _is_of(target: object, package: str, *names: str) -> bool:
+    return any(kind.__name__ in names and kind.__module__.partition(".")[0] == package for kind in type(target).__mro__)
+
+
+def is_psycopg(target: object) -> bool:
+    """Whether it is a psycopg 3 Connection."""
+    return _is_of(target, "psycopg", "Connection")
+
+
+def is_psycopg_async(target: object) -> bool:
+    """Whether it is a psycopg 3 AsyncConnection."""
+    return _is_of(target, "psycopg", "AsyncConnection")
+
+
+def is_asyncpg(target: object) -> bool:
+    """Whether it is an asyncpg Connection, or a pool's proxy of one."""
+    return _is_of(target, "asyncpg", "Connection", "PoolConnectionProxy")
+
+
+def refuse(target: object) -> NoReturn:
+    """Say what the thing is and what to do instead."""
+    kind = f"{type(target).__module__}.{type(target).__qualname__}"
+    if is_psycopg_async(target) or is_asyncpg(target):
+        mend = "use `await outbox.arecord(connection, …)` for it"
+    elif _is_of(target, "sqlalchemy", "AsyncConnection"):
+        mend = "use `await connection.run_sync(outbox.record, type, data)`"
+    elif isinstance(target, Engine | sessionmaker) or _is_of(target, "sqlalchemy", "AsyncEngine", "async_sessionmaker"):
+        mend = "it has no transaction; pass a session or connection made from it"
+    elif isinstance(target, Connection) or session_of(target) is not None or is_psycopg(target):
+        mend = "use plain `outbox.record(…)` for it; arecord is for raw psycopg AsyncConnection and asyncpg connections"
+    else:
+        mend = (
+            "pass a SQLAlchemy Session, AsyncSession, scoped session or Connection, or a psycopg Connection; "
+            "raw psycopg AsyncConnection and asyncpg connections go to arecord"
+        )
+    raise TargetError(f"record cannot write to a {kind}: {mend}")

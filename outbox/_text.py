@@ -1,0 +1,23 @@
+"""What text must be to be stored, and how long the texts of events and of subscriptions may be."""
+
+from __future__ import annotations
+
+__all__ = ["MAX_TENANT_BYTES", "MAX_TYPE_BYTES", "complaint"]
+
+MAX_TYPE_BYTES = 128
+MAX_TENANT_BYTES = 256
+
+
+def complaint(name: str, value: object, max_bytes: int) -> str | None:
+    """Return why `value` cannot be stored as the field `name`, or None when it can: then it is a str."""
+    if not isinstance(value, str):
+        return f"{name}: must be a str, not {type(value).__qualname__}; convert it with str()"
+    if "\0" in value:
+        return f"{name}: has a NUL character, which PostgreSQL cannot hold; remove it"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return f"{name}: has a lone surrogate, which is not Unicode text; remove it"
+    if size > max_bytes:
+        return f"{name}: is {size} bytes, at most {max_bytes} are allowed"
+    return None

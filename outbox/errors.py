@@ -1,0 +1,66 @@
+"""Every error that outbox raises on purpose. Each message names the field and the mend, and holds no secret.
+
+OutboxError
+├── RecordError              record() refused the event; no SQL was sent, the caller's transaction stays usable
+│   ├── PayloadError         the data cannot be JSON as it stands (names the path)
+│   │   └── PayloadTooLarge
+│   ├── TransactionError     there is no transaction that could carry the event
+│   └── TargetError          the first argument is nothing that an event can be recorded on (also a TypeError)
+├── SubscriptionError        a subscription's field was refused
+├── NotFoundError            no such row, for this tenant
+├── SchemaError              the outbox schema is missing, older, newer, or was changed by hand
+└── SignatureError           a webhook does not verify
+"""
+
+__all__ = [
+    "NotFoundError",
+    "OutboxError",
+    "PayloadError",
+    "PayloadTooLarge",
+    "RecordError",
+    "SchemaError",
+    "SignatureError",
+    "SubscriptionError",
+    "TargetError",
+    "TransactionError",
+]
+
+
+class OutboxError(Exception):
+    """Base of every expected error of this library."""
+
+
+class RecordError(OutboxError):
+    """`record()` refused an event before any SQL; the caller's transaction stays usable."""
+
+
+class PayloadError(RecordError):
+    """The event's data cannot be stored as JSON; the message names the path inside it."""
+
+
+class PayloadTooLarge(PayloadError):  # noqa: N818 - reads as what happened; it is the name users meet
+    """The encoded data is larger than `max_payload_bytes`."""
+
+
+class TransactionError(RecordError):
+    """No transaction could carry the event: autocommit, read-only, ended, or failed."""
+
+
+class TargetError(RecordError, TypeError):
+    """The first argument is nothing that an event can be recorded on; the message says what is."""
+
+
+class SubscriptionError(OutboxError):
+    """A field of a subscription was refused; nothing was written."""
+
+
+class NotFoundError(OutboxError):
+    """No such subscription, event, delivery or dead letter for this tenant."""
+
+
+class SchemaError(OutboxError):
+    """The database's outbox schema is missing, older or newer than this code, or was changed by hand."""
+
+
+class SignatureError(OutboxError):
+    """A webhook does not verify. Answer 401 and drop it."""

@@ -1,0 +1,63 @@
+"""Public ids: TypeIDs (prefix and 26 characters of Crockford base32, lower case) over UUIDv7 (RFC 9562 §5.7).
+
+Inside the database an id is a uuid; people see `evt_…`, `sub_…`, `dlv_…`. Both forms are accepted everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from uuid import UUID
+
+from outbox.errors import NotFoundError
+
+__all__ = ["event_id_of", "new_uuid7", "parse_id", "text_id"]
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUE = {character: value for value, character in enumerate(_ALPHABET)}
+_PAIRS = [(first + second).encode() for first in _ALPHABET for second in _ALPHABET]
+_SHIFTS = range(120, -1, -10)
+_TYPEID = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+
+
+def new_uuid7() -> UUID:
+    """Return a UUIDv7: 48 bits of Unix milliseconds, then 74 random bits."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    return UUID(int=(value & ~(0x3 << 62)) | (0x2 << 62))
+
+
+def text_id(prefix: str, value: UUID) -> str:
+    """Return the TypeID of `value`, e.g. `evt_01jd3v…`."""
+    return f"{prefix}_{_base32(value.int).decode()}"
+
+
+def event_id_of(raw: bytes) -> bytes:
+    """Return the text id `evt_…` of an event's 16 raw bytes, as bytes: what goes on the wire."""
+    return b"evt_" + _base32(int.from_bytes(raw, "big"))
+
+
+def _base32(number: int) -> bytes:
+    """Return 130 bits (two of them zero) as 26 characters, two at a time."""
+    return b"".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+
+
+def parse_id(prefix: str, text: str) -> UUID:
+    """Return the UUID of a TypeID with this prefix, or of a plain UUID.
+
+    Raises:
+        NotFoundError: the text is neither; it cannot name a row.
+    """
+    head, separator, tail = text.partition("_")
+    if separator and head == prefix and _TYPEID.fullmatch(tail):
+        number = 0
+        for character in tail:
+            number = number << 5 | _VALUE[character]
+        return UUID(int=number)
+    if _UUID.fullmatch(text):
+        return UUID(text)
+    shown = text if len(text) <= 40 else text[:40] + "…"
+    raise NotFoundError(f"id: {shown!r} is not an id of the form {prefix}_… (26 characters) or a UUID")

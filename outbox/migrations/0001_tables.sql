@@ -1,0 +1,204 @@
+-- The tables. Principle: a row in a hot table (pending, deliveries) is work still to do; when it is done it leaves, and
+-- its history stays in append-only tables (events, resolutions, attempts).
+
+create sequence outbox.events_seq as bigint;
+
+-- UUIDv7 (RFC 9562): the v4 random bits of gen_random_uuid() with 48 bits of Unix milliseconds in front.
+create function outbox.uuid7() returns uuid language sql volatile parallel safe
+begin atomic
+    select encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing
+        substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
+        52, 1), 53, 1), 'hex')::uuid;
+end;
+
+-- One fact each, insert-only. payload is the exact JSON text of the event's data: never jsonb, which reorders keys and
+-- rewrites numbers. seq is the database's order and the partition key; it is drawn by nextval, not identity, because
+-- identity on a partition behaves differently by server version.
+create table outbox.events (
+    seq bigint not null default nextval('outbox.events_seq'),
+    id uuid not null default outbox.uuid7(),
+    tenant text not null default '',
+    type text not null,
+    key text,
+    payload text not null,
+    recorded_at timestamptz not null default clock_timestamp(),
+    available_at timestamptz,
+    primary key (seq),
+    constraint tenant_is_text check (octet_length(tenant) <= 256 and tenant <> '*'),
+    constraint type_is_dotted_words check (octet_length(type) <= 128 and type ~ '^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$'),
+    constraint key_is_text check (octet_length(key) <= 1024),
+    constraint payload_is_json check (payload::json is not null),
+    constraint seq_is_drawn check (seq between 1 and 4611686018427387904),
+    constraint recorded_at_is_a_date check (recorded_at >= '0001-01-01Z' and recorded_at < '10000-01-01Z'),
+    constraint available_at_is_a_date check (available_at >= '0001-01-01Z' and available_at < '10000-01-01Z')
+) partition by range (seq);
+alter sequence outbox.events_seq owned by outbox.events.seq;
+create index events_id on outbox.events (id);
+create table outbox.events_default partition of outbox.events default;
+
+-- Presence = not yet fanned out. Presence is the truth: a cursor would lose transactions that commit late.
+create table outbox.pending (
+    event_seq bigint primary key
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+        autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+
+-- Runs as its owner, so that an application needs no right on pending; every name is qualified, so no SET is needed.
+create function outbox.mark_pending() returns trigger language plpgsql security definer as $$
+begin
+    insert into outbox.pending (event_seq) select seq from inserted;
+    return null;
+end $$;
+create trigger mark_pending after insert on outbox.events
+    referencing new table as inserted for each statement execute function outbox.mark_pending();
+
+-- Who wants which events where. tenant '*' sees every tenant's events; only the operator's command line makes one.
+create table outbox.subscriptions (
+    id uuid primary key default outbox.uuid7(),
+    tenant text not null default '',
+    url text not null,
+    types text[] not null,
+    description text not null default '',
+    metadata jsonb not null default '{}',
+    timeout_seconds integer not null default 15,
+    schedule_seconds integer[] not null default '{5,300,1800,7200,18000,36000,50400,72000,86400}',
+    paused_at timestamptz,
+    removed_at timestamptz,
+    created_at timestamptz not null default clock_timestamp(),
+    updated_at timestamptz not null default clock_timestamp(),
+    version bigint not null default 1,
+    constraint tenant_is_text check (octet_length(tenant) <= 256),
+    constraint url_is_http check (url ~ '^https?://' and octet_length(url) <= 8000),
+    constraint types_are_patterns check (cardinality(types) between 1 and 200),
+    constraint metadata_is_object check (jsonb_typeof(metadata) = 'object'),
+    constraint timeout_in_range check (timeout_seconds between 1 and 300),
+    constraint schedule_in_range check (cardinality(schedule_seconds) <= 20
+        and 0 <= all (schedule_seconds) and 604800 >= all (schedule_seconds)
+        and array_position(schedule_seconds, null) is null)
+);
+
+-- The live signing secrets of a subscription, newest first; more than one only while a rotation overlaps.
+create table outbox.secrets (
+    id uuid primary key default outbox.uuid7(),
+    subscription_id uuid not null references outbox.subscriptions (id) on delete cascade,
+    secret text not null,
+    created_at timestamptz not null default clock_timestamp(),
+    expires_at timestamptz
+);
+create index secrets_subscription on outbox.secrets (subscription_id);
+
+-- What fan_out joins: one row a (tenant, pattern) of every subscription that is not removed. Kept by trigger.
+create table outbox.subscription_types (
+    tenant text not null,
+    pattern text not null,
+    subscription_id uuid not null references outbox.subscriptions (id) on delete cascade,
+    primary key (tenant, pattern, subscription_id)
+);
+create index subscription_types_subscription on outbox.subscription_types (subscription_id);
+
+create function outbox.keep_subscription_types() returns trigger language plpgsql security definer as $$
+begin
+    delete from outbox.subscription_types where subscription_id operator(pg_catalog.=) new.id;
+    if new.removed_at is null then
+        insert into outbox.subscription_types (tenant, pattern, subscription_id)
+            select distinct new.tenant, pattern, new.id from pg_catalog.unnest(new.types) pattern;
+    end if;
+    return null;
+end $$;
+create trigger keep_subscription_types after insert or update of tenant, types, removed_at on outbox.subscriptions
+    for each row execute function outbox.keep_subscription_types();
+
+-- Relays cache a subscription by its version, which every change moves, whoever makes it.
+create function outbox.move_version() returns trigger language plpgsql as $$
+begin
+    new.version := old.version operator(pg_catalog.+) 1;
+    new.updated_at := pg_catalog.clock_timestamp();
+    return new;
+end $$;
+create trigger move_version before update on outbox.subscriptions
+    for each row execute function outbox.move_version();
+
+create function outbox.move_version_of_secret() returns trigger language plpgsql security definer as $$
+begin
+    update outbox.subscriptions set updated_at = pg_catalog.clock_timestamp()
+        where id operator(pg_catalog.=) coalesce(new.subscription_id, old.subscription_id);
+    return null;
+end $$;
+create trigger move_version_of_secret after insert or update or delete on outbox.secrets
+    for each row execute function outbox.move_version_of_secret();
+
+-- Outstanding work only: one event for one subscription. id is a UUIDv7 and lease a random number, both made by the
+-- relay: a sequence re-issues numbers after a crash, and a late success would then delete a stranger's delivery.
+-- due_at is both "not before" and "lease expires": a crash needs no reaper, the row becomes due again.
+-- crashes counts the times in a row that a process ended while this was the one suspect it was sending.
+create table outbox.deliveries (
+    id uuid primary key,
+    event_seq bigint not null,
+    subscription_id uuid not null,
+    due_at timestamptz not null,
+    attempts smallint not null default 0,
+    crashes smallint not null default 0,
+    lease bigint,
+    constraint counts_from_zero check (attempts >= 0 and crashes >= 0),
+    constraint leased_was_attempted check (lease is null or attempts > 0)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+        autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index deliveries_due on outbox.deliveries (subscription_id, due_at, id);
+create index deliveries_waiting on outbox.deliveries (due_at, subscription_id) where lease is null;
+
+-- One row a fan_out batch: which events were resolved and how many subscriptions each matched. It tells
+-- "no subscriber" from "lost". seqs is ascending, matches is parallel to it.
+create table outbox.resolutions (
+    at timestamptz not null default clock_timestamp(),
+    first_seq bigint not null,
+    seqs bigint[] not null,
+    matches integer[] not null
+);
+-- Compressing these arrays would take as long as inserting the deliveries of the batch.
+alter table outbox.resolutions alter seqs set storage external, alter matches set storage external;
+create index resolutions_first_seq on outbox.resolutions (first_seq);
+create index resolutions_at on outbox.resolutions using brin (at);
+
+-- One POST each, never updated. Also the record that a delivery is done, so it outlives its event. outcome is the class
+-- of what the network said; url to excerpt are kept for failures only (for all by a setting).
+create table outbox.attempts (
+    delivery_id uuid not null,
+    event_seq bigint not null,
+    subscription_id uuid not null,
+    number smallint not null,
+    at timestamptz not null default clock_timestamp(),
+    verdict text not null,
+    outcome text not null,
+    status smallint,
+    milliseconds integer not null,
+    error text,
+    url text,
+    address text,
+    headers text,
+    excerpt bytea,
+    constraint verdict_is_known check (verdict in ('delivered', 'retry', 'dead'))
+) partition by range (at);
+create index attempts_delivery on outbox.attempts (delivery_id);
+create index attempts_event on outbox.attempts (event_seq);
+create index attempts_subscription on outbox.attempts (subscription_id, at);
+create table outbox.attempts_default partition of outbox.attempts default;
+
+-- Left the hot table with a reason and a copy of its own of the event; leaves only by replay or explicit purge.
+-- subscription_id is null for an event that could not even be resolved.
+create table outbox.dead_letters (
+    delivery_id uuid primary key,
+    event_seq bigint not null,
+    event_id uuid not null,
+    subscription_id uuid,
+    tenant text not null,
+    type text not null,
+    key text,
+    payload text not null,
+    recorded_at timestamptz not null,
+    attempts smallint not null,
+    died_at timestamptz not null default clock_timestamp(),
+    reason text not null,
+    error text
+);
+create index dead_letters_subscription on outbox.dead_letters (subscription_id, died_at);
+create index dead_letters_died_at on outbox.dead_letters (died_at);
+create index dead_letters_event on outbox.dead_letters (event_seq);

@@ -1,0 +1,62 @@
+-- Run at every migrate: four group roles, made where the migrating user may make roles, and what each needs, no more.
+--   outbox_app       records events and sees nothing of them but their numbers
+--   outbox_operator  the control plane: subscriptions, replay (which writes a pruned event again), purge, retention
+--   outbox_relay     what `relay run` does
+--   outbox_reader    looks at everything but secrets
+-- PUBLIC gets nothing, and nobody gets anything on a leaf: a row put straight into one would never become pending.
+
+revoke all on schema outbox from public;
+revoke all on all functions in schema outbox from public;
+
+do $$
+declare
+    tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions,
+        outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters';
+    texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body';
+    upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
+        outbox.prune_events, outbox.retire_attempt_leaf, outbox.prune_attempts, outbox.prune_resolutions,
+        outbox.drop_empty_leaf';
+    rights constant text[] := array[
+        ['outbox_app', 'usage on schema outbox'],
+        ['outbox_app', 'select on outbox.schema_migrations'],
+        ['outbox_app', 'insert (id, tenant, type, key, payload, recorded_at, available_at) on outbox.events'],
+        ['outbox_app', 'select (seq, id) on outbox.events'],
+        ['outbox_app', 'usage on sequence outbox.events_seq'],
+        ['outbox_app', 'execute on function outbox.record, outbox.uuid7, ' || texts],
+
+        ['outbox_operator', 'usage on schema outbox'],
+        ['outbox_operator', 'select on outbox.secrets, ' || tables],
+        ['outbox_operator', 'select on sequence outbox.events_seq'],
+        ['outbox_operator', 'insert, update on outbox.subscriptions'],
+        ['outbox_operator', 'insert, update, delete on outbox.secrets, outbox.deliveries, outbox.dead_letters'],
+        ['outbox_operator', 'insert, update (available_at) on outbox.events'],
+        ['outbox_operator', 'insert, delete on outbox.pending'],
+        ['outbox_operator', 'execute on function outbox.uuid7, ' || upkeep || ', ' || texts],
+
+        ['outbox_relay', 'usage on schema outbox'],
+        ['outbox_relay', 'select on outbox.secrets, ' || tables],
+        ['outbox_relay', 'select on sequence outbox.events_seq'],
+        ['outbox_relay', 'insert, update, delete on outbox.deliveries, outbox.dead_letters'],
+        ['outbox_relay', 'update, delete on outbox.pending'],
+        ['outbox_relay', 'insert on outbox.attempts, outbox.resolutions'],
+        ['outbox_relay', 'delete on outbox.subscriptions, outbox.secrets'],
+        ['outbox_relay', 'execute on function ' || upkeep || ', ' || texts],
+
+        ['outbox_reader', 'usage on schema outbox'],
+        ['outbox_reader', 'select on ' || tables],
+        ['outbox_reader', 'select on sequence outbox.events_seq'],
+        ['outbox_reader', 'execute on function ' || texts]];
+    one text[];
+begin
+    foreach one slice 1 in array rights loop
+        if to_regrole(one[1]) is null then
+            begin
+                execute format('create role %I nologin', one[1]);
+            exception
+                when duplicate_object or unique_violation then null;  -- another database's migration was faster
+                when insufficient_privilege then continue;
+            end;
+        end if;
+        execute format('grant %s to %I', one[2], one[1]);
+    end loop;
+end $$;

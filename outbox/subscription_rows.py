@@ -1,0 +1,119 @@
+"""The rows of subscriptions and their secrets: tables, conditions, and the values that people get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import ColumnElement, DateTime, Integer, Text, Uuid, and_, column, table
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from outbox.errors import NotFoundError, SubscriptionError
+from outbox.ids import parse_id, text_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+__all__ = [
+    "NewSubscription",
+    "Subscription",
+    "fields_of",
+    "in_state",
+    "named",
+    "not_found",
+    "secrets",
+    "subscriptions",
+]
+
+subscriptions = table(
+    "subscriptions",
+    column("id", Uuid),
+    column("tenant", Text),
+    column("url", Text),
+    column("types", ARRAY(Text)),
+    column("description", Text),
+    column("metadata", JSONB),
+    column("timeout_seconds", Integer),
+    column("schedule_seconds", ARRAY(Integer)),
+    column("paused_at", DateTime(timezone=True)),
+    column("removed_at", DateTime(timezone=True)),
+    column("created_at", DateTime(timezone=True)),
+    column("updated_at", DateTime(timezone=True)),
+    schema="outbox",
+)
+secrets = table(
+    "secrets",
+    column("id", Uuid),
+    column("subscription_id", Uuid),
+    column("secret", Text),
+    column("expires_at", DateTime(timezone=True)),
+    schema="outbox",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subscription:
+    """A subscription as it was read. `id` is text (`sub_…`), times are aware; it never holds secrets."""
+
+    id: str
+    tenant: str
+    url: str
+    types: tuple[str, ...]
+    description: str
+    metadata: Mapping[str, str]
+    timeout_seconds: int
+    schedule_seconds: tuple[int, ...]
+    paused_at: datetime | None
+    removed_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def state(self) -> Literal["active", "paused", "removed"]:
+        """What it does now."""
+        if self.removed_at:
+            return "removed"
+        return "paused" if self.paused_at else "active"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewSubscription(Subscription):
+    """A subscription together with its signing secret, which is handed out this once; repr hides it."""
+
+    secret: str = field(repr=False)
+
+
+def named(subscription_id: str, tenant: str | None) -> ColumnElement[bool]:
+    """Return the condition for this id, and for this tenant unless None. Raises NotFoundError for what is no id."""
+    condition = subscriptions.c.id == parse_id("sub", subscription_id)
+    return condition if tenant is None else and_(condition, subscriptions.c.tenant == tenant)
+
+
+def in_state(state: str | None) -> ColumnElement[bool]:
+    """Return the condition for a state; None is active or paused. Raises SubscriptionError for an unknown one."""
+    paused, removed = subscriptions.c.paused_at, subscriptions.c.removed_at
+    conditions: dict[str | None, ColumnElement[bool]] = {
+        None: removed.is_(None),
+        "active": and_(removed.is_(None), paused.is_(None)),
+        "paused": and_(removed.is_(None), paused.is_not(None)),
+        "removed": removed.is_not(None),
+    }
+    if state not in conditions:
+        raise SubscriptionError(f"state: {state!r} is not one of active, paused, removed")
+    return conditions[state]
+
+
+def not_found(subscription_id: str) -> NotFoundError:
+    """Return the error for an id without a row."""
+    return NotFoundError(f"subscription: no {text_id('sub', parse_id('sub', subscription_id))}, or it is removed")
+
+
+def fields_of(row: Any) -> dict[str, Any]:
+    """Return a row of `subscriptions` as the fields of a Subscription."""
+    values: dict[str, Any] = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    return values | {
+        "id": text_id("sub", values["id"]),
+        "types": tuple(values["types"]),
+        "schedule_seconds": tuple(values["schedule_seconds"]),
+    }

@@ -1,0 +1,272 @@
+"""Who gets which events where: the control plane of subscriptions, in the caller's transaction.
+
+Every function takes a SQLAlchemy Session or Connection first and neither commits nor rolls back. Asynchronous code
+calls `await session.run_sync(outbox.subscribe, url, types)`. A tenant's request passes `tenant=`: what is another
+tenant's is then not found. Without it every tenant's are seen, which is for the operator.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy import update as sql_update
+
+from outbox import subscription_fields as fields
+from outbox.errors import SubscriptionError
+from outbox.ids import parse_id
+from outbox.signature import check_secret, new_secret
+from outbox.subscription_rows import (
+    NewSubscription,
+    Subscription,
+    fields_of,
+    in_state,
+    named,
+    not_found,
+    secrets,
+    subscriptions,
+)
+from outbox.url import parse_url
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+__all__ = [
+    "NewSubscription",
+    "Subscription",
+    "add",
+    "add_for_every_tenant",
+    "get",
+    "list",
+    "pause",
+    "remove",
+    "resume",
+    "rotate_secret",
+    "update",
+]
+
+_MAX_LIVE_SECRETS = 5
+_MAX_OVERLAP_SECONDS = 30 * 86_400
+_now = func.clock_timestamp()
+
+
+class _Omitted(Enum):
+    """What an argument is when it was not given; None would be an answer."""
+
+    OMITTED = "omitted"
+
+
+_OMITTED = _Omitted.OMITTED
+
+
+def add(
+    connection: Session | Connection,
+    url: str,
+    types: Sequence[str],
+    *,
+    tenant: str = "",
+    secret: str | None = None,
+    description: str = "",
+    metadata: Mapping[str, str] | None = None,
+    timeout_seconds: int = fields.DEFAULT_TIMEOUT_SECONDS,
+    schedule_seconds: Sequence[int] | None = None,
+) -> NewSubscription:
+    """Subscribe `url` to the tenant's events of these types, and return it with its secret.
+
+    Args:
+        connection: a Session or Connection; the caller commits.
+        url: the endpoint, https://… (http:// only where the relay allows it).
+        types: 1 to 200 patterns: an exact type, a prefix and `.*`, or `*`.
+        tenant: whose events; '' where there are no tenants.
+        secret: an own signing secret (`whsec_…`, base64 of 24 to 64 bytes); default a new one.
+        description: free text, at most 2 kB.
+        metadata: text to text, at most 8 kB as JSON.
+        timeout_seconds: of one attempt, 1 to 300.
+        schedule_seconds: 0 to 20 delays, one after each failure; () is one attempt. Default: 75 hours.
+
+    Raises:
+        SubscriptionError: a field was refused; nothing was written.
+    """
+    return _insert(
+        connection, fields.check_tenant(tenant), secret,
+        _checked(url=url, types=types, description=description, metadata=metadata,
+                 timeout_seconds=timeout_seconds, schedule_seconds=schedule_seconds),
+    )  # fmt: skip
+
+
+def add_for_every_tenant(
+    connection: Session | Connection,
+    url: str,
+    types: Sequence[str],
+    *,
+    secret: str | None = None,
+    **settings: Any,
+) -> NewSubscription:
+    """Subscribe `url` to every tenant's events, for the operator's command line only; else as `add`."""
+    return _insert(connection, "*", secret, _checked(url=url, types=types, **settings))
+
+
+def _insert(
+    connection: Session | Connection, tenant: str, secret: str | None, values: dict[str, Any]
+) -> NewSubscription:
+    secret = new_secret() if secret is None else check_secret(secret)
+    statement = insert(subscriptions).values(tenant=tenant, **values).returning(*subscriptions.c)
+    row = connection.execute(statement).one()
+    connection.execute(insert(secrets).values(subscription_id=row.id, secret=secret))
+    return NewSubscription(secret=secret, **fields_of(row))
+
+
+def get(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
+    """Return one subscription, also a removed one as long as its row is there. Raises NotFoundError."""
+    row = connection.execute(select(subscriptions).where(named(subscription_id, tenant))).one_or_none()
+    if row is None:
+        raise not_found(subscription_id)
+    return Subscription(**fields_of(row))
+
+
+def list(  # noqa: A001 - the verb of the interface
+    connection: Session | Connection,
+    *,
+    tenant: str | None = None,
+    state: Literal["active", "paused", "removed"] | None = None,
+    type: str | None = None,  # noqa: A002
+    after: str | None = None,
+    limit: int = 100,
+) -> builtins.list[Subscription]:
+    """Return subscriptions, oldest first, at most `limit` (1 to 1000).
+
+    Args:
+        connection: a Session or Connection.
+        tenant: only this tenant's; None is every tenant's.
+        state: only these; None is the active and paused ones.
+        type: only those which get events of this type.
+        after: the id of the last one of the page before.
+        limit: size of the page.
+    """
+    if isinstance(limit, bool) or not 1 <= limit <= 1000:
+        raise SubscriptionError(f"limit: {limit} is not a whole number from 1 to 1000")
+    conditions = [in_state(state)]
+    if tenant is not None:
+        conditions.append(subscriptions.c.tenant == tenant)
+    if type is not None:
+        conditions.append(subscriptions.c.types.overlap(func.outbox.patterns_of(type)))
+    if after is not None:
+        conditions.append(subscriptions.c.id > parse_id("sub", after))
+    statement = select(subscriptions).where(*conditions).order_by(subscriptions.c.id).limit(limit)
+    return [Subscription(**fields_of(row)) for row in connection.execute(statement)]
+
+
+def update(
+    connection: Session | Connection,
+    subscription_id: str,
+    *,
+    tenant: str | None = None,
+    url: str | _Omitted = _OMITTED,
+    types: Sequence[str] | _Omitted = _OMITTED,
+    description: str | _Omitted | None = _OMITTED,
+    metadata: Mapping[str, str] | _Omitted | None = _OMITTED,
+    timeout_seconds: int | _Omitted | None = _OMITTED,
+    schedule_seconds: Sequence[int] | _Omitted | None = _OMITTED,
+) -> Subscription:
+    """Change the fields that are given, of deliveries under way too; None puts a field back to its default.
+
+    Raises:
+        SubscriptionError: a field was refused, or none was given; nothing was written.
+        NotFoundError: no such subscription for this tenant, or it is removed.
+    """
+    given = {
+        "url": url, "types": types, "description": description, "metadata": metadata,
+        "timeout_seconds": timeout_seconds, "schedule_seconds": schedule_seconds,
+    }  # fmt: skip
+    values = _checked(**{name: value for name, value in given.items() if value is not _OMITTED})
+    if not values:
+        raise SubscriptionError("update: nothing to change; give at least one field")
+    return _change(connection, subscription_id, tenant, values)
+
+
+def pause(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
+    """Stop sending; deliveries gather and wait. Pausing twice keeps the first time."""
+    return _change(connection, subscription_id, tenant, {"paused_at": func.coalesce(subscriptions.c.paused_at, _now)})
+
+
+def resume(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
+    """Send again, beginning with what gathered."""
+    return _change(connection, subscription_id, tenant, {"paused_at": None})
+
+
+def remove(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
+    """End it for good: no event matches it any more, and what it had still to get is cancelled."""
+    return _change(connection, subscription_id, tenant, {"removed_at": _now})
+
+
+def rotate_secret(
+    connection: Session | Connection,
+    subscription_id: str,
+    *,
+    tenant: str | None = None,
+    secret: str | None = None,
+    overlap_seconds: int = 86_400,
+) -> NewSubscription:
+    """Give it a new secret and return that; the old ones sign along for `overlap_seconds` (0 to 30 days).
+
+    Raises:
+        SubscriptionError: a field was refused, or five secrets are live already.
+        NotFoundError: no such subscription for this tenant, or it is removed.
+    """
+    fields.check_seconds("overlap_seconds", overlap_seconds, 0, _MAX_OVERLAP_SECONDS)
+    fresh = new_secret() if secret is None else check_secret(secret)
+    row = connection.execute(
+        select(subscriptions).where(named(subscription_id, tenant), in_state(None)).with_for_update()
+    ).one_or_none()
+    if row is None:
+        raise not_found(subscription_id)
+    _expire_secrets(connection, row.id, overlap_seconds)
+    connection.execute(insert(secrets).values(subscription_id=row.id, secret=fresh))
+    row = connection.execute(select(subscriptions).where(subscriptions.c.id == row.id)).one()
+    return NewSubscription(secret=fresh, **fields_of(row))
+
+
+def _expire_secrets(connection: Session | Connection, subscription_id: UUID, overlap_seconds: int) -> None:
+    """Let every secret of the subscription end with the overlap, and forget those which have ended."""
+    own = secrets.c.subscription_id == subscription_id
+    ends = _now + func.make_interval(0, 0, 0, 0, 0, 0, overlap_seconds)
+    connection.execute(sql_update(secrets).where(own).values(expires_at=func.least(secrets.c.expires_at, ends)))
+    connection.execute(delete(secrets).where(own, secrets.c.expires_at <= _now))
+    live = connection.execute(select(func.count()).select_from(secrets).where(own)).scalar_one()
+    if live >= _MAX_LIVE_SECRETS:
+        raise SubscriptionError(
+            f"secret: {live} older secrets still sign along; give overlap_seconds=0, or wait until they end"
+        )
+
+
+def _change(
+    connection: Session | Connection, subscription_id: str, tenant: str | None, values: dict[str, Any]
+) -> Subscription:
+    statement = sql_update(subscriptions).where(named(subscription_id, tenant), in_state(None)).values(**values)
+    row = connection.execute(statement.returning(*subscriptions.c)).one_or_none()
+    if row is None:
+        raise not_found(subscription_id)
+    return Subscription(**fields_of(row))
+
+
+def _checked(**given: Any) -> dict[str, Any]:
+    """Return the fields to store; each was checked, or SubscriptionError names it."""
+    checks: dict[str, Any] = {
+        "url": _check_url,
+        "types": fields.check_types,
+        "description": fields.check_description,
+        "metadata": fields.check_metadata,
+        "timeout_seconds": fields.check_timeout,
+        "schedule_seconds": fields.check_schedule,
+    }
+    return {name: checks[name](value) for name, value in given.items()}
+
+
+def _check_url(value: object) -> str:
+    return parse_url(value).text

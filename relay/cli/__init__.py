@@ -1,0 +1,45 @@
+"""The command line: each command parses, calls relay.operations or the daemon, and prints."""
+
+from __future__ import annotations
+
+import click
+
+from relay.cli.lazy import LazyGroup
+
+__all__ = ["cli"]
+
+_COMMANDS = {
+    "demo": ("relay.cli.demo:demo", "See it work: a shop, a relay that is killed, a verdict."),
+    "dev": ("relay.cli.dev:dev", "Migrate, run and listen on this machine, for development."),
+    "listen": ("relay.cli.listen:listen", "Receive webhooks here, verify and print them."),
+    "migrate": ("relay.cli.migrate:migrate", "Create or update the schema outbox."),
+    "run": ("relay.cli.run:run", "Deliver: the relay itself."),
+    "status": ("relay.cli.status:status", "What is stuck, why, and was anything lost?"),
+    "subscriptions": ("relay.cli.subscriptions:subscriptions", "Who gets which events where."),
+    "events": ("relay.cli.events:events", "What happened: recorded events."),
+    "deliveries": ("relay.cli.deliveries:deliveries", "One event for one subscription: what is under way."),
+    "dead-letters": ("relay.cli.dead_letters:dead_letters", "What was given up, with the reason."),
+    "replay": ("relay.cli.replay:replay", "Deliver again: dead letters, deliveries, events."),
+    "prune": ("relay.cli.prune:prune", "Delete what is older than its retention."),
+    "config": ("relay.cli.config:config", "Each option, its value, and where it came from."),
+    "completion": ("relay.cli.completion:completion", "Print the completion script for your shell."),
+}
+
+_HELP = """Deliver what applications record in their own transactions: signed webhooks from PostgreSQL.
+
+\b
+  relay migrate                      once, and after each update
+  relay subscriptions add URL TYPE…  who gets what
+  relay run                          deliver
+  relay status                       what is stuck, why, was anything lost
+
+The database is given by --database-url, RELAY_DATABASE_URL or DATABASE_URL.
+Exit codes: 0 done, 1 not so or failed, 2 usage, configuration or schema, 3 database unreachable."""
+
+cli = LazyGroup(
+    "relay",
+    commands_at=_COMMANDS,
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+click.version_option(package_name="outbox-relay", prog_name="relay", message="%(prog)s %(version)s")(cli)

@@ -1,0 +1,89 @@
+"""`relay dead-letters …`: what was given up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from relay.cli.options import Database, confirm, filters, json_option, with_database, yes_option
+from relay.cli.output import print_fields, print_json, print_json_lines, print_table
+from relay.cli.parts import host_of, print_attempts
+from relay.operations import dead_letters as operations
+from relay.operations.filters import Filters
+from relay.wording import escaped
+
+__all__ = ["dead_letters"]
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """What was given up, with the reason. A dead letter leaves by replay or purge only, never by age."""
+
+
+@dead_letters.command("list")
+@filters("since", "until", "type", "tenant", "key", "subscription", "limit")
+@json_option
+@with_database
+def list_(database: Database, type_: str | None, *, as_json: bool, **given: Any) -> None:
+    """List dead letters, newest first; since and until are about when they died.
+
+    \b
+    Examples:
+      relay dead-letters list --since 1d
+      relay replay --since 1d --dry-run          and then deliver them again
+    """
+    with database.transaction() as connection:
+        found = operations.list_dead_letters(connection, Filters(type=type_, **given))
+    if as_json:
+        print_json_lines(found)
+        return
+    rows = [(item["id"], item["died_at"], item["reason"], item["type"], host_of(item["url"])) for item in found]
+    print_table(["DELIVERY", "DIED UTC", "REASON", "TYPE", "TO"], rows, flexible=["TYPE", "TO"])
+
+
+@dead_letters.command()
+@click.argument("delivery_id", metavar="DELIVERY")
+@json_option
+@with_database
+def show(database: Database, delivery_id: str, *, as_json: bool) -> None:
+    """Show one dead letter (dlv_…) with its attempts and payload."""
+    with database.transaction() as connection:
+        found = operations.show_dead_letter(connection, delivery_id)
+    if as_json:
+        print_json(found)
+        return
+    print_fields({name: value for name, value in found.items() if name not in ("attempts_made", "payload")})
+    print_attempts(found["attempts_made"])
+    click.echo(f"\nPayload\n{escaped(found['payload'])}")
+
+
+@dead_letters.command()
+@click.argument("delivery_ids", metavar="[DELIVERY]...", nargs=-1)
+@filters("since", "until", "type", "tenant", "key", "subscription", "limit")
+@click.option("--dry-run", is_flag=True, help="Say how many, delete none.")
+@yes_option
+@with_database
+def purge(
+    database: Database, delivery_ids: tuple[str, ...], type_: str | None, *, dry_run: bool, yes: bool, **given: Any
+) -> int:
+    """Delete dead letters for good, by id or by filter, the oldest first.
+
+    \b
+    Examples:
+      relay dead-letters purge dlv_… --yes
+      relay dead-letters purge --subscription sub_… --until 30d --limit 1000 --dry-run
+    """
+    wanted = Filters(type=type_, **given)
+    if bool(delivery_ids) != wanted.empty:
+        raise click.UsageError("give ids, or at least one filter (--since, --subscription, …), not both")
+    with database.transaction() as connection:
+        found = operations.find_by_id(connection, delivery_ids) if delivery_ids else operations.find(connection, wanted)
+    if dry_run:
+        click.echo(f"{len(found)} dead letters would be purged")
+        return 0
+    confirm(f"Purge {len(found)} dead letters for good?", yes=yes)
+    with database.transaction() as connection:
+        purged = operations.purge(connection, found)
+    click.echo(f"purged {purged}")
+    return 0 if purged == len(found) else 1

@@ -1,0 +1,64 @@
+"""`relay deliveries …`: one event for one subscription."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from relay.cli.options import Database, filters, json_option, with_database
+from relay.cli.output import print_fields, print_json, print_json_lines, print_table
+from relay.cli.parts import host_of, print_attempts
+from relay.operations.deliveries import STATES, list_deliveries, show_delivery
+from relay.operations.filters import Filters
+
+__all__ = ["deliveries"]
+
+
+@click.group()
+def deliveries() -> None:
+    """One event for one subscription: what is under way, and what was delivered."""
+
+
+@deliveries.command("list")
+@filters("since", "until", "type", "tenant", "key", "subscription")
+@click.option("--state", type=click.Choice(STATES), help="Only these. [default: all but delivered]")
+@filters("limit")
+@json_option
+@with_database
+def list_(database: Database, type_: str | None, state: Any, *, as_json: bool, **given: Any) -> None:
+    """List what is still to deliver, the longest due first; with --state delivered what was, newest first.
+
+    \b
+    States: due (to be sent now), waiting (for a retry or its time), leased (a relay is at it),
+    paused, cancelled (subscription removed), delivered. Dead ones: relay dead-letters list.
+
+    \b
+    Examples:
+      relay deliveries list --state due --subscription sub_…
+      relay deliveries list --state delivered --since 1h --json
+    """
+    with database.transaction() as connection:
+        found = list_deliveries(connection, Filters(type=type_, **given), state)
+    if as_json:
+        print_json_lines(found)
+        return
+    rows = [
+        (item["id"], item["state"], item["at"], item["attempts"], item["type"], host_of(item["url"])) for item in found
+    ]
+    print_table(["DELIVERY", "STATE", "AT UTC", "#", "TYPE", "TO"], rows, flexible=["TYPE", "TO"])
+
+
+@deliveries.command()
+@click.argument("delivery_id", metavar="DELIVERY")
+@json_option
+@with_database
+def show(database: Database, delivery_id: str, *, as_json: bool) -> None:
+    """Show one DELIVERY (dlv_…) with each of its attempts, wherever it is now."""
+    with database.transaction() as connection:
+        found = show_delivery(connection, delivery_id)
+    if as_json:
+        print_json(found)
+        return
+    print_fields({name: value for name, value in found.items() if name != "attempts_made"})
+    print_attempts(found["attempts_made"])

@@ -1,0 +1,80 @@
+"""`relay dev`: everything an application needs while it is written, on this machine, in one command."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import click
+
+from relay.cli.interrupt import interruptible
+from relay.cli.listen import as_text, echo, open_port
+from relay.cli.options import confirm, yes_option
+from relay.config_sources import load
+from relay.database_url import shown
+from relay.demo.children import Child
+from relay.demo.dev import (
+    environment,
+    make_directory,
+    migrate_and_subscribe,
+    start_server,
+    unsubscribe,
+    users_of,
+)
+from relay.receiver.listener import Listener
+
+__all__ = ["dev"]
+
+_LOOK_SECONDS = 0.1
+
+
+@click.command()
+@click.option("--database-url", metavar="URL", help="PostgreSQL. [env RELAY_DATABASE_URL, DATABASE_URL]")
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".relay-dev"),
+    show_default=True,
+    help="For the relay's log and, without a URL, an embedded PostgreSQL.",
+)
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Of the listener.  [default: a free one]")
+@yes_option
+def dev(*, database_url: str | None, directory: Path, port: int, yes: bool) -> int:
+    """Migrate, run a relay and listen, for development: what your application records is printed here.
+
+    Without a database URL a PostgreSQL of its own is started; its data stay in the directory for the next
+    time. A database that is given gets a relay that delivers for real, to its other subscriptions too; it asks
+    before that. The listener is subscribed to every event of every tenant until Ctrl-C stops everything.
+    """
+    loaded = load({"database_url": database_url})
+    make_directory(directory)
+    with interruptible(), ExitStack() as stack, suppress(KeyboardInterrupt):
+        url = loaded.config.database_url
+        if url:
+            click.echo(f"database  {shown(url)} ({loaded.origins['database_url']})")
+            if users := users_of(url):
+                confirm(f"It has {' and '.join(users)}; this relay delivers for real. Go on?", yes=yes)
+        else:
+            url = stack.enter_context(start_server(directory)).url()
+            click.echo(f"database  an embedded PostgreSQL, its data in {directory}/; for your application:")
+            click.echo(f"          export DATABASE_URL={url}")
+        asyncio.run(_serve(url, directory, port, stack))
+    return 0
+
+
+async def _serve(url: str, directory: Path, port: int, stack: ExitStack) -> None:
+    secrets: list[str] = []
+    listener = Listener(secrets, 200, lambda arrival: echo(as_text(arrival)))
+    server = await open_port(listener, port)
+    endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    subscription = migrate_and_subscribe(url, endpoint, directory)
+    stack.callback(unsubscribe, url, directory)
+    secrets.append(subscription.secret)
+    relay = stack.enter_context(Child("relay", ["-m", "relay", "run"], directory / "relay.log", environment(url)))
+    click.echo(f"relay     process {relay.pid}, its log in {relay.complaints}")
+    click.echo(f"listener  {endpoint} gets every event ({subscription.id}); Ctrl-C stops everything\n")
+    while not listener.unread.is_set():
+        relay.must_run()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(listener.unread.wait(), _LOOK_SECONDS)

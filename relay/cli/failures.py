@@ -1,0 +1,88 @@
+"""How a command ends when it fails: one line on stderr that names the mend, and an exit code. Never a secret.
+
+0 done · 1 not so, or failed · 2 usage, configuration or schema · 3 could not find out (database unreachable).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import tempfile
+import traceback
+from typing import Any
+
+from outbox.errors import OutboxError, SchemaError, SubscriptionError
+from relay.config import ConfigError
+from relay.operations.filters import FilterError
+from relay.operations.rights import RightsError
+
+__all__ = ["explain", "redacted"]
+
+_SECRETS = [
+    (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), "whsec_***"),
+    (re.compile(r"(//[^/\s:@'\"]*):[^\s'\"]*@"), r"\1:***@"),
+    (re.compile(r"(password['\"]?\s*[=:]\s*['\"]?)[^\s'\",)]+", re.IGNORECASE), r"\1***"),
+]
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Return the exit code and the line for an error that a command raised."""
+    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        return explain(error.exceptions[0])
+    if isinstance(error, ConfigError | SchemaError | SubscriptionError | RightsError | FilterError):
+        return 2, str(error)
+    if isinstance(error, OutboxError):
+        return 1, str(error)
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE and not error.filename:
+        return 1, f"output: {error.strerror}"
+    from sqlalchemy.exc import DBAPIError
+
+    if isinstance(error, DBAPIError):
+        return _explain_database(error)
+    return _unexpected(error)
+
+
+def _explain_database(error: Any) -> tuple[int, str]:
+    import psycopg
+
+    state = getattr(error.orig, "sqlstate", None) or ""
+    reason = redacted(str(error.orig).strip().splitlines()[0]) if str(error.orig).strip() else "no reason given"
+    if isinstance(error.orig, psycopg.OperationalError) and (state in ("", "53300") or state[:2] in ("08", "57")):
+        if state == "57014":
+            return 1, f"database: took too long ({reason}); narrow it with --since, --subscription or --limit"
+        return 3, f"database: unreachable: {redacted(_last_reason(str(error.orig)))}"
+    if state in ("42P01", "3F000", "42883", "42703"):
+        return 2, f"schema: {reason}; run `relay migrate`, or update outbox-relay to the schema's version"
+    if state == "25006":
+        return 1, f"database: {reason}; it is read-only, a standby perhaps: give the primary's URL"
+    if state[:2] in ("53", "55", "40"):
+        return 1, f"database: {reason}; try again"
+    return _unexpected(error)
+
+
+def _last_reason(message: str) -> str:
+    """Return the most telling line of libpq's answer, which repeats itself for each address tried."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if "failed" in line or "error" in line), lines[-1])
+
+
+def _unexpected(error: BaseException) -> tuple[int, str]:
+    report = redacted("".join(traceback.format_exception(error)))
+    name = type(error).__name__
+    try:
+        handle, path = tempfile.mkstemp(prefix="relay-traceback-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(report)
+    except OSError as unwritable:
+        return 1, f"unexpected: {name}; no traceback could be written: {unwritable.strerror}"
+    return 1, f"unexpected: {name}; the traceback is in {path}"
+
+
+def redacted(text: str) -> str:
+    """Return the text with signing secrets and passwords masked."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text

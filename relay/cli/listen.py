@@ -1,0 +1,115 @@
+"""`relay listen`: a receiver on this machine that verifies webhooks and prints them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outbox.signature import check_secret
+from relay.cli.interrupt import interruptible
+from relay.config import ConfigError
+from relay.receiver.listener import Arrival, Listener
+from relay.receiver.server import serve
+from relay.wording import escaped, rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["as_json", "as_text", "echo", "listen", "open_port"]
+
+_MAX_SHOWN = 20_000  # characters of a body
+_INDENT = "  "
+
+
+def as_text(arrival: Arrival) -> str:
+    """Return a heading and the body below it, for people."""
+    if arrival.problem:
+        mark, word = click.style("✗", "red", bold=True), click.style(arrival.problem, "red")
+    elif arrival.verified:
+        mark, word = click.style("✓", "green", bold=True), "signature verified"
+    else:
+        mark, word = click.style("•", bold=True), "not verified"
+    kind = click.style(escaped(arrival.type or "(no type)"), bold=True)
+    size = f"{arrival.size_bytes:,} bytes"
+    heading = f"{mark} {arrival.at:%H:%M:%S}  {kind}  {escaped(arrival.id or '(no id)')}"
+    return f"{heading}\n{_INDENT}{size}, {word}, answered {arrival.status}\n{_indented(arrival.body)}\n"
+
+
+def _indented(body: Any) -> str:
+    text = body if isinstance(body, str) else json.dumps(body, indent=2, ensure_ascii=False)
+    lines = [_INDENT + escaped(line) for line in text[:_MAX_SHOWN].split("\n")]
+    if len(text) > _MAX_SHOWN:
+        lines.append(f"{_INDENT}… and {len(text) - _MAX_SHOWN:,} more characters")
+    return "\n".join(lines)
+
+
+def as_json(arrival: Arrival) -> str:
+    """Return one JSON object on one line."""
+    return json.dumps(
+        {
+            "id": arrival.id,
+            "type": arrival.type,
+            "at": rfc3339(arrival.at),
+            "size_bytes": arrival.size_bytes,
+            "status": arrival.status,
+            "verified": arrival.verified,
+            "problem": arrival.problem or None,
+            "body": arrival.body,
+        }
+    )
+
+
+def echo(text: str) -> None:
+    """Print with colours where a terminal shows them and NO_COLOR does not forbid it."""
+    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="On 127.0.0.1.  [default: a free one]")
+@click.option("--secret", "secrets", multiple=True, metavar="WHSEC", help="Verify with it; several while it rotates.")
+@click.option(
+    "--secret-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read secrets, one a line."
+)
+@click.option(
+    "--status", type=click.IntRange(200, 599), default=200, show_default=True, help="Answer with this; try 500."
+)
+@click.option("--json", "json_lines", is_flag=True, help="Print one JSON object a line.")
+def listen(*, port: int, secrets: tuple[str, ...], secret_file: Path | None, status: int, json_lines: bool) -> int:
+    """Receive webhooks on this machine, verify and print them, until Ctrl-C.
+
+    \b
+    Example:
+      relay listen --port 4004 --secret whsec_…
+      relay subscriptions add http://127.0.0.1:4004/ 'order.*'
+      relay run --allow-http --allow-networks 127.0.0.0/8
+    """
+    if secret_file:
+        secrets += tuple(secret_file.read_text(encoding="utf-8").split())
+        if not secrets:
+            raise ConfigError(f"--secret-file: {secret_file} is empty")
+    known = [check_secret(secret) for secret in secrets]
+    with interruptible(), suppress(KeyboardInterrupt):
+        asyncio.run(_listen(port, known, status, as_json if json_lines else as_text))
+    return 0
+
+
+async def _listen(port: int, secrets: Sequence[str], status: int, show: Callable[[Arrival], str]) -> None:
+    listener = Listener(secrets, status, lambda arrival: echo(show(arrival)))
+    server = await open_port(listener, port)
+    checked = "verifying signatures" if secrets else "signatures are not verified: no --secret"
+    click.echo(f"listening on http://127.0.0.1:{server.sockets[0].getsockname()[1]}/ ({checked})", err=True)
+    await listener.unread.wait()
+
+
+async def open_port(listener: Listener, port: int) -> asyncio.Server:
+    """Serve on 127.0.0.1:`port`. Raises ConfigError when the port is taken."""
+    try:
+        return await serve(listener.handle, port)
+    except OSError as error:
+        raise ConfigError(f"--port: cannot listen on {port}: {error.strerror}; choose another") from None

@@ -1,0 +1,181 @@
+"""Options that commands share: those of the configuration, the database, --json, and the filters."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from relay.config_sources import load
+from relay.wording import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from sqlalchemy import Connection
+
+    from relay.config import Config, Option
+    from relay.config_sources import Loaded
+
+    _ParamType = click.ParamType[datetime | timedelta]
+else:
+    _ParamType = click.ParamType  # not generic in every click that we work with
+
+__all__ = [
+    "Database",
+    "Moment",
+    "config_option",
+    "configured",
+    "confirm",
+    "database_url_option",
+    "filters",
+    "flags_of",
+    "json_option",
+    "warn",
+    "with_database",
+    "yes_option",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_AGO = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_LONGEST = timedelta(days=36_500)
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where a command finds its rows."""
+
+    config: Config
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction; print only after it has ended."""
+        from relay.operations.connection import transaction
+
+        with transaction(self.config) as connection:
+            yield connection
+
+
+def configured(flags: dict[str, Any], config_file: str | None) -> Loaded:
+    """Return the configuration, and show its warnings."""
+    loaded = load(flags, config_file=config_file)
+    for warning in loaded.warnings:
+        warn(warning)
+    return loaded
+
+
+def warn(line: str) -> None:
+    """Show one line of warning on stderr."""
+    click.echo(f"warning: {line}", err=True)
+
+
+config_option = click.option(
+    "--config", "config_file", metavar="FILE", help="TOML file with options. [env RELAY_CONFIG]"
+)
+database_url_option = click.option(
+    "--database-url", metavar="URL", help="PostgreSQL. [env RELAY_DATABASE_URL, DATABASE_URL]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON; a list is one object a line.")
+
+
+def with_database(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command --database-url and --config, and call it with the Database first."""
+
+    @database_url_option
+    @config_option
+    @functools.wraps(command)
+    def wrapped(database_url: str | None, config_file: str | None, *args: Any, **kwargs: Any) -> R:
+        loaded = configured({"database_url": database_url}, config_file)
+        return command(Database(loaded.config), *args, **kwargs)
+
+    return wrapped
+
+
+def flags_of(declared: Iterable[Option]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a command these options of the configuration as flags, in this order."""
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        for option in reversed(list(declared)):
+            command = _flag(option)(command)
+        return command
+
+    return decorate
+
+
+def _flag(option: Option) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    default = option.shown(option.default)
+    meaning = f"{option.meaning} [env {option.env}" + (f"; default {default}]" if default else "]")
+    if isinstance(option.default, bool):
+        return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, default=None, help=meaning)
+    return click.option(option.flag, option.name, default=None, metavar=option.kind.metavar, help=meaning)
+
+
+class Moment(_ParamType):
+    """A point in time: RFC 3339 with its offset, a day (UTC), or how long ago: 90s, 15m, 2h, 3d, 1w."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | timedelta:
+        """Return an aware datetime, or the timedelta before the database's now."""
+        if isinstance(value, datetime | timedelta):
+            return value
+        ago = _AGO.fullmatch(value)
+        if ago:
+            length = timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
+            if length > _LONGEST:
+                self.fail(f"{value!r} is a time more than 100 years ago; name a nearer one", param, ctx)
+            return length
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time; give 2026-01-31T12:00:00Z, 2026-01-31 or 15m, 2h, 3d ago", param, ctx)
+        if moment.tzinfo is None and len(value) == len("2026-01-31"):
+            return moment.replace(tzinfo=UTC)
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} names no time zone; add Z for UTC", param, ctx)
+        return moment
+
+
+_FILTERS = {
+    "since": click.option("--since", type=Moment(), metavar="TIME", help="Not before: 2h ago, a day, or RFC 3339."),
+    "until": click.option("--until", type=Moment(), metavar="TIME", help="Before this time."),
+    "type": click.option("--type", "type_", metavar="TYPE", help="Event type; order.* for a prefix."),
+    "tenant": click.option("--tenant", metavar="NAME", help="Only this tenant."),
+    "key": click.option("--key", metavar="KEY", help="Only events with this key."),
+    "subscription": click.option("--subscription", metavar="SUB", help="Only this subscription (sub_…)."),
+    "limit": click.option(
+        "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many."
+    ),
+}
+
+
+def filters(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Give a command these filters, in this order; each has one spelling everywhere."""
+
+    def decorate(command: Callable[P, R]) -> Callable[P, R]:
+        for name in reversed(names):
+            command = _FILTERS[name](command)
+        return command
+
+    return decorate
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on when --yes was given or a person at a terminal agrees; otherwise end the command."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Add --yes to do it.")
+    click.confirm(escaped(question), abort=True)
+
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")

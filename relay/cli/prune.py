@@ -1,0 +1,43 @@
+"""`relay prune`: retention, by hand or by cron; a running relay does the same by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from relay.cli.options import config_option, configured, database_url_option, flags_of, json_option
+from relay.cli.output import print_json
+from relay.config import options
+
+__all__ = ["prune"]
+
+_KINDS = ("events", "attempts", "resolutions")
+
+
+@click.command()
+@flags_of(option for option in options() if option.name.endswith("_retention_days"))
+@click.option("--dry-run", is_flag=True, help="Say how many rows would go, delete none. Reads every event.")
+@json_option
+@database_url_option
+@config_option
+def prune(*, dry_run: bool, as_json: bool, config_file: str | None, **flags: Any) -> None:
+    """Delete what is done and older than its retention. Never anything undelivered, and no dead letter.
+
+    \b
+    Examples:
+      relay prune
+      relay prune --events-retention-days 7 --dry-run
+    """
+    from relay.operations import prune as operations
+    from relay.operations.connection import checked_connection
+
+    config = configured(flags, config_file).config
+    days = {f"{kind}_days": getattr(config, f"{kind}_retention_days") for kind in _KINDS}
+    with checked_connection(config) as connection:
+        work = operations.count_prunable if dry_run else operations.prune
+        gone = work(connection, **days)._asdict()
+    if as_json:
+        print_json(gone)
+    else:
+        click.echo(("would prune " if dry_run else "pruned ") + ", ".join(f"{gone[kind]:,} {kind}" for kind in _KINDS))

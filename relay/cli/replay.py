@@ -1,0 +1,88 @@
+"""`relay replay`: deliver again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outbox.ids import text_id
+from relay.cli.options import Database, confirm, filters, json_option, with_database, yes_option
+from relay.cli.output import print_json
+from relay.operations import replay as operations
+from relay.operations.filters import Filters
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["replay"]
+
+
+@click.command()
+@click.argument("names", metavar="[DELIVERY|EVENT]...", nargs=-1)
+@click.option("--to", metavar="SUB", help="To this subscription instead (sub_…).")
+@filters("since", "until", "type", "tenant", "key", "subscription")
+@click.option(
+    "--state", type=click.Choice(["dead", "delivered"]), default="dead", show_default=True,
+    help="With filters: the dead letters, or what was delivered.",
+)  # fmt: skip
+@filters("limit")
+@click.option("--dry-run", is_flag=True, help="Say what would be replayed, change nothing.")
+@yes_option
+@json_option
+@with_database
+def replay(
+    database: Database, names: tuple[str, ...], to: str | None, type_: str | None, state: str, *, dry_run: bool,
+    yes: bool, as_json: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Deliver again: a dead letter, a delivery or an event by id, or all that pass a filter.
+
+    Each replay is a new delivery, due now, with a schedule of its own; the webhook-id stays the event's.
+    An EVENT goes to every subscription that had it. A dead letter is gone once it is replayed.
+
+    \b
+    Examples:
+      relay replay dlv_…
+      relay replay evt_… --to sub_…
+      relay replay --subscription sub_… --since 1d --dry-run
+      relay replay --state delivered --subscription sub_… --since 2h --limit 1000 --yes
+    """
+    wanted = Filters(type=type_, **given)
+    if bool(names) != wanted.empty:
+        raise click.UsageError("give ids, or at least one filter (--since, --subscription, …), not both")
+    with database.transaction() as connection:
+        found = _candidates(connection, names, to, wanted, state)
+    if dry_run:
+        _report(found, None, as_json=as_json)
+        return
+    if not names:
+        confirm(f"Replay {len(found)} {'dead letters' if state == 'dead' else 'deliveries'}?", yes=yes)
+    with database.transaction() as connection:
+        made = operations.replay(connection, found)
+    _report(found, made, as_json=as_json)
+
+
+def _candidates(
+    connection: Connection, names: tuple[str, ...], to: str | None, wanted: Filters, state: str
+) -> list[operations.Candidate]:
+    if not names:
+        return operations.candidates_by_filter(connection, wanted, delivered=state == "delivered", to=to)
+    return [item for name in names for item in operations.candidates_by_id(connection, name, to)]
+
+
+def _report(found: list[operations.Candidate], made: list[str] | None, *, as_json: bool) -> None:
+    """Print what was made of what was found; None stands for a dry run, in which nothing was."""
+    subscriptions = sorted({text_id("sub", item.subscription_id) for item in found if item.subscription_id})
+    to_resolve = sum(item.subscription_id is None for item in found)
+    direct = len(found) - to_resolve if made is None else len(made)
+    deliveries = made or []
+    if as_json:
+        counts = {"count": direct + to_resolve, "deliveries": deliveries}
+        print_json({**counts, "subscriptions": subscriptions, "resolve_again": to_resolve})
+        return
+    verb = "would replay" if made is None else "replayed"
+    click.echo(f"{verb} {direct} deliveries to {len(subscriptions)} subscriptions")
+    if to_resolve:
+        click.echo(f"{verb} {to_resolve} events that could not be resolved: back to pending")
+    for name in deliveries[:20]:
+        click.echo(name)

@@ -1,0 +1,245 @@
+"""The relay's configuration: one frozen value, each option declared once, as a field of `Config`.
+
+An option `x_y` is the flag `--x-y`, the environment variable `RELAY_X_Y` and the TOML key `x_y`. The first that says
+something wins: flag, environment (a secret may be in the file `RELAY_X_Y_FILE` names), TOML file (`--config` or
+`RELAY_CONFIG`), default. The database's address is also looked for in `DATABASE_URL`, last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TYPE_CHECKING, Any, Literal
+
+from outbox.errors import OutboxError
+from relay.database_url import conninfo_of, normalised, shown, sqlalchemy_url_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Config", "ConfigError", "Option", "checked", "config_table", "options"]
+
+Network = IPv4Network | IPv6Network
+
+
+class ConfigError(OutboxError):
+    """An option was refused; the message names it, where it came from, and the mend."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one sort of value is read: from text (flag, environment), and checked; both raise ValueError."""
+
+    from_text: Callable[[str], object]
+    check: Callable[[Any], Any]
+    metavar: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the daemon, as declared by its field in `Config`."""
+
+    name: str
+    kind: Kind
+    default: Any
+    meaning: str
+    secret: bool
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def env(self) -> str:
+        """The environment variable."""
+        return "RELAY_" + self.name.upper()
+
+    def shown(self, value: Any) -> str:
+        """Return the value as text, masked where it is secret."""
+        if self.secret:
+            return shown(value)
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _integer(low: int, high: int) -> Kind:
+    def check(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"{value!r} is not a whole number from {low} to {high}")
+        return value
+
+    def from_text(text: str) -> object:
+        return int(text) if text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20 else text
+
+    return Kind(from_text, check, "N")
+
+
+def _boolean() -> Kind:
+    words = {
+        "true": True,
+        "1": True,
+        "yes": True,
+        "on": True,
+        "false": False,
+        "0": False,
+        "no": False,
+        "off": False,
+    }
+
+    def check(value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{value!r} is not true or false")  # noqa: TRY004 - one type for every refused value
+        return value
+
+    return Kind(lambda text: words.get(text.lower(), text), check, "")
+
+
+def _choice(*words: str) -> Kind:
+    def check(value: object) -> str:
+        if value not in words:
+            raise ValueError(f"{value!r} is not one of {', '.join(words)}")
+        return str(value)
+
+    return Kind(str, check, "|".join(words))
+
+
+def _networks() -> Kind:
+    def check(value: object) -> tuple[Network, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{value!r} is not a list of networks such as 127.0.0.0/8")  # noqa: TRY004
+        return tuple(_network(item) for item in value)
+
+    return Kind(lambda text: [part.strip() for part in text.split(",") if part.strip()], check, "CIDR,…")
+
+
+def _network(item: object) -> Network:
+    try:
+        network = ip_network(item if isinstance(item, str | IPv4Network | IPv6Network) else "")
+    except ValueError as error:
+        raise ValueError(f"{item!r} is not a network ({error}); write e.g. 10.1.0.0/16 or ::1/128") from None
+    if network.prefixlen == 0:
+        raise ValueError(f"{network} is every address; name only the networks that are needed, e.g. 10.1.0.0/16")
+    return network
+
+
+def _database_url() -> Kind:
+    def check(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError("not text; write postgresql://user:password@host:5432/name")  # noqa: TRY004
+        return normalised(value) if value else value
+
+    return Kind(str, check, "URL")
+
+
+def _option(kind: Kind, default: Any, meaning: str, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"kind": kind, "meaning": meaning, "secret": secret})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything the relay can be told. Making one checks it; ConfigError names the value refused."""
+
+    database_url: str = _option(
+        _database_url(),
+        "",
+        "PostgreSQL, postgresql://user:password@host:5432/name. Also read from DATABASE_URL.",
+        secret=True,
+    )
+    processes: int = _option(_integer(1, 64), 1, "Processes that deliver.")
+    max_in_flight: int = _option(_integer(1, 10_000), 256, "Deliveries under way at once, in each process.")
+    max_in_flight_per_endpoint: int = _option(
+        _integer(1, 10_000),
+        64,
+        "Of these, at most so many to one subscription, so that nobody waits for a slow one.",
+    )
+    drain_seconds: int = _option(
+        _integer(0, 3600), 30, "After SIGTERM, how long to wait for requests under way before leaving."
+    )
+    allow_networks: tuple[Network, ...] = _option(
+        _networks(),
+        (),
+        "Networks that may be called besides the public internet, e.g. 127.0.0.0/8,10.1.0.0/16.",
+    )
+    allow_http: bool = _option(_boolean(), False, "Allow endpoints without TLS (http://).")  # noqa: FBT003
+    keep_responses: Literal["failures", "all"] = _option(
+        _choice("failures", "all"),
+        "failures",
+        "Keep the response's headers and excerpt of failed attempts, or of all.",
+    )
+    asynchronous_commit: bool = _option(
+        _boolean(),
+        False,  # noqa: FBT003
+        "Relay commits do not wait for the disk. A crash of PostgreSQL then repeats deliveries, loses none.",
+    )
+    events_retention_days: int = _option(
+        _integer(1, 36_500), 30, "How long payloads of events with nothing left to deliver are kept."
+    )
+    attempts_retention_days: int = _option(
+        _integer(1, 36_500), 90, "How long the record of attempts is kept; at least as long as events."
+    )
+    resolutions_retention_days: int = _option(
+        _integer(1, 36_500),
+        90,
+        "How long it is kept how many subscriptions each event matched; as long as events.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _option(
+        _choice("debug", "info", "warning", "error"), "info", "The least that is logged."
+    )
+    log_format: Literal["text", "json"] = _option(
+        _choice("text", "json"), "text", "Log lines for people, or one JSON object a line."
+    )
+
+    def __post_init__(self) -> None:
+        for option in options():
+            object.__setattr__(self, option.name, checked(option, getattr(self, option.name), option.name))
+        for name in ("attempts_retention_days", "resolutions_retention_days"):
+            if getattr(self, name) < self.events_retention_days:
+                raise ConfigError(
+                    f"{name}: {getattr(self, name)} is less than events_retention_days "
+                    f"({self.events_retention_days}); what was done with an event must outlive it: "
+                    "raise the one or lower the other"
+                )
+
+    def conninfo(self, **settings: str) -> str:
+        """Return the conninfo for psycopg; `settings` (libpq parameters) count whatever the URL says."""
+        return conninfo_of(self._required_database_url(), **settings)
+
+    def sqlalchemy_url(self, **settings: str) -> Any:
+        """Return the address as a SQLAlchemy URL on psycopg; `settings` as in `conninfo`."""
+        return sqlalchemy_url_of(self._required_database_url(), **settings)
+
+    def _required_database_url(self) -> str:
+        if not self.database_url:
+            raise ConfigError(
+                "database_url: not set; give --database-url, RELAY_DATABASE_URL (or …_FILE) or DATABASE_URL"
+            )
+        return self.database_url
+
+
+def options() -> list[Option]:
+    """Return every option, in the order of declaration."""
+    return [Option(name=item.name, default=item.default, **item.metadata) for item in fields(Config)]
+
+
+def checked(option: Option, value: object, source: str) -> Any:
+    """Return the value as the option holds it, or raise ConfigError that names `source`."""
+    try:
+        return option.kind.check(value)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def config_table() -> list[dict[str, str]]:
+    """Return name, flag, env, default and meaning of every option as text."""
+    return [
+        {
+            "name": option.name,
+            "flag": option.flag,
+            "env": option.env,
+            "default": option.shown(option.default),
+            "meaning": option.meaning,
+        }
+        for option in options()
+    ]

@@ -1,0 +1,81 @@
+"""The database's address: what people write, what libpq and SQLAlchemy read, and what may be shown.
+
+Understood: `postgres://`, `postgresql://` and `postgresql+driver://`, with everything libpq knows (several
+hosts, `?sslmode=…`, sockets by `?host=/run/postgresql`). No message here repeats any part of a password.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
+from sqlalchemy import URL
+
+__all__ = ["LIBPQ_DEFAULTS", "RELAY_NAME", "conninfo_of", "normalised", "shown", "sqlalchemy_url_of"]
+
+# libpq parameters where the URL says nothing: a dead server is noticed within half a minute or so.
+LIBPQ_DEFAULTS: dict[str, str | int] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+# The application_name of connections that deliver, whatever the URL says: `relay status` finds relays by it.
+RELAY_NAME = "outbox-relay"
+
+_SCHEME = re.compile(r"(postgres|postgresql)(\+[a-z0-9_]+)?://", re.IGNORECASE)
+_SHAPE = "expected postgresql://user:password@host:5432/name, special characters in the password as %40 %3A %2F …"
+
+
+def normalised(url: str) -> str:
+    """Return the URL as libpq reads it, or raise ValueError, whose message repeats no secret."""
+    match = _SCHEME.match(url)
+    if not match:
+        scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}(?=://)", url)
+        raise ValueError(f"{scheme.group() + '://' if scheme else 'it'} is not a PostgreSQL URL; {_SHAPE}")
+    libpq_url = "postgresql://" + url[match.end() :]
+    _refuse_unknown_parameters(libpq_url)
+    try:
+        parts = conninfo_to_dict(libpq_url)
+    except psycopg.Error:
+        raise ValueError(f"libpq cannot read it; {_SHAPE}") from None
+    ports = str(parts.get("port", "")).split(",")
+    if not all(port.isdigit() and 0 < int(port) < 65536 for port in ports if port):
+        raise ValueError(f"the port is not a number from 1 to 65535; {_SHAPE}")
+    if "@" in str(parts.get("host", "")):
+        raise ValueError(f"the host has an @ in it; {_SHAPE}")
+    return libpq_url
+
+
+def _refuse_unknown_parameters(libpq_url: str) -> None:
+    query = urlsplit(libpq_url.replace("[", "").replace("]", "")).query
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}  # libpq reads ssl=true in a URL
+    unknown = [name for name, _ in parse_qsl(query, keep_blank_values=True) if name not in known]
+    if unknown and "@" not in query:
+        raise ValueError(f"libpq knows no parameter {unknown[0]!r}; remove or correct it")
+
+
+def conninfo_of(url: str, **settings: str) -> str:
+    """Return the conninfo for psycopg: `settings` (libpq parameters), then the URL, then LIBPQ_DEFAULTS count."""
+    return make_conninfo("", **_parameters(url, settings))
+
+
+def sqlalchemy_url_of(url: str, **settings: str) -> URL:
+    """Return the same address for SQLAlchemy on psycopg; `settings` as in `conninfo_of`."""
+    parts = {name: str(value) for name, value in _parameters(url, settings).items()}
+    user, password, name = (parts.pop(part, None) for part in ("user", "password", "dbname"))
+    return URL.create("postgresql+psycopg", username=user, password=password, database=name, query=parts)
+
+
+def _parameters(url: str, settings: dict[str, str]) -> dict[str, str | int | None]:
+    return {**LIBPQ_DEFAULTS, **conninfo_to_dict(url), **settings}
+
+
+def shown(url: str) -> str:
+    """Return the URL with every password masked."""
+    masked = re.sub(r"(//[^@:]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&](?:\w*password))=[^&]*", r"\1=***", masked)

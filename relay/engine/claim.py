@@ -1,0 +1,103 @@
+"""claim: due deliveries (retries, backlog) and, one at a time, suspects → leased to this process."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from outbox.ids import event_id_of
+from relay.engine.statements import START_WITHIN_SECONDS
+from relay.engine.states import Delivery, Event
+from relay.engine.store import new_lease
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.engine.outgoing import Outgoing
+    from relay.engine.rows import Leased
+    from relay.engine.store import Store
+
+__all__ = ["Claim"]
+
+ROWS_MAX = 500
+WORTHWHILE = 128  # free slots that make another claim worth its statements while much is on the way
+SUSPECT_ALONE_SECONDS = 0.2  # a suspect that has not ended its process by then no longer keeps the next one waiting
+
+
+class Claim:
+    """One process's claims, for the subscriptions in its due map and its map of suspects."""
+
+    def __init__(self, store: Store, outgoing: Outgoing, due: dict[bytes, None], suspects: dict[bytes, None]) -> None:
+        self._store = store
+        self._outgoing = outgoing
+        self._due = due
+        self._suspects = suspects
+        self._suspect_began = 0.0
+
+    def is_possible(self) -> bool:
+        """Whether a subscription in the due map has room."""
+        return bool(self._slots()) and self._outgoing.room > 0
+
+    def is_worthwhile(self) -> bool:
+        """Whether enough is free for what is due; rows claimed one by one would cost a statement each."""
+        if self._suspects and self._suspect_may_begin():
+            return True
+        if not self._due:
+            return False
+        return self._outgoing.idle or sum(count for _, count in self._slots()) >= WORTHWHILE
+
+    async def run(self) -> bool:
+        """due → leased; tell whether there were any."""
+        room, byte_room, slots = min(ROWS_MAX, self._outgoing.room), self._outgoing.byte_room, self._slots()
+        if not slots or room <= 0:
+            return False
+        began, lease = time.monotonic(), new_lease()
+        rows = await self._store.claim(slots, room, byte_room, lease)
+        got = Counter(row.subscription_id for row in rows)
+        full = len(rows) == room or sum(len(row.body or b"") for row in rows) >= byte_room
+        for subscription_id, count in slots:
+            self._due.pop(subscription_id)
+            if full or got[subscription_id] == count:
+                self._due[subscription_id] = None  # there may be more: to the back of the rotation
+        await self._admit(rows, lease, began, suspect=False)
+        return bool(rows)
+
+    async def run_suspect(self) -> bool:
+        """suspect → leased, one at a time, so that only the one which ends the process is charged for it."""
+        if not self._suspects or not self._suspect_may_begin():
+            return False
+        began, lease = time.monotonic(), new_lease()
+        rows = await self._store.claim_suspect(list(self._suspects), lease, self._outgoing.suspect)
+        if not rows:
+            self._suspects.clear()
+            return False
+        self._suspects[rows[0].subscription_id] = self._suspects.pop(rows[0].subscription_id)
+        self._suspect_began = began
+        await self._admit(rows, lease, began, suspect=True)
+        return True
+
+    def _slots(self) -> list[tuple[bytes, int]]:
+        """The due map's subscriptions with their free slots, in rotation; one slot for a subscription not yet known."""
+        routes, slots = self._outgoing.routes, []
+        for subscription_id in self._due:
+            route = routes.get(subscription_id)
+            count = min(ROWS_MAX, route.free if route else 1)
+            if count > 0:
+                slots.append((subscription_id, count))
+        return slots
+
+    def _suspect_may_begin(self) -> bool:
+        return self._outgoing.suspect is None or time.monotonic() >= self._suspect_began + SUSPECT_ALONE_SECONDS
+
+    async def _admit(self, rows: Sequence[Leased], lease: int, began: float, *, suspect: bool) -> None:
+        stale = self._outgoing.stale({(row.subscription_id, row.version) for row in rows})
+        if stale:
+            self._outgoing.update(await self._store.subscriptions(stale))
+        start_by = began + START_WITHIN_SECONDS
+        self._outgoing.admit([_delivery(row, lease, start_by, suspect=suspect) for row in rows])
+
+
+def _delivery(row: Leased, lease: int, start_by: float, *, suspect: bool) -> Delivery:
+    event = Event(event_id_of(row.event_id), row.body) if row.event_id and row.body is not None else Event(b"", b"")
+    return Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, event, start_by, suspect)

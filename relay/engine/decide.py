@@ -1,0 +1,38 @@
+"""From an outcome to a verdict. Pure: no clock, no database; the dice are passed in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.engine.states import Verdict, VerdictKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.http.outcome import Outcome
+
+__all__ = ["JITTER", "LOCAL_PAUSE_SECONDS", "RETRY_AFTER_MAX_SECONDS", "decide"]
+
+JITTER = 0.1  # a retry waits its delay and up to this fraction more, never less
+RETRY_AFTER_MAX_SECONDS = 86_400.0
+LOCAL_PAUSE_SECONDS = 1.0  # before a delivery that our own machine could not send is tried again
+
+
+def decide(outcome: Outcome, attempts: int, schedule_seconds: Sequence[int], dice: float) -> Verdict:
+    """Conclude from the outcome of attempt number `attempts` (from 1).
+
+    Args:
+        outcome: what the network said.
+        attempts: attempts charged so far, this one included.
+        schedule_seconds: delays after the first, second, … failure; when it is used up the delivery is dead.
+        dice: a random number in [0, 1) for the jitter.
+    """
+    if outcome.kind == "delivered":
+        return Verdict(VerdictKind.DELIVERED)
+    if outcome.kind == "local":
+        return Verdict(VerdictKind.RELEASE, LOCAL_PAUSE_SECONDS)
+    if outcome.kind == "event_gone" or attempts > len(schedule_seconds):
+        return Verdict(VerdictKind.DEAD)
+    delay = schedule_seconds[attempts - 1] * (1 + JITTER * dice)
+    asked = min(outcome.retry_after_seconds or 0.0, RETRY_AFTER_MAX_SECONDS)
+    return Verdict(VerdictKind.RETRY, max(delay, asked))

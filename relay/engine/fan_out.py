@@ -1,0 +1,161 @@
+"""fan_out: pending events × matching subscriptions → deliveries, born leased to this process where there is room."""
+
+from __future__ import annotations
+
+import logging
+import time
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from outbox.ids import event_id_of
+from relay.engine.outage import is_refusal, one_line
+from relay.engine.rows import Birth
+from relay.engine.statements import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS
+from relay.engine.states import Delivery, Event
+from relay.engine.store import MAX_SEQ, new_ids, new_lease
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from relay.engine.outgoing import Outgoing
+    from relay.engine.rows import Match, Taken
+    from relay.engine.store import Store, TakenBatch
+
+__all__ = ["FanOut"]
+
+log = logging.getLogger("relay.engine")
+
+EVENTS_MAX = 500
+DELIVERIES_MAX = 20_000
+DELIVERIES_AIM = 5000  # in one transaction, when each event matches many subscriptions
+WAITING_ENOUGH = 512  # leased deliveries waiting their turn here, none of them for more than a second
+EVERY_SECONDS = 0.25
+
+
+class FanOut:
+    """One process's turns at fan_out. `due` is the process's due map: subscriptions known to have a backlog."""
+
+    def __init__(self, store: Store, outgoing: Outgoing, due: dict[bytes, None]) -> None:
+        self._store = store
+        self._outgoing = outgoing
+        self._due = due
+        self._limit = EVENTS_MAX
+        self._began = 0.0
+
+    def is_due(self, *, claimable: bool) -> bool:
+        """Whether to fan out now: at once, or while older work keeps this process busy, four times a second.
+
+        An event that is born leased costs a third less than one that has to be claimed. It can be only where no backlog
+        is due and where room is, so what can be claimed goes first, and what already waits its turn here. A backlog of
+        endpoints that have no room keeps nobody waiting.
+        """
+        busy = claimable or self._outgoing.waiting >= WAITING_ENOUGH
+        return not busy or time.monotonic() >= self._began + EVERY_SECONDS
+
+    async def run(self, low: int, up_to: int = MAX_SEQ) -> tuple[int | None, bool]:
+        """pending → due or leased, one batch from above `low`.
+
+        Returns:
+            The first event taken (None when nothing was), and whether there may be more.
+        """
+        self._began, limit = time.monotonic(), self._limit
+        alone = await self._store.first_pending(low) if limit == 1 else None
+        try:
+            after = low if alone is None else alone - 1
+            async with self._store.fan_out(after, limit, self._outgoing.byte_room, up_to_seq=up_to) as batch:
+                if not batch.taken:
+                    return None, False
+                if self._is_too_many(batch):
+                    return None, True
+                await self._know(batch)
+                births, leased = self._plan(batch)
+                await batch.resolve(births)
+        except psycopg.errors.LockNotAvailable:
+            return None, True
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
+            await self._set_apart(alone, error)
+            return alone, True
+        self._adapt(len(batch.taken), len(births))
+        self._outgoing.admit(leased)
+        return batch.taken[0].seq, len(batch.taken) == limit
+
+    async def _know(self, batch: TakenBatch) -> None:
+        """Read the subscriptions that this process has not seen at the version that matched."""
+        matched = {(match.subscription_id, match.version) for matches in batch.matches.values() for match in matches}
+        stale = self._outgoing.stale(matched)
+        if stale:
+            self._outgoing.update(await batch.subscriptions(stale))
+
+    def _plan(self, batch: TakenBatch) -> tuple[list[Birth], list[Delivery]]:
+        """Decide for every event × matching subscription whether it is born leased to this process or merely due."""
+        births: list[Birth] = []
+        leased: list[Delivery] = []
+        free: dict[bytes, int] = {}
+        room, lease = self._outgoing.room, new_lease()
+        for taken, matches, ids in _pairs(batch):
+            event = Event(event_id_of(taken.id), taken.body) if taken.id and taken.body is not None else None
+            for (subscription_id, _, active), identity in zip(matches, ids, strict=True):
+                if subscription_id not in free:
+                    free[subscription_id] = self._free(subscription_id)
+                ready = active and taken.available
+                if event and ready and len(leased) < room and free[subscription_id] > 0:
+                    free[subscription_id] -= 1
+                    birth, delivery = self._newborn(identity, taken.seq, subscription_id, lease, event)
+                    births.append(birth)
+                    leased.append(delivery)
+                    continue
+                births.append(Birth(identity, taken.seq, subscription_id, taken.available_at, None, None))
+                if ready:
+                    free[subscription_id] = 0
+                    self._due[subscription_id] = None
+        return births, leased
+
+    def _newborn(
+        self, identity: bytes, seq: int, subscription_id: bytes, lease: int, event: Event
+    ) -> tuple[Birth, Delivery]:
+        """Return the row of a delivery that is born leased, and what this process will send."""
+        seconds = self._outgoing.routes[subscription_id].subscription.timeout_seconds + LEASE_SLACK_SECONDS
+        birth = Birth(identity, seq, subscription_id, None, lease, seconds)
+        return birth, Delivery(identity, seq, subscription_id, 1, lease, event, self._began + START_WITHIN_SECONDS)
+
+    def _free(self, subscription_id: bytes) -> int:
+        """Slots for newborn deliveries. None with a backlog: new events must not overtake it and starve it."""
+        route = self._outgoing.routes.get(subscription_id)
+        return 0 if route is None or subscription_id in self._due else route.free
+
+    def _is_too_many(self, batch: TakenBatch) -> bool:
+        """Give a batch back whose events match far more subscriptions than the last one's; take fewer next time."""
+        births = sum(len(_matches(batch, taken)) for taken in batch.taken)
+        if len(batch.taken) == 1 or births <= DELIVERIES_MAX:
+            return False
+        self._adapt(len(batch.taken), births)
+        return True
+
+    def _adapt(self, events: int, births: int) -> None:
+        """Aim the next batch at a bounded number of deliveries; recover from a batch that was halved."""
+        ratio = max(1.0, births / events)
+        self._limit = max(1, min(EVENTS_MAX, int(DELIVERIES_AIM / ratio), self._limit * 2))
+
+    async def _set_apart(self, alone: int | None, error: psycopg.Error) -> None:
+        """Halve the batch until the event that the database refuses is taken alone, then park that one."""
+        if alone is None:
+            self._limit = max(1, self._limit // 2)
+            return
+        log.error("event %d cannot be resolved and is parked as a dead letter: %s", alone, one_line(error))
+        await self._store.unresolvable(alone, one_line(error))
+
+
+def _matches(batch: TakenBatch, taken: Taken) -> Sequence[Match]:
+    return batch.matches.get((taken.tenant, taken.type), ())
+
+
+def _pairs(batch: TakenBatch) -> Iterator[tuple[Taken, Sequence[Match], list[bytes]]]:
+    """Each event with what matches it, and an id for each delivery of it."""
+    pairs = [(taken, _matches(batch, taken)) for taken in batch.taken]
+    ids = iter(new_ids(sum(len(matches) for _, matches in pairs)))  # at once: each call asks the kernel for its dice
+    for taken, matches in pairs:
+        yield taken, matches, list(islice(ids, len(matches)))

@@ -1,0 +1,66 @@
+"""A database that is away: one line when it goes, one every ten seconds, one when it is back; and how long to wait."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["Outage", "is_refusal", "one_line"]
+
+log = logging.getLogger("relay.database")
+
+LINE_EVERY_SECONDS = 10.0
+PAUSE_FIRST_SECONDS = 0.1
+PAUSE_MAX_SECONDS = 1.0
+# SQLSTATE classes that say nothing about the rows: connection, read-only, rollback, access rules and names, resources,
+# object state, operator intervention, system error.
+PASSING_CLASSES = frozenset({"08", "25", "40", "42", "53", "55", "57", "58"})
+
+
+class Outage:
+    """Shared by every loop of a process, so that they speak with one voice."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._said = -LINE_EVERY_SECONDS
+        self._told = False
+        self._failures = 0
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long to wait before the next try: 0.1 s, doubling up to 1 s."""
+        return min(PAUSE_MAX_SECONDS, PAUSE_FIRST_SECONDS * 2.0 ** min(self._failures, 10))
+
+    def note(self, error: BaseException) -> None:
+        """Take note of a failed try."""
+        now = time.monotonic()
+        self._failures += 1
+        self._since = now if self._since is None else self._since
+        if now - self._said >= LINE_EVERY_SECONDS:
+            self._said, self._told = now, True
+            log.warning("database: away for %.0f s, trying on: %s", now - self._since, one_line(error))
+
+    def over(self) -> None:
+        """Take note of a success."""
+        if self._since is not None and self._told:
+            log.warning("database: back after %.1f s", time.monotonic() - self._since)
+        self._since, self._told, self._failures = None, False, 0
+
+
+def is_refusal(error: psycopg.Error) -> bool:
+    """Tell whether the server refused these very rows, rather than being away, busy, read-only or set up wrongly.
+
+    Refused rows stand in everybody's way until they are set apart; anything else passes, or a person mends it, and
+    until then nothing may be given up.
+    """
+    return error.sqlstate is not None and error.sqlstate[:2] not in PASSING_CLASSES
+
+
+def one_line(error: BaseException) -> str:
+    """Return the error's type and the first line of what it says."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,239 @@
+"""send and decide: what is leased waits here for its turn, goes out once, and its verdict goes to the settler."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from relay.engine.decide import decide
+from relay.engine.routes import Route
+from relay.engine.states import Settlement, VerdictKind
+from relay.http.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from relay.engine.settler import Settler
+    from relay.engine.states import Delivery, Subscription, Verdict
+    from relay.http.outcome import OutcomeKind
+    from relay.http.sender import Sender
+
+__all__ = ["Outgoing"]
+
+log = logging.getLogger("relay.engine")
+
+LEASED_MAX = 2048  # deliveries held by one process, sending or waiting their turn
+BYTES_MAX = 16 * 1024 * 1024  # of their bodies
+MILLISECONDS_MAX = 2**31 - 1
+LOCAL_LINE_EVERY_SECONDS = 10.0
+NO_EVENT = "the event's row is gone; it was removed by hand while a delivery of it was outstanding"
+
+
+class Outgoing:
+    """Everything this process has leased. Made inside the running loop; nothing here waits for the database."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        settler: Settler,
+        *,
+        max_in_flight: int,
+        max_in_flight_per_endpoint: int,
+        keep_all_responses: bool,
+        dice: Callable[[], float],
+    ) -> None:
+        self._sender = sender
+        self._settler = settler
+        self._max_in_flight = max_in_flight
+        self._window_max = max_in_flight_per_endpoint
+        self._keep_all_responses = keep_all_responses
+        self._dice = dice
+        self.routes: dict[bytes, Route] = {}
+        self.room_freed = asyncio.Event()
+        self.suspect: Delivery | None = None
+        self._create_task = asyncio.get_running_loop().create_task  # looking the loop up costs a system call
+        self._line: deque[Route] = deque()
+        self._sending = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leased = 0
+        self._bytes = 0
+        self._clock_offset = time.time() - time.monotonic()
+        self._next_local_line = 0.0
+
+    @property
+    def room(self) -> int:
+        """How many more deliveries this process may lease."""
+        return LEASED_MAX - self._leased if self._bytes < BYTES_MAX else 0
+
+    @property
+    def waiting(self) -> int:
+        """How many leased deliveries wait here for their turn."""
+        return self._leased - self._sending
+
+    @property
+    def byte_room(self) -> int:
+        """How many more bytes of bodies this process may take."""
+        return max(0, BYTES_MAX - self._bytes)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is leased."""
+        return not self._leased
+
+    def set_clock(self, unix_seconds: float) -> None:
+        """Take the database's time: signatures carry its clock, whatever this machine's says."""
+        self._clock_offset = unix_seconds - time.monotonic()
+
+    def stale(self, versions: Iterable[tuple[bytes, int]]) -> list[bytes]:
+        """Return which of these (id, version) are newer than what is known here."""
+        known = self.routes
+        return [i for i, version in versions if i not in known or known[i].subscription.version < version]
+
+    def update(self, subscriptions: Iterable[Subscription]) -> None:
+        """Take over subscriptions as read from the database."""
+        for subscription in subscriptions:
+            route = self.routes.get(subscription.id)
+            if route is None:
+                self.routes[subscription.id] = Route(subscription, self._window_max)
+            else:
+                route.update(subscription)
+
+    def admit(self, deliveries: Iterable[Delivery]) -> None:
+        """Take leased deliveries in and send what may go now."""
+        for delivery in deliveries:
+            route = self.routes.get(delivery.subscription_id)
+            if route is None:  # its subscription vanished since; housekeeping clears the row
+                continue
+            route.leased += 1
+            self._leased += 1
+            self._bytes += len(delivery.event.body)
+            route.waiting.append(delivery)
+            self._queue(route)
+            if delivery.suspect:
+                self.suspect = delivery
+        self._pump()
+
+    def release_waiting(self) -> None:
+        """Give back everything that has not begun (on the way out of the process)."""
+        for route in self.routes.values():
+            while route.waiting:
+                self._give_back(route, route.waiting.popleft(), 0.0)
+
+    async def finished(self) -> None:
+        """Wait until nothing is on the wire."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def abort(self) -> None:
+        """Cut what is still on the wire; each ends as a failed attempt, because its request may have been read."""
+        await asyncio.sleep(0)  # a task cancelled before its first step would end without a word
+        for task in self._tasks:
+            task.cancel()
+        await self.finished()
+
+    def _pump(self) -> None:
+        """Begin as many attempts as the limits allow, one of each route in the line in turn."""
+        while self._line and self._sending < self._max_in_flight:
+            route = self._line.popleft()
+            route.queued = False
+            if route.may_send:
+                self._begin(route, route.waiting.popleft())
+                self._queue(route)
+
+    def _queue(self, route: Route) -> None:
+        """Put a route that may send at the end of the line, once."""
+        if route.may_send and not route.queued:
+            route.queued = True
+            self._line.append(route)
+
+    def _begin(self, route: Route, delivery: Delivery) -> None:
+        if time.monotonic() > delivery.start_by:
+            self._give_back(route, delivery, 0.0)
+            return
+        route.sending += 1
+        self._sending += 1
+        task = self._create_task(self._attempt(route, delivery))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _attempt(self, route: Route, delivery: Delivery) -> None:
+        """send → decide → settle, for one delivery. Every branch ends in the settler."""
+        subscription, began = route.subscription, time.monotonic()
+        try:
+            outcome = await self._send(route, delivery)
+        except asyncio.CancelledError:
+            outcome = _outcome("aborted", began, "the relay was told to stop at once")
+        except Exception as error:
+            log.exception("%s: attempt failed inside the relay", delivery)
+            outcome = _outcome("internal", began, f"{type(error).__name__} inside the relay; see its log")
+        route.sending -= 1
+        self._sending -= 1
+        verdict = decide(outcome, delivery.attempts, subscription.schedule_seconds, self._dice())
+        route.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
+        if verdict.kind == VerdictKind.RELEASE:
+            self._say_local(outcome)
+            self._give_back(route, delivery, verdict.wait_seconds)
+        else:
+            self._forget(route, delivery)
+            keep = self._keep_all_responses or outcome.kind != "delivered"
+            self._settler.settle(_settlement(delivery, verdict, outcome, subscription.url if keep else None))
+        self._queue(route)
+        self._pump()
+
+    async def _send(self, route: Route, delivery: Delivery) -> Outcome:
+        if route.problem is not None:
+            return _outcome("unsendable", time.monotonic(), route.problem)
+        event = delivery.event
+        if not event.id:
+            return _outcome("event_gone", time.monotonic(), NO_EVENT)
+        timestamp = b"%d" % (time.monotonic() + self._clock_offset)
+        signature = route.signer.header(event.id, timestamp, event.body)
+        headers = (
+            b"webhook-id: %b\r\nwebhook-timestamp: %b\r\nwebhook-signature: %b\r\n" % (event.id, timestamp, signature)
+        )  # fmt: skip
+        return await self._sender.send(route.endpoint, headers, event.body, route.subscription.timeout_seconds)
+
+    def _say_local(self, outcome: Outcome) -> None:
+        """One line in ten seconds: no attempt row tells of what our own machine could not send."""
+        now = time.monotonic()
+        if now >= self._next_local_line:
+            self._next_local_line = now + LOCAL_LINE_EVERY_SECONDS
+            log.warning("this machine cannot send: %s; what is due is tried again every second", outcome.error)
+
+    def _give_back(self, route: Route, delivery: Delivery, seconds: float) -> None:
+        self._forget(route, delivery)
+        self._settler.release(delivery, seconds)
+
+    def _forget(self, route: Route, delivery: Delivery) -> None:
+        route.leased -= 1
+        self._leased -= 1
+        self._bytes -= len(delivery.event.body)
+        if self.suspect is delivery:
+            self.suspect = None
+        self.room_freed.set()
+
+
+def _outcome(kind: OutcomeKind, began: float, error: str) -> Outcome:
+    return Outcome(kind=kind, status=None, milliseconds=int((time.monotonic() - began) * 1000), error=error)
+
+
+def _settlement(delivery: Delivery, verdict: Verdict, outcome: Outcome, url: str | None) -> Settlement:
+    """Join the three; without `url` the details of the answer are left out."""
+    milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)
+    if url is None:
+        return Settlement(delivery, verdict, outcome.kind, outcome.status, milliseconds)
+    return Settlement(
+        delivery,
+        verdict,
+        outcome.kind,
+        outcome.status if outcome.status is None or outcome.status < 1000 else None,
+        milliseconds,
+        outcome.error,
+        url,
+        outcome.address,
+        outcome.headers,
+        outcome.excerpt,
+    )

@@ -1,0 +1,77 @@
+"""One subscription's road out: its endpoint and keys, what is on the way, and how much more may be.
+
+Every endpoint is isolated by two limits of its own. `sending` counts requests on the wire; the window bounds them and
+follows the endpoint's health (up by one a success, halved by a failure to answer), so that one which hangs soon holds a
+single slot. `leased` also counts what waits its turn here; it may be at most what the endpoint takes off in a second.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from outbox.errors import OutboxError
+from outbox.signature import Signer
+from relay.http.sender import Endpoint
+
+if TYPE_CHECKING:
+    from relay.engine.states import Delivery, Subscription
+    from relay.http.outcome import OutcomeKind
+
+__all__ = ["Route"]
+
+WINDOW_START = 16
+QUEUE_SECONDS = 1.0
+QUEUE_MAX = 1024
+UNHEALTHY = frozenset({"timeout", "refused", "connection", "dns", "tls"})
+UNWILLING = frozenset({429, 503})
+
+
+class Route:
+    """The sending side of one subscription at one version of its row."""
+
+    __slots__ = ("_window_max", "endpoint", "latency", "leased", "problem", "queued", "sending", "signer",
+                 "subscription", "waiting", "window")  # fmt: skip
+
+    def __init__(self, subscription: Subscription, window_max: int) -> None:
+        self.leased = 0
+        self.sending = 0
+        self.queued = False  # whether it stands in line for a place among all requests
+        self.waiting: deque[Delivery] = deque()
+        self.latency = 0.0
+        self._window_max = window_max
+        self.window = min(WINDOW_START, window_max)
+        self.update(subscription)
+
+    def update(self, subscription: Subscription) -> None:
+        """Take over a newer version; what is on the way keeps its counts."""
+        self.subscription = subscription
+        self.problem: str | None = None
+        try:
+            self.endpoint = Endpoint.of(subscription.url)
+            self.signer = Signer(subscription.secrets)
+        except OutboxError as error:
+            self.problem = str(error)
+
+    @property
+    def free(self) -> int:
+        """How many more deliveries may be leased for this endpoint now."""
+        return self.window + self._queue_room() - self.leased
+
+    @property
+    def may_send(self) -> bool:
+        """Whether a waiting delivery may go out now."""
+        return bool(self.waiting) and self.sending < self.window
+
+    def learn(self, kind: OutcomeKind, status: int | None, seconds: float) -> None:
+        """Follow the endpoint's health from one outcome."""
+        self.latency += (seconds - self.latency) / 8
+        if kind in UNHEALTHY or status in UNWILLING:
+            self.window = max(1, self.window // 2)
+        elif self.window < self._window_max:
+            self.window += 1
+
+    def _queue_room(self) -> int:
+        if self.window < self._window_max:
+            return 0
+        return min(QUEUE_MAX, int(self.window * QUEUE_SECONDS / max(self.latency, 0.001)))

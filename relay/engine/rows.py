@@ -1,0 +1,60 @@
+"""What the data plane's statements take and return, a row each. Ids are 16 raw bytes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Birth", "Leased", "Look", "Match", "Taken"]
+
+
+class Look(NamedTuple):
+    """What a poll saw: the first pending event, the last number drawn, subscriptions that became due, the clock."""
+
+    first: int | None
+    drawn: int
+    due: list[bytes]
+    unix_seconds: float
+
+
+class Taken(NamedTuple):
+    """One event taken from pending. `body` is None beyond the byte budget: it can then not be born leased."""
+
+    seq: int
+    tenant: str
+    type: str
+    available_at: bytes | None
+    available: bool
+    id: bytes | None
+    body: bytes | None
+
+
+class Match(NamedTuple):
+    """A subscription that matches, at the version the take saw; a paused one is not active."""
+
+    subscription_id: bytes
+    version: int
+    active: bool
+
+
+class Birth(NamedTuple):
+    """One delivery to insert; with a lease it is born leased for `lease_seconds`, else due at `due` (None: now)."""
+
+    id: bytes
+    event_seq: int
+    subscription_id: bytes
+    due: bytes | None
+    lease: int | None
+    lease_seconds: float | None
+
+
+class Leased(NamedTuple):
+    """One row that claim leased; event_id and body are None when the event is gone."""
+
+    id: bytes
+    event_seq: int
+    subscription_id: bytes
+    attempts: int
+    version: int
+    timeout_seconds: int
+    event_id: bytes | None
+    body: bytes | None

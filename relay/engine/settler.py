@@ -1,0 +1,133 @@
+"""settle and release, in batches. Results stay in memory until the database has taken them, however long it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from relay.engine.outage import is_refusal, one_line
+from relay.engine.states import VerdictKind
+
+if TYPE_CHECKING:
+    from relay.engine.outage import Outage
+    from relay.engine.states import Delivery, Settlement
+    from relay.engine.store import Store
+
+__all__ = ["Settler"]
+
+log = logging.getLogger("relay.engine")
+
+BATCH = 500
+LINGER_QUIET_SECONDS = 0.005
+LINGER_BUSY_SECONDS = 0.040
+BUSY_FROM = 16  # results in the last batch from which on lingering longer saves statements
+
+
+class Settler:
+    """Gathers results and writes them, one statement a batch."""
+
+    def __init__(self, store: Store, outage: Outage) -> None:
+        self._store = store
+        self._outage = outage
+        self._results: dict[bytes, Settlement] = {}
+        self._later: list[Settlement] = []
+        self._releases: list[tuple[Delivery, float]] = []
+        self._arrived = asyncio.Event()
+        self._full = asyncio.Event()
+        self._closing = False
+        self._linger = LINGER_QUIET_SECONDS
+
+    @property
+    def unsettled(self) -> int:
+        """How many results the database has not taken yet."""
+        return len(self._results) + len(self._later) + len(self._releases)
+
+    def settle(self, settlement: Settlement) -> None:
+        """Take one attempt's result; a batch holds one a delivery, and success wins."""
+        known = self._results.setdefault(settlement.delivery.id, settlement)
+        if known is not settlement:
+            self._later.append(settlement)
+        self._arrived.set()
+        if len(self._results) >= BATCH:
+            self._full.set()
+
+    def release(self, delivery: Delivery, seconds: float) -> None:
+        """Take one delivery that was leased and not sent; it becomes due after so many seconds."""
+        self._releases.append((delivery, seconds))
+        self._arrived.set()
+
+    def close(self) -> None:
+        """Write what is there without lingering, and let `run` end once nothing is left."""
+        self._closing = True
+        self._arrived.set()
+        self._full.set()
+
+    async def run(self) -> None:
+        """Write batches until closed and empty. Retries for as long as the database is away."""
+        while not (self._closing and not self.unsettled):
+            await self._arrived.wait()
+            if not self._closing:
+                await self._gather()
+            if not await self._flush():
+                await asyncio.sleep(self._outage.pause_seconds)
+
+    async def _gather(self) -> None:
+        try:
+            async with asyncio.timeout(self._linger):
+                await self._full.wait()
+        except TimeoutError:
+            pass
+        self._linger = LINGER_BUSY_SECONDS if len(self._results) >= BUSY_FROM else LINGER_QUIET_SECONDS
+
+    async def _flush(self) -> bool:
+        batch = list(self._results.values())[:BATCH]
+        releases = self._releases[:]
+        try:
+            if batch:
+                await self._write(batch)
+            if releases:
+                await self._store.release(releases)
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            self._outage.note(error)
+            return False
+        self._outage.over()
+        del self._releases[: len(releases)]
+        later, self._later = self._later, []
+        self._arrived.clear()
+        self._full.clear()
+        for settlement in later:
+            self.settle(settlement)
+        if self.unsettled or self._closing:
+            self._arrived.set()
+        return True
+
+    async def _write(self, batch: list[Settlement]) -> None:
+        """Settle a batch; one that the database refuses is halved until the bad row stands alone."""
+        try:
+            await self._store.settle(batch)
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
+            if len(batch) > 1:
+                await self._write(batch[: len(batch) // 2])
+                await self._write(batch[len(batch) // 2 :])
+                return
+            await self._write_alone(batch[0], error)
+        for settlement in batch:
+            self._results.pop(settlement.delivery.id, None)
+            if settlement.verdict.kind == VerdictKind.DEAD:
+                log.warning("%s is a dead letter: %s", settlement.delivery, settlement.outcome)
+
+    async def _write_alone(self, settlement: Settlement, error: psycopg.Error) -> None:
+        """Settle a refused result without its details; one that is refused even so is left to its lease."""
+        log.error("%s: its result was refused: %s", settlement.delivery, one_line(error))
+        settlement.error = settlement.url = settlement.address = settlement.headers = settlement.excerpt = None
+        try:
+            await self._store.settle([settlement])
+        except psycopg.Error as again:
+            if not is_refusal(again):
+                raise
+            log.error("%s: left unsettled; it is sent again when its lease ends", settlement.delivery)

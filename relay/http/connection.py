@@ -1,0 +1,146 @@
+"""One HTTP/1.1 connection: one request at a time, its deadline, and the proof that it may be used again."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import ssl
+from typing import TYPE_CHECKING, cast
+
+from relay.http.reader import Answer, Lost, ResponseReader
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from relay.http.outcome import OutcomeKind
+
+__all__ = ["Connection"]
+
+MAX_USES = 10_000
+IDLE_SECONDS = 30.0
+
+
+class Connection(asyncio.Protocol):
+    """A connected transport and the reader of its answers; `on_end` is called once, when either side has closed it.
+
+    Deadlines are `loop.time()`. One timer a connection serves both the request under way and the idle time
+    after it; it is not moved with each request but looks at the deadline when it fires.
+    """
+
+    __slots__ = (
+        "_answer", "_deadline", "_loop", "_on_end", "_poll", "_reader", "_timer", "_timer_at", "_transport", "_uses",
+        "address",
+    )  # fmt: skip
+
+    def __init__(
+        self, sock: socket.socket, address: str, excerpt_bytes: int, on_end: Callable[[Connection], None]
+    ) -> None:
+        self.address = address
+        self._loop = asyncio.get_running_loop()
+        self._on_end = on_end
+        self._reader = ResponseReader(excerpt_bytes)
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN)
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[Answer | Lost] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = self._deadline = 0.0
+        self._uses = 0
+
+    def exchange(self, request: bytes, deadline: float) -> asyncio.Future[Answer | Lost]:
+        """Write one request; by the deadline the future ends with the answer, or with how it was lost.
+
+        Whoever stops waiting for it must close the connection.
+        """
+        answer = self._answer = self._loop.create_future()
+        self._uses += 1
+        self._reader.begin()
+        if self._transport is None:
+            self._end(Lost("connection", "the connection was closed before the request", b""))
+            return answer
+        self._wake_by(deadline)
+        self._transport.write(request)
+        return answer
+
+    def is_open(self) -> bool:
+        """Tell whether the connection outlived its last answer."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def is_reusable(self) -> bool:
+        """Tell whether another request may be written: alive, not worn out, and nothing at all waiting to be read."""
+        return (
+            self._transport is not None
+            and self._answer is None
+            and not self._transport.is_closing()
+            and self._uses < MAX_USES
+            and not self._poll.poll(0)
+        )
+
+    def rest(self) -> None:
+        """Wait for the next request, but not longer than IDLE_SECONDS."""
+        self._wake_by(self._loop.time() + IDLE_SECONDS)
+
+    def close(self) -> None:
+        """Close at once, whatever is under way."""
+        self._answer = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; a byte that nobody asked for ends the connection."""
+        if self._answer is None:
+            self.close()
+            return
+        result = self._reader.feed(data)
+        if result is not None:
+            self._end(result)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End what is under way with what has arrived."""
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._answer is not None:
+            kind: OutcomeKind = "tls" if isinstance(error, ssl.SSLError) else "connection"
+            self._end(self._reader.give_up(kind, f"closed without a complete answer{_because(error)}"))
+        self._on_end(self)
+        self._reader.release()
+
+    def _end(self, result: Answer | Lost) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.done():
+            answer.set_result(result)
+        if isinstance(result, Lost) or not result.reusable or self._is_still_writing():
+            self.close()
+
+    def _is_still_writing(self) -> bool:
+        # The receiver answered before it had the whole request: the rest would be read as the next one.
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
+    def _wake_by(self, deadline: float) -> None:
+        self._deadline = deadline
+        if self._timer is not None:
+            if self._timer_at <= deadline:
+                return
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_at(deadline, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._deadline:
+            self._wake_by(self._deadline)
+        elif self._answer is None:
+            self.close()
+        else:
+            self._end(self._reader.give_up("timeout", "no complete answer in time"))
+            self.close()
+
+
+def _because(error: Exception | None) -> str:
+    return "" if error is None else f": {type(error).__name__}"

@@ -1,0 +1,159 @@
+"""From a URL to an open connection: resolve, check every address, dial the checked one, and TLS on top.
+
+The address that was judged is the address given to connect(): nothing looks the name up a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from relay.http.addresses import AddressPolicy, is_private_name, literal_address
+from relay.http.connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from outbox.url import Url
+    from relay.http.outcome import OutcomeKind
+
+    Resolve = Callable[[str], Awaitable[Sequence[str]]]
+
+__all__ = ["DialError", "Dialler", "default_ssl_context"]
+
+MAX_SECONDS_AN_ADDRESS = 5.0
+"""How long one address may take to accept while there are others to try."""
+
+_OWN_FAULTS = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL])
+
+
+class DialError(Exception):
+    """No connection: the class of the failure, its text, and the address that was being dialled."""
+
+    def __init__(self, kind: OutcomeKind, error: str, address: str | None = None) -> None:
+        super().__init__(error)
+        self.kind = kind
+        self.address = address
+
+
+def default_ssl_context() -> ssl.SSLContext:
+    """Return a client context that verifies certificates and names, from TLS 1.2 on."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+class Dialler:
+    """Opens connections for one sender; the deadlines are `loop.time()`."""
+
+    def __init__(
+        self, policy: AddressPolicy, resolve: Resolve, ssl_context: ssl.SSLContext, excerpt_bytes: int
+    ) -> None:
+        self._policy, self._resolve, self._ssl_context = policy, resolve, ssl_context
+        self._excerpt_bytes = excerpt_bytes
+
+    async def dial(self, url: Url, deadline: float, on_end: Callable[[Connection], None]) -> Connection:
+        """Return an open connection to the first address that accepts; raises DialError."""
+        addresses = await self._checked_addresses(url.host, deadline)
+        for position, address in enumerate(addresses, 1):
+            others = len(addresses) - position
+            try:
+                sock = await _connected(address, url.port, _share_of_time(deadline, others))
+                break
+            except DialError as error:
+                if not others or error.kind == "local":
+                    raise
+        return await self._opened(sock, address, url, deadline, on_end)
+
+    async def _checked_addresses(self, host: str, deadline: float) -> Sequence[str]:
+        """Return the addresses to try. Raises DialError when the policy forbids one of a public name's."""
+        addresses = [host] if literal_address(host) else await self._resolved(host, deadline)
+        refusals = {address: self._policy.refusal(address) for address in addresses}
+        allowed = [address for address, refusal in refusals.items() if refusal is None]
+        if is_private_name(host) and allowed:  # its answers are the operator's own, such as localhost in two families
+            return allowed
+        for address, refusal in refusals.items():
+            if refusal is not None:
+                raise DialError("blocked_address", refusal, address)
+        return allowed
+
+    async def _resolved(self, host: str, deadline: float) -> Sequence[str]:
+        try:
+            async with asyncio.timeout_at(deadline):
+                addresses = await self._resolve(host)
+        except TimeoutError:
+            raise DialError("dns", "the host name was not resolved in time") from None
+        except OSError as error:
+            kind: OutcomeKind = "local" if _is_own_fault(error) else "dns"
+            raise DialError(kind, f"the host name cannot be resolved: {error.strerror or error}") from None
+        if not addresses:
+            raise DialError("dns", "the host name has no address")
+        return addresses
+
+    async def _opened(
+        self, sock: socket.socket, address: str, url: Url, deadline: float, on_end: Callable[[Connection], None]
+    ) -> Connection:
+        loop = asyncio.get_running_loop()
+        connection = Connection(sock, address, self._excerpt_bytes, on_end)
+        encryption: dict[str, Any] = {}
+        if url.scheme == "https":
+            seconds = max(deadline - loop.time(), 0.001)
+            encryption = {"ssl": self._ssl_context, "server_hostname": url.host, "ssl_handshake_timeout": seconds}
+        try:
+            await loop.create_connection(lambda: connection, sock=sock, **encryption)
+        except OSError as error:  # with TLS: ssl.SSLError, a reset, and the handshake's own timeout are all OSErrors
+            kind: OutcomeKind = "tls" if encryption else "connection"
+            raise DialError(kind, f"{kind} failed: {_reason(error)}", address) from None
+        return connection
+
+
+async def _connected(address: str, port: int, deadline: float) -> socket.socket:
+    try:
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as error:
+        raise DialError("local", f"no socket: {error.strerror}", address) from None
+    try:
+        sock.settimeout(0)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout_at(deadline):
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise _refusal_to_connect(error, address) from None
+        raise
+    return sock
+
+
+def _refusal_to_connect(error: OSError, address: str) -> DialError:
+    if _is_own_fault(error):
+        return DialError("local", f"cannot dial: {error.strerror}", address)
+    if isinstance(error, TimeoutError):
+        return DialError("timeout", "no connection in time", address)
+    if isinstance(error, ConnectionRefusedError):
+        return DialError("refused", "connection refused", address)
+    return DialError("connection", f"cannot connect: {error.strerror or type(error).__name__}", address)
+
+
+def _share_of_time(deadline: float, others: int) -> float:
+    now = asyncio.get_running_loop().time()
+    return min(now + (deadline - now) / (others + 1), now + MAX_SECONDS_AN_ADDRESS) if others else deadline
+
+
+def _is_own_fault(error: OSError) -> bool:
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_MEMORY
+    return error.errno in _OWN_FAULTS
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "handshake failed").replace("_", " ").lower()
+    if isinstance(error, ConnectionAbortedError):
+        return "the handshake did not finish in time"
+    return "the connection was closed"

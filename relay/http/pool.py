@@ -1,0 +1,120 @@
+"""Connections that rest between requests, by endpoint, and how many sends an endpoint may have under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.http.connection import Connection
+
+__all__ = ["Key", "Pool", "Pools"]
+
+Key = tuple[str, str, int]
+"""Scheme, host and port: what decides whether two URLs may share a connection."""
+
+MAX_RESTING = 256
+"""Resting connections of all endpoints together; beyond it, the one that has rested longest is closed."""
+
+
+class Pool:
+    """One endpoint: its places, and its stack of resting connections, where the one used last is used next."""
+
+    __slots__ = ("_free", "_places", "_waiting", "key", "resting")
+
+    def __init__(self, key: Key, places: int) -> None:
+        self.key = key
+        self.resting: list[Connection] = []
+        self._free = self._places = places
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self, deadline: float) -> bool:
+        """Take a place, to be given back by `leave`; False when none became free by the deadline (loop time)."""
+        if self._free:
+            self._free -= 1
+            return True
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await turn
+        except BaseException as error:
+            self._stop_waiting(turn)
+            if isinstance(error, TimeoutError):
+                return False
+            raise
+        return True
+
+    def leave(self) -> None:
+        """Give the place to who has waited longest, or back."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def is_unused(self) -> bool:
+        """Tell whether nothing is under way and nothing rests."""
+        return self._free == self._places and not self.resting
+
+    def _stop_waiting(self, turn: asyncio.Future[None]) -> None:
+        if turn.done() and not turn.cancelled():
+            self.leave()
+        else:
+            self._waiting = deque(other for other in self._waiting if other is not turn)
+
+
+class Pools:
+    """The pools of all endpoints: made when first needed, dropped when unused, so that they cannot pile up."""
+
+    def __init__(self, places: int, max_resting: int = MAX_RESTING) -> None:
+        self._places, self._max_resting = places, max_resting
+        self._by_key: dict[Key, Pool] = {}
+        self._resting: dict[Connection, Pool] = {}  # the one that has rested longest comes first
+
+    def of(self, key: Key) -> Pool:
+        """Return the pool of this endpoint."""
+        pool = self._by_key.get(key)
+        if pool is None:
+            pool = self._by_key[key] = Pool(key, self._places)
+        return pool
+
+    def take(self, pool: Pool) -> Connection | None:
+        """Return a resting connection that may be used again; those that may not are closed."""
+        while pool.resting:
+            connection = pool.resting.pop()
+            del self._resting[connection]
+            if connection.is_reusable():
+                return connection
+            connection.close()
+        return None
+
+    def put(self, pool: Pool, connection: Connection) -> None:
+        """Let a connection rest."""
+        connection.rest()
+        pool.resting.append(connection)
+        self._resting[connection] = pool
+        if len(self._resting) > self._max_resting:
+            oldest = next(iter(self._resting))
+            self.forget(oldest)
+            oldest.close()
+
+    def forget(self, connection: Connection) -> None:
+        """Drop a connection that has ended, if it was resting."""
+        pool = self._resting.pop(connection, None)
+        if pool is not None:
+            pool.resting.remove(connection)
+            self.tidy(pool)
+
+    def tidy(self, pool: Pool) -> None:
+        """Drop the pool when it is unused."""
+        if pool.is_unused():
+            self._by_key.pop(pool.key, None)
+
+    def close_resting(self) -> None:
+        """Close every resting connection."""
+        for connection in list(self._resting):
+            self.forget(connection)
+            connection.close()

@@ -1,0 +1,152 @@
+"""Reading one answer after another from the bytes of a connection, without any I/O.
+
+A byte that nobody asked for would be read as the answer to the next request, and an old 200 would then settle
+a delivery that never arrived. So interim responses are passed over, and an answer says `reusable` only when
+it was complete and regular and not one byte came after it. A status decides as soon as its head is complete:
+a body that is cut, endless or broken changes nothing but that the connection is closed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httptools
+
+from relay.http.response import MAX_HEAD_BYTES, final_head, refusal_of_head
+
+if TYPE_CHECKING:
+    from relay.http.outcome import OutcomeKind
+
+__all__ = ["Answer", "Lost", "ResponseReader"]
+
+MAX_INTERIM_RESPONSES = 20
+
+_WITHOUT_BODY = frozenset([204, 205, 304])
+_DECLARES_BODY = re.compile(rb"\r\n(?:transfer-encoding:|content-length:[ \t]*0*[1-9])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A final response: status, head as received, first bytes of the body; `reusable` when it was clean to the end."""
+
+    status: int
+    head: bytes
+    body: bytes
+    reusable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """No final response: the class of the failure, what went wrong, and the bytes that came instead."""
+
+    kind: OutcomeKind
+    error: str
+    received: bytes
+
+
+class ResponseReader:
+    """Feed it what a connection receives; it returns an Answer or a Lost once, then needs `begin()`.
+
+    Its public `on_…` methods are what httptools calls.
+    """
+
+    __slots__ = (
+        "_body", "_body_bytes", "_chunked", "_excerpt_bytes", "_fault", "_head", "_head_end", "_interim", "_keep_alive",
+        "_most_bytes", "_parser", "_raw", "_received_bytes", "_status", "_surplus", "_whole",
+    )  # fmt: skip
+
+    def __init__(self, excerpt_bytes: int) -> None:
+        self._excerpt_bytes = excerpt_bytes
+        self._most_bytes = MAX_HEAD_BYTES + 8 * excerpt_bytes  # a chunk of one byte takes six on the wire
+        self._parser = httptools.HttpResponseParser(self)
+        self.begin()
+
+    def begin(self) -> None:
+        """Expect the answer to a new request."""
+        self._raw = bytearray()
+        self._head = self._body = b""
+        self._status = self._head_end = self._received_bytes = self._body_bytes = self._interim = 0
+        self._fault: str | None = None
+        self._chunked = self._whole = self._surplus = self._keep_alive = False
+
+    def feed(self, data: bytes) -> Answer | Lost | None:
+        """Take received bytes; None means that more are needed."""
+        self._received_bytes += len(data)
+        if not self._head:
+            self._raw += data
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fault = "it switches protocols, which nobody asked for"
+        except httptools.HttpParserCallbackError:  # an error of our own
+            raise
+        except httptools.HttpParserError as error:
+            self._fault = self._fault or f"not a valid HTTP response: {error}"
+        return self._conclusion()
+
+    def give_up(self, kind: OutcomeKind, error: str) -> Answer | Lost:
+        """End without more bytes (closed, or out of time): a status that arrived stands."""
+        return self._answer() if self._head else Lost(kind, error, bytes(self._raw[: self._excerpt_bytes]))
+
+    def release(self) -> None:
+        """Let go of the parser, which refers back to this object."""
+        del self._parser
+
+    def _conclusion(self) -> Answer | Lost | None:
+        if self._head:
+            ended = self._whole or self._fault or self._status in _WITHOUT_BODY
+            enough = self._body_bytes > self._excerpt_bytes or self._received_bytes > self._most_bytes
+            return self._answer() if ended or enough else None
+        if self._fault is None and len(self._raw) > MAX_HEAD_BYTES:
+            self._fault = f"the headers take more than {MAX_HEAD_BYTES} bytes"
+        return None if self._fault is None else Lost("protocol", self._fault, bytes(self._raw[: self._excerpt_bytes]))
+
+    def _answer(self) -> Answer:
+        return Answer(self._status, self._head, self._body, self._is_clean())
+
+    def _is_clean(self) -> bool:
+        """Tell whether the answer was complete and regular, with nothing after it, on a connection that stays open."""
+        if not self._whole or self._fault or self._surplus or not self._keep_alive:
+            return False
+        if not self._chunked and self._received_bytes != self._head_end + self._body_bytes:
+            return False
+        return self._status not in _WITHOUT_BODY or (self._status == 204 and not _DECLARES_BODY.search(self._head))
+
+    def on_message_begin(self) -> None:
+        """Whatever begins after the whole answer is surplus."""
+        self._surplus = self._surplus or self._whole
+
+    def on_headers_complete(self) -> None:
+        """Count an interim response; take the head of the final one."""
+        if self._head:
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
+            self._interim += 1
+            if self._interim > MAX_INTERIM_RESPONSES:
+                self._fault = f"more than {MAX_INTERIM_RESPONSES} interim responses"
+            return
+        head, end = final_head(self._raw)
+        self._fault = self._fault or refusal_of_head(head)
+        if self._fault is None:
+            self._head, self._head_end, self._status = head, end, status
+
+    def on_chunk_header(self) -> None:
+        """Remember that the length of the body on the wire is not its own."""
+        self._chunked = True
+
+    def on_body(self, data: bytes) -> None:
+        """Keep the first bytes of the body; count them all."""
+        if not self._head or self._whole:
+            return
+        self._body_bytes += len(data)
+        if len(self._body) < self._excerpt_bytes:
+            self._body += data[: self._excerpt_bytes - len(self._body)]
+
+    def on_message_complete(self) -> None:
+        """Note the end of the final response, and whether the server keeps the connection open."""
+        if self._head and not self._whole:
+            self._whole = True
+            self._keep_alive = self._head.startswith(b"HTTP/1.1") and self._parser.should_keep_alive()

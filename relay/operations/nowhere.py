@@ -1,0 +1,79 @@
+"""Events that are nowhere: committed, but neither waiting to be resolved nor resolved, so nobody will ever send them.
+
+None comes about by itself. Somebody deleted a pending row, or inserted while triggers were off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from outbox.ids import text_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+__all__ = ["events_nowhere", "mend"]
+
+_NEWEST = 10_000
+_BATCHES_BELOW = 20
+
+# One statement, so one snapshot: fan_out moves an event from pending to resolutions in one transaction. Each step reads
+# a bounded part and leaves fewer; the last ones read nothing unless something is left. A batch that has a late commit
+# begins far below the events it resolved, so what the batches near them do not have is looked for by time. An event
+# that replay wrote again after its retention has no resolution any more, but a delivery, an attempt or a dead letter.
+_NOWHERE = text("""
+with newest as materialized (
+    select seq from outbox.events order by seq desc limit :newest),
+low as materialized (select min(seq) as seq from newest),
+unread as materialized (
+    select seq from newest
+    except
+    (select event_seq from outbox.pending where event_seq >= (select seq from low)
+     order by event_seq desc limit :newest)
+    except
+    select unnest(seqs) from (
+        (select seqs from outbox.resolutions where first_seq >= (select seq from low)
+         order by first_seq desc limit :newest)
+        union all
+        (select seqs from outbox.resolutions where first_seq < (select seq from low)
+         order by first_seq desc limit :batches_below)) near),
+since as materialized (
+    select min(e.recorded_at) - interval '1 minute' as at
+    from unread u cross join lateral (select recorded_at from outbox.events where seq = u.seq limit 1) e),
+unresolved as materialized (
+    select seq from unread
+    except
+    select unnest(seqs) from outbox.resolutions
+    where exists (select from unread) and at >= (select at from since)
+      and first_seq < (select seq from low) and seqs[cardinality(seqs)] >= (select seq from low)),
+untried as materialized (
+    select u.seq from unresolved u
+    left join lateral (select event_seq from outbox.dead_letters where event_seq = u.seq limit 1) l on true
+    left join lateral (select event_seq from outbox.attempts where event_seq = u.seq limit 1) a on true
+    where l.event_seq is null and a.event_seq is null),
+nowhere as materialized (
+    select seq from untried
+    except
+    select event_seq from outbox.deliveries
+    where exists (select from untried) and event_seq >= (select seq from low))
+select (select count(*) from newest) as looked_at,
+       (select count(*) from nowhere) as found,
+       array(select e.id from (select seq from nowhere order by seq limit 3) n
+             cross join lateral (select id from outbox.events where seq = n.seq limit 1) e) as ids
+""")
+
+
+def events_nowhere(connection: Connection) -> dict[str, Any]:
+    """Return how many of the newest 10,000 events are nowhere, and the ids (evt_…) of the oldest three of them."""
+    row = connection.execute(_NOWHERE, {"newest": _NEWEST, "batches_below": _BATCHES_BELOW}).one()
+    return {"of_last": row.looked_at, "count": row.found, "events": [text_id("evt", uuid) for uuid in row.ids]}
+
+
+def mend(event_ids: Sequence[str]) -> str:
+    """Return the SQL that makes these events pending; outbox_operator may run it."""
+    ids = ", ".join(f"outbox.uuid_of('{event_id}')" for event_id in event_ids)
+    return f"insert into outbox.pending (event_seq) select seq from outbox.events where id in ({ids})"  # noqa: S608

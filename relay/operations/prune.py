@@ -1,0 +1,139 @@
+"""Delete by age what is done. Nothing undelivered is ever deleted here, however old, and no dead letter.
+
+The rules stand in the database's own functions (migrations/0003_partitions.sql); this calls them, in short transactions
+of their own. That attempts and resolutions are kept at least as long as events is checked by `relay.config`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, TextClause
+
+__all__ = ["BATCH_ROWS", "Pruned", "count_prunable", "prune"]
+
+BATCH_ROWS = 5_000
+_PATIENCE_SECONDS = 5.0
+_PAUSE_SECONDS = 0.2
+_LOCK_NOT_AVAILABLE = "55P03"
+
+_RETIRE_EVENTS = text(
+    "select leaf, gone from outbox.retire_event_leaf(clock_timestamp() - make_interval(days => :days))"
+)
+_PRUNE_EVENTS = text(
+    "select reached, gone from outbox.prune_events(clock_timestamp() - make_interval(days => :days), :after, :batch)"
+)
+_RETIRE_ATTEMPTS = text(
+    "select leaf, gone from outbox.retire_attempt_leaf(clock_timestamp() - make_interval(days => :days))"
+)
+_PRUNE_ATTEMPTS = text("select outbox.prune_attempts(clock_timestamp() - make_interval(days => :days), :batch)")
+_PRUNE_RESOLUTIONS = text("select outbox.prune_resolutions(clock_timestamp() - make_interval(days => :days), :batch)")
+_COUNT = text("""
+with old as materialized (
+    select seq from outbox.events e where recorded_at < clock_timestamp() - make_interval(days => :events_days)
+        and not exists (select from outbox.pending where event_seq = e.seq)
+        and not exists (select from outbox.deliveries where event_seq = e.seq)),
+kept as materialized (select seq from outbox.events where seq not in (select seq from old))
+select (select count(*) from old) as events,
+       (select count(*) from outbox.attempts
+        where at < clock_timestamp() - make_interval(days => :attempts_days)
+          and event_seq not in (select seq from kept)) as attempts,
+       (select count(*) from outbox.resolutions
+        where at < clock_timestamp() - make_interval(days => :resolutions_days)
+          and not exists (select from kept where seq = any(seqs))) as resolutions
+""")
+
+
+class Pruned(NamedTuple):
+    """How many rows of each kind went, or would go."""
+
+    events: int
+    attempts: int
+    resolutions: int
+
+
+def prune(
+    connection: Connection,
+    *,
+    events_days: int,
+    attempts_days: int,
+    resolutions_days: int,
+    batch_rows: int = BATCH_ROWS,
+) -> Pruned:
+    """Delete what is done and older than so many days, and return how many rows of each kind went.
+
+    The connection has no transaction open and is left so: every batch is committed by itself.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: somebody held a lock for longer than 5 s; what went so far is gone for good.
+    """
+    batches = _Batches(connection, batch_rows)
+    return Pruned(
+        events=batches.leaves(_RETIRE_EVENTS, events_days) + batches.events(events_days),
+        attempts=batches.leaves(_RETIRE_ATTEMPTS, attempts_days) + batches.rows(_PRUNE_ATTEMPTS, attempts_days),
+        resolutions=batches.rows(_PRUNE_RESOLUTIONS, resolutions_days),
+    )
+
+
+def count_prunable(connection: Connection, *, events_days: int, attempts_days: int, resolutions_days: int) -> Pruned:
+    """Return what `prune` would delete now, and delete nothing. Reads every event and attempt."""
+    days = {"events_days": events_days, "attempts_days": attempts_days, "resolutions_days": resolutions_days}
+    return Pruned(*connection.execute(_COUNT, days).one())
+
+
+class _Batches:
+    """Runs one statement again and again, a transaction each, until nothing is left for it."""
+
+    def __init__(self, connection: Connection, batch_rows: int) -> None:
+        self._connection = connection
+        self._batch_rows = batch_rows
+
+    def leaves(self, statement: TextClause, days: int) -> int:
+        """Empty whole leaves until none is left, or one is in use; its rows are then deleted in batches."""
+        gone = 0
+        try:
+            while (row := self._run(statement, days=days)).leaf is not None:
+                gone += row.gone
+        except OperationalError as error:
+            if not _is_lock_timeout(error):
+                raise
+        return gone
+
+    def events(self, days: int) -> int:
+        """Walk the events from the oldest until a batch is all young."""
+        gone = 0
+        reached: int | None = 0
+        while reached is not None:
+            reached, deleted = self._run(_PRUNE_EVENTS, days=days, after=reached, batch=self._batch_rows)
+            gone += deleted
+        return gone
+
+    def rows(self, statement: TextClause, days: int) -> int:
+        """Delete batches until one is not full."""
+        gone = 0
+        deleted: int
+        while True:
+            (deleted,) = self._run(statement, days=days, batch=self._batch_rows)
+            gone += deleted
+            if deleted < self._batch_rows:
+                return gone
+
+    def _run(self, statement: TextClause, **parameters: int | None) -> Any:
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                with self._connection.begin():
+                    return self._connection.execute(statement, parameters).one()
+            except OperationalError as error:
+                if not _is_lock_timeout(error) or time.monotonic() > give_up:
+                    raise
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _is_lock_timeout(error: OperationalError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE

@@ -1,0 +1,54 @@
+"""What to say when PostgreSQL denies a right: the GRANT that is missing."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import DBAPIError
+
+from outbox.errors import OutboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+__all__ = ["RightsError", "denied_rights_named", "missing_grant"]
+
+_INSUFFICIENT_PRIVILEGE = "42501"
+_DENIED = re.compile(r"permission denied for (\w+)(?: \w+)*? (\w+)\s*$")
+_VERBS = (("insert into", "insert"), ("update", "update"), ("delete from", "delete"))
+
+
+class RightsError(OutboxError):
+    """The database denied a right; the message has the GRANT."""
+
+
+@contextmanager
+def denied_rights_named(connection: Connection) -> Iterator[None]:
+    """Turn the server's "permission denied" into a RightsError."""
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _INSUFFICIENT_PRIVILEGE:
+            raise
+        reason = str(error.orig).strip().splitlines()[0]
+        role = connection.engine.url.username or "the relay's role"
+        raise RightsError(f"database: {reason}; {missing_grant(reason, error.statement or '', role)}") from error
+
+
+def missing_grant(reason: str, statement: str, role: str) -> str:
+    """Return the GRANT that is missing, as far as the server's message and the statement tell."""
+    match = _DENIED.search(reason)
+    if not match:
+        return "run it as the owner of the schema outbox"
+    kind, name = match.groups()
+    right = {"schema": f"usage on schema {name}", "sequence": f"usage on sequence outbox.{name}",
+             "function": f"execute on function outbox.{name}"}.get(kind)  # fmt: skip
+    if right is None:
+        lowered = statement.lower()
+        verbs = [verb for words, verb in _VERBS if re.search(rf"\b{words}\s+outbox\.{name}\b", lowered)]
+        right = f"{', '.join(['select', *verbs])} on outbox.{name}"
+    return f"grant {right} to {role} (or make it a member: grant outbox_operator to {role})"

@@ -1,0 +1,97 @@
+"""kill -9 before and after every step of the engine: what the next relay finds is always enough.
+
+The steps come from the engine's code (tests/support/crashing.py). A step that no run reaches lets its relay drain and
+leave in peace, and the test fails: a new step needs a provocation here.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.application import Application
+from tests.support.crashing import steps
+from tests.support.processes import RelayProcess
+
+BROKEN = "broken.event"
+
+
+def _leave_suspects(app: Application) -> None:
+    """Let a relay die while it sends, so that the next one finds leases that ended without a word."""
+    _crash(app, "DirectSender.send:after:3")
+
+
+def _refuse_broken_events(app: Application) -> None:
+    """Make the database refuse deliveries of one type, and record one such event."""
+    app.rows(
+        "create function refuse() returns trigger language plpgsql as $$ begin"
+        f" if (select type from outbox.events where seq = new.event_seq) = '{BROKEN}' then raise 'refused'; end if;"
+        " return new; end $$"
+    )
+    app.rows("create trigger refuse before insert on outbox.deliveries for each row execute function refuse()")
+    app.record(1, BROKEN)
+
+
+def _stop_while_busy(app: Application, relay: RelayProcess) -> None:
+    """SIGTERM with one request on the wire and others waiting behind it."""
+    came = len(app.receiver.received("/good"))
+    app.receiver.wait_for(came + 1, "/good")
+    relay.signal(signal.SIGTERM)
+
+
+_BEFORE: dict[str, Callable[[Application], None]] = {
+    "Store.claim_suspect": _leave_suspects,
+    "Store.subscriptions": _leave_suspects,
+    "Store.first_pending": _refuse_broken_events,
+    "Store.unresolvable": _refuse_broken_events,
+}
+_WITHOUT_NEW_EVENTS = "Store.subscriptions:"  # fan_out would read the subscriptions first
+
+
+def _crash(app: Application, point: str) -> None:
+    """Run a relay until it kills itself at the point, then let its leases run out."""
+    if not point.startswith(_WITHOUT_NEW_EVENTS):
+        app.record(6)
+        app.record_and_roll_back(2)
+    if point.startswith("Store.release"):
+        app.receiver.plan("/good", "0.3:200")
+        relay = app.stage.relay("--max-in-flight", "1", trap=point)
+        _stop_while_busy(app, relay)
+    else:
+        relay = app.stage.relay("--until-drained", trap=point)
+    assert relay.wait() == -signal.SIGKILL, f"{point} was never reached:\n{relay.text}"
+    app.expire_leases()
+
+
+@pytest.mark.parametrize("step", steps())
+def test_a_kill_around_any_step_loses_nothing(app: Application, step: str) -> None:
+    app.subscribe("/good")
+    app.subscribe("/flaky", schedule_seconds=[0] * 5)
+    app.receiver.plan("/flaky", "500", "200")
+    _BEFORE.get(step, lambda _: None)(app)
+    for when in ("before", "after"):
+        _crash(app, f"{step}:{when}:1")
+    app.stage.drain()
+    app.wait_settled(1)
+    app.assert_all_accounted()
+    broken = {event for event, kind in app.committed.items() if kind == BROKEN}
+    assert {event for _, event in app.dead()} == broken
+
+
+@pytest.mark.parametrize("when", ["while the request is read", "while the answer is on its way"])
+def test_a_kill_during_a_request_repeats_only_what_was_in_flight(app: Application, when: str) -> None:
+    app.subscribe("/slow", timeout_seconds=15)
+    app.receiver.plan("/slow", *(["hang", "200"] if when.startswith("while the request") else ["hold", "200"]))
+    ids = app.record(10)
+    relay = app.stage.running_relay()
+    app.receiver.wait_for(10, "/slow")
+    if when.startswith("while the answer"):
+        app.receiver.release()
+    relay.kill()
+    app.expire_leases()
+    app.stage.drain()
+    verdict = app.assert_all_accounted()
+    assert len(app.receiver.received()) <= 2 * len(ids)
+    assert verdict.pairs == len(ids)

@@ -1,0 +1,119 @@
+"""An open application transaction never blocks the relay, nor a stopped relay the application; and PgBouncer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+import outbox
+from tests.support.application import Application
+from tests.support.waiting import wait_until
+
+_IMPATIENT = """
+do $$ begin execute format('alter database %I set lock_timeout = ''3s''', current_database()); end $$
+"""
+
+
+def test_an_open_transaction_that_recorded_and_subscribed_blocks_nothing(app: Application) -> None:
+    app.subscribe("/old")
+    app.stage.running_relay()
+    with app.engine.connect() as open_transaction:
+        event = outbox.record(open_transaction, "order.placed", {})
+        url, secret = app.receiver.url("/new"), app.receiver.secret
+        new = outbox.subscribe(open_transaction, url, ["*"], secret=secret)
+        meanwhile = app.record(20)
+        app.wait_settled()
+        assert {entry["id"] for entry in app.receiver.received("/old")} == set(meanwhile)
+        open_transaction.commit()
+    wait_until(lambda: event.id in {entry["id"] for entry in app.receiver.received("/new")})
+    app.wait_settled()
+    assert event.id in {entry["id"] for entry in app.receiver.received("/old")}
+    assert {entry["id"] for entry in app.receiver.received("/new")} == {event.id}
+    assert app.one("select count(*) from outbox.subscriptions where id = outbox.uuid_of(:id)", id=new.id) == 1
+
+
+@pytest.mark.parametrize("point", ["TakenBatch.resolve:before:1", "Store.settle:before:1"])
+def test_a_relay_stopped_anywhere_never_blocks_the_application(app: Application, point: str) -> None:
+    app.subscribe("/old")
+    app.record(3)
+    relay = app.stage.relay(trap=f"stop:{point}")
+    wait_until(lambda: app.stage.incidents.exists())
+    app.rows(_IMPATIENT)
+    app.record(3)
+    app.subscribe("/new")
+    late = app.record(3)
+    relay.signal(signal.SIGCONT)
+    app.wait_settled()
+    assert {entry["id"] for entry in app.receiver.received("/old")} == set(app.committed)
+    assert set(late) <= {entry["id"] for entry in app.receiver.received("/new")}
+    assert relay.stop() == 0
+
+
+@pytest.mark.parametrize("fan_out", [1, 2], ids=["the first", "a later"])
+def test_a_relay_stopped_in_its_transaction_does_not_stop_the_other_relay(app: Application, fan_out: int) -> None:
+    app.subscribe()
+    app.stage.relay(trap=f"stop:TakenBatch.resolve:before:{fan_out}")
+    for number in range(1, fan_out + 1):
+        app.record(3)
+        wait_until(lambda done=3 * number: app.stage.incidents.exists() or len(app.receiver.received()) == done)
+    wait_until(lambda: app.stage.incidents.exists())
+    app.stage.running_relay()
+    app.record(3)
+    app.wait_settled(30)
+    app.assert_each_once()
+
+
+def test_it_works_through_pgbouncer_in_transaction_mode(app: Application, tmp_path: Path) -> None:
+    app.subscribe("/one")
+    app.subscribe("/two")
+    app.receiver.plan("/two", "500", "200")
+    with _pgbouncer(app.stage.database_url, tmp_path) as url:
+        relays = [app.stage.relay(database_url=url) for _ in range(2)]
+        for relay in relays:
+            relay.wait_running()
+        for _ in range(10):
+            app.record(20)
+        app.wait_settled()
+        assert [relay.stop() for relay in relays] == [0, 0]
+    verdict = app.assert_all_accounted()
+    assert dict(verdict.duplicates) == {"answered with a failure": 200}
+
+
+@contextmanager
+def _pgbouncer(database_url: str, directory: Path) -> Iterator[str]:
+    """Yield the URL of the same database behind a PgBouncer in transaction mode with a pool of three."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        pytest.skip("no pgbouncer on this machine: apt-get install pgbouncer")
+    url = make_url(database_url)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    target = f"host={url.host} port={url.port} dbname={url.database} user={url.username} password={url.password or ''}"
+    configuration = directory / "pgbouncer.ini"
+    configuration.write_text(
+        f"[databases]\npooled = {target}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+        "unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n"
+    )
+    as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
+    with (directory / "pgbouncer.log").open("wb") as log:
+        process = subprocess.Popen([program, *as_nobody, str(configuration)], stderr=log, start_new_session=True)
+    try:
+        wait_until(lambda: _listens(port), message="pgbouncer does not listen")
+        yield f"postgresql://anybody@127.0.0.1:{port}/pooled"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,1 @@
+"""Slow fault hunts, run by hand or at night: `python -m tests.chaos kills`, `python -m tests.chaos restarts`."""

@@ -1,0 +1,47 @@
+"""A server once a worker, a migrated database of its own for each test that asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy
+from sqlalchemy.engine import make_url
+
+from tests.support import databases
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """The URL of the server's maintenance database."""
+    with databases.server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_template(server_url: str) -> Iterator[str]:
+    """The name of a migrated database that nobody is connected to."""
+    with databases.database(server_url) as url:
+        databases.migrate(url)
+        yield str(make_url(url).database)
+
+
+@pytest.fixture
+def database_url(server_url: str, migrated_template: str) -> Iterator[str]:
+    """The URL (postgresql://…) of a fresh database with the current schema."""
+    with databases.database(server_url, template=migrated_template) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(server_url: str) -> Iterator[str]:
+    """The URL of a fresh database without the schema."""
+    with databases.database(server_url) as url:
+        yield url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sqlalchemy.Engine]:
+    """A SQLAlchemy engine (psycopg) on `database_url`."""
+    with databases.engine_on(database_url) as engine:
+        yield engine

@@ -1,0 +1,169 @@
+"""claim: due → leased, fair between subscriptions, each row by one relay only, an attempt charged at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from relay.engine.store import Store, new_lease
+from tests.integration.engine.world import FarEnd, World, fan_out, stepping, uuid_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_two_relays_claim_disjoint_rows_and_together_all(world: World, store: Store, other_store: Store) -> None:
+    subscription = world.subscribe()
+    world.record(count=300)
+    await fan_out(store)
+
+    async def claim_all(one: Store) -> list[bytes]:
+        ids: list[bytes] = []
+        while rows := await one.claim([(subscription, 7)], 7, 10**9, new_lease()):
+            ids += [row.id for row in rows]
+        return ids
+
+    mine, theirs = await asyncio.gather(claim_all(store), claim_all(other_store))
+    assert len(mine) + len(theirs) == len({*mine, *theirs}) == 300
+    assert Counter(row[0] for row in world.rows("select attempts from outbox.deliveries")) == {1: 300}
+
+
+async def test_a_row_that_another_holds_locked_is_skipped_and_not_waited_for(world: World, store: Store) -> None:
+    subscription = world.subscribe()
+    world.record(count=3)
+    first, *rest = await fan_out(store)
+    with world.open() as other:
+        other.execute("select from outbox.deliveries where id = %s for update", (uuid_of(first.id),))
+        async with asyncio.timeout(20):
+            rows = await store.claim([(subscription, 2)], 2, 10**9, new_lease())
+        assert {row.id for row in rows} == {birth.id for birth in rest}
+
+
+async def test_the_attempt_is_charged_and_the_lease_begun_by_the_claim(world: World, store: Store) -> None:
+    subscription = world.subscribe(timeout=40)
+    world.record()
+    await fan_out(store)
+    (row,) = await store.claim([(subscription, 1)], 1, 10**9, 77)
+    assert (row.attempts, row.timeout_seconds) == (1, 40)
+    ((attempts, lease, seconds),) = world.deliveries("attempts, lease, extract(epoch from due_at - clock_timestamp())")
+    assert (attempts, lease) == (1, 77)
+    assert 40 < seconds <= 46, "the lease outlives the timeout"
+
+
+async def test_each_subscription_gets_its_slots_oldest_first(world: World, store: Store) -> None:
+    busy, quiet = world.subscribe("busy"), world.subscribe("quiet")
+    backlog = world.record("busy", 50)
+    (late,) = world.record("quiet")
+    await fan_out(store)
+    world.rows("update outbox.deliveries set due_at = now() - make_interval(secs => 1000 - event_seq)")
+    rows = await store.claim([(busy, 3), (quiet, 3)], 100, 10**9, new_lease())
+    assert sorted(row.event_seq for row in rows) == [*backlog[:3], late]
+
+
+async def test_the_room_of_the_process_bounds_the_whole_claim(world: World, store: Store) -> None:
+    asked = [(world.subscribe(f"t{number}"), 5) for number in range(4)]
+    for number in range(4):
+        world.record(f"t{number}", 5)
+    await fan_out(store)
+    rows = await store.claim(asked, 8, 10**9, new_lease())
+    assert Counter(row.subscription_id for row in rows) == {asked[0][0]: 5, asked[1][0]: 3}
+    assert world.count("deliveries", "lease is not null") == 8
+
+
+async def test_rows_that_wait_or_are_leased_are_not_claimed(world: World, store: Store) -> None:
+    subscription = world.subscribe()
+    world.record(count=2, available_at="2199-01-01T00:00:00Z")
+    await fan_out(store)
+    world.record(count=2)
+    await fan_out(store, leased=True)
+    assert await store.claim([(subscription, 100)], 100, 10**9, new_lease()) == []
+
+
+async def test_paused_and_removed_subscriptions_are_not_asked(world: World, store: Store) -> None:
+    paused, removed, active = world.subscribe(), world.subscribe(), world.subscribe()
+    world.record()
+    await fan_out(store)
+    world.rows("update outbox.subscriptions set paused_at = now() where id = %s", uuid_of(paused))
+    world.rows("update outbox.subscriptions set removed_at = now() where id = %s", uuid_of(removed))
+    rows = await store.claim([(paused, 9), (removed, 9), (active, 9)], 100, 10**9, new_lease())
+    assert [row.subscription_id for row in rows] == [active]
+    assert world.count("deliveries", "attempts > 0") == 1
+
+
+async def test_an_event_that_is_gone_is_claimed_without_a_body_and_ends_as_a_dead_letter(
+    world: World, far_end: FarEnd
+) -> None:
+    world.subscribe()
+    (seq,) = world.record()
+    async with stepping(world.url, far_end) as relay:
+        await fan_out(relay.store)
+        world.rows("delete from outbox.events where seq = %s", seq)
+        await relay.look()
+        await relay.settled()
+    assert far_end.requests == []
+    assert world.rows("select reason, payload from outbox.dead_letters") == [("event_gone", "null")]
+
+
+async def test_a_claim_ends_where_the_bodies_fill_the_budget_but_takes_at_least_one(world: World, store: Store) -> None:
+    subscription = world.subscribe()
+    world.record(count=5, payload='"' + "x" * 998 + '"')
+    await fan_out(store)
+    assert len(await store.claim([(subscription, 5)], 5, 2500, new_lease())) == 3
+    assert len(await store.claim([(subscription, 5)], 5, 1, new_lease())) == 1
+    assert world.count("deliveries", "lease is null and attempts = 0") == 1
+
+
+async def test_rows_are_born_leased_while_there_is_room_and_due_beyond_it(world: World, far_end: FarEnd) -> None:
+    world.subscribe()
+    world.record(count=100)
+    far_end.hold("/")
+    async with stepping(world.url, far_end, max_in_flight=100, per_endpoint=64) as relay:
+        await relay.feeder._fan_out.run(-1)
+        assert Counter(row[0] for row in world.deliveries("lease is not null")) == {True: 16, False: 84}
+        assert world.count("deliveries", "attempts <> (lease is not null)::int") == 0
+        assert world.count("deliveries", "lease is null and due_at > clock_timestamp()") == 0
+
+
+async def test_a_subscription_with_a_backlog_gets_nothing_born_leased(world: World, far_end: FarEnd) -> None:
+    """Or new events would overtake the old ones and starve the retries."""
+    backed_up = world.subscribe("a.b", path="/backed-up")
+    world.subscribe("a.b", path="/free")
+    far_end.hold("/backed-up")
+    far_end.hold("/free")
+    async with stepping(world.url, far_end) as relay:
+        relay.feeder._due[backed_up] = None
+        world.record("a.b", 4)
+        await relay.feeder._fan_out.run(-1)
+        rows = world.rows(
+            "select s.url, d.lease is not null from outbox.deliveries d join outbox.subscriptions s"
+            " on s.id = d.subscription_id group by 1, 2"
+        )
+        assert sorted(rows) == [("http://127.0.0.1/backed-up", False), ("http://127.0.0.1/free", True)]
+
+
+async def test_a_full_process_still_fans_out(world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for room would let one tenant's million pending starve every other."""
+    monkeypatch.setattr("relay.engine.outgoing.LEASED_MAX", 10)
+    far_end.hold("/")
+    world.subscribe()
+    async with stepping(world.url, far_end) as relay:
+        for _ in range(3):
+            world.record(count=10)
+            await relay.look()
+        assert world.count("pending") == 0
+        assert world.count("deliveries", "lease is not null") == 10
+        assert relay.outgoing.room == 0
+
+
+async def test_a_backlog_is_worked_off_through_the_due_map(world: World, far_end: FarEnd) -> None:
+    for number in range(3):
+        world.subscribe(path=f"/{number}")
+    world.record(count=200)
+    async with stepping(world.url, far_end, per_endpoint=8) as relay:
+        await relay.look()
+        while world.count("deliveries"):
+            await relay.look()
+            await relay.settled()
+    assert Counter(far_end.paths()) == {"/0": 200, "/1": 200, "/2": 200}
+    assert world.count("attempts", "number = 1 and verdict = 'delivered'") == 600

@@ -1,0 +1,260 @@
+"""Plans: whatever the statistics say, no statement of the data plane reads a table through.
+
+Every quiet night leaves the statistics of empty tables behind; then a burst comes. Pages touched are bounded, not time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from relay.engine.rows import Birth
+from relay.engine.states import Delivery, VerdictKind
+from relay.engine.store import new_ids, new_lease
+from tests.integration.engine.world import PlanWatch, World, claimed, held, result
+from tests.support import databases
+
+pytestmark = pytest.mark.anyio
+
+ROWS = 300_000  # deliveries
+EVENTS = 30_000  # and attempts, and dead letters
+SUBSCRIPTIONS = 50
+HOT = {"deliveries", "events_default", "pending", "attempts_default", "dead_letters", "resolutions"}
+
+FILL = f"""
+insert into outbox.subscriptions (url, types, tenant)
+    select 'http://127.0.0.1/' || n, array['t' || n], '' from generate_series(1, {SUBSCRIPTIONS}) n;
+insert into outbox.secrets (subscription_id, secret)
+    select id, 'whsec_' || repeat('A', 43) || '=' from outbox.subscriptions;
+"""
+
+FILL_FULL = f"""
+set session_replication_role = replica;
+insert into outbox.events (id, type, payload)
+    select gen_random_uuid(), 't1', '{{}}' from generate_series(1, {EVENTS});
+insert into outbox.pending select seq from outbox.events order by seq limit 20000;
+reset session_replication_role;
+create temporary table subs as select id as sub, row_number() over (order by id) nth from outbox.subscriptions;
+insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts)
+    select lpad(to_hex(n), 32, '0')::uuid, n % {EVENTS} + 1, sub,
+           now() + case when n <= 100000 then make_interval(secs => -100 - n * 0.01) else interval '1 day' end, 1
+    from generate_series(1, {ROWS - 1000}) n join subs on nth = n % {SUBSCRIPTIONS} + 1;
+insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts, lease)
+    select gen_random_uuid(), n, sub, now() + make_interval(secs => case when n % 2 = 0 then -50 else 5000 end), 1, n
+    from generate_series(1, 1000) n join subs on nth = n / 2 % {SUBSCRIPTIONS} + 1;
+insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict, outcome, milliseconds)
+    select id, event_seq, subscription_id, 1, 'retry', 'timeout', 1 from outbox.deliveries limit {EVENTS};
+insert into outbox.dead_letters
+    (delivery_id, event_seq, event_id, tenant, type, payload, recorded_at, attempts, reason)
+    select gen_random_uuid(), n, gen_random_uuid(), '', 't1', '{{}}', now(), 1, 'timeout'
+    from generate_series(1, {EVENTS}) n;
+"""
+
+
+@pytest.fixture(scope="module")
+def full_url(server_url: str, migrated_template: str) -> Iterator[str]:
+    """A database analysed while empty, then filled; autovacuum would hide what is tested, so it is off."""
+    with databases.database(server_url, template=migrated_template) as url:
+        world = World(url)
+        for table in (
+            "events",
+            "events_default",
+            "pending",
+            "deliveries",
+            "attempts",
+            "attempts_default",
+            "dead_letters",
+        ):
+            world.rows(f"analyze outbox.{table}")
+        for table in ("events_default", "pending", "deliveries", "attempts_default", "dead_letters"):
+            world.rows(f"alter table outbox.{table} set (autovacuum_enabled = off)")
+        for (leaf,) in world.rows(
+            "select inhrelid::regclass::text from pg_inherits"
+            " where inhparent in ('outbox.events'::regclass, 'outbox.attempts'::regclass)"
+        ):
+            world.rows(f"alter table {leaf} set (autovacuum_enabled = off)")
+        for statement in (FILL + FILL_FULL).split(";\n"):
+            if statement.strip():
+                world.rows(statement)
+        world.close()
+        yield url
+
+
+@pytest.fixture
+def full(full_url: str) -> Iterator[World]:
+    world = World(full_url)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+async def watch(full: World) -> AsyncIterator[PlanWatch]:
+    watch = PlanWatch(full.url)
+    yield watch
+    await watch.store.close()
+
+
+def ids_of(world: World) -> list[bytes]:
+    return [row[0].bytes for row in world.rows("select id from outbox.subscriptions order by id")]
+
+
+def unharmed(watch: PlanWatch, buffers: int) -> None:
+    """No hot table was read through, and no more pages were touched than so many."""
+    assert watch.plans, "auto_explain said nothing"
+    hot = [name for name in watch.seq_scans() if name in HOT or name.startswith(("events_", "attempts_"))]
+    hot = [name for name in hot if name != "events_seq"]  # a sequence is one row
+    assert hot == []
+    assert watch.buffers <= buffers
+
+
+async def test_poll_with_a_hundred_thousand_due_and_two_hundred_thousand_waiting(full: World, watch: PlanWatch) -> None:
+    clock = full.value("select extract(epoch from clock_timestamp())::float8")
+    await watch.begin()
+    look = await watch.store.poll(-1, clock)
+    assert (look.first, look.due) == (full.value("select min(event_seq) from outbox.pending"), [])
+    unharmed(watch, 40)
+
+
+async def test_claim_with_a_hundred_thousand_due(full: World, watch: PlanWatch) -> None:
+    await watch.begin()
+    rows = await watch.store.claim([(identity, 10) for identity in ids_of(full)], 500, 10**9, new_lease())
+    assert len(rows) == 500
+    unharmed(watch, 500 * 40)
+
+
+async def test_a_claim_of_one_subscription_that_has_nothing_due(full: World, watch: PlanWatch) -> None:
+    """200,000 rows wait for later, 100,000 are due to others."""
+    identity = full.subscribe("nothing")
+    full.rows(
+        "insert into outbox.deliveries (id, event_seq, subscription_id, due_at)"
+        " select outbox.uuid7(), n, %s, now() + interval '1 day' from generate_series(1, 20000) n",
+        full.value("select id from outbox.subscriptions where types = '{nothing}'"),
+    )
+    await watch.begin()
+    assert await watch.store.claim([(identity, 64)], 500, 10**9, new_lease()) == []
+    unharmed(watch, 60)
+
+
+async def test_claim_suspect(full: World, watch: PlanWatch) -> None:
+    await watch.begin()
+    assert len(await watch.store.claim_suspect(ids_of(full), new_lease(), None)) <= 1
+    unharmed(watch, SUBSCRIPTIONS * 2300)
+
+
+async def test_sweep(full: World, watch: PlanWatch) -> None:
+    await watch.begin()
+    rows = await watch.store.sweep(bytes(16), 500)
+    assert sum(due for _, due, _ in rows) == SUBSCRIPTIONS
+    unharmed(watch, SUBSCRIPTIONS * 2300)
+
+
+async def test_take_and_birth(full: World, watch: PlanWatch) -> None:
+    """Take 500 of 20,000 pending events, and resolve them."""
+    await watch.begin()
+    async with watch.store.fan_out(-1, 500, 10_000_000) as batch:
+        births = [
+            Birth(identity, taken.seq, batch.matches["", "t1"][0][0], None, None, None)
+            for taken, identity in zip(batch.taken, new_ids(500), strict=True)
+        ]
+        await batch.resolve(births)
+    unharmed(watch, 500 * 30)
+
+
+async def test_settle_a_mixed_batch(full: World, watch: PlanWatch) -> None:
+    rows = full.rows(
+        "select id, event_seq, subscription_id, attempts, lease from outbox.deliveries"
+        " where lease is not null and due_at > now() limit 300"
+    )
+    kinds = (VerdictKind.DELIVERED, VerdictKind.RETRY, VerdictKind.DEAD)
+    batch = [
+        result(held(Birth(row[0].bytes, row[1], row[2].bytes, None, row[4], None)), kinds[number % 3])
+        for number, row in enumerate(rows)
+    ]
+    before = full.count("deliveries"), full.count("dead_letters")
+    await watch.begin()
+    await watch.store.settle(batch)
+    assert (before[0] - full.count("deliveries"), full.count("dead_letters") - before[1]) == (200, 100)
+    unharmed(watch, len(batch) * 50)
+
+
+async def test_release(full: World, watch: PlanWatch) -> None:
+    lease = new_lease()
+    rows = await watch.store.claim([(identity, 4) for identity in ids_of(full)], 200, 10**9, lease)
+    await watch.begin()
+    await watch.store.release([(claimed(row, lease), 0.0) for row in rows])
+    assert full.count("deliveries", "lease = %s", lease) == 0
+    unharmed(watch, len(rows) * 30)
+
+
+async def test_a_late_success_among_many_dead_letters(full: World, watch: PlanWatch) -> None:
+    identity = full.value("select delivery_id from outbox.dead_letters limit 1").bytes
+    await watch.begin()
+    await watch.store.settle([result(_delivery(identity), VerdictKind.DELIVERED)])
+    unharmed(watch, 100)
+
+
+def _delivery(identity: bytes) -> Delivery:
+    return held(Birth(identity, 1, bytes(16), None, 1, None))
+
+
+async def test_first_pending_and_unresolvable(full: World, watch: PlanWatch) -> None:
+    await watch.begin()
+    seq = await watch.store.first_pending(-1)
+    assert seq is not None
+    await watch.store.unresolvable(seq, "refused")
+    assert full.count("dead_letters", "event_seq = %s and reason = 'unresolvable'", seq) == 1
+    unharmed(watch, 120)
+
+
+async def test_drained_does_not_read_what_waits_for_later(full: World, watch: PlanWatch) -> None:
+    await watch.begin()
+    assert await watch.store.drained() is False
+    unharmed(watch, 400)
+
+
+async def test_subscriptions_are_read_by_id(full: World, watch: PlanWatch) -> None:
+    await watch.begin()
+    assert len(await watch.store.subscriptions(ids_of(full)[:5])) == 5
+    unharmed(watch, 100)
+
+
+async def test_a_bounded_look_steps_over_dead_entries_that_a_held_snapshot_keeps(own_world: World) -> None:
+    own_world.rows("alter table outbox.pending set (autovacuum_enabled = off)")
+    with own_world.open() as holder:
+        holder.execute("set transaction isolation level repeatable read")
+        holder.execute("select from outbox.pending")
+        seqs = own_world.record(count=30_000)
+        own_world.rows("delete from outbox.pending")
+        own_world.rows("analyze outbox.pending")
+        watch = PlanWatch(own_world.url)
+        touched = []
+        for low in (-1, seqs[-1]):
+            await watch.begin()
+            assert (await watch.store.poll(low, 2e9)).first is None
+            touched.append(watch.buffers)
+        await watch.store.close()
+    assert touched[1] <= 20 < touched[0]
+
+
+async def test_matching_a_type_among_ten_thousand_subscriptions_touches_few_pages(own_world: World) -> None:
+    own_world.rows(
+        "insert into outbox.subscriptions (url, types)"
+        " select 'http://127.0.0.1/', array['t' || n] from generate_series(1, 10000) n"
+    )
+    own_world.record("t77")
+    watch = PlanWatch(own_world.url)
+    await watch.begin()
+    async with watch.store.fan_out(-1, 500, 1_000_000) as batch:
+        assert [len(matches) for matches in batch.matches.values()] == [1]
+    assert watch.buffers <= 300
+    await watch.store.close()
+
+
+async def test_the_statement_is_planned_anew_each_time_and_nothing_is_prepared(full: World, watch: PlanWatch) -> None:
+    for _ in range(8):
+        await watch.store.poll(-1, 2e9)
+    connection: Any = await watch.store._connection()
+    cursor = await connection.execute("select count(*) from pg_prepared_statements")
+    assert await cursor.fetchone() == (0,)

@@ -1,0 +1,132 @@
+"""The sweep: what no hint told of is found by a rotating look at all subscriptions."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from relay.engine.store import Store
+from tests.integration.engine.world import FarEnd, World, fan_out, running, stepping, uuid_of
+from tests.support.waiting import await_until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_rows_due_long_ago_are_found(world: World, far_end: FarEnd, store: Store) -> None:
+    """As another relay left them, or a person put them there by hand."""
+    world.subscribe()
+    async with running(world.url, far_end) as relay:
+        await await_until(lambda: relay.feeder._due_since > 0)
+        world.record(count=3)
+        await await_until(lambda: world.count("attempts") == 3)
+        (subscription,) = world.rows("select id from outbox.subscriptions")[0]
+        world.rows(
+            "insert into outbox.deliveries (id, event_seq, subscription_id, due_at)"
+            " select outbox.uuid7(), seq, %s, now() - interval '1 day' from outbox.events",
+            subscription,
+        )
+        await await_until(lambda: world.count("attempts") == 6)
+
+
+async def test_what_fell_due_before_this_process_began_is_found(world: World, far_end: FarEnd, store: Store) -> None:
+    world.subscribe()
+    world.record(count=3)
+    await fan_out(store)
+    world.rows("update outbox.deliveries set due_at = now() - interval '1 day'")
+    async with running(world.url, far_end):
+        await await_until(lambda: world.count("attempts") == 3)
+
+
+async def test_it_rotates_over_more_subscriptions_than_it_looks_at(world: World, far_end: FarEnd) -> None:
+    world.rows(
+        "insert into outbox.subscriptions (url, types)"
+        " select 'http://127.0.0.1/', '{none}' from generate_series(1, 1200)"
+    )
+    last = UUID("ffffffff-ffff-7fff-bfff-ffffffffffff")
+    world.rows(
+        "insert into outbox.subscriptions (id, url, types) values (%s, 'http://127.0.0.1/', '{none}')",
+        last,
+    )
+    world.rows(
+        "insert into outbox.deliveries (id, event_seq, subscription_id, due_at)"
+        " values (outbox.uuid7(), 1, %s, now() - interval '1 day')",
+        last,
+    )
+    async with stepping(world.url, far_end) as relay:
+        relay.feeder._due_since = world.value("select extract(epoch from now())::float8")
+        looks = 0
+        while not relay.feeder._due:
+            await relay.feeder._sweep()
+            looks += 1
+        assert looks == 3
+        assert list(relay.feeder._due) == [last.bytes]
+        for _ in range(3):
+            await relay.feeder._sweep()
+        assert relay.feeder._swept_to == bytes(16), "it begins again"
+
+
+async def test_paused_and_removed_subscriptions_are_not_looked_at(world: World, store: Store) -> None:
+    paused, removed, active = (world.subscribe() for _ in range(3))
+    world.record()
+    await fan_out(store)
+    world.rows("update outbox.subscriptions set paused_at = now() where id = %s", uuid_of(paused))
+    world.rows("update outbox.subscriptions set removed_at = now() where id = %s", uuid_of(removed))
+    assert await store.sweep(bytes(16), 500) == [(active, True, False)]
+
+
+async def test_it_tells_due_rows_from_suspects_and_from_what_waits(world: World, store: Store) -> None:
+    due, suspect, leased, waiting = (world.subscribe(name) for name in ("due", "suspect", "leased", "waiting"))
+    world.record("suspect")
+    await fan_out(store, leased=True)
+    world.expire()
+    world.record("leased")
+    await fan_out(store, leased=True)
+    world.record("due")
+    world.record("waiting", available_at="2199-01-01T00:00:00Z")
+    await fan_out(store)
+    found = {identity: (has_due, has_suspect) for identity, has_due, has_suspect in await store.sweep(bytes(16), 500)}
+    assert found == {due: (True, False), suspect: (False, True), leased: (False, False), waiting: (False, False)}
+
+
+async def test_an_event_with_a_lower_number_that_commits_late_is_found_by_a_running_relay(
+    world: World, far_end: FarEnd
+) -> None:
+    """The low-water mark has long passed it."""
+    world.subscribe()
+    with world.open() as writer:
+        (late,) = world.record(connection=writer)
+        async with running(world.url, far_end) as relay:
+            world.record(count=3)
+            await await_until(lambda: world.count("attempts") == 3)
+            relay.feeder._low._mark = late + 2
+            writer.commit()
+            await await_until(lambda: world.count("attempts") == 4)
+
+
+async def test_until_drained_ends_when_only_later_and_paused_work_is_left(world: World, far_end: FarEnd) -> None:
+    paused = world.subscribe("paused")
+    world.rows("update outbox.subscriptions set paused_at = now() where id = %s", uuid_of(paused))
+    world.subscribe("now")
+    world.record("now", 30)
+    world.record("now", available_at="2199-01-01T00:00:00Z")
+    world.record("paused")
+    async with running(world.url, far_end, until_drained=True) as relay:
+        await await_until(lambda: relay._tasks[-1].done())
+        assert world.count("attempts") == 30
+        assert world.count("deliveries") == 2
+
+
+async def test_until_drained_waits_for_what_another_relay_has_leased(
+    world: World, far_end: FarEnd, store: Store
+) -> None:
+    world.subscribe()
+    world.record()
+    await fan_out(store, leased=True)
+    async with running(world.url, far_end, until_drained=True) as relay:
+        assert not await store.drained()
+        await await_until(lambda: relay.feeder._due_since > 0)
+        assert not relay._tasks[-1].done()
+        world.expire()
+        await await_until(lambda: relay._tasks[-1].done())
+    assert world.count("deliveries") == 0

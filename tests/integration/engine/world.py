@@ -1,0 +1,349 @@
+"""What the engine's tests stand on: the database seen from outside, a scripted far end, a relay in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from outbox.signature import new_secret
+from relay.engine.feeder import Feeder
+from relay.engine.outage import Outage
+from relay.engine.outgoing import Outgoing
+from relay.engine.rows import Birth, Leased
+from relay.engine.settler import Settler
+from relay.engine.states import Delivery, Event, Settlement, Verdict, VerdictKind
+from relay.engine.store import Store, new_ids, new_lease
+from relay.http.outcome import Outcome
+from relay.http.sender import Endpoint
+from tests.support.waiting import await_until
+
+DELIVERED = Outcome(kind="delivered", status=200, milliseconds=1)
+ERROR_500 = Outcome(kind="http_5xx", status=500, milliseconds=1)
+
+Answer = Callable[[], Awaitable[Outcome]]
+
+
+class World:
+    """The database, seen and changed from outside the relay."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._connection = psycopg.connect(url, autocommit=True)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def empty(self) -> None:
+        """Take every row away; whoever a failed test left connected goes first."""
+        self.rows(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        self.rows(
+            "truncate outbox.events, outbox.pending, outbox.subscriptions, outbox.secrets, outbox.subscription_types,"
+            " outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters restart identity"
+        )
+
+    def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        cursor = self._connection.execute(statement, parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def value(self, statement: str, *parameters: object) -> Any:
+        return self.rows(statement, *parameters)[0][0]
+
+    def count(self, table: str, where: str = "true", *parameters: object) -> int:
+        return int(self.value(f"select count(*) from outbox.{table} where {where}", *parameters))
+
+    def subscribe(
+        self,
+        *types: str,
+        path: str = "/",
+        tenant: str = "",
+        timeout: int = 15,
+        schedule: Sequence[int] = (3600,),
+        connection: psycopg.Connection[Any] | None = None,
+    ) -> bytes:
+        """Insert a subscription with a secret; return its id."""
+        cursor = (connection or self._connection).execute(
+            "insert into outbox.subscriptions (tenant, url, types, timeout_seconds, schedule_seconds)"
+            " values (%s, %s, %s, %s, %s) returning id",
+            (tenant, f"http://127.0.0.1{path}", list(types or ("*",)), timeout, list(schedule)),
+        )
+        (identity,) = cursor.fetchone() or ()
+        (connection or self._connection).execute(
+            "insert into outbox.secrets (subscription_id, secret) values (%s, %s)", (identity, new_secret())
+        )
+        return bytes(identity.bytes)
+
+    def record(
+        self,
+        event_type: str = "a.b",
+        count: int = 1,
+        *,
+        tenant: str = "",
+        available_at: datetime | str | None = None,
+        payload: str = "{}",
+        connection: psycopg.Connection[Any] | None = None,
+    ) -> list[int]:
+        """Insert events as a plain INSERT does; return their sequence numbers."""
+        cursor = (connection or self._connection).execute(
+            "insert into outbox.events (type, tenant, available_at, payload)"
+            " select %s, %s, %s, %s from generate_series(1, %s) returning seq",
+            (event_type, tenant, available_at, payload, count),
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+    def deliveries(self, columns: str, where: str = "true") -> list[tuple[Any, ...]]:
+        return self.rows(f"select {columns} from outbox.deliveries where {where} order by event_seq, subscription_id")
+
+    def matches(self) -> dict[int, int]:
+        """How many subscriptions each resolved event matched, from the resolutions."""
+        return dict(self.rows("select u.* from outbox.resolutions, unnest(seqs, matches) u"))
+
+    def expire(self, where: str = "true") -> None:
+        """Let leases end, as if their time had passed without a word."""
+        self.rows(f"update outbox.deliveries set due_at = now() - interval '1 s' where lease is not null and {where}")
+
+    def locks(self, where: str) -> int:
+        """How many locks of this database, other than of this connection, are so."""
+        return int(
+            self.value(
+                "select count(*) from pg_locks where pid <> pg_backend_pid() and database ="
+                f" (select oid from pg_database where datname = current_database()) and {where}"
+            )
+        )
+
+    def open(self, **options: Any) -> psycopg.Connection[Any]:
+        """Another connection, with transactions of its own."""
+        return psycopg.connect(self.url, **options)
+
+
+class FarEnd:
+    """A Sender whose receivers do as told, by the URL's path; what is not told answers 200."""
+
+    def __init__(self) -> None:
+        self.script: dict[str, Outcome | Answer] = {}
+        self.requests: list[tuple[str, str, bytes]] = []  # path, webhook-id, body
+        self.in_flight = 0
+        self.most_in_flight: dict[str, int] = defaultdict(int)
+        self._now: dict[str, int] = defaultdict(int)
+
+    async def send(self, endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
+        path = endpoint.url.target
+        fields = dict(line.split(": ", 1) for line in headers.decode().splitlines())
+        self.requests.append((path, fields["webhook-id"], body))
+        self._now[path] += 1
+        self.most_in_flight[path] = max(self.most_in_flight[path], self._now[path])
+        self.in_flight += 1
+        try:
+            said = self.script.get(path, DELIVERED)
+            return said if isinstance(said, Outcome) else await said()
+        finally:
+            self.in_flight -= 1
+            self._now[path] -= 1
+
+    async def close(self) -> None:
+        pass
+
+    def hold(self, path: str, outcome: Outcome = DELIVERED) -> asyncio.Event:
+        """Let requests to `path` hang until the event returned is set."""
+        freed = asyncio.Event()
+
+        async def answer() -> Outcome:
+            await freed.wait()
+            return outcome
+
+        self.script[path] = answer
+        return freed
+
+    def paths(self) -> list[str]:
+        return [path for path, _, _ in self.requests]
+
+
+class Relay:
+    """One relay process's engine, in pieces: a test runs it whole, or takes one look at a time."""
+
+    def __init__(
+        self,
+        url: str,
+        far_end: FarEnd,
+        *,
+        max_in_flight: int = 256,
+        per_endpoint: int = 64,
+        keep_all_responses: bool = False,
+        until_drained: bool = False,
+    ) -> None:
+        self.far_end = far_end
+        self.store, self.settle_store = Store(url), Store(url)
+        self.outage = Outage()
+        self.settler = Settler(self.settle_store, self.outage)
+        self.outgoing = Outgoing(
+            far_end,
+            self.settler,
+            max_in_flight=max_in_flight,
+            max_in_flight_per_endpoint=per_endpoint,
+            keep_all_responses=keep_all_responses,
+            dice=lambda: 0.0,
+        )
+        self.feeder = Feeder(self.store, self.outgoing, self.outage, processes=1, until_drained=until_drained)
+        self._feeding: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start_settling(self) -> None:
+        self._tasks.append(asyncio.create_task(self.settler.run()))
+
+    def start(self) -> asyncio.Task[None]:
+        """Run the loops as the daemon does; return the one that looks for work."""
+        self.start_settling()
+        self._feeding = asyncio.create_task(self.feeder.run())
+        self._tasks.append(self._feeding)
+        return self._feeding
+
+    async def look(self) -> bool:
+        """Take one round of looking, every kind of it."""
+        self.feeder._next_sweep = self.feeder._next_poll = 0.0
+        self.feeder._fan_out._began = float("-inf")
+        return await self.feeder._round()
+
+    async def settled(self) -> None:
+        """Wait until everything that is on the way has an end in the database."""
+        await await_until(lambda: self.outgoing.idle and not self.settler.unsettled)
+
+    async def crash(self) -> None:
+        """End at once: nothing is settled, nothing released."""
+        for task in [*self._tasks, *self.outgoing._tasks]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self.outgoing._tasks, return_exceptions=True)
+        await self.store.close()
+        await self.settle_store.close()
+
+    async def stop(self) -> None:
+        """Drain as the daemon does."""
+        self.feeder.stop()
+        if self._feeding is not None:
+            await asyncio.wait([self._feeding], timeout=5)
+        self.outgoing.release_waiting()
+        await self.outgoing.abort()
+        self.settler.close()
+        _, hanging = await asyncio.wait(self._tasks, timeout=5)
+        await self.crash()
+        assert not hanging, "the loops did not end"
+        for task in self._tasks:
+            task.result()
+
+
+@asynccontextmanager
+async def running(url: str, far_end: FarEnd, **options: Any) -> AsyncIterator[Relay]:
+    """A relay that looks, sends and settles by itself."""
+    relay = Relay(url, far_end, **options)
+    relay.start()
+    try:
+        yield relay
+    finally:
+        await relay.stop()
+
+
+@asynccontextmanager
+async def stepping(url: str, far_end: FarEnd, **options: Any) -> AsyncIterator[Relay]:
+    """A relay that looks only when told to (`look`); it sends and settles by itself."""
+    relay = Relay(url, far_end, **options)
+    relay.start_settling()
+    try:
+        yield relay
+    finally:
+        await relay.stop()
+
+
+async def fan_out(store: Store, *, leased: bool = False, limit: int = 500, after_seq: int = -1) -> list[Birth]:
+    """Resolve what is pending with the store alone; every delivery due now, or born leased for a minute."""
+    births: list[Birth] = []
+    async with store.fan_out(after_seq, limit, 1_000_000) as batch:
+        if not batch.taken:
+            return []
+        for taken in batch.taken:
+            for match in batch.matches.get((taken.tenant, taken.type), ()):
+                lease, seconds = (new_lease(), 60.0) if leased else (None, None)
+                births.append(Birth(new_ids(1)[0], taken.seq, match[0], taken.available_at, lease, seconds))
+        await batch.resolve(births)
+    return births
+
+
+def held(birth: Birth, *, attempts: int = 1, lease: int | None = None, suspect: bool = False) -> Delivery:
+    """The delivery that whoever was given this birth (or a later lease of it) holds."""
+    lease = birth.lease if lease is None else lease
+    assert lease is not None
+    event = Event(b"evt_x", b"{}")
+    return Delivery(birth.id, birth.event_seq, birth.subscription_id, attempts, lease, event, 1e18, suspect)
+
+
+def claimed(row: Leased, lease: int, *, suspect: bool = False) -> Delivery:
+    """The delivery that a claim returned."""
+    event = Event(b"evt_x", row.body or b"")
+    return Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, event, 1e18, suspect)
+
+
+def result(delivery: Delivery, kind: VerdictKind, wait_seconds: float = 3600.0, **details: Any) -> Settlement:
+    """What became of an attempt."""
+    outcome, status = ("delivered", 200) if kind is VerdictKind.DELIVERED else ("http_5xx", 500)
+    fields = {"outcome": outcome, "status": status, "milliseconds": 12, **details}
+    return Settlement(delivery, Verdict(kind, wait_seconds), **fields)
+
+
+def uuid_of(raw: bytes) -> UUID:
+    return UUID(bytes=raw)
+
+
+class PlanWatch:
+    """The plans of every statement a store runs, as the server's auto_explain tells them."""
+
+    def __init__(self, url: str) -> None:
+        options = (
+            "-c session_preload_libraries=auto_explain -c auto_explain.log_min_duration=0"
+            " -c auto_explain.log_analyze=on"
+            " -c auto_explain.log_buffers=on -c auto_explain.log_timing=off -c auto_explain.log_format=json"
+            " -c auto_explain.log_nested_statements=on -c client_min_messages=log"
+        )
+        self.store = Store(psycopg.conninfo.make_conninfo(url, options=options))
+        self.plans: list[dict[str, Any]] = []
+
+    async def begin(self) -> None:
+        """Forget what was seen, and listen."""
+        connection = await self.store._connection()
+        if not connection._notice_handlers:
+            connection.add_notice_handler(self._note)
+        self.plans.clear()
+
+    def _note(self, notice: psycopg.errors.Diagnostic) -> None:
+        text = notice.message_primary or ""
+        if "plan:" in text:
+            self.plans.append(json.loads(text.partition("plan:")[2]))
+
+    @property
+    def buffers(self) -> int:
+        """Pages touched (found in memory, read, dirtied or written) by everything since `begin`."""
+        return sum(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] for plan in self.plans)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        waiting = [plan["Plan"] for plan in self.plans]
+        while waiting:
+            node = waiting.pop()
+            found.append(node)
+            waiting.extend(node.get("Plans", []))
+        return found
+
+    def seq_scans(self) -> list[str]:
+        """The tables read from one end to the other."""
+        return [
+            node["Relation Name"]
+            for node in self.nodes()
+            if node["Node Type"] == "Seq Scan" and node.get("Actual Loops")
+        ]

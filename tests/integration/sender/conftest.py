@@ -1,0 +1,45 @@
+"""Every sender test runs on asyncio's own loop and on uvloop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.http import AddressPolicy, DirectSender
+
+LOOPBACK = AddressPolicy(["127.0.0.0/8"], allow_http=True)
+
+
+def descriptors() -> int:
+    """Count this process's open file descriptors."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": request.param}
+
+
+MakeSender = Callable[..., DirectSender]
+
+
+@pytest.fixture
+async def make_sender() -> AsyncIterator[MakeSender]:
+    """Make senders that may dial 127.0.0.0/8 over http; they are closed after the test."""
+    async with AsyncExitStack() as stack:
+
+        def make(policy: AddressPolicy = LOOPBACK, **options: Any) -> DirectSender:
+            sender = DirectSender(policy, user_agent="outbox-relay/test", **options)
+            stack.push_async_callback(sender.close)
+            return sender
+
+        yield make
+
+
+@pytest.fixture
+async def sender(make_sender: MakeSender) -> DirectSender:
+    return make_sender()

@@ -1,0 +1,457 @@
+"""From a name to a connection: resolving, the address policy on what is dialled, TLS, and our own faults."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trustme
+
+from relay.http import AddressPolicy, DirectSender, Endpoint, Outcome
+from relay.http.dial import default_ssl_context
+from relay.http.resolver import Resolver
+from tests.integration.sender.conftest import LOOPBACK, MakeSender, descriptors
+from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving
+from tests.support.waiting import await_until as until
+
+pytestmark = pytest.mark.anyio
+
+NAME = "hooks.example.com"
+
+
+async def answers_ok(exchange: Exchange) -> None:
+    await exchange.play(OK)
+
+
+async def post(sender: DirectSender, url: str, timeout_seconds: float = 10) -> Outcome:
+    return await sender.send(Endpoint.of(url), b"webhook-id: evt_1\r\n", b"{}", timeout_seconds)
+
+
+def resolving(*answers: list[str] | OSError):
+    """Return a resolver that gives these answers in turn, the last one for ever, and the names it was asked."""
+    remaining, asked = list(answers), []
+
+    async def resolve(host: str) -> list[str]:
+        asked.append(host)
+        answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    return resolve, asked
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ["10.0.0.5"],
+        ["::1"],
+        ["::ffff:169.254.169.254"],
+        ["64:ff9b::a9fe:a9fe"],
+        ["8.8.8.8", "fd00::1"],
+        ["169.254.169.254"],
+        ["127.0.0.1"],
+    ],
+    ids=["private", "loopback-v6", "mapped", "nat64", "v4-ok-v6-bad", "cname-internal", "hosts-file"],
+)
+async def test_dns_answer_with_a_forbidden_address_is_not_dialled(make_sender: MakeSender, answer: list[str]) -> None:
+    resolve, _ = resolving(answer)
+    outcome = await post(make_sender(AddressPolicy(), resolve=resolve), f"https://{NAME}/")
+    assert (outcome.kind, outcome.sent) == ("blocked_address", False)
+    assert outcome.address == answer[-1]
+    assert answer[-1].removeprefix("::ffff:") in (outcome.error or "") or "a9fe" in (outcome.error or "")
+
+
+async def test_dns_rebind_retry_is_checked_at_each_connection(make_sender: MakeSender) -> None:
+    async def close_after(exchange: Exchange) -> None:
+        await exchange.play(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+
+    resolve, asked = resolving(["127.0.0.1"], ["169.254.169.254"])
+    sender = make_sender(resolve=resolve)
+    async with receiving(close_after) as receiver:
+        url = f"http://{NAME}:{receiver.port}/"
+        assert [(await post(sender, url)).kind for _ in range(2)] == ["delivered", "blocked_address"]
+    assert asked == [NAME, NAME]
+
+
+@pytest.mark.parametrize("code", [socket.EAI_NONAME, socket.EAI_AGAIN, socket.EAI_FAIL])
+async def test_dns_nxdomain_is_a_failure_that_is_retried(make_sender: MakeSender, code: int) -> None:
+    resolve, _ = resolving(socket.gaierror(code, "Name or service not known"))
+    outcome = await post(make_sender(resolve=resolve), f"https://{NAME}/")
+    assert (outcome.kind, outcome.sent, outcome.status) == ("dns", False, None)
+    assert "resolved" in (outcome.error or "")
+
+
+async def test_dns_without_an_address(make_sender: MakeSender) -> None:
+    resolve, _ = resolving([])
+    assert (await post(make_sender(resolve=resolve), f"https://{NAME}/")).kind == "dns"
+
+
+async def test_dns_timeout_holds_up_no_other_endpoint(make_sender: MakeSender) -> None:
+    async def resolve(host: str) -> list[str]:
+        if host == NAME:
+            await asyncio.Event().wait()
+        return ["127.0.0.1"]
+
+    sender = make_sender(resolve=resolve)
+    async with receiving(answers_ok) as receiver:
+        hanging = asyncio.create_task(post(sender, f"https://{NAME}/", timeout_seconds=0.5))
+        assert (await post(sender, f"http://other.example.com:{receiver.port}/")).kind == "delivered"
+        assert not hanging.done()
+        outcome = await hanging
+    assert (outcome.kind, outcome.sent) == ("dns", False)
+
+
+async def test_the_name_goes_into_host_and_the_checked_address_is_dialled(make_sender: MakeSender) -> None:
+    resolve, _ = resolving(["127.0.0.2"])
+    async with receiving(answers_ok) as receiver:
+        sender = make_sender(resolve=resolve)
+        outcome = await post(sender, f"http://{NAME}:{receiver.port}/")
+        assert (outcome.kind, outcome.address) == ("refused", "127.0.0.2")
+        resolve, _ = resolving(["127.0.0.1"])
+        outcome = await post(make_sender(resolve=resolve), f"http://{NAME}:{receiver.port}/")
+        assert (outcome.kind, outcome.address) == ("delivered", "127.0.0.1")
+        assert b"host: %b:%d\r\n" % (NAME.encode(), receiver.port) in receiver.requests[0].head
+
+
+async def test_a_dead_first_address_gives_way_to_the_next(make_sender: MakeSender) -> None:
+    resolve, _ = resolving(["127.0.0.2", "127.0.0.3", "127.0.0.1"])
+    async with receiving(answers_ok) as receiver:
+        outcome = await post(make_sender(resolve=resolve), f"http://{NAME}:{receiver.port}/")
+    assert (outcome.kind, outcome.address) == ("delivered", "127.0.0.1")
+
+
+async def test_e38_a_first_address_that_swallows_everything_gives_way_in_time(
+    make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relay.http import dial
+
+    connected = dial._connected
+
+    async def swallowing(address: str, port: int, deadline: float) -> socket.socket:
+        if address == "127.0.0.2":
+            await asyncio.sleep(deadline - asyncio.get_running_loop().time())
+            raise dial.DialError("timeout", "no connection in time", address)
+        return await connected(address, port, deadline)
+
+    monkeypatch.setattr(dial, "_connected", swallowing)
+    resolve, _ = resolving(["127.0.0.2", "127.0.0.1"])
+    async with receiving(answers_ok) as receiver:
+        sender = make_sender(resolve=resolve)
+        outcome = await post(sender, f"http://{NAME}:{receiver.port}/", timeout_seconds=2)
+        assert (outcome.kind, outcome.address) == ("delivered", "127.0.0.1")
+    resolve, _ = resolving(["127.0.0.2"])
+    outcome = await post(make_sender(resolve=resolve), f"http://{NAME}:1/", timeout_seconds=0.1)
+    assert (outcome.kind, outcome.sent) == ("blocked_address", False)  # port 1 is a bad port
+    outcome = await post(make_sender(resolve=resolve), f"http://{NAME}:8080/", timeout_seconds=0.1)
+    assert (outcome.kind, outcome.sent) == ("timeout", False)
+
+
+async def test_e39_refused(sender: DirectSender) -> None:
+    async with receiving(answers_ok) as receiver:
+        url = receiver.url
+    outcome = await post(sender, url)
+    assert (outcome.kind, outcome.sent, outcome.address) == ("refused", False, "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("http://hooks.example.com/", "allow_http"),
+        ("https://hooks.example.com:25/", "port 25"),
+        ("https://localhost/", "private network"),
+        ("https://169.254.169.254/", "link-local"),
+        ("https://[::1]/", "2000::/3"),
+    ],
+)
+async def test_what_the_policy_forbids_is_said_without_a_lookup(make_sender: MakeSender, url: str, word: str) -> None:
+    resolve, asked = resolving(["8.8.8.8"])
+    outcome = await post(make_sender(AddressPolicy(), resolve=resolve), url)
+    assert (outcome.kind, outcome.sent) == ("blocked_address", False)
+    assert word in (outcome.error or "")
+    assert asked == []
+
+
+async def test_proxy_env_is_not_used(sender: DirectSender, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "socks5h://127.0.0.1:9")
+    async with receiving(answers_ok) as receiver:
+        assert (await post(sender, receiver.url)).kind == "delivered"
+
+
+async def test_alt_svc_is_ignored(sender: DirectSender) -> None:
+    async def elsewhere(exchange: Exchange) -> None:
+        await exchange.play(b'HTTP/1.1 200 OK\r\nalt-svc: h3="127.0.0.1:9"\r\ncontent-length: 0\r\n\r\n')
+
+    async with receiving(elsewhere) as receiver:
+        assert [(await post(sender, receiver.url)).kind for _ in range(2)] == ["delivered"] * 2
+        assert len(receiver.requests) == 2
+
+
+@contextmanager
+def _no_free_file_descriptor() -> Iterator[None]:
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_f10_without_file_descriptors_it_is_our_own_fault(sender: DirectSender) -> None:
+    async with receiving(answers_ok) as receiver:
+        with _no_free_file_descriptor():
+            outcome = await post(sender, receiver.url)
+        assert (outcome.kind, outcome.sent) == ("local", False)
+        assert (await post(sender, receiver.url)).kind == "delivered"
+
+
+# -- the machine's resolver
+
+
+async def test_localhost_is_resolved_by_the_machine() -> None:
+    assert "127.0.0.1" in await Resolver()("localhost")
+
+
+@pytest.mark.parametrize(("host", "looked_up"), [(NAME, b"hooks.example.com."), ("receiver", b"receiver")])
+async def test_dns_search_domains_apply_to_no_public_name(
+    monkeypatch: pytest.MonkeyPatch, host: str, looked_up: bytes
+) -> None:
+    names = []
+
+    def getaddrinfo(name: bytes, *_: object, **__: object) -> list[object]:
+        names.append(name)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(socket.gaierror):
+        await Resolver()(host)
+    assert names == [looked_up]
+
+
+async def test_those_who_ask_during_a_lookup_share_it_and_a_hanging_one_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer, started = threading.Event(), []
+
+    def addresses(host: str) -> list[str]:
+        started.append(host)
+        if host.startswith("hanging"):
+            answer.wait(20)
+        return [host]
+
+    monkeypatch.setattr("relay.http.resolver._addresses", addresses)
+    resolver = Resolver()
+    hanging = [asyncio.create_task(resolver(f"hanging-{n % 5}")) for n in range(20)]
+    await until(lambda: len(started) == 5)
+    assert await resolver("quick") == ["quick"]
+    hanging[0].cancel()
+    answer.set()
+    assert await hanging[5] == ["hanging-0"]
+    await asyncio.gather(*hanging, return_exceptions=True)
+    assert len(started) == 6
+
+
+async def test_names_that_were_slow_share_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, started = threading.Event(), []
+
+    def addresses(host: str) -> list[str]:
+        started.append(host)
+        if host.startswith("slow"):
+            answer.wait(20)
+        return [host]
+
+    monkeypatch.setattr("relay.http.resolver._addresses", addresses)
+    resolver = Resolver()
+    resolver._slow_names.update(f"slow-{n}" for n in range(60))
+    slow = [asyncio.create_task(resolver(f"slow-{n}")) for n in range(60)]
+    assert await resolver("quick") == ["quick"]
+    await until(lambda: len(started) == 5)
+    answer.set()
+    assert [await lookup for lookup in slow] == [[f"slow-{n}"] for n in range(60)]
+    assert not resolver._slow_names
+
+
+async def test_closing_the_resolver_waits_for_no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr("relay.http.resolver._addresses", lambda host: [host] if answer.wait(20) else [])
+    resolver = Resolver()
+    lookup = asyncio.create_task(resolver(NAME))
+    await until(lambda: resolver._under_way)
+    await resolver.close()
+    assert lookup.cancelled()
+    answer.set()
+
+
+# -- TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def _server(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+def _trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = default_ssl_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture
+def make_tls_sender(make_sender: MakeSender, authority: trustme.CA):
+    resolve, _ = resolving(["127.0.0.1"])
+    return lambda **options: make_sender(resolve=resolve, **({"ssl_context": _trusting(authority)} | options))
+
+
+async def test_tls_with_the_name_of_the_url(make_tls_sender, authority: trustme.CA) -> None:
+    names = []
+    context = _server(authority.issue_cert(NAME))
+    context.sni_callback = lambda _, name, __: names.append(name)
+    async with receiving(answers_ok, ssl=context) as receiver:
+        sender = make_tls_sender()
+        outcomes = [await post(sender, f"https://{NAME}:{receiver.port}/") for _ in range(3)]
+    assert [(o.kind, o.excerpt, o.address) for o in outcomes] == [("delivered", b"ok", "127.0.0.1")] * 3
+    assert (names, receiver.accepted) == ([NAME], 1)
+
+
+async def test_tls_sni_ip_needs_a_certificate_for_the_address(make_tls_sender, authority: trustme.CA) -> None:
+    for identity, kind in (("127.0.0.1", "delivered"), (NAME, "tls")):
+        async with receiving(answers_ok, ssl=_server(authority.issue_cert(identity))) as receiver:
+            assert (await post(make_tls_sender(), f"https://127.0.0.1:{receiver.port}/")).kind == kind
+
+
+def _expired(authority: trustme.CA) -> ssl.SSLContext:
+    return _server(authority.issue_cert(NAME, not_after=datetime.now(UTC) - timedelta(days=1)))
+
+
+def _old(authority: trustme.CA) -> ssl.SSLContext:
+    context = _server(authority.issue_cert(NAME))
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
+def _demanding(authority: trustme.CA) -> ssl.SSLContext:
+    context = _server(authority.issue_cert(NAME))
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+BAD_SERVERS = {
+    "wrong name": (lambda authority: _server(authority.issue_cert("other.example.com")), "not valid for"),
+    "self-signed": (lambda authority: _server(trustme.CA().issue_cert(NAME)), "certificate"),
+    "expired": (_expired, "expired"),
+    "TLS 1.1": (_old, ""),
+    "client certificate": (_demanding, ""),
+}
+
+
+@pytest.mark.parametrize(("make_server", "word"), BAD_SERVERS.values(), ids=BAD_SERVERS)
+async def test_e41_tls_failures_send_nothing(make_tls_sender, authority: trustme.CA, make_server, word: str) -> None:
+    async with receiving(answers_ok, ssl=make_server(authority)) as receiver:
+        outcome = await post(make_tls_sender(), f"https://{NAME}:{receiver.port}/")
+    assert (outcome.kind, outcome.sent, receiver.requests) == ("tls", False, [])
+    assert word in (outcome.error or "")
+
+
+async def test_e41_an_unknown_authority_is_refused_by_default(make_tls_sender, authority: trustme.CA) -> None:
+    async with receiving(answers_ok, ssl=_server(authority.issue_cert(NAME))) as receiver:
+        assert (await post(make_tls_sender(ssl_context=None), f"https://{NAME}:{receiver.port}/")).kind == "tls"
+
+
+@contextmanager
+def _silent_server() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+async def test_e41_a_handshake_that_stalls_ends_at_the_deadline(make_tls_sender) -> None:
+    with _silent_server() as port:
+        outcome = await post(make_tls_sender(), f"https://{NAME}:{port}/", timeout_seconds=0.3)
+    assert (outcome.kind, outcome.sent) == ("tls", False)
+    assert "in time" in (outcome.error or "")
+
+
+async def test_a_handshake_that_is_cancelled_leaves_nothing_open(make_tls_sender) -> None:
+    with _silent_server() as port:
+        sender = make_tls_sender()
+        await post(sender, f"https://{NAME}:{port}/", timeout_seconds=0.05)  # the loop opens what it needs itself
+        open_before = descriptors()
+        sending = asyncio.create_task(post(sender, f"https://{NAME}:{port}/"))
+        await until(lambda: descriptors() > open_before)
+        await asyncio.sleep(0.05)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await until(lambda: descriptors() == open_before)
+
+
+async def test_e41_plain_http_on_a_tls_port(make_tls_sender) -> None:
+    async with receiving(answers_ok) as receiver:
+        outcome = await post(make_tls_sender(), f"https://{NAME}:{receiver.port}/", timeout_seconds=0.5)
+    assert (outcome.kind, outcome.sent) == ("tls", False)
+
+
+async def test_e3_over_tls(make_tls_sender, authority: trustme.CA) -> None:
+    """A surplus answer over TLS never reaches the next request either."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        exchange.writer.write(b"HTTP/1.1 103 E\r\n\r\n" + OK + b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n")
+
+    async with receiving(behaviour, ssl=_server(authority.issue_cert(NAME))) as receiver:
+        sender = make_tls_sender()
+        outcomes = [await post(sender, f"https://{NAME}:{receiver.port}/") for _ in range(2)]
+    assert [(o.status, o.excerpt) for o in outcomes] == [(200, b"ok")] * 2
+    assert receiver.accepted == 2
+
+
+async def test_e31_over_tls(make_tls_sender, authority: trustme.CA) -> None:
+    async def behaviour(exchange: Exchange) -> None:
+        if (exchange.connection, exchange.number) == (0, 1):
+            exchange.writer.transport.abort()
+        else:
+            await exchange.play(OK)
+
+    async with receiving(behaviour, ssl=_server(authority.issue_cert(NAME))) as receiver:
+        sender = make_tls_sender()
+        assert [(await post(sender, f"https://{NAME}:{receiver.port}/")).kind for _ in range(2)] == ["delivered"] * 2
+        assert receiver.accepted == 2
+
+
+@pytest.mark.parametrize("host", ["foo_bar.example.com", "xn--0.example", "a--b.example", "a" * 63 + ".example"])
+async def test_no_accepted_name_breaks_tls(make_tls_sender, authority: trustme.CA, host: str) -> None:
+    async with receiving(answers_ok, ssl=_server(authority.issue_cert(NAME))) as receiver:
+        outcome = await post(make_tls_sender(), f"https://{host}:{receiver.port}/")
+    assert (outcome.kind, outcome.sent) == ("tls", False)
+    assert "not valid for" in (outcome.error or "")
+
+
+def test_the_default_context_verifies_and_begins_at_tls_1_2() -> None:
+    context = default_ssl_context()
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_loopback_policy_of_these_tests_forbids_the_rest() -> None:
+    assert LOOPBACK.refusal("10.0.0.1")
+    assert isinstance(Receiver().url, str)

@@ -1,0 +1,197 @@
+"""Which connections are kept, how many, for how long, and what a cancelled send leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from relay.http import DirectSender, Endpoint, Outcome
+from relay.http.pool import Pool
+from tests.integration.sender.conftest import MakeSender, descriptors
+from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving
+from tests.support.waiting import await_until as until
+
+pytestmark = pytest.mark.anyio
+
+
+async def post(sender: DirectSender, receiver: Receiver, timeout_seconds: float = 10) -> Outcome:
+    return await sender.send(Endpoint.of(receiver.url), b"", b"{}", timeout_seconds)
+
+
+async def answers_ok(exchange: Exchange) -> None:
+    await exchange.play(OK)
+
+
+async def answers_never(exchange: Exchange) -> None:
+    await exchange.reader.read()  # until the other side closes
+
+
+async def test_an_endpoint_has_at_most_its_places(make_sender: MakeSender) -> None:
+    sender, most = make_sender(connections_per_endpoint=3), 0
+
+    async def behaviour(exchange: Exchange) -> None:
+        nonlocal most
+        most = max(most, receiver.accepted - receiver.ended)
+        await asyncio.sleep(0.005)
+        await exchange.play(OK)
+
+    async with receiving(behaviour) as receiver:
+        outcomes = await asyncio.gather(*[post(sender, receiver) for _ in range(20)])
+        assert {outcome.kind for outcome in outcomes} == {"delivered"}
+        assert (most, receiver.accepted) == (3, 3)
+
+
+async def test_without_a_place_in_time_nothing_is_sent_and_it_is_our_own_limit(make_sender: MakeSender) -> None:
+    sender = make_sender(connections_per_endpoint=1)
+    async with receiving(answers_never) as receiver:
+        first = asyncio.create_task(post(sender, receiver))
+        await until(lambda: receiver.requests)
+        outcome = await post(sender, receiver, timeout_seconds=0.05)
+        assert (outcome.kind, outcome.sent, len(receiver.requests)) == ("local", False, 1)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_a_cancelled_wait_gives_its_place_on(make_sender: MakeSender) -> None:
+    sender, go = make_sender(connections_per_endpoint=1), asyncio.Event()
+
+    async def behaviour(exchange: Exchange) -> None:
+        await go.wait()
+        await exchange.play(OK)
+
+    async with receiving(behaviour) as receiver:
+        sends = [asyncio.create_task(post(sender, receiver)) for _ in range(4)]
+        await until(lambda: receiver.requests)
+        sends[1].cancel()
+        go.set()
+        results = await asyncio.gather(*sends, return_exceptions=True)
+        assert isinstance(results[1], asyncio.CancelledError)
+        assert [r.kind for r in results if isinstance(r, Outcome)] == ["delivered"] * 3
+
+
+async def test_a_cancelled_send_closes_its_connection(sender: DirectSender) -> None:
+    async with receiving(answers_never) as receiver:
+        sending = asyncio.create_task(post(sender, receiver))
+        await until(lambda: receiver.requests)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await until(lambda: receiver.ended == 1)
+        assert not sender._pools._by_key
+
+
+async def test_a_place_that_is_given_to_someone_cancelled_meanwhile_is_given_on() -> None:
+    pool, later = Pool(("https", "a.example", 443), places=1), asyncio.get_running_loop().time() + 10
+    assert await pool.enter(later)
+    waiting = asyncio.create_task(pool.enter(later))
+    await until(lambda: pool._waiting)
+    pool.leave()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert pool.is_unused()
+
+
+async def test_one_endpoint_that_hangs_holds_up_no_other(sender: DirectSender) -> None:
+    async with receiving(answers_never) as hanging, receiving(answers_ok) as healthy:
+        in_flight = [asyncio.create_task(post(sender, hanging, timeout_seconds=60)) for _ in range(64)]
+        await until(lambda: len(hanging.requests) == 64)
+        waiting = [asyncio.create_task(post(sender, hanging, timeout_seconds=0.2)) for _ in range(40)]
+        assert {(await post(sender, healthy)).kind for _ in range(50)} == {"delivered"}
+        assert {(outcome.kind, outcome.sent) for outcome in await asyncio.gather(*waiting)} == {("local", False)}
+        for sending in in_flight:
+            sending.cancel()
+        await asyncio.gather(*in_flight, return_exceptions=True)
+        await until(lambda: hanging.ended == 64)
+
+
+async def test_the_connection_used_last_is_used_next(sender: DirectSender) -> None:
+    async with receiving(answers_ok) as receiver:
+        await asyncio.gather(*[post(sender, receiver) for _ in range(3)])
+        assert receiver.accepted == 3
+        for _ in range(4):
+            await post(sender, receiver)
+        assert len({exchange.connection for exchange in receiver.requests[3:]}) == 1
+
+
+async def test_the_deadline_of_one_request_does_not_end_the_next(sender: DirectSender) -> None:
+    async def behaviour(exchange: Exchange) -> None:
+        await asyncio.sleep(1.3 * exchange.number)
+        await exchange.play(OK)
+
+    async with receiving(behaviour) as receiver:
+        assert (await post(sender, receiver, timeout_seconds=1)).kind == "delivered"
+        assert (await post(sender, receiver)).kind == "delivered"
+        assert receiver.accepted == 1
+
+
+async def test_a_shorter_deadline_than_the_last_request_had_counts(sender: DirectSender) -> None:
+    async def behaviour(exchange: Exchange) -> None:
+        await (answers_never(exchange) if exchange.number else exchange.play(OK))
+
+    async with receiving(behaviour) as receiver:
+        assert (await post(sender, receiver, timeout_seconds=1000)).kind == "delivered"
+        async with asyncio.timeout(60):
+            assert (await post(sender, receiver, timeout_seconds=0.05)).kind == "timeout"
+        assert receiver.accepted == 1
+
+
+async def test_ports_do_not_share_connections(sender: DirectSender) -> None:
+    async with receiving(answers_ok) as one, receiving(answers_ok) as other:
+        await post(sender, one)
+        await post(sender, other)
+        assert (one.accepted, other.accepted) == (1, 1)
+
+
+async def test_a_resting_connection_is_closed_after_a_while(
+    sender: DirectSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.http.connection.IDLE_SECONDS", 0.05)
+    async with receiving(answers_ok) as receiver:
+        await post(sender, receiver)
+        await until(lambda: receiver.ended == 1)
+        assert not sender._pools._by_key
+        assert not sender._pools._resting
+
+
+async def test_a_connection_that_the_server_closes_is_forgotten(sender: DirectSender) -> None:
+    async with receiving(answers_ok) as receiver:
+        await post(sender, receiver)
+        receiver.requests[0].writer.close()
+        await until(lambda: not sender._pools._by_key)
+        assert (await post(sender, receiver)).kind == "delivered"
+        assert receiver.accepted == 2
+
+
+async def test_a_connection_wears_out(sender: DirectSender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.http.connection.MAX_USES", 2)
+    async with receiving(answers_ok) as receiver:
+        for _ in range(5):
+            await post(sender, receiver)
+        assert [exchange.connection for exchange in receiver.requests] == [0, 0, 1, 1, 2]
+
+
+async def test_only_so_many_connections_rest(sender: DirectSender) -> None:
+    sender._pools._max_resting = 2
+    async with receiving(answers_ok) as one, receiving(answers_ok) as two, receiving(answers_ok) as three:
+        for receiver in (one, two, three):
+            await post(sender, receiver)
+        await until(lambda: one.ended == 1)
+        assert (two.ended, three.ended, len(sender._pools._resting)) == (0, 0, 2)
+
+
+async def test_closing_the_sender_leaves_no_descriptor(make_sender: MakeSender) -> None:
+    async with receiving(answers_ok) as receiver:
+        open_before = descriptors()
+        sender = make_sender()
+        await asyncio.gather(*[post(sender, receiver) for _ in range(5)])
+        await sender.close()
+        await until(lambda: receiver.ended == 5)
+        await until(lambda: descriptors() == open_before)
+
+
+async def test_blocked_endpoints_leave_no_pool(sender: DirectSender) -> None:
+    for number in range(5):
+        assert (await sender.send(Endpoint.of(f"https://10.0.0.{number}/"), b"", b"", 1)).kind == "blocked_address"
+    assert not sender._pools._by_key

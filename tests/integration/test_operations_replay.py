@@ -1,0 +1,272 @@
+"""Replay: a new delivery each time; a dead letter leaves with it; what cannot be delivered is refused whole."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from outbox import subscriptions
+from outbox.errors import NotFoundError
+from outbox.ids import parse_id
+from relay.operations.filters import FilterError, Filters
+from relay.operations.replay import ReplayError, candidates_by_filter, candidates_by_id, replay
+from tests.support import seeding
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def connection(engine):
+    with engine.connect() as connection:
+        yield connection
+
+
+def outstanding(connection):
+    """The outstanding deliveries, oldest first: id, event, subscription, attempts, due now."""
+    statement = "select id, event_seq, subscription_id, attempts, lease, due_at <= clock_timestamp() as due"
+    return connection.execute(text(f"{statement} from outbox.deliveries order by due_at, id")).all()
+
+
+def count(connection, table: str) -> int:
+    return connection.execute(text(f"select count(*) from outbox.{table}")).scalar_one()
+
+
+def dead(connection, subscription_id: str, **event) -> tuple[str, str]:
+    """An event and its dead letter."""
+    event_id = seeding.record(connection, **event)
+    (delivery_id,) = seeding.resolve(connection, event_id, subscription_id)
+    seeding.attempt(connection, delivery_id, "dead")
+    return event_id, delivery_id
+
+
+def delivered(connection, subscription_id: str, **event) -> tuple[str, str]:
+    event_id = seeding.record(connection, **event)
+    (delivery_id,) = seeding.resolve(connection, event_id, subscription_id)
+    seeding.attempt(connection, delivery_id, "delivered")
+    return event_id, delivery_id
+
+
+def test_a_dead_letter_becomes_a_new_delivery_and_is_gone(connection):
+    subscription_id = seeding.subscribe(connection)
+    event_id, delivery_id = dead(connection, subscription_id)
+    (made,) = replay(connection, candidates_by_id(connection, delivery_id))
+    (row,) = outstanding(connection)
+    assert parse_id("dlv", made) == row.id != parse_id("dlv", delivery_id)
+    assert row.id.version == 7
+    assert (row.event_seq, row.subscription_id) == (
+        seeding.seq_of(connection, event_id), parse_id("sub", subscription_id),
+    )  # fmt: skip
+    assert (row.attempts, row.lease, row.due) == (0, None, True)
+    assert count(connection, "dead_letters") == 0
+    assert count(connection, "pending") == 0
+
+
+def test_what_was_delivered_is_delivered_again_as_often_as_it_is_asked(connection):
+    event_id, delivery_id = delivered(connection, seeding.subscribe(connection))
+    made = []
+    for name in (delivery_id, event_id, delivery_id):
+        made += replay(connection, candidates_by_id(connection, name))
+        seeding.attempt(connection, made[-1], "delivered")
+    assert len(set(made)) == 3
+
+
+@pytest.mark.parametrize("before", [dead, delivered])
+def test_what_is_replayed_already_is_left_alone(connection, before):
+    """Whoever asks twice, by whichever name, gets one delivery."""
+    subscription_id = seeding.subscribe(connection)
+    event_id, delivery_id = before(connection, subscription_id)
+    (made,) = replay(connection, candidates_by_id(connection, delivery_id))
+    for name in (delivery_id, event_id, made):
+        for to in (None, subscription_id):
+            with pytest.raises(ReplayError, match="still on its way"):
+                candidates_by_id(connection, name, to)
+    assert candidates_by_filter(connection, Filters(subscription=subscription_id), delivered=True) == []
+    assert len(outstanding(connection)) == 1
+
+
+def test_one_event_under_two_names_makes_one_delivery(connection):
+    event_id, delivery_id = dead(connection, seeding.subscribe(connection))
+    found = [item for name in (event_id, delivery_id) for item in candidates_by_id(connection, name)]
+    assert len(replay(connection, found)) == 1
+
+
+def test_two_people_replaying_what_was_delivered_at_once_make_one_delivery(engine):
+    with engine.begin() as connection:
+        event_id, _ = delivered(connection, seeding.subscribe(connection))
+    with engine.connect() as one, engine.connect() as other, ThreadPoolExecutor(1) as pool:
+        seen_by_both = [candidates_by_id(connection, event_id) for connection in (one, other)]
+        first = replay(one, seen_by_both[0])
+        second = pool.submit(replay, other, seen_by_both[1])
+        wait_until(lambda: is_waiting_for_a_lock(engine) or second.done())
+        one.commit()
+        assert (len(first), second.result()) == (1, [])
+
+
+def is_waiting_for_a_lock(engine) -> bool:
+    statement = "select exists (select from pg_locks l join pg_stat_activity a using (pid)"
+    with engine.connect() as connection:
+        return connection.execute(text(f"{statement} where not granted and datname = current_database())")).scalar_one()
+
+
+def test_two_people_replaying_one_dead_letter_at_once_make_one_delivery(engine):
+    with engine.begin() as connection:
+        _, delivery_id = dead(connection, seeding.subscribe(connection))
+    with engine.connect() as one, engine.connect() as other:
+        seen_by_both = [candidates_by_id(connection, delivery_id) for connection in (one, other)]
+        first = replay(one, seen_by_both[0])
+        one.commit()
+        second = replay(other, seen_by_both[1])
+        other.commit()
+        assert (len(first), second) == (1, [])
+        assert len(outstanding(one)) == 1
+
+
+def test_what_is_on_its_way_is_left_alone(connection):
+    event_id = seeding.record(connection)
+    (delivery_id,) = seeding.resolve(connection, event_id, seeding.subscribe(connection))
+    with pytest.raises(ReplayError, match="still on its way"):
+        candidates_by_id(connection, delivery_id)
+    assert len(outstanding(connection)) == 1
+
+
+def test_an_event_goes_to_everybody_who_had_it_dead_or_alive(connection):
+    one, other, third = (seeding.subscribe(connection) for _ in range(3))
+    event_id = seeding.record(connection)
+    deliveries = seeding.resolve(connection, event_id, one, other, third)
+    seeding.attempt(connection, deliveries[0], "delivered")
+    seeding.attempt(connection, deliveries[1], "dead")
+    replay(connection, candidates_by_id(connection, event_id))
+    reached = [row.subscription_id for row in outstanding(connection)]
+    assert sorted(reached) == sorted(parse_id("sub", name) for name in (one, other, third))
+    assert count(connection, "dead_letters") == 0
+
+
+def test_to_another_subscription_the_dead_letter_stays(connection):
+    own, other = seeding.subscribe(connection), seeding.subscribe(connection)
+    event_id, delivery_id = dead(connection, own)
+    replay(connection, candidates_by_id(connection, delivery_id, to=other))
+    assert [row.subscription_id for row in outstanding(connection)] == [parse_id("sub", other)]
+    assert count(connection, "dead_letters") == 1
+    replay(connection, candidates_by_id(connection, event_id, to=own))
+    assert count(connection, "dead_letters") == 0
+
+
+def test_an_event_without_subscriber_needs_a_name(connection):
+    event_id = seeding.record(connection)
+    seeding.resolve(connection, event_id)
+    with pytest.raises(ReplayError, match="--to sub_"):
+        replay(connection, candidates_by_id(connection, event_id))
+    replay(connection, candidates_by_id(connection, event_id, to=seeding.subscribe(connection)))
+    assert len(outstanding(connection)) == 1
+
+
+@pytest.mark.parametrize("by", ["event", "dead letter"])
+def test_an_event_that_could_not_be_resolved_goes_back_to_pending(connection, by):
+    event_id = seeding.record(connection)
+    delivery_id = seeding.bury_unresolved(connection, event_id)
+    assert count(connection, "pending") == 0
+    assert replay(connection, candidates_by_id(connection, event_id if by == "event" else delivery_id)) == []
+    assert (count(connection, "pending"), count(connection, "dead_letters"), outstanding(connection)) == (1, 0, [])
+
+
+class TestPruned:
+    def test_a_dead_letter_brings_its_event_back_for_one_subscription_only(self, connection):
+        subscription_id = seeding.subscribe(connection)
+        seeding.subscribe(connection)
+        payload = '{"b":1, "a":  1.0000000000000000000001}'
+        event_id, delivery_id = dead(connection, subscription_id, data=payload, key="k")
+        before = connection.execute(text("select * from outbox.events")).one()
+        seeding.prune_event(connection, event_id)
+        replay(connection, candidates_by_id(connection, delivery_id))
+        assert connection.execute(text("select * from outbox.events")).one() == before
+        assert before.payload == payload
+        assert count(connection, "pending") == 0
+        assert len(outstanding(connection)) == 1
+
+    def test_an_unresolved_one_is_brought_back_and_resolved_again(self, connection):
+        event_id = seeding.record(connection)
+        delivery_id = seeding.bury_unresolved(connection, event_id)
+        seeding.prune_event(connection, event_id)
+        replay(connection, candidates_by_id(connection, delivery_id))
+        assert (count(connection, "events"), count(connection, "pending")) == (1, 1)
+
+    def test_what_was_delivered_is_refused_since_its_payload_is_gone(self, connection):
+        event_id, delivery_id = delivered(connection, seeding.subscribe(connection))
+        seeding.prune_event(connection, event_id)
+        with pytest.raises(ReplayError, match="its payload is gone"):
+            replay(connection, candidates_by_id(connection, delivery_id))
+        with pytest.raises(NotFoundError, match="pruned"):
+            candidates_by_id(connection, event_id)
+
+
+class TestRefusals:
+    def test_a_removed_subscription_is_refused_with_everything_else(self, connection):
+        removed, alive = seeding.subscribe(connection), seeding.subscribe(connection)
+        dead(connection, alive)
+        dead(connection, removed)
+        subscriptions.remove(connection, removed)
+        found = candidates_by_filter(connection, Filters(since=timedelta(hours=1)))
+        with pytest.raises(ReplayError, match=f"{removed} is removed; name another with --to"):
+            replay(connection, found)
+        assert (count(connection, "dead_letters"), outstanding(connection)) == (2, [])
+
+    def test_another_tenants_subscription_is_refused(self, connection):
+        stranger = seeding.subscribe(connection, tenant="other")
+        everybody = seeding.subscribe(connection, tenant="*")
+        event_id, _ = dead(connection, seeding.subscribe(connection, tenant="acme"), tenant="acme")
+        with pytest.raises(ReplayError, match="another tenant"):
+            replay(connection, candidates_by_id(connection, event_id, to=stranger))
+        assert len(replay(connection, candidates_by_id(connection, event_id, to=everybody))) == 1
+
+    def test_a_subscription_that_never_was_is_not_called_removed(self, connection):
+        event_id, _ = dead(connection, seeding.subscribe(connection))
+        nobody = "sub_00000000000000000000000000"
+        with pytest.raises(ReplayError, match=f"no {nobody}; never made, or removed"):
+            replay(connection, candidates_by_id(connection, event_id, to=nobody))
+
+    @pytest.mark.parametrize("name", ["dlv_00000000000000000000000000", "evt_00000000000000000000000000"])
+    def test_what_was_never_there_is_not_found(self, connection, name):
+        with pytest.raises(NotFoundError, match=name):
+            candidates_by_id(connection, name)
+
+    def test_c24_no_filter_at_all_is_refused(self, connection):
+        with pytest.raises(ReplayError, match="filter: none given"):
+            candidates_by_filter(connection, Filters())
+
+    def test_c24_since_after_until_is_refused(self):
+        with pytest.raises(FilterError, match="since: is not before until"):
+            Filters(since=timedelta(hours=1), until=timedelta(hours=2))
+
+
+class TestByFilter:
+    def test_each_filter_narrows_and_the_limit_takes_the_oldest(self, connection):
+        acme, other = seeding.subscribe(connection, tenant="acme"), seeding.subscribe(connection, tenant="other")
+        first = dead(connection, acme, tenant="acme", type="order.created", key="k1")
+        dead(connection, acme, tenant="acme", type="order.paid", key="k2")
+        dead(connection, other, tenant="other", type="user.created", key="k1")
+
+        def found(**given) -> int:
+            return len(candidates_by_filter(connection, Filters(**given)))
+
+        assert found(tenant="acme") == 2
+        assert found(type="order.*") == 2
+        assert found(type="order.paid") == 1
+        assert found(key="k1") == 2
+        assert found(subscription=other) == 1
+        assert found(since=timedelta(hours=1), until=timedelta(seconds=0)) == 3
+        assert found(until=timedelta(hours=1)) == 0
+        (oldest,) = candidates_by_filter(connection, Filters(tenant="acme", limit=1))
+        assert oldest.dead == parse_id("dlv", first[1])
+
+    def test_delivered_ones_are_found_once_each(self, connection):
+        subscription_id = seeding.subscribe(connection)
+        _, delivery_id = delivered(connection, subscription_id)
+        (again,) = replay(connection, candidates_by_id(connection, delivery_id))
+        seeding.attempt(connection, again, "delivered")
+        delivered(connection, subscription_id)
+        dead(connection, subscription_id)
+        found = candidates_by_filter(connection, Filters(subscription=subscription_id), delivered=True)
+        assert len(found) == 2
+        assert len(replay(connection, found)) == 2

@@ -1,0 +1,160 @@
+"""Status: bounded counts, words for what needs a person, readable by the least of roles."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from outbox import subscriptions
+from relay.operations import status as status_module
+from relay.operations.status import Count, attention, status
+from tests.support import seeding
+
+
+@pytest.fixture
+def connection(engine):
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
+def make_late(connection) -> None:
+    connection.execute(text("update outbox.deliveries set due_at = due_at - interval '2 hours'"))
+    connection.execute(text("update outbox.events set recorded_at = recorded_at - interval '2 hours'"))
+
+
+def of_interest(connection) -> list[str]:
+    """What needs a person, without what the test server's settings say."""
+    return [
+        line for line in status(connection)["attention"] if "fsync" not in line and "synchronous_commit" not in line
+    ]
+
+
+def test_an_idle_outbox_needs_nobody(connection):
+    found = status(connection)
+    assert found["pending"] == {"count": Count(0, exact=True), "oldest_seconds": None}
+    assert found["attempts"] == {"last_at": None, "last_delivered_at": None}
+    assert of_interest(connection) == []
+
+
+def test_everything_is_counted_where_it_is(connection):
+    busy, paused = seeding.subscribe(connection), seeding.subscribe(connection)
+    seeding.record(connection)
+    event_id = seeding.record(connection)
+    due, waiting, done, lost = seeding.resolve(connection, event_id, busy, busy, busy, busy)
+    seeding.resolve(connection, seeding.record(connection), paused)
+    for name, verdict in ((waiting, "retry"), (done, "delivered"), (lost, "dead")):
+        seeding.attempt(connection, name, verdict)
+    subscriptions.pause(connection, paused)
+    found = status(connection)
+    counts = {name: str(count) for name, count in found["deliveries"].items() if isinstance(count, Count)}
+    assert counts == {"due": "2", "waiting": "1", "leased": "0", "held_by_pause": "1"}
+    assert str(found["pending"]["count"]) == "1"
+    assert found["dead_letters"]["reasons"] == {"http_5xx": 1}
+    assert found["attempts"]["last_at"] >= found["attempts"]["last_delivered_at"]
+    assert found["subscriptions"] == {"active": 1, "paused": 1, "removed": 0, "every_tenant": 0}
+    assert due
+
+
+def test_an_old_pending_event_asks_whether_a_relay_runs(connection):
+    seeding.record(connection)
+    make_late(connection)
+    assert of_interest(connection) == ["events wait 2h 0m to be resolved: is `relay run` running?"]
+
+
+def test_a_subscription_that_is_behind_is_named_with_its_last_error(connection):
+    quiet, behind = seeding.subscribe(connection), seeding.subscribe(connection)
+    (delivery_id, _) = seeding.resolve(connection, seeding.record(connection), behind, behind)
+    seeding.attempt(connection, delivery_id, "retry", error="the server answered 500")
+    make_late(connection)
+    (stuck,) = status(connection)["stuck"]
+    assert (stuck["subscription_id"], stuck["due"], stuck["outstanding"]) == (behind, 2, 2)
+    assert of_interest(connection) == [f"{behind} is behind by 2h 0m: the server answered 500"]
+    assert quiet != behind
+
+
+def test_a_paused_subscription_is_not_stuck(connection):
+    subscription_id = seeding.subscribe(connection)
+    seeding.resolve(connection, seeding.record(connection), subscription_id)
+    make_late(connection)
+    subscriptions.pause(connection, subscription_id)
+    found = status(connection)
+    assert found["stuck"] == []
+    assert found["deliveries"]["oldest_due_seconds"] is None
+    assert str(found["deliveries"]["held_by_pause"]) == "1"
+
+
+def test_events_without_subscriber_are_counted_and_their_types_named(connection):
+    seeding.resolve(connection, seeding.record(connection, type="nobody.cares"))
+    seeding.resolve(connection, seeding.record(connection), seeding.subscribe(connection))
+    assert status(connection)["unmatched"] == {"of_last": 2, "count": 1, "types": ["nobody.cares"]}
+
+
+def test_dead_letters_and_weak_settings_are_pointed_out():
+    answer = {
+        "settings": {"fsync": "off", "synchronous_commit": "off"},
+        "pending": {"oldest_seconds": None},
+        "dead_letters": {"count": Count(3, exact=True)},
+        "stuck": [],
+        "nowhere": {"count": 0},
+        "default_leaves": {"events": Count(0, exact=True), "attempts": Count(9, exact=False)},
+        "relay_connections": 0,
+    }
+    words = attention(answer)
+    assert [line.split(" ")[0] for line in words] == ["fsync", "synchronous_commit", "3", "~9"]
+
+
+def test_a_large_count_is_an_estimate_and_says_so(connection, monkeypatch):
+    monkeypatch.setattr(status_module, "_EXACT_UP_TO", 10)
+    subscription_id = seeding.subscribe(connection)
+    event_id = seeding.record(connection)
+    seeding.resolve(connection, event_id, *[subscription_id] * 11)
+    connection.execute(text("analyze outbox.deliveries"))
+    deliveries = status(connection)["deliveries"]
+    assert str(deliveries["due"]) == "~11"
+    assert str(deliveries["waiting"]) == "0"
+    assert str(Count(1234567, exact=False)) == "~1,234,567"
+
+
+def test_rows_that_found_no_leaf_are_pointed_out(connection):
+    connection.execute(text("insert into outbox.events (seq, type, payload) values (9000000000000, 'a', '1')"))
+    connection.execute(text("delete from outbox.pending"))
+    assert [line for line in of_interest(connection) if "default leaf" in line] == [
+        "~1 rows of events are in the default leaf: partitions were not made in time; they stay usable"
+    ]
+
+
+@pytest.mark.parametrize("role", ["outbox_reader", "outbox_operator"])
+def test_it_needs_no_more_than_its_role(connection, role):
+    seeding.resolve(connection, seeding.record(connection), seeding.subscribe(connection))
+    connection.execute(text(f"set role {role}"))
+    assert str(status(connection)["deliveries"]["due"]) == "1"
+
+
+def test_no_large_table_is_read_from_end_to_end(connection, engine):
+    subscription_id = seeding.subscribe(connection)
+    seeding.resolve(connection, seeding.record(connection), subscription_id)
+    connection.execute(text(_MANY_DUE))
+    connection.execute(text(_MANY_ATTEMPTS))
+    connection.execute(text("analyze outbox.deliveries, outbox.attempts"))
+    with engine.begin() as reading:
+        found = status(reading)
+        rows_read = reading.execute(text(_ROWS_READ)).scalar_one()
+    assert (found["deliveries"]["due"].exact, found["stuck"][0]["due"]) == (False, 1_001)
+    assert found["attempts"]["last_delivered_at"] is not None
+    assert 0 < rows_read < 20_000
+
+
+_MANY_DUE = """
+insert into outbox.deliveries (id, event_seq, subscription_id, due_at)
+select outbox.uuid7(), 1, (select id from outbox.subscriptions), now() - interval '1 hour'
+from generate_series(1, 20000)
+"""
+_MANY_ATTEMPTS = """
+insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict, outcome, milliseconds)
+select outbox.uuid7(), 1, (select id from outbox.subscriptions), 1, 'delivered', 'delivered', 1
+from generate_series(1, 20000)
+"""
+_ROWS_READ = """
+select sum(pg_stat_get_xact_tuples_returned(oid)) from pg_class
+where relnamespace = to_regnamespace('outbox') and relname like 'attempts%' and relkind = 'r'
+"""

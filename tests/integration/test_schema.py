@@ -1,0 +1,169 @@
+"""The schema's runner: safe twice, at once from two processes, and clear about what it finds."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from outbox import schema
+from outbox.errors import SchemaError
+from tests.support import catalog, databases
+from tests.support.databases import migrate
+
+
+def execute(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_migrating_twice_applies_nothing_the_second_time(empty_database_url: str) -> None:
+    assert migrate(empty_database_url) == schema.migrations()
+    assert migrate(empty_database_url) == []
+
+
+def test_four_migrators_at_once_apply_each_migration_once(empty_database_url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        applied = [one for each in pool.map(migrate, [empty_database_url] * 4) for one in each]
+    assert applied == schema.migrations()
+
+
+def test_a_failed_migration_leaves_nothing_behind(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = [*schema.migrations(), schema.Migration(9999, "broken", "select no_such_column")]
+    monkeypatch.setattr(schema, "migrations", lambda: broken)
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        migrate(empty_database_url)
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("select to_regnamespace('outbox')").fetchone() == (None,)
+
+
+def test_migrating_under_a_hostile_search_path_makes_the_same_schema(empty_database_url: str) -> None:
+    execute(
+        empty_database_url,
+        "create schema evil",
+        "create function evil.isfinite(timestamptz) returns boolean language sql return false",
+        "do $$ begin"
+        " execute format('alter database %I set search_path = evil, pg_catalog', current_database()); end $$",
+    )
+    migrate(empty_database_url)
+    with databases.engine_on(empty_database_url) as engine, engine.connect() as connection:
+        assert schema.differences(connection) == []
+
+
+def test_the_script_for_psql_makes_the_same_schema(empty_database_url: str) -> None:
+    psql = shutil.which("psql")
+    script = schema.render_sql()
+    if psql:
+        subprocess.run(
+            [psql, "-qX", empty_database_url], input=script, text=True, check=True, stdout=subprocess.DEVNULL
+        )
+    else:
+        execute(empty_database_url, script.replace("\\set ON_ERROR_STOP on\n", ""))
+    with databases.engine_on(empty_database_url) as engine, engine.connect() as connection:
+        assert schema.differences(connection) == []
+        connection.rollback()
+        assert schema.migrate(connection) == []
+
+
+def test_the_committed_listing_is_what_this_server_makes(server_url: str) -> None:
+    """After a change of the schema: python -m tests.support.catalog"""
+    assert catalog.CATALOG.read_text(encoding="utf-8").splitlines() == catalog.listing(server_url)
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ("alter table outbox.subscriptions add column colour text", "unexpected: column subscriptions.colour text"),
+        ("alter table outbox.events alter column type drop not null", "missing: column events.type text not null"),
+        ("alter table outbox.deliveries alter column attempts drop default", "missing: column deliveries.attempts"),
+        ("drop index outbox.deliveries_waiting", "missing: index CREATE INDEX deliveries_waiting"),
+        ("alter table outbox.events disable trigger mark_pending", "missing: trigger CREATE TRIGGER mark_pending"),
+        ("alter table outbox.deliveries drop constraint counts_from_zero", "missing: constraint deliveries.counts"),
+        ("alter table outbox.pending reset (autovacuum_vacuum_threshold)", "missing: table pending with"),
+        ("alter function outbox.mark_pending() security invoker", "missing: function mark_pending()"),
+        ("update outbox.schema_migrations set checksum = '' where version = 1", "migration 0001 was edited"),
+    ],
+)
+def test_a_change_by_hand_is_named(engine: sa.Engine, change: str, difference: str) -> None:
+    with engine.connect() as connection:
+        connection.execute(sa.text(change))
+        assert any(line.startswith(difference) for line in schema.differences(connection))
+
+
+def test_leaves_and_a_payload_compression_are_no_difference(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("select outbox.make_event_leaf(20)"))
+        connection.execute(sa.text("alter table outbox.events alter column payload set compression default"))
+        assert schema.differences(connection) == []
+
+
+def test_payloads_are_compressed_by_lz4_where_the_server_has_it(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        offered = connection.scalar(
+            sa.text("select enumvals::text from pg_settings where name = 'default_toast_compression'")
+        )
+        used = connection.scalars(
+            sa.text(
+                "select distinct attcompression::text from pg_attribute join pg_class c on c.oid = attrelid"
+                " where attname = 'payload' and relnamespace = 'outbox'::regnamespace and relname like 'events%'"
+                " and relkind in ('r', 'p')"
+            )
+        ).all()
+        assert used == (["l"] if "lz4" in offered else [""])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("drop schema outbox cascade", "no outbox schema: run `relay migrate`"),
+        ("delete from outbox.schema_migrations where version > 1", "is at version 1, .* run `relay migrate`"),
+        ("insert into outbox.schema_migrations values (4711, 'x', 'x')", "version 4711, newer .* upgrade outbox-relay"),
+        ("create role {name} login; grant {name} to current_user; set role {name}", "grant outbox_relay to it"),
+    ],
+)
+def test_a_schema_that_does_not_fit_is_one_clear_line(engine: sa.Engine, change: str, words: str) -> None:
+    with engine.connect() as connection:
+        connection.execute(sa.text(change.format(name=f"stranger_{engine.url.database}")))
+        with pytest.raises(SchemaError, match=words) as refused:
+            schema.require_current(connection)
+        assert "\n" not in str(refused.value)
+
+
+def test_a_schema_that_fits_is_accepted(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        schema.require_current(connection)
+        assert connection.scalar(sa.text("select 1")) == 1
+
+
+def test_a_newer_schema_is_not_touched_by_migrate(database_url: str) -> None:
+    execute(database_url, "insert into outbox.schema_migrations values (4711, 'x', 'x')")
+    with pytest.raises(SchemaError, match="newer"):
+        migrate(database_url)
+
+
+def test_a_database_that_is_not_utf8_is_refused_before_anything_is_written(server_url: str) -> None:
+    name = "outbox_test_latin1_" + databases.secrets.token_hex(6)
+    execute(server_url, f"create database {name} encoding 'LATIN1' locale 'C' template template0")
+    try:
+        with pytest.raises(SchemaError, match="encoding is LATIN1"):
+            migrate(databases.named(server_url, name))
+    finally:
+        execute(server_url, f"drop database {name} with (force)")
+
+
+def test_a_server_that_is_too_old_is_refused(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "_OLDEST_SERVER", 99)
+    with engine.connect() as connection, pytest.raises(SchemaError, match="99 or later is needed"):
+        schema.migrate(connection)
+
+
+def test_every_migration_is_in_the_package() -> None:
+    directory = Path(schema.__file__).parent / "migrations"
+    numbers = [migration.version for migration in schema.migrations()]
+    assert numbers == list(range(1, len(list(directory.glob("0*.sql"))) + 1))

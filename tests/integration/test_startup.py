@@ -1,0 +1,21 @@
+"""What a relay does about a database that it cannot reach, before it runs."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from relay import startup
+from relay.config import Config
+from relay.database_url import LIBPQ_DEFAULTS
+
+
+def test_a_host_that_never_answers_does_not_hold_up_the_start_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "WAIT_SECONDS", 0.0)
+    monkeypatch.setitem(LIBPQ_DEFAULTS, "connect_timeout", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = Config(database_url=f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/d")
+        with pytest.raises(OperationalError, match="timeout"):
+            startup.check_database(config)

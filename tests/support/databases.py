@@ -1,0 +1,115 @@
+"""Where the tests' PostgreSQL comes from, and the databases made on it."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import sqlalchemy
+from sqlalchemy.engine import make_url
+
+from outbox import schema
+from relay import embedded
+
+# Nothing here has to survive a crash of the machine.
+_EMBEDDED_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "shared_buffers": "64MB",
+    "max_wal_size": "256MB",
+    "max_connections": "200",
+    "max_prepared_transactions": "10",
+}
+_MEMORY_BYTES = 4 * 1024**3
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """Yield the URL of a server: the given one, a container's when asked for, or an embedded one."""
+    if given := os.environ.get("OUTBOX_TEST_DATABASE_URL"):
+        yield plain(given)
+    elif os.environ.get("OUTBOX_TEST_CONTAINERS") and _docker_answers():
+        yield from _container()
+    else:
+        yield from _embedded()
+
+
+def _docker_answers() -> bool:
+    import docker
+
+    try:
+        client = docker.from_env()
+    except docker.errors.DockerException:
+        return False
+    client.close()
+    return True
+
+
+def _container() -> Iterator[str]:
+    from testcontainers.community.postgres import PostgresContainer
+
+    image = os.environ.get("OUTBOX_TEST_IMAGE", "postgres:18-alpine")
+    with PostgresContainer(image, username="postgres", driver=None) as container:
+        yield plain(container.get_connection_url())
+
+
+def _embedded() -> Iterator[str]:
+    directory = Path(tempfile.mkdtemp(prefix="outbox-tests-", dir=_memory()))
+    try:
+        with embedded.start(directory, settings=_EMBEDDED_SETTINGS) as running:
+            yield running.url()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _memory() -> Path | None:
+    """Where files live in memory, if there is room: copying a database takes 12 ms there, on a busy disk 400."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free > _MEMORY_BYTES else None
+
+
+def plain(url: str) -> str:
+    """Return `url` as psycopg and libpq read it: postgresql://…"""
+    return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+
+
+def named(server_url: str, database: str) -> str:
+    """Return the URL of another database on the same server."""
+    return make_url(server_url).set(database=database).render_as_string(hide_password=False)
+
+
+@contextmanager
+def engine_on(url: str) -> Iterator[sqlalchemy.Engine]:
+    """Yield a SQLAlchemy engine on psycopg; dispose of it afterwards."""
+    engine = sqlalchemy.create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def database(server_url: str, *, template: str = "template0") -> Iterator[str]:
+    """Yield the URL of a fresh copy of `template`; drop it afterwards, whoever is still connected."""
+    name = f"outbox_test_{secrets.token_hex(6)}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY WAL_LOG ENCODING 'UTF8'")
+    try:
+        yield named(server_url, name)
+    finally:
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def migrate(url: str) -> list[schema.Migration]:
+    """Bring a database's outbox schema up to date; return what was missing."""
+    with engine_on(url) as engine, engine.connect() as connection:
+        return schema.migrate(connection)

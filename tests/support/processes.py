@@ -1,0 +1,247 @@
+"""The processes of an acceptance test, and the log of what was done to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from outbox.signature import new_secret
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+_TO_LOOPBACK = ["--allow-http", "--allow-networks", "127.0.0.0/8"]
+_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSON Lines file so far; none when it is not there yet."""
+    written = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in written[: written.rfind("\n") + 1].splitlines()]
+
+
+def note(incidents: Path, what: str, **facts: object) -> None:
+    """Append to a log of incidents: `killed` or `stopped` (a relay), `database away`, `database back`."""
+    with incidents.open("a") as log:
+        log.write(json.dumps({"what": what, "at": time.time(), **facts}) + "\n")
+
+
+class Process:
+    """A Python program of ours as a child process; what it prints goes to `output`."""
+
+    def __init__(self, program: Sequence[str], output: Path, environment: Mapping[str, str] | None = None) -> None:
+        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        self.output = output
+        with output.open("ab") as file:
+            self.popen = subprocess.Popen(
+                [sys.executable, *program],
+                cwd=ROOT,
+                env=kept | dict(environment or {}),
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def text(self) -> str:
+        """Everything it printed so far."""
+        return self.output.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def wait(self, timeout_seconds: float = 30) -> int:
+        """Wait for its end; return the exit code, or minus the signal."""
+        try:
+            return self.popen.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout_seconds} s:\n{self.text}") from None
+
+    def signal(self, number: signal.Signals) -> None:
+        self.popen.send_signal(number)
+
+    def children(self) -> list[psutil.Process]:
+        """Its living child processes."""
+        try:
+            found = psutil.Process(self.pid).children(recursive=True)
+            return [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
+        except psutil.NoSuchProcess:
+            return []
+
+    def end(self) -> None:
+        """Make sure that it and its children are gone, whatever their state."""
+        doomed = self.children()
+        if self.alive:
+            self.popen.kill()
+        for child in doomed:
+            with _already_gone():
+                child.kill()
+        self.popen.wait()
+        if self.popen.stdin is not None:
+            with _already_gone():
+                self.popen.stdin.close()
+
+
+@contextmanager
+def _already_gone() -> Iterator[None]:
+    try:
+        yield
+    except (psutil.NoSuchProcess, BrokenPipeError):
+        return
+
+
+class ReceiverProcess(Process):
+    """The verifying receiver; see tests/support/receiver.py for its log and its plans."""
+
+    def __init__(self, directory: Path) -> None:
+        self.log, self.secret = directory / "receiver.jsonl", new_secret()
+        program = ["-m", "tests.support.receiver", str(self.log), self.secret]
+        super().__init__(program, directory / "receiver.out")
+        wait_until(lambda: self.text.endswith("\n") or not self.alive)
+        self._base = f"http://127.0.0.1:{int(self.text)}"
+
+    def url(self, path: str) -> str:
+        return self._base + path
+
+    def begin(self, log: Path) -> None:
+        """Forget plans and counts, and write to another log."""
+        self._tell("/-/begin", {"log": str(log)})
+        self.log = log
+
+    def plan(self, path: str, *steps: str) -> None:
+        """Say how `path` answers the first, second, … request of one event; the last step repeats."""
+        self._tell("/-/plan", {"path": path, "plan": steps})
+
+    def release(self, status: int = 200, *, request: int | None = None, path: str | None = None) -> None:
+        """Answer what is held: one request, those of one path, or all."""
+        self._tell("/-/release", {"status": status, "request": request, "path": path})
+
+    def received(self, path: str | None = None) -> list[dict[str, Any]]:
+        """The requests so far, in order."""
+        return [e for e in read_log(self.log) if e["what"] == "received" and path in (None, e["path"])]
+
+    def wait_for(self, count: int, path: str | None = None, timeout_seconds: float = 30) -> list[dict[str, Any]]:
+        """Wait until so many requests came, and return them."""
+
+        def enough() -> bool:
+            return len(self.received(path)) >= count
+
+        wait_until(enough, timeout_seconds=timeout_seconds, message=f"fewer than {count} requests came to {path}")
+        return self.received(path)
+
+    def _tell(self, command: str, facts: dict[str, Any]) -> None:
+        request = urllib.request.Request(self._base + command, json.dumps(facts).encode())
+        with urllib.request.urlopen(request, timeout=10):
+            pass
+
+
+class WriterProcess(Process):
+    """The application; see tests/support/writer.py for its log."""
+
+    def __init__(self, directory: Path, database_url: str, *options: object) -> None:
+        self.log = directory / "writer.jsonl"
+        program = ["-m", "tests.support.writer", str(self.log), *map(str, options)]
+        super().__init__(program, directory / "writer.out", {"WRITER_DATABASE_URL": database_url})
+
+    def committed(self) -> int:
+        """How many events are committed so far."""
+        return sum(len(entry["events"]) for entry in read_log(self.log) if entry["what"] == "committed")
+
+    def finish(self, timeout_seconds: float = 60) -> None:
+        """Wait for its last transaction."""
+        assert self.wait(timeout_seconds) == 0, self.text
+
+
+class RelayProcess(Process):
+    """`relay run` as users start it, or with a trap of tests/support/crashing.py."""
+
+    def __init__(self, incidents: Path, output: Path, database_url: str, *options: str, trap: str = "") -> None:
+        self._incidents = incidents
+        start = ["-m", "tests.support.crashing", trap, str(incidents)] if trap else ["-m", "relay"]
+        program = [*start, "run", *_TO_LOOPBACK, *options]
+        super().__init__(program, output, {"RELAY_DATABASE_URL": database_url})
+
+    def wait_running(self, processes: int = 1) -> None:
+        """Wait until it says that it runs."""
+
+        def running() -> bool:
+            assert self.alive, f"the relay ended by itself:\n{self.text}"
+            return self.text.count(" running, process ") >= processes
+
+        wait_until(running, timeout_seconds=30)
+
+    def kill(self) -> None:
+        """SIGKILL, noted as an incident just before and gone for certain after; a parent's children are not its own."""
+        self.note("killed")
+        self.popen.kill()
+        self.popen.wait()
+
+    def note(self, what: str) -> None:
+        """Note an incident that explains duplicates."""
+        note(self._incidents, what, process=self.pid)
+
+    def stop(self, timeout_seconds: float = 40) -> int:
+        """SIGTERM, and wait; return the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout_seconds)
+
+
+@dataclass
+class Stage:
+    """What a test starts; everything it started is gone when it ends."""
+
+    directory: Path
+    database_url: str
+    started: list[Process] = field(default_factory=list)
+
+    @property
+    def incidents(self) -> Path:
+        """The log of kills and outages, JSON Lines."""
+        return self.directory / "incidents.jsonl"
+
+    def relay(self, *options: str, trap: str = "", database_url: str = "") -> RelayProcess:
+        """Start a relay and do not wait for it."""
+        output = self.directory / f"relay-{len(self.started)}.log"
+        relay = RelayProcess(self.incidents, output, database_url or self.database_url, *options, trap=trap)
+        self.started.append(relay)
+        return relay
+
+    def running_relay(self, *options: str, processes: int = 1) -> RelayProcess:
+        """Start a relay and wait until it runs."""
+        relay = self.relay(*options)
+        relay.wait_running(processes)
+        return relay
+
+    def drain(self, *options: str) -> RelayProcess:
+        """Run a relay until nothing is left to do, which must end well."""
+        relay = self.relay("--until-drained", *options)
+        assert relay.wait(60) == 0, relay.text
+        return relay
+
+    def writer(self, *options: object) -> WriterProcess:
+        """Start an application."""
+        writer = WriterProcess(self.directory, self.database_url, *options)
+        self.started.append(writer)
+        return writer
+
+    def close(self) -> None:
+        """End everything, the last started first."""
+        for process in reversed(self.started):
+            process.end()

@@ -1,0 +1,252 @@
+"""Configuration: every option declared once, one order of sources, and no secret in any message."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
+
+from relay.config import Config, ConfigError, config_table, options
+from relay.config_sources import load
+from relay.database_url import normalised, shown
+
+PASSWORD = "s3cret-pa55"
+URL = f"postgresql://relay:{PASSWORD}@db:5432/shop"
+
+
+def loaded(flags=None, environ=None, config_file=None):
+    return load(flags or {}, environ or {}, config_file)
+
+
+def toml(directory: Path, text: str, mode: int = 0o600) -> str:
+    file = directory / "relay.toml"
+    file.write_text(text, encoding="utf-8")
+    file.chmod(mode)
+    return str(file)
+
+
+class TestOrderOfSources:
+    def test_flag_then_variable_then_file_then_default(self, tmp_path):
+        file = toml(tmp_path, "processes = 4\n")
+        environ = {"RELAY_PROCESSES": "3"}
+        assert loaded({"processes": "2"}, environ, file).config.processes == 2
+        assert loaded({"processes": None}, environ, file).config.processes == 3
+        assert loaded({}, {}, file).config.processes == 4
+        assert loaded().config.processes == 1
+
+    def test_each_value_knows_its_origin(self, tmp_path):
+        file = toml(tmp_path, "drain_seconds = 5\n")
+        origins = loaded({"processes": "2"}, {"RELAY_MAX_IN_FLIGHT": "9", "RELAY_CONFIG": file}).origins
+        assert origins["processes"] == "flag --processes"
+        assert origins["max_in_flight"] == "env RELAY_MAX_IN_FLIGHT"
+        assert origins["drain_seconds"] == f"file {file}"
+        assert origins["log_level"] == "default"
+
+    def test_the_database_is_found_in_three_places_and_the_relays_own_goes_first(self, tmp_path):
+        file = tmp_path / "url"
+        file.write_text(URL + "-file\n")
+        generic = {"DATABASE_URL": URL + "-generic"}
+        assert loaded(environ=generic).config.database_url == URL + "-generic"
+        assert loaded(environ=generic | {"RELAY_DATABASE_URL": URL}).config.database_url == URL
+        in_file = loaded(environ=generic | {"RELAY_DATABASE_URL_FILE": str(file)})
+        assert in_file.config.database_url == URL + "-file"
+        assert in_file.origins["database_url"] == "env RELAY_DATABASE_URL_FILE"
+
+    def test_a_secret_given_twice_is_refused(self, tmp_path):
+        with pytest.raises(ConfigError, match="both RELAY_DATABASE_URL and RELAY_DATABASE_URL_FILE"):
+            loaded(environ={"RELAY_DATABASE_URL": URL, "RELAY_DATABASE_URL_FILE": str(tmp_path)})
+
+    def test_an_empty_variable_says_nothing(self):
+        assert loaded(environ={"RELAY_PROCESSES": "", "RELAY_CONFIG": ""}).config.processes == 1
+
+    def test_no_file_is_read_that_nobody_named(self, tmp_path, monkeypatch):
+        toml(tmp_path, "processes = 4\n")
+        monkeypatch.chdir(tmp_path)
+        assert loaded().config.processes == 1
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("text", ["0", "65", "-1", "two", "1.5", "1e9", "True", "٣", "9" * 30])
+    def test_a_number_out_of_its_range_is_refused_by_name(self, text):
+        with pytest.raises(ConfigError, match=r"processes \(env RELAY_PROCESSES\): .* from 1 to 64"):
+            loaded(environ={"RELAY_PROCESSES": text})
+
+    def test_c16_an_unknown_key_is_refused_with_a_suggestion(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"unknown key 'max-in-flights' \(did you mean max_in_flight\?\)"):
+            loaded(config_file=toml(tmp_path, "max-in-flights = 1\n"))
+
+    def test_c16_a_duplicated_key_is_refused(self, tmp_path):
+        with pytest.raises(ConfigError, match="is not TOML"):
+            loaded(config_file=toml(tmp_path, "processes = 1\nprocesses = 2\n"))
+
+    @pytest.mark.parametrize(
+        "line", ['processes = "2"', "processes = true", "allow_http = 1", "allow_networks = '::1'"]
+    )
+    def test_c16_a_wrong_type_in_the_file_is_refused(self, tmp_path, line):
+        with pytest.raises(ConfigError, match=line.partition(" ")[0]):
+            loaded(config_file=toml(tmp_path, line))
+
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"config: cannot read .*gone\.toml: No such file"):
+            loaded(config_file=str(tmp_path / "gone.toml"))
+
+    @pytest.mark.parametrize("kind", ["attempts", "resolutions"])
+    def test_what_was_done_with_an_event_outlives_it(self, kind):
+        name = f"{kind}_retention_days"
+        with pytest.raises(ConfigError, match=rf"^{name}: 29 is less than events_retention_days \(30\)"):
+            Config(**{name: 29})
+
+    def test_a_network_is_told_apart_from_an_address_with_bits(self):
+        with pytest.raises(ConfigError, match=r"allow_networks.*10\.0\.0\.1/8"):
+            Config(allow_networks=("10.0.0.1/8",))
+
+    @pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0", ip_network("::/0")])
+    def test_every_address_is_no_network_to_allow(self, network):
+        with pytest.raises(ConfigError, match=r"allow_networks: .*/0 is every address; name only the networks"):
+            Config(allow_networks=("10.0.0.0/8", network))
+
+    def test_c1_no_database_names_the_ways_to_give_one(self):
+        with pytest.raises(ConfigError, match="database_url: not set; give --database-url, RELAY_DATABASE_URL"):
+            Config().conninfo()
+
+
+class TestCleaning:
+    @pytest.mark.parametrize("text", ["3\n", "3\r\n", " 3 ", '"3"', "'3'", "\ufeff3"])
+    def test_c17_what_copying_leaves_behind_is_trimmed(self, text):
+        assert loaded(environ={"RELAY_PROCESSES": text}).config.processes == 3
+
+    def test_c17_a_line_break_inside_a_value_is_refused(self):
+        with pytest.raises(ConfigError, match="RELAY_DATABASE_URL: holds a line break") as refused:
+            loaded(environ={"RELAY_DATABASE_URL": f"{URL}\nmore"})
+        assert PASSWORD not in str(refused.value)
+
+    def test_c17_a_file_with_bom_and_crlf_is_read(self, tmp_path):
+        file = tmp_path / "relay.toml"
+        file.write_bytes(b"\xef\xbb\xbfprocesses = 3\r\nallow_networks = ['127.0.0.0/8']\r\n")
+        config = loaded(config_file=str(file)).config
+        assert (config.processes, config.allow_networks) == (3, (ip_network("127.0.0.0/8"),))
+
+    def test_networks_are_separated_by_commas(self):
+        networks = loaded({"allow_networks": "127.0.0.0/8, ::1/128,"}).config.allow_networks
+        assert networks == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+class TestWarnings:
+    def test_c16_unknown_variables_only_warn(self):
+        environ = {"RELAY_PORT": "tcp://10.0.0.1:80", "RELAY_SERVICE_HOST": "10.0.0.1", "RELAY_PROCESES": "2"}
+        (warning,) = loaded(environ=environ).warnings
+        assert "RELAY_PORT" in warning
+        assert "RELAY_PROCESES (did you mean RELAY_PROCESSES?)" in warning
+
+    @pytest.mark.parametrize(("mode", "warns"), [(0o644, True), (0o640, False), (0o600, False)])
+    def test_c19_a_readable_file_with_a_secret_warns(self, tmp_path, mode, warns):
+        file = toml(tmp_path, f'database_url = "{URL}"\n', mode)
+        assert any("chmod o-r" in warning for warning in loaded(config_file=file).warnings) is warns
+
+    def test_c19_a_readable_file_without_secrets_does_not(self, tmp_path):
+        assert loaded(config_file=toml(tmp_path, "processes = 2\n", 0o644)).warnings == ()
+
+
+class TestDeclaration:
+    def test_no_option_has_a_name_that_kubernetes_sets(self):
+        taken = ("RELAY_PORT", "RELAY_SERVICE")
+        assert not [option.env for option in options() if option.env.startswith(taken)]
+
+    def test_the_table_lists_every_option_with_its_names(self):
+        rows = {row["name"]: row for row in config_table()}
+        assert set(rows) == set(Config.__dataclass_fields__)
+        assert rows["max_in_flight"] == {
+            "name": "max_in_flight",
+            "flag": "--max-in-flight",
+            "env": "RELAY_MAX_IN_FLIGHT",
+            "default": "256",
+            "meaning": "Deliveries under way at once, in each process.",
+        }
+        assert all(row["meaning"].endswith(".") for row in rows.values())
+
+    def test_a_number_with_a_unit_has_it_in_its_name(self):
+        units = ("_seconds", "_days", "processes", "max_in_flight", "max_in_flight_per_endpoint")
+        numbers = [option.name for option in options() if type(option.default) is int]
+        assert [name for name in numbers if not name.endswith(units)] == []
+
+    def test_every_default_passes_its_own_check_and_nothing_can_change(self):
+        config = Config()
+        with pytest.raises(AttributeError):
+            config.processes = 2
+
+
+class TestDatabaseUrl:
+    @pytest.mark.parametrize(
+        "scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg", "POSTGRES"]
+    )
+    def test_every_usual_scheme_is_understood(self, scheme):
+        config = Config(database_url=f"{scheme}://relay:p%40ss@db:5433/shop?sslmode=require")
+        assert config.sqlalchemy_url().render_as_string().startswith("postgresql+psycopg://relay:***@")
+        assert "password=p@ss" in config.conninfo()
+        assert "sslmode=require" in config.conninfo()
+
+    def test_what_libpq_knows_reaches_both(self):
+        url = "postgresql://u@a:1,b:2/d?target_session_attrs=read-write"
+        config = Config(database_url=url)
+        assert "host=a,b" in config.conninfo()
+        assert config.sqlalchemy_url().query["port"] == "1,2"
+        assert "host=/run/pg" in Config(database_url="postgres:///d?host=/run/pg").conninfo()
+
+    def test_a_dead_server_is_noticed_unless_the_url_says_otherwise(self):
+        config = Config(database_url="postgres://h/d?connect_timeout=2")
+        for parameters in (conninfo_to_dict(config.conninfo()), config.sqlalchemy_url().query):
+            assert parameters["connect_timeout"] == "2"
+            assert {"keepalives_idle", "keepalives_interval", "tcp_user_timeout"} <= parameters.keys()
+
+    def test_the_url_gives_way_to_what_a_connection_must_be_called(self):
+        config = Config(database_url="postgres://h/d?application_name=shop")
+        assert "application_name=relay" in config.conninfo(application_name="relay")
+        assert config.sqlalchemy_url(application_name="relay").query["application_name"] == "relay"
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            f"mysql://u:{PASSWORD}@h/d",
+            f"u:{PASSWORD}@h/d",
+            f"postgres://u:x/{PASSWORD}@h/d",
+            f"postgres://u:x@{PASSWORD}@h/d",
+            f"postgres://u:%zz{PASSWORD}@h/d",
+            f"postgres://u:{PASSWORD}@h:99999/d",
+            f"postgres://u:{PASSWORD}@h/d?nonsense=1",
+        ],
+    )
+    def test_c1_a_bad_url_is_one_line_without_the_password(self, url):
+        with pytest.raises(ConfigError, match=r"^database_url") as refused:
+            loaded(environ={"DATABASE_URL": url})
+        assert PASSWORD not in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+    def test_the_password_is_in_no_repr(self):
+        assert PASSWORD not in repr(Config(database_url=URL))
+        assert PASSWORD not in shown(URL + f"?sslpassword={PASSWORD}")
+
+    @given(st.text(alphabet="ab1:/?#@%[]&=\x00 é", max_size=20))
+    def test_no_text_makes_anything_but_a_url_or_a_refusal_without_it(self, noise):
+        for text in (noise, f"postgres://{noise}", f"postgres://user:{noise}{PASSWORD}{noise}@host/name"):
+            assert PASSWORD not in _refusal(text)
+
+
+def _refusal(text: str) -> str:
+    """Return why the URL was refused, '' when it was not."""
+    try:
+        normalised(text)
+    except ValueError as refusal:
+        return str(refusal)
+    return ""
+
+
+def test_a_file_of_the_real_environment_is_read(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("RELAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RELAY_CONFIG", toml(tmp_path, "log_format = 'json'\n"))
+    assert load().config.log_format == "json"

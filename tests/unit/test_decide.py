@@ -1,0 +1,72 @@
+"""decide: from what the network said to what we conclude."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.engine.decide import JITTER, LOCAL_PAUSE_SECONDS, RETRY_AFTER_MAX_SECONDS, decide
+from relay.engine.states import Verdict, VerdictKind
+from relay.http.outcome import Outcome
+
+FAILURES = ["http_3xx", "http_4xx", "http_5xx", "protocol", "timeout", "refused", "connection", "dns", "tls",
+            "aborted", "internal", "unsendable"]  # fmt: skip
+
+
+def outcome(kind: str, retry_after_seconds: float | None = None) -> Outcome:
+    return Outcome(kind=kind, status=None, milliseconds=1, retry_after_seconds=retry_after_seconds)
+
+
+schedules = st.lists(st.integers(0, 604_800), max_size=20)
+dice = st.floats(0, 1, exclude_max=True)
+
+
+@given(st.integers(1, 21), schedules, dice)
+def test_a_2xx_is_delivered_whatever_the_schedule(attempts: int, schedule: list[int], dice: float) -> None:
+    assert decide(outcome("delivered"), attempts, schedule, dice).kind is VerdictKind.DELIVERED
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_every_failure_is_tried_again_until_the_schedule_ends(kind: str) -> None:
+    schedule = [5, 300]
+    verdicts = [decide(outcome(kind), attempts, schedule, 0.0) for attempts in (1, 2, 3)]
+    assert verdicts == [
+        Verdict(VerdictKind.RETRY, 5.0),
+        Verdict(VerdictKind.RETRY, 300.0),
+        Verdict(VerdictKind.DEAD),
+    ]
+
+
+def test_an_empty_schedule_allows_one_attempt() -> None:
+    assert decide(outcome("http_5xx"), 1, [], 0.0).kind is VerdictKind.DEAD
+
+
+def test_what_can_never_succeed_is_dead_at_once() -> None:
+    assert decide(outcome("event_gone"), 1, [5, 5, 5], 0.0).kind is VerdictKind.DEAD
+
+
+def test_a_blocked_address_is_tried_again() -> None:
+    """It may be a resolver's mood, or one relay's configuration: no fact about the delivery."""
+    assert decide(outcome("blocked_address"), 1, [5], 0.0) == Verdict(VerdictKind.RETRY, 5.0)
+
+
+@pytest.mark.parametrize("attempts", [1, 4])
+def test_our_own_fault_is_released_even_after_the_last_attempt(attempts: int) -> None:
+    assert decide(outcome("local"), attempts, [5, 5, 5], 0.9) == Verdict(VerdictKind.RELEASE, LOCAL_PAUSE_SECONDS)
+
+
+@given(st.integers(0, 604_800), dice)
+def test_jitter_only_makes_the_wait_longer_and_by_a_tenth_at_most(delay: int, dice: float) -> None:
+    verdict = decide(outcome("timeout"), 1, [delay], dice)
+    assert delay <= verdict.wait_seconds <= delay * (1 + JITTER)
+
+
+@given(st.floats(0, 1e9), st.integers(0, 604_800), dice)
+def test_a_receiver_may_ask_for_a_longer_wait_within_a_day_never_a_shorter(
+    asked: float, delay: int, dice: float
+) -> None:
+    verdict = decide(outcome("http_4xx", asked), 1, [delay], dice)
+    assert verdict.wait_seconds >= delay
+    assert verdict.wait_seconds >= min(asked, RETRY_AFTER_MAX_SECONDS)
+    assert verdict.wait_seconds <= max(delay * (1 + JITTER), RETRY_AFTER_MAX_SECONDS)

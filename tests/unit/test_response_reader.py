@@ -1,0 +1,225 @@
+"""Reading answers from bytes: split anywhere, interim and surplus responses, broken bodies, limits; and Retry-After."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from relay.http.reader import Answer, Lost, ResponseReader
+from relay.http.response import kind_of_status, retry_after_seconds
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+LIMIT = 100
+
+REGULAR = {
+    "content-length": OK,
+    "empty": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "no reason": b"HTTP/1.1 200\r\ncontent-length: 2\r\n\r\nok",
+    "204": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "204 that says zero": b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n",
+    "chunked": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n",
+    "chunk extension": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;a=b\r\nok\r\n0\r\n\r\n",
+    "trailers": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: y\r\nz: w\r\n\r\n",
+    "after 103": b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" + OK,
+    "after 100 and 102": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + OK,
+    "500": b"HTTP/1.1 500 Oops\r\ncontent-length: 2\r\n\r\nok",
+    "gzip that is none": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nok",
+}
+
+STATUS_STANDS = {
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    "HTTP/1.0 keep-alive": b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok",
+    "connection: close": b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
+    "E6 204 with a body": b"HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\n",
+    "E6 204 with chunks": b"HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n",
+    "E6 205": b"HTTP/1.1 205 Reset Content\r\ncontent-length: 0\r\n\r\n",
+    "E8 304": b"HTTP/1.1 304 Not Modified\r\n\r\n",
+    "E26 bad chunk size": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
+    "E26 huge chunk size": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"f" * 40 + b"\r\n",
+    "E23 body beyond the excerpt": b"HTTP/1.1 200 OK\r\ncontent-length: 10000000000\r\n\r\n" + b"x" * (LIMIT + 1),
+    "E32 extra response": OK + OK,
+    "E32 extra line end": OK + b"\r\n",
+    "E32 garbage after it": OK + b"garbage",
+    "E32 after chunks": REGULAR["chunked"] + OK,
+    "E32 after connection: close": b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" + OK,
+}
+
+UNFINISHED = {
+    "E24 content-length longer than the body": b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nok",
+    "close-delimited": b"HTTP/1.1 200 OK\r\n\r\nok",
+    "chunk cut": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\nok",
+    "chunked is not last": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip\r\n\r\nok",
+    "endless trailers": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n" + b"a: b\r\n" * 999,
+}
+
+_many = b"".join(b"x-%d: y\r\n" % n for n in range(101))
+PROTOCOL = {
+    "E18 status 999": b"HTTP/1.1 999 X\r\ncontent-length: 0\r\n\r\n",
+    "E18 status 600": b"HTTP/1.1 600 X\r\ncontent-length: 0\r\n\r\n",
+    "E18 status 000": b"HTTP/1.1 000 X\r\ncontent-length: 0\r\n\r\n",
+    "E18 status 099": b"HTTP/1.1 099 X\r\ncontent-length: 0\r\n\r\n",
+    "E18 status 2": b"HTTP/1.1 2 X\r\ncontent-length: 0\r\n\r\n",
+    "E18 status 20x": b"HTTP/1.1 20x X\r\ncontent-length: 0\r\n\r\n",
+    "E18 status 200200": b"HTTP/1.1 200200 X\r\ncontent-length: 0\r\n\r\n",
+    "HTTP/2.0": b"HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+    "HTTP/0.9": b"HTTP/0.9 200 OK\r\ncontent-length: 0\r\n\r\n",
+    "another protocol": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "E27 obs-fold": b"HTTP/1.1 200 OK\r\na: b\r\n c\r\ncontent-length: 0\r\n\r\n",
+    "E27 line feeds only": b"HTTP/1.1 200 OK\ncontent-length: 0\n\n",
+    "E27 NUL in a value": b"HTTP/1.1 200 OK\r\na: b\0c\r\ncontent-length: 0\r\n\r\n",
+    "E27 101 headers": b"HTTP/1.1 200 OK\r\n" + _many + b"\r\n",
+    "E27 a line of 100 kB": b"HTTP/1.1 200 OK\r\na: " + b"x" * 100_000 + b"\r\n\r\n",
+    "E27 100 kB of headers": b"HTTP/1.1 200 OK\r\n" + b"a: bbbbbbbbbbbb\r\n" * 6000 + b"\r\n",
+    "E5 1xx for ever": b"HTTP/1.1 102 Processing\r\n\r\n" * 21,
+    "101": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok",
+    "length and chunks": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n",
+    "signed length": b"HTTP/1.1 200 OK\r\ncontent-length: +2\r\n\r\nok",
+    "space before the colon": b"HTTP/1.1 200 OK\r\ncontent-length : 2\r\n\r\nok",
+}
+
+
+def _read(reader: ResponseReader, pieces: list[bytes]) -> Answer | Lost | None:
+    """Feed pieces as a connection would: it stops after the result, and closes at a byte that comes later."""
+    result = None
+    for piece in pieces:
+        if result is not None:
+            return Answer(result.status, result.head, result.body, False) if isinstance(result, Answer) else result
+        result = reader.feed(piece)
+    return result
+
+
+def _split(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+@pytest.mark.parametrize("data", REGULAR.values(), ids=REGULAR)
+def test_a_regular_answer_leaves_the_connection_reusable(data: bytes) -> None:
+    reader = ResponseReader(LIMIT)
+    for _ in range(3):
+        reader.begin()
+        answer = reader.feed(data)
+        assert isinstance(answer, Answer)
+        assert answer.reusable
+        assert answer.body in (b"ok", b"")
+        assert data.endswith(answer.head + data.rpartition(b"\r\n\r\n")[2]) or b"chunked" in answer.head
+
+
+@pytest.mark.parametrize("data", STATUS_STANDS.values(), ids=STATUS_STANDS)
+def test_after_an_irregular_answer_the_status_stands_and_the_connection_goes(data: bytes) -> None:
+    answer = ResponseReader(LIMIT).feed(data)
+    assert isinstance(answer, Answer)
+    assert not answer.reusable
+    assert b" %d" % answer.status in data
+    assert len(answer.body) <= LIMIT
+
+
+@pytest.mark.parametrize("data", UNFINISHED.values(), ids=UNFINISHED)
+def test_a_status_stands_when_its_body_never_ends(data: bytes) -> None:
+    reader = ResponseReader(LIMIT)
+    assert reader.feed(data) is None
+    answer = reader.give_up("connection", "closed")
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.body, answer.reusable) == (200, b"ok", False)
+
+
+@pytest.mark.parametrize("data", PROTOCOL.values(), ids=PROTOCOL)
+def test_what_is_not_http_is_a_protocol_failure(data: bytes) -> None:
+    lost = ResponseReader(LIMIT).feed(data)
+    assert isinstance(lost, Lost)
+    assert (lost.kind, lost.received) == ("protocol", data[:LIMIT])
+
+
+@pytest.mark.parametrize(("start", "more"), [(b"0\r\n", b"a: b\r\n"), (b"5;", b"x" * 6)], ids=["trailers", "extension"])
+def test_e26_framing_without_end_is_cut(start: bytes, more: bytes) -> None:
+    reader = ResponseReader(LIMIT)
+    assert reader.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + start) is None
+    answer = next(filter(None, (reader.feed(more * 1000) for _ in range(20))), None)
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.reusable) == (200, False)
+
+
+@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+def test_without_a_final_status_the_reason_of_the_end_is_the_failure(data: bytes) -> None:
+    reader = ResponseReader(LIMIT)
+    assert reader.feed(data) is None
+    assert reader.give_up("timeout", "too late") == Lost("timeout", "too late", data)
+
+
+ALL = REGULAR | STATUS_STANDS | PROTOCOL
+
+
+@given(st.sampled_from(sorted(ALL)), st.lists(st.integers(0, 200_000), max_size=12))
+@settings(max_examples=300, deadline=None)
+@example("E32 extra line end", [len(OK)])
+@example("E6 204 with a body", [48])
+def test_where_the_bytes_are_split_changes_nothing(name: str, cuts: list[int]) -> None:
+    whole = ResponseReader(LIMIT).feed(ALL[name])
+    split = _read(ResponseReader(LIMIT), _split(ALL[name], cuts))
+    assert type(split) is type(whole)
+    if isinstance(whole, Answer) and isinstance(split, Answer):
+        assert (split.status, split.head, split.reusable) == (whole.status, whole.head, whole.reusable)
+        assert whole.body.startswith(split.body)
+    else:
+        assert isinstance(split, Lost)
+        assert split.kind == "protocol"
+
+
+@given(
+    st.lists(st.sampled_from(sorted(ALL.values())) | st.binary(max_size=30), max_size=4).map(b"".join),
+    st.integers(1, 9),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_end_in_an_answer_a_loss_or_a_wait(data: bytes, pieces: int) -> None:
+    reader = ResponseReader(LIMIT)
+    result = _read(reader, _split(data, list(range(0, len(data), len(data) // pieces + 1))))
+    result = result or reader.give_up("timeout", "")
+    assert isinstance(result, Lost) or (200 <= result.status <= 599 and b"HTTP/1." in result.head)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(200, "delivered"), (299, "delivered"), (304, "http_3xx"), (410, "http_4xx")]
+)
+def test_only_2xx_is_delivered(status: int, kind: str) -> None:
+    assert kind_of_status(status) == kind
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120),
+        (" 120 ", 120),
+        ("0", 0),
+        ("99999999999999999999", 86_400),
+        ("Wed, 21 Oct 2015 07:30:00 GMT", 120),
+        ("Wednesday, 21-Oct-15 07:30:00 GMT", 120),
+        ("Wed Oct 21 07:30:00 2015", 120),
+        ("Tue, 20 Oct 2015 07:30:00 GMT", 0),
+        ("Wed, 21 Oct 2099 07:30:00 GMT", 86_400),
+        ("-5", None),
+        ("1.5", None),
+        ("1e3", None),
+        ("soon", None),
+        ("", None),
+        ("Wed, 99 Foo 2015 07:30:00 GMT", None),
+    ],
+)
+def test_e13_retry_after_is_understood_or_ignored(value: str, seconds: float | None) -> None:
+    head = f"HTTP/1.1 429 X\r\nDate: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-AFTER: {value}\r\n\r\n".encode()
+    assert retry_after_seconds(429, head) == retry_after_seconds(503, head) == seconds
+
+
+def test_e16_retry_after_counts_only_with_429_and_503() -> None:
+    head = b"HTTP/1.1 200 OK\r\nretry-after: 120\r\n\r\n"
+    assert [retry_after_seconds(status, head) for status in (200, 301, 404, 500, 502)] == [None] * 5
+
+
+@given(st.text(st.characters(max_codepoint=0xFF), max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_no_retry_after_breaks_the_sender(value: str) -> None:
+    seconds = retry_after_seconds(503, b"HTTP/1.1 503 X\r\nretry-after: " + value.encode("latin-1") + b"\r\n\r\n")
+    assert seconds is None or 0 <= seconds <= 86_400

@@ -1,0 +1,144 @@
+"""A route's window follows the health of its endpoint."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.engine.routes import QUEUE_MAX, WINDOW_START, Route
+from relay.engine.states import Subscription
+
+SECRET = "whsec_" + "A" * 43 + "="
+
+
+def subscription(**changes: Any) -> Subscription:
+    fields = {"id": bytes(16), "version": 1, "url": "http://127.0.0.1/", "timeout_seconds": 15,
+              "schedule_seconds": (5,), "secrets": (SECRET,), **changes}  # fmt: skip
+    return Subscription(**fields)
+
+
+def route(window_max: int = 64) -> Route:
+    return Route(subscription(), window_max)
+
+
+def healthy(one: Route, times: int = 1, seconds: float = 0.01) -> None:
+    for _ in range(times):
+        one.learn("delivered", 200, seconds)
+
+
+def hanging(one: Route, times: int = 1) -> None:
+    for _ in range(times):
+        one.learn("timeout", None, 15.0)
+
+
+def test_it_begins_with_a_small_window_and_grows_by_one_a_success() -> None:
+    one = route()
+    assert one.window == WINDOW_START
+    healthy(one, 5)
+    assert one.window == WINDOW_START + 5
+
+
+def test_a_window_never_exceeds_what_the_operator_allows() -> None:
+    one = route(window_max=4)
+    assert one.window == 4
+    healthy(one, 100)
+    assert one.window == 4
+
+
+@pytest.mark.parametrize("kind", ["timeout", "refused", "connection", "dns", "tls"])
+def test_an_endpoint_that_does_not_answer_soon_holds_a_single_slot(kind: str) -> None:
+    one = route()
+    for _ in range(5):
+        one.learn(kind, None, 15.0)
+    assert one.window == 1
+    assert one.free == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_endpoint_that_asks_for_less_gets_less(status: int) -> None:
+    one = route()
+    one.learn("http_4xx" if status == 429 else "http_5xx", status, 0.01)
+    assert one.window == WINDOW_START // 2
+
+
+def test_an_endpoint_that_answers_500_is_not_held_up_for_that() -> None:
+    one = route()
+    one.learn("http_5xx", 500, 0.01)
+    assert one.window == WINDOW_START + 1
+
+
+def test_it_recovers() -> None:
+    one = route()
+    hanging(one, 10)
+    healthy(one, 64)
+    assert one.window == 64
+
+
+def test_nothing_queues_up_for_an_endpoint_that_is_not_at_its_best() -> None:
+    one = route()
+    healthy(one, 10)
+    assert one.free == one.window
+    healthy(one, 100)
+    assert one.free > one.window
+    hanging(one)
+    assert one.free == one.window == 32
+
+
+def test_at_most_what_the_endpoint_takes_off_in_a_second_waits_here() -> None:
+    slow, quick = route(), route()
+    healthy(slow, 200, seconds=0.5)
+    healthy(quick, 200, seconds=0.0005)
+    assert slow.free == pytest.approx(64 + 128, abs=3)
+    assert quick.free == 64 + QUEUE_MAX
+
+
+def test_leased_deliveries_take_room() -> None:
+    one = route()
+    one.leased = 10
+    assert one.free == WINDOW_START - 10
+
+
+def test_sending_more_than_the_window_waits() -> None:
+    one = route()
+    one.waiting.append(cast(Any, object()))
+    one.sending = WINDOW_START - 1
+    assert one.may_send
+    one.sending = WINDOW_START
+    assert not one.may_send
+
+
+def test_an_update_keeps_the_counts_and_takes_the_new_endpoint() -> None:
+    one = route()
+    one.leased, one.sending = 3, 2
+    one.update(subscription(version=2, url="http://127.0.0.1/new"))
+    assert (one.leased, one.sending, one.endpoint.url.target, one.subscription.version) == (3, 2, "/new", 2)
+
+
+@pytest.mark.parametrize("change", [{"secrets": ()}, {"secrets": ("whsec_?",)}, {"url": "ftp://x"}])
+def test_a_subscription_that_cannot_be_sent_to_is_a_problem_with_a_name_and_no_secret(change: dict[str, Any]) -> None:
+    one = Route(subscription(**change), 64)
+    assert one.problem
+    assert "whsec_?" not in one.problem
+    one.update(subscription(version=2))
+    assert one.problem is None
+
+
+def test_a_subscription_never_shows_its_secrets() -> None:
+    assert SECRET not in repr(subscription())
+
+
+events = st.lists(st.sampled_from([("delivered", 200), ("timeout", None), ("http_5xx", 503), ("http_4xx", 404)]))
+
+
+@given(events, st.integers(1, 200))
+def test_whatever_happens_the_window_stays_between_one_and_its_maximum(
+    heard: list[tuple[str, int | None]], window_max: int
+) -> None:
+    one = route(window_max)
+    for kind, status in heard:
+        one.learn(kind, status, 0.1)
+        assert 1 <= one.window <= window_max
+        assert 1 <= one.free <= window_max + QUEUE_MAX
