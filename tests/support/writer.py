@@ -44,13 +44,21 @@ class Writer:
 
     def run(self) -> None:
         """Write until the wanted number of events is committed."""
-        Base.metadata.create_all(self._engine)
+        self._create_table()
         began, committed, tried = time.monotonic(), 0, 0
         while committed < self._options.events:
             time.sleep(max(0.0, began + tried / self._options.per_second - time.monotonic()))
             size = min(self._options.batch, self._options.events - committed)
             tried += size
             committed += size if self._transaction(size) else 0
+
+    def _create_table(self) -> None:
+        for _ in range(100):
+            try:
+                return Base.metadata.create_all(self._engine)
+            except DBAPIError:
+                time.sleep(0.1)
+        raise SystemExit("the database stayed away for 10 s")
 
     def _transaction(self, size: int) -> bool:
         events: list[tuple[str, str]] = []
