@@ -91,6 +91,15 @@ class Signer:
         signed = b"%b.%b.%b" % (message_id, timestamp, body)
         return b" ".join([_signature(keyed, signed) for keyed in self._keyed])
 
+    def lines(self, message_id: bytes, _type: bytes, timestamp: bytes, body: bytes) -> bytes:
+        """Return the header lines of one message, each with its CRLF."""
+        signature = self.header(message_id, timestamp, body)
+        return b"webhook-id: %b\r\nwebhook-timestamp: %b\r\nwebhook-signature: %b\r\n" % (
+            message_id,
+            timestamp,
+            signature,
+        )
+
     def __repr__(self) -> str:
         return f"<Signer with {len(self._keyed)} secrets>"
 

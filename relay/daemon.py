@@ -25,6 +25,7 @@ from relay.engine.store import Store
 from relay.housekeeping import Housekeeping
 from relay.http.addresses import AddressPolicy
 from relay.http.sender import DirectSender
+from relay.keyring import Keyring
 from relay.startup import check_database
 from relay.telemetry import set_up_logging
 
@@ -89,6 +90,7 @@ class _Process:
             max_in_flight=config.max_in_flight,
             max_in_flight_per_endpoint=config.max_in_flight_per_endpoint,
             keep_all_responses=config.keep_responses == "all",
+            keyring=Keyring(),
             dice=random.random,
         )
         self._feeder = Feeder(

@@ -52,6 +52,8 @@ create trigger mark_pending after insert on outbox.events
     referencing new table as inserted for each statement execute function outbox.mark_pending();
 
 -- Who wants which events where. tenant '*' sees every tenant's events; only the operator's command line makes one.
+-- paused by a person, disabled by the relay (410 Gone) or a person, held back by a receiver's Retry-After: in each case
+-- what is due waits, unasked and uncharged. final_statuses: the 4xx answers after which a delivery is not tried again.
 create table outbox.subscriptions (
     id uuid primary key default outbox.uuid7(),
     tenant text not null default '',
@@ -61,8 +63,13 @@ create table outbox.subscriptions (
     metadata jsonb not null default '{}',
     timeout_seconds integer not null default 15,
     schedule_seconds integer[] not null default '{5,300,1800,7200,18000,36000,50400,72000,86400}',
+    scheme text not null default 'standard',
+    final_statuses smallint[] not null default '{}',
     paused_at timestamptz,
+    disabled_at timestamptz,
+    disabled_reason text,
     removed_at timestamptz,
+    held_until timestamptz,
     created_at timestamptz not null default clock_timestamp(),
     updated_at timestamptz not null default clock_timestamp(),
     version bigint not null default 1,
@@ -73,18 +80,35 @@ create table outbox.subscriptions (
     constraint timeout_in_range check (timeout_seconds between 1 and 300),
     constraint schedule_in_range check (cardinality(schedule_seconds) <= 20
         and 0 <= all (schedule_seconds) and 604800 >= all (schedule_seconds)
-        and array_position(schedule_seconds, null) is null)
+        and array_position(schedule_seconds, null) is null),
+    constraint scheme_is_a_word check (scheme ~ '^[a-z0-9][a-z0-9-]{0,31}$'),
+    constraint final_statuses_are_4xx check (cardinality(final_statuses) <= 100
+        and 400 <= all (final_statuses) and 499 >= all (final_statuses)
+        and array_position(final_statuses, null) is null and not final_statuses && '{408,410,425,429}'),
+    constraint disabled_with_a_reason check ((disabled_at is null) = (disabled_reason is null))
 );
 
--- The live signing secrets of a subscription, newest first; more than one only while a rotation overlaps.
+-- Public keys that secrets are sealed to; a relay holds the private ones. The newest is used. key is base64 of 32 bytes.
+create table outbox.sealing_keys (
+    id text primary key,
+    key text not null,
+    created_at timestamptz not null default clock_timestamp()
+);
+
+-- What a subscription keeps secret, sealed or, while there is no sealing key, in clear. Of kind 'signing' there is more
+-- than one only while a rotation overlaps, of the others (JSON text) one at most. hint is what may be shown of it.
 create table outbox.secrets (
     id uuid primary key default outbox.uuid7(),
     subscription_id uuid not null references outbox.subscriptions (id) on delete cascade,
+    kind text not null default 'signing',
     secret text not null,
+    hint text not null default '',
     created_at timestamptz not null default clock_timestamp(),
-    expires_at timestamptz
+    expires_at timestamptz,
+    constraint kind_is_known check (kind in ('signing', 'headers', 'authentication', 'tls'))
 );
 create index secrets_subscription on outbox.secrets (subscription_id);
+create unique index secrets_one_of_a_kind on outbox.secrets (subscription_id, kind) where kind <> 'signing';
 
 -- What fan_out joins: one row a (tenant, pattern) of every subscription that is not removed. Kept by trigger.
 create table outbox.subscription_types (
@@ -115,7 +139,7 @@ begin
     return new;
 end $$;
 create trigger move_version before update on outbox.subscriptions
-    for each row execute function outbox.move_version();
+    for each row when (new.held_until is not distinct from old.held_until) execute function outbox.move_version();
 
 create function outbox.move_version_of_secret() returns trigger language plpgsql security definer as $$
 begin
@@ -159,10 +183,10 @@ create index resolutions_first_seq on outbox.resolutions (first_seq);
 create index resolutions_at on outbox.resolutions using brin (at);
 
 -- One POST each, never updated. Also the record that a delivery is done, so it outlives its event. outcome is the class
--- of what the network said; url to excerpt are kept for failures only (for all by a setting).
+-- of what the network said; url to excerpt are kept for failures only (for all by a setting). A test send has no event.
 create table outbox.attempts (
     delivery_id uuid not null,
-    event_seq bigint not null,
+    event_seq bigint,
     subscription_id uuid not null,
     number smallint not null,
     at timestamptz not null default clock_timestamp(),
@@ -175,7 +199,7 @@ create table outbox.attempts (
     address text,
     headers text,
     excerpt bytea,
-    constraint verdict_is_known check (verdict in ('delivered', 'retry', 'dead'))
+    constraint verdict_is_known check (verdict in ('delivered', 'retry', 'dead', 'test'))
 ) partition by range (at);
 create index attempts_delivery on outbox.attempts (delivery_id);
 create index attempts_event on outbox.attempts (event_seq);

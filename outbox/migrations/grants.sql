@@ -10,7 +10,7 @@ revoke all on all functions in schema outbox from public;
 
 do $$
 declare
-    tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions,
+    tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
@@ -28,6 +28,7 @@ declare
         ['outbox_operator', 'select on outbox.secrets, ' || tables],
         ['outbox_operator', 'select on sequence outbox.events_seq'],
         ['outbox_operator', 'insert, update on outbox.subscriptions'],
+        ['outbox_operator', 'insert on outbox.sealing_keys'],
         ['outbox_operator', 'insert, update, delete on outbox.secrets, outbox.deliveries, outbox.dead_letters'],
         ['outbox_operator', 'insert, update (available_at) on outbox.events'],
         ['outbox_operator', 'insert, delete on outbox.pending'],
@@ -39,7 +40,9 @@ declare
         ['outbox_relay', 'insert, update, delete on outbox.deliveries, outbox.dead_letters'],
         ['outbox_relay', 'update, delete on outbox.pending'],
         ['outbox_relay', 'insert on outbox.attempts, outbox.resolutions'],
+        ['outbox_relay', 'update (disabled_at, disabled_reason, held_until) on outbox.subscriptions'],
         ['outbox_relay', 'delete on outbox.subscriptions, outbox.secrets'],
+        ['outbox_relay', 'update (secret) on outbox.secrets'],
         ['outbox_relay', 'execute on function ' || upkeep || ', ' || texts],
 
         ['outbox_reader', 'usage on schema outbox'],

@@ -99,5 +99,7 @@ class Claim:
 
 
 def _delivery(row: Leased, lease: int, start_by: float, *, suspect: bool) -> Delivery:
-    event = Event(event_id_of(row.event_id), row.body) if row.event_id and row.body is not None else Event(b"", b"")
+    event = Event(b"", b"", b"")
+    if row.event_id and row.type is not None and row.body is not None:
+        event = Event(event_id_of(row.event_id), row.type, row.body)
     return Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, event, start_by, suspect)

@@ -16,6 +16,7 @@ __all__ = ["JITTER", "LOCAL_PAUSE_SECONDS", "RETRY_AFTER_MAX_SECONDS", "decide"]
 JITTER = 0.1  # a retry waits its delay and up to this fraction more, never less
 RETRY_AFTER_MAX_SECONDS = 86_400.0
 LOCAL_PAUSE_SECONDS = 1.0  # before a delivery that our own machine could not send is tried again
+KEY_PAUSE_SECONDS = 60.0  # before one whose secrets this relay cannot open
 
 
 def decide(outcome: Outcome, attempts: int, schedule_seconds: Sequence[int], dice: float) -> Verdict:
@@ -31,6 +32,8 @@ def decide(outcome: Outcome, attempts: int, schedule_seconds: Sequence[int], dic
         return Verdict(VerdictKind.DELIVERED)
     if outcome.kind == "local":
         return Verdict(VerdictKind.RELEASE, LOCAL_PAUSE_SECONDS)
+    if outcome.kind == "key_unavailable":
+        return Verdict(VerdictKind.RELEASE, KEY_PAUSE_SECONDS)
     if outcome.kind == "event_gone" or attempts > len(schedule_seconds):
         return Verdict(VerdictKind.DEAD)
     delay = schedule_seconds[attempts - 1] * (1 + JITTER * dice)

@@ -97,7 +97,9 @@ class FanOut:
         free: dict[bytes, int] = {}
         room, lease = self._outgoing.room, new_lease()
         for taken, matches, ids in _pairs(batch):
-            event = Event(event_id_of(taken.id), taken.body) if taken.id and taken.body is not None else None
+            event = None
+            if taken.id and taken.body is not None:
+                event = Event(event_id_of(taken.id), taken.type.encode(), taken.body)
             for (subscription_id, _, active), identity in zip(matches, ids, strict=True):
                 if subscription_id not in free:
                     free[subscription_id] = self._free(subscription_id)

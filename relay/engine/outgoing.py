@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from relay.engine.states import Delivery, Subscription, Verdict
     from relay.http.outcome import OutcomeKind
     from relay.http.sender import Sender
+    from relay.keyring import Keyring
 
 __all__ = ["Outgoing"]
 
@@ -43,6 +44,7 @@ class Outgoing:
         max_in_flight: int,
         max_in_flight_per_endpoint: int,
         keep_all_responses: bool,
+        keyring: Keyring,
         dice: Callable[[], float],
     ) -> None:
         self._sender = sender
@@ -50,6 +52,7 @@ class Outgoing:
         self._max_in_flight = max_in_flight
         self._window_max = max_in_flight_per_endpoint
         self._keep_all_responses = keep_all_responses
+        self._keyring = keyring
         self._dice = dice
         self.routes: dict[bytes, Route] = {}
         self.room_freed = asyncio.Event()
@@ -97,7 +100,7 @@ class Outgoing:
         for subscription in subscriptions:
             route = self.routes.get(subscription.id)
             if route is None:
-                self.routes[subscription.id] = Route(subscription, self._window_max)
+                self.routes[subscription.id] = Route(subscription, self._window_max, self._keyring)
             else:
                 route.update(subscription)
 
@@ -185,16 +188,13 @@ class Outgoing:
 
     async def _send(self, route: Route, delivery: Delivery) -> Outcome:
         if route.problem is not None:
-            return _outcome("unsendable", time.monotonic(), route.problem)
+            kind, error = route.problem
+            return _outcome(kind, time.monotonic(), error)
         event = delivery.event
         if not event.id:
             return _outcome("event_gone", time.monotonic(), NO_EVENT)
         timestamp = b"%d" % (time.monotonic() + self._clock_offset)
-        signature = route.signer.header(event.id, timestamp, event.body)
-        headers = (
-            b"webhook-id: %b\r\nwebhook-timestamp: %b\r\nwebhook-signature: %b\r\n" % (event.id, timestamp, signature)
-        )  # fmt: skip
-        return await self._sender.send(route.endpoint, headers, event.body, route.subscription.timeout_seconds)
+        return await route.envelope.send(self._sender, event, timestamp, route.subscription.timeout_seconds)
 
     def _say_local(self, outcome: Outcome) -> None:
         """One line in ten seconds: no attempt row tells of what our own machine could not send."""

@@ -11,12 +11,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from outbox.errors import OutboxError
-from outbox.signature import Signer
-from relay.http.sender import Endpoint
+from relay.engine.envelope import Envelope
+from relay.keyring import KeyUnavailableError
 
 if TYPE_CHECKING:
     from relay.engine.states import Delivery, Subscription
     from relay.http.outcome import OutcomeKind
+    from relay.keyring import Keyring
 
 __all__ = ["Route"]
 
@@ -30,10 +31,11 @@ UNWILLING = frozenset({429, 503})
 class Route:
     """The sending side of one subscription at one version of its row."""
 
-    __slots__ = ("_window_max", "endpoint", "latency", "leased", "problem", "queued", "sending", "signer",
+    __slots__ = ("_keyring", "_window_max", "envelope", "latency", "leased", "problem", "queued", "sending",
                  "subscription", "waiting", "window")  # fmt: skip
 
-    def __init__(self, subscription: Subscription, window_max: int) -> None:
+    def __init__(self, subscription: Subscription, window_max: int, keyring: Keyring) -> None:
+        self._keyring = keyring
         self.leased = 0
         self.sending = 0
         self.queued = False  # whether it stands in line for a place among all requests
@@ -46,12 +48,13 @@ class Route:
     def update(self, subscription: Subscription) -> None:
         """Take over a newer version; what is on the way keeps its counts."""
         self.subscription = subscription
-        self.problem: str | None = None
+        self.problem: tuple[OutcomeKind, str] | None = None
         try:
-            self.endpoint = Endpoint.of(subscription.url)
-            self.signer = Signer(subscription.secrets)
+            self.envelope = Envelope(subscription, self._keyring)
+        except KeyUnavailableError as error:
+            self.problem = ("key_unavailable", str(error))
         except OutboxError as error:
-            self.problem = str(error)
+            self.problem = ("unsendable", str(error))
 
     @property
     def free(self) -> int:

@@ -48,7 +48,7 @@ class Birth(NamedTuple):
 
 
 class Leased(NamedTuple):
-    """One row that claim leased; event_id and body are None when the event is gone."""
+    """One row that claim leased; event_id, type and body are None when the event is gone."""
 
     id: bytes
     event_seq: int
@@ -57,4 +57,5 @@ class Leased(NamedTuple):
     version: int
     timeout_seconds: int
     event_id: bytes | None
+    type: bytes | None
     body: bytes | None

@@ -28,6 +28,12 @@ FAN_OUT_SETTINGS = (
 )
 LOCK = f"select pg_advisory_xact_lock({FAN_OUT_LOCK})"
 
+# A subscription that may be sent to now; of any other nothing is claimed, so nothing of it is charged.
+OPEN = (
+    "paused_at is null and disabled_at is null and removed_at is null"
+    " and coalesce(held_until <= clock_timestamp(), true)"
+)
+
 # The look that an idle relay repeats a hundred times a second: one message of the simple protocol costs Python half of
 # what a pipeline does. Its two numbers are formatted by %d and %f, so nothing else can get in.
 POLL = f"""{BEGIN};
@@ -43,7 +49,7 @@ commit"""
 # The bounds stand twice, so that the planner sees which partitions they leave: planning many takes longer than taking.
 # Two kinds of row in one answer, read by one snapshot: the events taken, and for each distinct (tenant, type) among
 # them the subscriptions that match. A subscription committed before an event is therefore never missed.
-TAKE = """
+TAKE = f"""
 with taken as materialized (
     select event_seq from outbox.pending where event_seq > %b and event_seq <= %b
     order by event_seq limit %b for update skip locked),
@@ -61,7 +67,7 @@ matches as (
     cross join lateral (
         select distinct st.subscription_id from outbox.subscription_types st
         where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type))) m
-    cross join lateral (select id, version, paused_at is null as active
+    cross join lateral (select id, version, {OPEN} as active
                         from outbox.subscriptions where id = m.subscription_id limit 1) s
     group by k.tenant, k.type)
 select event_seq, tenant, type, available_at, coalesce(available_at <= clock_timestamp(), true),
@@ -94,16 +100,15 @@ select %b, seq, id, tenant, type, key, payload, recorded_at, 0, 'unresolvable', 
 from gone join outbox.events on seq = event_seq
 """
 
-_ASKED = """
+_ASKED = f"""
 asked as materialized (
     select a.id, a.slots from unnest(%b, %b) with ordinality a(id, slots, place)
-    cross join lateral (select from outbox.subscriptions where id = a.id and paused_at is null
-                        and removed_at is null limit 1) s
+    cross join lateral (select from outbox.subscriptions where id = a.id and {OPEN} limit 1) s
     order by a.place)"""
 
 _LEASED_WITH_EVENT = """
 select d.id, d.event_seq, d.subscription_id, d.attempts, s.version, s.timeout_seconds,
-       e.id, convert_to(outbox.body(e.type, e.recorded_at, e.payload), 'UTF8')
+       e.id, convert_to(e.type, 'UTF8'), convert_to(outbox.body(e.type, e.recorded_at, e.payload), 'UTF8')
 from leased d
 cross join lateral (select version, timeout_seconds from outbox.subscriptions where id = d.subscription_id limit 1) s
 left join lateral (select id, type, recorded_at, payload from outbox.events where seq = d.event_seq limit 1) e on true
@@ -172,7 +177,7 @@ leased as (
 # The rotating look at every subscription in turn: finds what the due map does not know, and expired leases.
 SWEEP = f"""
 with slice as materialized (
-    select id from outbox.subscriptions where id > %b and paused_at is null and removed_at is null order by id limit %b)
+    select id from outbox.subscriptions where id > %b and {OPEN} order by id limit %b)
 select s.id,
        exists (select from outbox.deliveries
                where subscription_id = s.id and due_at <= now() and coalesce(lease, -1) < 0),
@@ -181,11 +186,12 @@ select s.id,
 from slice s order by s.id
 """
 
-SUBSCRIPTIONS = """
-select id, version, url, timeout_seconds, schedule_seconds,
-       array(select secret from outbox.secrets where subscription_id = s.id
-             and (expires_at is null or expires_at > clock_timestamp()) order by created_at desc, id desc)
-from outbox.subscriptions s where id = any(%b)
+_LIVE = "subscription_id = s.id and (expires_at is null or expires_at > now())"
+SUBSCRIPTIONS = f"""
+select s.id, version, url, timeout_seconds, schedule_seconds, scheme, final_statuses,
+       array(select kind from outbox.secrets where {_LIVE} order by created_at desc, id desc),
+       array(select secret from outbox.secrets where {_LIVE} order by created_at desc, id desc)
+from outbox.subscriptions s where s.id = any(%b)
 """
 
 # Success is accepted from whoever brings it: a 2xx that a relay saw must not end as "dead". Failure is fenced by the
@@ -225,10 +231,10 @@ from unnest(%b, %b, %b, %b) r(id, lease, charged, wait_seconds)
 where d.id = r.id and d.lease = r.lease
 """
 
-DRAINED = """
+DRAINED = f"""
 select not exists (select from outbox.pending)
    and not exists (select from outbox.subscriptions s
-                   where paused_at is null and removed_at is null
+                   where {OPEN}
                      and exists (select from outbox.deliveries d where d.subscription_id = s.id
                                  and (d.due_at <= (select clock_timestamp()) or d.lease is not null)))
 """

@@ -26,9 +26,10 @@ __all__ = ["Delivery", "Event", "Settlement", "Subscription", "Verdict", "Verdic
 
 @dataclass(slots=True)
 class Event:
-    """What a delivery carries, as it goes on the wire: `evt_…` (empty when the event's row is gone) and the body."""
+    """What a delivery carries, as it goes on the wire: `evt_…` (empty when the event's row is gone), type and body."""
 
     id: bytes
+    type: bytes
     body: bytes
 
 
@@ -58,7 +59,9 @@ class Subscription:
     url: str
     timeout_seconds: int
     schedule_seconds: tuple[int, ...]
-    secrets: tuple[str, ...]
+    scheme: str
+    final_statuses: tuple[int, ...]
+    secrets: tuple[tuple[str, str], ...]  # kind and text, sealed or clear; newest first
 
     def __repr__(self) -> str:
         return f"Subscription(id={self.id.hex()}, version={self.version})"

@@ -231,8 +231,11 @@ async def _rollback_if_open(connection: psycopg.AsyncConnection[Any]) -> None:
 
 
 def _subscription(row: Sequence[Any]) -> Subscription:
-    identity, version, url, timeout_seconds, schedule, secrets = row
-    return Subscription(identity, version, url, timeout_seconds, tuple(schedule), tuple(secrets))
+    identity, version, url, timeout_seconds, schedule, scheme, final_statuses, kinds, texts = row
+    secrets = tuple(zip(kinds, texts, strict=True))
+    return Subscription(
+        identity, version, url, timeout_seconds, tuple(schedule), scheme, tuple(final_statuses), secrets
+    )
 
 
 def _text(value: str | None) -> bytes | None:

@@ -22,6 +22,7 @@ OutcomeKind = Literal[
     "local",  # our own fault, such as no free file descriptor; not charged
     "aborted",  # cut because the relay was told to leave at once
     "internal",  # an exception inside the relay
+    "key_unavailable",  # a secret is sealed to a key that this relay does not hold; not charged
     "unsendable",  # the subscription's URL or secrets cannot be used
     "event_gone",  # the event's row was removed by hand
 ]

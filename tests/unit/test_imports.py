@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "outbox.signature",
         "relay.engine",
         "relay.http",
+        "relay.keyring",
         "psycopg",
         "anyio",
     },
@@ -43,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay.database_url": {"psycopg", "sqlalchemy"},
     "relay.embedded": {"relay.guard"},
     "relay.guard": set(),
+    "relay.keyring": {"outbox.errors"},
     "relay.telemetry": {"relay.config"},
     "relay.wording": set(),
     "relay.supervisor": set(),
@@ -50,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay.housekeeping": {"relay.config", "relay.database_url", "psycopg", "anyio"},
     "relay.daemon": {
         *("outbox._version", "relay.config", "relay.database_url", "relay.engine", "relay.http", "relay.housekeeping"),
-        *("relay.startup", "relay.supervisor", "relay.telemetry", "anyio", "uvloop"),
+        *("relay.keyring", "relay.startup", "relay.supervisor", "relay.telemetry", "anyio", "uvloop"),
     },
     "relay.receiver": {"outbox.errors", "outbox.signature", "relay.receiver", "httptools"},
     "relay.demo": {

@@ -10,18 +10,20 @@ from hypothesis import strategies as st
 
 from relay.engine.routes import QUEUE_MAX, WINDOW_START, Route
 from relay.engine.states import Subscription
+from relay.keyring import Keyring
 
 SECRET = "whsec_" + "A" * 43 + "="
 
 
 def subscription(**changes: Any) -> Subscription:
     fields = {"id": bytes(16), "version": 1, "url": "http://127.0.0.1/", "timeout_seconds": 15,
-              "schedule_seconds": (5,), "secrets": (SECRET,), **changes}  # fmt: skip
+              "schedule_seconds": (5,), "scheme": "standard",
+              "final_statuses": (), "secrets": (("signing", SECRET),), **changes}  # fmt: skip
     return Subscription(**fields)
 
 
 def route(window_max: int = 64) -> Route:
-    return Route(subscription(), window_max)
+    return Route(subscription(), window_max, Keyring())
 
 
 def healthy(one: Route, times: int = 1, seconds: float = 0.01) -> None:
@@ -114,14 +116,14 @@ def test_an_update_keeps_the_counts_and_takes_the_new_endpoint() -> None:
     one = route()
     one.leased, one.sending = 3, 2
     one.update(subscription(version=2, url="http://127.0.0.1/new"))
-    assert (one.leased, one.sending, one.endpoint.url.target, one.subscription.version) == (3, 2, "/new", 2)
+    assert (one.leased, one.sending, one.envelope.endpoint.url.target, one.subscription.version) == (3, 2, "/new", 2)
 
 
-@pytest.mark.parametrize("change", [{"secrets": ()}, {"secrets": ("whsec_?",)}, {"url": "ftp://x"}])
+@pytest.mark.parametrize("change", [{"secrets": ()}, {"secrets": (("signing", "whsec_?"),)}, {"url": "ftp://x"}])
 def test_a_subscription_that_cannot_be_sent_to_is_a_problem_with_a_name_and_no_secret(change: dict[str, Any]) -> None:
-    one = Route(subscription(**change), 64)
+    one = Route(subscription(**change), 64, Keyring())
     assert one.problem
-    assert "whsec_?" not in one.problem
+    assert "whsec_?" not in one.problem[1]
     one.update(subscription(version=2))
     assert one.problem is None
 

@@ -23,6 +23,7 @@ from relay.engine.states import Delivery, Event, Settlement, Verdict, VerdictKin
 from relay.engine.store import Store, new_ids, new_lease
 from relay.http.outcome import Outcome
 from relay.http.sender import Endpoint
+from relay.keyring import Keyring
 from tests.support.waiting import await_until
 
 DELIVERED = Outcome(kind="delivered", status=200, milliseconds=1)
@@ -191,6 +192,7 @@ class Relay:
             max_in_flight=max_in_flight,
             max_in_flight_per_endpoint=per_endpoint,
             keep_all_responses=keep_all_responses,
+            keyring=Keyring(),
             dice=lambda: 0.0,
         )
         self.feeder = Feeder(self.store, self.outgoing, self.outage, processes=1, until_drained=until_drained)
@@ -280,13 +282,13 @@ def held(birth: Birth, *, attempts: int = 1, lease: int | None = None, suspect: 
     """The delivery that whoever was given this birth (or a later lease of it) holds."""
     lease = birth.lease if lease is None else lease
     assert lease is not None
-    event = Event(b"evt_x", b"{}")
+    event = Event(b"evt_x", b"a.b", b"{}")
     return Delivery(birth.id, birth.event_seq, birth.subscription_id, attempts, lease, event, 1e18, suspect)
 
 
 def claimed(row: Leased, lease: int, *, suspect: bool = False) -> Delivery:
     """The delivery that a claim returned."""
-    event = Event(b"evt_x", row.body or b"")
+    event = Event(b"evt_x", b"a.b", row.body or b"")
     return Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, event, 1e18, suspect)
 
 
