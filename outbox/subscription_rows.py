@@ -46,7 +46,9 @@ secrets = table(
     "secrets",
     column("id", Uuid),
     column("subscription_id", Uuid),
+    column("kind", Text),
     column("secret", Text),
+    column("hint", Text),
     column("expires_at", DateTime(timezone=True)),
     schema="outbox",
 )

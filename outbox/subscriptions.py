@@ -10,10 +10,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy import update as sql_update
 
 from outbox import subscription_fields as fields
+from outbox import subscription_secrets
 from outbox.errors import SubscriptionError
 from outbox.ids import parse_id
 from outbox.signature import check_secret, new_secret
@@ -24,7 +25,6 @@ from outbox.subscription_rows import (
     in_state,
     named,
     not_found,
-    secrets,
     subscriptions,
 )
 from outbox.url import parse_url
@@ -32,7 +32,6 @@ from outbox.url import parse_url
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Mapping, Sequence
-    from uuid import UUID
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
@@ -51,7 +50,6 @@ __all__ = [
     "update",
 ]
 
-_MAX_LIVE_SECRETS = 5
 _MAX_OVERLAP_SECONDS = 30 * 86_400
 _now = func.clock_timestamp()
 
@@ -118,7 +116,7 @@ def _insert(
     secret = new_secret() if secret is None else check_secret(secret)
     statement = insert(subscriptions).values(tenant=tenant, **values).returning(*subscriptions.c)
     row = connection.execute(statement).one()
-    connection.execute(insert(secrets).values(subscription_id=row.id, secret=secret))
+    subscription_secrets.put(connection, row.id, "signing", secret)
     return NewSubscription(secret=secret, **fields_of(row))
 
 
@@ -226,23 +224,10 @@ def rotate_secret(
     ).one_or_none()
     if row is None:
         raise not_found(subscription_id)
-    _expire_secrets(connection, row.id, overlap_seconds)
-    connection.execute(insert(secrets).values(subscription_id=row.id, secret=fresh))
+    subscription_secrets.expire(connection, row.id, overlap_seconds)
+    subscription_secrets.put(connection, row.id, "signing", fresh)
     row = connection.execute(select(subscriptions).where(subscriptions.c.id == row.id)).one()
     return NewSubscription(secret=fresh, **fields_of(row))
-
-
-def _expire_secrets(connection: Session | Connection, subscription_id: UUID, overlap_seconds: int) -> None:
-    """Let every secret of the subscription end with the overlap, and forget those which have ended."""
-    own = secrets.c.subscription_id == subscription_id
-    ends = _now + func.make_interval(0, 0, 0, 0, 0, 0, overlap_seconds)
-    connection.execute(sql_update(secrets).where(own).values(expires_at=func.least(secrets.c.expires_at, ends)))
-    connection.execute(delete(secrets).where(own, secrets.c.expires_at <= _now))
-    live = connection.execute(select(func.count()).select_from(secrets).where(own)).scalar_one()
-    if live >= _MAX_LIVE_SECRETS:
-        raise SubscriptionError(
-            f"secret: {live} older secrets still sign along; give overlap_seconds=0, or wait until they end"
-        )
 
 
 def _change(
