@@ -41,7 +41,7 @@ _COLUMNS = {
 
 _DONE = """
 select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url,
-       case a.verdict when 'delivered' then 'delivered' else 'replayed_or_purged' end as state,
+       case a.verdict when 'delivered' then 'delivered' when 'test' then 'test' else 'replayed_or_purged' end as state,
        a.at as due_at, a.number as attempts, 0 as crashes
 from outbox.attempts a
 left join outbox.subscriptions s on s.id = a.subscription_id
@@ -86,7 +86,7 @@ def outstanding_of(connection: Connection, *, event_seq: int) -> list[dict[str, 
 
 
 def show_delivery(connection: Connection, delivery_id: str) -> dict[str, Any]:
-    """Return one delivery with its attempts, wherever it is: outstanding, delivered, or a dead letter.
+    """Return one delivery with its attempts, wherever it is: outstanding, delivered, a dead letter, or a test.
 
     Raises NotFoundError when there is no such delivery, or its record is past its retention.
     """
@@ -104,7 +104,7 @@ def _outstanding_one(connection: Connection, uuid: Any) -> dict[str, Any] | None
 
 
 def _done_one(connection: Connection, uuid: Any) -> dict[str, Any] | None:
-    statement = text(_DONE.format(where="a.delivery_id = :id", verdicts="'delivered', 'dead'"))
+    statement = text(_DONE.format(where="a.delivery_id = :id", verdicts="'delivered', 'dead', 'test'"))
     row = connection.execute(statement, {"id": uuid, "limit": 1}).one_or_none()
     return None if row is None else _delivery(row)
 

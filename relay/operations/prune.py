@@ -42,7 +42,7 @@ kept as materialized (select seq from outbox.events where seq not in (select seq
 select (select count(*) from old) as events,
        (select count(*) from outbox.attempts
         where at < clock_timestamp() - make_interval(days => :attempts_days)
-          and event_seq not in (select seq from kept)) as attempts,
+          and (event_seq in (select seq from kept)) is not true) as attempts,
        (select count(*) from outbox.resolutions
         where at < clock_timestamp() - make_interval(days => :resolutions_days)
           and not exists (select from kept where seq = any(seqs))) as resolutions

@@ -168,7 +168,9 @@ where i.inhparent = to_regclass('outbox.attempts') and c.relname ~ '^attempts_[0
 order by c.relname desc limit 3
 """
 _TAIL = """
-select max(at) as last_at, max(at) filter (where verdict = 'delivered') as delivered_at from outbox.attempts
+select max(at) filter (where verdict <> 'test') as last_at,
+       max(at) filter (where verdict = 'delivered') as delivered_at
+from outbox.attempts
 where at >= cast(:day as timestamp) at time zone 'UTC' and at < cast(:next_day as timestamp) at time zone 'UTC'
   and ctid >= cast(:start as tid)
 """
