@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from outbox.url import Url
     from relay.http.outcome import OutcomeKind
+    from relay.http.tls import ClientTLS
 
     Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
-__all__ = ["DialError", "Dialler", "default_ssl_context"]
+__all__ = ["DialError", "Dialler"]
 
 MAX_SECONDS_AN_ADDRESS = 5.0
 """How long one address may take to accept while there are others to try."""
@@ -39,13 +40,6 @@ class DialError(Exception):
         self.address = address
 
 
-def default_ssl_context() -> ssl.SSLContext:
-    """Return a client context that verifies certificates and names, from TLS 1.2 on."""
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
 class Dialler:
     """Opens connections for one sender; the deadlines are `loop.time()`."""
 
@@ -55,18 +49,29 @@ class Dialler:
         self._policy, self._resolve, self._ssl_context = policy, resolve, ssl_context
         self._excerpt_bytes = excerpt_bytes
 
-    async def dial(self, url: Url, deadline: float, on_end: Callable[[Connection], None]) -> Connection:
+    async def dial(
+        self, url: Url, tls: ClientTLS | None, deadline: float, on_end: Callable[[Connection], None]
+    ) -> Connection:
         """Return an open connection to the first address that accepts; raises DialError."""
         addresses = await self._checked_addresses(url.host, deadline)
+        context = await self._context_for(url, tls)
         for position, address in enumerate(addresses, 1):
             others = len(addresses) - position
             try:
-                sock = await _connected(address, url.port, _share_of_time(deadline, others))
+                sock = await connected(address, url.port, _share_of_time(deadline, others))
                 break
             except DialError as error:
                 if not others or error.kind == "local":
                     raise
-        return await self._opened(sock, address, url, deadline, on_end)
+        return await self._opened(sock, address, (url.host, context), deadline, on_end)
+
+    async def _context_for(self, url: Url, tls: ClientTLS | None) -> ssl.SSLContext | None:
+        if url.scheme != "https":
+            return None
+        try:
+            return self._ssl_context if tls is None else await tls.context()
+        except OSError as error:
+            raise DialError("local", f"cannot prepare TLS: {error.strerror or type(error).__name__}") from None
 
     async def _checked_addresses(self, host: str, deadline: float) -> Sequence[str]:
         """Return the addresses to try. Raises DialError when the policy forbids one of a public name's."""
@@ -94,14 +99,19 @@ class Dialler:
         return addresses
 
     async def _opened(
-        self, sock: socket.socket, address: str, url: Url, deadline: float, on_end: Callable[[Connection], None]
+        self,
+        sock: socket.socket,
+        address: str,
+        tls: tuple[str, ssl.SSLContext | None],
+        deadline: float,
+        on_end: Callable[[Connection], None],
     ) -> Connection:
-        loop = asyncio.get_running_loop()
+        loop, (name, context) = asyncio.get_running_loop(), tls
         connection = Connection(sock, address, self._excerpt_bytes, on_end)
         encryption: dict[str, Any] = {}
-        if url.scheme == "https":
+        if context is not None:
             seconds = max(deadline - loop.time(), 0.001)
-            encryption = {"ssl": self._ssl_context, "server_hostname": url.host, "ssl_handshake_timeout": seconds}
+            encryption = {"ssl": context, "server_hostname": name, "ssl_handshake_timeout": seconds}
         try:
             await loop.create_connection(lambda: connection, sock=sock, **encryption)
         except OSError as error:  # with TLS: ssl.SSLError, a reset, and the handshake's own timeout are all OSErrors
@@ -110,7 +120,8 @@ class Dialler:
         return connection
 
 
-async def _connected(address: str, port: int, deadline: float) -> socket.socket:
+async def connected(address: str, port: int, deadline: float) -> socket.socket:
+    """Return a socket connected to an address that the policy allowed; raises DialError."""
     try:
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     except OSError as error:
