@@ -24,6 +24,7 @@ from outbox.errors import (
 )
 from outbox.payload import RawJSON
 from outbox.record import Event, Outbox, arecord, record
+from outbox.secret import Secret
 from outbox.signature import Webhook, sign, signed_headers, verify
 from outbox.subscriptions import add as subscribe
 
@@ -37,6 +38,7 @@ __all__ = [
     "RawJSON",
     "RecordError",
     "SchemaError",
+    "Secret",
     "SignatureError",
     "SubscriptionError",
     "TargetError",

@@ -8,6 +8,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy import update as sql_update
 
 from outbox.errors import SubscriptionError
+from outbox.sealing import PREFIX, newest_key, seal
 from outbox.subscription_rows import secrets
 
 if TYPE_CHECKING:
@@ -23,13 +24,24 @@ _now = func.clock_timestamp()
 
 
 def put(connection: Session | Connection, subscription_id: UUID, kind: str, text: str, *, hint: str = "") -> None:
-    """Store a secret; `hint` is what may be shown of it.
+    """Store a secret, sealed when the schema has a sealing key; `hint` is what may be shown of it.
 
     Of kind 'signing' it comes beside those that are live; of every other kind it replaces the one there is.
+    Raises SubscriptionError for text that cannot be stored.
     """
+    stored = _stored(connection, subscription_id, kind, text)
     if kind != "signing":
         connection.execute(delete(secrets).where(_own(subscription_id), secrets.c.kind == kind))
-    connection.execute(insert(secrets).values(subscription_id=subscription_id, kind=kind, secret=text, hint=hint))
+    connection.execute(insert(secrets).values(subscription_id=subscription_id, kind=kind, secret=stored, hint=hint))
+
+
+def _stored(connection: Session | Connection, subscription_id: UUID, kind: str, text: str) -> str:
+    key = newest_key(connection)
+    if key is not None:
+        return seal(text, key, subscription_id.bytes, kind)
+    if text.startswith(PREFIX):
+        raise SubscriptionError(f"{kind}: begins with {PREFIX!r}, which only sealed text does; choose another secret")
+    return text
 
 
 def expire(connection: Session | Connection, subscription_id: UUID, overlap_seconds: int) -> None:

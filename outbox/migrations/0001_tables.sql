@@ -88,21 +88,26 @@ create table outbox.subscriptions (
     constraint disabled_with_a_reason check ((disabled_at is null) = (disabled_reason is null))
 );
 
--- Public keys that secrets are sealed to; a relay holds the private ones. The newest is used. key is base64 of 32 bytes.
+-- Public keys (X25519) that secrets are sealed to; a relay holds the private ones. The newest is used. key is base64 of
+-- 32 bytes, id the beginning of its SHA-256.
 create table outbox.sealing_keys (
     id text primary key,
     key text not null,
-    created_at timestamptz not null default clock_timestamp()
+    created_at timestamptz not null default clock_timestamp(),
+    constraint key_is_32_bytes check (octet_length(decode(key, 'base64')) = 32),
+    constraint id_is_of_the_key check (id = left(encode(sha256(decode(key, 'base64')), 'hex'), 16))
 );
 
--- What a subscription keeps secret, sealed or, while there is no sealing key, in clear. Of kind 'signing' there is more
--- than one only while a rotation overlaps, of the others (JSON text) one at most. hint is what may be shown of it.
+-- What a subscription keeps secret, sealed or, while there is no sealing key, in clear (outbox/sealing.py has the form).
+-- Of kind 'signing' there is more than one only while a rotation overlaps, of the others (JSON text) one at most. hint is
+-- what may be shown of it; sealed_to is the id of the key that it is sealed to, null in clear.
 create table outbox.secrets (
     id uuid primary key default outbox.uuid7(),
     subscription_id uuid not null references outbox.subscriptions (id) on delete cascade,
     kind text not null default 'signing',
     secret text not null,
     hint text not null default '',
+    sealed_to text generated always as (case when starts_with(secret, 'sealed:') then split_part(secret, ':', 3) end) stored,
     created_at timestamptz not null default clock_timestamp(),
     expires_at timestamptz,
     constraint kind_is_known check (kind in ('signing', 'headers', 'authentication', 'tls'))

@@ -47,6 +47,7 @@ declare
 
         ['outbox_reader', 'usage on schema outbox'],
         ['outbox_reader', 'select on ' || tables],
+        ['outbox_reader', 'select (id, subscription_id, kind, hint, sealed_to, created_at, expires_at) on outbox.secrets'],
         ['outbox_reader', 'select on sequence outbox.events_seq'],
         ['outbox_reader', 'execute on function ' || texts]];
     one text[];

@@ -30,7 +30,7 @@ class Envelope:
         """
         opened = [(kind, keyring.open(text, subscription.id, kind)) for kind, text in subscription.secrets]
         self.endpoint = Endpoint.of(subscription.url)
-        self._signer = Signer([secret for kind, secret in opened if kind == "signing"])
+        self._signer = Signer([secret.reveal() for kind, secret in opened if kind == "signing"])
 
     async def send(self, sender: Sender, event: Event, timestamp: bytes, timeout_seconds: float) -> Outcome:
         """POST the event, signed as of `timestamp` (seconds since 1970); never raises for an expected failure."""

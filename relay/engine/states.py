@@ -17,9 +17,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from outbox.ids import text_id
+
+if TYPE_CHECKING:
+    from outbox.secret import Secret
 
 __all__ = ["Delivery", "Event", "Settlement", "Subscription", "Verdict", "VerdictKind"]
 
@@ -61,7 +65,7 @@ class Subscription:
     schedule_seconds: tuple[int, ...]
     scheme: str
     final_statuses: tuple[int, ...]
-    secrets: tuple[tuple[str, str], ...]  # kind and text, sealed or clear; newest first
+    secrets: tuple[tuple[str, Secret], ...]  # kind and text, sealed or clear; newest first
 
     def __repr__(self) -> str:
         return f"Subscription(id={self.id.hex()}, version={self.version})"

@@ -16,6 +16,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.types.string import ByteaBinaryLoader
 
+from outbox.secret import Secret
 from relay.engine import arrays, statements
 from relay.engine.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Timestamps, Uuids
 from relay.engine.rows import Leased, Look, Match, Taken
@@ -232,7 +233,7 @@ async def _rollback_if_open(connection: psycopg.AsyncConnection[Any]) -> None:
 
 def _subscription(row: Sequence[Any]) -> Subscription:
     identity, version, url, timeout_seconds, schedule, scheme, final_statuses, kinds, texts = row
-    secrets = tuple(zip(kinds, texts, strict=True))
+    secrets = tuple(zip(kinds, map(Secret, texts), strict=True))
     return Subscription(
         identity, version, url, timeout_seconds, tuple(schedule), scheme, tuple(final_statuses), secrets
     )

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outbox.secret import Secret
 from relay.engine.routes import QUEUE_MAX, WINDOW_START, Route
 from relay.engine.states import Subscription
 from relay.keyring import Keyring
@@ -18,7 +19,7 @@ SECRET = "whsec_" + "A" * 43 + "="
 def subscription(**changes: Any) -> Subscription:
     fields = {"id": bytes(16), "version": 1, "url": "http://127.0.0.1/", "timeout_seconds": 15,
               "schedule_seconds": (5,), "scheme": "standard",
-              "final_statuses": (), "secrets": (("signing", SECRET),), **changes}  # fmt: skip
+              "final_statuses": (), "secrets": (("signing", Secret(SECRET)),), **changes}  # fmt: skip
     return Subscription(**fields)
 
 
@@ -119,7 +120,9 @@ def test_an_update_keeps_the_counts_and_takes_the_new_endpoint() -> None:
     assert (one.leased, one.sending, one.envelope.endpoint.url.target, one.subscription.version) == (3, 2, "/new", 2)
 
 
-@pytest.mark.parametrize("change", [{"secrets": ()}, {"secrets": (("signing", "whsec_?"),)}, {"url": "ftp://x"}])
+@pytest.mark.parametrize(
+    "change", [{"secrets": ()}, {"secrets": (("signing", Secret("whsec_?")),)}, {"url": "ftp://x"}]
+)
 def test_a_subscription_that_cannot_be_sent_to_is_a_problem_with_a_name_and_no_secret(change: dict[str, Any]) -> None:
     one = Route(subscription(**change), 64, Keyring())
     assert one.problem
