@@ -1,14 +1,15 @@
 """Strict syntax of an endpoint's URL: one parser whose result is stored, checked, shown and dialled.
 
 It refuses what other parsers read in different ways (user info, backslashes, white space, unusual spellings of an
-address) instead of repairing it. Its errors never quote the path or the query, where people like to put tokens.
+address) instead of repairing it. A host outside ASCII is taken by IDNA 2008 (RFC 5891) as it stands or not at all, and
+stored in its xn-- form. Errors never quote the path or the query, where people like to put tokens.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from outbox.errors import SubscriptionError
 
@@ -17,6 +18,9 @@ __all__ = ["Url", "parse_url"]
 MAX_URL_OCTETS = 8000
 """RFC 9110 asks everyone to support request lines of this length, and nobody to support more."""
 
+MAX_NAME_OCTETS = 253
+MAX_LABEL_OCTETS = 63
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
 """The schemes there are, and the port of each."""
 
@@ -24,6 +28,7 @@ _SHAPE = re.compile(r"(?P<scheme>[^:/?]*)://(?P<authority>[^/?]*)(?P<path>/[^?]*
 _AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
 _TARGET = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]]|%[0-9A-Fa-f]{2})*")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0]")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -53,7 +58,7 @@ def parse_url(text: object) -> Url:
     if shape is None:
         raise _refused("must begin with https://")
     scheme = shape["scheme"].lower()
-    if scheme not in DEFAULT_PORTS:
+    if scheme not in DEFAULT_PORTS or not shape["scheme"].isascii():
         raise _refused("its scheme must be https or http")
     if "@" in shape["authority"]:
         raise _refused("holds a user name; remove everything between // and @")
@@ -61,7 +66,7 @@ def parse_url(text: object) -> Url:
     if authority is None:
         raise _refused("must name one host, then optionally : and a port number")
     url = Url(scheme, _host(authority["host"]), _port(authority["port"], scheme), _target(shape), "")
-    return Url(url.scheme, url.host, url.port, url.target, f"{scheme}://{url.authority}{url.target}")
+    return replace(url, text=_short_enough(f"{scheme}://{url.authority}{url.target}"))
 
 
 def _refused(reason: str) -> SubscriptionError:
@@ -71,16 +76,18 @@ def _refused(reason: str) -> SubscriptionError:
 def _characters_checked(text: object) -> str:
     if not isinstance(text, str) or not text:
         raise _refused("must be text, such as https://example.com/hooks")
-    if len(text) > MAX_URL_OCTETS:
-        raise _refused(f"{len(text)} characters long; at most {MAX_URL_OCTETS} are allowed")
-    if not text.isascii():
-        raise _refused("holds characters outside ASCII; write the host in its xn-- form and percent-encode the rest")
-    if not all("!" <= character <= "~" for character in text):
+    if _UNSAFE.search(_short_enough(text)):
         raise _refused("holds a space or a control character; remove or percent-encode it")
     if "#" in text:
         raise _refused("has a fragment (#…), which is never sent; remove it")
     if "\\" in text:
         raise _refused("holds a backslash; write / or %5C")
+    return text
+
+
+def _short_enough(text: str) -> str:
+    if len(text) > MAX_URL_OCTETS:
+        raise _refused(f"{len(text)} characters long; at most {MAX_URL_OCTETS} are allowed")
     return text
 
 
@@ -101,13 +108,35 @@ def _target(shape: re.Match[str]) -> str:
 def _host(written: str) -> str:
     if written.startswith("["):
         return _address(written[1:-1], ipaddress.IPv6Address)
-    name = written.lower().removesuffix(".")
-    labels = name.split(".")
+    name = written.removesuffix(".")
+    labels = [_label(label) for label in name.split(".")] if len(name) <= MAX_NAME_OCTETS else [""]
     if _NUMBER.fullmatch(labels[-1]):
         return _address(written, ipaddress.IPv4Address)
-    if len(name) > 253 or not all(_LABEL.fullmatch(label) and label != "xn--" for label in labels):
+    stored = ".".join(labels)
+    if len(stored) > MAX_NAME_OCTETS or not all(map(_LABEL.fullmatch, labels)):
         raise _refused("its host is not a name such as hooks.example.com")
-    return name
+    return stored
+
+
+def _label(written: str) -> str:
+    """Return one label of a name as it is stored; one of ASCII that is none is left for the caller to refuse."""
+    label = written.lower() if written.isascii() else written
+    if label.isascii() and not label.startswith("xn--"):
+        return label
+    if len(label) > MAX_LABEL_OCTETS or (stored := _a_label(label)) is None:
+        raise _refused("its host is not a name of IDNA 2008; write it in lower case, as people read it or in xn-- form")
+    return stored
+
+
+def _a_label(label: str) -> str | None:
+    """Return the xn-- form of a label that IDNA 2008 allows as it stands (nothing is mapped), or None."""
+    import idna  # not at the top: few hosts need it, and `import outbox` loads SQLAlchemy only
+
+    try:
+        stored = idna.alabel(idna.ulabel(label)).decode("ascii")
+    except ValueError:  # idna.IDNAError, and what its punycode raises
+        return None
+    return stored if stored.startswith("xn--") and label in (stored, idna.ulabel(stored)) else None
 
 
 def _address(written: str, family: type[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> str:

@@ -26,6 +26,18 @@ from outbox.url import parse_url
         ("https://8.8.8.8/", "https://8.8.8.8/", "8.8.8.8", 443, "/", None),
         ("https://[2001:DB8:0::1]:1/", "https://[2001:db8::1]:1/", "2001:db8::1", 1, "/", "[2001:db8::1]:1"),
         ("https://a.example/%7Eb?c[]=%20&d=@", "https://a.example/%7Eb?c[]=%20&d=@", "a.example", 443, None, None),
+        ("https://bücher.example/", "https://xn--bcher-kva.example/", "xn--bcher-kva.example", 443, "/", None),
+        ("https://XN--BCHER-KVA.example/", "https://xn--bcher-kva.example/", "xn--bcher-kva.example", 443, "/", None),
+        (
+            "https://faß.Example:1/",
+            "https://xn--fa-hia.example:1/",
+            "xn--fa-hia.example",
+            1,
+            "/",
+            "xn--fa-hia.example:1",
+        ),
+        ("https://日本語.example./", "https://xn--wgv71a119e.example/", "xn--wgv71a119e.example", 443, "/", None),
+        ("https://r3---sn-a.example/", "https://r3---sn-a.example/", "r3---sn-a.example", 443, "/", None),
         ("https://_x.a-b.example/../", "https://_x.a-b.example/../", "_x.a-b.example", 443, "/../", None),
     ],
 )
@@ -45,8 +57,38 @@ REFUSED = {
     "https://a.example:/": "port number",
     "https://a.example:0/": "port must be",
     "https://a.example:65536/": "port must be",
-    "https://a.example:٤٤٣/": "xn--",
-    "https://bücher.example/": "xn--",
+    "https://a.example:٤٤٣/": "port number",
+    "https://a.example:４４３/": "port number",
+    "https://a.example:+443/": "port number",
+    "https://a.example:00443/x:y\x7f": "control",
+    "https://a.example/\x85": "control",
+    "https://a.example\u3000/": "IDNA 2008",
+    "https://BÜCHER.example/": "IDNA 2008",
+    "https://Bücher.example/": "IDNA 2008",
+    "https://bu\u0308cher.example/": "IDNA 2008",  # not NFC
+    "https://\u212aelvin.example/": "IDNA 2008",  # the Kelvin sign, which lower() makes a k
+    "https://ａ.example/": "IDNA 2008",
+    "https://①②⑦.⓪.⓪.①/": "IDNA 2008",
+    "https://127.0.0.１/": "IDNA 2008",
+    "https://127。0。0。1/": "IDNA 2008",
+    "https://a.example／secret-word": "IDNA 2008",
+    "https://a\u200db.example/": "IDNA 2008",
+    "https://a\u00adb.example/": "IDNA 2008",
+    "https://\ud800.example/": "IDNA 2008",
+    "https://💩.example/": "IDNA 2008",
+    "https://xn--ls8h.example/": "IDNA 2008",  # the same in xn-- form
+    "https://xn--127-.example/": "IDNA 2008",  # 127, dressed up
+    "https://xn--a.example/": "IDNA 2008",
+    "https://xn--0.example/": "IDNA 2008",
+    "https://xn---bbk.example/": "IDNA 2008",  # a second spelling of xn--bbk
+    "https://xn--.example/": "IDNA 2008",
+    f"https://{'ü' * 64}.example/": "IDNA 2008",
+    f"https://{'ü.' * 250}example/": "host",
+    f"https://{'ü' * 60}.{'ü' * 60}.{'ü' * 60}.{'ü' * 60}/": "host",
+    "https://bücher.1/": "address",
+    "https://bücher.0x7f/": "address",
+    "https://[::ffff:１]/": "address",
+    "httpſ://a.example/": "scheme",
     "https://a.example/secret-word/ü": "percent-encode",
     "https://a.example/secret-word b": "space",
     "https://a.example/secret-word\r\nx: y": "control",
@@ -99,8 +141,13 @@ def test_b4_a_url_has_at_most_8000_octets() -> None:
         parse_url(start + "a" * (8001 - len(start)))
 
 
+def test_b4_what_is_stored_has_at_most_8000_octets_too() -> None:
+    with pytest.raises(SubscriptionError, match=r"^url: 8007 characters long"):
+        parse_url("https://bücher.example/" + "a" * (8000 - len("https://bücher.example/")))
+
+
 _parts = st.sampled_from(
-    ["https://", "http://", "a.example", "127.0.0.1", "[::1]", ":", "@", "/", "?", "#", "%", "\\", "443"]
+    ["https://", "http://", "a.example", "127.0.0.1", "[::1]", ":", "@", "/", "?", "#", "%", "\\", "443", "bü", "xn--"]
 )
 
 
