@@ -57,7 +57,7 @@ def test_the_wheel_has_its_licence_its_command_and_its_alembic_plugin(wheel: zip
 
 def test_the_base_install_has_neither_a_server_nor_a_test_tool() -> None:
     names = {requirement.partition(">")[0].partition("[")[0].lower() for requirement in PROJECT["dependencies"]}
-    assert names == {"sqlalchemy", "psycopg", "httptools", "anyio", "click", "uvloop", "idna"}
+    assert names == {"sqlalchemy", "psycopg", "httptools", "anyio", "click", "uvloop", "idna", "cryptography"}
 
 
 def test_every_extra_that_users_see_is_in_all() -> None:
