@@ -12,7 +12,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any, Literal
 
 from outbox.errors import OutboxError
+from outbox.secret import Secret
 from relay.database_url import conninfo_of, normalised, shown, sqlalchemy_url_of
+from relay.keyring import private_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,11 +30,16 @@ class ConfigError(OutboxError):
 
 @dataclass(frozen=True)
 class Kind:
-    """How one sort of value is read: from text (flag, environment), and checked; both raise ValueError."""
+    """How one sort of value is read: from text (flag, environment), and checked; both raise ValueError.
+
+    A secret one says how it is shown. `lines`: its text may have several.
+    """
 
     from_text: Callable[[str], object]
     check: Callable[[Any], Any]
     metavar: str
+    masked: Callable[[Any], str] | None = None
+    lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,11 @@ class Option:
     kind: Kind
     default: Any
     meaning: str
-    secret: bool
+
+    @property
+    def secret(self) -> bool:
+        """Whether its value is never shown."""
+        return self.kind.masked is not None
 
     @property
     def flag(self) -> str:
@@ -57,8 +68,8 @@ class Option:
 
     def shown(self, value: Any) -> str:
         """Return the value as text, masked where it is secret."""
-        if self.secret:
-            return shown(value)
+        if self.kind.masked:
+            return self.kind.masked(value)
         if isinstance(value, bool):
             return "true" if value else "false"
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -114,6 +125,16 @@ def _networks() -> Kind:
     return Kind(lambda text: [part.strip() for part in text.split(",") if part.strip()], check, "CIDR,…")
 
 
+def _ports() -> Kind:
+    def check(value: object) -> tuple[int, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{value!r} is not a list of ports such as 443,8443")  # noqa: TRY004
+        return tuple(map(one.check, value))
+
+    one = _integer(1, 65_535)
+    return Kind(lambda text: [one.from_text(part.strip()) for part in text.split(",") if part.strip()], check, "N,…")
+
+
 def _network(item: object) -> Network:
     try:
         network = ip_network(item if isinstance(item, str | IPv4Network | IPv6Network) else "")
@@ -125,27 +146,43 @@ def _network(item: object) -> Network:
 
 
 def _database_url() -> Kind:
-    def check(value: object) -> str:
-        if not isinstance(value, str):
+    def check(value: object) -> Secret:
+        text = value.reveal() if isinstance(value, Secret) else value
+        if not isinstance(text, str):
             raise ValueError("not text; write postgresql://user:password@host:5432/name")  # noqa: TRY004
-        return normalised(value) if value else value
+        return Secret(normalised(text) if text else text)
 
-    return Kind(str, check, "URL")
+    return Kind(str, check, "URL", masked=lambda url: shown(url.reveal()))
 
 
-def _option(kind: Kind, default: Any, meaning: str, *, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"kind": kind, "meaning": meaning, "secret": secret})
+def _private_keys() -> Kind:
+    def check(value: object) -> tuple[Secret, ...]:
+        texts = value if isinstance(value, list | tuple) else (value,)
+        keys = [text.reveal() if isinstance(text, Secret) else text for text in texts]
+        if not all(isinstance(key, str) for key in keys):
+            raise ValueError("not text; `relay secrets keygen` makes a key")
+        return private_keys(" ".join(keys))
+
+    return Kind(str, check, "KEY,…", masked=lambda keys: ",".join("***" for _ in keys), lines=True)
+
+
+def _option(kind: Kind, default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "meaning": meaning})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything the relay can be told. Making one checks it; ConfigError names the value refused."""
 
-    database_url: str = _option(
+    database_url: Secret = _option(  # noqa: RUF009 - a field
         _database_url(),
-        "",
+        Secret(""),
         "PostgreSQL, postgresql://user:password@host:5432/name. Also read from DATABASE_URL.",
-        secret=True,
+    )
+    secret_key: tuple[Secret, ...] = _option(
+        _private_keys(),
+        (),
+        "Private keys that open sealed secrets, newest first (`relay secrets keygen`). Better given as a file.",
     )
     processes: int = _option(_integer(1, 64), 1, "Processes that deliver.")
     max_in_flight: int = _option(_integer(1, 10_000), 256, "Deliveries under way at once, in each process.")
@@ -161,6 +198,9 @@ class Config:
         _networks(),
         (),
         "Networks that may be called besides the public internet, e.g. 127.0.0.0/8,10.1.0.0/16.",
+    )
+    allow_ports: tuple[int, ...] = _option(
+        _ports(), (), "Ports that may be called, no others; empty: all but those of other protocols, such as 25."
     )
     allow_http: bool = _option(_boolean(), False, "Allow endpoints without TLS (http://).")  # noqa: FBT003
     keep_responses: Literal["failures", "all"] = _option(
@@ -215,7 +255,7 @@ class Config:
             raise ConfigError(
                 "database_url: not set; give --database-url, RELAY_DATABASE_URL (or …_FILE) or DATABASE_URL"
             )
-        return self.database_url
+        return self.database_url.reveal()
 
 
 def options() -> list[Option]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Loaded", "load"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,12 @@ def load(
     """
     environ = os.environ if environ is None else environ
     path = config_file or _clean(environ.get("RELAY_CONFIG", ""), "RELAY_CONFIG")
-    table, warnings = _toml(Path(path)) if path else ({}, [])
+    warnings: list[str] = []
+    table = _toml(Path(path), warnings) if path else {}
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for option in options():
-        found = _first(option, flags or {}, environ, table, path)
+        found = _first(option, flags or {}, environ, table, path, warnings)
         if found:
             value, origins[option.name] = found
             values[option.name] = checked(option, value, f"{option.name} ({origins[option.name]})")
@@ -67,14 +69,17 @@ def _first(
     environ: Mapping[str, str],
     table: Mapping[str, object],
     path: str,
+    warnings: list[str],
 ) -> tuple[object, str] | None:
     """Return the value that wins and its origin, or None."""
     flag = flags.get(option.name)
     if isinstance(flag, str):
-        return option.kind.from_text(_clean(flag, option.flag)), f"flag {option.flag}"
+        if option.name == "secret_key":
+            warnings.append(f"{option.name}: anyone on this machine can read a flag; use {option.env}_FILE")
+        return option.kind.from_text(_clean(flag, option.flag, lines=option.kind.lines)), f"flag {option.flag}"
     if flag is not None:
         return flag, f"flag {option.flag}"
-    from_environment = _from_environment(option, environ)
+    from_environment = _from_environment(option, environ, warnings)
     if from_environment:
         text, origin = from_environment
         return option.kind.from_text(text), origin
@@ -85,23 +90,27 @@ def _first(
     return None
 
 
-def _from_environment(option: Option, environ: Mapping[str, str]) -> tuple[str, str] | None:
-    text = _clean(environ.get(option.env, ""), option.env)
+def _from_environment(option: Option, environ: Mapping[str, str], warnings: list[str]) -> tuple[str, str] | None:
+    lines = option.kind.lines
+    text = _clean(environ.get(option.env, ""), option.env, lines=lines)
     twin = f"{option.env}_FILE"
     file = _clean(environ.get(twin, ""), twin) if option.secret else ""
     if text and file:
         raise ConfigError(f"{option.name}: both {option.env} and {twin} are set; unset one of them")
     if file:
-        return _clean(_read(Path(file), twin), twin), f"env {twin}"
+        content = _read(Path(file), twin)
+        if _is_open(Path(file)):
+            warnings.append(f"{twin}: anyone may read {file}; chmod o-r {file}")
+        return _clean(content, twin, lines=lines), f"env {twin}"
     return (text, f"env {option.env}") if text else None
 
 
-def _clean(text: str, source: str) -> str:
+def _clean(text: str, source: str, *, lines: bool = False) -> str:
     """Drop what copying leaves behind: a BOM, blanks and line ends around, one pair of quotes around."""
     text = text.removeprefix("\ufeff").strip()
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1].strip()
-    if _CONTROL.search(text):
+    if (_CONTROL_IN_LINES if lines else _CONTROL).search(text):
         raise ConfigError(f"{source}: holds a line break or control character; give it on one line")
     return text
 
@@ -114,8 +123,13 @@ def _read(path: Path, source: str) -> str:
         raise ConfigError(f"{source}: cannot read {path}: {reason}") from None
 
 
-def _toml(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the file's keys and warnings about it."""
+def _is_open(path: Path) -> bool:
+    """Whether anyone on this machine may read the file."""
+    return bool(path.stat().st_mode & stat.S_IROTH)
+
+
+def _toml(path: Path, warnings: list[str]) -> dict[str, Any]:
+    """Return the file's keys, and add warnings about it."""
     text = _read(path, "config")
     try:
         table = tomllib.loads(text)
@@ -126,9 +140,9 @@ def _toml(path: Path) -> tuple[dict[str, Any], list[str]]:
         if key not in by_name:
             raise ConfigError(f"config: {path} has the unknown key {key!r}{_suggestion(key, list(by_name))}")
     secrets = [key for key in table if by_name[key].secret]
-    if secrets and path.stat().st_mode & stat.S_IROTH:
-        return table, [f"config: {path} holds {secrets[0]} and anyone may read it; chmod o-r {path}"]
-    return table, []
+    if secrets and _is_open(path):
+        warnings.append(f"config: {path} holds {secrets[0]} and anyone may read it; chmod o-r {path}")
+    return table
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:

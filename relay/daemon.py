@@ -16,6 +16,7 @@ import anyio
 
 from outbox._version import __version__
 from relay import supervisor
+from relay.address_policy import address_policy
 from relay.database_url import RELAY_NAME
 from relay.engine.feeder import Feeder
 from relay.engine.outage import Outage
@@ -23,7 +24,6 @@ from relay.engine.outgoing import Outgoing
 from relay.engine.settler import Settler
 from relay.engine.store import Store
 from relay.housekeeping import Housekeeping
-from relay.http.addresses import AddressPolicy
 from relay.http.sender import DirectSender
 from relay.keyring import Keyring
 from relay.startup import check_database
@@ -73,6 +73,7 @@ class _Process:
         self._stopping = asyncio.Event()
         self._hurry = anyio.CancelScope()
         self._drain_seconds = float(config.drain_seconds)
+        self._keyring = Keyring(config.secret_key)
         conninfo = config.conninfo(application_name=RELAY_NAME)
         self._feed_store, self._settle_store = (
             Store(conninfo, asynchronous_commit=config.asynchronous_commit) for _ in range(2)
@@ -80,7 +81,7 @@ class _Process:
         outage = Outage()
         self._settler = Settler(self._settle_store, outage)
         self._sender = DirectSender(
-            AddressPolicy(config.allow_networks, allow_http=config.allow_http),
+            address_policy(config),
             user_agent=f"outbox-relay/{__version__}",
             connections_per_endpoint=config.max_in_flight,  # a route bounds its own; several may share an origin
         )
@@ -90,7 +91,7 @@ class _Process:
             max_in_flight=config.max_in_flight,
             max_in_flight_per_endpoint=config.max_in_flight_per_endpoint,
             keep_all_responses=config.keep_responses == "all",
-            keyring=Keyring(),
+            keyring=self._keyring,
             dice=random.random,
         )
         self._feeder = Feeder(

@@ -50,7 +50,7 @@ def dev(*, database_url: str | None, directory: Path, port: int, yes: bool) -> i
     loaded = load({"database_url": database_url})
     make_directory(directory)
     with interruptible(), ExitStack() as stack, suppress(KeyboardInterrupt):
-        url = loaded.config.database_url
+        url = loaded.config.database_url.reveal()
         if url:
             click.echo(f"database  {shown(url)} ({loaded.origins['database_url']})")
             if users := users_of(url):

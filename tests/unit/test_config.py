@@ -51,10 +51,10 @@ class TestOrderOfSources:
         file = tmp_path / "url"
         file.write_text(URL + "-file\n")
         generic = {"DATABASE_URL": URL + "-generic"}
-        assert loaded(environ=generic).config.database_url == URL + "-generic"
-        assert loaded(environ=generic | {"RELAY_DATABASE_URL": URL}).config.database_url == URL
+        assert loaded(environ=generic).config.database_url.reveal() == URL + "-generic"
+        assert loaded(environ=generic | {"RELAY_DATABASE_URL": URL}).config.database_url.reveal() == URL
         in_file = loaded(environ=generic | {"RELAY_DATABASE_URL_FILE": str(file)})
-        assert in_file.config.database_url == URL + "-file"
+        assert in_file.config.database_url.reveal() == URL + "-file"
         assert in_file.origins["database_url"] == "env RELAY_DATABASE_URL_FILE"
 
     def test_a_secret_given_twice_is_refused(self, tmp_path):
@@ -134,6 +134,63 @@ class TestCleaning:
     def test_networks_are_separated_by_commas(self):
         networks = loaded({"allow_networks": "127.0.0.0/8, ::1/128,"}).config.allow_networks
         assert networks == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+class TestSecretKey:
+    KEYS = ("rsk_" + "A" * 43 + "=", "rsk_" + "B" * 42 + "A=")
+
+    @pytest.mark.parametrize("separator", [",", ", ", " ", "\n", "\r\n", "\n\n"])
+    def test_several_keys_stand_one_after_another(self, separator):
+        text = separator.join(self.KEYS)
+        for environ in ({"RELAY_SECRET_KEY": text}, {"RELAY_SECRET_KEY": f"{text}\n"}):
+            assert [key.reveal() for key in loaded(environ=environ).config.secret_key] == list(self.KEYS)
+
+    @pytest.mark.parametrize("form", ["{}\n", "{}\r\n", "\ufeff{}", '"{}"', "'{}'\n", " {} "])
+    def test_c17_what_copying_leaves_behind_is_no_part_of_a_key(self, tmp_path, form):
+        file = tmp_path / "key"
+        file.write_text(form.format(self.KEYS[0]), encoding="utf-8", newline="")
+        file.chmod(0o600)
+        found = loaded(environ={"RELAY_SECRET_KEY_FILE": str(file)})
+        assert [key.reveal() for key in found.config.secret_key] == [self.KEYS[0]]
+        assert found.warnings == ()
+
+    def test_each_key_may_stand_in_quotes(self):
+        config = loaded(environ={"RELAY_SECRET_KEY": '"{}","{}"'.format(*self.KEYS)}).config
+        assert [key.reveal() for key in config.secret_key] == list(self.KEYS)
+
+    @pytest.mark.parametrize(
+        "bad", ["A" * 43, "rsk_" + "A" * 42, "rsk_" + "Ä" * 43, "rsk_" + "A" * 20 + "\x01" + "A" * 22]
+    )
+    def test_what_is_no_key_is_refused_and_never_repeated(self, bad):
+        for text in (bad, f"{self.KEYS[0]},{bad}"):
+            with pytest.raises(ConfigError, match=r"^(secret_key|RELAY_SECRET_KEY)\b") as refused:
+                loaded(environ={"RELAY_SECRET_KEY": text})
+            assert "AAAA" not in str(refused.value)
+
+    def test_a_file_of_toml_may_list_them(self, tmp_path):
+        file = toml(tmp_path, f"secret_key = {list(self.KEYS)}\n")
+        assert [key.reveal() for key in loaded(config_file=file).config.secret_key] == list(self.KEYS)
+        with pytest.raises(ConfigError, match=r"secret_key .*not text"):
+            loaded(config_file=toml(tmp_path, "secret_key = 7\n"))
+
+    def test_it_is_masked_wherever_it_is_shown(self):
+        config = Config(secret_key=self.KEYS)
+        (option,) = [option for option in options() if option.name == "secret_key"]
+        assert option.shown(config.secret_key) == "***,***"
+        assert "AAAA" not in repr(config) + str(config) + f"{config.secret_key[0]}"
+
+    @pytest.mark.parametrize(("mode", "warns"), [(0o644, True), (0o604, True), (0o640, False), (0o400, False)])
+    @pytest.mark.parametrize(("name", "text"), [("SECRET_KEY", KEYS[0]), ("DATABASE_URL", URL)])
+    def test_c19_a_file_that_anyone_may_read_warns(self, tmp_path, name, text, mode, warns):
+        file = tmp_path / "secret"
+        file.write_text(text)
+        file.chmod(mode)
+        warnings = loaded(environ={f"RELAY_{name}_FILE": str(file)}).warnings
+        assert any(f"RELAY_{name}_FILE: anyone may read" in warning for warning in warnings) is warns
+
+    def test_a_flag_warns_because_every_process_list_shows_it(self):
+        (warning,) = loaded({"secret_key": self.KEYS[0]}).warnings
+        assert warning == "secret_key: anyone on this machine can read a flag; use RELAY_SECRET_KEY_FILE"
 
 
 class TestWarnings:
