@@ -8,9 +8,11 @@ they commit; import it with the application, not in the middle of a flush.
 """
 
 from outbox import subscriptions
+from outbox._actor import act_as
 from outbox._session import events_table
 from outbox._version import __version__
 from outbox.errors import (
+    ActorError,
     NotFoundError,
     OutboxError,
     PayloadError,
@@ -29,6 +31,7 @@ from outbox.signature import Webhook, sign, signed_headers, verify
 from outbox.subscriptions import add as subscribe
 
 __all__ = [
+    "ActorError",
     "Event",
     "NotFoundError",
     "Outbox",
@@ -45,6 +48,7 @@ __all__ = [
     "TransactionError",
     "Webhook",
     "__version__",
+    "act_as",
     "arecord",
     "events_table",
     "record",

@@ -7,12 +7,14 @@ OutboxError
 │   ├── TransactionError     there is no transaction that could carry the event
 │   └── TargetError          the first argument is nothing that an event can be recorded on (also a TypeError)
 ├── SubscriptionError        a subscription's field was refused
+├── ActorError               act_as() refused a name, or no transaction would carry it
 ├── NotFoundError            no such row, for this tenant
 ├── SchemaError              the outbox schema is missing, older, newer, or was changed by hand
 └── SignatureError           a webhook does not verify
 """
 
 __all__ = [
+    "ActorError",
     "NotFoundError",
     "OutboxError",
     "PayloadError",
@@ -52,6 +54,10 @@ class TargetError(RecordError, TypeError):
 
 class SubscriptionError(OutboxError):
     """A field of a subscription was refused; nothing was written."""
+
+
+class ActorError(OutboxError):
+    """The name of whoever acts was refused, or no transaction would carry it."""
 
 
 class NotFoundError(OutboxError):

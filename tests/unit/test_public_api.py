@@ -11,7 +11,7 @@ import outbox
 
 NAMES = {
     *("record", "arecord", "Event", "Outbox", "RawJSON", "events_table"),
-    *("subscribe", "subscriptions"),
+    *("subscribe", "subscriptions", "act_as", "ActorError"),
     *("sign", "signed_headers", "verify", "Webhook", "Secret"),
     *("OutboxError", "RecordError", "PayloadError", "PayloadTooLarge", "TransactionError", "TargetError"),
     *("SubscriptionError", "NotFoundError", "SchemaError", "SignatureError", "__version__"),
