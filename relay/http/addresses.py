@@ -19,7 +19,7 @@ __all__ = ["AddressPolicy", "is_private_name", "literal_address"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Compared with the IANA Special-Purpose Address Registries as of 2025-04 (newest entry: 100:0:0:1::/64, RFC 9780).
+# Compared with the IANA Special-Purpose Address Registries of 2025-10-09 (newest entry: 100:0:0:1::/64, RFC 9780).
 _FORBIDDEN = {
     # IPv4: every entry of the registry, whatever its "globally reachable" column says
     "0.0.0.0/8": "this network",
@@ -42,7 +42,7 @@ _FORBIDDEN = {
     "240.0.0.0/4": "reserved or broadcast",
     "168.63.129.16/32": "Azure host services",  # a public address, but virtual inside every Azure network
     # IPv6: nothing outside 2000::/3 (mapped, NAT64, local, multicast …), and these inside it
-    "2001::/23": "protocol assignments (Teredo, ORCHID …)",
+    "2001::/23": "protocol assignments (Teredo, AMT, ORCHID …)",
     "2001:db8::/32": "documentation",
     "2002::/16": "6to4",
     "2620:4f:8000::/48": "AS112 sink",
@@ -50,6 +50,8 @@ _FORBIDDEN = {
 }
 _TABLE = tuple((ipaddress.ip_network(network), reason) for network, reason in _FORBIDDEN.items())
 _GLOBAL_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
+_ISATAP = frozenset((0x0000_5EFE, 0x0200_5EFE))
+"""The upper half of an interface identifier whose lower half is an IPv4 address, under any prefix (RFC 5214)."""
 
 # The "bad ports" of the WHATWG Fetch standard: services that could misread a request as their own protocol.
 # fmt: off
@@ -61,7 +63,8 @@ _BAD_PORTS = frozenset((
 ))
 # fmt: on
 
-_PRIVATE_SUFFIXES = (".localhost", ".localdomain", ".local", ".internal", ".home.arpa", ".onion", ".alt")
+_PRIVATE_SUFFIXES = (".localhost", ".localdomain", ".local", ".internal", ".home.arpa")
+_NO_DNS_SUFFIXES = (".onion", ".alt", ".invalid")  # RFC 7686, 9476, 6761: to ask the DNS for one only betrays it
 
 
 def is_private_name(host: str) -> bool:
@@ -72,32 +75,52 @@ def is_private_name(host: str) -> bool:
 class AddressPolicy:
     """The operator's decision on what may be dialled; there is no switch that turns it off.
 
-    `allow_networks` are CIDRs added to the public addresses, `allow_http` admits plain http. Raises
-    ValueError naming the network that cannot be used.
+    `allow_networks` are CIDRs added to the public addresses, each for addresses written as it is: 10.0.0.0/8 does
+    not open ::ffff:10.0.0.1 or any other IPv6 form. `allow_http` admits plain http. `allow_ports` are the only ports
+    there are then; without them every port is, but those that belong to another protocol. Raises ValueError naming
+    the network or port that cannot be used.
     """
 
-    def __init__(self, allow_networks: Iterable[str | Network] = (), *, allow_http: bool = False) -> None:
+    def __init__(
+        self,
+        allow_networks: Iterable[str | Network] = (),
+        *,
+        allow_http: bool = False,
+        allow_ports: Iterable[int] = (),
+    ) -> None:
         self._allowed = tuple(_network(network) for network in allow_networks)
         self._allow_http = allow_http
+        self._ports = frozenset(_port(port) for port in allow_ports)
 
     def refusal(self, address: str | Address) -> str | None:
         """Return why this address may not be dialled, or None when it may."""
         parsed = ipaddress.ip_address(address)
-        if any(parsed in network for network in self._allowed):
-            return None
-        reason = _forbidden(parsed)
+        reason = None if self.adds(parsed) else _forbidden(parsed)
         return reason and f"{parsed} is not a public address: {reason}; add its network to allow_networks to permit it"
+
+    def adds(self, address: str | Address) -> bool:
+        """Tell whether the operator named a network that this address is in."""
+        parsed = ipaddress.ip_address(address)
+        return any(parsed in network for network in self._allowed)
 
     def refusal_of_url(self, url: Url) -> str | None:
         """Return why nothing may be sent to this URL, whatever its name resolves to, or None when it may."""
         if url.scheme != "https" and not self._allow_http:
             return "plain http is not allowed; use https or set allow_http"
-        if url.port in _BAD_PORTS:
-            return f"port {url.port} belongs to another protocol; use another port"
         address = literal_address(url.host)
-        if address is not None:
-            return self.refusal(address)
-        if is_private_name(url.host) and not self._allowed:
+        return self._refusal_of_port(url.port) or (
+            self._refusal_of_name(url.host) if address is None else self.refusal(address)
+        )
+
+    def _refusal_of_port(self, port: int) -> str | None:
+        if self._ports:
+            return None if port in self._ports else f"port {port} is not one of allow_ports"
+        return f"port {port} belongs to another protocol; use another port" if port in _BAD_PORTS else None
+
+    def _refusal_of_name(self, host: str) -> str | None:
+        if host.endswith(_NO_DNS_SUFFIXES):
+            return "its host is a name that the DNS does not have"
+        if is_private_name(host) and not self._allowed:
             return "its host is a name of a private network; add that network to allow_networks to permit it"
         return None
 
@@ -111,8 +134,11 @@ def literal_address(host: str) -> Address | None:
 
 
 def _forbidden(address: Address) -> str | None:
-    if address.version == 6 and address not in _GLOBAL_UNICAST_V6:
-        return "outside the global unicast range 2000::/3"
+    if address.version == 6:
+        if address not in _GLOBAL_UNICAST_V6:
+            return "outside the global unicast range 2000::/3"
+        if int(address) >> 32 & 0xFFFF_FFFF in _ISATAP:
+            return "ISATAP, an IPv4 address in an IPv6 one"
     return next((reason for network, reason in _TABLE if address in network), None)
 
 
@@ -124,3 +150,9 @@ def _network(given: str | Network) -> Network:
     if network.prefixlen == 0:
         raise ValueError(f"allow_networks: {given} is every address; name the networks that are needed")
     return network
+
+
+def _port(given: int) -> int:
+    if not 0 < given < 65_536:
+        raise ValueError(f"allow_ports: {given} is not a port from 1 to 65535")
+    return given

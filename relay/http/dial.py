@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
-__all__ = ["DialError", "Dialler"]
+__all__ = ["DialError", "Dialler", "checked_addresses", "connected"]
 
 MAX_SECONDS_AN_ADDRESS = 5.0
 """How long one address may take to accept while there are others to try."""
@@ -53,7 +53,7 @@ class Dialler:
         self, url: Url, tls: ClientTLS | None, deadline: float, on_end: Callable[[Connection], None]
     ) -> Connection:
         """Return an open connection to the first address that accepts; raises DialError."""
-        addresses = await self._checked_addresses(url.host, deadline)
+        addresses = await checked_addresses(self._policy, self._resolve, url.host, deadline)
         context = await self._context_for(url, tls)
         for position, address in enumerate(addresses, 1):
             others = len(addresses) - position
@@ -72,31 +72,6 @@ class Dialler:
             return self._ssl_context if tls is None else await tls.context()
         except OSError as error:
             raise DialError("local", f"cannot prepare TLS: {error.strerror or type(error).__name__}") from None
-
-    async def _checked_addresses(self, host: str, deadline: float) -> Sequence[str]:
-        """Return the addresses to try. Raises DialError when the policy forbids one of a public name's."""
-        addresses = [host] if literal_address(host) else await self._resolved(host, deadline)
-        refusals = {address: self._policy.refusal(address) for address in addresses}
-        allowed = [address for address, refusal in refusals.items() if refusal is None]
-        if is_private_name(host) and allowed:  # its answers are the operator's own, such as localhost in two families
-            return allowed
-        for address, refusal in refusals.items():
-            if refusal is not None:
-                raise DialError("blocked_address", refusal, address)
-        return allowed
-
-    async def _resolved(self, host: str, deadline: float) -> Sequence[str]:
-        try:
-            async with asyncio.timeout_at(deadline):
-                addresses = await self._resolve(host)
-        except TimeoutError:
-            raise DialError("dns", "the host name was not resolved in time") from None
-        except OSError as error:
-            kind: OutcomeKind = "local" if _is_own_fault(error) else "dns"
-            raise DialError(kind, f"the host name cannot be resolved: {error.strerror or error}") from None
-        if not addresses:
-            raise DialError("dns", "the host name has no address")
-        return addresses
 
     async def _opened(
         self,
@@ -118,6 +93,55 @@ class Dialler:
             kind: OutcomeKind = "tls" if encryption else "connection"
             raise DialError(kind, f"{kind} failed: {_reason(error)}", address) from None
         return connection
+
+
+async def checked_addresses(policy: AddressPolicy, resolve: Resolve, host: str, deadline: float) -> Sequence[str]:
+    """Return the addresses of a URL's host, each allowed, none looked up again before it is dialled.
+
+    `deadline` is `loop.time()`. Raises DialError: 'blocked_address' when the policy forbids any address of a public
+    name, or every one of a private network's name, whose answers are the operator's own (localhost in two families).
+    """
+    addresses = [host] if literal_address(host) else await _resolved(resolve, host, deadline)
+    refusals = {address: policy.refusal(address) or _refusal_of_own(policy, address) for address in addresses}
+    allowed = [address for address, refusal in refusals.items() if refusal is None]
+    if is_private_name(host) and allowed:
+        return allowed
+    for address, refusal in refusals.items():
+        if refusal is not None:
+            raise DialError("blocked_address", refusal, address)
+    return allowed
+
+
+def _refusal_of_own(policy: AddressPolicy, address: str) -> str | None:
+    """Return why an address of this very machine may not be dialled: no firewall stands before what listens here."""
+    if policy.adds(address) or not _is_own(address):
+        return None
+    return f"{address} is this machine's own address; add it to allow_networks to permit it"
+
+
+def _is_own(address: str) -> bool:
+    # To its own address, and to no other, a machine speaks from that address. Connecting a datagram socket asks the
+    # routing table and sends nothing.
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.connect((address, 9))
+            return bool(asking.getsockname()[0] == address)
+    except OSError:  # no route, no such family, no descriptor: dialling will tell
+        return False
+
+
+async def _resolved(resolve: Resolve, host: str, deadline: float) -> Sequence[str]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            addresses = await resolve(host)
+    except TimeoutError:
+        raise DialError("dns", "the host name was not resolved in time") from None
+    except OSError as error:
+        kind: OutcomeKind = "local" if _is_own_fault(error) else "dns"
+        raise DialError(kind, f"the host name cannot be resolved: {error.strerror or error}") from None
+    if not addresses:
+        raise DialError("dns", "the host name has no address")
+    return addresses
 
 
 async def connected(address: str, port: int, deadline: float) -> socket.socket:

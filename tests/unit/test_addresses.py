@@ -116,3 +116,56 @@ def test_private_names_wait_for_an_allowed_network() -> None:
     url = parse_url("https://receiver/")
     assert "allow_networks" in (DEFAULT.refusal_of_url(url) or "")
     assert AddressPolicy(["10.0.0.0/8"]).refusal_of_url(url) is None
+
+
+def test_an_allowed_network_is_not_opened_by_another_form_of_its_addresses() -> None:
+    policy = AddressPolicy(["10.0.0.0/8", "127.0.0.0/8"])
+    for form in ("::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::10.0.0.1", "2002:a00:1::1", "2620:0:1::5efe:10.0.0.1"):
+        assert policy.refusal(form) is not None, form
+        assert policy.refusal_of_url(parse_url(f"https://[{form}]/")) is not None, form
+
+
+@pytest.mark.parametrize("identifier", ["0:5efe", "200:5efe"])
+def test_an_isatap_address_is_refused_under_any_prefix(identifier: str) -> None:
+    assert "ISATAP" in (DEFAULT.refusal(f"2620:0:1:2:{identifier}:8.8.8.8") or "")
+    assert DEFAULT.refusal("2620:0:1:2:1:5efe:808:808") is None
+
+
+# Every block of the two IANA registries of 2025-10-09, to which the table is held whatever their columns say.
+REGISTRIES = """
+    0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.0.0/29
+    192.0.0.8/32 192.0.0.9/32 192.0.0.10/32 192.0.0.170/32 192.0.0.171/32 192.0.2.0/24 192.31.196.0/24 192.52.193.0/24
+    192.88.99.0/24 192.88.99.2/32 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 240.0.0.0/4
+    255.255.255.255/32
+    ::1/128 ::/128 ::ffff:0:0/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001::/32 2001:1::1/128
+    2001:1::2/128 2001:1::3/128 2001:2::/48 2001:3::/32 2001:4:112::/48 2001:10::/28 2001:20::/28 2001:30::/28
+    2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20 5f00::/16 fc00::/7 fe80::/10
+""".split()
+
+
+@pytest.mark.parametrize("block", REGISTRIES)
+def test_no_address_of_a_special_purpose_block_is_public(block: str) -> None:
+    network = ipaddress.ip_network(block)
+    for address in (network[0], network[-1], network[network.num_addresses // 2]):
+        assert DEFAULT.refusal(address) is not None
+
+
+def test_names_that_the_dns_does_not_have_are_refused_whatever_is_allowed() -> None:
+    for host in ("abc.onion", "x.alt", "a.invalid"):
+        refusal = AddressPolicy(["10.0.0.0/8"]).refusal_of_url(parse_url(f"https://{host}/"))
+        assert "DNS does not have" in (refusal or "")
+
+
+def test_allowed_ports_are_the_only_ones() -> None:
+    policy = AddressPolicy(allow_ports=[443, 10080])
+    assert policy.refusal_of_url(parse_url("https://a.example/")) is None
+    assert policy.refusal_of_url(parse_url("https://a.example:10080/")) is None  # a bad port that was asked for
+    assert "allow_ports" in (policy.refusal_of_url(parse_url("https://a.example:8443/")) or "")
+    assert DEFAULT.refusal_of_url(parse_url("https://a.example:8443/")) is None
+    assert "another protocol" in (DEFAULT.refusal_of_url(parse_url("https://a.example:10080/")) or "")
+
+
+@pytest.mark.parametrize("port", [0, 65_536, -1])
+def test_a_port_that_is_none_is_refused(port: int) -> None:
+    with pytest.raises(ValueError, match=r"^allow_ports: "):
+        AddressPolicy(allow_ports=[port])

@@ -110,6 +110,11 @@ class TestRefusals:
         with pytest.raises(ConfigError, match=r"allow_networks: .*/0 is every address; name only the networks"):
             Config(allow_networks=("10.0.0.0/8", network))
 
+    @pytest.mark.parametrize("text", ["443,0", "65536", "https", "443-445", "443;80", "٤٤٣", "-1"])
+    def test_a_port_that_is_none_is_refused(self, text):
+        with pytest.raises(ConfigError, match=r"allow_ports \(env RELAY_ALLOW_PORTS\): .* from 1 to 65535"):
+            loaded(environ={"RELAY_ALLOW_PORTS": text})
+
     def test_c1_no_database_names_the_ways_to_give_one(self):
         with pytest.raises(ConfigError, match="database_url: not set; give --database-url, RELAY_DATABASE_URL"):
             Config().conninfo()
@@ -134,6 +139,13 @@ class TestCleaning:
     def test_networks_are_separated_by_commas(self):
         networks = loaded({"allow_networks": "127.0.0.0/8, ::1/128,"}).config.allow_networks
         assert networks == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+    def test_ports_are_separated_by_commas_or_a_list_of_numbers(self, tmp_path):
+        assert loaded({"allow_ports": "443, 8443,"}).config.allow_ports == (443, 8443)
+        file = toml(tmp_path, "allow_ports = [443, 8443]\n")
+        assert loaded(config_file=file).config.allow_ports == (443, 8443)
+        with pytest.raises(ConfigError, match="not a list of ports such as 443,8443"):
+            loaded(config_file=toml(tmp_path, "allow_ports = 443\n"))
 
 
 class TestSecretKey:

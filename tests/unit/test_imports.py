@@ -22,7 +22,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outbox.payload": {"outbox", "pydantic"},
     "outbox.url": {"outbox", "idna"},
     "outbox.sealing": {"outbox", "sqlalchemy", "cryptography"},
-    "relay.http": {"outbox.errors", "outbox.signature", "outbox.url", "relay.http", "httptools"},
+    "outbox.certificates": {"outbox", "cryptography"},
+    "relay.http": {
+        *("outbox.credentials", "outbox.custom_headers", "outbox.errors", "outbox.signature", "outbox.url"),
+        *("relay.http", "httptools"),
+    },
+    "relay.http.certificate": {"cryptography"},
     "relay.engine": {
         "outbox.errors",
         "outbox.ids",
@@ -42,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "relay.wording",
         "sqlalchemy",
     },
+    "relay.address_policy": {"relay.config", "relay.http.addresses"},
     "relay.config": {"outbox.errors", "outbox.secret", "relay.database_url", "relay.keyring"},
     "relay.config_sources": {"relay.config"},
     "relay.database_url": {"psycopg", "sqlalchemy"},
@@ -55,7 +61,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay.housekeeping": {"relay.config", "relay.database_url", "psycopg", "anyio"},
     "relay.daemon": {
         *("outbox._version", "relay.config", "relay.database_url", "relay.engine", "relay.http", "relay.housekeeping"),
-        *("relay.keyring", "relay.startup", "relay.supervisor", "relay.telemetry", "anyio", "uvloop"),
+        *("relay.address_policy", "relay.keyring", "relay.startup", "relay.supervisor", "relay.telemetry"),
+        *("anyio", "uvloop"),
     },
     "relay.receiver": {"outbox.errors", "outbox.signature", "relay.receiver", "httptools"},
     "relay.demo": {

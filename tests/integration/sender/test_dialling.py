@@ -16,8 +16,8 @@ import pytest
 import trustme
 
 from relay.http import AddressPolicy, DirectSender, Endpoint, Outcome
-from relay.http.dial import default_ssl_context
 from relay.http.resolver import Resolver
+from relay.http.tls import default_ssl_context
 from tests.integration.sender.conftest import LOOPBACK, MakeSender, descriptors
 from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving
 from tests.support.waiting import await_until as until
@@ -82,6 +82,30 @@ async def test_dns_rebind_retry_is_checked_at_each_connection(make_sender: MakeS
     assert asked == [NAME, NAME]
 
 
+class PublicLoopback(AddressPolicy):
+    """Takes 127.0.0.0/8 for public addresses of the internet, which the operator did not have to name."""
+
+    def refusal(self, address):
+        return None if str(address).startswith("127.") else super().refusal(address)
+
+
+@pytest.mark.parametrize("answer", [["127.0.0.1"], ["8.8.8.8", "127.0.0.1"]], ids=["alone", "among others"])
+async def test_self_connect_e48_an_address_of_this_machine_is_not_dialled(
+    make_sender: MakeSender, answer: list[str]
+) -> None:
+    """No firewall stands between a relay and what listens on the relay's own public address."""
+    resolve, _ = resolving(answer)
+    async with receiving(answers_ok) as receiver:
+        sender = make_sender(PublicLoopback(allow_http=True), resolve=resolve)
+        outcome = await post(sender, f"http://{NAME}:{receiver.port}/")
+        assert (outcome.kind, outcome.sent, outcome.address) == ("blocked_address", False, "127.0.0.1")
+        assert "this machine's own address" in (outcome.error or "")
+        assert receiver.accepted == 0
+        resolve, _ = resolving(["127.0.0.1"])
+        named = make_sender(PublicLoopback(["127.0.0.1/32"], allow_http=True), resolve=resolve)
+        assert (await post(named, f"http://{NAME}:{receiver.port}/")).kind == "delivered"
+
+
 @pytest.mark.parametrize("code", [socket.EAI_NONAME, socket.EAI_AGAIN, socket.EAI_FAIL])
 async def test_dns_nxdomain_is_a_failure_that_is_retried(make_sender: MakeSender, code: int) -> None:
     resolve, _ = resolving(socket.gaierror(code, "Name or service not known"))
@@ -134,7 +158,7 @@ async def test_e38_a_first_address_that_swallows_everything_gives_way_in_time(
 ) -> None:
     from relay.http import dial
 
-    connected = dial._connected
+    connected = dial.connected
 
     async def swallowing(address: str, port: int, deadline: float) -> socket.socket:
         if address == "127.0.0.2":
@@ -142,7 +166,7 @@ async def test_e38_a_first_address_that_swallows_everything_gives_way_in_time(
             raise dial.DialError("timeout", "no connection in time", address)
         return await connected(address, port, deadline)
 
-    monkeypatch.setattr(dial, "_connected", swallowing)
+    monkeypatch.setattr(dial, "connected", swallowing)
     resolve, _ = resolving(["127.0.0.2", "127.0.0.1"])
     async with receiving(answers_ok) as receiver:
         sender = make_sender(resolve=resolve)
