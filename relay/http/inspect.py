@@ -1,0 +1,272 @@
+"""The way to an endpoint, step by step as the sender takes it: dns, policy, tcp, tls. Not one byte of HTTP is sent.
+
+Every address is judged by the same policy and dialled by the same function as for an attempt; what the policy
+forbids is not dialled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from relay.http.addresses import is_private_name, literal_address
+from relay.http.certificate import Certificate, read_certificate
+from relay.http.dial import DialError, connected
+from relay.http.tls import default_ssl_context
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from outbox.url import Url
+    from relay.http.addresses import AddressPolicy
+    from relay.http.dial import Resolve
+    from relay.http.sender import Endpoint
+
+__all__ = ["Cause", "Step", "inspect"]
+
+MAX_ADDRESSES = 16
+MAX_SECONDS_AN_ADDRESS = 5.0
+PLAIN_PROBE_SECONDS = 1.0  # for a port of an http:// URL to show that it speaks TLS
+LAST_ALERT_SECONDS = 0.3  # with TLS 1.3 a server refuses the client's certificate only after the handshake
+
+Cause: TypeAlias = Literal[
+    "url_refused", "no_such_name", "no_answer", "dns_timeout", "forbidden",
+    "refused", "timeout", "connection", "local",
+    "wrong_name", "expired", "not_yet_valid", "self_signed", "unknown_issuer", "untrusted",
+    "old_tls", "not_tls", "speaks_tls", "client_certificate", "handshake_refused", "handshake_timeout", "closed",
+]  # fmt: skip
+"""Why a step failed; `relay.operations.diagnosis` has the mend of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step: what was found in words, and for a step that failed why.
+
+    `state` is 'warning' where the sender would get past it, as past one dead address of several. `addresses` are those
+    that dns found, or the one that this step is about.
+    """
+
+    name: Literal["dns", "policy", "tcp", "tls"]
+    state: Literal["ok", "warning", "failed"]
+    text: str
+    cause: Cause | None = None
+    addresses: tuple[str, ...] = ()
+    milliseconds: int | None = None
+    certificate: Certificate | None = None
+
+
+async def inspect(
+    endpoint: Endpoint,
+    policy: AddressPolicy,
+    resolve: Resolve,
+    *,
+    timeout_seconds: float,
+    ssl_context: ssl.SSLContext | None = None,
+) -> list[Step]:
+    """Take the steps in order up to the first that fails, and return them; each may last `timeout_seconds`."""
+    url = endpoint.url
+    refusal = policy.refusal_of_url(url)
+    if refusal is not None:
+        cause: Cause = "forbidden" if literal_address(url.host) and "address" in refusal else "url_refused"
+        addresses = (url.host,) if cause == "forbidden" else ()
+        return [Step(name="policy", state="failed", text=refusal, cause=cause, addresses=addresses)]
+    steps = [await _resolved(url, resolve, timeout_seconds)]
+    if steps[-1].state == "ok":
+        steps += _judged(url.host, steps[-1].addresses, policy)
+    if any(step.state == "failed" for step in steps):
+        return steps
+    allowed = [address for address in steps[0].addresses if policy.refusal(address) is None]
+    reached = await asyncio.gather(*(_reached(address, url.port, timeout_seconds) for address in allowed))
+    steps += _tolerated(reached)
+    accepting = [step.addresses[0] for step in reached if step.state == "ok"]
+    if url.scheme == "https":
+        context = ssl_context or (await endpoint.tls.context() if endpoint.tls else default_ssl_context())
+        steps += await asyncio.gather(*(_secured(address, url, context, timeout_seconds) for address in accepting))
+    elif accepting:
+        steps.append(await _plain(accepting[0], url))
+    return steps
+
+
+async def _resolved(url: Url, resolve: Resolve, timeout_seconds: float) -> Step:
+    if literal_address(url.host):
+        return Step(name="dns", state="ok", text="the host is an address", addresses=(url.host,))
+    started = time.monotonic()
+    cause: Cause = "no_such_name"
+    addresses: Sequence[str] = ()
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            addresses = await resolve(url.host)
+        text = "the name has no address"
+    except TimeoutError:
+        cause, text = "dns_timeout", "no answer in time"
+    except OSError as error:
+        cause, text = _cause_of_dns(error), f"{error.strerror or error}"
+    if not addresses:
+        return Step(name="dns", state="failed", text=text, cause=cause, milliseconds=_since(started))
+    found = tuple(addresses[:MAX_ADDRESSES])
+    return Step(name="dns", state="ok", text=", ".join(found), addresses=found, milliseconds=_since(started))
+
+
+def _cause_of_dns(error: OSError) -> Cause:
+    if not isinstance(error, socket.gaierror):
+        return "local"
+    if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
+        return "no_such_name"
+    return "local" if error.errno == socket.EAI_MEMORY else "no_answer"
+
+
+def _judged(host: str, addresses: Sequence[str], policy: AddressPolicy) -> list[Step]:
+    """Judge each address; one forbidden address of a public name is enough to refuse, as for the sender."""
+    refusals = {address: refusal for address in addresses if (refusal := policy.refusal(address)) is not None}
+    if not refusals:
+        every = "the address" if len(addresses) == 1 else f"each of the {len(addresses)} addresses"
+        return [Step(name="policy", state="ok", text=f"{every} may be dialled")]
+    passed_over = is_private_name(host) and len(refusals) < len(addresses)
+    return [
+        Step(name="policy", state="warning" if passed_over else "failed", text=refusal,
+             cause="forbidden", addresses=(address,))
+        for address, refusal in refusals.items()
+    ]  # fmt: skip
+
+
+async def _reached(address: str, port: int, timeout_seconds: float) -> Step:
+    started = time.monotonic()
+    seconds = min(timeout_seconds, MAX_SECONDS_AN_ADDRESS)
+    try:
+        sock = await connected(address, port, asyncio.get_running_loop().time() + seconds)
+    except DialError as error:
+        cause: Cause = error.kind if error.kind in ("refused", "timeout", "local") else "connection"
+        return Step(name="tcp", state="failed", text=f"{error}", cause=cause, addresses=(address,),
+                    milliseconds=_since(started))  # fmt: skip
+    sock.close()
+    return Step(name="tcp", state="ok", text=f"port {port} is open", addresses=(address,),
+                milliseconds=_since(started))  # fmt: skip
+
+
+def _tolerated(reached: Sequence[Step]) -> list[Step]:
+    """Where one address accepts, the sender gets past those that do not."""
+    if all(step.state == "failed" for step in reached):
+        return list(reached)
+    return [step if step.state == "ok" else replace(step, state="warning") for step in reached]
+
+
+class _Listening(asyncio.Protocol):
+    """Says nothing; `ended` is done when the other side has closed, with its error if it gave one."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Keep the error, which may be the alert of a server that wants a client certificate."""
+        if not self.ended.done():
+            self.ended.set_result(error)
+
+
+async def _secured(address: str, url: Url, context: ssl.SSLContext, timeout_seconds: float) -> Step:
+    started = time.monotonic()
+    try:
+        shaken = await _handshake(address, url, context, timeout_seconds)
+    except (OSError, DialError) as error:
+        cause, text = _failure_of_tls(error)
+        failed = Step(name="tls", state="failed", text=text, cause=cause, addresses=(address,),
+                      milliseconds=_since(started))  # fmt: skip
+        shown = await _shown(address, url, timeout_seconds) if cause in _OF_CERTIFICATE else None
+        return replace(failed, certificate=shown)
+    step = Step(name="tls", state="ok", text=shaken.text, addresses=(address,), milliseconds=shaken.milliseconds,
+                certificate=await asyncio.to_thread(read_certificate, shaken.der))  # fmt: skip
+    if shaken.alert is None:
+        return step
+    cause, text = _failure_of_tls(shaken.alert)
+    return replace(step, state="failed", text=text, cause=cause)
+
+
+class _Shaken(NamedTuple):
+    """A finished handshake: version and cipher, the server's certificate, and the alert it closed with, if it did."""
+
+    text: str
+    der: bytes | None
+    milliseconds: int
+    alert: Exception | None
+
+
+async def _handshake(address: str, url: Url, context: ssl.SSLContext, timeout_seconds: float) -> _Shaken:
+    """Shake hands, listen whether the server takes it back, and hang up. Raises OSError and DialError."""
+    loop, started = asyncio.get_running_loop(), time.monotonic()
+    deadline = loop.time() + timeout_seconds
+    sock = await connected(address, url.port, min(deadline, loop.time() + MAX_SECONDS_AN_ADDRESS))
+    seconds = max(deadline - loop.time(), 0.001)
+    transport, listening = await loop.create_connection(
+        _Listening, sock=sock, ssl=context, server_hostname=url.host, ssl_handshake_timeout=seconds
+    )
+    took = _since(started)
+    try:
+        tls = transport.get_extra_info("ssl_object")
+        text, der = f"{tls.version()}, {(tls.cipher() or ('no cipher',))[0]}", tls.getpeercert(binary_form=True)
+        await asyncio.wait([listening.ended], timeout=max(LAST_ALERT_SECONDS, took / 1000))
+        return _Shaken(text, der, took, listening.ended.result() if listening.ended.done() else None)
+    finally:
+        transport.abort()
+
+
+async def _shown(address: str, url: Url, timeout_seconds: float) -> Certificate | None:
+    """Return the certificate that did not verify, from a second handshake that looks at it and trusts nothing."""
+    try:
+        shaken = await _handshake(address, url, _unverifying_context(), timeout_seconds)
+    except (OSError, DialError):
+        return None
+    return await asyncio.to_thread(read_certificate, shaken.der)
+
+
+async def _plain(address: str, url: Url) -> Step:
+    try:
+        await _handshake(address, url, _unverifying_context(), PLAIN_PROBE_SECONDS)
+    except (OSError, DialError):
+        return Step(name="tls", state="ok", text="not used: the URL begins with http://")
+    return Step(name="tls", state="failed", text=f"port {url.port} speaks TLS, but the URL begins with http://",
+                cause="speaks_tls", addresses=(address,))  # fmt: skip
+
+
+def _unverifying_context() -> ssl.SSLContext:
+    """Return a context to look through; whoever uses it sends nothing and believes nothing."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+_OF_CERTIFICATE = ("wrong_name", "expired", "not_yet_valid", "self_signed", "unknown_issuer", "untrusted")
+
+# X509_V_ERR_… of OpenSSL.
+_VERIFICATION: dict[int, Cause] = {
+    9: "not_yet_valid", 10: "expired", 18: "self_signed", 19: "unknown_issuer", 20: "unknown_issuer",
+    21: "unknown_issuer", 62: "wrong_name", 64: "wrong_name",
+}  # fmt: skip
+
+# Parts of OpenSSL's reasons, whose full names differ by version.
+_REASONS: tuple[tuple[str, Cause], ...] = (
+    ("WRONG_VERSION_NUMBER", "not_tls"), ("HTTP_REQUEST", "not_tls"), ("RECORD_LAYER_FAILURE", "not_tls"),
+    ("PACKET_LENGTH_TOO_LONG", "not_tls"), ("PROTOCOL", "old_tls"), ("VERSION", "old_tls"),
+    ("CERTIFICATE", "client_certificate"), ("UNKNOWN_CA", "client_certificate"), ("EOF", "closed"),
+)  # fmt: skip
+
+
+def _failure_of_tls(error: Exception) -> tuple[Cause, str]:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _VERIFICATION.get(error.verify_code, "untrusted"), error.verify_message
+    if isinstance(error, ssl.SSLError):
+        reason = error.reason or "handshake failed"
+        cause: Cause = next((cause for part, cause in _REASONS if part in reason), "handshake_refused")
+        return cause, reason.replace("_", " ").lower()
+    if isinstance(error, ConnectionAbortedError | TimeoutError):
+        return "handshake_timeout", "the handshake did not finish in time"
+    if isinstance(error, DialError):
+        return "connection", str(error)
+    return "closed", "the server closed the connection during the handshake"
+
+
+def _since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)

@@ -1,0 +1,329 @@
+"""The steps to an endpoint, each against a real server: what they find, where they stop, and that they say nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+
+import pytest
+import trustme
+
+from relay.http import AddressPolicy, Endpoint
+from relay.http.certificate import Certificate, read_certificate
+from relay.http.inspect import Step, inspect
+from relay.http.tls import default_ssl_context
+
+pytestmark = pytest.mark.anyio
+
+NAME = "hooks.example.com"
+LOOPBACK = AddressPolicy(["127.0.0.0/8"], allow_http=True)
+
+
+@dataclass
+class Heard:
+    """What a server heard in clear: the bytes of each connection once TLS was off them."""
+
+    port: int = 0
+    connections: int = 0
+    data: bytes = b""
+    open: list[socket.socket] = field(default_factory=list)
+
+
+@contextmanager
+def listening(context: ssl.SSLContext | None = None, answer: bytes = b"") -> Iterator[Heard]:
+    """A server that keeps what it hears, and answers every piece with `answer`.
+
+    In threads, with blocking sockets: asyncio's TLS server closes without the alert that tells the client why.
+    """
+    heard = Heard()
+
+    def serve(sock: socket.socket) -> None:
+        stream = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False) if context else sock
+        heard.open.append(stream)
+        with suppress(OSError), stream:
+            if isinstance(stream, ssl.SSLSocket):
+                stream.do_handshake()
+            while data := stream.recv(65536):
+                heard.data += data
+                stream.sendall(answer)
+
+    def accept(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = server.accept()
+                heard.connections += 1
+                threads.append(Thread(target=serve, args=[sock]))
+                threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        heard.port = server.getsockname()[1]
+        threads = [Thread(target=accept, args=[server])]
+        threads[0].start()
+        try:
+            yield heard
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            for sock in heard.open:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(10)
+
+
+def resolving(*addresses: str, error: OSError | None = None) -> Callable:
+    async def resolve(host: str) -> list[str]:
+        assert host == NAME
+        if error is not None:
+            raise error
+        return list(addresses)
+
+    return resolve
+
+
+async def steps_to(url: str, *addresses: str, policy: AddressPolicy = LOOPBACK, **options) -> list[Step]:
+    resolve = options.pop("resolve", resolving(*addresses or ("127.0.0.1",)))
+    options.setdefault("timeout_seconds", 2)
+    return await inspect(Endpoint.of(url), policy, resolve, **options)
+
+
+def states(steps: list[Step]) -> list[tuple[str, str, str | None]]:
+    return [(step.name, step.state, step.cause) for step in steps]
+
+
+OK_UNTIL_TLS = [("dns", "ok", None), ("policy", "ok", None), ("tcp", "ok", None)]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = default_ssl_context()
+    authority.configure_trust(context)
+    return context
+
+
+def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+async def test_all_is_well_and_not_a_byte_was_sent(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    with listening(server_context(authority.issue_cert("www.example.com", NAME))) as heard:
+        steps = await steps_to(f"https://{NAME}:{heard.port}/secret-path", ssl_context=trusting)
+    assert states(steps) == [*OK_UNTIL_TLS, ("tls", "ok", None)]
+    assert steps[3].text.startswith("TLSv1.3, TLS_")
+    assert steps[3].certificate is not None
+    assert steps[3].certificate.names == ("www.example.com", NAME)
+    assert steps[3].certificate.is_for(NAME)
+    assert steps[3].certificate.not_before < datetime.now(UTC) < steps[3].certificate.not_after
+    assert heard.data == b""
+
+
+def wrong_name(authority: trustme.CA) -> ssl.SSLContext:
+    return server_context(authority.issue_cert("www.example.com", "*.other.example"))
+
+
+def expired(authority: trustme.CA) -> ssl.SSLContext:
+    return server_context(authority.issue_cert(NAME, not_after=datetime.now(UTC) - timedelta(days=3)))
+
+
+def not_yet_valid(authority: trustme.CA) -> ssl.SSLContext:
+    return server_context(authority.issue_cert(NAME, not_before=datetime.now(UTC) + timedelta(days=3)))
+
+
+def unknown_issuer(_: trustme.CA) -> ssl.SSLContext:
+    return server_context(trustme.CA().issue_cert(NAME))
+
+
+def self_signed(_: trustme.CA) -> ssl.SSLContext:
+    """A certificate that is its own authority, as `openssl req -x509` makes them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority = trustme.CA()
+    with authority.private_key_pem.tempfile() as key, authority.cert_pem.tempfile() as certificate:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+def old(authority: trustme.CA) -> ssl.SSLContext:
+    context = server_context(authority.issue_cert(NAME))
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
+def demanding(authority: trustme.CA) -> ssl.SSLContext:
+    context = server_context(authority.issue_cert(NAME))
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    return context
+
+
+def demanding_before_1_3(authority: trustme.CA) -> ssl.SSLContext:
+    context = demanding(authority)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+BAD_SERVERS = {
+    "wrong_name": wrong_name,
+    "expired": expired,
+    "not_yet_valid": not_yet_valid,
+    "unknown_issuer": unknown_issuer,
+    "self_signed": self_signed,
+    "old_tls": old,
+    "client_certificate": demanding,
+    "handshake_refused": demanding_before_1_3,
+}
+
+
+@pytest.mark.parametrize("cause", BAD_SERVERS)
+async def test_e41_what_is_wrong_with_tls(authority: trustme.CA, trusting: ssl.SSLContext, cause: str) -> None:
+    with listening(BAD_SERVERS[cause](authority)) as heard:
+        steps = await steps_to(f"https://{NAME}:{heard.port}/", ssl_context=trusting)
+    assert states(steps) == [*OK_UNTIL_TLS, ("tls", "failed", cause)]
+    assert heard.data == b""
+    certificate = steps[3].certificate
+    assert (certificate is not None) == (cause not in ("old_tls", "handshake_refused"))
+    if cause == "wrong_name":
+        assert certificate is not None
+        assert certificate.names == ("www.example.com", "*.other.example")
+        assert not certificate.is_for(NAME)
+
+
+async def test_a_port_without_tls(trusting: ssl.SSLContext) -> None:
+    with listening(answer=b"HTTP/1.1 400 Bad Request\r\n\r\n") as heard:
+        steps = await steps_to(f"https://{NAME}:{heard.port}/", ssl_context=trusting)
+    assert states(steps) == [*OK_UNTIL_TLS, ("tls", "failed", "not_tls")]
+
+
+async def test_half_a_handshake(trusting: ssl.SSLContext) -> None:
+    with listening() as heard:
+        steps = await steps_to(f"https://{NAME}:{heard.port}/", ssl_context=trusting, timeout_seconds=0.3)
+    assert states(steps) == [*OK_UNTIL_TLS, ("tls", "failed", "handshake_timeout")]
+
+
+async def test_a_handshake_that_the_server_cuts(trusting: ssl.SSLContext) -> None:
+    with listening() as heard:
+        task = asyncio.ensure_future(steps_to(f"https://{NAME}:{heard.port}/", ssl_context=trusting))
+        while not heard.data:
+            await asyncio.sleep(0.005)
+        heard.open[-1].shutdown(socket.SHUT_RDWR)
+        steps = await task
+    assert states(steps) == [*OK_UNTIL_TLS, ("tls", "failed", "closed")]
+
+
+async def test_plain_http_is_said_to_be_plain() -> None:
+    with listening(answer=b"HTTP/1.1 400 Bad Request\r\n\r\n") as heard:
+        steps = await steps_to(f"http://{NAME}:{heard.port}/")
+    assert states(steps) == [*OK_UNTIL_TLS, ("tls", "ok", None)]
+    assert "http://" in steps[3].text
+
+
+async def test_http_to_a_port_that_speaks_tls(authority: trustme.CA) -> None:
+    with listening(server_context(authority.issue_cert(NAME))) as heard:
+        steps = await steps_to(f"http://{NAME}:{heard.port}/")
+    assert states(steps) == [*OK_UNTIL_TLS, ("tls", "failed", "speaks_tls")]
+    assert heard.data == b""
+
+
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+async def test_nothing_listens() -> None:
+    steps = await steps_to(f"https://{NAME}:{unused_port()}/")
+    assert states(steps) == [*OK_UNTIL_TLS[:2], ("tcp", "failed", "refused")]
+
+
+async def test_one_dead_address_of_two_is_a_warning(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    with listening(server_context(authority.issue_cert(NAME))) as heard:
+        steps = await steps_to(f"https://{NAME}:{heard.port}/", "127.0.0.9", "127.0.0.1", ssl_context=trusting)
+    assert states(steps) == [*OK_UNTIL_TLS[:2], ("tcp", "warning", "refused"), OK_UNTIL_TLS[2], ("tls", "ok", None)]
+    assert [step.addresses for step in steps[2:]] == [("127.0.0.9",), ("127.0.0.1",), ("127.0.0.1",)]
+
+
+DNS = {
+    "no_such_name": socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+    "no_answer": socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+    "local": socket.gaierror(socket.EAI_MEMORY, "Memory allocation failure"),
+}
+
+
+@pytest.mark.parametrize("cause", DNS)
+async def test_a_name_that_cannot_be_resolved(cause: str) -> None:
+    steps = await steps_to(f"https://{NAME}/", resolve=resolving(error=DNS[cause]))
+    assert states(steps) == [("dns", "failed", cause)]
+
+
+async def test_a_name_without_an_address() -> None:
+    assert states(await steps_to(f"https://{NAME}/", resolve=resolving())) == [("dns", "failed", "no_such_name")]
+
+
+async def test_a_name_server_that_hangs() -> None:
+    async def resolve(_: str) -> list[str]:
+        await asyncio.sleep(60)
+        return []
+
+    steps = await steps_to(f"https://{NAME}/", resolve=resolve, timeout_seconds=0.05)
+    assert states(steps) == [("dns", "failed", "dns_timeout")]
+
+
+async def test_what_the_policy_forbids_is_not_dialled() -> None:
+    """One forbidden address of a public name is enough, and the good one is left alone too."""
+    with listening() as heard:
+        steps = await steps_to(f"http://{NAME}:{heard.port}/", "127.0.0.1", "10.0.0.5")
+        assert heard.connections == 0
+    assert states(steps) == [("dns", "ok", None), ("policy", "failed", "forbidden")]
+    assert steps[1].addresses == ("10.0.0.5",)
+
+
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        ("https://10.0.0.5/", "forbidden"),
+        ("http://example.com/", "url_refused"),
+        ("https://example.com:22/", "url_refused"),
+    ],
+)
+async def test_what_the_url_alone_forbids_is_not_resolved(url: str, cause: str) -> None:
+    steps = await steps_to(url, policy=AddressPolicy(), resolve=resolving(error=AssertionError()))
+    assert states(steps) == [("policy", "failed", cause)]
+
+
+def certificate_for(*names: str) -> Certificate:
+    now = datetime.now(UTC)
+    return Certificate("", "", names, now, now)
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "fits"),
+    [
+        (["a.example.com"], "a.example.com", True),
+        (["A.Example.com"], "a.example.com", True),
+        (["*.example.com"], "a.example.com", True),
+        (["*.example.com"], "example.com", False),
+        (["*.example.com"], "b.a.example.com", False),
+        (["192.0.2.1"], "192.0.2.1", True),
+        (["2001:db8::1"], "2001:db8::1", True),
+        (["*.0.2.1"], "192.0.2.1", False),
+        ([], "a.example.com", False),
+    ],
+)
+async def test_whom_a_certificate_is_for(names: list[str], host: str, fits: bool) -> None:
+    assert certificate_for(*names).is_for(host) is fits
+
+
+async def test_a_certificate_that_is_none_cannot_be_read() -> None:
+    assert [read_certificate(der) for der in (None, b"", b"\x30\x03junk")] == [None] * 3
