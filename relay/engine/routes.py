@@ -3,10 +3,14 @@
 Every endpoint is isolated by two limits of its own. `sending` counts requests on the wire; the window bounds them and
 follows the endpoint's health (up by one a success, halved by a failure to answer), so that one which hangs soon holds a
 single slot. `leased` also counts what waits its turn here; it may be at most what the endpoint takes off in a second.
+
+A route is closed while its subscription is paused, disabled, removed or held back, and at once when the endpoint asks
+for it (410, Retry-After). The database has the same rule (statements.OPEN) for what is not leased yet.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -24,15 +28,15 @@ __all__ = ["Route"]
 WINDOW_START = 16
 QUEUE_SECONDS = 1.0
 QUEUE_MAX = 1024
-UNHEALTHY = frozenset({"timeout", "refused", "connection", "dns", "tls"})
+UNHEALTHY = frozenset({"timeout", "refused", "connection", "dns", "tls", "authorization"})
 UNWILLING = frozenset({429, 503})
 
 
 class Route:
     """The sending side of one subscription at one version of its row."""
 
-    __slots__ = ("_keyring", "_window_max", "envelope", "latency", "leased", "problem", "queued", "sending",
-                 "subscription", "waiting", "window")  # fmt: skip
+    __slots__ = ("_keyring", "_window_max", "closed_until", "envelope", "latency", "leased", "problem", "queued",
+                 "sending", "subscription", "waiting", "window")  # fmt: skip
 
     def __init__(self, subscription: Subscription, window_max: int, keyring: Keyring) -> None:
         self._keyring = keyring
@@ -48,6 +52,7 @@ class Route:
     def update(self, subscription: Subscription) -> None:
         """Take over a newer version; what is on the way keeps its counts."""
         self.subscription = subscription
+        self.closed_until = time.monotonic() + subscription.closed_seconds
         self.problem: tuple[OutcomeKind, str] | None = None
         try:
             self.envelope = Envelope(subscription, self._keyring)
@@ -57,8 +62,19 @@ class Route:
             self.problem = ("unsendable", str(error))
 
     @property
+    def is_open(self) -> bool:
+        """Whether anything may be sent now."""
+        return time.monotonic() >= self.closed_until
+
+    def close(self, seconds: float) -> None:
+        """Let nothing more begin for so long, unless a newer version of the subscription says otherwise."""
+        self.closed_until = max(self.closed_until, time.monotonic() + seconds)
+
+    @property
     def free(self) -> int:
         """How many more deliveries may be leased for this endpoint now."""
+        if not self.is_open:
+            return 0
         return self.window + self._queue_room() - self.leased
 
     @property

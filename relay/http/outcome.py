@@ -18,6 +18,7 @@ OutcomeKind = Literal[
     "connection",  # closed, reset, unreachable
     "dns",
     "tls",
+    "authorization",  # no access token for the receiver could be had
     "blocked_address",  # the address policy forbids it
     "local",  # our own fault, such as no free file descriptor; not charged
     "aborted",  # cut because the relay was told to leave at once

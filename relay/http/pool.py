@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Key", "Pool", "Pools"]
 
-Key = tuple[str, str, int]
-"""Scheme, host and port: what decides whether two URLs may share a connection."""
+Key = tuple[str, str, int, bytes]
+"""Scheme, host, port, and the digest of own TLS: what decides whether two requests may share a connection."""
 
 MAX_RESTING = 256
 """Resting connections of all endpoints together; beyond it, the one that has rested longest is closed."""

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from outbox.url import Url, parse_url
-from relay.http.dial import DialError, Dialler, default_ssl_context
+from relay.http.dial import DialError, Dialler
 from relay.http.outcome import Outcome
 from relay.http.pool import Key, Pool, Pools
 from relay.http.reader import Answer, Lost
 from relay.http.resolver import Resolver
 from relay.http.response import kind_of_status, retry_after_seconds
+from relay.http.tls import default_ssl_context
 
 if TYPE_CHECKING:
     import ssl
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from relay.http.connection import Connection
     from relay.http.dial import Resolve
     from relay.http.outcome import OutcomeKind
+    from relay.http.tls import ClientTLS
 
 __all__ = ["DirectSender", "Endpoint", "Sender"]
 
@@ -33,25 +35,33 @@ MAX_HEADERS_KEPT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL made ready for sending: parsed once, with the first lines of every request to it."""
+    """A URL made ready for sending: parsed once, with the first lines of every request to it.
+
+    `tls` is the subscription's own side of TLS, None where there is nothing but the sender's.
+    """
 
     url: Url
     key: Key
     prefix: bytes
+    tls: ClientTLS | None = None
 
     @classmethod
-    def of(cls, url_text: str) -> Endpoint:
+    def of(cls, url_text: str, tls: ClientTLS | None = None) -> Endpoint:
         """Parse a URL; raises SubscriptionError as `outbox.url.parse_url` does."""
         url = parse_url(url_text)
         prefix = f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\n"
-        return cls(url, (url.scheme, url.host, url.port), prefix.encode("ascii"))
+        digest = b"" if tls is None else tls.digest
+        return cls(url, (url.scheme, url.host, url.port, digest), prefix.encode("ascii"), tls)
 
 
 class Sender(Protocol):
     """Anything that can carry an attempt out of the process."""
 
     async def send(self, endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
-        """POST the body; `headers` are whole lines, each with its CRLF. Never raises for an expected failure."""
+        """POST the body; never raises for an expected failure.
+
+        `headers` are whole lines, each with its CRLF: content-type and all that is particular to this request.
+        """
         ...
 
     async def close(self) -> None:
@@ -82,11 +92,7 @@ class DirectSender:
         self._pools = Pools(connections_per_endpoint)
         self._resolver = Resolver()
         self._dialler = Dialler(policy, resolve or self._resolver, ssl_context or default_ssl_context(), excerpt_bytes)
-        self._fixed = (
-            f"user-agent: {user_agent}\r\ncontent-type: application/json\r\naccept-encoding: identity\r\n".encode(
-                "ascii"
-            )
-        )
+        self._fixed = f"user-agent: {user_agent}\r\naccept-encoding: identity\r\n".encode("ascii")
 
     async def send(self, endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
         """POST the body; see `Sender.send`."""
@@ -96,7 +102,7 @@ class DirectSender:
             return _unsent("local", "no free connection to this endpoint in time", started)
         try:
             request = b"".join((endpoint.prefix, self._fixed, headers, b"content-length: %d\r\n\r\n" % len(body), body))
-            return await self._attempt(pool, endpoint.url, request, started, started + timeout_seconds)
+            return await self._attempt(pool, endpoint, request, started, started + timeout_seconds)
         finally:
             pool.leave()
             self._pools.tidy(pool)
@@ -107,17 +113,19 @@ class DirectSender:
         await self._resolver.close()
         await asyncio.sleep(0)  # lets the closed transports say so
 
-    async def _attempt(self, pool: Pool, url: Url, request: bytes, started: float, deadline: float) -> Outcome:
+    async def _attempt(
+        self, pool: Pool, endpoint: Endpoint, request: bytes, started: float, deadline: float
+    ) -> Outcome:
         rested = self._pools.take(pool)
         if rested is not None:
             result = await self._exchange(pool, rested, request, deadline)
             if not _was_closed_before(result):
                 return _outcome(result, rested.address, started)
-        refusal = self._policy.refusal_of_url(url)
+        refusal = self._policy.refusal_of_url(endpoint.url)
         if refusal is not None:
             return _unsent("blocked_address", refusal, started)
         try:
-            fresh = await self._dialler.dial(url, deadline, self._pools.forget)
+            fresh = await self._dialler.dial(endpoint.url, endpoint.tls, deadline, self._pools.forget)
         except DialError as error:
             outcome = _unsent(error.kind, str(error), started, error.address)
             outcome.sent = rested is not None

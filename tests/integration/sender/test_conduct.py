@@ -39,7 +39,7 @@ async def test_the_request_is_exactly_this(sender: DirectSender) -> None:
         outcome = await send(sender, receiver, b'{"a":1}')
     assert receiver.requests[0].head == (
         b"POST /hook HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nuser-agent: outbox-relay/test\r\n"
-        b"content-type: application/json\r\naccept-encoding: identity\r\nwebhook-id: evt_1\r\n"
+        b"accept-encoding: identity\r\nwebhook-id: evt_1\r\n"
         b"content-length: 7\r\n\r\n" % receiver.port
     )
     assert receiver.requests[0].body == b'{"a":1}'
