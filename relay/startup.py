@@ -10,8 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from outbox.schema import require_current
+from relay.keyring import Keyring
 from relay.operations.connection import make_engine
 from relay.operations.rights import RightsError
+from relay.operations.secrets import require_keys
 
 if TYPE_CHECKING:
     from relay.config import Config
@@ -45,6 +47,7 @@ def check_database(config: Config) -> None:
     Raises:
         SchemaError: the schema is missing, older or newer than this version.
         RightsError: the user may not do what a relay does.
+        ConfigError: secrets are sealed to a key that secret_key does not hold.
         sqlalchemy.exc.OperationalError: the database did not answer for 30 seconds.
     """
     engine = make_engine(config)
@@ -54,6 +57,7 @@ def check_database(config: Config) -> None:
             with engine.connect() as connection:
                 require_current(connection)
                 _require_rights(connection)
+                require_keys(connection, Keyring(config.secret_key))
                 _warn(connection)
                 return
         except OperationalError as error:

@@ -29,6 +29,7 @@ declare
         ['outbox_operator', 'select on sequence outbox.events_seq'],
         ['outbox_operator', 'insert, update on outbox.subscriptions'],
         ['outbox_operator', 'insert on outbox.attempts, outbox.sealing_keys'],
+        ['outbox_operator', 'update (created_at) on outbox.sealing_keys'],
         ['outbox_operator', 'insert, update, delete on outbox.secrets, outbox.deliveries, outbox.dead_letters'],
         ['outbox_operator', 'insert, update (available_at) on outbox.events'],
         ['outbox_operator', 'insert, delete on outbox.pending'],

@@ -20,6 +20,7 @@ _COMMANDS = {
     "deliveries": ("relay.cli.deliveries:deliveries", "One event for one subscription: what is under way."),
     "dead-letters": ("relay.cli.dead_letters:dead_letters", "What was given up, with the reason."),
     "replay": ("relay.cli.replay:replay", "Deliver again: dead letters, deliveries, events."),
+    "secrets": ("relay.cli.secrets:secrets", "The keys that secrets are sealed to."),
     "prune": ("relay.cli.prune:prune", "Delete what is older than its retention."),
     "config": ("relay.cli.config:config", "Each option, its value, and where it came from."),
     "completion": ("relay.cli.completion:completion", "Print the completion script for your shell."),
