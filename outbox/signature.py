@@ -1,115 +1,96 @@
-"""Standard Webhooks 1.0 signatures (v1, HMAC-SHA256): make a secret, sign what is sent, verify what arrived.
-
-What is signed is the bytes `{id}.{timestamp}.{body}`. An id therefore never holds a dot, or two messages could sign
-alike. "Message" is that standard's word for what one request carries.
-"""
+"""Sign what is sent and verify what arrived: the public face of the signature schemes (outbox.schemes)."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
 import json
 import re
-import secrets as randomness
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from outbox import schemes
 from outbox.errors import SignatureError, SubscriptionError
+from outbox.schemes.standard import MESSAGE_ID, TIMESTAMP
+from outbox.secret import Secret
 
-__all__ = ["Signer", "Webhook", "check_secret", "new_secret", "sign", "signed_headers", "verify"]
+__all__ = ["Webhook", "check_secret", "new_secret", "sign", "signed_headers", "verify"]
 
-_PREFIX = "whsec_"
-_SECRET_BYTES = range(24, 65)
-_MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}")  # visible ASCII without the dot
-_TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
-_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
-_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+_TYPE = re.compile(r"[!-~]{1,128}")
 
 Headers = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+Secrets = str | Secret | Sequence[str | Secret]
 
 
-def new_secret() -> str:
-    """Return a new signing secret: `whsec_` and the base64 of 32 random bytes."""
-    return _PREFIX + base64.b64encode(randomness.token_bytes(32)).decode()
+def new_secret(scheme: str = "standard", key_type: str | None = None) -> str:
+    """Return a new secret for a scheme, of its first type of key by default. Raises SubscriptionError."""
+    makers = schemes.named(scheme).keys.makers
+    maker = next(iter(makers.values())) if key_type is None else makers.get(key_type)
+    if maker is None:
+        raise SubscriptionError(f"key_type: with scheme {scheme} choose {' or '.join(makers)}")
+    return maker()
 
 
-def check_secret(text: object) -> str:
-    """Return a secret of the user's own in its canonical spelling, `whsec_` + padded base64.
+def check_secret(text: object, scheme: str = "standard") -> str:
+    """Return a secret of the user's own in the canonical spelling of its scheme.
 
-    The prefix and the padding may be missing. Raises SubscriptionError for anything else that is not 24 to 64
-    bytes in standard base64; the message never holds the secret.
+    Raises SubscriptionError for what that scheme cannot use; the message never holds the secret.
     """
-    key = _key(text)
-    if len(key) not in _SECRET_BYTES:
-        raise SubscriptionError(f"secret: {len(key)} bytes long; use 24 to 64 random bytes in base64")
-    canonical = base64.b64encode(key).decode()
-    if canonical.rstrip("=") != _without_prefix(str(text)).rstrip("="):
-        raise SubscriptionError("secret: its last base64 character has spare bits set; encode the bytes again")
-    return _PREFIX + canonical
+    return schemes.named(scheme).keys.check(text)
 
 
-def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """Return the signature `v1,…` of one message; `timestamp` is whole seconds since 1970 UTC.
+def sign(secret: str | Secret, message_id: str, timestamp: int, body: bytes) -> str:
+    """Return the Standard Webhooks signature of one message, `v1,…` or by a `whsk_` key `v1a,…`.
 
-    Raises SubscriptionError for a bad secret and ValueError for a bad id or timestamp.
+    `timestamp` is whole seconds since 1970 UTC. Raises SubscriptionError for a bad secret and ValueError for a bad id
+    or timestamp.
     """
-    return Signer([secret]).header(*_checked(message_id, timestamp), body).decode()
+    _checked(message_id, timestamp)
+    return signed_headers(secret, message_id, body, timestamp=timestamp)["webhook-signature"]
 
 
 def signed_headers(
-    secrets: str | Sequence[str], message_id: str, body: bytes, *, timestamp: int | None = None
+    secrets: Secrets,
+    message_id: str,
+    body: bytes,
+    *,
+    timestamp: int | None = None,
+    scheme: str = "standard",
+    type: str = "webhook",  # noqa: A002 - the word of the interface
 ) -> dict[str, str]:
-    """Return the three headers of a signed message, one signature for each secret; `timestamp` is now by default.
+    """Return the headers that a relay sends with a message, for the tests of a receiver.
 
-    Raises as `sign()` does.
+    Args:
+        secrets: one or, newest first, several; each signs where the scheme carries several signatures.
+        message_id: what webhook-id says.
+        body: the exact bytes that are sent.
+        timestamp: seconds since 1970 UTC; now by default.
+        scheme: one of outbox.schemes.SCHEMES.
+        type: the event's, which GitHub's and FulFil's headers name.
+
+    Raises:
+        SubscriptionError: the scheme is unknown, or a secret is not one for it.
+        ValueError: the id, the timestamp or the type cannot be a header.
     """
     at = int(time.time()) if timestamp is None else timestamp
     identity, seconds = _checked(message_id, at)
-    signature = Signer(_listed(secrets)).header(identity, seconds, body).decode()
-    return dict(zip(_HEADERS, (message_id, str(at), signature), strict=True))
-
-
-class Signer:
-    """Signs many messages with the same secrets: the keyed hash is prepared once and copied for each message.
-
-    Raises SubscriptionError when a secret is unusable or there is none.
-    """
-
-    __slots__ = ("_keyed",)
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        if not secrets:
-            raise SubscriptionError("secret: there is none; a message is never sent unsigned")
-        self._keyed = [hmac.new(_key(secret), digestmod=hashlib.sha256) for secret in secrets]
-
-    def header(self, message_id: bytes, timestamp: bytes, body: bytes) -> bytes:
-        """Return the value of `webhook-signature`: `v1,…` for each secret, separated by spaces."""
-        signed = b"%b.%b.%b" % (message_id, timestamp, body)
-        return b" ".join([_signature(keyed, signed) for keyed in self._keyed])
-
-    def lines(self, message_id: bytes, _type: bytes, timestamp: bytes, body: bytes) -> bytes:
-        """Return the header lines of one message, each with its CRLF."""
-        signature = self.header(message_id, timestamp, body)
-        return b"webhook-id: %b\r\nwebhook-timestamp: %b\r\nwebhook-signature: %b\r\n" % (
-            message_id,
-            timestamp,
-            signature,
-        )
-
-    def __repr__(self) -> str:
-        return f"<Signer with {len(self._keyed)} secrets>"
+    if not _TYPE.fullmatch(type):
+        raise ValueError("type: must be 1 to 128 characters of visible ASCII")
+    lines = schemes.signer(scheme, _listed(secrets)).lines(identity, type.encode(), seconds, body)
+    return dict(line.split(": ", 1) for line in lines.decode("ascii").split("\r\n")[:-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A message whose signature was verified: id, time of the attempt (seconds since 1970 UTC) and body."""
+    """A message whose signature was verified, and its body as it came.
+
+    id: where the signature covers it, in `standard` and `svix`; elsewhere '', for anyone could have altered the header.
+    timestamp: of the attempt, seconds since 1970 UTC, as compared with the clock; None where the scheme carries none.
+    In `leads` alone it was compared but is not covered by the signature.
+    """
 
     id: str
-    timestamp: int
+    timestamp: int | None
     body: bytes
 
     def json(self) -> Any:
@@ -118,104 +99,117 @@ class Webhook:
 
 
 def verify(
-    secrets: str | Sequence[str],
+    secrets: Secrets,
     headers: Headers,
     body: bytes,
     *,
     tolerance_seconds: float = 300,
     now: float | None = None,
+    scheme: str = "standard",
 ) -> Webhook:
     """Return the verified message, or raise SignatureError and nothing else.
 
-    `headers` is a mapping or pairs, str or bytes, in any case. `body` is the raw request body. Any one
-    signature by any one secret is enough, so that secrets can be rotated. The message's timestamp may differ
-    from `now` (seconds since 1970; the machine's clock by default) by `tolerance_seconds` either way.
+    Any one signature by any one secret is enough, so that secrets can be rotated. What a stranger recorded verifies
+    again: within the tolerance in every scheme, and at any time in `github`, `convoy`, `notely`, `notely-node`,
+    `fulfil`, `soundhash` (which sign no time) and `leads` (which does not sign the one it sends).
+
+    Args:
+        secrets: one or several, as the subscription's scheme has them; for Ed25519 `whpk_…`.
+        headers: of the request: a mapping or pairs, str or bytes, in any case, or a WSGI environ (Django's META).
+        body: the raw bytes of the request.
+        tolerance_seconds: how far the message's timestamp may lie from `now`, either way.
+        now: seconds since 1970 UTC; the machine's clock by default.
+        scheme: the subscription's.
     """
-    signer = _signer_of_receiver(secrets)
-    message_id, timestamp, signatures = _standard_headers(headers)
+    try:
+        chosen, keys = schemes.named(scheme), _listed(secrets)
+        if not keys:
+            raise SignatureError("secrets: there is none to verify with")
+        raw = _raw(body)
+        claim = chosen.judge(keys, _found(chosen.headers, headers), raw)
+    except SubscriptionError as error:
+        raise SignatureError(str(error)) from None
+    if claim.timestamp is not None:
+        _check_age(claim.timestamp, time.time() if now is None else now, tolerance_seconds)
+    return Webhook(claim.id, claim.timestamp, raw)
+
+
+def _check_age(timestamp: int, now: object, tolerance_seconds: object) -> None:
+    tolerance = _number("tolerance_seconds", tolerance_seconds)
+    if not abs(_number("now", now) - timestamp) <= tolerance:  # so that NaN fails
+        raise SignatureError(f"timestamp: more than {tolerance:g} s away from now; check both clocks")
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SignatureError(f"{name}: must be a number of seconds")
+    try:
+        return float(value)
+    except OverflowError:
+        raise SignatureError(f"{name}: too large") from None
+
+
+def _raw(body: object) -> bytes:
     if not isinstance(body, bytes | bytearray | memoryview):
         raise SignatureError("body: pass the raw bytes of the request, not decoded text or parsed JSON")
-    if not _MESSAGE_ID.fullmatch(message_id):
-        raise SignatureError("webhook-id: must be visible ASCII without a dot")
-    if not _TIMESTAMP.fullmatch(timestamp):
-        raise SignatureError("webhook-timestamp: must be whole seconds since 1970")
-    if not abs((time.time() if now is None else now) - int(timestamp)) <= tolerance_seconds:  # so that NaN fails
-        raise SignatureError(f"webhook-timestamp: more than {tolerance_seconds:g} s away from now; check both clocks")
-    expected = signer.header(message_id.encode(), timestamp.encode(), bytes(body)).split(b" ")
-    if not _any_matches(expected, signatures.encode("ascii", "replace").split(b" ")):
-        raise SignatureError("webhook-signature: no signature in it matches the body and any secret")
-    return Webhook(message_id, int(timestamp), bytes(body))
-
-
-def _any_matches(expected: Sequence[bytes], given: Sequence[bytes]) -> bool:
-    # Whole elements are compared as text: canonical base64 has one spelling, so there is nothing lenient to decode.
-    matches = [hmac.compare_digest(ours, theirs) for theirs in given for ours in expected]
-    return any(matches)
-
-
-def _signer_of_receiver(secrets: str | Sequence[str]) -> Signer:
     try:
-        return Signer(_listed(secrets))
-    except (SubscriptionError, TypeError) as error:
-        raise SignatureError(str(error)) from None
+        return memoryview(body).tobytes()
+    except ValueError:
+        raise SignatureError("body: its memoryview was released") from None
 
 
-def _standard_headers(headers: Headers) -> list[str]:
-    """Return the values of the three headers, in their order."""
+def _found(names: Sequence[str], headers: Headers) -> dict[str, str]:
+    """Return the values of the named headers. Raises SignatureError where one is missing or ambiguous."""
     found: dict[str, str] = {}
-    for name, value in _pairs(headers):
-        key = _text(name).lower()
-        if key in _HEADERS and found.setdefault(key, _text(value)) != _text(value):
-            raise SignatureError(f"{key}: given twice with different values")
-    for name in _HEADERS:
+    for key, value in _pairs(headers):
+        name = _name(key)
+        if name in names and found.setdefault(name, _text(value)) != _text(value):
+            raise SignatureError(f"{name}: given twice with different values")
+    for name in names:
         if not found.get(name):
             raise SignatureError(f"{name}: missing")
-    return [found[name] for name in _HEADERS]
+    return found
 
 
-def _pairs(headers: Headers) -> list[tuple[Any, Any]]:
+def _pairs(headers: Any) -> list[tuple[Any, Any]]:
     try:
         pairs = headers.items() if hasattr(headers, "items") else headers
         return [(name, value) for name, value in pairs]
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - a stranger's object may raise anything
         raise SignatureError("headers: pass a mapping or pairs of name and value") from None
 
 
+def _name(key: object) -> str:
+    """Return a header's name in lower case; HTTP_WEBHOOK_ID of a WSGI environ is webhook-id."""
+    text = _text(key)
+    return text.removeprefix("HTTP_").replace("_", "-").lower() if text.startswith("HTTP_") else text.lower()
+
+
 def _text(value: object) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else value if isinstance(value, str) else ""
+    if isinstance(value, bytes):
+        return bytes.decode(value, "latin-1")
+    return str.__str__(value) if isinstance(value, str) else ""
 
 
-def _listed(secrets: str | Sequence[str]) -> Sequence[str]:
-    return [secrets] if isinstance(secrets, str) else list(secrets)
+def _listed(secrets: Any) -> list[str]:
+    """Return the secrets as text. Raises SubscriptionError."""
+    try:
+        several = [secrets] if isinstance(secrets, str | Secret) else list(secrets)
+    except Exception:  # noqa: BLE001 - a stranger's object may raise anything
+        raise SubscriptionError("secrets: pass one secret or a list of them") from None
+    return [str.__str__(_revealed(each)) for each in several]
+
+
+def _revealed(secret: object) -> str:
+    text = secret.reveal() if isinstance(secret, Secret) else secret
+    if not isinstance(text, str):
+        raise SubscriptionError("secrets: each must be text")
+    return text
 
 
 def _checked(message_id: str, timestamp: int) -> tuple[bytes, bytes]:
-    if not _MESSAGE_ID.fullmatch(message_id):
+    if not MESSAGE_ID.fullmatch(message_id):
         raise ValueError("message_id: must be 1 to 256 characters of visible ASCII without a dot")
-    if type(timestamp) is not int or not _TIMESTAMP.fullmatch(str(timestamp)):
+    if type(timestamp) is not int or not TIMESTAMP.fullmatch(str(timestamp)):
         raise ValueError("timestamp: must be an int, whole seconds since 1970 UTC")
     return message_id.encode(), b"%d" % timestamp
-
-
-def _signature(keyed: hmac.HMAC, signed: bytes) -> bytes:
-    mac = keyed.copy()
-    mac.update(signed)
-    return b"v1," + binascii.b2a_base64(mac.digest(), newline=False)
-
-
-def _without_prefix(text: str) -> str:
-    return text.removeprefix(_PREFIX)
-
-
-def _key(secret: object) -> bytes:
-    """Return the bytes of a secret, written with or without `whsec_` and padding; errors do not hold it."""
-    if not isinstance(secret, str):
-        raise SubscriptionError("secret: must be text, whsec_ and base64")
-    encoded = _without_prefix(secret)
-    if not encoded:
-        raise SubscriptionError("secret: empty; anyone could forge its signatures")
-    unpadded = encoded.rstrip("=")
-    padded = unpadded + "=" * (-len(unpadded) % 4)
-    if not _BASE64.fullmatch(encoded) or encoded not in (unpadded, padded) or len(unpadded) % 4 == 1:
-        raise SubscriptionError("secret: must be whsec_ and standard base64, without spaces or line ends")
-    return base64.b64decode(padded)
