@@ -51,6 +51,11 @@ class SealingKey:
 
     public: bytes
 
+    @classmethod
+    def of(cls, text: str) -> SealingKey:
+        """Return the key that `text` writes, as `outbox.sealing_keys` holds it."""
+        return cls(b64decode(text))
+
     @property
     def id(self) -> str:
         """Its name: 16 hexadecimal digits of its SHA-256."""
@@ -84,7 +89,7 @@ class SealedText:
 def newest_key(connection: Session | Connection) -> SealingKey | None:
     """Return the public key that secrets are sealed to now, or None while they are stored in clear."""
     row = connection.execute(text(NEWEST_KEY)).one_or_none()
-    return None if row is None else SealingKey(b64decode(row.key))
+    return None if row is None else SealingKey.of(row.key)
 
 
 def seal(clear: str, key: SealingKey, subscription_id: bytes, kind: str) -> str:

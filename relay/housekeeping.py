@@ -1,5 +1,5 @@
 """What a running relay does beside delivering, on a connection of its own: leaves ahead, removed subscriptions, secrets
-that ran out, retention.
+that ran out or lie in clear, retention.
 
 Each round repeats one short transaction until nothing is left for it. Several relays may run: a transaction does its
 work only while it holds the round's advisory lock, so that one of them does. Whoever meets a lock waits at most 50 ms
@@ -12,17 +12,23 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import anyio
 import psycopg
 from psycopg import IsolationLevel
 from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 
+from outbox.errors import OutboxError
+from outbox.sealing import NEWEST_KEY, SealingKey
+from relay import resealing
 from relay.database_url import RELAY_NAME
+from relay.keyring import Keyring
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from relay.config import Config
 
@@ -37,6 +43,8 @@ MAX_DEFAULT_BYTES = 256 * 1024 * 1024
 _TURN = "select pg_try_advisory_xact_lock(hashtext('outbox.housekeeping'), hashtext(%s))"
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
+_SEALING = "secrets in clear"
+_SEALING_EVERY_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,8 @@ class Housekeeping:
             "max_default_bytes": MAX_DEFAULT_BYTES,
             "batch": BATCH_ROWS,
         }
-        self._due_at = {round_.name: 0.0 for round_ in ROUNDS}
+        self._keyring = Keyring(config.secret_key)
+        self._due_at = dict.fromkeys([*(round_.name for round_ in ROUNDS), _SEALING], 0.0)
 
     async def run(self) -> None:
         """Do every round when it is due, until cancelled. A database that is away is tried again."""
@@ -143,21 +152,24 @@ class Housekeeping:
     async def do_due(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Do each round that is due. The connection is in autocommit mode."""
         for round_ in ROUNDS:
-            if time.monotonic() >= self._due_at[round_.name]:
-                self._due_at[round_.name] = time.monotonic() + await self._do(connection, round_)
+            work = partial(_repeat, connection, round_, self._parameters)
+            await self._do_if_due(round_.name, round_.every_seconds, work)
+        await self._do_if_due(_SEALING, _SEALING_EVERY_SECONDS, partial(_seal, connection, self._keyring))
 
-    async def _do(self, connection: psycopg.AsyncConnection[Any], round_: Round) -> float:
-        """Do one round, and return after how many seconds it is due again."""
+    async def _do_if_due(self, name: str, every_seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        if time.monotonic() < self._due_at[name]:
+            return
+        pause = every_seconds
         try:
-            await _repeat(connection, round_, self._parameters)
+            await work()
         except LockNotAvailable:
-            log.debug("%s: in use, tried again in %d s", round_.name, _RETRY_SECONDS)
-            return min(_RETRY_SECONDS, round_.every_seconds)
+            pause = min(_RETRY_SECONDS, every_seconds)
+            log.debug("%s: in use, tried again in %d s", name, pause)
         except (psycopg.OperationalError, ReadOnlySqlTransaction):
             raise
-        except psycopg.Error as error:
-            log.warning("%s: %s", round_.name, str(error).splitlines()[0])
-        return round_.every_seconds
+        except (psycopg.Error, OutboxError) as error:
+            log.warning("%s: %s", name, str(error).splitlines()[0])
+        self._due_at[name] = time.monotonic() + pause
 
 
 async def _repeat(connection: psycopg.AsyncConnection[Any], round_: Round, parameters: Mapping[str, int]) -> None:
@@ -165,11 +177,35 @@ async def _repeat(connection: psycopg.AsyncConnection[Any], round_: Round, param
     answer: Any = 0
     while answer is not None:
         async with connection.transaction():
-            turn = await (await connection.execute(_TURN, (round_.name,))).fetchone()
-            if turn is None or not turn[0]:
+            if not await _is_our_turn(connection, round_.name):
                 return
             cursor = await connection.execute(round_.statement, {**parameters, "reached": answer})
             row = await cursor.fetchone()
         answer = row[0] if row and row[0] else None
         if answer is not None:
             log.debug("%s: %s", round_.name, answer)
+
+
+async def _seal(connection: psycopg.AsyncConnection[Any], keyring: Keyring) -> None:
+    """Seal what was stored in clear to the newest key, if this relay can open that again; a batch a transaction."""
+    after: UUID | None = UUID(int=0)
+    while after is not None and keyring.newest is not None:
+        async with connection.transaction():
+            if not await _is_our_turn(connection, _SEALING):
+                return
+            newest = await (await connection.execute(NEWEST_KEY)).fetchone()
+            if newest is None or newest[0] not in keyring:
+                return
+            cursor = await connection.execute(resealing.READ_CLEAR, {"after": after, "batch": resealing.BATCH_ROWS})
+            rows = await cursor.fetchall()
+            planned = resealing.plan(rows, keyring, SealingKey.of(newest[1]))
+            sealed = (await connection.execute(resealing.REPLACE, planned.parameters)).rowcount
+        if sealed:
+            log.info("sealed %d secrets that lay in clear", sealed)
+        after = rows[-1][0] if rows else None
+
+
+async def _is_our_turn(connection: psycopg.AsyncConnection[Any], name: str) -> bool:
+    """Tell whether this transaction got the round's lock."""
+    row = await (await connection.execute(_TURN, (name,))).fetchone()
+    return row is not None and bool(row[0])

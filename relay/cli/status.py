@@ -68,9 +68,19 @@ def _fields(found: dict[str, Any]) -> dict[str, Any]:
         "no subscriber": f"{unmatched['count']:,} of the last {unmatched['of_last']:,} events"
         + (f" ({', '.join(unmatched['types'][:5])})" if unmatched["types"] else ""),
         "nowhere": f"{nowhere['count']:,} of the last {nowhere['of_last']:,} events (neither pending nor resolved)",
+        "secrets": _secrets(found["secrets"]),
         "subscriptions": ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in subscriptions.items()),
         "relay": f"{found['relay_connections']} connections, schema version {found['schema_version']}",
     }
+
+
+def _secrets(found: dict[str, Any]) -> str:
+    sealed = found["count"] - found["in_clear"]
+    return f"{found['in_clear']:,} in clear, {sealed:,} sealed" + (
+        f", {found['sealed_to_older_keys']:,} of them to another key than the newest"
+        if found["sealed_to_older_keys"]
+        else ""
+    )
 
 
 def _with_age(count: Count, seconds: float | None) -> str:

@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from relay.database_url import RELAY_NAME
 from relay.operations.nowhere import events_nowhere, mend
+from relay.operations.secrets import secrets_at_rest
 from relay.operations.stuck import LATE_SECONDS, stuck_subscriptions
 from relay.wording import duration
 
@@ -53,6 +54,7 @@ def status(connection: Connection) -> dict[str, Any]:
         "nowhere": events_nowhere(connection),
         "subscriptions": dict(connection.execute(text(_SUBSCRIPTIONS)).one()._mapping),  # noqa: SLF001 - SQLAlchemy
         "default_leaves": {name: _default_leaf(connection, name) for name in ("events", "attempts")},
+        "secrets": secrets_at_rest(connection),
         "settings": dict(connection.execute(text(_SETTINGS)).one()._mapping),  # noqa: SLF001 - SQLAlchemy's name
         "stuck": stuck_subscriptions(connection),
     }
@@ -244,11 +246,26 @@ def attention(answer: Mapping[str, Any]) -> list[str]:
     lines += [_stuck_line(item) for item in answer["stuck"]]
     if dead["count"].value:
         lines.append(f"{dead['count']} dead letters wait for a person: relay dead-letters list")
+    lines += _secrets_lines(answer["secrets"])
     lines += [
         f"{count} rows of {name} are in the default leaf: partitions were not made in time; they stay usable"
         for name, count in answer["default_leaves"].items()
         if count.value
     ]
+    return lines
+
+
+def _secrets_lines(secrets: Mapping[str, Any]) -> list[str]:
+    clear, older, key = secrets["in_clear"], secrets["sealed_to_older_keys"], secrets["sealing_key"]
+    lines = []
+    if clear and key:
+        lines.append(f"{clear:,} secrets lie in clear; a relay that holds key {key} seals them within a minute")
+    elif clear:
+        lines.append(
+            f"{clear:,} secrets lie in clear: relay secrets keygen, give the key to relays, relay secrets rekey"
+        )
+    if older:
+        lines.append(f"{older:,} secrets are sealed to another key than the newest, {key}: relay secrets rekey")
     return lines
 
 

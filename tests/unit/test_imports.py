@@ -64,8 +64,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay.supervisor": set(),
     "relay.startup": {"outbox.schema", "relay.config", "relay.keyring", "relay.operations", "sqlalchemy"},
     "relay.housekeeping": {
-        *("outbox.sealing", "relay.config", "relay.database_url", "relay.keyring", "relay.resealing"),
-        *("psycopg", "anyio"),
+        *("outbox.errors", "outbox.sealing", "relay.config", "relay.database_url", "relay.keyring"),
+        *("relay.resealing", "psycopg", "anyio"),
     },
     "relay.daemon": {
         *("outbox._version", "relay.config", "relay.database_url", "relay.engine", "relay.http", "relay.housekeeping"),
