@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from outbox.errors import NotFoundError
 from outbox.ids import parse_id, text_id
+from relay.operations import audit
 from relay.operations.deliveries import attempts_of
 
 if TYPE_CHECKING:
@@ -73,10 +74,17 @@ def find(connection: Connection, filters: Filters) -> list[UUID]:
     return list(connection.execute(statement, parameters).scalars())
 
 
-def purge(connection: Connection, delivery_ids: Sequence[UUID]) -> int:
-    """Delete these dead letters for good and return how many there were."""
-    statement = text("delete from outbox.dead_letters where delivery_id = any(cast(:ids as uuid[]))")
-    return connection.execute(statement, {"ids": list(delivery_ids)}).rowcount
+def purge(connection: Connection, delivery_ids: Sequence[UUID], filters: Filters | None = None) -> int:
+    """Delete these dead letters for good and return how many there were; `filters` found them, for the audit."""
+    statement = text(
+        "delete from outbox.dead_letters where delivery_id = any(cast(:ids as uuid[])) returning delivery_id, tenant"
+    )
+    gone = connection.execute(statement, {"ids": list(delivery_ids)}).all()
+    audit.note(
+        connection, "purged", count=len(gone), ids=(text_id("dlv", row.delivery_id) for row in gone),
+        tenants=(row.tenant for row in gone), filters=filters,
+    )  # fmt: skip
+    return len(gone)
 
 
 def _dead_letter(row: Any) -> dict[str, Any]:

@@ -7,10 +7,14 @@ of their own. That attempts and resolutions are kept at least as long as events 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from outbox import act_as
+from relay.operations import audit
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause
@@ -64,20 +68,37 @@ def prune(
     attempts_days: int,
     resolutions_days: int,
     batch_rows: int = BATCH_ROWS,
+    actor: str | None = None,
 ) -> Pruned:
     """Delete what is done and older than so many days, and return how many rows of each kind went.
 
-    The connection has no transaction open and is left so: every batch is committed by itself.
+    The connection has no transaction open and is left so: every batch is committed by itself. The audit
+    notes at the end what went, by whom, also when it did not end well.
 
     Raises:
         sqlalchemy.exc.OperationalError: somebody held a lock for longer than 5 s; what went so far is gone for good.
     """
+    days = {"events_days": events_days, "attempts_days": attempts_days, "resolutions_days": resolutions_days}
     batches = _Batches(connection, batch_rows)
-    return Pruned(
-        events=batches.leaves(_RETIRE_EVENTS, events_days) + batches.events(events_days),
-        attempts=batches.leaves(_RETIRE_ATTEMPTS, attempts_days) + batches.rows(_PRUNE_ATTEMPTS, attempts_days),
-        resolutions=batches.rows(_PRUNE_RESOLUTIONS, resolutions_days),
-    )
+    try:
+        batches.leaves("events", _RETIRE_EVENTS, events_days)
+        batches.events(events_days)
+        batches.leaves("attempts", _RETIRE_ATTEMPTS, attempts_days)
+        batches.rows("attempts", _PRUNE_ATTEMPTS, attempts_days)
+        batches.rows("resolutions", _PRUNE_RESOLUTIONS, resolutions_days)
+    except BaseException:
+        with suppress(DBAPIError):  # the first error is the one to tell
+            _note(connection, batches.gone, days, actor)
+        raise
+    _note(connection, batches.gone, days, actor)
+    return Pruned(**batches.gone)
+
+
+def _note(connection: Connection, gone: dict[str, int], days: dict[str, int], actor: str | None) -> None:
+    with connection.begin():
+        if actor is not None:
+            act_as(connection, actor)
+        audit.note(connection, "pruned", count=sum(gone.values()), **gone, **days)
 
 
 def count_prunable(connection: Connection, *, events_days: int, attempts_days: int, resolutions_days: int) -> Pruned:
@@ -87,41 +108,35 @@ def count_prunable(connection: Connection, *, events_days: int, attempts_days: i
 
 
 class _Batches:
-    """Runs one statement again and again, a transaction each, until nothing is left for it."""
+    """Runs one statement again and again, a transaction each, until nothing is left for it; counts in `gone`."""
 
     def __init__(self, connection: Connection, batch_rows: int) -> None:
         self._connection = connection
         self._batch_rows = batch_rows
+        self.gone = dict.fromkeys(Pruned._fields, 0)
 
-    def leaves(self, statement: TextClause, days: int) -> int:
+    def leaves(self, kind: str, statement: TextClause, days: int) -> None:
         """Empty whole leaves until none is left, or one is in use; its rows are then deleted in batches."""
-        gone = 0
         try:
             while (row := self._run(statement, days=days)).leaf is not None:
-                gone += row.gone
+                self.gone[kind] += row.gone
         except OperationalError as error:
             if not _is_lock_timeout(error):
                 raise
-        return gone
 
-    def events(self, days: int) -> int:
+    def events(self, days: int) -> None:
         """Walk the events from the oldest until a batch is all young."""
-        gone = 0
         reached: int | None = 0
         while reached is not None:
             reached, deleted = self._run(_PRUNE_EVENTS, days=days, after=reached, batch=self._batch_rows)
-            gone += deleted
-        return gone
+            self.gone["events"] += deleted
 
-    def rows(self, statement: TextClause, days: int) -> int:
+    def rows(self, kind: str, statement: TextClause, days: int) -> None:
         """Delete batches until one is not full."""
-        gone = 0
-        deleted: int
-        while True:
+        deleted = self._batch_rows
+        while deleted >= self._batch_rows:
             (deleted,) = self._run(statement, days=days, batch=self._batch_rows)
-            gone += deleted
-            if deleted < self._batch_rows:
-                return gone
+            self.gone[kind] += deleted
 
     def _run(self, statement: TextClause, **parameters: int | None) -> Any:
         give_up = time.monotonic() + _PATIENCE_SECONDS

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import parse_id, text_id
-from relay.operations import dead_letters
+from relay.operations import audit, dead_letters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,11 +23,21 @@ if TYPE_CHECKING:
 
     from relay.operations.filters import Filters
 
-__all__ = ["Candidate", "ReplayError", "candidates_by_filter", "candidates_by_id", "replay"]
+__all__ = ["Asked", "Candidate", "ReplayError", "candidates_by_filter", "candidates_by_id", "replay"]
 
 
 class ReplayError(OutboxError):
     """A replay was refused; nothing was changed. The message says why."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person asked to be replayed, for the audit: by ids, or by filter and state; `to` another subscription."""
+
+    names: Sequence[str] = ()
+    filters: Filters | None = None
+    state: str | None = None
+    to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,8 +177,10 @@ where a.verdict = 'delivered' and {where} group by 1, 2 order by 1, 2 limit :lim
     return [Candidate(row.event_seq, row.subscription_id, None) for row in rows]
 
 
-def replay(connection: Connection, candidates: Sequence[Candidate]) -> list[str]:
+def replay(connection: Connection, candidates: Sequence[Candidate], asked: Asked | None = None) -> list[str]:
     """Put the candidates back and return the ids of the new deliveries, due now. All or nothing.
+
+    The audit notes it, with what was `asked`.
 
     Raises:
         ReplayError: an event's payload is pruned, a subscription removed, of another tenant, or never had it.
@@ -178,8 +190,27 @@ def replay(connection: Connection, candidates: Sequence[Candidate]) -> list[str]
     _refuse_unresolved_without_dead_letter(unresolved)
     _restore_events(connection, [item.dead for item in candidates if item.dead is not None])
     _refuse_impossible(connection, direct)
-    _put_back(connection, [item.dead for item in unresolved if item.dead is not None])
-    return _revive(connection, direct)
+    resolved_again = _put_back(connection, [item.dead for item in unresolved if item.dead is not None])
+    made = _revive(connection, direct)
+    _note(connection, candidates, asked or Asked(), made, resolved_again)
+    return made
+
+
+def _note(
+    connection: Connection, candidates: Sequence[Candidate], asked: Asked, made: list[str], resolved_again: int
+) -> None:
+    events = connection.execute(text(_EVENTS), _columns(candidates)).all()
+    names = [name if name.startswith("evt_") else text_id("dlv", parse_id("dlv", name)) for name in asked.names]
+    dead = [text_id("dlv", item.dead) for item in candidates if item.dead is not None]
+    ids = [*names, *dead, *(text_id("evt", row.id) for row in events)]
+    audit.note(
+        connection, "replayed", count=len(made) + resolved_again, ids=ids,
+        subject=ids[0] if len(names) == 1 or len(candidates) == 1 else None, tenants=(row.tenant for row in events),
+        filters=asked.filters, state=asked.state, to=asked.to, deliveries=made,
+    )  # fmt: skip
+
+
+_EVENTS = "select id, tenant from outbox.events where seq = any(cast(:seqs as bigint[])) order by seq"
 
 
 def _refuse_unresolved_without_dead_letter(unresolved: Sequence[Candidate]) -> None:
@@ -236,13 +267,16 @@ def _refuse_impossible(connection: Connection, direct: Sequence[Candidate]) -> N
     raise ReplayError(f"subscription: {subscription} is another tenant's than {text_id('evt', row.event_id)}")
 
 
-def _put_back(connection: Connection, dead: Sequence[UUID]) -> None:
-    """Dead letter of an event that could not be resolved → pending."""
+def _put_back(connection: Connection, dead: Sequence[UUID]) -> int:
+    """Dead letter of an event that could not be resolved → pending. Returns how many there were."""
     statement = """
 with gone as (
-    delete from outbox.dead_letters where delivery_id = any(cast(:ids as uuid[])) returning event_seq)
-insert into outbox.pending (event_seq) select distinct event_seq from gone on conflict do nothing"""
-    connection.execute(text(statement), {"ids": list(dead)})
+    delete from outbox.dead_letters where delivery_id = any(cast(:ids as uuid[])) returning event_seq),
+back as (
+    insert into outbox.pending (event_seq) select distinct event_seq from gone on conflict do nothing)
+select count(*) from gone"""
+    found: int = connection.execute(text(statement), {"ids": list(dead)}).scalar_one()
+    return found
 
 
 # A dead letter that somebody else took meanwhile (a late success, another replay) makes no delivery, nor does what

@@ -1,0 +1,162 @@
+"""The audit: who changed what, when, and what it was before. Read here, and written here by operations on many rows.
+
+Changes of subscriptions, secrets and sealing keys are noted by the database's own triggers (migrations/0004_audit.sql).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from outbox.ids import parse_id, text_id
+from relay.wording import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+    from relay.operations.filters import Filters
+
+__all__ = ["ACTIONS", "LISTED_IDS", "list_audit", "note", "spelled"]
+
+ACTIONS = (
+    *("added", "updated", "paused", "resumed", "disabled", "removed", "deleted"),
+    *("secret added", "secret expires", "secret removed", "secret replaced", "secret resealed", "secret updated"),
+    *("sealing key added", "sealing key removed", "sealing key updated"),
+    *("replayed", "purged", "pruned", "truncated"),
+)
+LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
+
+_PREFIXES = ("sub", "dlv", "evt")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+
+_NOTE = text("select outbox.audit_operation(:action, :subject, :tenant, :details)").bindparams(
+    bindparam("details", type_=JSONB)
+)
+
+
+def note(
+    connection: Connection,
+    action: str,
+    *,
+    count: int,
+    ids: Iterable[str] = (),
+    subject: str | None = None,
+    tenants: Iterable[str] = (),
+    filters: Filters | None = None,
+    **asked: Any,
+) -> None:
+    """Note in this transaction that so many rows were replayed, purged or pruned; of none, nothing is noted.
+
+    Args:
+        connection: in the transaction that changes the rows.
+        action: replayed, purged or pruned.
+        count: how many rows.
+        ids: text ids of the rows; the first 1,000 are kept.
+        subject: the text id that it is about; default the only one of `ids`, or the filter's subscription.
+        tenants: whose rows; a single one is noted.
+        filters: what the operation was asked for, if not ids.
+        asked: what else it was asked for or made: text, numbers, lists of text; None and empty lists are left out.
+    """
+    if not count:
+        return
+    names, owners = list(dict.fromkeys(ids)), set(tenants)
+    filtered = None if filters is None or filters.empty else spelled(filters)
+    details = {"count": count, "ids": names, "filter": filtered, **asked}
+    if subject is None:
+        subject = names[0] if len(names) == 1 else (filtered or {}).get("subscription", "")
+    parameters = {
+        "action": action,
+        "subject": subject,
+        "tenant": owners.pop() if len(owners) == 1 else "",
+        "details": {name: _capped(value) for name, value in details.items() if value not in (None, [])},
+    }
+    connection.execute(_NOTE, parameters)
+
+
+def spelled(filters: Filters) -> dict[str, Any]:
+    """Return the filters that were given as text and numbers; a length of time is so many seconds ago."""
+    given = {
+        "since": _moment(filters.since),
+        "until": _moment(filters.until),
+        "type": filters.type,
+        "tenant": filters.tenant,
+        "key": filters.key,
+        "subscription": filters.subscription and text_id("sub", parse_id("sub", filters.subscription)),
+        "limit": filters.limit,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def list_audit(
+    connection: Connection,
+    filters: Filters,
+    *,
+    subject: str | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+) -> list[dict[str, Any]]:
+    """Return what was changed, newest first.
+
+    Args:
+        connection: to the database.
+        filters: since, until (about when it was changed), tenant, limit.
+        subject: only this subscription, delivery, event (an id or UUID) or sealing key, also where it is one of many.
+        actor: only this actor's changes.
+        action: only this action, one of ACTIONS.
+
+    Raises:
+        NotFoundError: the subject is no id.
+    """
+    where, parameters = filters.where({"at": "at", "tenant": "tenant"})
+    for name, value in (("actor", actor), ("action", action)):
+        if value is not None:
+            where += f" and {name} = :{name}"
+            parameters[name] = value
+    if subject is not None:
+        condition, bound = _about(subject)
+        where += f" and ({condition})"
+        parameters |= bound
+    statement = text(
+        "select id, at, actor, role, action, subject, tenant, before, after, details from outbox.audit"  # noqa: S608
+        f" where {where} order by at desc, id desc limit :limit"
+    )
+    return [_entry(row) for row in connection.execute(statement, parameters)]
+
+
+def _about(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the condition that a row is about what the name stands for, alone or among others, and its parameters."""
+    subjects = _subjects(name)
+    among = [json.dumps({key: [subject]}) for subject in subjects for key in ("ids", "deliveries")]
+    bound = {f"among_{place}": document for place, document in enumerate(among)}
+    listed = [f"details @> cast(:{parameter} as jsonb)" for parameter in bound]
+    return " or ".join(["subject = any(:subjects)", *listed]), {"subjects": subjects, **bound}
+
+
+def _subjects(name: str) -> list[str]:
+    """Return every text id that the name may stand for: a UUID is one of a subscription, a delivery or an event."""
+    if _UUID.fullmatch(name):
+        return [text_id(prefix, parse_id(prefix, name)) for prefix in _PREFIXES]
+    prefix = name.partition("_")[0]
+    return [text_id(prefix, parse_id(prefix, name)) if prefix in _PREFIXES else name]
+
+
+def _entry(row: Any) -> dict[str, Any]:
+    entry: dict[str, Any] = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    return entry | {"id": text_id("aud", entry["id"])}
+
+
+def _moment(value: datetime | timedelta | None) -> str | None:
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():.0f}s ago"
+    return None if value is None else rfc3339(value)
+
+
+def _capped(value: Any) -> Any:
+    return value[:LISTED_IDS] if isinstance(value, list) else value
