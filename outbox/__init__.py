@@ -11,6 +11,7 @@ from outbox import subscriptions
 from outbox._actor import act_as
 from outbox._session import events_table
 from outbox._version import __version__
+from outbox.credentials import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
 from outbox.errors import (
     ActorError,
     NotFoundError,
@@ -31,9 +32,13 @@ from outbox.signature import Webhook, sign, signed_headers, verify
 from outbox.subscriptions import add as subscribe
 
 __all__ = [
+    "TLS",
     "ActorError",
+    "BasicAuth",
+    "BearerToken",
     "Event",
     "NotFoundError",
+    "OAuth2ClientCredentials",
     "Outbox",
     "OutboxError",
     "PayloadError",

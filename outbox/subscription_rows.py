@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import ColumnElement, DateTime, Integer, Text, Uuid, and_, column, table
+from sqlalchemy import ColumnElement, DateTime, Integer, Text, Uuid, and_, column, func, select, table
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from outbox.custom_headers import header_names
 from outbox.errors import NotFoundError, SubscriptionError
 from outbox.ids import parse_id, text_id
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NewSubscription",
     "Subscription",
+    "columns",
     "fields_of",
     "in_state",
     "named",
@@ -54,9 +56,23 @@ secrets = table(
 )
 
 
+def _hint(kind: str) -> ColumnElement[str]:
+    """Return what may be shown of the subscription's secret of this kind, '' without one."""
+    own = and_(secrets.c.subscription_id == subscriptions.c.id, secrets.c.kind == kind)
+    hint = select(secrets.c.hint).where(own).correlate(subscriptions).scalar_subquery()
+    return func.coalesce(hint, "").label(kind)
+
+
+columns = (*subscriptions.c, *map(_hint, ("headers", "authentication", "tls")))
+"""What a Subscription is read from."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subscription:
-    """A subscription as it was read. `id` is text (`sub_…`), times are aware; it never holds secrets."""
+    """A subscription as it was read. `id` is text (`sub_…`), times are aware; it never holds secrets.
+
+    Of `headers` it has the names; `authentication` and `tls` tell in words what there is, '' without.
+    """
 
     id: str
     tenant: str
@@ -66,6 +82,9 @@ class Subscription:
     metadata: Mapping[str, str]
     timeout_seconds: int
     schedule_seconds: tuple[int, ...]
+    headers: tuple[str, ...]
+    authentication: str
+    tls: str
     paused_at: datetime | None
     removed_at: datetime | None
     created_at: datetime
@@ -118,4 +137,5 @@ def fields_of(row: Any) -> dict[str, Any]:
         "id": text_id("sub", values["id"]),
         "types": tuple(values["types"]),
         "schedule_seconds": tuple(values["schedule_seconds"]),
+        "headers": header_names(values["headers"]),
     }

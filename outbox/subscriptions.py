@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import func, insert, select
 from sqlalchemy import update as sql_update
 
+from outbox import subscription_credentials as credentials
 from outbox import subscription_fields as fields
 from outbox import subscription_secrets
 from outbox.errors import SubscriptionError
@@ -21,6 +22,7 @@ from outbox.signature import check_secret, new_secret
 from outbox.subscription_rows import (
     NewSubscription,
     Subscription,
+    columns,
     fields_of,
     in_state,
     named,
@@ -32,9 +34,13 @@ from outbox.url import parse_url
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Mapping, Sequence
+    from uuid import UUID
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
+
+    from outbox.credentials import TLS, Authentication
+    from outbox.subscription_credentials import Credentials
 
 __all__ = [
     "NewSubscription",
@@ -74,6 +80,9 @@ def add(
     metadata: Mapping[str, str] | None = None,
     timeout_seconds: int = fields.DEFAULT_TIMEOUT_SECONDS,
     schedule_seconds: Sequence[int] | None = None,
+    headers: Mapping[str, str] | None = None,
+    authentication: Authentication | None = None,
+    tls: TLS | None = None,
 ) -> NewSubscription:
     """Subscribe `url` to the tenant's events of these types, and return it with its secret.
 
@@ -87,6 +96,9 @@ def add(
         metadata: text to text, at most 8 kB as JSON.
         timeout_seconds: of one attempt, 1 to 300.
         schedule_seconds: 0 to 20 delays, one after each failure; () is one attempt. Default: 75 hours.
+        headers: own headers of every request, at most 50 and 8 KiB; their values are kept as secrets.
+        authentication: BasicAuth, BearerToken or OAuth2ClientCredentials, kept as a secret.
+        tls: a client certificate, an own certificate authority, or both, kept as a secret.
 
     Raises:
         SubscriptionError: a field was refused; nothing was written.
@@ -95,6 +107,7 @@ def add(
         connection, fields.check_tenant(tenant), secret,
         _checked(url=url, types=types, description=description, metadata=metadata,
                  timeout_seconds=timeout_seconds, schedule_seconds=schedule_seconds),
+        credentials.checked(headers=headers, authentication=authentication, tls=tls),
     )  # fmt: skip
 
 
@@ -104,25 +117,31 @@ def add_for_every_tenant(
     types: Sequence[str],
     *,
     secret: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    authentication: Authentication | None = None,
+    tls: TLS | None = None,
     **settings: Any,
 ) -> NewSubscription:
     """Subscribe `url` to every tenant's events, for the operator's command line only; else as `add`."""
-    return _insert(connection, "*", secret, _checked(url=url, types=types, **settings))
+    given = credentials.checked(headers=headers, authentication=authentication, tls=tls)
+    return _insert(connection, "*", secret, _checked(url=url, types=types, **settings), given)
 
 
 def _insert(
-    connection: Session | Connection, tenant: str, secret: str | None, values: dict[str, Any]
+    connection: Session | Connection, tenant: str, secret: str | None, values: dict[str, Any], given: Credentials
 ) -> NewSubscription:
+    credentials.check_together(values["url"], {}, given)
     secret = new_secret() if secret is None else check_secret(secret)
-    statement = insert(subscriptions).values(tenant=tenant, **values).returning(*subscriptions.c)
-    row = connection.execute(statement).one()
-    subscription_secrets.put(connection, row.id, "signing", secret)
-    return NewSubscription(secret=secret, **fields_of(row))
+    statement = insert(subscriptions).values(tenant=tenant, **values).returning(subscriptions.c.id)
+    subscription_id = connection.execute(statement).scalar_one()
+    subscription_secrets.put(connection, subscription_id, "signing", secret)
+    credentials.write(connection, subscription_id, given)
+    return NewSubscription(secret=secret, **fields_of(_row(connection, subscription_id)))
 
 
 def get(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
     """Return one subscription, also a removed one as long as its row is there. Raises NotFoundError."""
-    row = connection.execute(select(subscriptions).where(named(subscription_id, tenant))).one_or_none()
+    row = connection.execute(select(*columns).where(named(subscription_id, tenant))).one_or_none()
     if row is None:
         raise not_found(subscription_id)
     return Subscription(**fields_of(row))
@@ -156,7 +175,7 @@ def list(  # noqa: A001 - the verb of the interface
         conditions.append(subscriptions.c.types.overlap(func.outbox.patterns_of(type)))
     if after is not None:
         conditions.append(subscriptions.c.id > parse_id("sub", after))
-    statement = select(subscriptions).where(*conditions).order_by(subscriptions.c.id).limit(limit)
+    statement = select(*columns).where(*conditions).order_by(subscriptions.c.id).limit(limit)
     return [Subscription(**fields_of(row)) for row in connection.execute(statement)]
 
 
@@ -171,8 +190,13 @@ def update(
     metadata: Mapping[str, str] | _Omitted | None = _OMITTED,
     timeout_seconds: int | _Omitted | None = _OMITTED,
     schedule_seconds: Sequence[int] | _Omitted | None = _OMITTED,
+    headers: Mapping[str, str] | _Omitted | None = _OMITTED,
+    authentication: Authentication | _Omitted | None = _OMITTED,
+    tls: TLS | _Omitted | None = _OMITTED,
 ) -> Subscription:
     """Change the fields that are given, of deliveries under way too; None puts a field back to its default.
+
+    `headers`, `authentication` and `tls` replace what there is as a whole; None takes it away.
 
     Raises:
         SubscriptionError: a field was refused, or none was given; nothing was written.
@@ -182,10 +206,15 @@ def update(
         "url": url, "types": types, "description": description, "metadata": metadata,
         "timeout_seconds": timeout_seconds, "schedule_seconds": schedule_seconds,
     }  # fmt: skip
+    secret = {"headers": headers, "authentication": authentication, "tls": tls}
     values = _checked(**{name: value for name, value in given.items() if value is not _OMITTED})
-    if not values:
+    chosen = credentials.checked(**{name: value for name, value in secret.items() if value is not _OMITTED})
+    if not values and not chosen:
         raise SubscriptionError("update: nothing to change; give at least one field")
-    return _change(connection, subscription_id, tenant, values)
+    row = _locked(connection, subscription_id, tenant)
+    credentials.check_together(values.get("url", row.url), credentials.hints_of(row), chosen)
+    credentials.write(connection, row.id, chosen)
+    return _change(connection, subscription_id, tenant, values) if values else get(connection, subscription_id)
 
 
 def pause(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
@@ -219,22 +248,30 @@ def rotate_secret(
     """
     fields.check_seconds("overlap_seconds", overlap_seconds, 0, _MAX_OVERLAP_SECONDS)
     fresh = new_secret() if secret is None else check_secret(secret)
-    row = connection.execute(
-        select(subscriptions).where(named(subscription_id, tenant), in_state(None)).with_for_update()
-    ).one_or_none()
-    if row is None:
-        raise not_found(subscription_id)
+    row = _locked(connection, subscription_id, tenant)
     subscription_secrets.expire(connection, row.id, overlap_seconds)
     subscription_secrets.put(connection, row.id, "signing", fresh)
-    row = connection.execute(select(subscriptions).where(subscriptions.c.id == row.id)).one()
-    return NewSubscription(secret=fresh, **fields_of(row))
+    return NewSubscription(secret=fresh, **fields_of(_row(connection, row.id)))
+
+
+def _locked(connection: Session | Connection, subscription_id: str, tenant: str | None) -> Any:
+    """Lock a subscription and return its row as it is then: read after the lock, not before."""
+    statement = select(subscriptions.c.id).where(named(subscription_id, tenant), in_state(None)).with_for_update()
+    found = connection.execute(statement).scalar_one_or_none()
+    if found is None:
+        raise not_found(subscription_id)
+    return _row(connection, found)
+
+
+def _row(connection: Session | Connection, subscription_id: UUID) -> Any:
+    return connection.execute(select(*columns).where(subscriptions.c.id == subscription_id)).one()
 
 
 def _change(
     connection: Session | Connection, subscription_id: str, tenant: str | None, values: dict[str, Any]
 ) -> Subscription:
     statement = sql_update(subscriptions).where(named(subscription_id, tenant), in_state(None)).values(**values)
-    row = connection.execute(statement.returning(*subscriptions.c)).one_or_none()
+    row = connection.execute(statement.returning(*columns)).one_or_none()
     if row is None:
         raise not_found(subscription_id)
     return Subscription(**fields_of(row))

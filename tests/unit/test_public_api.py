@@ -12,6 +12,7 @@ import outbox
 NAMES = {
     *("record", "arecord", "Event", "Outbox", "RawJSON", "events_table"),
     *("subscribe", "subscriptions", "act_as", "ActorError"),
+    *("BasicAuth", "BearerToken", "OAuth2ClientCredentials", "TLS"),
     *("sign", "signed_headers", "verify", "Webhook", "Secret"),
     *("OutboxError", "RecordError", "PayloadError", "PayloadTooLarge", "TransactionError", "TargetError"),
     *("SubscriptionError", "NotFoundError", "SchemaError", "SignatureError", "__version__"),
