@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
-__all__ = ["DialError", "Dialler", "checked_addresses", "connected"]
+__all__ = ["DialError", "Dialler", "checked_addresses", "connected", "judged"]
 
 MAX_SECONDS_AN_ADDRESS = 5.0
 """How long one address may take to accept while there are others to try."""
@@ -102,7 +102,7 @@ async def checked_addresses(policy: AddressPolicy, resolve: Resolve, host: str, 
     name, or every one of a private network's name, whose answers are the operator's own (localhost in two families).
     """
     addresses = [host] if literal_address(host) else await _resolved(resolve, host, deadline)
-    refusals = {address: policy.refusal(address) or _refusal_of_own(policy, address) for address in addresses}
+    refusals = judged(policy, addresses)
     allowed = [address for address, refusal in refusals.items() if refusal is None]
     if is_private_name(host) and allowed:
         return allowed
@@ -110,6 +110,11 @@ async def checked_addresses(policy: AddressPolicy, resolve: Resolve, host: str, 
         if refusal is not None:
             raise DialError("blocked_address", refusal, address)
     return allowed
+
+
+def judged(policy: AddressPolicy, addresses: Sequence[str]) -> dict[str, str | None]:
+    """Return for each address why it may not be dialled, None when it may."""
+    return {address: policy.refusal(address) or _refusal_of_own(policy, address) for address in addresses}
 
 
 def _refusal_of_own(policy: AddressPolicy, address: str) -> str | None:

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from relay.http.addresses import is_private_name, literal_address
 from relay.http.certificate import Certificate, read_certificate
-from relay.http.dial import DialError, connected
+from relay.http.dial import DialError, connected, judged
 from relay.http.tls import default_ssl_context
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from outbox.url import Url
     from relay.http.addresses import AddressPolicy
     from relay.http.dial import Resolve
     from relay.http.sender import Endpoint
 
-__all__ = ["Cause", "Step", "inspect"]
+__all__ = ["OF_CERTIFICATE", "Cause", "Step", "inspect"]
 
-MAX_ADDRESSES = 16
+MAX_ADDRESSES = 16  # shown, and dialled
 MAX_SECONDS_AN_ADDRESS = 5.0
 PLAIN_PROBE_SECONDS = 1.0  # for a port of an http:// URL to show that it speaks TLS
 LAST_ALERT_SECONDS = 0.3  # with TLS 1.3 a server refuses the client's certificate only after the handshake
@@ -40,6 +40,11 @@ Cause: TypeAlias = Literal[
     "old_tls", "not_tls", "speaks_tls", "client_certificate", "handshake_refused", "handshake_timeout", "closed",
 ]  # fmt: skip
 """Why a step failed; `relay.operations.diagnosis` has the mend of each."""
+
+OF_CERTIFICATE: tuple[Cause, ...] = (
+    "wrong_name", "expired", "not_yet_valid", "self_signed", "unknown_issuer", "untrusted",
+)  # fmt: skip
+"""The causes that lie in the server's certificate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +76,20 @@ async def inspect(
     url = endpoint.url
     refusal = policy.refusal_of_url(url)
     if refusal is not None:
-        cause: Cause = "forbidden" if literal_address(url.host) and "address" in refusal else "url_refused"
-        addresses = (url.host,) if cause == "forbidden" else ()
-        return [Step(name="policy", state="failed", text=refusal, cause=cause, addresses=addresses)]
+        return [_refused_url(url, refusal, policy)]
     steps = [await _resolved(url, resolve, timeout_seconds)]
     if steps[-1].state == "ok":
-        steps += _judged(url.host, steps[-1].addresses, policy)
+        refusals = judged(policy, steps[-1].addresses)
+        allowed = [address for address, refusal in refusals.items() if refusal is None]
+        steps += _verdict(url.host, refusals)
     if any(step.state == "failed" for step in steps):
         return steps
-    allowed = [address for address in steps[0].addresses if policy.refusal(address) is None]
-    reached = await asyncio.gather(*(_reached(address, url.port, timeout_seconds) for address in allowed))
+    dialled = allowed[:MAX_ADDRESSES]
+    reached = await asyncio.gather(*(_reached(address, url.port, timeout_seconds) for address in dialled))
     steps += _tolerated(reached)
     accepting = [step.addresses[0] for step in reached if step.state == "ok"]
     if url.scheme == "https":
-        context = ssl_context or (await endpoint.tls.context() if endpoint.tls else default_ssl_context())
+        context = await endpoint.tls.context() if endpoint.tls else ssl_context or default_ssl_context()
         steps += await asyncio.gather(*(_secured(address, url, context, timeout_seconds) for address in accepting))
     elif accepting:
         steps.append(await _plain(accepting[0], url))
@@ -107,8 +112,9 @@ async def _resolved(url: Url, resolve: Resolve, timeout_seconds: float) -> Step:
         cause, text = _cause_of_dns(error), f"{error.strerror or error}"
     if not addresses:
         return Step(name="dns", state="failed", text=text, cause=cause, milliseconds=_since(started))
-    found = tuple(addresses[:MAX_ADDRESSES])
-    return Step(name="dns", state="ok", text=", ".join(found), addresses=found, milliseconds=_since(started))
+    more = f" and {len(addresses) - MAX_ADDRESSES} more" if len(addresses) > MAX_ADDRESSES else ""
+    return Step(name="dns", state="ok", text=", ".join(addresses[:MAX_ADDRESSES]) + more, addresses=tuple(addresses),
+                milliseconds=_since(started))  # fmt: skip
 
 
 def _cause_of_dns(error: OSError) -> Cause:
@@ -119,17 +125,24 @@ def _cause_of_dns(error: OSError) -> Cause:
     return "local" if error.errno == socket.EAI_MEMORY else "no_answer"
 
 
-def _judged(host: str, addresses: Sequence[str], policy: AddressPolicy) -> list[Step]:
-    """Judge each address; one forbidden address of a public name is enough to refuse, as for the sender."""
-    refusals = {address: refusal for address in addresses if (refusal := policy.refusal(address)) is not None}
-    if not refusals:
-        every = "the address" if len(addresses) == 1 else f"each of the {len(addresses)} addresses"
+def _refused_url(url: Url, refusal: str, policy: AddressPolicy) -> Step:
+    literal = literal_address(url.host)
+    if literal is not None and policy.refusal(literal) == refusal:
+        return Step(name="policy", state="failed", text=refusal, cause="forbidden", addresses=(url.host,))
+    return Step(name="policy", state="failed", text=refusal, cause="url_refused")
+
+
+def _verdict(host: str, refusals: Mapping[str, str | None]) -> list[Step]:
+    """Say what the policy thinks: one forbidden address of a public name is enough to refuse, as for the sender."""
+    forbidden = {address: refusal for address, refusal in refusals.items() if refusal is not None}
+    if not forbidden:
+        every = "the address" if len(refusals) == 1 else f"each of the {len(refusals)} addresses"
         return [Step(name="policy", state="ok", text=f"{every} may be dialled")]
-    passed_over = is_private_name(host) and len(refusals) < len(addresses)
+    passed_over = is_private_name(host) and len(forbidden) < len(refusals)
     return [
         Step(name="policy", state="warning" if passed_over else "failed", text=refusal,
              cause="forbidden", addresses=(address,))
-        for address, refusal in refusals.items()
+        for address, refusal in list(forbidden.items())[:MAX_ADDRESSES]
     ]  # fmt: skip
 
 
@@ -174,7 +187,7 @@ async def _secured(address: str, url: Url, context: ssl.SSLContext, timeout_seco
         cause, text = _failure_of_tls(error)
         failed = Step(name="tls", state="failed", text=text, cause=cause, addresses=(address,),
                       milliseconds=_since(started))  # fmt: skip
-        shown = await _shown(address, url, timeout_seconds) if cause in _OF_CERTIFICATE else None
+        shown = await _shown(address, url, timeout_seconds) if cause in OF_CERTIFICATE else None
         return replace(failed, certificate=shown)
     step = Step(name="tls", state="ok", text=shaken.text, addresses=(address,), milliseconds=shaken.milliseconds,
                 certificate=await asyncio.to_thread(read_certificate, shaken.der))  # fmt: skip
@@ -237,8 +250,6 @@ def _unverifying_context() -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_NONE
     return context
 
-
-_OF_CERTIFICATE = ("wrong_name", "expired", "not_yet_valid", "self_signed", "unknown_issuer", "untrusted")
 
 # X509_V_ERR_… of OpenSSL.
 _VERIFICATION: dict[int, Cause] = {
