@@ -1,4 +1,4 @@
-"""The address policy that the configuration adds up to: made here for all who send, so that nobody forgets an option."""
+"""The address policy that the configuration adds up to, made here for all who send, lest an option is forgotten."""
 
 from __future__ import annotations
 

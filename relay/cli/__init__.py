@@ -22,6 +22,7 @@ _COMMANDS = {
     "replay": ("relay.cli.replay:replay", "Deliver again: dead letters, deliveries, events."),
     "secrets": ("relay.cli.secrets:secrets", "The keys that secrets are sealed to."),
     "prune": ("relay.cli.prune:prune", "Delete what is older than its retention."),
+    "url-check": ("relay.cli.url_check:url_check", "Would the relay send to this URL? If not, why not."),
     "config": ("relay.cli.config:config", "Each option, its value, and where it came from."),
     "completion": ("relay.cli.completion:completion", "Print the completion script for your shell."),
 }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,21 +11,9 @@ from hypothesis import strategies as st
 from outbox.errors import SubscriptionError
 from outbox.url import parse_url
 from relay.http.addresses import AddressPolicy, literal_address
+from tests.support.corpus import ssrf_cases
 
-CORPUS = Path(__file__).parents[1] / "cases" / "ssrf_cases.tsv"
 DEFAULT = AddressPolicy()
-
-
-def _unescaped(text: str) -> str:
-    simple = {"t": "\t", "n": "\n", "r": "\r", "0": "\0", "\\": "\\"}
-    pattern = r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|(.))"
-    return re.sub(pattern, lambda m: simple[m[3]] if m[3] else chr(int(m[1] or m[2], 16)), text)
-
-
-def _corpus() -> list[tuple[str, str]]:
-    lines = CORPUS.read_text("utf-8").split("\n")
-    rows = [line.split("\t") for line in lines if line and not line.startswith("#")]
-    return [(_unescaped(url), expected) for url, expected, *_ in rows]
 
 
 def _stub_addresses(host: str) -> list[str]:
@@ -49,13 +35,13 @@ def _verdict(text: str) -> str:
     return "block" if any(DEFAULT.refusal(address) for address in addresses) else "allow"
 
 
-@pytest.mark.parametrize(("text", "expected"), _corpus(), ids=lambda value: repr(value)[:70])
+@pytest.mark.parametrize(("text", "expected"), ssrf_cases(), ids=lambda value: repr(value)[:70])
 def test_corpus_verdict(text: str, expected: str) -> None:
     assert _verdict(text) == expected
 
 
 def test_the_corpus_was_read_whole() -> None:
-    verdicts = [expected for _, expected in _corpus()]
+    verdicts = [expected for _, expected in ssrf_cases()]
     assert len(verdicts) > 200
     assert set(verdicts) == {"allow", "block"}
 
@@ -132,18 +118,18 @@ def test_an_isatap_address_is_refused_under_any_prefix(identifier: str) -> None:
 
 
 # Every block of the two IANA registries of 2025-10-09, to which the table is held whatever their columns say.
-REGISTRIES = """
-    0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.0.0/29
-    192.0.0.8/32 192.0.0.9/32 192.0.0.10/32 192.0.0.170/32 192.0.0.171/32 192.0.2.0/24 192.31.196.0/24 192.52.193.0/24
-    192.88.99.0/24 192.88.99.2/32 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 240.0.0.0/4
-    255.255.255.255/32
-    ::1/128 ::/128 ::ffff:0:0/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001::/32 2001:1::1/128
-    2001:1::2/128 2001:1::3/128 2001:2::/48 2001:3::/32 2001:4:112::/48 2001:10::/28 2001:20::/28 2001:30::/28
-    2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20 5f00::/16 fc00::/7 fe80::/10
-""".split()
+REGISTRIES = (
+    "0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 "
+    "192.0.0.0/29 192.0.0.8/32 192.0.0.9/32 192.0.0.10/32 192.0.0.170/32 192.0.0.171/32 192.0.2.0/24 "
+    "192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.88.99.2/32 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 "
+    "198.51.100.0/24 203.0.113.0/24 240.0.0.0/4 255.255.255.255/32 "
+    "::1/128 ::/128 ::ffff:0:0/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001::/32 "
+    "2001:1::1/128 2001:1::2/128 2001:1::3/128 2001:2::/48 2001:3::/32 2001:4:112::/48 2001:10::/28 2001:20::/28 "
+    "2001:30::/28 2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20 5f00::/16 fc00::/7 fe80::/10 "
+)
 
 
-@pytest.mark.parametrize("block", REGISTRIES)
+@pytest.mark.parametrize("block", REGISTRIES.split())
 def test_no_address_of_a_special_purpose_block_is_public(block: str) -> None:
     network = ipaddress.ip_network(block)
     for address in (network[0], network[-1], network[network.num_addresses // 2]):

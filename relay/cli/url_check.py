@@ -1,0 +1,127 @@
+"""`relay url-check`: would the relay send there? Asked of the parser and the policy that the sender asks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outbox.errors import SubscriptionError
+from outbox.url import parse_url
+from relay.address_policy import address_policy
+from relay.cli.options import config_option, configured, flags_of
+from relay.config import options
+from relay.http.addresses import literal_address
+from relay.http.dial import DialError, checked_addresses
+from relay.http.resolver import Resolver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from outbox.url import Url
+    from relay.http.addresses import AddressPolicy
+
+    Verdict = tuple[bool, str]
+    Look = Callable[[Url], Verdict]
+
+__all__ = ["url_check"]
+
+RESOLVE_SECONDS = 10.0
+_OPTIONS = [option for option in options() if option.name in ("allow_networks", "allow_http", "allow_ports")]
+
+
+@click.command("url-check")
+@click.argument("urls", nargs=-1, required=True, metavar="URL… | -")
+@click.option("--resolve", is_flag=True, help="Look the name up too, and judge every address it has.")
+@config_option
+@flags_of(_OPTIONS)
+def url_check(*, urls: tuple[str, ...], resolve: bool, config_file: str | None, **flags: Any) -> int:
+    """Say whether the relay would send to a URL, and if not, why not. Nothing is sent, no database is asked.
+
+    Prints one JSON object a line: {"url": as given, "allow": true or false, "reason": why}. With - it reads one
+    JSON string a line from standard input and answers each line, broken ones too, as it comes.
+
+    \b
+    Without --resolve a name is judged as written; the relay judges its addresses each time it dials.
+    Exit code: 0, or 1 when a URL given as an argument is refused.
+    """
+    if "-" in urls and len(urls) > 1:
+        raise click.UsageError("- reads URLs from standard input and stands alone; give it no other")
+    policy = address_policy(configured(flags, config_file).config)
+    look: Look = _resolving(policy) if resolve else _as_written
+    if urls == ("-",):
+        _print(_answers_to_lines(sys.stdin.buffer if sys.stdin else (), policy, look))
+        return 0
+    return 0 if _print((url, _verdict(url, policy, look)) for url in urls) else 1
+
+
+def _print(answers: Iterable[tuple[str, Verdict]]) -> bool:
+    """Print each answer as soon as it is there; return whether all were allowed."""
+    every = True
+    for url, (allow, reason) in answers:
+        sys.stdout.write(json.dumps({"url": url, "allow": allow, "reason": reason}) + "\n")
+        sys.stdout.flush()
+        every = every and allow
+    return every
+
+
+def _answers_to_lines(lines: Iterable[bytes], policy: AddressPolicy, look: Look) -> Iterator[tuple[str, Verdict]]:
+    for line in lines:
+        url = _json_string(line)
+        if url is None:
+            yield _shown(line), (False, 'the line is not one JSON string; write e.g. "https://example.com/hooks"')
+        else:
+            yield url, _verdict(url, policy, look)
+
+
+def _json_string(line: bytes) -> str | None:
+    text = line.strip()
+    if not text.startswith(b'"'):  # whatever else it is, it need not be parsed, however deep it is nested
+        return None
+    try:
+        value = json.loads(text.decode("utf-8"))
+    except ValueError:
+        return None
+    return value if isinstance(value, str) else None
+
+
+def _shown(line: bytes) -> str:
+    return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "backslashreplace")
+
+
+def _verdict(text: str, policy: AddressPolicy, look: Look) -> Verdict:
+    try:
+        url = parse_url(text)
+    except SubscriptionError as error:
+        return False, str(error)
+    refusal = policy.refusal_of_url(url)
+    return (False, refusal) if refusal else look(url)
+
+
+def _as_written(url: Url) -> Verdict:
+    if literal_address(url.host):
+        return True, "the address may be dialled"
+    return True, "the name may be resolved; its addresses are judged each time it is dialled"
+
+
+def _resolving(policy: AddressPolicy) -> Look:
+    """Return the look that resolves the host and judges every answer, as the sender does before it dials."""
+
+    async def addresses(host: str) -> str:
+        resolver = Resolver()
+        try:
+            deadline = asyncio.get_running_loop().time() + RESOLVE_SECONDS
+            return ", ".join(await checked_addresses(policy, resolver, host, deadline))
+        finally:
+            await resolver.close()
+
+    def look(url: Url) -> Verdict:
+        try:
+            return True, f"may be dialled at {asyncio.run(addresses(url.host))}"
+        except DialError as error:
+            return False, str(error)
+
+    return look
