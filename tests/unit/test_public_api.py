@@ -20,7 +20,7 @@ NAMES = {
 
 
 def test_the_public_names_are_these():
-    assert sorted(outbox.__all__) == outbox.__all__
+    assert sorted(outbox.__all__, key=lambda name: (not name.isupper(), name)) == outbox.__all__
     assert set(outbox.__all__) == NAMES
     for name in NAMES:
         assert getattr(outbox, name) is not None
