@@ -19,11 +19,13 @@ from relay.http.response import MAX_HEAD_BYTES, final_head, refusal_of_head
 if TYPE_CHECKING:
     from relay.http.outcome import OutcomeKind
 
-__all__ = ["Answer", "Lost", "ResponseReader"]
+__all__ = ["WITHOUT_BODY", "Answer", "Lost", "ResponseReader"]
 
 MAX_INTERIM_RESPONSES = 20
 
-_WITHOUT_BODY = frozenset([204, 205, 304])
+WITHOUT_BODY = frozenset([204, 205, 304])
+"""Statuses whose answer ends with its head."""
+
 _DECLARES_BODY = re.compile(rb"\r\n(?:transfer-encoding:|content-length:[ \t]*0*[1-9])", re.IGNORECASE)
 
 
@@ -96,7 +98,7 @@ class ResponseReader:
 
     def _conclusion(self) -> Answer | Lost | None:
         if self._head:
-            ended = self._whole or self._fault or self._status in _WITHOUT_BODY
+            ended = self._whole or self._fault or self._status in WITHOUT_BODY
             enough = self._body_bytes > self._excerpt_bytes or self._received_bytes > self._most_bytes
             return self._answer() if ended or enough else None
         if self._fault is None and len(self._raw) > MAX_HEAD_BYTES:
@@ -112,7 +114,7 @@ class ResponseReader:
             return False
         if not self._chunked and self._received_bytes != self._head_end + self._body_bytes:
             return False
-        return self._status not in _WITHOUT_BODY or (self._status == 204 and not _DECLARES_BODY.search(self._head))
+        return self._status not in WITHOUT_BODY or (self._status == 204 and not _DECLARES_BODY.search(self._head))
 
     def on_message_begin(self) -> None:
         """Whatever begins after the whole answer is surplus."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from relay.http.outcome import OutcomeKind
     from relay.http.tls import ClientTLS
 
-__all__ = ["DirectSender", "Endpoint", "Sender"]
+__all__ = ["DirectSender", "Endpoint", "Sender", "outcome_of", "unsent"]
 
 MAX_HEADERS_KEPT = 4096
 
@@ -99,7 +99,7 @@ class DirectSender:
         started = time.monotonic()  # the loop's own clock; asking for the loop costs a system call
         pool = self._pools.of(endpoint.key)
         if not await pool.enter(started + timeout_seconds):
-            return _unsent("local", "no free connection to this endpoint in time", started)
+            return unsent("local", "no free connection to this endpoint in time", started)
         try:
             request = b"".join((endpoint.prefix, self._fixed, headers, b"content-length: %d\r\n\r\n" % len(body), body))
             return await self._attempt(pool, endpoint, request, started, started + timeout_seconds)
@@ -120,17 +120,17 @@ class DirectSender:
         if rested is not None:
             result = await self._exchange(pool, rested, request, deadline)
             if not _was_closed_before(result):
-                return _outcome(result, rested.address, started)
+                return outcome_of(result, rested.address, started)
         refusal = self._policy.refusal_of_url(endpoint.url)
         if refusal is not None:
-            return _unsent("blocked_address", refusal, started)
+            return unsent("blocked_address", refusal, started)
         try:
             fresh = await self._dialler.dial(endpoint.url, endpoint.tls, deadline, self._pools.forget)
         except DialError as error:
-            outcome = _unsent(error.kind, str(error), started, error.address)
+            outcome = unsent(error.kind, str(error), started, error.address)
             outcome.sent = rested is not None
             return outcome
-        return _outcome(await self._exchange(pool, fresh, request, deadline), fresh.address, started)
+        return outcome_of(await self._exchange(pool, fresh, request, deadline), fresh.address, started)
 
     async def _exchange(self, pool: Pool, connection: Connection, request: bytes, deadline: float) -> Answer | Lost:
         try:
@@ -148,7 +148,8 @@ def _was_closed_before(result: Answer | Lost) -> bool:
     return isinstance(result, Lost) and result.kind in ("connection", "tls") and not result.received
 
 
-def _outcome(result: Answer | Lost, address: str, started: float) -> Outcome:
+def outcome_of(result: Answer | Lost, address: str | None, started: float) -> Outcome:
+    """Return the outcome of a request that was sent; `started` is `time.monotonic()`."""
     milliseconds = _milliseconds_since(started)
     if isinstance(result, Lost):
         return Outcome(result.kind, None, milliseconds, result.error, address, excerpt=result.received)
@@ -163,7 +164,8 @@ def _outcome(result: Answer | Lost, address: str, started: float) -> Outcome:
     )
 
 
-def _unsent(kind: OutcomeKind, error: str, started: float, address: str | None = None) -> Outcome:
+def unsent(kind: OutcomeKind, error: str, started: float, address: str | None = None) -> Outcome:
+    """Return the outcome of a request of which no byte can have reached the receiver."""
     return Outcome(kind, None, _milliseconds_since(started), error, address, sent=False)
 
 
