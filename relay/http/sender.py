@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from relay.http.outcome import OutcomeKind
     from relay.http.tls import ClientTLS
 
-__all__ = ["DirectSender", "Endpoint", "Sender", "outcome_of", "unsent"]
+__all__ = ["DirectSender", "Endpoint", "Sender", "fixed_lines", "outcome_of", "unsent"]
 
 MAX_HEADERS_KEPT = 4096
 
@@ -92,7 +92,7 @@ class DirectSender:
         self._pools = Pools(connections_per_endpoint)
         self._resolver = Resolver()
         self._dialler = Dialler(policy, resolve or self._resolver, ssl_context or default_ssl_context(), excerpt_bytes)
-        self._fixed = f"user-agent: {user_agent}\r\naccept-encoding: identity\r\n".encode("ascii")
+        self._fixed = fixed_lines(user_agent)
 
     async def send(self, endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
         """POST the body; see `Sender.send`."""
@@ -141,6 +141,11 @@ class DirectSender:
         if connection.is_open():
             self._pools.put(pool, connection)
         return result
+
+
+def fixed_lines(user_agent: str) -> bytes:
+    """Return the header lines that every request has besides host, content-length and its own."""
+    return f"user-agent: {user_agent}\r\naccept-encoding: identity\r\n".encode("ascii")
 
 
 def _was_closed_before(result: Answer | Lost) -> bool:
