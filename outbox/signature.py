@@ -14,7 +14,7 @@ from outbox.errors import SignatureError, SubscriptionError
 from outbox.schemes.standard import MESSAGE_ID, TIMESTAMP
 from outbox.secret import Secret
 
-__all__ = ["Webhook", "check_secret", "new_secret", "sign", "signed_headers", "verify"]
+__all__ = ["Webhook", "check_secret", "new_secret", "public_key", "sign", "signed_headers", "verify"]
 
 _TYPE = re.compile(r"[!-~]{1,128}")
 
@@ -37,6 +37,11 @@ def check_secret(text: object, scheme: str = "standard") -> str:
     Raises SubscriptionError for what that scheme cannot use; the message never holds the secret.
     """
     return schemes.named(scheme).keys.check(text)
+
+
+def public_key(secret: str, scheme: str = "standard") -> str:
+    """Return what may be shown of a secret: the `whpk_…` of an Ed25519 one, '' of every other."""
+    return schemes.named(scheme).keys.public_key(secret)
 
 
 def sign(secret: str | Secret, message_id: str, timestamp: int, body: bytes) -> str:

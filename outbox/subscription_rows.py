@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import ColumnElement, DateTime, Integer, Text, Uuid, and_, column, func, select, table
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import ColumnElement, DateTime, Integer, Text, Uuid, and_, column, func, or_, select, table
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 
 from outbox.custom_headers import header_names
 from outbox.errors import NotFoundError, SubscriptionError
 from outbox.ids import parse_id, text_id
+from outbox.signature import public_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,7 @@ subscriptions = table(
     column("metadata", JSONB),
     column("timeout_seconds", Integer),
     column("schedule_seconds", ARRAY(Integer)),
+    column("scheme", Text),
     column("paused_at", DateTime(timezone=True)),
     column("removed_at", DateTime(timezone=True)),
     column("created_at", DateTime(timezone=True)),
@@ -51,6 +53,7 @@ secrets = table(
     column("kind", Text),
     column("secret", Text),
     column("hint", Text),
+    column("created_at", DateTime(timezone=True)),
     column("expires_at", DateTime(timezone=True)),
     schema="outbox",
 )
@@ -63,7 +66,15 @@ def _hint(kind: str) -> ColumnElement[str]:
     return func.coalesce(hint, "").label(kind)
 
 
-columns = (*subscriptions.c, *map(_hint, ("headers", "authentication", "tls")))
+def _public_keys() -> ColumnElement[list[str]]:
+    """Return the public keys of the live signing secrets, newest first, '' for one that has none."""
+    live = or_(secrets.c.expires_at.is_(None), secrets.c.expires_at > func.clock_timestamp())
+    own = and_(secrets.c.subscription_id == subscriptions.c.id, secrets.c.kind == "signing", live)
+    hints = func.array_agg(aggregate_order_by(secrets.c.hint, secrets.c.created_at.desc(), secrets.c.id.desc()))
+    return select(hints).where(own).correlate(subscriptions).scalar_subquery().label("public_keys")
+
+
+columns = (*subscriptions.c, *map(_hint, ("headers", "authentication", "tls")), _public_keys())
 """What a Subscription is read from."""
 
 
@@ -72,6 +83,7 @@ class Subscription:
     """A subscription as it was read. `id` is text (`sub_…`), times are aware; it never holds secrets.
 
     Of `headers` it has the names; `authentication` and `tls` tell in words what there is, '' without.
+    `public_keys` are those of Ed25519 signatures (`whpk_…`), newest first; () of other keys.
     """
 
     id: str
@@ -82,6 +94,8 @@ class Subscription:
     metadata: Mapping[str, str]
     timeout_seconds: int
     schedule_seconds: tuple[int, ...]
+    scheme: str
+    public_keys: tuple[str, ...]
     headers: tuple[str, ...]
     authentication: str
     tls: str
@@ -103,6 +117,11 @@ class NewSubscription(Subscription):
     """A subscription together with its signing secret, which is handed out this once; repr hides it."""
 
     secret: str = field(repr=False)
+
+    @property
+    def public_key(self) -> str:
+        """The `whpk_…` that belongs to an Ed25519 secret; '' for every other."""
+        return public_key(self.secret, self.scheme)
 
 
 def named(subscription_id: str, tenant: str | None) -> ColumnElement[bool]:
@@ -137,5 +156,6 @@ def fields_of(row: Any) -> dict[str, Any]:
         "id": text_id("sub", values["id"]),
         "types": tuple(values["types"]),
         "schedule_seconds": tuple(values["schedule_seconds"]),
+        "public_keys": tuple(filter(None, values["public_keys"] or ())),
         "headers": header_names(values["headers"]),
     }

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy import update as sql_update
 
+from outbox import schemes
 from outbox.errors import SubscriptionError
 from outbox.sealing import PREFIX, newest_key, seal
+from outbox.signature import check_secret, new_secret, public_key
+from outbox.subscription_fields import check_seconds
 from outbox.subscription_rows import secrets
 
 if TYPE_CHECKING:
@@ -17,8 +20,10 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
     from sqlalchemy.orm import Session
 
-__all__ = ["expire", "put"]
+__all__ = ["expire", "overlap_of", "put", "put_signing", "signing_secret"]
 
+_DAY_SECONDS = 86_400
+_MAX_OVERLAP_SECONDS = 30 * _DAY_SECONDS
 _MAX_LIVE_SECRETS = 5
 _now = func.clock_timestamp()
 
@@ -42,6 +47,39 @@ def _stored(connection: Session | Connection, subscription_id: UUID, kind: str, 
     if text.startswith(PREFIX):
         raise SubscriptionError(f"{kind}: begins with {PREFIX!r}, which only sealed text does; choose another secret")
     return text
+
+
+def signing_secret(scheme: str, secret: str | None, key_type: str | None) -> str:
+    """Return the secret to sign with: the own one as its scheme spells it, or a new one of this type of key.
+
+    Raises SubscriptionError when the scheme is unknown, or cannot use the secret or the type.
+    """
+    if secret is None:
+        return new_secret(scheme, key_type)
+    checked = check_secret(secret, scheme)
+    own_type = "ed25519" if public_key(checked, scheme) else "hmac"
+    if key_type not in (None, own_type):
+        raise SubscriptionError(f"key_type: the secret is one of {own_type}; leave key_type out")
+    return checked
+
+
+def put_signing(connection: Session | Connection, subscription_id: UUID, scheme: str, text: str) -> None:
+    """Store a signing secret beside those that are live; its public key, if it has one, may be shown."""
+    put(connection, subscription_id, "signing", text, hint=public_key(text, scheme))
+
+
+def overlap_of(scheme: str, overlap_seconds: int | None, *, changed: bool) -> int:
+    """Return how many seconds old secrets sign along, given what was asked for and whether the scheme is a new one.
+
+    A day, unless the request can carry one signature only: then 0, as when the scheme changes.
+    """
+    if schemes.named(scheme).several_signatures and not changed:
+        given = _DAY_SECONDS if overlap_seconds is None else overlap_seconds
+        return check_seconds("overlap_seconds", given, 0, _MAX_OVERLAP_SECONDS)
+    if overlap_seconds not in (None, 0):
+        why = "another scheme begins at once" if changed else f"a request of scheme {scheme} carries one signature"
+        raise SubscriptionError(f"overlap_seconds: must be 0, since {why}; let the receiver take both secrets first")
+    return 0
 
 
 def expire(connection: Session | Connection, subscription_id: UUID, overlap_seconds: int) -> None:

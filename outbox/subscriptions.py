@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import func, insert, select
 from sqlalchemy import update as sql_update
 
+from outbox import schemes, subscription_secrets
 from outbox import subscription_credentials as credentials
 from outbox import subscription_fields as fields
-from outbox import subscription_secrets
 from outbox.errors import SubscriptionError
 from outbox.ids import parse_id
-from outbox.signature import check_secret, new_secret
 from outbox.subscription_rows import (
     NewSubscription,
     Subscription,
@@ -56,7 +55,6 @@ __all__ = [
     "update",
 ]
 
-_MAX_OVERLAP_SECONDS = 30 * 86_400
 _now = func.clock_timestamp()
 
 
@@ -83,6 +81,8 @@ def add(
     headers: Mapping[str, str] | None = None,
     authentication: Authentication | None = None,
     tls: TLS | None = None,
+    scheme: str = "standard",
+    key_type: Literal["hmac", "ed25519"] | None = None,
 ) -> NewSubscription:
     """Subscribe `url` to the tenant's events of these types, and return it with its secret.
 
@@ -91,7 +91,7 @@ def add(
         url: the endpoint, https://… (http:// only where the relay allows it).
         types: 1 to 200 patterns: an exact type, a prefix and `.*`, or `*`.
         tenant: whose events; '' where there are no tenants.
-        secret: an own signing secret (`whsec_…`, base64 of 24 to 64 bytes); default a new one.
+        secret: an own signing secret as its scheme wants it (`whsec_…`, base64 of 24 to 64 bytes); default a new one.
         description: free text, at most 2 kB.
         metadata: text to text, at most 8 kB as JSON.
         timeout_seconds: of one attempt, 1 to 300.
@@ -99,14 +99,16 @@ def add(
         headers: own headers of every request, at most 50 and 8 KiB; their values are kept as secrets.
         authentication: BasicAuth, BearerToken or OAuth2ClientCredentials, kept as a secret.
         tls: a client certificate, an own certificate authority, or both, kept as a secret.
+        scheme: how requests are signed, one of outbox.schemes.SCHEMES.
+        key_type: of a new secret: `hmac`, or with scheme `standard` also `ed25519`, whose public key receivers get.
 
     Raises:
         SubscriptionError: a field was refused; nothing was written.
     """
     return _insert(
-        connection, fields.check_tenant(tenant), secret,
+        connection, fields.check_tenant(tenant), subscription_secrets.signing_secret(scheme, secret, key_type),
         _checked(url=url, types=types, description=description, metadata=metadata,
-                 timeout_seconds=timeout_seconds, schedule_seconds=schedule_seconds),
+                 timeout_seconds=timeout_seconds, schedule_seconds=schedule_seconds, scheme=scheme),
         credentials.checked(headers=headers, authentication=authentication, tls=tls),
     )  # fmt: skip
 
@@ -120,21 +122,23 @@ def add_for_every_tenant(
     headers: Mapping[str, str] | None = None,
     authentication: Authentication | None = None,
     tls: TLS | None = None,
+    scheme: str = "standard",
+    key_type: Literal["hmac", "ed25519"] | None = None,
     **settings: Any,
 ) -> NewSubscription:
     """Subscribe `url` to every tenant's events, for the operator's command line only; else as `add`."""
     given = credentials.checked(headers=headers, authentication=authentication, tls=tls)
-    return _insert(connection, "*", secret, _checked(url=url, types=types, **settings), given)
+    fresh = subscription_secrets.signing_secret(scheme, secret, key_type)
+    return _insert(connection, "*", fresh, _checked(url=url, types=types, scheme=scheme, **settings), given)
 
 
 def _insert(
-    connection: Session | Connection, tenant: str, secret: str | None, values: dict[str, Any], given: Credentials
+    connection: Session | Connection, tenant: str, secret: str, values: dict[str, Any], given: Credentials
 ) -> NewSubscription:
     credentials.check_together(values["url"], {}, given)
-    secret = new_secret() if secret is None else check_secret(secret)
     statement = insert(subscriptions).values(tenant=tenant, **values).returning(subscriptions.c.id)
     subscription_id = connection.execute(statement).scalar_one()
-    subscription_secrets.put(connection, subscription_id, "signing", secret)
+    subscription_secrets.put_signing(connection, subscription_id, values["scheme"], secret)
     credentials.write(connection, subscription_id, given)
     return NewSubscription(secret=secret, **fields_of(_row(connection, subscription_id)))
 
@@ -238,19 +242,36 @@ def rotate_secret(
     *,
     tenant: str | None = None,
     secret: str | None = None,
-    overlap_seconds: int = 86_400,
+    scheme: str | None = None,
+    key_type: Literal["hmac", "ed25519"] | None = None,
+    overlap_seconds: int | None = None,
 ) -> NewSubscription:
-    """Give it a new secret and return that; the old ones sign along for `overlap_seconds` (0 to 30 days).
+    """Give it a new secret and return that; the old ones sign along for a while.
+
+    Args:
+        connection: a Session or Connection; the caller commits.
+        subscription_id: which one.
+        tenant: only if it is this tenant's.
+        secret: an own one, as its scheme wants it; default a new one.
+        scheme: sign by this scheme from now on; the old secrets then end at once.
+        key_type: of a new secret, as for `add`; default the type it has.
+        overlap_seconds: how long old secrets sign along, 0 to 30 days; default a day, or 0 where a request carries one
+            signature only.
 
     Raises:
         SubscriptionError: a field was refused, or five secrets are live already.
         NotFoundError: no such subscription for this tenant, or it is removed.
     """
-    fields.check_seconds("overlap_seconds", overlap_seconds, 0, _MAX_OVERLAP_SECONDS)
-    fresh = new_secret() if secret is None else check_secret(secret)
     row = _locked(connection, subscription_id, tenant)
-    subscription_secrets.expire(connection, row.id, overlap_seconds)
-    subscription_secrets.put(connection, row.id, "signing", fresh)
+    by = row.scheme if scheme is None else schemes.named(scheme).name
+    if secret is None and key_type is None and by == row.scheme:
+        key_type = "ed25519" if any((row.public_keys or [])[:1]) else "hmac"
+    fresh = subscription_secrets.signing_secret(by, secret, key_type)
+    overlap = subscription_secrets.overlap_of(by, overlap_seconds, changed=by != row.scheme)
+    subscription_secrets.expire(connection, row.id, overlap)
+    subscription_secrets.put_signing(connection, row.id, by, fresh)
+    if by != row.scheme:
+        _change(connection, subscription_id, tenant, {"scheme": by})
     return NewSubscription(secret=fresh, **fields_of(_row(connection, row.id)))
 
 
@@ -286,6 +307,7 @@ def _checked(**given: Any) -> dict[str, Any]:
         "metadata": fields.check_metadata,
         "timeout_seconds": fields.check_timeout,
         "schedule_seconds": fields.check_schedule,
+        "scheme": lambda name: schemes.named(name).name,
     }
     return {name: checks[name](value) for name, value in given.items()}
 

@@ -151,7 +151,7 @@ class TestSecret:
             subscriptions.rotate_secret(connection, made.id)
         connection.rollback()
 
-    @pytest.mark.parametrize("seconds", [-1, 1.5, True, math.nan, 10**9, "60", None])
+    @pytest.mark.parametrize("seconds", [-1, 1.5, True, math.nan, 10**9, "60"])
     def test_an_overlap_out_of_range_is_refused(self, connection, seconds):
         made = add(connection)
         with pytest.raises(SubscriptionError, match="overlap_seconds"):
