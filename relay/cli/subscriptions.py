@@ -10,7 +10,16 @@ import click
 from outbox import subscriptions as verbs
 from outbox.ids import parse_id
 from outbox.subscriptions import NewSubscription, Subscription
-from relay.cli.options import Database, confirm, json_option, warn, with_database, yes_option
+from relay.cli.credential_options import credential_options
+from relay.cli.options import (
+    Database,
+    confirm,
+    json_option,
+    warn,
+    with_database,
+    with_database_to_change,
+    yes_option,
+)
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
 
 __all__ = ["subscriptions"]
@@ -70,11 +79,12 @@ def subscriptions() -> None:
 @_timeout
 @_schedule
 @_secret_file
+@credential_options()
 @json_option
-@with_database
+@with_database_to_change
 def add(
     database: Database, url: str, types: tuple[str, ...], tenant: str, secret_file: Any, *, all_tenants: bool,
-    as_json: bool, **settings: Any,
+    as_json: bool, credentials: dict[str, Any], **settings: Any,
 ) -> None:  # fmt: skip
     """Send events of each TYPE to URL. Prints the signing secret, this once.
 
@@ -85,10 +95,11 @@ def add(
       relay subscriptions add https://example.com/hooks order.created 'user.*'
       relay subscriptions add https://example.com/hooks '*' --tenant acme
       relay subscriptions add https://example.com/hooks '*' --schedule-seconds 5,60,600
+      relay subscriptions add https://example.com/hooks '*' --authentication-file oauth2.json
     """
     if all_tenants and tenant:
         raise click.UsageError("--tenant and --all-tenants exclude each other")
-    arguments = _given(settings) | {"secret": secret_file.read().strip() if secret_file else None}
+    arguments = _given(settings) | credentials | {"secret": secret_file.read().strip() if secret_file else None}
     with database.transaction() as connection:
         if all_tenants:
             made = verbs.add_for_every_tenant(connection, url, types, **arguments)
@@ -153,11 +164,12 @@ def show(database: Database, subscription_id: str, tenant: str | None, *, as_jso
 @_metadata
 @_timeout
 @_schedule
+@credential_options(removable=True)
 @json_option
-@with_database
+@with_database_to_change
 def update(
     database: Database, subscription_id: str, tenant: str | None, url: str | None, types: str | None, *,
-    as_json: bool, **settings: Any,
+    as_json: bool, credentials: dict[str, Any], **settings: Any,
 ) -> None:  # fmt: skip
     """Change the fields that are given; the others stay.
 
@@ -165,7 +177,8 @@ def update(
     Example:
       relay subscriptions update sub_… --url https://example.com/new --types 'order.*,user.created'
     """
-    changes = _given(settings | {"url": url, "types": types.split(",") if types is not None else None})
+    given = settings | {"url": url, "types": types.split(",") if types is not None else None}
+    changes = _given(given) | credentials
     with database.transaction() as connection:
         changed = verbs.update(connection, subscription_id, tenant=tenant, **changes)
     _show(changed, as_json=as_json)
@@ -175,7 +188,7 @@ def update(
 @_id
 @_tenant
 @json_option
-@with_database
+@with_database_to_change
 def pause(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
     """Stop sending; deliveries gather and wait until resume."""
     with database.transaction() as connection:
@@ -187,7 +200,7 @@ def pause(database: Database, subscription_id: str, tenant: str | None, *, as_js
 @_id
 @_tenant
 @json_option
-@with_database
+@with_database_to_change
 def resume(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
     """Send again, beginning with what gathered."""
     with database.transaction() as connection:
@@ -200,7 +213,7 @@ def resume(database: Database, subscription_id: str, tenant: str | None, *, as_j
 @_tenant
 @yes_option
 @json_option
-@with_database
+@with_database_to_change
 def remove(database: Database, subscription_id: str, tenant: str | None, *, yes: bool, as_json: bool) -> None:
     """End it for good: what it had still to get is cancelled. Dead letters stay."""
     from relay.operations.stuck import subscription_health
@@ -222,7 +235,7 @@ def remove(database: Database, subscription_id: str, tenant: str | None, *, yes:
     "--overlap-seconds", type=int, default=86_400, show_default=True, help="How long the old ones sign along."
 )
 @json_option
-@with_database
+@with_database_to_change
 def rotate_secret(
     database: Database, subscription_id: str, tenant: str | None, secret_file: Any, overlap_seconds: int, *,
     as_json: bool,
