@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from relay.cli.options import Database, confirm, filters, json_option, with_database, yes_option
+from relay.cli.options import (
+    Database,
+    confirm,
+    filters,
+    json_option,
+    with_database,
+    with_database_to_change,
+    yes_option,
+)
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
 from relay.cli.parts import host_of, print_attempts
 from relay.operations import dead_letters as operations
@@ -63,7 +71,7 @@ def show(database: Database, delivery_id: str, *, as_json: bool) -> None:
 @filters("since", "until", "type", "tenant", "key", "subscription", "limit")
 @click.option("--dry-run", is_flag=True, help="Say how many, delete none.")
 @yes_option
-@with_database
+@with_database_to_change
 def purge(
     database: Database, delivery_ids: tuple[str, ...], type_: str | None, *, dry_run: bool, yes: bool, **given: Any
 ) -> int:
@@ -84,6 +92,6 @@ def purge(
         return 0
     confirm(f"Purge {len(found)} dead letters for good?", yes=yes)
     with database.transaction() as connection:
-        purged = operations.purge(connection, found)
+        purged = operations.purge(connection, found, wanted)
     click.echo(f"purged {purged}")
     return 0 if purged == len(found) else 1

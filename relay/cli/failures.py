@@ -12,7 +12,7 @@ import tempfile
 import traceback
 from typing import Any
 
-from outbox.errors import OutboxError, SchemaError, SubscriptionError
+from outbox.errors import ActorError, OutboxError, SchemaError, SubscriptionError
 from relay.config import ConfigError
 from relay.operations.filters import FilterError
 from relay.operations.rights import RightsError
@@ -32,7 +32,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line for an error that a command raised."""
     if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         return explain(error.exceptions[0])
-    if isinstance(error, ConfigError | SchemaError | SubscriptionError | RightsError | FilterError):
+    if isinstance(error, ActorError | ConfigError | SchemaError | SubscriptionError | RightsError | FilterError):
         return 2, str(error)
     if isinstance(error, OutboxError):
         return 1, str(error)

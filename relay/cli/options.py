@@ -6,12 +6,13 @@ import functools
 import re
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from relay.cli.actor import actor_option
 from relay.config_sources import load
 from relay.wording import escaped
 
@@ -39,6 +40,7 @@ __all__ = [
     "json_option",
     "warn",
     "with_database",
+    "with_database_to_change",
     "yes_option",
 ]
 
@@ -52,16 +54,17 @@ _LONGEST = timedelta(days=36_500)
 
 @dataclass(frozen=True)
 class Database:
-    """Where a command finds its rows."""
+    """Where a command finds its rows, and who changes them; None where nothing is changed."""
 
     config: Config
+    actor: str | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Yield a connection in a transaction; print only after it has ended."""
+        """Yield a connection in a transaction that carries the actor; print only after it has ended."""
         from relay.operations.connection import transaction
 
-        with transaction(self.config) as connection:
+        with transaction(self.config, self.actor) as connection:
             yield connection
 
 
@@ -96,6 +99,18 @@ def with_database(command: Callable[..., R]) -> Callable[..., R]:
     def wrapped(database_url: str | None, config_file: str | None, *args: Any, **kwargs: Any) -> R:
         loaded = configured({"database_url": database_url}, config_file)
         return command(Database(loaded.config), *args, **kwargs)
+
+    return wrapped
+
+
+def with_database_to_change(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command what `with_database` gives, and --actor: for whatever changes something."""
+
+    @actor_option
+    @with_database
+    @functools.wraps(command)
+    def wrapped(database: Database, *args: Any, actor: str, **kwargs: Any) -> R:
+        return command(replace(database, actor=actor), *args, **kwargs)
 
     return wrapped
 

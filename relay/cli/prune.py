@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from relay.cli.actor import actor_option
 from relay.cli.options import config_option, configured, database_url_option, flags_of, json_option
 from relay.cli.output import print_json
 from relay.config import options
@@ -19,9 +20,10 @@ _KINDS = ("events", "attempts", "resolutions")
 @flags_of(option for option in options() if option.name.endswith("_retention_days"))
 @click.option("--dry-run", is_flag=True, help="Say how many rows would go, delete none. Reads every event.")
 @json_option
+@actor_option
 @database_url_option
 @config_option
-def prune(*, dry_run: bool, as_json: bool, config_file: str | None, **flags: Any) -> None:
+def prune(*, dry_run: bool, as_json: bool, actor: str, config_file: str | None, **flags: Any) -> None:
     """Delete what is done and older than its retention. Never anything undelivered, and no dead letter.
 
     \b
@@ -35,8 +37,10 @@ def prune(*, dry_run: bool, as_json: bool, config_file: str | None, **flags: Any
     config = configured(flags, config_file).config
     days = {f"{kind}_days": getattr(config, f"{kind}_retention_days") for kind in _KINDS}
     with checked_connection(config) as connection:
-        work = operations.count_prunable if dry_run else operations.prune
-        gone = work(connection, **days)._asdict()
+        if dry_run:
+            gone = operations.count_prunable(connection, **days)._asdict()
+        else:
+            gone = operations.prune(connection, **days, actor=actor)._asdict()
     if as_json:
         print_json(gone)
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outbox.ids import text_id
-from relay.cli.options import Database, confirm, filters, json_option, with_database, yes_option
+from relay.cli.options import Database, confirm, filters, json_option, with_database_to_change, yes_option
 from relay.cli.output import print_json
 from relay.operations import replay as operations
 from relay.operations.filters import Filters
@@ -30,7 +30,7 @@ __all__ = ["replay"]
 @click.option("--dry-run", is_flag=True, help="Say what would be replayed, change nothing.")
 @yes_option
 @json_option
-@with_database
+@with_database_to_change
 def replay(
     database: Database, names: tuple[str, ...], to: str | None, type_: str | None, state: str, *, dry_run: bool,
     yes: bool, as_json: bool, **given: Any,
@@ -55,10 +55,11 @@ def replay(
     if dry_run:
         _report(found, None, as_json=as_json)
         return
+    asked = operations.Asked(names, wanted, None if names else state, to)
     if not names:
         confirm(f"Replay {len(found)} {'dead letters' if state == 'dead' else 'deliveries'}?", yes=yes)
     with database.transaction() as connection:
-        made = operations.replay(connection, found)
+        made = operations.replay(connection, found, asked)
     _report(found, made, as_json=as_json)
 
 

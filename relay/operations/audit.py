@@ -17,7 +17,7 @@ from outbox.ids import parse_id, text_id
 from relay.wording import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Connection
 
@@ -50,7 +50,7 @@ def note(
     subject: str | None = None,
     tenants: Iterable[str] = (),
     filters: Filters | None = None,
-    **asked: Any,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Note in this transaction that so many rows were replayed, purged or pruned; of none, nothing is noted.
 
@@ -62,13 +62,13 @@ def note(
         subject: the text id that it is about; default the only one of `ids`, or the filter's subscription.
         tenants: whose rows; a single one is noted.
         filters: what the operation was asked for, if not ids.
-        asked: what else it was asked for or made: text, numbers, lists of text; None and empty lists are left out.
+        more: what else it was asked for or made: text, numbers, lists of text; None and empty lists are left out.
     """
     if not count:
         return
     names, owners = list(dict.fromkeys(ids)), set(tenants)
     filtered = None if filters is None or filters.empty else spelled(filters)
-    details = {"count": count, "ids": names, "filter": filtered, **asked}
+    details = {"count": count, "ids": names, "filter": filtered, **(more or {})}
     if subject is None:
         subject = names[0] if len(names) == 1 else (filtered or {}).get("subscription", "")
     parameters = {

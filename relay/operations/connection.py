@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 
+from outbox import act_as
 from outbox.schema import require_current
 from relay.operations.rights import denied_rights_named
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from relay.config import Config
 
-__all__ = ["checked_connection", "make_engine", "transaction"]
+__all__ = ["begun", "checked_connection", "make_engine", "transaction"]
 
 # The driver reads dates of no other style, and no year 10000, which the last days of 9999 are east of UTC. Compiling a
 # plan takes longer than a bounded statement runs.
@@ -36,13 +37,27 @@ def make_engine(config: Config) -> Engine:
 
 
 @contextmanager
-def transaction(config: Config) -> Iterator[Connection]:
-    """Yield a connection in a transaction and commit it. Raises SchemaError when the schema does not fit."""
+def transaction(config: Config, actor: str | None = None) -> Iterator[Connection]:
+    """Yield a connection in a transaction by this actor, and commit it.
+
+    Raises SchemaError when the schema does not fit.
+    """
     with make_engine(config).begin() as connection:
         require_current(connection)
         connection.execute(_SETTINGS)
+        if actor is not None:
+            act_as(connection, actor)
         with denied_rights_named(connection):
             yield connection
+
+
+@contextmanager
+def begun(connection: Connection, actor: str | None) -> Iterator[None]:
+    """Begin a transaction by this actor on a connection without one, and commit it."""
+    with connection.begin():
+        if actor is not None:
+            act_as(connection, actor)
+        yield
 
 
 @contextmanager

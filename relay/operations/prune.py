@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from outbox import act_as
 from relay.operations import audit
+from relay.operations.connection import begun
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause
@@ -95,10 +95,8 @@ def prune(
 
 
 def _note(connection: Connection, gone: dict[str, int], days: dict[str, int], actor: str | None) -> None:
-    with connection.begin():
-        if actor is not None:
-            act_as(connection, actor)
-        audit.note(connection, "pruned", count=sum(gone.values()), **gone, **days)
+    with begun(connection, actor):
+        audit.note(connection, "pruned", count=sum(gone.values()), more=gone | days)
 
 
 def count_prunable(connection: Connection, *, events_days: int, attempts_days: int, resolutions_days: int) -> Pruned:

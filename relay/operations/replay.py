@@ -206,7 +206,7 @@ def _note(
     audit.note(
         connection, "replayed", count=len(made) + resolved_again, ids=ids,
         subject=ids[0] if len(names) == 1 or len(candidates) == 1 else None, tenants=(row.tenant for row in events),
-        filters=asked.filters, state=asked.state, to=asked.to, deliveries=made,
+        filters=asked.filters, more={"state": asked.state, "to": asked.to, "deliveries": made},
     )  # fmt: skip
 
 
