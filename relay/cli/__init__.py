@@ -21,6 +21,7 @@ _COMMANDS = {
     "dead-letters": ("relay.cli.dead_letters:dead_letters", "What was given up, with the reason."),
     "replay": ("relay.cli.replay:replay", "Deliver again: dead letters, deliveries, events."),
     "secrets": ("relay.cli.secrets:secrets", "The keys that secrets are sealed to."),
+    "audit": ("relay.cli.audit:audit", "Who changed what, when, and what it was before."),
     "prune": ("relay.cli.prune:prune", "Delete what is older than its retention."),
     "url-check": ("relay.cli.url_check:url_check", "Would the relay send to this URL? If not, why not."),
     "config": ("relay.cli.config:config", "Each option, its value, and where it came from."),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.cli.options import Database, json_option, warn, with_database
+from relay.cli.options import Database, json_option, warn, with_database_to_change
 from relay.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def keygen(out: Path | None) -> None:
 
 @secrets.command()
 @json_option
-@with_database
+@with_database_to_change
 def rekey(database: Database, *, as_json: bool) -> int:
     """Seal every secret to the newest key of RELAY_SECRET_KEY, those in clear too.
 
@@ -87,7 +87,7 @@ def rekey(database: Database, *, as_json: bool) -> int:
     from relay.operations.connection import checked_connection
 
     with checked_connection(database.config) as connection:
-        done = operations.rekey(connection, Keyring(database.config.secret_key))
+        done = operations.rekey(connection, Keyring(database.config.secret_key), database.actor)
     if as_json:
         print_json(asdict(done))
     else:

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from outbox.ids import text_id
 from outbox.sealing import newest_key
 from relay.config import ConfigError
+from relay.operations.connection import begun
 from relay.resealing import BATCH_ROWS, READ, REPLACE, plan
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def require_keys(connection: Connection, keyring: Keyring) -> None:
     )
 
 
-def rekey(connection: Connection, keyring: Keyring) -> Rekeyed:
+def rekey(connection: Connection, keyring: Keyring, actor: str | None = None) -> Rekeyed:
     """Make the ring's newest key the one that secrets are sealed to, and seal every row to it.
 
     In short transactions of its own, so it may be ended at any point and repeated. A row that somebody changes
@@ -98,6 +99,7 @@ def rekey(connection: Connection, keyring: Keyring) -> Rekeyed:
     Args:
         connection: without a transaction.
         keyring: what opens the rows; those it cannot open stay as they are and are returned.
+        actor: who does it, for the audit.
 
     Raises:
         ConfigError: the ring is empty.
@@ -106,23 +108,23 @@ def rekey(connection: Connection, keyring: Keyring) -> Rekeyed:
     if key is None:
         raise ConfigError("secret_key: not set; give RELAY_SECRET_KEY or RELAY_SECRET_KEY_FILE, the newest key first")
     done = Rekeyed(key.id)
-    with connection.begin():
+    with begun(connection, actor):
         if newest_key(connection) != key:
             connection.execute(_REGISTER, {"id": key.id, "key": key.text})
         done.already = connection.execute(_COUNT_SEALED_TO, {"id": key.id}).scalar_one()
     for remaining in reversed(range(_PASSES)):
-        _pass(connection, keyring, key, done)
+        _pass(connection, keyring, key, done, actor)
         if not done.busy or not remaining:
             break
         time.sleep(_PAUSE_SECONDS)
     return done
 
 
-def _pass(connection: Connection, keyring: Keyring, key: SealingKey, done: Rekeyed) -> None:
+def _pass(connection: Connection, keyring: Keyring, key: SealingKey, done: Rekeyed, actor: str | None) -> None:
     """Go through every row that is not sealed to the key, a batch a transaction."""
     done.busy, done.unopened, after = 0, [], UUID(int=0)
     while True:
-        with connection.begin():
+        with begun(connection, actor):
             bounds = {"after": after, "key": key.id, "batch": BATCH_ROWS}
             rows = connection.exec_driver_sql(READ, bounds).all()
             if not rows:
