@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from outbox.errors import OutboxError
 from outbox.secret import Secret
 from relay.database_url import conninfo_of, normalised, shown, sqlalchemy_url_of
+from relay.egress_proxy import EgressProxy, parse_egress_proxy
 from relay.keyring import private_keys
 
 if TYPE_CHECKING:
@@ -166,6 +167,17 @@ def _private_keys() -> Kind:
     return Kind(str, check, "KEY,…", masked=lambda keys: ",".join("***" for _ in keys), lines=True)
 
 
+def _egress_proxy() -> Kind:
+    def check(value: object) -> EgressProxy | None:
+        if value is None or isinstance(value, EgressProxy):
+            return value
+        if not isinstance(value, str):
+            raise ValueError("not text; write http://proxy.example.com:3128")  # noqa: TRY004
+        return parse_egress_proxy(value) if value else None
+
+    return Kind(str, check, "URL", masked=lambda proxy: proxy.shown if proxy else "")
+
+
 def _option(kind: Kind, default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"kind": kind, "meaning": meaning})
 
@@ -203,6 +215,11 @@ class Config:
         _ports(), (), "Ports that may be called, no others; empty: all but those of other protocols, such as 25."
     )
     allow_http: bool = _option(_boolean(), False, "Allow endpoints without TLS (http://).")  # noqa: FBT003
+    egress_proxy: EgressProxy | None = _option(  # noqa: RUF009 - a field
+        _egress_proxy(),
+        None,
+        "Proxy that every request goes through: http://, https:// or socks5://user:password@host:port. It must filter.",
+    )
     keep_responses: Literal["failures", "all"] = _option(
         _choice("failures", "all"),
         "failures",

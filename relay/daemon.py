@@ -16,7 +16,6 @@ import anyio
 
 from outbox._version import __version__
 from relay import supervisor
-from relay.address_policy import address_policy
 from relay.database_url import RELAY_NAME
 from relay.engine.feeder import Feeder
 from relay.engine.outage import Outage
@@ -24,8 +23,8 @@ from relay.engine.outgoing import Outgoing
 from relay.engine.settler import Settler
 from relay.engine.store import Store
 from relay.housekeeping import Housekeeping
-from relay.http.sender import DirectSender
 from relay.keyring import Keyring
+from relay.senders import check_sender, make_sender
 from relay.startup import check_database
 from relay.telemetry import set_up_logging
 
@@ -51,6 +50,7 @@ def run(config: Config, *, until_drained: bool = False) -> int:
     given back. A second signal leaves at once.
     """
     set_up_logging(config)
+    check_sender(config)
     check_database(config)
     if config.processes > 1 and not supervisor.is_child():
         return supervisor.supervise(config.processes)
@@ -80,11 +80,7 @@ class _Process:
         )
         outage = Outage()
         self._settler = Settler(self._settle_store, outage)
-        self._sender = DirectSender(
-            address_policy(config),
-            user_agent=f"outbox-relay/{__version__}",
-            connections_per_endpoint=config.max_in_flight,  # a route bounds its own; several may share an origin
-        )
+        self._sender = make_sender(config)
         self._outgoing = Outgoing(
             self._sender,
             self._settler,

@@ -29,6 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("relay.http", "httptools"),
     },
     "relay.http.certificate": {"cryptography"},
+    "relay.http.proxied": {"relay.http", "relay.egress_proxy", "anyio", "httpcore"},
+    "relay.http.tunnel": {"relay.http", "relay.egress_proxy", "anyio"},
     "relay.engine": {
         "outbox.errors",
         "outbox.ids",
@@ -68,10 +70,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("relay.resealing", "psycopg", "anyio"),
     },
     "relay.daemon": {
-        *("outbox._version", "relay.config", "relay.database_url", "relay.engine", "relay.http", "relay.housekeeping"),
-        *("relay.address_policy", "relay.keyring", "relay.startup", "relay.supervisor", "relay.telemetry"),
+        *("outbox._version", "relay.config", "relay.database_url", "relay.engine", "relay.housekeeping"),
+        *("relay.keyring", "relay.senders", "relay.startup", "relay.supervisor", "relay.telemetry"),
         *("anyio", "uvloop"),
     },
+    "relay.senders": {"outbox._version", "relay.address_policy", "relay.config", "relay.http"},
     "relay.receiver": {"outbox.errors", "outbox.signature", "relay.receiver", "httptools"},
     "relay.demo": {
         *("outbox", "relay.config", "relay.database_url", "relay.demo", "relay.embedded", "relay.guard"),
@@ -83,6 +86,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Each of these can open a connection to somewhere else. A user's URL is called through relay.http and nothing else.
 OUTBOUND_MODULES = {
     "http.client",
+    "httpcore",
     "httpx",
     "requests",
     "aiohttp",
@@ -92,7 +96,9 @@ OUTBOUND_MODULES = {
     "ftplib",
     "ssl",
 }
-OUTBOUND_CALLS = {"create_connection", "open_connection", "sock_connect", "connect_ex", "getaddrinfo", "urlopen"}
+OUTBOUND_CALLS = {
+    *("create_connection", "open_connection", "sock_connect", "connect_ex", "connect_tcp", "getaddrinfo", "urlopen")
+}
 # These listen on this machine, or look for a free port.
 MAY_USE_SOCKETS = {"relay.embedded", "relay.demo.dev", "relay.supervisor"}
 
