@@ -9,6 +9,7 @@ import click
 
 from outbox import subscriptions as verbs
 from outbox.ids import parse_id
+from outbox.schemes import SCHEMES
 from outbox.subscriptions import NewSubscription, Subscription
 from relay.cli.credential_options import credential_options
 from relay.cli.options import (
@@ -58,7 +59,12 @@ _schedule = click.option(
     "--schedule-seconds", type=_Delays(), metavar="N,N,…", help="Delays after failures, or none. [default: 75 hours]"
 )
 _secret_file = click.option(
-    "--secret-file", type=click.File(encoding="utf-8-sig"), help="Own secret (whsec_…) from a file, - is stdin."
+    "--secret-file",
+    type=click.File(encoding="utf-8-sig"),
+    help="Own secret (as the scheme wants it) from a file, - is stdin.",
+)
+_key_type = click.option(
+    "--key-type", type=click.Choice(["hmac", "ed25519"]), help="Of a new secret; ed25519 with scheme standard."
 )
 _id = click.argument("subscription_id", metavar="SUBSCRIPTION")
 _tenant = click.option("--tenant", metavar="NAME", help="Only if it is this tenant's.")
@@ -78,6 +84,8 @@ def subscriptions() -> None:
 @_metadata
 @_timeout
 @_schedule
+@click.option("--scheme", type=click.Choice(list(SCHEMES)), help="How to sign. [default: standard]")
+@_key_type
 @_secret_file
 @credential_options()
 @json_option
@@ -95,6 +103,7 @@ def add(
       relay subscriptions add https://example.com/hooks order.created 'user.*'
       relay subscriptions add https://example.com/hooks '*' --tenant acme
       relay subscriptions add https://example.com/hooks '*' --schedule-seconds 5,60,600
+      relay subscriptions add https://example.com/hooks '*' --scheme github --secret-file secret.txt
       relay subscriptions add https://example.com/hooks '*' --authentication-file oauth2.json
     """
     if all_tenants and tenant:
@@ -231,27 +240,30 @@ def remove(database: Database, subscription_id: str, tenant: str | None, *, yes:
 @_id
 @_tenant
 @_secret_file
+@click.option("--scheme", type=click.Choice(list(SCHEMES)), help="Sign by this from now on. [default: as before]")
+@_key_type
 @click.option(
-    "--overlap-seconds", type=int, default=86_400, show_default=True, help="How long the old ones sign along."
+    "--overlap-seconds",
+    type=int,
+    metavar="N",
+    help="How long the old ones sign along. [default: 86400, or 0 where a request carries one signature]",
 )
 @json_option
 @with_database_to_change
 def rotate_secret(
-    database: Database, subscription_id: str, tenant: str | None, secret_file: Any, overlap_seconds: int, *,
-    as_json: bool,
-) -> None:  # fmt: skip
+    database: Database, subscription_id: str, tenant: str | None, secret_file: Any, *, as_json: bool, **settings: Any
+) -> None:
     """Give it a new signing secret and print that, this once. Old ones sign along for a while.
 
     \b
     Examples:
       relay subscriptions rotate-secret sub_…
       relay subscriptions rotate-secret sub_… --overlap-seconds 0      the old one leaked
+      relay subscriptions rotate-secret sub_… --scheme stripe          its receiver has moved
     """
     secret = secret_file.read().strip() if secret_file else None
     with database.transaction() as connection:
-        changed = verbs.rotate_secret(
-            connection, subscription_id, tenant=tenant, secret=secret, overlap_seconds=overlap_seconds
-        )
+        changed = verbs.rotate_secret(connection, subscription_id, tenant=tenant, secret=secret, **_given(settings))
     _show(changed, as_json=as_json)
 
 
@@ -277,6 +289,8 @@ def _show(item: Subscription, health: dict[str, Any] | None = None, *, as_json: 
     print_fields(document)
     if isinstance(item, NewSubscription):
         click.echo("Keep the secret now: it is not shown again.", err=True)
+        if item.public_key:
+            click.echo("Its receiver verifies with the public key, and needs no secret.", err=True)
 
 
 def _tenant_name(item: Subscription) -> str:
