@@ -1,4 +1,10 @@
-"""Names to addresses, with the machine's own resolver, in threads that nothing else waits for."""
+"""Names to addresses, with the machine's own resolver, in threads that nothing else waits for.
+
+getaddrinfo() cannot be cancelled: while a name server is silent, its thread hangs for as long as resolv.conf says, by
+default ten seconds and more. So names are kept apart by how they behaved the last time, each kind with threads of its
+own. A name waits for a thread only behind its like: those that answered at once never stand behind those that did not.
+The threads are daemons: a lookup that hangs does not keep the process from ending.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +12,60 @@ import asyncio
 import errno
 import socket
 import threading
+from dataclasses import dataclass
 
 from relay.http.addresses import is_private_name
 
-__all__ = ["Resolver"]
+__all__ = ["MAX_THREADS", "Resolver"]
 
-MAX_LOOKUPS = 32
-MAX_SLOW_LOOKUPS = 4
-SLOW_SECONDS = 2.0
+SLOW_SECONDS = 1.0
+"""A lookup that takes longer was slow if an answer came, and silent if none did."""
+
+MAX_NAMES_KNOWN = 100_000
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Names of one kind: how many are looked up at once, and how long a caller waits for one."""
+
+    kind: str
+    threads: int
+    patience_seconds: float
+
+
+NEW = Lane("new", 256, 5.0)
+QUICK = Lane("quick", 256, 5.0)
+SLOW = Lane("slow", 32, 30.0)
+SILENT = Lane("silent", 32, 2.0)
+LANES = (NEW, QUICK, SLOW, SILENT)
+
+MAX_THREADS = sum(lane.threads for lane in LANES)
 
 
 class Resolver:
     """Call it with a host name for its addresses as text; raises OSError (socket.gaierror) as getaddrinfo does.
 
-    Nothing is cached: an answer serves those who asked while its lookup was under way. A public name is looked up as
-    absolute, so that search domains never apply; only a name of a private network is looked up as the machine does.
-    Names that were slow the last time share a few threads, so that dead name servers hold up nobody else. The threads
-    are daemons: a lookup that hangs does not keep the process from ending.
+    Nothing is cached: an answer serves those who asked while its lookup was under way. A lookup that outlasts its
+    callers goes on, and is how a name whose server answers again is found out. A public name is looked up as absolute,
+    so that search domains never apply; only a name of a private network is looked up as the machine does.
     """
 
     def __init__(self) -> None:
         self._under_way: dict[str, asyncio.Task[list[str] | OSError]] = {}
-        self._slow_names: set[str] = set()
-        self._threads = asyncio.Semaphore(MAX_LOOKUPS)
-        self._slow_threads = asyncio.Semaphore(MAX_SLOW_LOOKUPS)
+        self._lane_of: dict[str, Lane] = {}
+        self._free = {lane.kind: asyncio.Semaphore(lane.threads) for lane in LANES}
 
     async def __call__(self, host: str) -> list[str]:
         """Return the addresses of a host; cancelling one caller leaves the lookup to the others."""
         lookup = self._under_way.get(host)
         if lookup is None:
             lookup = self._under_way[host] = asyncio.create_task(self._look_up(host))
-        found = await asyncio.shield(lookup)
+        try:
+            async with asyncio.timeout(self._lane_of.get(host, NEW).patience_seconds):
+                found = await asyncio.shield(lookup)
+        except TimeoutError:
+            self._lane_of[host] = SILENT  # until its lookup ends: who asks meanwhile need not wait as long
+            raise socket.gaierror(socket.EAI_AGAIN, "its name server does not answer") from None
         if isinstance(found, OSError):
             raise found
         return found
@@ -51,14 +80,21 @@ class Resolver:
     async def _look_up(self, host: str) -> list[str] | OSError:
         loop = asyncio.get_running_loop()
         try:
-            async with self._slow_threads if host in self._slow_names else self._threads:
+            async with self._free[self._lane_of.get(host, NEW).kind]:
                 started = loop.time()
                 found = await _in_thread(host)
-                is_slow = loop.time() - started > SLOW_SECONDS
-            (self._slow_names.add if is_slow else self._slow_names.discard)(host)
+                self._learn(host, found, loop.time() - started)
             return found
         finally:
             del self._under_way[host]
+
+    def _learn(self, host: str, found: list[str] | OSError, seconds: float) -> None:
+        if len(self._lane_of) >= MAX_NAMES_KNOWN:
+            self._lane_of.clear()
+        if seconds <= SLOW_SECONDS:
+            self._lane_of[host] = QUICK
+        else:
+            self._lane_of[host] = SILENT if isinstance(found, OSError) else SLOW
 
 
 def _in_thread(host: str) -> asyncio.Future[list[str] | OSError]:

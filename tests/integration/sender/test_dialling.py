@@ -10,13 +10,15 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
 
 from relay.http import AddressPolicy, DirectSender, Endpoint, Outcome
-from relay.http.resolver import Resolver
+from relay.http import resolver as resolver_module
+from relay.http.resolver import MAX_THREADS, NEW, QUICK, SILENT, SLOW, Resolver
 from relay.http.tls import default_ssl_context
 from tests.integration.sender.conftest import LOOPBACK, MakeSender, descriptors
 from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving
@@ -286,24 +288,79 @@ async def test_those_who_ask_during_a_lookup_share_it_and_a_hanging_one_holds_up
     assert len(started) == 6
 
 
-async def test_names_that_were_slow_share_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer, started = threading.Event(), []
+class Hanging:
+    """Stands for getaddrinfo: names that begin with `dead` hang in their thread until released, others answer."""
 
-    def addresses(host: str) -> list[str]:
-        started.append(host)
-        if host.startswith("slow"):
-            answer.wait(20)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.started: list[str] = []
+        self.released = threading.Event()
+        monkeypatch.setattr("relay.http.resolver._addresses", self)
+
+    def __call__(self, host: str) -> list[str] | OSError:
+        self.started.append(host)
+        if host.startswith("dead"):
+            self.released.wait(20)
         return [host]
 
-    monkeypatch.setattr("relay.http.resolver._addresses", addresses)
+    def dead_started(self) -> int:
+        return sum(host.startswith("dead") for host in self.started)
+
+
+async def test_two_hundred_names_that_hang_at_once_hold_up_no_other_name_not_even_the_first_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hanging, resolver = Hanging(monkeypatch), Resolver()
+    assert await resolver("known") == ["known"]
+    dead = [asyncio.create_task(resolver(f"dead-{n}")) for n in range(200)]
+    await asyncio.sleep(0)  # they stand before what comes now
+    assert await resolver("never asked before") == ["never asked before"]
+    assert await resolver("known") == ["known"]
+    await until(lambda: hanging.dead_started() == 200)
+    hanging.released.set()
+    await asyncio.gather(*dead)
+
+
+async def test_threads_are_bounded_and_names_that_answered_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging, resolver = Hanging(monkeypatch), Resolver()
+    assert await resolver("known") == ["known"]
+    new, silent = ([f"{kind}-{n}" for n in range(400)] for kind in ("dead", "dead-again"))
+    resolver._lane_of.update(dict.fromkeys(silent, SILENT))
+    lookups = [asyncio.create_task(resolver(host)) for host in new + silent]
+    most = NEW.threads + SILENT.threads
+    await until(lambda: hanging.dead_started() == most)
+    assert await resolver("known") == ["known"]
+    assert hanging.dead_started() == most < MAX_THREADS
+    hanging.released.set()
+    assert await asyncio.gather(*lookups) == [[host] for host in new + silent]
+    assert set(resolver._lane_of.values()) == {QUICK}, "what answers again is known at once"
+
+
+async def test_nobody_waits_for_ever_for_a_silent_name_server_and_its_late_answer_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hanging, resolver = Hanging(monkeypatch), Resolver()
+    for lane in ("NEW", "SILENT"):
+        monkeypatch.setattr(resolver_module, lane, replace(getattr(resolver_module, lane), patience_seconds=0.05))
+    for _ in range(2):
+        with pytest.raises(socket.gaierror, match="name server does not answer") as failed:
+            await resolver("dead")
+        assert failed.value.errno == socket.EAI_AGAIN
+    assert hanging.started == ["dead"], "the second asked in vain joined the lookup of the first"
+    hanging.released.set()
+    await until(lambda: not resolver._under_way)
+    assert await resolver("dead") == ["dead"]
+
+
+async def test_a_name_is_kept_apart_by_how_it_behaved_the_last_time() -> None:
     resolver = Resolver()
-    resolver._slow_names.update(f"slow-{n}" for n in range(60))
-    slow = [asyncio.create_task(resolver(f"slow-{n}")) for n in range(60)]
-    assert await resolver("quick") == ["quick"]
-    await until(lambda: len(started) == 5)
-    answer.set()
-    assert [await lookup for lookup in slow] == [[f"slow-{n}"] for n in range(60)]
-    assert not resolver._slow_names
+    for found, seconds, lane in (
+        (["8.8.8.8"], 0.1, QUICK),
+        (OSError(), 0.1, QUICK),
+        (["8.8.8.8"], 3.0, SLOW),
+        (OSError(), 3.0, SILENT),
+    ):
+        resolver._learn("name", found, seconds)
+        assert resolver._lane_of["name"] is lane
 
 
 async def test_closing_the_resolver_waits_for_no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
