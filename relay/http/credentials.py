@@ -50,8 +50,7 @@ class Credentials:
         """
         documents = {kind: stored_document(kind, text) for kind, text in opened.items()}
         headers = check_headers(documents.get("headers", {}))
-        own = documents.get("authentication")
-        authentication = None if own is None else authentication_of(own)
+        authentication = authentication_of(documents["authentication"]) if "authentication" in documents else None
         tls = ClientTLS.of(tls_of(documents["tls"])) if "tls" in documents else None
         self.endpoint = Endpoint.of(url, tls)
         self._tokens: Tokens | None = None
