@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any] | Connection | psycopg.Connection[Any]
     )
 
-__all__ = ["Event", "Outbox", "arecord", "record"]
+__all__ = ["Event", "Outbox", "arecord", "checked_type", "record"]
 
 _TYPE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _MAX_KEY_BYTES = 1024
@@ -142,7 +142,7 @@ class Outbox:
         available_at: datetime | timedelta | None,
     ) -> tuple[Event, Row]:
         """Check everything and return the event as the caller sees it and as the database does."""
-        type = _checked_type(type)  # noqa: A001
+        type = checked_type(type)  # noqa: A001
         if key is not None:
             key = _checked_text("key", key, _MAX_KEY_BYTES)
         tenant = _checked_text("tenant", tenant, MAX_TENANT_BYTES) if tenant != "" else ""
@@ -155,7 +155,8 @@ class Outbox:
         return event, Row(id, type, key, tenant, payload, at, delay)
 
 
-def _checked_type(value: object) -> str:
+def checked_type(value: object) -> str:
+    """Return the type of an event as text. Raises RecordError for what is no dotted words, or too long."""
     if not isinstance(value, str) or len(value) > MAX_TYPE_BYTES or not _TYPE.fullmatch(value):
         shown = ascii(value[:60]) if isinstance(value, str) else type(value).__qualname__
         raise RecordError(

@@ -52,6 +52,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "relay.wording",
         "sqlalchemy",
     },
+    "relay.operations.diagnosis": {"outbox.errors", "outbox.url", "relay.http"},
+    "relay.operations.exchange": {"outbox", "relay.http"},
+    "relay.operations.probe": {
+        *("outbox", "relay.address_policy", "relay.config", "relay.engine", "relay.http", "relay.keyring"),
+        *("relay.operations", "relay.senders"),
+    },
+    "relay.operations.target": {"outbox", "relay.engine", "relay.http", "relay.wording", "sqlalchemy"},
     "relay.address_policy": {"relay.config", "relay.http.addresses"},
     "relay.config": {"outbox.errors", "outbox.secret", "relay.database_url", "relay.egress_proxy", "relay.keyring"},
     "relay.config_sources": {"relay.config"},
