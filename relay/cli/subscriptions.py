@@ -22,6 +22,7 @@ from relay.cli.options import (
     yes_option,
 )
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
+from relay.cli.probe import check, test
 
 __all__ = ["subscriptions"]
 
@@ -265,6 +266,10 @@ def rotate_secret(
     with database.transaction() as connection:
         changed = verbs.rotate_secret(connection, subscription_id, tenant=tenant, secret=secret, **_given(settings))
     _show(changed, as_json=as_json)
+
+
+subscriptions.add_command(test)
+subscriptions.add_command(check)
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,175 @@
+"""`relay subscriptions test` and `check`: ask one endpoint, and say what to do about what it answered."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outbox.errors import RecordError
+from relay.cli.options import Database, json_option, with_database
+from relay.cli.output import print_json
+from relay.wording import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["check", "test"]
+
+_MAX_LINES = 20
+_MAX_CHARACTERS = 2000
+_MAX_NAMES = 5
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
+
+_id = click.argument("subscription_id", metavar="SUBSCRIPTION")
+_tenant = click.option("--tenant", metavar="NAME", help="Only if it is this tenant's.")
+
+
+@click.command()
+@_id
+@_tenant
+@click.option("--type", "type_", default="outbox.test", show_default=True, help="The message's type.")
+@click.option("--data", metavar="JSON", help='The message\'s data, - is stdin. [default: {"test":true}]')
+@json_option
+@with_database
+def test(
+    database: Database, subscription_id: str, tenant: str | None, type_: str, data: str | None, *, as_json: bool
+) -> int:
+    """Send one test message and show request, answer and what to do.
+
+    It goes the way of every delivery, signed, with the subscription's timeout, also while the subscription is paused
+    or disabled. It is logged as a test attempt and counts as no delivery. Exit code 0 when the answer is 2xx.
+
+    \b
+    Examples:
+      relay subscriptions test sub_…
+      relay subscriptions test sub_… --type order.created --data '{"id": 7}'
+    """
+    from relay.operations.probe import send_test
+
+    if data == "-":
+        data = click.get_text_stream("stdin").read()
+    try:
+        found = send_test(database.config, subscription_id, type=type_, data=data, tenant=tenant)
+    except RecordError as error:
+        raise click.UsageError(f"--{error}".replace("RawJSON is not strict JSON", "not JSON")) from None
+    if as_json:
+        print_json(found)
+    else:
+        _print_test(found)
+    return 0 if found["ok"] else 1
+
+
+@click.command()
+@_id
+@_tenant
+@json_option
+@with_database
+def check(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> int:
+    """Look at the way to the endpoint and send nothing: secrets, DNS, policy, TCP, TLS.
+
+    Every step is the sender's own; after the handshake the connection is closed. Exit code 0 when none failed.
+
+    \b
+    Example:
+      relay subscriptions check sub_…
+    """
+    from relay.operations.probe import check_endpoint
+
+    found = check_endpoint(database.config, subscription_id, tenant=tenant)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(click.style(escaped(found["url"]), bold=True))
+        _print_steps(found["steps"])
+        _print_words(found["diagnosis"])
+    return 0 if found["ok"] else 1
+
+
+def _print_test(found: Mapping[str, Any]) -> None:
+    request, response = found["request"], found["response"]
+    if found["hindrance"]:
+        _print_words(f"Deliveries wait: the subscription is {found['hindrance']}.", before="")
+        click.echo()
+    if request:
+        click.echo(click.style(escaped(f"{request['method']} {request['url']}"), bold=True))
+        _print_headers(request["headers"])
+        _print_body(request["body"])
+        click.echo()
+    came_from = f" from {found['address']}" if found["address"] else ""
+    line = (response or {}).get("status_line") or f"{found['outcome']}: {found['error']}"
+    click.echo(click.style(escaped(line), bold=True) + f"  after {found['milliseconds']} ms{escaped(came_from)}")
+    if response:
+        _print_headers(response["headers"])
+        _print_body(response["excerpt"])
+    if found["steps"]:
+        click.echo("\nThe way there, looked at just after:")
+        _print_steps(found["steps"])
+    _print_words(found["diagnosis"])
+    click.echo(f"logged as {found['delivery_id']}", err=True)
+
+
+def _print_headers(headers: Sequence[Sequence[str]]) -> None:
+    for name, value in headers:
+        click.echo(f"  {escaped(name)}: {escaped(value)}")
+
+
+def _print_body(body: str) -> None:
+    """Print the beginning of a body, each of its lines harmless."""
+    if not body:
+        return
+    click.echo()
+    lines = body[:_MAX_CHARACTERS].replace("\r\n", "\n").rstrip("\n").split("\n")
+    for line in lines[:_MAX_LINES]:
+        click.echo(f"  {escaped(line)}".rstrip())
+    if len(body) > _MAX_CHARACTERS or len(lines) > _MAX_LINES:
+        click.echo(f"  … ({len(body):,} characters in all; --json has them)")
+
+
+def _print_steps(steps: Sequence[Mapping[str, Any]]) -> None:
+    """Print a line for each step, and the certificates, each once."""
+    shown: list[Any] = []
+    for step in steps:
+        took = "" if step["milliseconds"] is None else f" ({step['milliseconds']} ms)"
+        where = f"{step['addresses'][0]}: " if step["name"] in ("tcp", "tls") and step["addresses"] else ""
+        state = click.style(f"{step['state']:<8}", fg=_COLOURS[step["state"]])
+        room = _room() - 18
+        first, *more = _wrapped(escaped(f"{where}{step['text']}{took}"), room)
+        click.echo(f"  {state}{step['name']:<8}{first}")
+        for line in more:
+            click.echo(f"{'':18}{line}")
+        if step["certificate"] and step["certificate"] not in shown:
+            shown.append(step["certificate"])
+            _print_certificate(step["certificate"])
+
+
+def _print_certificate(certificate: Mapping[str, Any]) -> None:
+    names = certificate["names"]
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    rows = {
+        "subject": certificate["subject"],
+        "names": ", ".join(names[:_MAX_NAMES]) + more,
+        "issuer": certificate["issuer"],
+        "valid": f"{certificate['not_before']:%Y-%m-%d} to {certificate['not_after']:%Y-%m-%d %H:%M} UTC",
+    }
+    for name, value in rows.items():
+        first, *rest = _wrapped(escaped(value) or "-", _room() - 28)
+        click.echo(f"{'':18}{name:<10}{first}")
+        for line in rest:
+            click.echo(f"{'':28}{line}")
+
+
+def _print_words(words: str, before: str = "\n") -> None:
+    click.echo(before + "\n".join(_wrapped(escaped(words), _room())))
+
+
+def _room() -> int:
+    """Return how wide lines may be: the terminal's width up to 100; unlimited where the output goes elsewhere."""
+    return min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else 1_000_000
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    return textwrap.wrap(text, max(room, 20), break_long_words=False, break_on_hyphens=False) or [""]
