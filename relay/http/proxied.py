@@ -11,6 +11,7 @@ import asyncio
 import ssl
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -124,21 +125,20 @@ class ProxySender:
     async def _exchange(self, pipe: ByteStream, request: httpcore.Request, deadline: float) -> Answer | Lost:
         """Send the request and read the answer; a status that arrived stands, whatever becomes of the body."""
         wire, body = _Wire(pipe), bytearray()
-        status: int | None = None
+        answer: Answer | Lost | None = None
         failure: Exception | None = None
         try:
             async with asyncio.timeout_at(deadline):
                 response = await httpcore.AsyncHTTP11Connection(request.url.origin, wire).handle_async_request(request)
-                status = response.status
-                if status not in WITHOUT_BODY:
+                answer = self._judged(response.status, wire)
+                if isinstance(answer, Answer) and answer.status not in WITHOUT_BODY:
                     wire.most_bytes += 8 * self._excerpt_bytes  # a chunk of one byte takes six on the wire
                     await self._read_body(response, body)
         except (TimeoutError, httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
             failure = error
-        if status is None:
-            kind, text = _loss(wire, failure)
-            return Lost(kind, text, bytes(wire.received[: self._excerpt_bytes]))
-        return self._answer(status, wire, bytes(body[: self._excerpt_bytes]))
+        if answer is None:
+            return Lost(*_loss(wire, failure), bytes(wire.received[: self._excerpt_bytes]))
+        return replace(answer, body=bytes(body[: self._excerpt_bytes])) if isinstance(answer, Answer) else answer
 
     async def _read_body(self, response: httpcore.Response, body: bytearray) -> None:
         async with aclosing(response.aiter_stream()) as pieces:  # type: ignore[type-var]  # it is a generator
@@ -147,15 +147,15 @@ class ProxySender:
                 if len(body) > self._excerpt_bytes:
                     return
 
-    def _answer(self, status: int, wire: _Wire, body: bytes) -> Answer | Lost:
-        """Judge the head by the same rules as `DirectSender`, and believe a status only if both readings agree."""
+    def _judged(self, status: int, wire: _Wire) -> Answer | Lost:
+        """Judge the head by the rules of `DirectSender`, and believe the status only if both readings agree on it."""
         head, _ = final_head(wire.received)
         fault = refusal_of_head(head)
         if fault is None and int(head[9:12]) != status:
-            fault = "the status can be read in two ways"
+            fault = "its status can be read in two ways"
         if fault is not None:
             return Lost("protocol", fault, bytes(wire.received[: self._excerpt_bytes]))
-        return Answer(status, head, body, reusable=False)
+        return Answer(status, head, b"", reusable=False)
 
 
 class _Wire(httpcore.AsyncNetworkStream):
@@ -173,7 +173,7 @@ class _Wire(httpcore.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109 - httpcore's
         if len(self.received) > self.most_bytes:
-            raise httpcore.RemoteProtocolError(f"the answer takes more than {self.most_bytes} bytes")
+            raise httpcore.RemoteProtocolError(f"the headers take more than {MAX_HEAD_BYTES} bytes")
         data, self._early = self._early or await self._received(), b""
         self.received += data
         self.ended = not data

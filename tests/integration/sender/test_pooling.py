@@ -9,7 +9,7 @@ import pytest
 from relay.http import DirectSender, Endpoint, Outcome
 from relay.http.pool import Pool
 from tests.integration.sender.conftest import MakeSender, descriptors
-from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving
+from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving, response
 from tests.support.waiting import await_until as until
 
 pytestmark = pytest.mark.anyio
@@ -162,6 +162,62 @@ async def test_a_connection_that_the_server_closes_is_forgotten(sender: DirectSe
         await until(lambda: not sender._pools._by_key)
         assert (await post(sender, receiver)).kind == "delivered"
         assert receiver.accepted == 2
+
+
+async def test_e32_a_late_extra_response_ends_the_resting_connection(sender: DirectSender) -> None:
+    async with receiving(answers_ok) as receiver:
+        await post(sender, receiver)
+        await receiver.requests[0].play(response(200, b"stale"))
+        await until(lambda: receiver.ended == 1)
+        assert (await post(sender, receiver)).excerpt == b"ok"
+        assert receiver.accepted == 2
+
+
+async def test_e32_an_extra_response_that_nobody_has_read_yet_is_seen_before_reuse(sender: DirectSender) -> None:
+    """The bytes wait in the kernel: no event loop has run since they came."""
+    async with receiving(answers_ok) as receiver:
+        await post(sender, receiver)
+        receiver.requests[0].writer.write(response(200, b"stale"))
+        assert (await post(sender, receiver)).excerpt == b"ok"
+        assert receiver.accepted == 2
+
+
+async def test_e31_a_kept_connection_that_dies_is_replaced_once(sender: DirectSender) -> None:
+    async def behaviour(exchange: Exchange) -> None:
+        if exchange.connection == 0 and exchange.number == 1:
+            exchange.reset()
+        else:
+            await exchange.play(OK)
+
+    async with receiving(behaviour) as receiver:
+        assert [(await post(sender, receiver)).kind for _ in range(2)] == ["delivered"] * 2
+        assert receiver.accepted == 2
+        assert receiver.requests[1].head == receiver.requests[2].head
+
+
+async def test_e31_and_only_once(sender: DirectSender) -> None:
+    async def behaviour(exchange: Exchange) -> None:
+        if len(receiver.requests) == 1:
+            await exchange.play(OK)
+        else:
+            exchange.reset()
+
+    async with receiving(behaviour) as receiver:
+        assert [(await post(sender, receiver)).kind for _ in range(2)] == ["delivered", "connection"]
+        assert receiver.accepted == 2
+
+
+async def test_e31_a_kept_connection_that_answered_half_is_not_replaced(sender: DirectSender) -> None:
+    async def behaviour(exchange: Exchange) -> None:
+        if exchange.number == 0:
+            await exchange.play(OK)
+        else:
+            await exchange.play(b"HTTP/1.1 20")
+            exchange.reset()
+
+    async with receiving(behaviour) as receiver:
+        assert [(await post(sender, receiver)).kind for _ in range(2)] == ["delivered", "connection"]
+        assert receiver.accepted == 1
 
 
 async def test_a_connection_wears_out(sender: DirectSender, monkeypatch: pytest.MonkeyPatch) -> None:

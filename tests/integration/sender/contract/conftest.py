@@ -1,0 +1,120 @@
+"""Every test here runs against each sender: what they promise is one contract."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import trustme
+
+from relay.http import AddressPolicy, DirectSender, Sender
+from relay.http.proxied import ProxySender
+from relay.http.tls import default_ssl_context
+from tests.integration.sender.conftest import LOOPBACK
+from tests.support.proxies import Proxy, proxying
+
+NAME = "hooks.example.com"
+"""A name that every sender of `make_sender` takes to 127.0.0.1."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a sender gets out. `proxy` is None for the direct one; the loops are spread over the ways to save time."""
+
+    proxy: str | None
+    uvloop: bool
+
+    @property
+    def reuses(self) -> bool:
+        """Whether one connection serves several requests: a stated difference."""
+        return self.proxy is None
+
+    @property
+    def address(self) -> str | None:
+        """The address that an outcome names: another one, since a proxy dials out of sight."""
+        return None if self.proxy else "127.0.0.1"
+
+
+WAYS = [
+    Way(None, False), Way(None, True), Way("http", True), Way("https", False), Way("https", True), Way("socks5", False)
+]  # fmt: skip
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: f"{way.proxy or 'direct'}-{'uvloop' if way.uvloop else 'asyncio'}")
+def way(request: pytest.FixtureRequest) -> Way:
+    return request.param
+
+
+@pytest.fixture
+def anyio_backend(way: Way) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": way.uvloop}
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = default_ssl_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def proxy_certificate(authority: trustme.CA) -> ssl.SSLContext:
+    return serving(authority.issue_cert("127.0.0.1"))
+
+
+@pytest.fixture
+async def proxy(way: Way, proxy_certificate: ssl.SSLContext) -> AsyncIterator[Proxy | None]:
+    """The proxy on this way, which takes NAME to 127.0.0.1."""
+    if way.proxy is None:
+        yield None
+        return
+    encryption = {"ssl": proxy_certificate} if way.proxy == "https" else {}
+    async with proxying(way.proxy, hosts={NAME: "127.0.0.1"}, **encryption) as running:
+        yield running
+
+
+MakeSender = Callable[..., Sender]
+
+
+@pytest.fixture
+async def make_sender(proxy: Proxy | None, trusting: ssl.SSLContext) -> AsyncIterator[MakeSender]:
+    """Make senders that may send to 127.0.0.0/8 over http and trust the test's authority."""
+
+    async def resolve(_: str) -> list[str]:
+        return ["127.0.0.1"]
+
+    async with AsyncExitStack() as stack:
+
+        def make(policy: AddressPolicy = LOOPBACK, ssl_context: ssl.SSLContext | None = trusting) -> Sender:
+            sender: Sender
+            if proxy is None:
+                sender = DirectSender(policy, user_agent="outbox-relay/test", ssl_context=ssl_context, resolve=resolve)
+            else:
+                sender = ProxySender(
+                    policy, proxy.address, user_agent="outbox-relay/test", ssl_context=ssl_context,
+                    proxy_ssl_context=trusting,
+                )  # fmt: skip
+            stack.push_async_callback(sender.close)
+            return sender
+
+        yield make
+
+
+@pytest.fixture
+async def sender(make_sender: MakeSender) -> Sender:
+    return make_sender()
