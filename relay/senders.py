@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from relay.config import Config
     from relay.http.sender import Sender
 
-__all__ = ["check_sender", "make_sender"]
+__all__ = ["USER_AGENT", "check_sender", "make_sender"]
 
 USER_AGENT = f"outbox-relay/{__version__}"
 

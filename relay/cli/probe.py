@@ -51,7 +51,7 @@ def test(
     from relay.operations.probe import send_test
 
     if data == "-":
-        data = click.get_text_stream("stdin").read()
+        data = sys.stdin.read()
     try:
         found = send_test(database.config, subscription_id, type=type_, data=data, tenant=tenant)
     except RecordError as error:

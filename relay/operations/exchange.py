@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from outbox._version import __version__
 from outbox.schemes import HEADER_NAMES
 from relay.http.sender import fixed_lines
+from relay.senders import USER_AGENT
 
 if TYPE_CHECKING:
     from relay.http.outcome import Outcome
     from relay.http.sender import Endpoint, Sender
 
-__all__ = ["USER_AGENT", "Recorder", "response_document"]
-
-USER_AGENT = f"outbox-relay/{__version__}"
+__all__ = ["Recorder", "response_document"]
 
 # A subscription's own headers can have none of these names, so what is not known to be harmless is hidden.
 _SHOWN = HEADER_NAMES | {"host", "user-agent", "accept-encoding", "content-type", "content-length"}

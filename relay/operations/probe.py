@@ -20,12 +20,13 @@ from relay.engine.envelope import Envelope
 from relay.http.inspect import inspect
 from relay.http.outcome import Outcome
 from relay.http.resolver import Resolver
-from relay.http.sender import DirectSender, Endpoint
+from relay.http.sender import Endpoint
 from relay.keyring import Keyring, KeyUnavailableError
 from relay.operations import diagnosis
 from relay.operations.connection import transaction
-from relay.operations.exchange import USER_AGENT, Recorder, response_document
+from relay.operations.exchange import Recorder, response_document
 from relay.operations.target import log_test, make_event, read_target, require_log, require_patience
+from relay.senders import make_sender
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from relay.http.sender import Sender
     from relay.operations.target import Logged, Target
 
-__all__ = ["DEFAULT_TYPE", "Network", "check_endpoint", "direct_network", "send_test"]
+__all__ = ["DEFAULT_TYPE", "Network", "check_endpoint", "network_of", "send_test"]
 
 DEFAULT_TYPE = "outbox.test"
 DEFAULT_DATA = '{"test":true}'
@@ -52,11 +53,11 @@ class Network:
     look: Callable[[Endpoint, float], Awaitable[list[Step]]]
 
 
-def direct_network(config: Config) -> Network:
+def network_of(config: Config) -> Network:
     """Return the way out that `relay run` uses under this configuration. Called inside a running loop."""
     policy, resolver = address_policy(config), Resolver()
     return Network(
-        DirectSender(policy, user_agent=USER_AGENT, resolve=resolver),
+        make_sender(config),
         lambda endpoint, seconds: inspect(endpoint, policy, resolver, timeout_seconds=seconds),
     )
 
@@ -68,7 +69,7 @@ def send_test(
     type: str = DEFAULT_TYPE,  # noqa: A002 - the event's type is called type everywhere
     data: str | None = None,
     tenant: str | None = None,
-    network: Callable[[Config], Network] = direct_network,
+    network: Callable[[Config], Network] = network_of,
 ) -> dict[str, Any]:
     """Send one message that is no event of anybody's, log it as a test attempt, and return what came of it.
 
@@ -107,7 +108,7 @@ def check_endpoint(
     subscription_id: str,
     *,
     tenant: str | None = None,
-    network: Callable[[Config], Network] = direct_network,
+    network: Callable[[Config], Network] = network_of,
 ) -> dict[str, Any]:
     """Look at everything between here and the endpoint, send no byte of HTTP, and return the steps.
 

@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sqlalchemy",
     },
     "relay.operations.diagnosis": {"outbox.errors", "outbox.url", "relay.http"},
-    "relay.operations.exchange": {"outbox", "relay.http"},
+    "relay.operations.exchange": {"outbox", "relay.http", "relay.senders"},
     "relay.operations.probe": {
         *("outbox", "relay.address_policy", "relay.config", "relay.engine", "relay.http", "relay.keyring"),
         *("relay.operations", "relay.senders"),
