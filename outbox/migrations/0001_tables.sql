@@ -136,7 +136,8 @@ end $$;
 create trigger keep_subscription_types after insert or update of tenant, types, removed_at on outbox.subscriptions
     for each row execute function outbox.keep_subscription_types();
 
--- Relays cache a subscription by its version, which every change moves, whoever makes it.
+-- Relays cache a subscription by its version, which every change moves, whoever makes it; but not a hold that begins or
+-- is prolonged: a storm of 429s would make every relay read the subscription again and again.
 create function outbox.move_version() returns trigger language plpgsql as $$
 begin
     new.version := old.version operator(pg_catalog.+) 1;
@@ -144,7 +145,8 @@ begin
     return new;
 end $$;
 create trigger move_version before update on outbox.subscriptions
-    for each row when (new.held_until is not distinct from old.held_until) execute function outbox.move_version();
+    for each row when (new.held_until is null or new.held_until is not distinct from old.held_until)
+    execute function outbox.move_version();
 
 create function outbox.move_version_of_secret() returns trigger language plpgsql security definer as $$
 begin

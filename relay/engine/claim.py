@@ -43,9 +43,8 @@ class Claim:
         """Whether enough is free for what is due; rows claimed one by one would cost a statement each."""
         if self._suspects and self._suspect_may_begin():
             return True
-        if not self._due:
-            return False
-        return self._outgoing.idle or sum(count for _, count in self._slots()) >= WORTHWHILE
+        slots = self._slots()
+        return bool(slots) and (self._outgoing.idle or sum(count for _, count in slots) >= WORTHWHILE)
 
     async def run(self) -> bool:
         """due → leased; tell whether there were any."""
@@ -68,7 +67,8 @@ class Claim:
         if not self._suspects or not self._suspect_may_begin():
             return False
         began, lease = time.monotonic(), new_lease()
-        rows = await self._store.claim_suspect(list(self._suspects), lease, self._outgoing.suspect)
+        asked = [subscription_id for subscription_id in self._suspects if self._outgoing.may_send_to(subscription_id)]
+        rows = await self._store.claim_suspect(asked, lease, self._outgoing.suspect) if asked else []
         if not rows:
             self._suspects.clear()
             return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from relay.engine.states import Verdict, VerdictKind
@@ -19,14 +21,24 @@ LOCAL_PAUSE_SECONDS = 1.0  # before a delivery that our own machine could not se
 KEY_PAUSE_SECONDS = 60.0  # before one whose secrets this relay cannot open
 
 
-def decide(outcome: Outcome, attempts: int, schedule_seconds: Sequence[int], dice: float) -> Verdict:
+def decide(
+    outcome: Outcome,
+    attempts: int,
+    schedule_seconds: Sequence[int],
+    dice: float,
+    final_statuses: Sequence[int] = (),
+) -> Verdict:
     """Conclude from the outcome of attempt number `attempts` (from 1).
+
+    410 Gone is about the endpoint: it is disabled, and the delivery waits with all others until a person resumes it.
+    So is Retry-After, which holds the endpoint back even when it answers the last attempt of a delivery.
 
     Args:
         outcome: what the network said.
         attempts: attempts charged so far, this one included.
         schedule_seconds: delays after the first, second, … failure; when it is used up the delivery is dead.
         dice: a random number in [0, 1) for the jitter.
+        final_statuses: statuses after which the subscription wants no further attempt.
     """
     if outcome.kind == "delivered":
         return Verdict(VerdictKind.DELIVERED)
@@ -34,8 +46,10 @@ def decide(outcome: Outcome, attempts: int, schedule_seconds: Sequence[int], dic
         return Verdict(VerdictKind.RELEASE, LOCAL_PAUSE_SECONDS)
     if outcome.kind == "key_unavailable":
         return Verdict(VerdictKind.RELEASE, KEY_PAUSE_SECONDS)
-    if outcome.kind == "event_gone" or attempts > len(schedule_seconds):
-        return Verdict(VerdictKind.DEAD)
-    delay = schedule_seconds[attempts - 1] * (1 + JITTER * dice)
+    if outcome.status == HTTPStatus.GONE:
+        return Verdict(VerdictKind.RETRY, 0.0, math.inf)
     asked = min(outcome.retry_after_seconds or 0.0, RETRY_AFTER_MAX_SECONDS)
-    return Verdict(VerdictKind.RETRY, max(delay, asked))
+    if outcome.kind == "event_gone" or outcome.status in final_statuses or attempts > len(schedule_seconds):
+        return Verdict(VerdictKind.DEAD, hold_seconds=asked)
+    delay = schedule_seconds[attempts - 1] * (1 + JITTER * dice)
+    return Verdict(VerdictKind.RETRY, max(delay, asked), asked)

@@ -20,8 +20,11 @@ from relay.engine.pacing import pause_seconds
 from relay.engine.store import MAX_SEQ
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from relay.engine.outage import Outage
     from relay.engine.outgoing import Outgoing
+    from relay.engine.rows import Swept
     from relay.engine.store import Store
 
 __all__ = ["Feeder"]
@@ -112,11 +115,22 @@ class Feeder:
     async def _sweep(self) -> None:
         """Look at the next slice of all subscriptions for due rows and suspects that no hint told of."""
         rows = await self._store.sweep(self._swept_to, SWEEP_SLICE)
-        self._due.update(dict.fromkeys(row[0] for row in rows if row[1]))
-        self._suspects.update(dict.fromkeys(row[0] for row in rows if row[2]))
+        await self._refresh(rows)
+        self._due.update(dict.fromkeys(row.id for row in rows if row.due))
+        self._due.update(dict.fromkeys(self._outgoing.reopened()))
+        self._suspects.update(dict.fromkeys(row.id for row in rows if row.suspects))
         wrapped = len(rows) < SWEEP_SLICE
-        self._swept_to = bytes(16) if wrapped else rows[-1][0]
+        self._swept_to = bytes(16) if wrapped else rows[-1].id
         self._next_sweep = time.monotonic() + SWEEP_EVERY_SECONDS
+
+    async def _refresh(self, rows: Sequence[Swept]) -> None:
+        """Learn of changes that no claim brings: what was closed and is open again, what waits here and may not go."""
+        stale = self._outgoing.outdated((row.id, row.version) for row in rows)
+        waiting = self._outgoing.waiting_for()
+        if waiting:
+            stale += await self._store.changed(waiting)
+        if stale:
+            self._outgoing.update(await self._store.subscriptions(stale))
 
     async def _rest(self, seconds: float) -> None:
         """Sleep; room for something that is known to wait, or being stopped, ends it early."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ LEASED_MAX = 2048  # deliveries held by one process, sending or waiting their tu
 BYTES_MAX = 16 * 1024 * 1024  # of their bodies
 MILLISECONDS_MAX = 2**31 - 1
 LOCAL_LINE_EVERY_SECONDS = 10.0
+# After a 410 the database closes the endpoint with the result. If it cannot (somebody has the subscription locked) the
+# endpoint is asked again after this.
+GONE_SECONDS = 60.0
 NO_EVENT = "the event's row is gone; it was removed by hand while a delivery of it was outstanding"
 
 
@@ -55,6 +59,7 @@ class Outgoing:
         self._keyring = keyring
         self._dice = dice
         self.routes: dict[bytes, Route] = {}
+        self._closed: set[bytes] = set()
         self.room_freed = asyncio.Event()
         self.suspect: Delivery | None = None
         self._create_task = asyncio.get_running_loop().create_task  # looking the loop up costs a system call
@@ -64,7 +69,7 @@ class Outgoing:
         self._leased = 0
         self._bytes = 0
         self._clock_offset = time.time() - time.monotonic()
-        self._next_local_line = 0.0
+        self._next_lines: dict[bytes, float] = {}
 
     @property
     def room(self) -> int:
@@ -95,14 +100,34 @@ class Outgoing:
         known = self.routes
         return [i for i, version in versions if i not in known or known[i].subscription.version < version]
 
+    def outdated(self, versions: Iterable[tuple[bytes, int]]) -> list[bytes]:
+        """Return which of these (id, version) are known here at an older version."""
+        known = self.routes
+        return [i for i, version in versions if i in known and known[i].subscription.version < version]
+
+    def waiting_for(self) -> list[tuple[bytes, int]]:
+        """Return the subscriptions (id, version) of which something waits here for its turn."""
+        return [(i, route.subscription.version) for i, route in self.routes.items() if route.waiting]
+
+    def may_send_to(self, subscription_id: bytes) -> bool:
+        """Tell whether nothing known here closes this subscription."""
+        return subscription_id not in self._closed or self.routes[subscription_id].is_open
+
+    def reopened(self) -> list[bytes]:
+        """Return, once, which subscriptions were closed and are open again."""
+        opened = [i for i in self._closed if self.routes[i].is_open]
+        self._closed.difference_update(opened)
+        return opened
+
     def update(self, subscriptions: Iterable[Subscription]) -> None:
-        """Take over subscriptions as read from the database."""
+        """Take over subscriptions as read from the database; of closed ones, give back what has not begun."""
         for subscription in subscriptions:
             route = self.routes.get(subscription.id)
             if route is None:
-                self.routes[subscription.id] = Route(subscription, self._window_max, self._keyring)
+                route = self.routes[subscription.id] = Route(subscription, self._window_max, self._keyring)
             else:
                 route.update(subscription)
+            self._clear_if_closed(route)
 
     def admit(self, deliveries: Iterable[Delivery]) -> None:
         """Take leased deliveries in and send what may go now."""
@@ -117,13 +142,13 @@ class Outgoing:
             self._queue(route)
             if delivery.suspect:
                 self.suspect = delivery
+            self._clear_if_closed(route)
         self._pump()
 
     def release_waiting(self) -> None:
         """Give back everything that has not begun (on the way out of the process)."""
         for route in self.routes.values():
-            while route.waiting:
-                self._give_back(route, route.waiting.popleft(), 0.0)
+            self._clear(route)
 
     async def finished(self) -> None:
         """Wait until nothing is on the wire."""
@@ -174,15 +199,20 @@ class Outgoing:
             outcome = _outcome("internal", began, f"{type(error).__name__} inside the relay; see its log")
         route.sending -= 1
         self._sending -= 1
-        verdict = decide(outcome, delivery.attempts, subscription.schedule_seconds, self._dice())
+        verdict = decide(
+            outcome, delivery.attempts, subscription.schedule_seconds, self._dice(), subscription.final_statuses
+        )
         route.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
         if verdict.kind == VerdictKind.RELEASE:
-            self._say_local(outcome)
+            self._say_unsent(subscription.id, outcome)
             self._give_back(route, delivery, verdict.wait_seconds)
         else:
             self._forget(route, delivery)
             keep = self._keep_all_responses or outcome.kind != "delivered"
             self._settler.settle(_settlement(delivery, verdict, outcome, subscription.url if keep else None))
+        if verdict.hold_seconds and subscription.url == route.subscription.url:
+            route.close(GONE_SECONDS if verdict.hold_seconds == math.inf else verdict.hold_seconds)
+            self._clear_if_closed(route)
         self._queue(route)
         self._pump()
 
@@ -196,12 +226,26 @@ class Outgoing:
         timestamp = b"%d" % (time.monotonic() + self._clock_offset)
         return await route.envelope.send(self._sender, event, timestamp, route.subscription.timeout_seconds)
 
-    def _say_local(self, outcome: Outcome) -> None:
-        """One line in ten seconds: no attempt row tells of what our own machine could not send."""
-        now = time.monotonic()
-        if now >= self._next_local_line:
-            self._next_local_line = now + LOCAL_LINE_EVERY_SECONDS
+    def _say_unsent(self, subscription_id: bytes, outcome: Outcome) -> None:
+        """One line in ten seconds, of missing keys one a subscription: no attempt row tells of what was not sent."""
+        now, of_a_key = time.monotonic(), outcome.kind == "key_unavailable"
+        subject = subscription_id if of_a_key else b""
+        if now < self._next_lines.get(subject, 0.0):
+            return
+        self._next_lines[subject] = now + LOCAL_LINE_EVERY_SECONDS
+        if of_a_key:
+            log.warning("%s; what is due is tried again every minute", outcome.error)
+        else:
             log.warning("this machine cannot send: %s; what is due is tried again every second", outcome.error)
+
+    def _clear_if_closed(self, route: Route) -> None:
+        if not route.is_open:
+            self._closed.add(route.subscription.id)
+            self._clear(route)
+
+    def _clear(self, route: Route) -> None:
+        while route.waiting:
+            self._give_back(route, route.waiting.popleft(), 0.0)
 
     def _give_back(self, route: Route, delivery: Delivery, seconds: float) -> None:
         self._forget(route, delivery)

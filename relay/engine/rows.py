@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Birth", "Leased", "Look", "Match", "Taken"]
+__all__ = ["Birth", "Leased", "Look", "Match", "Swept", "Taken"]
 
 
 class Look(NamedTuple):
@@ -14,6 +14,15 @@ class Look(NamedTuple):
     drawn: int
     due: list[bytes]
     unix_seconds: float
+
+
+class Swept(NamedTuple):
+    """A subscription that may be sent to, and whether it has due rows and suspects."""
+
+    id: bytes
+    due: bool
+    suspects: bool
+    version: int
 
 
 class Taken(NamedTuple):

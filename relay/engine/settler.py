@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import psycopg
 
+from outbox.ids import text_id
 from relay.engine.outage import is_refusal, one_line
 from relay.engine.states import VerdictKind
 
@@ -107,10 +109,11 @@ class Settler:
     async def _write(self, batch: list[Settlement]) -> None:
         """Settle a batch; one that the database refuses is halved until the bad row stands alone."""
         try:
-            await self._store.settle(batch)
+            disabled = await self._store.settle(batch)
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
+            disabled = []
             if len(batch) > 1:
                 await self._write(batch[: len(batch) // 2])
                 await self._write(batch[len(batch) // 2 :])
@@ -120,6 +123,9 @@ class Settler:
             self._results.pop(settlement.delivery.id, None)
             if settlement.verdict.kind == VerdictKind.DEAD:
                 log.warning("%s is a dead letter: %s", settlement.delivery, settlement.outcome)
+        for subscription_id in disabled:
+            name = text_id("sub", UUID(bytes=subscription_id))
+            log.warning("%s is disabled: its endpoint answered 410 Gone; relay subscriptions resume %s", name, name)
 
     async def _write_alone(self, settlement: Settlement, error: psycopg.Error) -> None:
         """Settle a refused result without its details; one that is refused even so is left to its lease."""

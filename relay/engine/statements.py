@@ -29,20 +29,25 @@ FAN_OUT_SETTINGS = (
 LOCK = f"select pg_advisory_xact_lock({FAN_OUT_LOCK})"
 
 # A subscription that may be sent to now; of any other nothing is claimed, so nothing of it is charged.
-OPEN = (
-    "paused_at is null and disabled_at is null and removed_at is null"
-    " and coalesce(held_until <= clock_timestamp(), true)"
+_WANTED = "paused_at is null and disabled_at is null and removed_at is null"
+OPEN = f"{_WANTED} and coalesce(held_until <= clock_timestamp(), true)"
+_CLOSED_SECONDS = (
+    f"case when {_WANTED} then greatest(extract(epoch from held_until - clock_timestamp())::double precision, 0)"
+    " else 'infinity' end"
 )
 
 # The look that an idle relay repeats a hundred times a second: one message of the simple protocol costs Python half of
-# what a pipeline does. Its two numbers are formatted by %d and %f, so nothing else can get in.
+# what a pipeline does. Its two numbers are formatted by %d and %f, so nothing else can get in. Naming a subscription
+# that is paused or held back would make every process ask for its rows in vain, each time that one falls due.
 POLL = f"""{BEGIN};
 set local enable_seqscan = off;
 set local jit = off;
 select (select min(event_seq) from outbox.pending where event_seq > %d),
        (select last_value from outbox.events_seq),
-       array(select distinct subscription_id from outbox.deliveries
-             where lease is null and due_at > to_timestamp(%f) and due_at <= now()),
+       array(select subscription_id from (
+                 select distinct subscription_id from outbox.deliveries
+                 where lease is null and due_at > to_timestamp(%f) and due_at <= now()) due
+             where (select {OPEN} from outbox.subscriptions where id = subscription_id)),
        extract(epoch from clock_timestamp())::double precision;
 commit"""
 
@@ -177,20 +182,29 @@ leased as (
 # The rotating look at every subscription in turn: finds what the due map does not know, and expired leases.
 SWEEP = f"""
 with slice as materialized (
-    select id from outbox.subscriptions where id > %b and {OPEN} order by id limit %b)
+    select id, version from outbox.subscriptions where id > %b and {OPEN} order by id limit %b)
 select s.id,
        exists (select from outbox.deliveries
                where subscription_id = s.id and due_at <= now() and coalesce(lease, -1) < 0),
        exists (select from (select lease from outbox.deliveries where subscription_id = s.id and due_at <= now()
-                            order by due_at, id limit {SUSPECTS_AMONG}) oldest where lease is not null)
+                            order by due_at, id limit {SUSPECTS_AMONG}) oldest where lease is not null),
+       s.version
 from slice s order by s.id
+"""
+
+# Of subscriptions known at a version: those that have a newer one, or may not be sent to now.
+CHANGED = f"""
+select s.id from unnest(%b, %b) known(id, version)
+cross join lateral (select id, version, {OPEN} as open from outbox.subscriptions where id = known.id limit 1) s
+where s.version > known.version or not s.open
 """
 
 _LIVE = "subscription_id = s.id and (expires_at is null or expires_at > now())"
 SUBSCRIPTIONS = f"""
 select s.id, version, url, timeout_seconds, schedule_seconds, scheme, final_statuses,
        array(select kind from outbox.secrets where {_LIVE} order by created_at desc, id desc),
-       array(select secret from outbox.secrets where {_LIVE} order by created_at desc, id desc)
+       array(select secret from outbox.secrets where {_LIVE} order by created_at desc, id desc),
+       {_CLOSED_SECONDS}
 from outbox.subscriptions s where s.id = any(%b)
 """
 
@@ -224,9 +238,34 @@ select count(*) from won
 # may be older than the burial.
 RISE = "delete from outbox.dead_letters where delivery_id = any(%b)"
 
+# What an endpoint asked for stands with the results that tell of it. It is about the URL that was asked, not one that
+# took its place since. A row that somebody else has locked is passed over: no result waits for an application's
+# transaction, and the endpoint's next answer says it again. A hold is written only when it ends later by a second.
+DISABLE = """
+update outbox.subscriptions set disabled_at = clock_timestamp(), disabled_reason = 'the endpoint answered 410 Gone'
+where id = any(array(
+    select asked.id from unnest(%b, %b) asked(id, url)
+    cross join lateral (select from outbox.subscriptions where id = asked.id and url = asked.url and disabled_at is null
+                        limit 1 for no key update skip locked) s))
+returning id
+"""
+HOLD = """
+with held as materialized (
+    select asked.id, s.until from unnest(%b, %b, %b) asked(id, url, seconds)
+    cross join lateral (
+        select clock_timestamp() + make_interval(secs => asked.seconds) as until from outbox.subscriptions
+        where id = asked.id and url = asked.url
+          and coalesce(held_until < clock_timestamp() + make_interval(secs => asked.seconds - 1), true)
+        limit 1 for no key update skip locked) s)
+update outbox.subscriptions s set held_until = (select until from held where id = s.id)
+where id = any(array(select id from held))
+"""
+
+# What is given back while its endpoint is held falls due when the hold ends, which is how every process hears of it.
 RELEASE = """
 update outbox.deliveries d set lease = null, attempts = greatest(attempts - r.charged, 0), crashes = 0,
-       due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
+       due_at = greatest(clock_timestamp() + make_interval(secs => r.wait_seconds),
+                         (select held_until from outbox.subscriptions where id = d.subscription_id))
 from unnest(%b, %b, %b, %b) r(id, lease, charged, wait_seconds)
 where d.id = r.id and d.lease = r.lease
 """

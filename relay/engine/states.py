@@ -66,6 +66,7 @@ class Subscription:
     scheme: str
     final_statuses: tuple[int, ...]
     secrets: tuple[tuple[str, Secret], ...]  # kind and text, sealed or clear; newest first
+    closed_seconds: float = 0.0  # nothing may be sent for so long; inf: paused, disabled or removed
 
     def __repr__(self) -> str:
         return f"Subscription(id={self.id.hex()}, version={self.version})"
@@ -82,10 +83,14 @@ class VerdictKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The conclusion, and for a retry the seconds until the next attempt."""
+    """The conclusion, for a retry the seconds until the next attempt, and what the endpoint asked for.
+
+    hold_seconds: for so long nothing more may be sent to it; inf: not before a person resumes it.
+    """
 
     kind: VerdictKind
     wait_seconds: float = 0.0
+    hold_seconds: float = 0.0
 
 
 @dataclass(slots=True)

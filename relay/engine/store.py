@@ -6,6 +6,7 @@ data plane compares and returns them, it never reads them.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from psycopg.types.string import ByteaBinaryLoader
 from outbox.secret import Secret
 from relay.engine import arrays, statements
 from relay.engine.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Timestamps, Uuids
-from relay.engine.rows import Leased, Look, Match, Taken
+from relay.engine.rows import Leased, Look, Match, Swept, Taken
 from relay.engine.states import Subscription, VerdictKind
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ WIDEN = "select repeat(' ', 1024 * 1024)"
 
 MAX_SEQ = 2**63 - 1
 
-__all__ = ["Store", "TakenBatch", "new_ids", "new_lease"]
+__all__ = ["Store", "TakenBatch", "new_ids", "new_lease", "subscription_of"]
 
 
 def new_lease() -> int:
@@ -91,14 +92,20 @@ class Store:
         ((first, drawn, due, clock),) = rows
         return Look(first, drawn, [subscription_id.bytes for subscription_id in due], clock)
 
-    async def sweep(self, after_id: bytes, count: int) -> list[tuple[bytes, bool, bool]]:
-        """Look at the next `count` active subscriptions by id: (id, has due rows, has suspects)."""
-        return await self._transaction((statements.SWEEP, (UUID(bytes=after_id), count)))
+    async def sweep(self, after_id: bytes, count: int) -> list[Swept]:
+        """Look at the next `count` subscriptions by id, passing over those that may not be sent to now."""
+        return [Swept(*row) for row in await self._transaction((statements.SWEEP, (UUID(bytes=after_id), count)))]
+
+    async def changed(self, known: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        """Return which of these (id, version) have a newer version, or may not be sent to now."""
+        ids, versions = zip(*known, strict=True)
+        rows = await self._transaction((statements.CHANGED, (Uuids(ids), Bigints(versions))))
+        return [row[0] for row in rows]
 
     async def subscriptions(self, ids: Sequence[bytes]) -> list[Subscription]:
         """Read what sending needs of these subscriptions."""
         rows = await self._transaction((statements.SUBSCRIPTIONS, (Uuids(ids),)))
-        return [_subscription(row) for row in rows]
+        return [subscription_of(row) for row in rows]
 
     async def drained(self) -> bool:
         """Tell whether nothing is pending, due or leased; what waits for a later time, or is paused, does not count."""
@@ -160,11 +167,15 @@ class Store:
         asked = (Uuids(ids), Integers([1] * len(ids)), UUID(bytes=former_id), former_lease, lease)
         return [Leased(*row) for row in await self._transaction((statements.CLAIM_SUSPECT, asked))]
 
-    async def settle(self, batch: Sequence[Settlement]) -> None:
-        """leased → gone, waiting or dead letter, and one attempt row each; a delivery stands in `batch` once."""
+    async def settle(self, batch: Sequence[Settlement]) -> list[bytes]:
+        """leased → gone, waiting or dead letter, and one attempt row each; a delivery stands in `batch` once.
+
+        What the endpoints asked for besides is written with it. Returns the subscriptions that this disabled.
+        """
         rows = sorted(batch, key=lambda settlement: settlement.delivery.id)
         won = [row.delivery.id for row in rows if row.verdict.kind == VerdictKind.DELIVERED]
-        await self._transaction((statements.SETTLE, _settle_columns(rows)), (statements.RISE, (Uuids(won),)))
+        asked = [(statements.SETTLE, _settle_columns(rows)), (statements.RISE, (Uuids(won),)), *_wishes(rows)]
+        return [row[0] for row in await self._transaction(*asked)]
 
     async def release(self, rows: Sequence[tuple[Delivery, float]]) -> None:
         """leased → due after so many seconds, the attempt given back: nothing was sent."""
@@ -178,15 +189,15 @@ class Store:
         await self._transaction((statements.RELEASE, columns))
 
     async def _transaction(self, *asked: tuple[str, Sequence[object]]) -> list[Any]:
-        """Run statements with their parameters in one transaction and one round trip; return the first one's rows."""
+        """Run statements with their parameters in one transaction and one round trip; return the last one's rows."""
         connection = await self._connection()
         try:
             async with connection.pipeline():
                 await connection.execute(statements.BEGIN)
                 await connection.execute(statements.SETTINGS, (self._commit,))
-                first, *_ = [await connection.execute(*one, binary=True) for one in asked]
+                *_, last = [await connection.execute(*one, binary=True) for one in asked]
                 await connection.execute("commit")
-            return await first.fetchall() if first.description else []
+            return await last.fetchall() if last.description else []
         finally:
             await _rollback_if_open(connection)
 
@@ -204,7 +215,7 @@ class TakenBatch:
     async def subscriptions(self, ids: Sequence[bytes]) -> list[Subscription]:
         """Read what sending needs of these subscriptions, inside this transaction."""
         cursor = await self._connection.execute(statements.SUBSCRIPTIONS, (Uuids(ids),), binary=True)
-        return [_subscription(row) for row in await cursor.fetchall()]
+        return [subscription_of(row) for row in await cursor.fetchall()]
 
     async def resolve(self, births: Sequence[Birth]) -> None:
         """Insert the deliveries and the record of how many subscriptions each event matched; commit."""
@@ -231,12 +242,32 @@ async def _rollback_if_open(connection: psycopg.AsyncConnection[Any]) -> None:
         await connection.execute("rollback")
 
 
-def _subscription(row: Sequence[Any]) -> Subscription:
-    identity, version, url, timeout_seconds, schedule, scheme, final_statuses, kinds, texts = row
+def subscription_of(row: Sequence[Any]) -> Subscription:
+    """Return a row of statements.SUBSCRIPTIONS as what sending needs; its id is 16 raw bytes."""
+    identity, version, url, timeout_seconds, schedule, scheme, final_statuses, kinds, texts, closed_seconds = row
     secrets = tuple(zip(kinds, map(Secret, texts), strict=True))
     return Subscription(
-        identity, version, url, timeout_seconds, tuple(schedule), scheme, tuple(final_statuses), secrets
+        identity, version, url, timeout_seconds, tuple(schedule), scheme, tuple(final_statuses), secrets, closed_seconds
     )
+
+
+def _wishes(rows: Sequence[Settlement]) -> list[tuple[str, tuple[object, ...]]]:
+    """Return the statements for what endpoints asked for, the longest wish of each; mostly there is none."""
+    longest: dict[tuple[bytes, str], float] = {}
+    for row in rows:
+        if row.verdict.hold_seconds and row.url is not None:
+            asked_of = (row.delivery.subscription_id, row.url)
+            longest[asked_of] = max(longest.get(asked_of, 0.0), row.verdict.hold_seconds)
+    held = [(*asked_of, seconds) for asked_of, seconds in longest.items() if seconds < math.inf]
+    gone = [asked_of for asked_of, seconds in longest.items() if seconds == math.inf]
+    wishes: list[tuple[str, tuple[object, ...]]] = []
+    if held:
+        ids, urls, seconds = zip(*held, strict=True)
+        wishes.append((statements.HOLD, (Uuids(ids), Texts([url.encode() for url in urls]), Floats(seconds))))
+    if gone:
+        ids, urls = zip(*gone, strict=True)
+        wishes.append((statements.DISABLE, (Uuids(ids), Texts([url.encode() for url in urls]))))
+    return wishes
 
 
 def _text(value: str | None) -> bytes | None:

@@ -146,7 +146,7 @@ async def test_claim_suspect(full: World, watch: PlanWatch) -> None:
 async def test_sweep(full: World, watch: PlanWatch) -> None:
     await watch.begin()
     rows = await watch.store.sweep(bytes(16), 500)
-    assert sum(due for _, due, _ in rows) == SUBSCRIPTIONS
+    assert sum(row.due for row in rows) == SUBSCRIPTIONS
     unharmed(watch, SUBSCRIPTIONS * 2300)
 
 
