@@ -143,4 +143,6 @@ class Connection(asyncio.Protocol):
 
 
 def _because(error: Exception | None) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:  # such as an alert: the receiver wants another certificate
+        return f": {error.reason.replace('_', ' ').lower()}"
     return "" if error is None else f": {type(error).__name__}"
