@@ -183,6 +183,39 @@ def test_an_operator_manages_subscriptions_and_prunes(login: Callable[..., str])
         assert pruned == (0, 0, 0)
 
 
+@pytest.mark.parametrize("role", ["outbox_app", "outbox_operator", "outbox_relay", "outbox_reader"])
+def test_nobody_writes_the_audit_by_hand(login: Callable[..., str], role: str) -> None:
+    url = login(role)
+    assert refused(
+        url, "insert into outbox.audit (actor, role, action) values ('somebody else', 'postgres', 'removed')"
+    )
+    assert refused(url, "insert into outbox.audit (action) values ('replayed')")
+    assert refused(url, "update outbox.audit set actor = ''")
+    assert refused(url, "delete from outbox.audit")
+    assert refused(url, "truncate outbox.audit")
+    assert refused(url, "alter table outbox.audit disable trigger append_only")
+    operation = "select outbox.audit_operation('replayed', '', '', '{}')"
+    assert refused(url, operation) is (role in ("outbox_app", "outbox_reader"))
+    for function in ("note_subscription('{}', '{}')", "note_secret(null, null)", "note_resealed('{}')"):
+        assert refused(url, f"select outbox.{function}"), function
+
+
+def test_what_an_operator_changes_is_noted_with_the_login_role(login: Callable[..., str], engine: sa.Engine) -> None:
+    """Neither a claimed actor nor SET ROLE hides it."""
+    url = login("outbox_operator")
+    with databases.engine_on(url) as own, own.begin() as connection:
+        connection.execute(sa.text("set role outbox_operator"))
+        outbox.act_as(connection, "postgres")
+        made = outbox.subscriptions.add(connection, "https://example.com/", ["order.*"])
+        outbox.subscriptions.rotate_secret(connection, made.id, overlap_seconds=0)
+        connection.execute(sa.text("update outbox.secrets set secret = 'other'"))
+        connection.execute(sa.text("select outbox.audit_operation('purged', '', '', '{}')"))
+    with engine.connect() as connection:
+        roles = connection.scalars(sa.text("select role from outbox.audit")).all()
+        assert set(roles) == {make_url(url).username}
+        assert len(roles) == 7
+
+
 def test_a_reader_reads_all_but_secrets(login: Callable[..., str], engine: sa.Engine) -> None:
     url = login("outbox_reader")
     with engine.connect() as connection:
