@@ -30,9 +30,10 @@ Misbehaviour = Callable[[Asked], Awaitable[None]]
 
 @dataclass
 class Proxy:
-    """What came in: connections accepted and ended, tunnels asked for."""
+    """What came in: connections accepted and ended, tunnels asked for; `hosts` are the names that it resolves."""
 
     scheme: str
+    hosts: dict[str, str] = field(default_factory=dict)
     port: int = 0
     accepted: int = 0
     ended: int = 0
@@ -79,7 +80,7 @@ async def proxying(
     `hosts` are the names it resolves; `login` (user:password) is what it wants; `dies_after` so many bytes from the
     endpoint it cuts the tunnel; options go to asyncio.start_server (ssl).
     """
-    proxy, tasks = Proxy(scheme), set[asyncio.Task[None]]()
+    proxy, tasks = Proxy(scheme, dict(hosts or {})), set[asyncio.Task[None]]()
     ask = _ask_socks5 if scheme == "socks5" else _ask_connect
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,7 +91,7 @@ async def proxying(
             if instead is not None:
                 await instead(asked)
             else:
-                await _tunnel(asked, hosts or {}, ACCEPTED[scheme == "socks5"], dies_after)
+                await _tunnel(asked, proxy.hosts, ACCEPTED[scheme == "socks5"], dies_after)
         except (OSError, asyncio.IncompleteReadError, RefusedError):
             pass
         finally:

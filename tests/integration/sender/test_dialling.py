@@ -11,16 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
-import trustme
 
 from relay.http import AddressPolicy, DirectSender, Endpoint, Outcome
 from relay.http import resolver as resolver_module
 from relay.http.resolver import MAX_THREADS, NEW, QUICK, SILENT, SLOW, Resolver
 from relay.http.tls import default_ssl_context
-from tests.integration.sender.conftest import LOOPBACK, MakeSender, descriptors
+from tests.integration.sender.conftest import LOOPBACK, MakeSender
 from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving
 from tests.support.waiting import await_until as until
 
@@ -372,158 +370,6 @@ async def test_closing_the_resolver_waits_for_no_lookup(monkeypatch: pytest.Monk
     await resolver.close()
     assert lookup.cancelled()
     answer.set()
-
-
-# -- TLS
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def _server(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
-def _trusting(authority: trustme.CA) -> ssl.SSLContext:
-    context = default_ssl_context()
-    authority.configure_trust(context)
-    return context
-
-
-@pytest.fixture
-def make_tls_sender(make_sender: MakeSender, authority: trustme.CA):
-    resolve, _ = resolving(["127.0.0.1"])
-    return lambda **options: make_sender(resolve=resolve, **({"ssl_context": _trusting(authority)} | options))
-
-
-async def test_tls_with_the_name_of_the_url(make_tls_sender, authority: trustme.CA) -> None:
-    names = []
-    context = _server(authority.issue_cert(NAME))
-    context.sni_callback = lambda _, name, __: names.append(name)
-    async with receiving(answers_ok, ssl=context) as receiver:
-        sender = make_tls_sender()
-        outcomes = [await post(sender, f"https://{NAME}:{receiver.port}/") for _ in range(3)]
-    assert [(o.kind, o.excerpt, o.address) for o in outcomes] == [("delivered", b"ok", "127.0.0.1")] * 3
-    assert (names, receiver.accepted) == ([NAME], 1)
-
-
-async def test_tls_sni_ip_needs_a_certificate_for_the_address(make_tls_sender, authority: trustme.CA) -> None:
-    for identity, kind in (("127.0.0.1", "delivered"), (NAME, "tls")):
-        async with receiving(answers_ok, ssl=_server(authority.issue_cert(identity))) as receiver:
-            assert (await post(make_tls_sender(), f"https://127.0.0.1:{receiver.port}/")).kind == kind
-
-
-def _expired(authority: trustme.CA) -> ssl.SSLContext:
-    return _server(authority.issue_cert(NAME, not_after=datetime.now(UTC) - timedelta(days=1)))
-
-
-def _old(authority: trustme.CA) -> ssl.SSLContext:
-    context = _server(authority.issue_cert(NAME))
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
-        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-    return context
-
-
-def _demanding(authority: trustme.CA) -> ssl.SSLContext:
-    context = _server(authority.issue_cert(NAME))
-    context.verify_mode = ssl.CERT_REQUIRED
-    authority.configure_trust(context)
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-BAD_SERVERS = {
-    "wrong name": (lambda authority: _server(authority.issue_cert("other.example.com")), "not valid for"),
-    "self-signed": (lambda authority: _server(trustme.CA().issue_cert(NAME)), "certificate"),
-    "expired": (_expired, "expired"),
-    "TLS 1.1": (_old, ""),
-    "client certificate": (_demanding, ""),
-}
-
-
-@pytest.mark.parametrize(("make_server", "word"), BAD_SERVERS.values(), ids=BAD_SERVERS)
-async def test_e41_tls_failures_send_nothing(make_tls_sender, authority: trustme.CA, make_server, word: str) -> None:
-    async with receiving(answers_ok, ssl=make_server(authority)) as receiver:
-        outcome = await post(make_tls_sender(), f"https://{NAME}:{receiver.port}/")
-    assert (outcome.kind, outcome.sent, receiver.requests) == ("tls", False, [])
-    assert word in (outcome.error or "")
-
-
-async def test_e41_an_unknown_authority_is_refused_by_default(make_tls_sender, authority: trustme.CA) -> None:
-    async with receiving(answers_ok, ssl=_server(authority.issue_cert(NAME))) as receiver:
-        assert (await post(make_tls_sender(ssl_context=None), f"https://{NAME}:{receiver.port}/")).kind == "tls"
-
-
-@contextmanager
-def _silent_server() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield listening.getsockname()[1]
-
-
-async def test_e41_a_handshake_that_stalls_ends_at_the_deadline(make_tls_sender) -> None:
-    with _silent_server() as port:
-        outcome = await post(make_tls_sender(), f"https://{NAME}:{port}/", timeout_seconds=0.3)
-    assert (outcome.kind, outcome.sent) == ("tls", False)
-    assert "in time" in (outcome.error or "")
-
-
-async def test_a_handshake_that_is_cancelled_leaves_nothing_open(make_tls_sender) -> None:
-    with _silent_server() as port:
-        sender = make_tls_sender()
-        await post(sender, f"https://{NAME}:{port}/", timeout_seconds=0.05)  # the loop opens what it needs itself
-        open_before = descriptors()
-        sending = asyncio.create_task(post(sender, f"https://{NAME}:{port}/"))
-        await until(lambda: descriptors() > open_before)
-        await asyncio.sleep(0.05)
-        sending.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await sending
-        await until(lambda: descriptors() == open_before)
-
-
-async def test_e41_plain_http_on_a_tls_port(make_tls_sender) -> None:
-    async with receiving(answers_ok) as receiver:
-        outcome = await post(make_tls_sender(), f"https://{NAME}:{receiver.port}/", timeout_seconds=0.5)
-    assert (outcome.kind, outcome.sent) == ("tls", False)
-
-
-async def test_e3_over_tls(make_tls_sender, authority: trustme.CA) -> None:
-    """A surplus answer over TLS never reaches the next request either."""
-
-    async def behaviour(exchange: Exchange) -> None:
-        exchange.writer.write(b"HTTP/1.1 103 E\r\n\r\n" + OK + b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n")
-
-    async with receiving(behaviour, ssl=_server(authority.issue_cert(NAME))) as receiver:
-        sender = make_tls_sender()
-        outcomes = [await post(sender, f"https://{NAME}:{receiver.port}/") for _ in range(2)]
-    assert [(o.status, o.excerpt) for o in outcomes] == [(200, b"ok")] * 2
-    assert receiver.accepted == 2
-
-
-async def test_e31_over_tls(make_tls_sender, authority: trustme.CA) -> None:
-    async def behaviour(exchange: Exchange) -> None:
-        if (exchange.connection, exchange.number) == (0, 1):
-            exchange.writer.transport.abort()
-        else:
-            await exchange.play(OK)
-
-    async with receiving(behaviour, ssl=_server(authority.issue_cert(NAME))) as receiver:
-        sender = make_tls_sender()
-        assert [(await post(sender, f"https://{NAME}:{receiver.port}/")).kind for _ in range(2)] == ["delivered"] * 2
-        assert receiver.accepted == 2
-
-
-@pytest.mark.parametrize("host", ["foo_bar.example.com", "xn--fa-hia.example", "a--b.example", "a" * 63 + ".example"])
-async def test_no_accepted_name_breaks_tls(make_tls_sender, authority: trustme.CA, host: str) -> None:
-    async with receiving(answers_ok, ssl=_server(authority.issue_cert(NAME))) as receiver:
-        outcome = await post(make_tls_sender(), f"https://{host}:{receiver.port}/")
-    assert (outcome.kind, outcome.sent) == ("tls", False)
-    assert "not valid for" in (outcome.error or "")
 
 
 def test_the_default_context_verifies_and_begins_at_tls_1_2() -> None:

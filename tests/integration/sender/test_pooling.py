@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import pytest
+import trustme
 
 from relay.http import DirectSender, Endpoint, Outcome
 from relay.http.pool import Pool
+from relay.http.tls import default_ssl_context
 from tests.integration.sender.conftest import MakeSender, descriptors
 from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving, response
 from tests.support.waiting import await_until as until
@@ -218,6 +221,23 @@ async def test_e31_a_kept_connection_that_answered_half_is_not_replaced(sender: 
     async with receiving(behaviour) as receiver:
         assert [(await post(sender, receiver)).kind for _ in range(2)] == ["delivered", "connection"]
         assert receiver.accepted == 1
+
+
+async def test_e31_over_tls(make_sender: MakeSender) -> None:
+    async def behaviour(exchange: Exchange) -> None:
+        if (exchange.connection, exchange.number) == (0, 1):
+            exchange.writer.transport.abort()
+        else:
+            await exchange.play(OK)
+
+    authority, trusting = trustme.CA(), default_ssl_context()
+    authority.configure_trust(trusting)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with receiving(behaviour, ssl=context) as receiver:
+        sender, endpoint = make_sender(ssl_context=trusting), Endpoint.of(f"https://127.0.0.1:{receiver.port}/")
+        assert [(await sender.send(endpoint, b"", b"{}", 10)).kind for _ in range(2)] == ["delivered"] * 2
+        assert receiver.accepted == 2
 
 
 async def test_a_connection_wears_out(sender: DirectSender, monkeypatch: pytest.MonkeyPatch) -> None:

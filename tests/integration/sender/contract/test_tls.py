@@ -1,0 +1,182 @@
+"""Whom the sender believes: names, authorities, versions, and a subscription's own side of TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trustme
+
+from outbox.credentials import TLS
+from relay.http import Endpoint, Outcome, Sender
+from relay.http.tls import ClientTLS
+from tests.integration.sender.conftest import descriptors
+from tests.integration.sender.contract.conftest import NAME, MakeSender, Way, serving
+from tests.support.scripted_receiver import OK, Exchange, receiving
+from tests.support.waiting import await_until as until
+
+pytestmark = pytest.mark.anyio
+
+
+async def answers_ok(exchange: Exchange) -> None:
+    await exchange.play(OK)
+
+
+async def post(sender: Sender, url: str, timeout_seconds: float = 10, tls: ClientTLS | None = None) -> Outcome:
+    return await sender.send(Endpoint.of(url, tls), b"webhook-id: evt_1\r\n", b"{}", timeout_seconds)
+
+
+async def test_the_name_of_the_url_is_asked_for_and_verified(way: Way, sender: Sender, authority: trustme.CA) -> None:
+    names = []
+    context = serving(authority.issue_cert(NAME))
+    context.sni_callback = lambda _, name, __: names.append(name)
+    async with receiving(answers_ok, ssl=context) as receiver:
+        outcomes = [await post(sender, f"https://{NAME}:{receiver.port}/") for _ in range(3)]
+    assert [(o.kind, o.excerpt, o.address) for o in outcomes] == [("delivered", b"ok", way.address)] * 3
+    assert names == [NAME] * receiver.accepted
+    assert receiver.accepted == (1 if way.reuses else 3)
+
+
+async def test_tls_sni_ip_needs_a_certificate_for_the_address(sender: Sender, authority: trustme.CA) -> None:
+    for identity, kind in (("127.0.0.1", "delivered"), (NAME, "tls")):
+        async with receiving(answers_ok, ssl=serving(authority.issue_cert(identity))) as receiver:
+            assert (await post(sender, f"https://127.0.0.1:{receiver.port}/")).kind == kind
+
+
+def _expired(authority: trustme.CA) -> ssl.SSLContext:
+    return serving(authority.issue_cert(NAME, not_after=datetime.now(UTC) - timedelta(days=1)))
+
+
+def _old(authority: trustme.CA) -> ssl.SSLContext:
+    context = serving(authority.issue_cert(NAME))
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
+def _demanding(authority: trustme.CA, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> ssl.SSLContext:
+    context = serving(authority.issue_cert(NAME))
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    context.maximum_version = version
+    return context
+
+
+BAD_SERVERS = {
+    "wrong name": (lambda authority: serving(authority.issue_cert("other.example.com")), "not valid for"),
+    "self-signed": (lambda authority: serving(trustme.CA().issue_cert(NAME)), "certificate"),
+    "expired": (_expired, "expired"),
+    "TLS 1.1": (_old, ""),
+    "client certificate": (_demanding, ""),
+}
+
+
+@pytest.mark.parametrize(("make_server", "word"), BAD_SERVERS.values(), ids=BAD_SERVERS)
+async def test_e41_tls_failures_send_nothing(sender: Sender, authority: trustme.CA, make_server, word: str) -> None:
+    async with receiving(answers_ok, ssl=make_server(authority)) as receiver:
+        outcome = await post(sender, f"https://{NAME}:{receiver.port}/")
+    assert (outcome.kind, outcome.sent, receiver.requests) == ("tls", False, [])
+    assert word in (outcome.error or "")
+
+
+async def test_e41_an_unknown_authority_is_refused_by_default(make_sender: MakeSender, authority: trustme.CA) -> None:
+    async with receiving(answers_ok, ssl=serving(authority.issue_cert(NAME))) as receiver:
+        assert (await post(make_sender(ssl_context=None), f"https://{NAME}:{receiver.port}/")).kind == "tls"
+
+
+async def test_a_certificate_that_tls_1_3_demands_after_the_handshake(sender: Sender, authority: trustme.CA) -> None:
+    """The client is through before the server has looked: the alert comes in place of an answer."""
+    context = _demanding(authority, ssl.TLSVersion.TLSv1_3)
+
+    def serve() -> None:
+        accepted = listening.accept()[0]
+        with context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False) as tls:
+            with pytest.raises(ssl.SSLError):
+                tls.do_handshake()
+            with suppress(OSError):  # to close before all is read would send a reset, which may overtake the alert
+                while socket.socket.recv(tls, 65_536):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        served = asyncio.create_task(asyncio.to_thread(serve))
+        outcome = await post(sender, f"https://{NAME}:{listening.getsockname()[1]}/")
+        await served
+    assert (outcome.kind, outcome.status) == ("tls", None)
+
+
+async def test_an_own_certificate_and_an_own_authority_serve_one_subscription(
+    make_sender: MakeSender, authority: trustme.CA
+) -> None:
+    sender = make_sender(ssl_context=None)
+    leaf = authority.issue_cert("client.example.com")
+    own = ClientTLS.of(
+        TLS(
+            client_certificate=leaf.cert_chain_pems[0].bytes().decode(),
+            client_key=leaf.private_key_pem.bytes().decode(),
+            ca=authority.cert_pem.bytes().decode(),
+        )
+    )
+    async with receiving(answers_ok, ssl=_demanding(authority)) as receiver:
+        url = f"https://{NAME}:{receiver.port}/"
+        assert [(await post(sender, url, tls=tls)).kind for tls in (None, own, None)] == ["tls", "delivered", "tls"]
+        assert len(receiver.requests) == 1
+
+
+@contextmanager
+def _silent_server() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+async def test_e41_a_handshake_that_stalls_ends_at_the_deadline(sender: Sender) -> None:
+    with _silent_server() as port:
+        outcome = await post(sender, f"https://{NAME}:{port}/", timeout_seconds=0.3)
+    assert (outcome.kind, outcome.sent) == ("tls", False)
+    assert "in time" in (outcome.error or "")
+
+
+async def test_a_handshake_that_is_cancelled_leaves_nothing_open(sender: Sender) -> None:
+    with _silent_server() as port:
+        await post(sender, f"https://{NAME}:{port}/", timeout_seconds=0.1)  # the loop opens what it needs itself
+        open_before = descriptors()
+        sending = asyncio.create_task(post(sender, f"https://{NAME}:{port}/"))
+        await until(lambda: descriptors() > open_before)
+        await asyncio.sleep(0.05)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await until(lambda: descriptors() <= open_before)
+
+
+async def test_e41_plain_http_on_a_tls_port(sender: Sender) -> None:
+    async with receiving(answers_ok) as receiver:
+        outcome = await post(sender, f"https://{NAME}:{receiver.port}/", timeout_seconds=0.5)
+    assert (outcome.kind, outcome.sent) == ("tls", False)
+
+
+async def test_e3_over_tls(sender: Sender, authority: trustme.CA) -> None:
+    """A surplus answer over TLS never reaches the next request either."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        exchange.writer.write(b"HTTP/1.1 103 E\r\n\r\n" + OK + b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n")
+
+    async with receiving(behaviour, ssl=serving(authority.issue_cert(NAME))) as receiver:
+        outcomes = [await post(sender, f"https://{NAME}:{receiver.port}/") for _ in range(2)]
+    assert [(o.status, o.excerpt) for o in outcomes] == [(200, b"ok")] * 2
+    assert receiver.accepted == 2
+
+
+@pytest.mark.parametrize("host", ["foo_bar.example.com", "xn--fa-hia.example", "a--b.example", "a" * 63 + ".example"])
+async def test_no_accepted_name_breaks_tls(sender: Sender, authority: trustme.CA, proxy, host: str) -> None:
+    if proxy is not None:
+        proxy.hosts[host] = "127.0.0.1"
+    async with receiving(answers_ok, ssl=serving(authority.issue_cert(NAME))) as receiver:
+        outcome = await post(sender, f"https://{host}:{receiver.port}/")
+    assert (outcome.kind, outcome.sent) == ("tls", False)
+    assert "not valid for" in (outcome.error or "")
