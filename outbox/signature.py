@@ -149,7 +149,7 @@ def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SignatureError(f"{name}: must be a number of seconds")
     try:
-        return float(value)
+        return int.__float__(value) if isinstance(value, int) else float.__float__(value)
     except OverflowError:
         raise SignatureError(f"{name}: too large") from None
 

@@ -34,7 +34,7 @@ HEADER_NAMES = frozenset(name for scheme in SCHEMES.values() for name in scheme.
 
 def named(name: object) -> Scheme:
     """Return the scheme of this name. Raises SubscriptionError."""
-    scheme = SCHEMES.get(name) if isinstance(name, str) else None
+    scheme = SCHEMES.get(str.__str__(name)) if isinstance(name, str) else None
     if scheme is None:
         raise SubscriptionError(f"scheme: choose one of {', '.join(SCHEMES)}")
     return scheme

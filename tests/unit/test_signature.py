@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,12 @@ from standardwebhooks.webhooks import Webhook as OfficialWebhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from outbox.errors import SignatureError, SubscriptionError
-from outbox.schemes import signer
+from outbox.schemes import SCHEMES, signer
+from outbox.secret import Secret
 from outbox.signature import check_secret, new_secret, sign, signed_headers, verify
 
 CASES = json.loads((Path(__file__).parents[1] / "cases" / "signature_vectors.json").read_text("utf-8"))
 VECTORS: list[dict[str, Any]] = CASES["vectors"]
-
-# Sections of the file that are not run here: `ed25519` (scheme v1a, which this version neither signs nor verifies;
-# `test_v1a_is_ignored` holds that its signatures are passed over), and `rfc4231` (HMAC-SHA256 itself, over data that
-# has not the form id.timestamp.body: it tests the standard library).
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -60,14 +59,23 @@ def test_vector_is_signed_as_published(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", CASES["ed25519"], ids=lambda vector: vector["name"])
-def test_v1a_is_ignored(vector: dict[str, Any]) -> None:
-    """Without a v1 signature of one of the secrets nothing verifies; beside one, v1a changes nothing."""
-    secret, body = vector.get("hmac_secret", SECRET), base64.b64decode(vector["payload_base64"])
-    if "hmac_secret" in vector:
+@pytest.mark.parametrize("key", ["public_key", "secret", "hmac_secret"])
+def test_vector_of_ed25519_is_judged_as_published(vector: dict[str, Any], key: str) -> None:
+    """The label decides the algorithm: a key of one kind passes over the signatures of the other."""
+    body, secret = base64.b64decode(vector["payload_base64"]), vector.get(key, SECRET)
+    if vector["must_verify"] and key in vector:
         assert verify(secret, _headers(vector), body, now=vector["now"]).id == vector["id"]
     else:
         with pytest.raises(SignatureError):
             verify(secret, _headers(vector), body, now=vector["now"])
+
+
+@pytest.mark.parametrize("vector", [v for v in CASES["ed25519"] if v["must_verify"]], ids=lambda vector: vector["name"])
+def test_vector_of_ed25519_is_signed_as_published(vector: dict[str, Any]) -> None:
+    secrets = [vector[key] for key in ("hmac_secret", "secret") if key in vector]
+    body = base64.b64decode(vector["payload_base64"])
+    headers = signed_headers(secrets, vector["id"], body, timestamp=vector["timestamp"])
+    assert headers["webhook-signature"] == vector["webhook_signature"]
 
 
 _ids = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="."), min_size=1, max_size=40)
@@ -97,24 +105,89 @@ def test_the_official_library_refuses_what_was_changed() -> None:
         OfficialWebhook(SECRET).verify(BODY + b" ", headers)
 
 
-_wild = st.text() | st.binary() | st.none() | st.integers()
-_names = st.sampled_from(["webhook-id", "Webhook-Timestamp", b"WEBHOOK-SIGNATURE", "webhook-signature"]) | _wild
+class Hostile(str):
+    """Text whose every method raises, as the object of a stranger may."""
+
+    def _raise(self, *_: object) -> Any:
+        raise RuntimeError("hostile")
+
+    lower = strip = startswith = removeprefix = encode = __eq__ = __hash__ = __len__ = __iter__ = __str__ = _raise
+
+
+class HostileInt(int):
+    """A number that will not be one."""
+
+    __float__ = __abs__ = __sub__ = __format__ = Hostile._raise
+
+
+class Broken:
+    """Headers that break while they are read."""
+
+    @property
+    def items(self) -> Any:
+        raise ZeroDivisionError("broken")
+
+
+def breaking() -> Iterator[tuple[str, str]]:
+    yield "webhook-id", ID
+    raise KeyError("broken")
+
+
+def released() -> memoryview:
+    view = memoryview(BODY)
+    view.release()
+    return view
+
+
+_strange = (
+    st.builds(Broken) | st.builds(breaking) | st.builds(released) | st.builds(Hostile, st.text()) | st.builds(object)
+)
+_wild = st.text() | st.text(st.characters(categories=["Cs"])) | st.binary() | st.none() | st.integers() | _strange
+_names = st.sampled_from(["webhook-id", "Webhook-Timestamp", b"WEBHOOK-SIGNATURE", "HTTP_WEBHOOK_SIGNATURE"]) | _wild
+_hashable = st.text() | st.binary() | st.none() | st.integers()
+_huge = st.sampled_from(
+    [10**400, -(10**400), True, math.nan, math.inf, -math.inf, Decimal("NaN"), HostileInt(5), "300", None]
+)
 
 
 @given(
-    headers=st.dictionaries(_names, _wild) | st.lists(st.tuples(_names, _wild)) | _wild | st.lists(_wild),
+    headers=st.dictionaries(_hashable, _wild) | st.lists(st.tuples(_names, _wild)) | _wild | st.lists(_wild),
     body=_wild,
     secrets=st.just(SECRET) | st.lists(st.just(SECRET) | _wild) | _wild,
-    now=st.none() | st.floats() | st.integers(),
-    tolerance=st.floats() | st.integers(),
+    now=st.none() | st.floats() | st.integers() | _huge,
+    tolerance=st.floats() | st.integers() | _huge,
+    scheme=st.sampled_from(sorted(SCHEMES)) | _wild,
 )
-@settings(max_examples=300, deadline=None)
-@example(headers={}, body=b"", secrets=[], now=None, tolerance=300)
+@settings(max_examples=400, deadline=None)
+@example(headers={}, body=b"", secrets=[], now=None, tolerance=300, scheme="standard")
 def test_verify_raises_nothing_but_signature_error(
-    headers: Any, body: Any, secrets: Any, now: Any, tolerance: Any
+    headers: Any, body: Any, secrets: Any, now: Any, tolerance: Any, scheme: Any
 ) -> None:
     with pytest.raises(SignatureError):
-        verify(secrets, headers, body, now=now, tolerance_seconds=tolerance)
+        verify(secrets, headers, body, now=now, tolerance_seconds=tolerance, scheme=scheme)
+
+
+@given(
+    now=st.floats() | st.integers() | _huge,
+    tolerance=st.just(math.nan)
+    | st.integers(max_value=-1)
+    | st.sampled_from([-(10**400), Decimal("NaN"), "300", True]),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_clock_or_tolerance_that_makes_no_sense_lets_a_message_pass(now: Any, tolerance: Any) -> None:
+    """The message itself is right, so that the numbers are what is judged."""
+    with pytest.raises(SignatureError):
+        verify(SECRET, signed_headers(SECRET, ID, BODY, timestamp=AT), BODY, now=now, tolerance_seconds=tolerance)
+
+
+@given(st.sampled_from(sorted(SCHEMES)), st.data())
+@settings(max_examples=400, deadline=None)
+def test_wild_values_in_the_right_headers_raise_nothing_else(scheme: str, data: st.DataObject) -> None:
+    part = st.sampled_from(["t=1614265330", "v1=", ",", " ", "v1,", "v1a,", "sha256=", "0" * 64, "A" * 43 + "="])
+    value = _wild | st.lists(part | st.text(max_size=3)).map("".join)
+    headers = {name: data.draw(value) for name in SCHEMES[scheme].headers}
+    with pytest.raises(SignatureError):
+        verify([SECRET], headers, BODY, now=AT, scheme=scheme)
 
 
 @given(st.text(st.characters(max_codepoint=0x2FF), max_size=60))
@@ -127,10 +200,73 @@ def test_no_signature_header_but_the_right_one_verifies(value: str) -> None:
         verify(SECRET, headers, BODY, now=AT)
 
 
-def test_headers_may_be_pairs_bytes_and_any_case() -> None:
-    pairs = [(name.title().encode(), value.encode()) for name, value in signed_headers(SECRET, ID, BODY).items()]
-    assert verify([SECRET], pairs, BODY).id == ID
-    assert verify([SECRET], [*pairs, ("Webhook-Id", ID), ("Accept", "*/*")], bytearray(BODY)).json() == json.loads(BODY)
+SENT = signed_headers(SECRET, ID, BODY, timestamp=AT)
+
+
+def of_starlette() -> Any:
+    from starlette.requests import Request
+
+    pairs = [(name.lower().encode(), value.encode()) for name, value in SENT.items()]
+    return Request({"type": "http", "method": "POST", "path": "/", "headers": pairs}).headers
+
+
+def of_werkzeug() -> Any:
+    """What Flask calls request.headers."""
+    from werkzeug.test import EnvironBuilder
+    from werkzeug.wrappers import Request
+
+    return Request(EnvironBuilder(method="POST", headers=SENT, data=BODY).get_environ()).headers
+
+
+def of_wsgi() -> Any:
+    """An environ, which Django calls request.META."""
+    from werkzeug.test import EnvironBuilder
+
+    return EnvironBuilder(method="POST", headers=SENT, data=BODY).get_environ()
+
+
+def of_http_client() -> Any:
+    import http.client
+    import io
+
+    lines = "".join(f"{name.title()}: {value}\r\n" for name, value in SENT.items())
+    return http.client.parse_headers(io.BytesIO(f"Host: x\r\n{lines}\r\n".encode()))
+
+
+HEADERS: dict[str, Callable[[], Any]] = {
+    "Starlette": of_starlette,
+    "Werkzeug": of_werkzeug,
+    "WSGI": of_wsgi,
+    "http.client": of_http_client,
+    "dict": lambda: SENT,
+    "title case, as in Django's request.headers": lambda: {name.title(): value for name, value in SENT.items()},
+    "pairs of bytes, as in an ASGI scope": lambda: [(name.encode(), value.encode()) for name, value in SENT.items()],
+    "pairs": lambda: iter([*SENT.items(), ("Webhook-Id", ID), ("Accept", "*/*")]),
+    "HTTP/2 upper case": lambda: {name.upper().encode(): value.encode() for name, value in SENT.items()},
+}
+
+
+@pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS)
+def test_headers_are_read_as_every_framework_has_them(headers: Callable[[], Any]) -> None:
+    assert verify([SECRET], headers(), BODY, now=AT).id == ID
+
+
+@pytest.mark.parametrize("body", [BODY, bytearray(BODY), memoryview(BODY)])
+def test_the_body_may_be_any_bytes(body: Any) -> None:
+    webhook = verify(Secret(SECRET), SENT, body, now=AT)
+    assert (webhook.body, type(webhook.body), webhook.json()) == (BODY, bytes, json.loads(BODY))
+
+
+def test_an_environ_may_contradict_itself_and_is_then_refused() -> None:
+    with pytest.raises(SignatureError, match=r"^webhook-id: given twice"):
+        verify(SECRET, {**SENT, "HTTP_WEBHOOK_ID": "evt_other"}, BODY, now=AT)
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_each_header_is_needed(name: str) -> None:
+    for headers in ({key: value for key, value in SENT.items() if key != name}, SENT | {name: ""}):
+        with pytest.raises(SignatureError, match=f"^{name}: missing"):
+            verify(SECRET, headers, BODY, now=AT)
 
 
 def test_a_header_given_twice_with_different_values_is_refused() -> None:
@@ -182,6 +318,12 @@ def test_a_timestamp_that_is_no_whole_second_is_not_signed(timestamp: Any) -> No
         sign(SECRET, ID, timestamp, b"")
 
 
+@pytest.mark.parametrize("word", ["", "a b", "a\r\nX-Evil: 1", "é", "x" * 129])
+def test_a_type_that_is_no_header_value_is_not_signed(word: str) -> None:
+    with pytest.raises(ValueError, match=r"^type: "):
+        signed_headers(SECRET, ID, BODY, scheme="github", type=word)
+
+
 def test_new_secrets_are_32_random_bytes() -> None:
     made = {new_secret() for _ in range(10)}
     assert len(made) == 10
@@ -198,22 +340,22 @@ def test_b9_prefix_and_padding_of_an_own_secret_are_completed(given_text: str) -
 
 
 REFUSED_SECRETS = {
-    "b7_empty": "",
-    "b7_prefix_only": "whsec_",
-    "b7_none": None,
-    "b7_white_space": "whsec_    ",
-    "b8_23_bytes": "whsec_" + base64.b64encode(bytes(23)).decode(),
-    "b8_65_bytes": "whsec_" + base64.b64encode(bytes(65)).decode(),
-    "b9_url_safe": "whsec_" + "-_" * 20,
-    "b9_inner_newline": "whsec_MfKQ9r8GKYqrTwjUPD8I\nLPZIo2LaLaSw",
-    "b9_trailing_newline": SECRET + "\n",
-    "b9_spare_bits": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwBr",
-    "b9_too_much_padding": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw=",
-    "b9_impossible_length": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwA",
-    "b10_public_key": "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=",
-    "b10_other_prefix": "sk_live_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-    "b10_pem": "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA==\n-----END PRIVATE KEY-----",
-    "b10_jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dozjgNryP4J3jVmNHl0w5N",
+    "B7 empty": "",
+    "B7 prefix only": "whsec_",
+    "B7 none": None,
+    "B7 white space": "whsec_    ",
+    "B8 23 bytes": "whsec_" + base64.b64encode(bytes(23)).decode(),
+    "B8 65 bytes": "whsec_" + base64.b64encode(bytes(65)).decode(),
+    "B9 url safe": "whsec_" + "-_" * 20,
+    "B9 inner newline": "whsec_MfKQ9r8GKYqrTwjUPD8I\nLPZIo2LaLaSw",
+    "B9 trailing newline": SECRET + "\n",
+    "B9 spare bits": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwBr",
+    "B9 too much padding": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw=",
+    "B9 impossible length": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwA",
+    "B10 public key": "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=",
+    "B10 other prefix": "sk_live_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "B10 pem": "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA==\n-----END PRIVATE KEY-----",
+    "B10 jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dozjgNryP4J3jVmNHl0w5N",
 }
 
 
