@@ -13,7 +13,9 @@ __all__ = [
     "DEFAULT_SCHEDULE_SECONDS",
     "DEFAULT_TIMEOUT_SECONDS",
     "check_description",
+    "check_final_statuses",
     "check_metadata",
+    "check_reason",
     "check_schedule",
     "check_seconds",
     "check_tenant",
@@ -29,6 +31,9 @@ _MAX_TYPES = 200
 _MAX_DESCRIPTION_BYTES = 2048
 _MAX_METADATA_BYTES = 8192
 _MAX_DELAYS = 20
+_MAX_REASON_BYTES = 500
+_NEVER_FINAL = {408: "it says try again", 410: "it disables the subscription", 425: "it says try again",
+                429: "it says try again later"}  # fmt: skip
 _WEEK_SECONDS = 604_800
 
 
@@ -97,6 +102,27 @@ def check_schedule(value: object) -> tuple[int, ...]:
     if len(value) > _MAX_DELAYS:
         raise SubscriptionError(f"schedule_seconds: {len(value)} delays, the limit is {_MAX_DELAYS}")
     return tuple(check_seconds("schedule_seconds", delay, 0, _WEEK_SECONDS) for delay in value)
+
+
+def check_final_statuses(value: object) -> tuple[int, ...]:
+    """Return the statuses, 400 to 499, after which a delivery is not tried again, in order; None is none."""
+    if value is None:
+        return ()
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise SubscriptionError(f"final_statuses: {_brief(value)} is not a list of statuses, such as [400, 413, 422]")
+    for status in value:
+        if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 499:
+            raise SubscriptionError(f"final_statuses: {_brief(status)} is not a status from 400 to 499")
+        if status in _NEVER_FINAL:
+            raise SubscriptionError(f"final_statuses: {status} cannot be final, {_NEVER_FINAL[status]}; leave it out")
+    return tuple(sorted(set(value)))
+
+
+def check_reason(value: object) -> str:
+    """Return why a subscription is disabled: text of 1 to 500 bytes, stored as given."""
+    if value == "":
+        raise SubscriptionError("reason: it is empty; say why")
+    return _check_text("reason", value, _MAX_REASON_BYTES)
 
 
 def check_seconds(name: str, value: object, low: int, high: int) -> int:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import ColumnElement, DateTime, Integer, Text, Uuid, and_, column, func, or_, select, table
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Integer,
+    SmallInteger,
+    Text,
+    Uuid,
+    and_,
+    column,
+    func,
+    or_,
+    select,
+    table,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 
 from outbox.custom_headers import header_names
@@ -40,7 +53,11 @@ subscriptions = table(
     column("timeout_seconds", Integer),
     column("schedule_seconds", ARRAY(Integer)),
     column("scheme", Text),
+    column("final_statuses", ARRAY(SmallInteger)),
     column("paused_at", DateTime(timezone=True)),
+    column("disabled_at", DateTime(timezone=True)),
+    column("disabled_reason", Text),
+    column("held_until", DateTime(timezone=True)),
     column("removed_at", DateTime(timezone=True)),
     column("created_at", DateTime(timezone=True)),
     column("updated_at", DateTime(timezone=True)),
@@ -84,6 +101,7 @@ class Subscription:
 
     Of `headers` it has the names; `authentication` and `tls` tell in words what there is, '' without.
     `public_keys` are those of Ed25519 signatures (`whpk_…`), newest first; () of other keys.
+    `held_until` is when the endpoint's last Retry-After ends; it may be over.
     """
 
     id: str
@@ -99,16 +117,20 @@ class Subscription:
     headers: tuple[str, ...]
     authentication: str
     tls: str
+    final_statuses: tuple[int, ...]
     paused_at: datetime | None
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    held_until: datetime | None
     removed_at: datetime | None
     created_at: datetime
     updated_at: datetime
 
     @property
-    def state(self) -> Literal["active", "paused", "removed"]:
-        """What it does now."""
-        if self.removed_at:
-            return "removed"
+    def state(self) -> Literal["active", "paused", "disabled", "removed"]:
+        """What it does now; what is disabled may be paused too."""
+        if self.removed_at or self.disabled_at:
+            return "removed" if self.removed_at else "disabled"
         return "paused" if self.paused_at else "active"
 
 
@@ -131,16 +153,18 @@ def named(subscription_id: str, tenant: str | None) -> ColumnElement[bool]:
 
 
 def in_state(state: str | None) -> ColumnElement[bool]:
-    """Return the condition for a state; None is active or paused. Raises SubscriptionError for an unknown one."""
-    paused, removed = subscriptions.c.paused_at, subscriptions.c.removed_at
+    """Return the condition for a state; None is all but removed. Raises SubscriptionError for an unknown one."""
+    own = subscriptions.c
+    there, enabled = own.removed_at.is_(None), own.disabled_at.is_(None)
     conditions: dict[str | None, ColumnElement[bool]] = {
-        None: removed.is_(None),
-        "active": and_(removed.is_(None), paused.is_(None)),
-        "paused": and_(removed.is_(None), paused.is_not(None)),
-        "removed": removed.is_not(None),
+        None: there,
+        "active": and_(there, enabled, own.paused_at.is_(None)),
+        "paused": and_(there, enabled, own.paused_at.is_not(None)),
+        "disabled": and_(there, own.disabled_at.is_not(None)),
+        "removed": own.removed_at.is_not(None),
     }
     if state not in conditions:
-        raise SubscriptionError(f"state: {state!r} is not one of active, paused, removed")
+        raise SubscriptionError(f"state: {state!r} is not one of active, paused, disabled, removed")
     return conditions[state]
 
 
@@ -156,6 +180,7 @@ def fields_of(row: Any) -> dict[str, Any]:
         "id": text_id("sub", values["id"]),
         "types": tuple(values["types"]),
         "schedule_seconds": tuple(values["schedule_seconds"]),
+        "final_statuses": tuple(values["final_statuses"]),
         "public_keys": tuple(filter(None, values["public_keys"] or ())),
         "headers": header_names(values["headers"]),
     }

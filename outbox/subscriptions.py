@@ -46,6 +46,7 @@ __all__ = [
     "Subscription",
     "add",
     "add_for_every_tenant",
+    "disable",
     "get",
     "list",
     "pause",
@@ -78,6 +79,7 @@ def add(
     metadata: Mapping[str, str] | None = None,
     timeout_seconds: int = fields.DEFAULT_TIMEOUT_SECONDS,
     schedule_seconds: Sequence[int] | None = None,
+    final_statuses: Sequence[int] | None = None,
     headers: Mapping[str, str] | None = None,
     authentication: Authentication | None = None,
     tls: TLS | None = None,
@@ -96,6 +98,8 @@ def add(
         metadata: text to text, at most 8 kB as JSON.
         timeout_seconds: of one attempt, 1 to 300.
         schedule_seconds: 0 to 20 delays, one after each failure; () is one attempt. Default: 75 hours.
+        final_statuses: answers after which a delivery is a dead letter at once, such as [400, 413, 422]; of 400 to 499,
+            without 408, 410, 425 and 429. Default: none, since a 4xx during somebody's deploy passes.
         headers: own headers of every request, at most 50 and 8 KiB; their values are kept as secrets.
         authentication: BasicAuth, BearerToken or OAuth2ClientCredentials, kept as a secret.
         tls: a client certificate, an own certificate authority, or both, kept as a secret.
@@ -108,7 +112,8 @@ def add(
     return _insert(
         connection, fields.check_tenant(tenant), subscription_secrets.signing_secret(scheme, secret, key_type),
         _checked(url=url, types=types, description=description, metadata=metadata,
-                 timeout_seconds=timeout_seconds, schedule_seconds=schedule_seconds, scheme=scheme),
+                 timeout_seconds=timeout_seconds, schedule_seconds=schedule_seconds, final_statuses=final_statuses,
+                 scheme=scheme),
         credentials.checked(headers=headers, authentication=authentication, tls=tls),
     )  # fmt: skip
 
@@ -155,7 +160,7 @@ def list(  # noqa: A001 - the verb of the interface
     connection: Session | Connection,
     *,
     tenant: str | None = None,
-    state: Literal["active", "paused", "removed"] | None = None,
+    state: Literal["active", "paused", "disabled", "removed"] | None = None,
     type: str | None = None,  # noqa: A002
     after: str | None = None,
     limit: int = 100,
@@ -165,7 +170,7 @@ def list(  # noqa: A001 - the verb of the interface
     Args:
         connection: a Session or Connection.
         tenant: only this tenant's; None is every tenant's.
-        state: only these; None is the active and paused ones.
+        state: only these; None is all but the removed ones.
         type: only those which get events of this type.
         after: the id of the last one of the page before.
         limit: size of the page.
@@ -194,12 +199,14 @@ def update(
     metadata: Mapping[str, str] | _Omitted | None = _OMITTED,
     timeout_seconds: int | _Omitted | None = _OMITTED,
     schedule_seconds: Sequence[int] | _Omitted | None = _OMITTED,
+    final_statuses: Sequence[int] | _Omitted | None = _OMITTED,
     headers: Mapping[str, str] | _Omitted | None = _OMITTED,
     authentication: Authentication | _Omitted | None = _OMITTED,
     tls: TLS | _Omitted | None = _OMITTED,
 ) -> Subscription:
     """Change the fields that are given, of deliveries under way too; None puts a field back to its default.
 
+    Another `url` is not bound by what the old one asked for: it is not held back, but disabled until `resume`.
     `headers`, `authentication` and `tls` replace what there is as a whole; None takes it away.
 
     Raises:
@@ -208,7 +215,7 @@ def update(
     """
     given = {
         "url": url, "types": types, "description": description, "metadata": metadata,
-        "timeout_seconds": timeout_seconds, "schedule_seconds": schedule_seconds,
+        "timeout_seconds": timeout_seconds, "schedule_seconds": schedule_seconds, "final_statuses": final_statuses,
     }  # fmt: skip
     secret = {"headers": headers, "authentication": authentication, "tls": tls}
     values = _checked(**{name: value for name, value in given.items() if value is not _OMITTED})
@@ -216,6 +223,8 @@ def update(
     if not values and not chosen:
         raise SubscriptionError("update: nothing to change; give at least one field")
     row = _locked(connection, subscription_id, tenant)
+    if values.get("url", row.url) != row.url:
+        values["held_until"] = None
     credentials.check_together(values.get("url", row.url), credentials.hints_of(row), chosen)
     credentials.write(connection, row.id, chosen)
     return _change(connection, subscription_id, tenant, values) if values else get(connection, subscription_id)
@@ -226,9 +235,25 @@ def pause(connection: Session | Connection, subscription_id: str, *, tenant: str
     return _change(connection, subscription_id, tenant, {"paused_at": func.coalesce(subscriptions.c.paused_at, _now)})
 
 
+def disable(
+    connection: Session | Connection, subscription_id: str, *, reason: str, tenant: str | None = None
+) -> Subscription:
+    """Stop sending for a reason (1 to 500 bytes) that everybody is shown, as a relay does after 410 Gone.
+
+    Deliveries gather and wait until `resume`. Disabling twice keeps the first time and reason.
+    """
+    own = subscriptions.c
+    return _change(
+        connection, subscription_id, tenant,
+        {"disabled_at": func.coalesce(own.disabled_at, _now),
+         "disabled_reason": func.coalesce(own.disabled_reason, fields.check_reason(reason))},
+    )  # fmt: skip
+
+
 def resume(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
-    """Send again, beginning with what gathered."""
-    return _change(connection, subscription_id, tenant, {"paused_at": None})
+    """Send again, beginning with what gathered, whether it was paused, disabled or held back by its Retry-After."""
+    closed = ("paused_at", "disabled_at", "disabled_reason", "held_until")
+    return _change(connection, subscription_id, tenant, dict.fromkeys(closed))
 
 
 def remove(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
@@ -307,6 +332,7 @@ def _checked(**given: Any) -> dict[str, Any]:
         "metadata": fields.check_metadata,
         "timeout_seconds": fields.check_timeout,
         "schedule_seconds": fields.check_schedule,
+        "final_statuses": fields.check_final_statuses,
         "scheme": lambda name: schemes.named(name).name,
     }
     return {name: checks[name](value) for name, value in given.items()}

@@ -39,15 +39,17 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # not generic in every
         return name, content
 
 
-class _Delays(click.ParamType):  # type: ignore[type-arg]  # not generic in every click
-    name = "seconds"
+class _Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic in every click
+    def __init__(self, name: str, example: str) -> None:
+        self.name = name
+        self._example = example
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
         if isinstance(value, list):
             return value
         words = [] if value.strip() in ("", "none") else value.split(",")
         if not all(word.strip().isascii() and word.strip().isdigit() for word in words):
-            self.fail(f"{value!r} is not a list of seconds such as 5,300,1800, or none", param, ctx)
+            self.fail(f"{value!r} is not a list of {self.name} such as {self._example}, or none", param, ctx)
         return [int(word) for word in words]
 
 
@@ -57,7 +59,16 @@ _metadata = click.option(
 )
 _timeout = click.option("--timeout-seconds", type=int, metavar="N", help="Of one attempt, 1 to 300. [default: 15]")
 _schedule = click.option(
-    "--schedule-seconds", type=_Delays(), metavar="N,N,…", help="Delays after failures, or none. [default: 75 hours]"
+    "--schedule-seconds",
+    type=_Numbers("seconds", "5,300,1800"),
+    metavar="N,N,…",
+    help="Delays after failures, or none. [default: 75 hours]",
+)
+_final = click.option(
+    "--final-statuses",
+    type=_Numbers("statuses", "400,413,422"),
+    metavar="N,N,…",
+    help="4xx answers that are not tried again, or none. [default: none]",
 )
 _secret_file = click.option(
     "--secret-file",
@@ -85,6 +96,7 @@ def subscriptions() -> None:
 @_metadata
 @_timeout
 @_schedule
+@_final
 @click.option("--scheme", type=click.Choice(list(SCHEMES)), help="How to sign. [default: standard]")
 @_key_type
 @_secret_file
@@ -122,7 +134,9 @@ def add(
 
 @subscriptions.command("list")
 @click.option("--tenant", metavar="NAME", help="Only this tenant's.")
-@click.option("--state", type=click.Choice(["active", "paused", "removed"]), help="[default: active and paused]")
+@click.option(
+    "--state", type=click.Choice(["active", "paused", "disabled", "removed"]), help="[default: all but removed]"
+)
 @click.option("--type", "type_", metavar="TYPE", help="Only those that get events of this type.")
 @click.option("--after", metavar="SUB", help="Go on after this subscription.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
@@ -136,7 +150,7 @@ def list_(
 
     \b
     Examples:
-      relay subscriptions list --state paused
+      relay subscriptions list --state disabled
       relay subscriptions list --type order.created --tenant acme --json
     """
     with database.transaction() as connection:
@@ -174,6 +188,7 @@ def show(database: Database, subscription_id: str, tenant: str | None, *, as_jso
 @_metadata
 @_timeout
 @_schedule
+@_final
 @credential_options(removable=True)
 @json_option
 @with_database_to_change
@@ -209,10 +224,26 @@ def pause(database: Database, subscription_id: str, tenant: str | None, *, as_js
 @subscriptions.command()
 @_id
 @_tenant
+@click.option("--reason", required=True, metavar="TEXT", help="Why, for everybody who looks; at most 500 bytes.")
+@json_option
+@with_database_to_change
+def disable(database: Database, subscription_id: str, tenant: str | None, reason: str, *, as_json: bool) -> None:
+    """Stop sending for a reason, as the relay does when the endpoint answers 410 Gone.
+
+    Deliveries gather and wait until resume, as when it is paused.
+    """
+    with database.transaction() as connection:
+        changed = verbs.disable(connection, subscription_id, tenant=tenant, reason=reason)
+    _show(changed, as_json=as_json)
+
+
+@subscriptions.command()
+@_id
+@_tenant
 @json_option
 @with_database_to_change
 def resume(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
-    """Send again, beginning with what gathered."""
+    """Send again, beginning with what gathered, whether it was paused, disabled or held back."""
     with database.transaction() as connection:
         changed = verbs.resume(connection, subscription_id, tenant=tenant)
     _show(changed, as_json=as_json)

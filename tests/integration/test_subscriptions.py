@@ -295,14 +295,19 @@ class TestList:
         assert {item.types[0] for item in found} == {"*", "order.*", "order.created"}
 
     def test_by_state(self, connection):
-        active, paused, removed = add(connection), add(connection), add(connection)
+        active, paused, disabled, removed = (add(connection) for _ in range(4))
         subscriptions.pause(connection, paused.id)
+        subscriptions.pause(connection, disabled.id)
+        subscriptions.disable(connection, disabled.id, reason="broken")
         subscriptions.remove(connection, removed.id)
         by_state = {state: [item.id for item in subscriptions.list(connection, state=state)]
-                    for state in (None, "active", "paused", "removed")}  # fmt: skip
+                    for state in (None, "active", "paused", "disabled", "removed")}  # fmt: skip
         assert by_state == {
-            None: [active.id, paused.id], "active": [active.id], "paused": [paused.id], "removed": [removed.id],
+            None: [active.id, paused.id, disabled.id], "active": [active.id], "paused": [paused.id],
+            "disabled": [disabled.id], "removed": [removed.id],
         }  # fmt: skip
+        assert all(item.state == state for state in by_state if state
+                   for item in subscriptions.list(connection, state=state))  # fmt: skip
         with pytest.raises(SubscriptionError, match="state"):
             subscriptions.list(connection, state="gone")
 
@@ -335,6 +340,55 @@ class TestChange:
         assert first.state == "paused"
         assert subscriptions.pause(connection, made.id).paused_at == first.paused_at
         assert subscriptions.resume(connection, made.id).state == "active"
+
+    def test_disable_keeps_its_first_time_and_reason_and_resume_ends_it(self, connection):
+        made = add(connection)
+        first = subscriptions.disable(connection, made.id, reason="sends to the wrong shop")
+        again = subscriptions.disable(connection, made.id, reason="another")
+        assert (first.state, first.disabled_reason) == ("disabled", "sends to the wrong shop")
+        assert (again.disabled_at, again.disabled_reason) == (first.disabled_at, first.disabled_reason)
+        resumed = subscriptions.resume(connection, made.id)
+        assert (resumed.state, resumed.disabled_at, resumed.disabled_reason) == ("active", None, None)
+
+    @pytest.mark.parametrize("reason", ["", "x" * 501, None, 7, "a\0b"])
+    def test_a_reason_is_text_of_1_to_500_bytes(self, connection, reason):
+        made = add(connection)
+        with pytest.raises(SubscriptionError, match="reason"):
+            subscriptions.disable(connection, made.id, reason=reason)
+
+    def test_a_hold_ends_with_resume_and_with_another_url_but_not_with_another_field(self, connection):
+        made = add(connection)
+
+        def held() -> bool:
+            return subscriptions.get(connection, made.id).held_until is not None
+
+        def version() -> int:
+            return connection.execute(text("select version from outbox.subscriptions")).scalar_one()
+
+        for end in (subscriptions.resume, lambda *of: subscriptions.update(*of, url="https://example.com/other")):
+            before = version()
+            connection.execute(text("update outbox.subscriptions set held_until = now() + interval '1 hour'"))
+            assert version() == before, "relays need not read it again"
+            subscriptions.update(connection, made.id, url=subscriptions.get(connection, made.id).url, description="x")
+            assert held()
+            before = version()
+            end(connection, made.id)
+            assert not held()
+            assert version() > before, "relays that have it closed read it again"
+
+    def test_final_statuses_are_kept_in_order_and_none_by_default(self, connection):
+        made = add(connection, final_statuses=[422, 400, 413, 400])
+        assert (add(connection).final_statuses, made.final_statuses) == ((), (400, 413, 422))
+        assert subscriptions.update(connection, made.id, final_statuses=[404]).final_statuses == (404,)
+        assert subscriptions.update(connection, made.id, final_statuses=None).final_statuses == ()
+        every = [status for status in range(400, 500) if status not in (408, 410, 425, 429)]
+        assert add(connection, final_statuses=every).final_statuses == tuple(every)
+
+    @pytest.mark.parametrize("statuses", [[408], [410], [425], [429], [399], [500], [200], [True], ["400"], "400", 400,
+                                          [400.0], [None]])  # fmt: skip
+    def test_what_says_try_again_is_never_final(self, connection, statuses):
+        with pytest.raises(SubscriptionError, match="final_statuses"):
+            add(connection, final_statuses=statuses)
 
     def test_what_is_removed_is_seen_but_never_changed(self, connection):
         made = add(connection)
