@@ -181,6 +181,7 @@ class Relay:
         per_endpoint: int = 64,
         keep_all_responses: bool = False,
         until_drained: bool = False,
+        keyring: Keyring | None = None,
     ) -> None:
         self.far_end = far_end
         self.store, self.settle_store = Store(url), Store(url)
@@ -192,7 +193,7 @@ class Relay:
             max_in_flight=max_in_flight,
             max_in_flight_per_endpoint=per_endpoint,
             keep_all_responses=keep_all_responses,
-            keyring=Keyring(),
+            keyring=keyring or Keyring(),
             dice=lambda: 0.0,
         )
         self.feeder = Feeder(self.store, self.outgoing, self.outage, processes=1, until_drained=until_drained)
