@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -22,6 +23,8 @@ __all__ = ["check", "test"]
 _MAX_LINES = 20
 _MAX_CHARACTERS = 2000
 _MAX_NAMES = 5
+_COMMAND = re.compile(r"relay subscriptions [a-z-]+ sub_\S+(?: --\S+ \S+)*")
+_NO_BREAK = "\xa0"
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 _id = click.argument("subscription_id", metavar="SUBSCRIPTION")
@@ -95,13 +98,15 @@ def _print_test(found: Mapping[str, Any]) -> None:
         _print_words(f"Deliveries wait: the subscription is {found['hindrance']}.", before="")
         click.echo()
     if request:
-        click.echo(click.style(escaped(f"{request['method']} {request['url']}"), bold=True))
-        _print_headers(request["headers"])
-        _print_body(request["body"])
+        unsent = "" if found["sent"] else "  (not sent)"
+        click.echo(click.style(escaped(f"{request['method']} {request['url']}"), bold=True) + unsent)
+        if found["sent"]:
+            _print_headers(request["headers"])
+            _print_body(request["body"])
         click.echo()
-    came_from = f" from {found['address']}" if found["address"] else ""
+    where = f", {found['address']}" if found["address"] else ""
     line = (response or {}).get("status_line") or f"{found['outcome']}: {found['error']}"
-    click.echo(click.style(escaped(line), bold=True) + f"  after {found['milliseconds']} ms{escaped(came_from)}")
+    click.echo(click.style(escaped(line), bold=True) + f"  ({found['milliseconds']} ms{escaped(where)})")
     if response:
         _print_headers(response["headers"])
         _print_body(response["excerpt"])
@@ -172,4 +177,7 @@ def _room() -> int:
 
 
 def _wrapped(text: str, room: int) -> list[str]:
-    return textwrap.wrap(text, max(room, 20), break_long_words=False, break_on_hyphens=False) or [""]
+    """Return lines of at most so many characters; a command to copy stays on one, however long."""
+    kept = _COMMAND.sub(lambda command: command[0].replace(" ", _NO_BREAK), text)
+    lines = textwrap.wrap(kept, max(room, 20), break_long_words=False, break_on_hyphens=False) or [""]
+    return [line.replace(_NO_BREAK, " ") for line in lines]

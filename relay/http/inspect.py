@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from relay.http.addresses import is_private_name, literal_address
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
     from relay.http.dial import Resolve
     from relay.http.sender import Endpoint
 
-__all__ = ["OF_CERTIFICATE", "Cause", "Step", "inspect"]
+__all__ = [
+    "OF_CERTIFICATE", "Cause", "Step", "failure_of_tls", "inspect", "milliseconds_since", "refused_url",
+    "unverifying_context", "with_its_end",
+]  # fmt: skip
 
 MAX_ADDRESSES = 16  # shown, and dialled
 MAX_SECONDS_AN_ADDRESS = 5.0
 PLAIN_PROBE_SECONDS = 1.0  # for a port of an http:// URL to show that it speaks TLS
-LAST_ALERT_SECONDS = 0.3  # with TLS 1.3 a server refuses the client's certificate only after the handshake
+RENEWED_BEFORE = timedelta(days=7)  # certificates of 90 days are renewed a month before, those of 45 two weeks
+LAST_ALERT_SECONDS = 0.4  # with TLS 1.3 a server refuses the client's certificate only after the handshake
 
 Cause: TypeAlias = Literal[
     "url_refused", "no_such_name", "no_answer", "dns_timeout", "forbidden",
@@ -55,7 +60,7 @@ class Step:
     that dns found, or the one that this step is about.
     """
 
-    name: Literal["dns", "policy", "tcp", "tls"]
+    name: Literal["dns", "policy", "proxy", "tcp", "tls"]
     state: Literal["ok", "warning", "failed"]
     text: str
     cause: Cause | None = None
@@ -76,7 +81,7 @@ async def inspect(
     url = endpoint.url
     refusal = policy.refusal_of_url(url)
     if refusal is not None:
-        return [_refused_url(url, refusal, policy)]
+        return [refused_url(url, refusal, policy)]
     steps = [await _resolved(url, resolve, timeout_seconds)]
     if steps[-1].state == "ok":
         refusals = judged(policy, steps[-1].addresses)
@@ -111,10 +116,10 @@ async def _resolved(url: Url, resolve: Resolve, timeout_seconds: float) -> Step:
     except OSError as error:
         cause, text = _cause_of_dns(error), f"{error.strerror or error}"
     if not addresses:
-        return Step(name="dns", state="failed", text=text, cause=cause, milliseconds=_since(started))
+        return Step(name="dns", state="failed", text=text, cause=cause, milliseconds=milliseconds_since(started))
     more = f" and {len(addresses) - MAX_ADDRESSES} more" if len(addresses) > MAX_ADDRESSES else ""
     return Step(name="dns", state="ok", text=", ".join(addresses[:MAX_ADDRESSES]) + more, addresses=tuple(addresses),
-                milliseconds=_since(started))  # fmt: skip
+                milliseconds=milliseconds_since(started))  # fmt: skip
 
 
 def _cause_of_dns(error: OSError) -> Cause:
@@ -125,7 +130,8 @@ def _cause_of_dns(error: OSError) -> Cause:
     return "local" if error.errno == socket.EAI_MEMORY else "no_answer"
 
 
-def _refused_url(url: Url, refusal: str, policy: AddressPolicy) -> Step:
+def refused_url(url: Url, refusal: str, policy: AddressPolicy) -> Step:
+    """Return the step that a URL ends at which the policy refuses whatever its name resolves to."""
     literal = literal_address(url.host)
     if literal is not None and policy.refusal(literal) == refusal:
         return Step(name="policy", state="failed", text=refusal, cause="forbidden", addresses=(url.host,))
@@ -154,10 +160,10 @@ async def _reached(address: str, port: int, timeout_seconds: float) -> Step:
     except DialError as error:
         cause: Cause = error.kind if error.kind in ("refused", "timeout", "local") else "connection"
         return Step(name="tcp", state="failed", text=f"{error}", cause=cause, addresses=(address,),
-                    milliseconds=_since(started))  # fmt: skip
+                    milliseconds=milliseconds_since(started))  # fmt: skip
     sock.close()
     return Step(name="tcp", state="ok", text=f"port {port} is open", addresses=(address,),
-                milliseconds=_since(started))  # fmt: skip
+                milliseconds=milliseconds_since(started))  # fmt: skip
 
 
 def _tolerated(reached: Sequence[Step]) -> list[Step]:
@@ -182,19 +188,28 @@ class _Listening(asyncio.Protocol):
 async def _secured(address: str, url: Url, context: ssl.SSLContext, timeout_seconds: float) -> Step:
     started = time.monotonic()
     try:
-        shaken = await _handshake(address, url, context, timeout_seconds)
+        shaken = await _handshake(address, url, context, timeout_seconds, LAST_ALERT_SECONDS)
     except (OSError, DialError) as error:
-        cause, text = _failure_of_tls(error)
+        cause, text = failure_of_tls(error)
         failed = Step(name="tls", state="failed", text=text, cause=cause, addresses=(address,),
-                      milliseconds=_since(started))  # fmt: skip
+                      milliseconds=milliseconds_since(started))  # fmt: skip
         shown = await _shown(address, url, timeout_seconds) if cause in OF_CERTIFICATE else None
         return replace(failed, certificate=shown)
-    step = Step(name="tls", state="ok", text=shaken.text, addresses=(address,), milliseconds=shaken.milliseconds,
+    step = Step(name="tls", state="ok", text=f"{shaken.text}, valid for {url.host}", addresses=(address,),
+                milliseconds=shaken.milliseconds,
                 certificate=await asyncio.to_thread(read_certificate, shaken.der))  # fmt: skip
     if shaken.alert is None:
-        return step
-    cause, text = _failure_of_tls(shaken.alert)
+        return with_its_end(step)
+    cause, text = failure_of_tls(shaken.alert)
     return replace(step, state="failed", text=text, cause=cause)
+
+
+def with_its_end(step: Step) -> Step:
+    """Warn of a certificate that nobody seems to renew."""
+    left = step.certificate and step.certificate.not_after - datetime.now(UTC)
+    if not left or left > RENEWED_BEFORE:
+        return step
+    return replace(step, state="warning", text=f"{step.text}, but only for {left.days} more days")
 
 
 class _Shaken(NamedTuple):
@@ -206,7 +221,9 @@ class _Shaken(NamedTuple):
     alert: Exception | None
 
 
-async def _handshake(address: str, url: Url, context: ssl.SSLContext, timeout_seconds: float) -> _Shaken:
+async def _handshake(
+    address: str, url: Url, context: ssl.SSLContext, timeout_seconds: float, listen_seconds: float = 0.0
+) -> _Shaken:
     """Shake hands, listen whether the server takes it back, and hang up. Raises OSError and DialError."""
     loop, started = asyncio.get_running_loop(), time.monotonic()
     deadline = loop.time() + timeout_seconds
@@ -215,11 +232,11 @@ async def _handshake(address: str, url: Url, context: ssl.SSLContext, timeout_se
     transport, listening = await loop.create_connection(
         _Listening, sock=sock, ssl=context, server_hostname=url.host, ssl_handshake_timeout=seconds
     )
-    took = _since(started)
+    took = milliseconds_since(started)
     try:
         tls = transport.get_extra_info("ssl_object")
         text, der = f"{tls.version()}, {(tls.cipher() or ('no cipher',))[0]}", tls.getpeercert(binary_form=True)
-        await asyncio.wait([listening.ended], timeout=max(LAST_ALERT_SECONDS, took / 1000))
+        await asyncio.wait([listening.ended], timeout=listen_seconds)
         return _Shaken(text, der, took, listening.ended.result() if listening.ended.done() else None)
     finally:
         transport.abort()
@@ -228,7 +245,7 @@ async def _handshake(address: str, url: Url, context: ssl.SSLContext, timeout_se
 async def _shown(address: str, url: Url, timeout_seconds: float) -> Certificate | None:
     """Return the certificate that did not verify, from a second handshake that looks at it and trusts nothing."""
     try:
-        shaken = await _handshake(address, url, _unverifying_context(), timeout_seconds)
+        shaken = await _handshake(address, url, unverifying_context(), timeout_seconds)
     except (OSError, DialError):
         return None
     return await asyncio.to_thread(read_certificate, shaken.der)
@@ -236,14 +253,14 @@ async def _shown(address: str, url: Url, timeout_seconds: float) -> Certificate 
 
 async def _plain(address: str, url: Url) -> Step:
     try:
-        await _handshake(address, url, _unverifying_context(), PLAIN_PROBE_SECONDS)
+        await _handshake(address, url, unverifying_context(), PLAIN_PROBE_SECONDS)
     except (OSError, DialError):
         return Step(name="tls", state="ok", text="not used: the URL begins with http://")
     return Step(name="tls", state="failed", text=f"port {url.port} speaks TLS, but the URL begins with http://",
                 cause="speaks_tls", addresses=(address,))  # fmt: skip
 
 
-def _unverifying_context() -> ssl.SSLContext:
+def unverifying_context() -> ssl.SSLContext:
     """Return a context to look through; whoever uses it sends nothing and believes nothing."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -265,7 +282,8 @@ _REASONS: tuple[tuple[str, Cause], ...] = (
 )  # fmt: skip
 
 
-def _failure_of_tls(error: Exception) -> tuple[Cause, str]:
+def failure_of_tls(error: Exception) -> tuple[Cause, str]:
+    """Return why a handshake failed, and the words of who says so."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFICATION.get(error.verify_code, "untrusted"), error.verify_message
     if isinstance(error, ssl.SSLError):
@@ -279,5 +297,6 @@ def _failure_of_tls(error: Exception) -> tuple[Cause, str]:
     return "closed", "the server closed the connection during the handshake"
 
 
-def _since(started: float) -> int:
+def milliseconds_since(started: float) -> int:
+    """Return whole milliseconds since this monotonic time."""
     return round((time.monotonic() - started) * 1000)

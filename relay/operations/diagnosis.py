@@ -45,6 +45,8 @@ def of_steps(subscription_id: str, url: Url, steps: Sequence[Step], timeout_seco
         return f"The way to the endpoint is open. Send a test message: relay subscriptions test {subscription_id}"
     if failed.name == "tls":
         return f"TLS: {_of_tls(url, failed, subscription_id, timeout_seconds)}."
+    if failed.name == "proxy":
+        return f"By the egress proxy: {failed.text}."
     return f"{_of_way(url, failed, timeout_seconds)}."
 
 
@@ -70,7 +72,7 @@ def _of_way(url: Url, step: Step, timeout_seconds: float) -> str:
 
 
 def _of_forbidden(url: Url, address: str, reason: str) -> str:
-    named = address if url.host == address else f"{url.host} resolves to {address}"
+    named = f"The URL names {address}" if url.host == address else f"{url.host} resolves to {address}"
     parsed = ipaddress.ip_address(address)
     for text, meaning in _PRIVATE:
         if parsed in ipaddress.ip_network(text):

@@ -18,9 +18,12 @@ from outbox.url import parse_url
 from relay.address_policy import address_policy
 from relay.engine.envelope import Envelope
 from relay.http.inspect import inspect
+from relay.http.inspect_tunnel import inspect_through
 from relay.http.outcome import Outcome
 from relay.http.resolver import Resolver
 from relay.http.sender import Endpoint
+from relay.http.tls import default_ssl_context
+from relay.http.tunnel import Tunneller
 from relay.keyring import Keyring, KeyUnavailableError
 from relay.operations import diagnosis
 from relay.operations.connection import transaction
@@ -55,11 +58,15 @@ class Network:
 
 def network_of(config: Config) -> Network:
     """Return the way out that `relay run` uses under this configuration. Called inside a running loop."""
-    policy, resolver = address_policy(config), Resolver()
-    return Network(
-        make_sender(config),
-        lambda endpoint, seconds: inspect(endpoint, policy, resolver, timeout_seconds=seconds),
-    )
+    policy, resolver, proxy = address_policy(config), Resolver(), config.egress_proxy
+
+    async def look(endpoint: Endpoint, seconds: float) -> list[Step]:
+        if proxy is None:
+            return await inspect(endpoint, policy, resolver, timeout_seconds=seconds)
+        tunneller = Tunneller(proxy, resolver, default_ssl_context())
+        return await inspect_through(tunneller, endpoint, policy, timeout_seconds=seconds)
+
+    return Network(make_sender(config), look)
 
 
 def send_test(

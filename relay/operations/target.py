@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -13,7 +14,6 @@ from outbox.ids import event_id_of, new_uuid7, parse_id, text_id
 from relay.engine import statements
 from relay.engine.states import Event
 from relay.engine.store import subscription_of
-from relay.wording import rfc3339
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -61,7 +61,7 @@ class Target:
 _TARGET = """
 select id, paused_at, disabled_at, disabled_reason,
        case when held_until > clock_timestamp() then held_until end as held,
-       cast(extract(epoch from clock_timestamp()) as bigint) as unix_seconds
+       cast(floor(extract(epoch from clock_timestamp())) as bigint) as unix_seconds
 from outbox.subscriptions
 where id = :id and removed_at is null and (cast(:tenant as text) is null or tenant = :tenant)
 """
@@ -98,10 +98,14 @@ def _hindrance(row: Any) -> str | None:
     """Return why deliveries wait, and who ends that."""
     go_on = f"to go on: relay subscriptions resume {text_id('sub', row.id)}"
     if row.disabled_at is not None:
-        return f"disabled since {rfc3339(row.disabled_at)} ({row.disabled_reason}); {go_on}"
+        return f"disabled since {_moment(row.disabled_at)} ({row.disabled_reason}); {go_on}"
     if row.paused_at is not None:
-        return f"paused since {rfc3339(row.paused_at)}; {go_on}"
-    return None if row.held is None else f"held back until {rfc3339(row.held)}, as the endpoint asked"
+        return f"paused since {_moment(row.paused_at)}; {go_on}"
+    return None if row.held is None else f"held back until {_moment(row.held)}, as the endpoint asked"
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def require_patience(connection: Connection, target: Target) -> None:

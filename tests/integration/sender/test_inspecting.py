@@ -17,12 +17,22 @@ import trustme
 from relay.http import AddressPolicy, Endpoint
 from relay.http.certificate import Certificate, read_certificate
 from relay.http.inspect import Step, inspect
+from relay.http.inspect_tunnel import inspect_through
+from relay.http.resolver import Resolver
 from relay.http.tls import default_ssl_context
+from relay.http.tunnel import Tunneller
+from tests.support.proxies import Proxy, proxying, says
 
 pytestmark = pytest.mark.anyio
 
 NAME = "hooks.example.com"
 LOOPBACK = AddressPolicy(["127.0.0.0/8"], allow_http=True)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What the commands run on."""
+    return "asyncio"
 
 
 @dataclass
@@ -127,6 +137,14 @@ async def test_all_is_well_and_not_a_byte_was_sent(authority: trustme.CA, trusti
     assert steps[3].certificate.is_for(NAME)
     assert steps[3].certificate.not_before < datetime.now(UTC) < steps[3].certificate.not_after
     assert heard.data == b""
+
+
+async def test_a_certificate_that_ends_soon_is_a_warning(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    ending = authority.issue_cert(NAME, not_after=datetime.now(UTC) + timedelta(days=3, hours=1))
+    with listening(server_context(ending)) as heard:
+        steps = await steps_to(f"https://{NAME}:{heard.port}/", ssl_context=trusting)
+    assert states(steps) == [*OK_UNTIL_TLS, ("tls", "warning", None)]
+    assert steps[3].text.endswith("only for 3 more days")
 
 
 def wrong_name(authority: trustme.CA) -> ssl.SSLContext:
@@ -321,9 +339,67 @@ def certificate_for(*names: str) -> Certificate:
         ([], "a.example.com", False),
     ],
 )
-async def test_whom_a_certificate_is_for(names: list[str], host: str, fits: bool) -> None:
+def test_whom_a_certificate_is_for(names: list[str], host: str, fits: bool) -> None:
     assert certificate_for(*names).is_for(host) is fits
 
 
-async def test_a_certificate_that_is_none_cannot_be_read() -> None:
+def test_a_certificate_that_is_none_cannot_be_read() -> None:
     assert [read_certificate(der) for der in (None, b"", b"\x30\x03junk")] == [None] * 3
+
+
+# -- through an egress proxy
+
+
+async def steps_through(
+    proxy: Proxy, url: str, ssl_context: ssl.SSLContext | None = None, timeout_seconds: float = 2
+) -> list[Step]:
+    tunneller = Tunneller(proxy.address, Resolver(), default_ssl_context())
+    return await inspect_through(
+        tunneller, Endpoint.of(url), LOOPBACK, timeout_seconds=timeout_seconds, ssl_context=ssl_context
+    )
+
+
+THROUGH = [("dns", "ok", None), ("policy", "ok", None), ("proxy", "ok", None)]
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+async def test_through_a_proxy_all_is_well(scheme: str, authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    with listening(server_context(authority.issue_cert(NAME))) as heard:
+        async with proxying(scheme, hosts={NAME: "127.0.0.1"}) as proxy:
+            steps = await steps_through(proxy, f"https://{NAME}:{heard.port}/", trusting)
+    assert states(steps) == [*THROUGH, ("tls", "ok", None)]
+    assert steps[3].certificate is not None
+    assert {(asked.host, asked.port) for asked in proxy.asked} == {(NAME, heard.port)}
+    assert heard.data == b""
+
+
+@pytest.mark.parametrize("cause", ["wrong_name", "expired", "client_certificate"])
+async def test_through_a_proxy_the_faults_of_tls_are_the_same(
+    authority: trustme.CA, trusting: ssl.SSLContext, cause: str
+) -> None:
+    with listening(BAD_SERVERS[cause](authority)) as heard:
+        async with proxying("http", hosts={NAME: "127.0.0.1"}) as proxy:
+            steps = await steps_through(proxy, f"https://{NAME}:{heard.port}/", trusting)
+    assert states(steps) == [*THROUGH, ("tls", "failed", cause)]
+    assert steps[3].certificate is not None
+    assert heard.data == b""
+
+
+async def test_a_proxy_that_refuses_says_so() -> None:
+    async with proxying("http", instead=says(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")) as proxy:
+        steps = await steps_through(proxy, f"https://{NAME}/")
+    assert states(steps) == [*THROUGH[:2], ("proxy", "failed", None)]
+    assert "does not allow" in steps[2].text
+
+
+async def test_through_a_proxy_plain_http_ends_with_the_tunnel() -> None:
+    with listening() as heard:
+        async with proxying("http", hosts={NAME: "127.0.0.1"}) as proxy:
+            assert states(await steps_through(proxy, f"http://{NAME}:{heard.port}/")) == THROUGH
+
+
+async def test_through_a_proxy_the_url_is_judged_here() -> None:
+    async with proxying("http") as proxy:
+        steps = await steps_through(proxy, "https://10.0.0.5/")
+    assert states(steps) == [("policy", "failed", "forbidden")]
+    assert proxy.accepted == 0
