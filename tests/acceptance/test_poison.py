@@ -8,7 +8,7 @@ from relay.engine.statements import MAX_CRASHES
 from tests.support.application import Application
 
 
-def test_a_poison_event_is_buried_and_its_neighbours_are_delivered(app: Application) -> None:
+def test_f9_a_poison_event_is_buried_and_its_neighbours_are_delivered(app: Application) -> None:
     app.subscribe("/one")
     app.subscribe("/two", "order.placed")
     app.record(4)

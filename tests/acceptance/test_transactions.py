@@ -23,7 +23,7 @@ do $$ begin execute format('alter database %I set lock_timeout = ''3s''', curren
 """
 
 
-def test_an_open_transaction_that_recorded_and_subscribed_blocks_nothing(app: Application) -> None:
+def test_a32_an_open_transaction_that_recorded_and_subscribed_blocks_nothing(app: Application) -> None:
     app.subscribe("/old")
     app.stage.running_relay()
     with app.engine.connect() as open_transaction:
@@ -72,7 +72,7 @@ def test_a_relay_stopped_in_its_transaction_does_not_stop_the_other_relay(app: A
     app.assert_each_once()
 
 
-def test_it_works_through_pgbouncer_in_transaction_mode(app: Application, tmp_path: Path) -> None:
+def test_c9_it_works_through_pgbouncer_in_transaction_mode(app: Application, tmp_path: Path) -> None:
     app.subscribe("/one")
     app.subscribe("/two")
     app.receiver.plan("/two", "500", "200")

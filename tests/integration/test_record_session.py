@@ -128,7 +128,7 @@ def test_all_are_written_in_one_statement_after_the_rows_they_tell_of(shop, sess
     assert recorded_types(database_url) == ["first", "second", "third"]
 
 
-def test_ten_thousand_events_take_a_few_statements(shop, session, database_url):
+def test_a33_ten_thousand_events_take_a_few_statements(shop, session, database_url):
     statements = Statements(shop)
     types = [f"n{number}" for number in range(10_000)]
     for name in types:
@@ -155,7 +155,7 @@ def test_a_session_that_records_nothing_sends_nothing_of_ours(shop, session):
     assert not statements.of_events
 
 
-def test_data_is_taken_when_recorded(session, database_url):
+def test_a35_data_is_taken_when_recorded(session, database_url):
     data = {"state": "new"}
     record(session, "a", data)
     data["state"] = "changed"

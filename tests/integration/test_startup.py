@@ -12,7 +12,7 @@ from relay.config import Config
 from relay.database_url import LIBPQ_DEFAULTS
 
 
-def test_a_host_that_never_answers_does_not_hold_up_the_start_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f5_a_host_that_never_answers_does_not_hold_up_the_start_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "WAIT_SECONDS", 0.0)
     monkeypatch.setitem(LIBPQ_DEFAULTS, "connect_timeout", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
