@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import subprocess
@@ -21,8 +22,12 @@ import outbox
 from outbox import schema
 from outbox.errors import SchemaError
 from relay.config import Config
+from relay.housekeeping import Housekeeping
+from relay.keyring import Keyring, new_private_key
 from relay.operations.prune import prune
 from relay.operations.rights import RightsError
+from relay.operations.secrets import rekey, secrets_at_rest
+from relay.operations.status import status
 from relay.startup import check_database
 from tests.support import databases
 
@@ -183,6 +188,45 @@ def test_an_operator_manages_subscriptions_and_prunes(login: Callable[..., str])
         assert pruned == (0, 0, 0)
 
 
+def test_an_operator_seals_what_only_a_relay_opens(login: Callable[..., str], engine: sa.Engine) -> None:
+    """With a sealing key in the schema: add, rotate and rekey as operator; a relay seals what SQL put in clear."""
+    private, public = new_private_key()
+    ring = Keyring([private])
+    with databases.engine_on(login("outbox_operator")) as own, own.connect() as connection:
+        for _ in range(2):  # the second time with the key registered
+            assert rekey(connection, ring).complete
+        with connection.begin():
+            made = outbox.subscriptions.add(connection, "https://example.com/", ["order.*"])
+            outbox.subscriptions.rotate_secret(connection, made.id)
+            by_sql = "insert into outbox.secrets (subscription_id, kind, secret) select id, 'headers', '{}' from"
+            connection.execute(sa.text(f"{by_sql} outbox.subscriptions"))
+        with connection.begin():
+            assert secrets_at_rest(connection)["in_clear"] == 1
+
+    async def keep_house() -> None:
+        url = login("outbox_relay")
+        config = Config(database_url=url, secret_key=(private,))
+        check_database(config)
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            await Housekeeping(config).do_due(connection)
+
+    asyncio.run(keep_house())
+    with databases.engine_on(login("outbox_reader")) as own, own.connect() as connection:
+        assert secrets_at_rest(connection) == {
+            "count": 3, "in_clear": 0, "sealed_to_older_keys": 0, "sealing_key": public.id,
+        }  # fmt: skip
+        assert status(connection)["secrets"]["count"] == 3
+
+
+@pytest.mark.parametrize("role", ["outbox_app", "outbox_relay", "outbox_reader"])
+def test_nobody_else_registers_a_sealing_key(login: Callable[..., str], role: str) -> None:
+    url = login(role)
+    _, public = new_private_key()
+    assert refused(url, f"insert into outbox.sealing_keys (id, key) values ('{public.id}', '{public.text}')")
+    assert refused(url, "update outbox.sealing_keys set created_at = now()")
+    assert refused(url, "delete from outbox.sealing_keys")
+
+
 @pytest.mark.parametrize("role", ["outbox_app", "outbox_operator", "outbox_relay", "outbox_reader"])
 def test_nobody_writes_the_audit_by_hand(login: Callable[..., str], role: str) -> None:
     url = login(role)
@@ -222,6 +266,9 @@ def test_a_reader_reads_all_but_secrets(login: Callable[..., str], engine: sa.En
         leaves = set(connection.scalars(sa.text("select relname from pg_class where relispartition")))
         tables = set(connection.scalars(sa.text(TABLES))) - leaves
     assert {table for table in tables if refused(url, f"select * from outbox.{table}")} == {"secrets"}
+    assert refused(url, "select secret from outbox.secrets")
+    assert refused(url, "select * from outbox.secrets where secret like 'whsec_%'")
+    assert not refused(url, "select kind, hint, sealed_to, expires_at from outbox.secrets")
     assert {table for table in tables if not refused(url, f"delete from outbox.{table}")} == set()
 
 
