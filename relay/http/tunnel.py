@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import os
 import ssl
 from typing import TYPE_CHECKING
 
@@ -182,7 +183,9 @@ def reason(error: BaseException) -> str:
         return (error.reason or "handshake failed").replace("_", " ").lower()
     while error.__cause__ is not None:
         error = error.__cause__
-    return (isinstance(error, OSError) and (error.strerror or str(error))) or "the connection was closed"
+    if not isinstance(error, OSError):
+        return "the connection was closed"
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 async def _exactly(pipe: ByteStream, length: int) -> bytes:

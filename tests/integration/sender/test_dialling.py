@@ -179,13 +179,6 @@ async def test_e38_a_first_address_that_swallows_everything_gives_way_in_time(
     assert (outcome.kind, outcome.sent) == ("timeout", False)
 
 
-async def test_e39_refused(sender: DirectSender) -> None:
-    async with receiving(answers_ok) as receiver:
-        url = receiver.url
-    outcome = await post(sender, url)
-    assert (outcome.kind, outcome.sent, outcome.address) == ("refused", False, "127.0.0.1")
-
-
 @pytest.mark.parametrize(
     ("url", "word"),
     [
@@ -202,13 +195,6 @@ async def test_what_the_policy_forbids_is_said_without_a_lookup(make_sender: Mak
     assert (outcome.kind, outcome.sent) == ("blocked_address", False)
     assert word in (outcome.error or "")
     assert asked == []
-
-
-async def test_proxy_env_is_not_used(sender: DirectSender, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.setenv(name, "socks5h://127.0.0.1:9")
-    async with receiving(answers_ok) as receiver:
-        assert (await post(sender, receiver.url)).kind == "delivered"
 
 
 async def test_alt_svc_is_ignored(sender: DirectSender) -> None:
