@@ -43,21 +43,24 @@ begin atomic
     select coalesce(to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), moment::text);
 end;
 
--- A subscription as it is audited: what a relay counts and keeps for itself is no change of it.
+-- A subscription as it is audited: what is counted for the relays' sake is no change of it.
 create function outbox.audited(s outbox.subscriptions) returns jsonb language sql stable
 begin atomic
-    select (to_jsonb(s) - '{version,updated_at,held_until}'::text[]) || jsonb_build_object(
+    select (to_jsonb(s) - '{version,updated_at}'::text[]) || jsonb_build_object(
         'created_at', outbox.utc(s.created_at), 'paused_at', outbox.utc(s.paused_at),
-        'disabled_at', outbox.utc(s.disabled_at), 'removed_at', outbox.utc(s.removed_at));
+        'disabled_at', outbox.utc(s.disabled_at), 'removed_at', outbox.utc(s.removed_at),
+        'held_until', outbox.utc(s.held_until));
 end;
 
+-- A hold that begins or is prolonged is a receiver's doing, every 429 anew, and is not noted; that one is lifted is.
 create function outbox.note_subscription(was jsonb, became jsonb) returns void language sql
 begin atomic
     with changed as (
         select key, coalesce(o.value, 'null') old_value, coalesce(n.value, 'null') new_value
         from jsonb_each(was) o full join jsonb_each(became) n using (key)
         where coalesce(o.value, 'null') <> coalesce(n.value, 'null')
-          and (was is not null and became is not null or key not in ('id', 'created_at')))
+          and case when was is null or became is null then key not in ('id', 'created_at', 'held_until')
+                   else key <> 'held_until' or became ->> 'held_until' is null end)
     insert into outbox.audit (action, subject, tenant, before, after)
     select case when was is null then 'added'
                 when became is null then 'deleted'
@@ -66,6 +69,7 @@ begin atomic
                 when was ->> 'paused_at' is null and became ->> 'paused_at' is not null then 'paused'
                 when was ->> 'disabled_at' is not null and became ->> 'disabled_at' is null then 'resumed'
                 when was ->> 'paused_at' is not null and became ->> 'paused_at' is null then 'resumed'
+                when was ->> 'held_until' is not null and became ->> 'held_until' is null then 'resumed'
                 else 'updated' end,
            outbox.text_id('sub', (coalesce(became, was) ->> 'id')::uuid),
            coalesce(became, was) ->> 'tenant',
@@ -84,7 +88,8 @@ create trigger audit after insert or delete on outbox.subscriptions
     for each row execute function outbox.audit_subscription();
 create trigger audit_update after update on outbox.subscriptions for each row
     when (to_jsonb(old) - '{version,updated_at,held_until}'::text[]
-          <> to_jsonb(new) - '{version,updated_at,held_until}'::text[])
+          <> to_jsonb(new) - '{version,updated_at,held_until}'::text[]
+          or old.held_until is not null and new.held_until is null)
     execute function outbox.audit_subscription();
 
 -- Sealed anew to another key: only the text differs, and the key it is sealed to.

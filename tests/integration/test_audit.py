@@ -95,6 +95,28 @@ class TestPython:
             ("removed", {"removed_at": None}, {"removed_at": gone}),
         ]
 
+    def test_disabling_is_noted_with_its_reason_and_resume_with_what_it_lifts(self, connection):
+        made = add(connection)
+        subscriptions.disable(connection, made.id, reason="asked for")
+        (at,) = connection.execute(text("select disabled_at from outbox.subscriptions")).scalars()
+        connection.execute(text("update outbox.subscriptions set held_until = '2026-01-31Z'"))
+        subscriptions.resume(connection, made.id)
+        closed = {"disabled_at": rfc3339(at), "disabled_reason": "asked for"}
+        open_again = dict.fromkeys(closed)
+        held = {"held_until": "2026-01-31T00:00:00.000000Z"}
+        assert changes(connection, after=2) == [
+            ("disabled", open_again, closed),
+            ("resumed", closed | held, open_again | {"held_until": None}),
+        ]
+
+    def test_a_hold_that_a_person_lifts_is_noted_though_its_beginning_is_not(self, connection):
+        made = add(connection)
+        for moment in ("2026-01-31Z", "2026-02-01Z"):
+            connection.execute(text(f"update outbox.subscriptions set held_until = '{moment}'"))
+        subscriptions.resume(connection, made.id)
+        held = {"held_until": "2026-02-01T00:00:00.000000Z"}
+        assert changes(connection, after=2) == [("resumed", held, {"held_until": None})]
+
     def test_a_rotation_is_noted_as_a_secret_that_expires_and_one_that_is_added(self, connection):
         made = add(connection)
         subscriptions.rotate_secret(connection, made.id)
@@ -178,6 +200,7 @@ class TestSql:
     def test_what_a_relay_keeps_for_itself_is_no_change(self, connection):
         add(connection)
         connection.execute(text("update outbox.subscriptions set held_until = now() + interval '1 hour'"))
+        connection.execute(text("update outbox.subscriptions set held_until = now() + interval '2 hours'"))
         connection.execute(text("update outbox.subscriptions set updated_at = now()"))
         connection.execute(text("update outbox.secrets set hint = hint"))
         assert noted(connection, after=2) == []
