@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from outbox.errors import SubscriptionError
+from outbox.schemes import HEADER_NAMES
 
 __all__ = ["check_headers", "header_names", "is_reserved"]
 
@@ -21,13 +22,11 @@ MAX_HEADERS_BYTES = 8192
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")  # a token of RFC 9110
 _VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
 
-# Framing, routing and what the relay itself says of the body; compared in lower case with "-" for "_", since many
-# servers hand both spellings to the application as one variable.
-_RESERVED = frozenset(
+# Framing, routing and what the relay itself says of the body, besides what signatures write and their families;
+# compared in lower case with "-" for "_", since many servers hand both spellings to the application as one variable.
+_RESERVED = HEADER_NAMES | frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect",
-     "content-type", "content-encoding", "accept-encoding", "date", "user-agent", "http2-settings",
-     "x-github-event", "x-github-delivery", "stripe-signature", "x-convoy-signature",
-     "x-webhook-event", "x-webhook-timestamp", "x-webhook-id", "x-webhook-delivery")
+     "content-type", "content-encoding", "accept-encoding", "date", "user-agent", "http2-settings")
 )  # fmt: skip
 _RESERVED_PREFIXES = ("proxy-", "webhook-", "svix-", "x-hub-signature", "x-webhook-signature")
 

@@ -26,6 +26,7 @@ from outbox.certificates import check_tls
 from outbox.credentials import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials, authentication_of, tls_of
 from outbox.custom_headers import check_headers, is_reserved
 from outbox.errors import SubscriptionError
+from outbox.schemes import HEADER_NAMES
 from outbox.subscription_credentials import checked
 from relay.http.credentials import Credentials
 
@@ -84,6 +85,10 @@ class TestHeaders:
     def test_b22_reserved_names_are_refused_in_any_spelling(self, name):
         for spelling in (name, name.lower(), name.upper(), name.replace("-", "_")):
             assert "use another name" in refused(check_headers, {spelling: CANARY})
+
+    @pytest.mark.parametrize("name", sorted(HEADER_NAMES))
+    def test_b22_what_any_signature_writes_is_reserved(self, name):
+        assert "use another name" in refused(check_headers, {name.title(): CANARY})
 
     def test_b23_names_that_differ_only_in_case_are_one(self):
         assert "X-KEY is given twice" in refused(check_headers, {"X-Key": CANARY, "X-KEY": CANARY})
