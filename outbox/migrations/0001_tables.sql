@@ -145,7 +145,7 @@ begin
     return new;
 end $$;
 create trigger move_version before update on outbox.subscriptions
-    for each row when (new.held_until is null or new.held_until is not distinct from old.held_until)
+    for each row when ((new.held_until > coalesce(old.held_until, '-infinity')) is not true)
     execute function outbox.move_version();
 
 create function outbox.move_version_of_secret() returns trigger language plpgsql security definer as $$

@@ -293,11 +293,13 @@ def claimed(row: Leased, lease: int, *, suspect: bool = False) -> Delivery:
     return Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, event, 1e18, suspect)
 
 
-def result(delivery: Delivery, kind: VerdictKind, wait_seconds: float = 3600.0, **details: Any) -> Settlement:
+def result(
+    delivery: Delivery, kind: VerdictKind, wait_seconds: float = 3600.0, hold_seconds: float = 0.0, **details: Any
+) -> Settlement:
     """What became of an attempt."""
     outcome, status = ("delivered", 200) if kind is VerdictKind.DELIVERED else ("http_5xx", 500)
     fields = {"outcome": outcome, "status": status, "milliseconds": 12, **details}
-    return Settlement(delivery, Verdict(kind, wait_seconds), **fields)
+    return Settlement(delivery, Verdict(kind, wait_seconds, hold_seconds), **fields)
 
 
 def uuid_of(raw: bytes) -> UUID:

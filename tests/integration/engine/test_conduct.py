@@ -1,0 +1,417 @@
+"""What endpoints ask for, and what people decide about them: 410, Retry-After, final statuses, pause, disable.
+
+Whatever closes an endpoint, nothing of it is asked or charged meanwhile, and all of it goes on afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from relay.engine.states import VerdictKind
+from relay.engine.store import Store, new_lease
+from relay.http.outcome import Outcome
+from tests.integration.engine.world import (
+    ERROR_500,
+    FarEnd,
+    Relay,
+    World,
+    fan_out,
+    held,
+    result,
+    running,
+    stepping,
+    uuid_of,
+)
+from tests.support.waiting import await_until
+
+pytestmark = pytest.mark.anyio
+
+URL = "http://127.0.0.1/"
+OPENED_AGAIN = "paused_at = null, disabled_at = null, disabled_reason = null, held_until = null"
+CLOSED = {
+    "paused": "paused_at = now()",
+    "disabled": "disabled_at = now(), disabled_reason = 'broken'",
+    "held": "held_until = now() + interval '1 hour'",
+}
+
+
+def answer(status: int, retry_after_seconds: float | None = None) -> Outcome:
+    kind = "http_5xx" if status >= 500 else "http_4xx"
+    return Outcome(kind=kind, status=status, milliseconds=1, retry_after_seconds=retry_after_seconds)  # type: ignore[arg-type]
+
+
+GONE = answer(410)
+
+
+def change(world: World, what: str) -> None:
+    world.rows(f"update outbox.subscriptions set {what}")
+
+
+def held_for(world: World) -> float:
+    """Seconds until the hold of the one subscription ends."""
+    return float(world.value("select extract(epoch from held_until - clock_timestamp()) from outbox.subscriptions"))
+
+
+async def one_on_the_wire(relay: Relay, far_end: FarEnd) -> None:
+    """Look until the single place of the endpoint is taken."""
+    await relay.look()
+    await await_until(lambda: far_end.in_flight == 1)
+
+
+# -- 410 Gone
+
+
+@pytest.mark.parametrize("schedule", [(3600,), ()], ids=["first attempt", "last attempt"])
+async def test_410_disables_and_what_was_due_stays_due_unasked_and_uncharged(
+    world: World, far_end: FarEnd, caplog: pytest.LogCaptureFixture, schedule: tuple[int, ...]
+) -> None:
+    subscription = world.subscribe(schedule=schedule)
+    world.record(count=20)
+    far_end.script["/"] = GONE
+    with caplog.at_level(logging.WARNING, "relay"):
+        async with stepping(world.url, far_end, per_endpoint=1) as relay:
+            await relay.look()
+            await relay.settled()
+            for _ in range(3):
+                await relay.look()
+            assert len(far_end.requests) == 1
+            assert world.rows("select status, verdict from outbox.attempts") == [(410, "retry")]
+            assert world.count("deliveries", "lease is null and due_at <= now() and attempts = 0") == 19
+            assert world.count("deliveries", "lease is null and due_at <= now() and attempts = 1") == 1
+            ((reason, version),) = world.rows("select disabled_reason, version from outbox.subscriptions")
+            assert (reason, version) == ("the endpoint answered 410 Gone", 3)
+            del far_end.script["/"]
+            change(world, OPENED_AGAIN)
+            while world.count("deliveries"):
+                await relay.look()
+                await relay.settled()
+    assert len(far_end.requests) == 21
+    assert world.count("dead_letters") == 0
+    said = [record.message for record in caplog.records]
+    name = world.value("select outbox.text_id('sub', %s)", uuid_of(subscription))
+    assert said == [f"{name} is disabled: its endpoint answered 410 Gone; relay subscriptions resume {name}"]
+
+
+async def test_410_of_an_older_url_disables_nothing_and_the_delivery_goes_to_the_newer(
+    world: World, far_end: FarEnd
+) -> None:
+    world.subscribe(path="/old")
+    world.record()
+    freed = far_end.hold("/old", GONE)
+    async with stepping(world.url, far_end) as relay:
+        await one_on_the_wire(relay, far_end)
+        change(world, "url = 'http://127.0.0.1/new'")
+        freed.set()
+        await relay.settled()
+        assert world.count("subscriptions", "disabled_at is null") == 1
+        await relay.look()
+        await relay.settled()
+    assert far_end.paths() == ["/old", "/new"]
+    assert world.count("deliveries") == 0
+
+
+async def test_410_while_an_application_has_the_subscription_locked_holds_up_no_result(
+    world: World, far_end: FarEnd
+) -> None:
+    """The row is passed over; the endpoint is asked once more, and then disabled."""
+    world.subscribe(path="/gone")
+    far_end.script["/gone"] = GONE
+    async with stepping(world.url, far_end) as relay:
+        with world.open() as application:
+            application.execute("update outbox.subscriptions set description = 'x'")
+            world.record()
+            await relay.look()
+            await await_until(lambda: world.count("attempts") == 1)
+            assert world.count("subscriptions", "disabled_at is null") == 1
+            application.commit()
+        for _ in range(2):
+            await relay.look()
+            await relay.settled()
+    assert world.count("subscriptions", "disabled_at is not null") == 1
+    assert len(far_end.requests) == 2
+
+
+async def test_what_is_disabled_already_keeps_its_reason(world: World, store: Store) -> None:
+    world.subscribe()
+    world.record()
+    (birth,) = await fan_out(store, leased=True)
+    change(world, CLOSED["disabled"])
+    gone = result(held(birth), VerdictKind.RETRY, 0.0, hold_seconds=float("inf"), url=URL)
+    assert await store.settle([gone]) == []
+    assert world.value("select disabled_reason from outbox.subscriptions") == "broken"
+
+
+# -- Retry-After
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_e13_retry_after_holds_back_the_whole_endpoint(world: World, far_end: FarEnd, status: int) -> None:
+    world.subscribe(schedule=(5, 5))
+    world.record(count=20)
+    far_end.script["/"] = answer(status, 600.0)
+    async with stepping(world.url, far_end, per_endpoint=1) as relay:
+        await relay.look()
+        await relay.settled()
+        assert 590 < held_for(world) <= 600
+        world.record(count=2)
+        for _ in range(3):
+            await relay.look()
+        assert len(far_end.requests) == 1
+        in_hold = "due_at >= (select held_until from outbox.subscriptions) - interval '1 s'"
+        assert world.count("deliveries", f"lease is null and attempts = 1 and {in_hold}") == 1
+        assert world.count("deliveries", f"lease is null and attempts = 0 and {in_hold}") == 19
+        assert world.count("deliveries", "lease is null and attempts = 0 and due_at <= now()") == 2
+    assert world.value("select version from outbox.subscriptions") == 2, "a hold makes no relay read it again"
+
+
+async def test_a_hold_ends_by_itself_and_what_waited_goes_out(world: World, far_end: FarEnd) -> None:
+    world.subscribe(schedule=(0,))
+    world.record(count=4)
+    far_end.script["/"] = answer(429, 0.3)
+    async with running(world.url, far_end, per_endpoint=1):
+        await await_until(lambda: world.count("attempts") == 1)
+        del far_end.script["/"]
+        await await_until(lambda: world.count("deliveries") == 0)
+    first, second = world.rows("select at from outbox.attempts order by at limit 2")
+    assert (second[0] - first[0]).total_seconds() >= 0.25
+
+
+async def test_a_process_that_knows_nothing_of_a_hold_keeps_it(world: World, far_end: FarEnd) -> None:
+    """Another relay heard the Retry-After; this one finds the rows due, or makes them."""
+    world.subscribe()
+    change(world, CLOSED["held"])
+    world.record(count=3)
+    async with stepping(world.url, far_end) as relay:
+        for _ in range(3):
+            await relay.look()
+        assert far_end.requests == []
+        change(world, "held_until = clock_timestamp()")
+        await relay.look()
+        await relay.settled()
+    assert len(far_end.requests) == 3
+
+
+async def test_a_success_does_not_end_a_hold_that_another_answer_began(world: World, far_end: FarEnd) -> None:
+    world.subscribe()
+    world.record(count=2)
+    answers = [answer(429, 600.0)]
+    succeed = far_end.hold("/")
+    slow = far_end.script["/"]
+
+    async def first_fails() -> Outcome:
+        return answers.pop() if answers else await slow()  # type: ignore[operator]
+
+    far_end.script["/"] = first_fails
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await await_until(lambda: world.count("attempts") == 1)
+        succeed.set()
+        await relay.settled()
+        assert world.count("attempts", "verdict = 'delivered'") == 1
+        assert held_for(world) > 590
+
+
+async def test_a_hold_is_written_only_when_it_ends_later_by_a_second(world: World, store: Store) -> None:
+    world.subscribe()
+    world.record(count=5)
+    births = await fan_out(store, leased=True)
+
+    async def settle(seconds: float, url: str = URL) -> Any:
+        asked = result(held(births.pop()), VerdictKind.RETRY, seconds, hold_seconds=seconds, url=url)
+        await store.settle([asked])
+        return world.value("select held_until from outbox.subscriptions")
+
+    first = await settle(60.0)
+    assert await settle(60.5) == first
+    assert await settle(10.0) == first
+    assert await settle(600.0, "http://127.0.0.1/former") == first, "it was asked of another URL"
+    assert await settle(90.0) > first
+
+
+async def test_of_many_wishes_in_a_batch_the_longest_counts(world: World, store: Store) -> None:
+    world.subscribe()
+    world.record(count=3)
+    wishes = zip(await fan_out(store, leased=True), (30.0, 900.0, 60.0), strict=True)
+    batch = [result(held(birth), VerdictKind.RETRY, wish, hold_seconds=wish, url=URL) for birth, wish in wishes]
+    await store.settle(batch)
+    assert held_for(world) > 890
+
+
+async def test_the_last_attempt_may_ask_for_a_hold_too(world: World, far_end: FarEnd) -> None:
+    world.subscribe(schedule=())
+    world.record()
+    far_end.script["/"] = answer(503, 600.0)
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+    assert world.count("dead_letters", "reason = 'http_5xx'") == 1
+    assert held_for(world) > 590
+
+
+# -- 4xx that are final
+
+
+async def test_a_final_status_ends_its_delivery_at_once_and_others_are_tried_again(
+    world: World, far_end: FarEnd
+) -> None:
+    for status in (404, 422):
+        world.subscribe(str(status), path=f"/{status}", schedule=(3600, 3600))
+    world.rows("update outbox.subscriptions set final_statuses = '{400,422}'")
+    for status in (404, 422):
+        world.record(str(status))
+        far_end.script[f"/{status}"] = answer(status)
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+    assert world.rows("select reason, attempts, type from outbox.dead_letters") == [("http_4xx", 1, "422")]
+    assert world.rows("select status, verdict from outbox.attempts order by status") == [(404, "retry"), (422, "dead")]
+
+
+async def test_e36_one_event_that_is_too_large_for_the_receiver_stops_no_other(world: World, far_end: FarEnd) -> None:
+    world.subscribe(schedule=())
+    bodies = []
+
+    async def takes_small_ones() -> Outcome:
+        bodies.append(far_end.requests[-1][2])
+        return answer(413) if len(bodies[-1]) > 1000 else Outcome(kind="delivered", status=200, milliseconds=1)
+
+    far_end.script["/"] = takes_small_ones
+    world.record(count=3)
+    world.record(payload='"' + "x" * 5000 + '"')
+    world.record(count=3)
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+    assert world.count("attempts", "verdict = 'delivered'") == 6
+    assert world.rows("select reason, length(payload) from outbox.dead_letters") == [("http_4xx", 5002)]
+
+
+# -- pause, disable, remove: by people, at any moment
+
+
+@pytest.mark.parametrize("how", [*CLOSED, "removed"])
+async def test_b34_what_was_leased_and_has_not_begun_is_given_back(world: World, far_end: FarEnd, how: str) -> None:
+    """Between claim and send: at the next sweep, which is within a second."""
+    world.subscribe()
+    world.record(count=5)
+    freed = far_end.hold("/")
+    async with stepping(world.url, far_end, max_in_flight=1) as relay:
+        await one_on_the_wire(relay, far_end)
+        assert relay.outgoing.waiting == 4
+        change(world, CLOSED.get(how, "removed_at = now()"))
+        await relay.look()
+        assert relay.outgoing.waiting == 0
+        freed.set()
+        await relay.settled()
+        assert world.count("deliveries", "lease is null and attempts = 0") == 4
+        for _ in range(3):
+            await relay.look()
+    assert len(far_end.requests) == 1
+
+
+@pytest.mark.parametrize("how", CLOSED)
+async def test_what_gathered_goes_out_when_it_is_resumed_uncharged(world: World, far_end: FarEnd, how: str) -> None:
+    """By a relay that had it closed, and knew of nothing due."""
+    world.subscribe(schedule=())
+    world.record(count=5)
+    freed = far_end.hold("/")
+    async with stepping(world.url, far_end, max_in_flight=1) as relay:
+        await one_on_the_wire(relay, far_end)
+        change(world, CLOSED[how])
+        await relay.look()
+        world.record(count=5)
+        await relay.look()
+        freed.set()
+        await relay.settled()
+        assert world.count("deliveries", "attempts = 0") == 9
+        change(world, OPENED_AGAIN)
+        world.rows("update outbox.deliveries set due_at = now() - interval '1 h'")
+        await relay.look()
+        await await_until(lambda: world.count("deliveries") == 0)
+    assert len(far_end.requests) == 10
+
+
+@pytest.mark.parametrize("how", CLOSED)
+async def test_the_retry_clock_stands_still(world: World, far_end: FarEnd, how: str) -> None:
+    """Retries fall due, leases end without a word: nothing is asked, charged, suspected or buried."""
+    world.subscribe(schedule=(0, 0))
+    world.record(count=2)
+    far_end.script["/"] = ERROR_500
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+        change(world, CLOSED[how])
+        world.record(count=2)
+        await fan_out(relay.store, leased=True)
+        world.expire()
+        world.rows("update outbox.deliveries set due_at = now() - interval '1 day'")
+        before = world.deliveries("id, attempts, crashes, due_at, lease")
+        for _ in range(4):
+            await relay.look()
+        assert world.deliveries("id, attempts, crashes, due_at, lease") == before
+        assert len(far_end.requests) == 2
+        del far_end.script["/"]
+        change(world, OPENED_AGAIN)
+        while world.count("deliveries"):
+            await relay.look()
+            await relay.settled()
+    assert world.count("attempts", "verdict = 'delivered' and number = 2") == 2
+    assert world.count("attempts", "verdict = 'delivered' and number = 1") == 2
+
+
+@pytest.mark.parametrize("how", CLOSED)
+async def test_what_falls_due_meanwhile_costs_no_claim(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The poll names no subscription that is closed, or each process would claim in vain at each of its looks."""
+    world.subscribe()
+    change(world, CLOSED[how])
+    async with stepping(world.url, far_end) as relay:
+        claims: list[object] = []
+        monkeypatch.setattr(relay.store, "claim", lambda *asked: claims.append(asked))
+        for _ in range(5):
+            world.record()
+            await relay.look()
+        assert world.count("deliveries", "due_at <= now()") == 5
+        assert claims == []
+
+
+async def test_b6_a_retry_goes_to_the_url_of_its_moment_signed_with_the_keys_of_its_moment(
+    world: World, far_end: FarEnd
+) -> None:
+    world.subscribe(path="/old", schedule=(0,))
+    world.record()
+    far_end.script["/old"] = ERROR_500
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+        before = next(iter(relay.outgoing.routes.values())).envelope
+        change(world, "url = 'http://127.0.0.1/new'")
+        await relay.look()
+        await relay.settled()
+        assert next(iter(relay.outgoing.routes.values())).envelope is not before
+    assert far_end.paths() == ["/old", "/new"]
+    assert far_end.requests[0][1] == far_end.requests[1][1], "the same webhook-id"
+
+
+async def test_only_what_may_be_sent_to_is_swept_polled_and_claimed(world: World, store: Store) -> None:
+    subscriptions = [world.subscribe() for _ in range(4)]
+    active, *others = subscriptions
+    for identity, how in zip(others, CLOSED.values(), strict=True):
+        world.rows(f"update outbox.subscriptions set {how} where id = %s", uuid_of(identity))
+    world.record()
+    await fan_out(store)
+    before = world.value("select extract(epoch from clock_timestamp())::float8") - 60
+    assert (await store.poll(-1, before)).due == [active]
+    assert [row.id for row in await store.sweep(bytes(16), 500)] == [active]
+    known = [(identity, 10) for identity in subscriptions]
+    assert sorted(await store.changed(known)) == sorted(others)
+    assert await store.changed([(active, 1)]) == [active], "it has a newer version"
+    closed = {one.id: one.closed_seconds for one in await store.subscriptions(subscriptions)}
+    assert [closed[identity] for identity in subscriptions[:3]] == [0.0, float("inf"), float("inf")]
+    assert 3590 < closed[others[2]] <= 3600
+    rows = await store.claim([(identity, 5) for identity in subscriptions], 50, 10**9, new_lease())
+    assert [row.subscription_id for row in rows] == [active]
