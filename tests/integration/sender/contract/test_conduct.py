@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.http import Endpoint, Outcome, Sender
-from tests.integration.sender.contract.conftest import Way
+from relay.http import AddressPolicy, Endpoint, Outcome, Sender
+from tests.integration.sender.contract.conftest import MakeSender, Way
+from tests.support.proxies import Proxy
 from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving, response
 from tests.support.waiting import await_until as until
 
@@ -244,6 +246,23 @@ async def test_an_answer_to_half_a_request_ends_the_connection(sender: Sender) -
     server.close()
 
 
+async def test_an_answer_to_half_a_request_need_not_wait_for_the_rest(sender: Sender) -> None:
+    """A receiver that has said 413 may well read no further: the rest can then never be written."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response(413))
+        await gone.wait()
+        writer.transport.abort()
+
+    gone = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
+    outcome = await send(sender, Receiver(server.sockets[0].getsockname()[1]), b"x" * 50_000_000)
+    gone.set()
+    server.close()
+    assert (outcome.kind, outcome.status) == ("http_4xx", 413)
+
+
 async def test_e27_100_kilobytes_of_headers_are_too_many(sender: Sender) -> None:
     async with receiving(plays(b"HTTP/1.1 200 OK\r\n" + b"x-a: bbbbbbbbbb\r\n" * 6000 + b"\r\n")) as receiver:
         outcome = await send(sender, receiver)
@@ -289,6 +308,83 @@ async def test_e44_e45_a_body_is_bytes_whatever_it_holds(sender: Sender) -> None
 async def test_headers_are_kept_up_to_4_kilobytes(sender: Sender) -> None:
     async with receiving(plays(response(200, headers=b"x-a: " + b"b" * 5000 + b"\r\n"))) as receiver:
         assert len((await send(sender, receiver)).headers or "") == 4096
+
+
+async def test_path_query_and_header_lines_arrive_byte_for_byte(sender: Sender) -> None:
+    target = "/a/../b//c/.%2e/%7Euser;p=1?q='[1]'&r=%20+&&s=@:/?"
+    lines = b"X-Mixed-Case: a  b\r\nx-empty: \r\nx-bytes: \xc3\xa9: \xff\r\nx-twice: 1\r\nx-twice: 2\r\n"
+    async with receiving(plays(OK)) as receiver:
+        endpoint = Endpoint.of(f"http://127.0.0.1:{receiver.port}{target}")
+        assert (await sender.send(endpoint, lines, b"{}", 10)).kind == "delivered"
+    head = receiver.requests[0].head
+    assert head.startswith(f"POST {target} HTTP/1.1\r\nhost: 127.0.0.1:".encode())
+    assert head.endswith(b"\r\n" + lines + b"content-length: 2\r\n\r\n")
+
+
+async def test_a_cancelled_send_closes_its_connection(sender: Sender) -> None:
+    async def never(exchange: Exchange) -> None:
+        await exchange.reader.read()
+
+    async with receiving(never) as receiver:
+        sending = asyncio.create_task(send(sender, receiver))
+        await until(lambda: receiver.requests)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await until(lambda: receiver.ended == 1)
+
+
+async def test_nothing_stays_open_after_the_last_answer(sender: Sender) -> None:
+    async with receiving(plays(OK)) as receiver:
+        await asyncio.gather(*[send(sender, receiver) for _ in range(5)])
+        await sender.close()
+        await until(lambda: receiver.ended == receiver.accepted)
+
+
+@pytest.mark.parametrize("proxy_variable", ["http://127.0.0.1:9", "socks5h://127.0.0.1:9"])
+async def test_s7_proxy_env_and_netrc_are_not_used(
+    sender: Sender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy_variable: str
+) -> None:
+    """proxy-env, socks: whatever the environment says, the way out is the one that the operator set."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, proxy_variable)
+        monkeypatch.setenv(name.upper(), proxy_variable)
+    monkeypatch.setenv("NO_PROXY", "*")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with receiving(plays(OK)) as receiver:
+        assert (await send(sender, receiver)).kind == "delivered"
+        assert b"authorization" not in receiver.requests[0].head.lower()
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("http://hooks.example.com/", "allow_http"),
+        ("https://hooks.example.com:25/", "port 25"),
+        ("https://localhost/", "private network"),
+        ("https://169.254.169.254/", "link-local"),
+        ("https://[::1]/", "2000::/3"),
+    ],
+)
+async def test_what_the_policy_forbids_by_the_url_alone_reaches_nobody(
+    make_sender: MakeSender, proxy: Proxy | None, url: str, word: str
+) -> None:
+    """proxy-explicit: the check of literal addresses does not move to the proxy."""
+    outcome = await make_sender(AddressPolicy()).send(Endpoint.of(url), b"", b"{}", 10)
+    assert (outcome.kind, outcome.sent) == ("blocked_address", False)
+    assert word in (outcome.error or "")
+    assert proxy is None or proxy.accepted == 0
+
+
+async def test_e39_refused(way: Way, sender: Sender) -> None:
+    """A proxy that speaks HTTP has one word for every way of not getting there."""
+    async with receiving(plays(OK)) as receiver:
+        pass
+    outcome = await send(sender, receiver)
+    assert outcome.kind == ("connection" if way.proxy in ("http", "https") else "refused")
+    assert (outcome.sent, outcome.address) == (False, way.address)
+    assert way.proxy is None or "egress proxy" in (outcome.error or "")
 
 
 PIECES = [
