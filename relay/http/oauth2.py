@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from relay.http.sender import Sender
     from relay.http.tls import ClientTLS
 
-__all__ = ["Token", "Tokens"]
+__all__ = ["Token", "Tokens", "token_in"]
 
 MAX_TOKEN_CHARACTERS = 8192
 MAX_VALID_SECONDS = 86_400.0
@@ -104,18 +104,12 @@ class Tokens:
     def _read(self, said: Outcome, now: float) -> Token | Outcome:
         if said.kind in ("blocked_address", "local"):
             return self._failure(said.error or "", said)
-        document = _document(said.excerpt)
         if said.kind != "delivered":
-            code = document.get("error")
+            code = _document(said.excerpt).get("error")
             known = f" ({code})" if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else ""
             return self._failure(said.error or f"it answered {said.status}{known}", said)
-        value, kind = document.get("access_token"), document.get("token_type", "bearer")
-        if not isinstance(value, str) or len(value) > MAX_TOKEN_CHARACTERS or not _VISIBLE.fullmatch(value):
-            return self._failure("its answer holds no access_token that can be used", said)
-        if not isinstance(kind, str) or kind.lower() != "bearer":
-            return self._failure("its answer holds a token of another type than bearer", said)
-        seconds = _valid_seconds(document.get("expires_in"))
-        return Token(value, now, now + seconds - min(MARGIN_SECONDS, seconds / 10))
+        token = token_in(said.excerpt, now)
+        return token if isinstance(token, Token) else self._failure(token, said)
 
     def _failure(self, error: str, said: Outcome | None = None) -> Outcome:
         """Return an attempt's outcome from the token endpoint's: without its headers and its text."""
@@ -128,6 +122,18 @@ class Tokens:
             retry_after_seconds=None if said is None else said.retry_after_seconds,
             sent=False,
         )
+
+
+def token_in(body: bytes, now: float) -> Token | str:
+    """Return the token that the body of a 2xx holds, or why there is none to be used (RFC 6749, section 5.1)."""
+    document = _document(body)
+    value, kind = document.get("access_token"), document.get("token_type", "bearer")
+    if not isinstance(value, str) or len(value) > MAX_TOKEN_CHARACTERS or not _VISIBLE.fullmatch(value):
+        return "its answer holds no access_token that can be used"
+    if not isinstance(kind, str) or kind.lower() != "bearer":
+        return "its answer holds a token of another type than bearer"
+    seconds = _valid_seconds(document.get("expires_in"))
+    return Token(value, now, now + seconds - min(MARGIN_SECONDS, seconds / 10))
 
 
 def _request(credentials: OAuth2ClientCredentials) -> tuple[bytes, bytes]:
