@@ -11,7 +11,7 @@ from relay.engine.states import Verdict, VerdictKind
 from relay.http.outcome import Outcome
 
 FAILURES = ["http_3xx", "http_4xx", "http_5xx", "protocol", "timeout", "refused", "connection", "dns", "tls",
-            "aborted", "internal", "unsendable"]  # fmt: skip
+            "aborted", "internal", "unsendable", "authorization"]  # fmt: skip
 
 
 def outcome(kind: str, retry_after_seconds: float | None = None) -> Outcome:
