@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import tempfile
 import traceback
 from typing import Any
@@ -16,14 +15,9 @@ from outbox.errors import ActorError, OutboxError, SchemaError, SubscriptionErro
 from relay.config import ConfigError
 from relay.operations.filters import FilterError
 from relay.operations.rights import RightsError
+from relay.redaction import redacted
 
-__all__ = ["explain", "redacted"]
-
-_SECRETS = [
-    (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), "whsec_***"),
-    (re.compile(r"(//[^/\s:@'\"]*):[^\s'\"]*@"), r"\1:***@"),
-    (re.compile(r"(password['\"]?\s*[=:]\s*['\"]?)[^\s'\",)]+", re.IGNORECASE), r"\1***"),
-]
+__all__ = ["explain"]
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -79,10 +73,3 @@ def _unexpected(error: BaseException) -> tuple[int, str]:
     except OSError as unwritable:
         return 1, f"unexpected: {name}; no traceback could be written: {unwritable.strerror}"
     return 1, f"unexpected: {name}; the traceback is in {path}"
-
-
-def redacted(text: str) -> str:
-    """Return the text with signing secrets and passwords masked."""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    return text

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from relay.cli import output
-from relay.cli.failures import redacted
 from relay.cli.options import Moment
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
 from relay.operations.rights import missing_grant
+from relay.redaction import redacted
 
 AT = datetime(2026, 1, 31, 13, 0, 0, 5, tzinfo=timezone(timedelta(hours=1)))
 
@@ -94,6 +94,11 @@ class TestFailures:
         "text",
         [
             "whsec_SECRETSECRET/+=",
+            "whsk_SECRETSECRET/+=",
+            "Secret(rsk_SECRETSECRET/+=)",
+            "Authorization: Custom SECRET SECRET",
+            "{'authorization': b'SECRET'}",
+            "sent Bearer SECRETSECRETSECRET.SECRET",
             "postgresql://u:SECRET@h/d",
             "postgresql://u:SE@CRET@h/d",
             "password=SECRET host=h",
