@@ -92,7 +92,7 @@ def _of_tls(url: Url, step: Step, subscription_id: str, timeout_seconds: float) 
         "not_tls": f"what answers on port {url.port} does not speak TLS: the port or the scheme of the URL is wrong",
         "speaks_tls": f"{step.text}: write https://",
         "client_certificate": f"the server wants a client certificate, or refuses the one it gets ({step.text}): set "
-        "one that it trusts",
+        f"one that it trusts: relay subscriptions update {subscription_id} --client-certificate FILE --client-key FILE",
         "handshake_refused": f"the server breaks the handshake off ({step.text}): it may know no cipher of ours or "
         f"not the name {url.host}, or want a client certificate",
         "handshake_timeout": f"the handshake did not finish within {timeout_seconds:g} s: the port is open, but what "
@@ -111,7 +111,7 @@ def _of_certificate(url: Url, certificate: Certificate, step: Step, subscription
         words = "expired on" if step.cause == "expired" else "is not valid before"
         clock = "renew it" if step.cause == "expired" else "correct it, or the clock of this machine"
         faults.append(f"the certificate {words} {when:%Y-%m-%d %H:%M} UTC: {clock}")
-    own_authority = f"give its authority with relay subscriptions update {subscription_id} --ca-file FILE"
+    own_authority = f"give its authority with relay subscriptions update {subscription_id} --ca FILE"
     if step.cause == "self_signed":
         faults.append(f"the certificate is self-signed: install one of a public authority, or {own_authority}")
     if step.cause == "unknown_issuer":
