@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import outbox
-from outbox import payload, signature
+from outbox import payload, schemes, signature
+from outbox.credentials import authentication_of, stored_authentication, stored_document, tls_of
+from outbox.custom_headers import check_headers
 from outbox.errors import NotFoundError, PayloadError, SignatureError, SubscriptionError
 from outbox.ids import parse_id, text_id
-from outbox.schemes import SCHEMES
+from outbox.schemes.notely import as_node_writes, as_python_writes
+from outbox.sealing import SealedText
+from outbox.secret import Secret
 from outbox.url import parse_url
 from relay.database_url import conninfo_of, normalised, shown
+from relay.egress_proxy import parse_egress_proxy
 from relay.http.addresses import AddressPolicy
+from relay.http.credentials import Credentials
+from relay.http.oauth2 import Token, Tokens
+from relay.http.outcome import Outcome
 from relay.http.reader import Answer, Lost, ResponseReader
 from relay.http.response import retry_after_seconds
+from relay.keyring import Keyring, KeyUnavailableError, new_private_key, private_keys
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 POLICY = AddressPolicy(allow_http=True)
+KEYRING = Keyring([new_private_key()[0]])
 EXCERPT = 100
 
 
@@ -66,16 +77,104 @@ def retry_after(data: bytes) -> None:
 
 
 def verify(data: bytes) -> None:
-    """Nobody forges a signature, and nothing but SignatureError tells of it."""
+    """Nobody forges a signature of any scheme, and nothing but SignatureError tells of it."""
     lines, _, body = data.partition(b"\n\n")
     headers = [tuple(line.partition(b":")[::2]) for line in lines.split(b"\n")]
-    for given in (headers, [(_text(name), _text(value)) for name, value in headers]):
-        for scheme in SCHEMES:
+    for scheme in schemes.SCHEMES:
+        for given in (headers, [(_text(name), _text(value)) for name, value in headers]):
             try:
                 outbox.verify(SECRET, given, body, now=1_700_000_000, scheme=scheme)
             except SignatureError:
                 continue
             raise AssertionError(f"a forged signature was accepted by {scheme}")
+
+
+def rewritten(data: bytes) -> None:
+    """What a receiver writes anew of a body is the same the second time, and says the same."""
+    for write in (as_python_writes, as_node_writes):
+        once = write(data)
+        assert write(once) == once
+    with suppress(ValueError, RecursionError):
+        parsed = json.loads(data)
+        assert json.dumps(json.loads(as_python_writes(data))) == json.dumps(parsed)
+
+
+def sealed(data: bytes) -> None:
+    """What was not sealed to a key that is held opens for nobody; what lies in clear passes."""
+    text = _text(data)
+    try:
+        opened = KEYRING.open(Secret(text), bytes(16), "signing")
+    except KeyUnavailableError as error:
+        assert SealedText.parse(text) is None or text not in str(error)
+        return
+    assert opened.reveal() == text
+    assert not text.startswith("sealed:")
+
+
+def keys(data: bytes) -> None:
+    """Private keys are read or refused without being repeated."""
+    text = _text(data)
+    try:
+        found = private_keys(text)
+    except ValueError as error:
+        assert len(text) < 12 or text not in str(error)
+        return
+    Keyring(found)
+
+
+def headers(data: bytes) -> None:
+    """No header that is accepted can end its line or stand twice."""
+    with suppress(SubscriptionError):
+        accepted = check_headers(stored_document("headers", _text(data)))
+        lines = Credentials("https://example.com/", {"headers": _text(data)}).lines
+        assert lines.count(b"\n") == lines.count(b"\r\n") == len(accepted)
+        names = [line.partition(b":")[0].lower() for line in lines.split(b"\r\n")[:-1]]
+        assert len(set(names)) == len(names)
+
+
+def authentication(data: bytes) -> None:
+    """What is accepted is stored and read back the same, shows nothing, and gives whole header lines."""
+    with suppress(SubscriptionError):
+        given = authentication_of(stored_document("authentication", _text(data)))
+        stored = stored_authentication(given)
+        assert authentication_of(json.loads(stored)) == given
+        assert repr(given).endswith("(***)")
+        lines = Credentials("https://example.com/", {"authentication": stored}).lines
+        assert lines.count(b"\n") == lines.count(b"\r\n") <= 1
+
+
+def certificates(data: bytes) -> None:
+    """PEM is accepted block by block, or refused by name."""
+    with suppress(SubscriptionError):
+        tls_of({"ca": _text(data)})
+    with suppress(SubscriptionError):
+        Credentials("https://example.com/", {"tls": json.dumps({"ca": data.decode("latin-1")})})
+
+
+def token(data: bytes) -> None:
+    """What a token endpoint answers is a token that fits a header line, or an outcome with a reason."""
+    credentials = outbox.OAuth2ClientCredentials("https://example.com/token", "id", "s3cr3tword")
+    said = Outcome("delivered", 200, 1, excerpt=data)
+    read = Tokens(credentials, None)._read(said, 0.0)
+    if isinstance(read, Token):
+        assert read.line.count(b"\r\n") == 1
+        assert read.line.count(b"\n") == 1
+        assert 0 <= read.use_until <= 10**9
+    else:
+        assert read.error
+        assert "s3cr3tword" not in read.error
+
+
+def egress_proxy(data: bytes) -> None:
+    """A proxy's address is read or refused; neither way shows a password."""
+    text = "http://u:s3cr3tword@" + _text(data)
+    try:
+        proxy = parse_egress_proxy(text)
+    except ValueError as error:
+        assert "s3cr3tword" not in str(error)
+        return
+    assert "s3cr3tword" not in repr(proxy)
+    assert 0 < proxy.port < 65536
 
 
 def raw_json(data: bytes) -> None:
@@ -129,5 +228,9 @@ def _text(data: bytes) -> str:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (url, answer, retry_after, verify, raw_json, identity, secret, database_url)
+    target.__name__: target
+    for target in (
+        *(url, answer, retry_after, verify, rewritten, raw_json, identity, secret, database_url),
+        *(sealed, keys, headers, authentication, certificates, token, egress_proxy),
+    )
 }
