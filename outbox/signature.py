@@ -6,15 +6,16 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from outbox import schemes
 from outbox.errors import SignatureError, SubscriptionError
+from outbox.schemes import ed25519
 from outbox.schemes.standard import MESSAGE_ID, TIMESTAMP
 from outbox.secret import Secret
 
-__all__ = ["Webhook", "check_secret", "new_secret", "public_key", "sign", "signed_headers", "verify"]
+__all__ = ["Webhook", "check_key", "check_secret", "new_secret", "public_key", "sign", "signed_headers", "verify"]
 
 _TYPE = re.compile(r"[!-~]{1,128}")
 
@@ -37,6 +38,14 @@ def check_secret(text: object, scheme: str = "standard") -> str:
     Raises SubscriptionError for what that scheme cannot use; the message never holds the secret.
     """
     return schemes.named(scheme).keys.check(text)
+
+
+def check_key(text: str, scheme: str = "standard") -> str:
+    """Return what a receiver verifies with: a secret as check_secret() has it, or with `standard` a `whpk_…` key."""
+    if scheme == "standard" and text.startswith(ed25519.PUBLIC):
+        ed25519.verifying(text)
+        return text
+    return check_secret(text, scheme)
 
 
 def public_key(secret: str, scheme: str = "standard") -> str:
@@ -96,7 +105,7 @@ class Webhook:
 
     id: str
     timestamp: int | None
-    body: bytes
+    body: bytes = field(repr=False)
 
     def json(self) -> Any:
         """Return the body as parsed JSON; raises ValueError when it is not JSON."""

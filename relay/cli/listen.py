@@ -7,19 +7,17 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from outbox.signature import check_secret
+from outbox.schemes import SCHEMES
+from outbox.signature import check_key
 from relay.cli.interrupt import interruptible
 from relay.config import ConfigError
 from relay.receiver.listener import Arrival, Listener
 from relay.receiver.server import serve
 from relay.wording import escaped, rfc3339
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = ["as_json", "as_text", "echo", "listen", "open_port"]
 
@@ -72,15 +70,20 @@ def echo(text: str) -> None:
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="On 127.0.0.1.  [default: a free one]")
-@click.option("--secret", "secrets", multiple=True, metavar="WHSEC", help="Verify with it; several while it rotates.")
+@click.option("--secret", "secrets", multiple=True, metavar="SECRET", help="Verify with it; several while it rotates.")
 @click.option(
     "--secret-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read secrets, one a line."
+)
+@click.option(
+    "--scheme", type=click.Choice(list(SCHEMES)), default="standard", show_default=True, help="How to verify."
 )
 @click.option(
     "--status", type=click.IntRange(200, 599), default=200, show_default=True, help="Answer with this; try 500."
 )
 @click.option("--json", "json_lines", is_flag=True, help="Print one JSON object a line.")
-def listen(*, port: int, secrets: tuple[str, ...], secret_file: Path | None, status: int, json_lines: bool) -> int:
+def listen(
+    *, port: int, secrets: tuple[str, ...], secret_file: Path | None, scheme: str, status: int, json_lines: bool
+) -> int:
     """Receive webhooks on this machine, verify and print them, until Ctrl-C.
 
     \b
@@ -90,19 +93,21 @@ def listen(*, port: int, secrets: tuple[str, ...], secret_file: Path | None, sta
       relay run --allow-http --allow-networks 127.0.0.0/8
     """
     if secret_file:
-        secrets += tuple(secret_file.read_text(encoding="utf-8").split())
+        lines = secret_file.read_text(encoding="utf-8").splitlines()
+        secrets += tuple(line.strip() for line in lines if line.strip())
         if not secrets:
             raise ConfigError(f"--secret-file: {secret_file} is empty")
-    known = [check_secret(secret) for secret in secrets]
+    form = as_json if json_lines else as_text
+    known = [check_key(secret, scheme) for secret in secrets]
     with interruptible(), suppress(KeyboardInterrupt):
-        asyncio.run(_listen(port, known, status, as_json if json_lines else as_text))
+        listener = Listener(known, status, lambda arrival: echo(form(arrival)), scheme)
+        asyncio.run(_listen(port, listener))
     return 0
 
 
-async def _listen(port: int, secrets: Sequence[str], status: int, show: Callable[[Arrival], str]) -> None:
-    listener = Listener(secrets, status, lambda arrival: echo(show(arrival)))
+async def _listen(port: int, listener: Listener) -> None:
     server = await open_port(listener, port)
-    checked = "verifying signatures" if secrets else "signatures are not verified: no --secret"
+    checked = "verifying signatures" if listener.secrets else "signatures are not verified: no --secret"
     click.echo(f"listening on http://127.0.0.1:{server.sockets[0].getsockname()[1]}/ ({checked})", err=True)
     await listener.unread.wait()
 

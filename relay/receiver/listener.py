@@ -42,9 +42,10 @@ class Listener:
     `show` raises BrokenPipeError when nobody reads any more; `unread` is set then.
     """
 
-    secrets: Sequence[str]
+    secrets: Sequence[str] = field(repr=False)
     status: int
     show: Callable[[Arrival], None]
+    scheme: str = "standard"
     unread: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: Request) -> Response:
@@ -62,7 +63,7 @@ class Listener:
         problem = ""
         if self.secrets:
             try:
-                verify(self.secrets, request.headers, request.body)
+                verify(self.secrets, request.headers, request.body, scheme=self.scheme)
             except SignatureError as error:
                 problem = str(error)
         body = _parsed(request.body)

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from outbox.signature import new_secret, signed_headers
+from outbox.signature import new_secret, public_key, signed_headers
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
 
@@ -77,6 +77,21 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
         assert json.loads(listener.printed)["verified"] is True
 
 
+def test_another_scheme_can_be_verified(tmp_path: Path) -> None:
+    (tmp_path / "secrets").write_text("a secret with spaces\n")
+    options = ("--scheme", "notely", "--secret-file", str(tmp_path / "secrets"), "--json")
+    with listening(tmp_path, *options) as listener:
+        assert listener.post(BODY, signed_headers("a secret with spaces", "evt_1", BODY, scheme="notely")) == 200
+        assert listener.post(BODY, signed_headers("another of them", "evt_1", BODY, scheme="notely")) == 401
+
+
+def test_a_public_key_verifies(tmp_path: Path) -> None:
+    secret = new_secret("standard", "ed25519")
+    with listening(tmp_path, "--secret", public_key(secret)) as listener:
+        assert listener.post(BODY, signed_headers(secret, "evt_1", BODY)) == 200
+        assert listener.post(BODY, signed_headers(SECRET, "evt_1", BODY)) == 401
+
+
 def test_without_a_secret_it_says_that_nothing_is_verified(tmp_path: Path) -> None:
     with listening(tmp_path) as listener:
         assert "signatures are not verified" in listener.greeting
@@ -120,8 +135,9 @@ def test_a_taken_port_is_one_line() -> None:
     assert error.count("\n") == 1
 
 
-def test_a_secret_that_is_none_is_one_line_and_not_repeated() -> None:
-    code, error = refused("--secret", "whsec_$$$")
+@pytest.mark.parametrize("prefix", ["whsec_", "whpk_"])
+def test_a_secret_that_is_none_is_one_line_and_not_repeated(prefix: str) -> None:
+    code, error = refused("--secret", f"{prefix}$$$")
     assert code == 2
     assert error.startswith("relay: secret: ")
     assert "$$$" not in error
