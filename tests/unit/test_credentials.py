@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import pickle
 import string
@@ -106,6 +107,12 @@ class TestHeaders:
 
     def test_b26_the_encoding_is_the_relays_business(self):
         assert "Accept-Encoding is set by the relay" in refused(check_headers, {"Accept-Encoding": "br, gzip"})
+
+    def test_a26_an_event_has_no_headers_of_its_own(self):
+        """Headers come from a subscription only, where these rules hold."""
+        for function in (outbox.record, outbox.arecord, outbox.Outbox.record):
+            assert "headers" not in inspect.signature(function).parameters
+        assert "headers" in inspect.signature(outbox.subscribe).parameters
 
     @pytest.mark.parametrize("value", ["X: y", b"X", 7, [1], ["ab"], [("a",)], {"a"}])
     def test_they_are_a_mapping_or_pairs(self, value):
@@ -229,7 +236,7 @@ class TestTLS:
     def test_b37_an_expired_certificate_is_refused(self, authority):
         yesterday = datetime.now(UTC) - timedelta(days=1)
         old = authority.issue_cert("client.example.com", not_after=yesterday)
-        assert f"expired on {yesterday:%Y-%m-%d}" in refused(check_tls, TLS(chain(old), key(old)))
+        assert f"expired on {yesterday:%Y-%m-%d}" in refused(checked, tls=TLS(chain(old), key(old)))
         before = datetime(1999, 1, 1, tzinfo=UTC)
         assert "is valid from" in refused(check_tls, TLS(chain(old), key(old)), before)
 
