@@ -40,6 +40,9 @@ class Row(NamedTuple):
     available_at: datetime | None
     delay_microseconds: int | None
 
+    def __repr__(self) -> str:
+        return f"Row(id={self.id}, type={self.type!r})"
+
 
 _INTO = "insert into outbox.events (id, type, key, tenant, payload, available_at) "
 _FROM = (

@@ -36,6 +36,9 @@ class Taken(NamedTuple):
     id: bytes | None
     body: bytes | None
 
+    def __repr__(self) -> str:
+        return f"Taken(seq={self.seq}, type={self.type!r})"
+
 
 class Match(NamedTuple):
     """A subscription that matches, at the version the take saw; a paused one is not active."""
@@ -68,3 +71,6 @@ class Leased(NamedTuple):
     event_id: bytes | None
     type: bytes | None
     body: bytes | None
+
+    def __repr__(self) -> str:
+        return f"Leased(id={self.id.hex()}, event_seq={self.event_seq}, attempts={self.attempts})"

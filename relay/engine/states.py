@@ -15,7 +15,7 @@ it may have died of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -34,7 +34,7 @@ class Event:
 
     id: bytes
     type: bytes
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 @dataclass(slots=True)
