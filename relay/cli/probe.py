@@ -106,7 +106,8 @@ def _print_test(found: Mapping[str, Any]) -> None:
         click.echo()
     where = f", {found['address']}" if found["address"] else ""
     line = (response or {}).get("status_line") or f"{found['outcome']}: {found['error']}"
-    click.echo(click.style(escaped(line), bold=True) + f"  ({found['milliseconds']} ms{escaped(where)})")
+    for part in _wrapped(escaped(f"{line} ({found['milliseconds']} ms{where})"), _room()):
+        click.echo(click.style(part, bold=True))
     if response:
         _print_headers(response["headers"])
         _print_body(response["excerpt"])

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from sqlalchemy import Connection, text
 
 import outbox
@@ -25,6 +30,7 @@ from relay.http.inspect import inspect
 from relay.operations.probe import Network, check_endpoint, send_test
 from tests.support import seeding
 from tests.support.scripted_receiver import Behaviour, Exchange, Receiver, receiving, response
+from tests.support.tls_server import listening, server_context
 
 CANARY = "canary-7f3a9c51"
 
@@ -458,3 +464,47 @@ class TestStatistics:
         for options in (["--dry-run"], []):
             assert json.loads(ask("prune", *options, "--json"))["attempts"] == 1
         assert attempts(connection) == []
+
+
+class TestOverTls:
+    """Real processes, real certificates, and an authority that the machine's store is told of."""
+
+    @pytest.fixture
+    def authority(self, tmp_path) -> trustme.CA:
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+        return authority
+
+    def run(self, tmp_path: Path, database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environ = {"PATH": os.environ["PATH"], "SSL_CERT_FILE": str(tmp_path / "authority.pem"),
+                   "RELAY_DATABASE_URL": database_url, "RELAY_ALLOW_NETWORKS": "127.0.0.0/8,::1/128"}  # fmt: skip
+        return subprocess.run(
+            [Path(sys.executable).with_name("relay"), "subscriptions", *arguments],
+            env=environ, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def test_a_certificate_for_another_name(self, tmp_path, authority, database_url, connection) -> None:
+        with listening(server_context(authority.issue_cert("www.example.com"))) as heard:
+            name = seeding.subscribe(connection, url=f"https://localhost:{heard.port}/hook")
+            ended = self.run(tmp_path, database_url, "check", name)
+        assert (ended.returncode, ended.stderr, heard.data) == (1, "", b"")
+        assert "TLS: the certificate is for www.example.com, not localhost: add the name" in ended.stdout
+        assert "issuer" in ended.stdout
+
+    def test_a_certificate_for_this_name(self, tmp_path, authority, database_url, connection) -> None:
+        answer = b"HTTP/1.1 204 No Content\r\n\r\n"
+        with listening(server_context(authority.issue_cert("localhost")), answer) as heard:
+            name = seeding.subscribe(connection, url=f"https://localhost:{heard.port}/hook")
+            ended = self.run(tmp_path, database_url, "test", name)
+        assert (ended.returncode, heard.data.count(b"POST /hook HTTP/1.1")) == (0, 1)
+        assert ended.stdout.endswith("The endpoint accepted the message (204).\n")
+
+
+def test_on_a_terminal_lines_fit_and_commands_stay_whole(relay, connection, monkeypatch) -> None:
+    monkeypatch.setattr("relay.cli.probe._room", lambda: 80)
+    name = seeding.subscribe(connection, url=f"http://127.0.0.1:{dead_port()}/")
+    subscriptions.pause(connection, name)
+    printed = relay("check", name).stdout + relay("test", name).stdout
+    command = f"relay subscriptions resume {name}"
+    assert command in printed
+    assert [line for line in printed.splitlines() if len(line) > 80 and command not in line] == []

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from threading import Thread
 
 import pytest
 import trustme
@@ -22,6 +19,7 @@ from relay.http.resolver import Resolver
 from relay.http.tls import default_ssl_context
 from relay.http.tunnel import Tunneller
 from tests.support.proxies import Proxy, proxying, says
+from tests.support.tls_server import listening, server_context
 
 pytestmark = pytest.mark.anyio
 
@@ -33,57 +31,6 @@ LOOPBACK = AddressPolicy(["127.0.0.0/8"], allow_http=True)
 def anyio_backend() -> str:
     """What the commands run on."""
     return "asyncio"
-
-
-@dataclass
-class Heard:
-    """What a server heard in clear: the bytes of each connection once TLS was off them."""
-
-    port: int = 0
-    connections: int = 0
-    data: bytes = b""
-    open: list[socket.socket] = field(default_factory=list)
-
-
-@contextmanager
-def listening(context: ssl.SSLContext | None = None, answer: bytes = b"") -> Iterator[Heard]:
-    """A server that keeps what it hears, and answers every piece with `answer`.
-
-    In threads, with blocking sockets: asyncio's TLS server closes without the alert that tells the client why.
-    """
-    heard = Heard()
-
-    def serve(sock: socket.socket) -> None:
-        stream = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False) if context else sock
-        heard.open.append(stream)
-        with suppress(OSError), stream:
-            if isinstance(stream, ssl.SSLSocket):
-                stream.do_handshake()
-            while data := stream.recv(65536):
-                heard.data += data
-                stream.sendall(answer)
-
-    def accept(server: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                sock, _ = server.accept()
-                heard.connections += 1
-                threads.append(Thread(target=serve, args=[sock]))
-                threads[-1].start()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        heard.port = server.getsockname()[1]
-        threads = [Thread(target=accept, args=[server])]
-        threads[0].start()
-        try:
-            yield heard
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            for sock in heard.open:
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-            for thread in threads:
-                thread.join(10)
 
 
 def resolving(*addresses: str, error: OSError | None = None) -> Callable:
@@ -118,12 +65,6 @@ def authority() -> trustme.CA:
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
     context = default_ssl_context()
     authority.configure_trust(context)
-    return context
-
-
-def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
     return context
 
 
