@@ -5,6 +5,7 @@ Whatever closes an endpoint, nothing of it is asked or charged meanwhile, and al
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -61,6 +62,14 @@ async def one_on_the_wire(relay: Relay, far_end: FarEnd) -> None:
     await await_until(lambda: far_end.in_flight == 1)
 
 
+async def drain(world: World, relay: Relay) -> None:
+    """Look until everything is delivered; each look sends at least one."""
+    for _ in range(1 + world.count("deliveries")):
+        await relay.look()
+        await relay.settled()
+    assert world.count("deliveries") == 0
+
+
 # -- 410 Gone
 
 
@@ -85,9 +94,7 @@ async def test_410_disables_and_what_was_due_stays_due_unasked_and_uncharged(
             assert (reason, version) == ("the endpoint answered 410 Gone", 3)
             del far_end.script["/"]
             change(world, OPENED_AGAIN)
-            while world.count("deliveries"):
-                await relay.look()
-                await relay.settled()
+            await drain(world, relay)
     assert len(far_end.requests) == 21
     assert world.count("dead_letters") == 0
     said = [record.message for record in caplog.records]
@@ -95,8 +102,9 @@ async def test_410_disables_and_what_was_due_stays_due_unasked_and_uncharged(
     assert said == [f"{name} is disabled: its endpoint answered 410 Gone; relay subscriptions resume {name}"]
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["unknown here", "known here"])
 async def test_410_of_an_older_url_disables_nothing_and_the_delivery_goes_to_the_newer(
-    world: World, far_end: FarEnd
+    world: World, far_end: FarEnd, *, known: bool
 ) -> None:
     world.subscribe(path="/old")
     world.record()
@@ -104,13 +112,13 @@ async def test_410_of_an_older_url_disables_nothing_and_the_delivery_goes_to_the
     async with stepping(world.url, far_end) as relay:
         await one_on_the_wire(relay, far_end)
         change(world, "url = 'http://127.0.0.1/new'")
+        if known:
+            await relay.look()
         freed.set()
         await relay.settled()
         assert world.count("subscriptions", "disabled_at is null") == 1
-        await relay.look()
-        await relay.settled()
+        await drain(world, relay)
     assert far_end.paths() == ["/old", "/new"]
-    assert world.count("deliveries") == 0
 
 
 async def test_410_while_an_application_has_the_subscription_locked_holds_up_no_result(
@@ -177,6 +185,30 @@ async def test_a_hold_ends_by_itself_and_what_waited_goes_out(world: World, far_
         await await_until(lambda: world.count("deliveries") == 0)
     first, second = world.rows("select at from outbox.attempts order by at limit 2")
     assert (second[0] - first[0]).total_seconds() >= 0.25
+
+
+async def test_after_a_hold_a_subscription_is_asked_again_though_no_row_fell_due_with_it(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the sweep come by: it looks at few of many subscriptions at a time."""
+    monkeypatch.setattr("relay.engine.feeder.SWEEP_SLICE", 1)
+    world.subscribe(path="/held", schedule=())
+    for _ in range(50):
+        world.subscribe("others")
+    world.record()
+    far_end.script["/held"] = answer(429, 0.3)
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+        del far_end.script["/held"]
+        world.record()
+        await relay.look()
+        assert far_end.paths() == ["/held"]
+        await asyncio.sleep(0.3)
+        world.rows("update outbox.deliveries set due_at = now() - interval '1 min'")
+        await relay.look()
+        await relay.settled()
+    assert far_end.paths() == ["/held", "/held"]
 
 
 async def test_a_process_that_knows_nothing_of_a_hold_keeps_it(world: World, far_end: FarEnd) -> None:
@@ -355,9 +387,7 @@ async def test_the_retry_clock_stands_still(world: World, far_end: FarEnd, how: 
         assert len(far_end.requests) == 2
         del far_end.script["/"]
         change(world, OPENED_AGAIN)
-        while world.count("deliveries"):
-            await relay.look()
-            await relay.settled()
+        await drain(world, relay)
     assert world.count("attempts", "verdict = 'delivered' and number = 2") == 2
     assert world.count("attempts", "verdict = 'delivered' and number = 1") == 2
 
