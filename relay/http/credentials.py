@@ -122,14 +122,19 @@ def _secrets(headers: Mapping[str, str], authentication: Authentication | None) 
 
 def _blotted(outcome: Outcome, secrets: tuple[bytes, ...]) -> Outcome:
     """Take out of an answer what the receiver echoes of the request's secrets, as long as it is spelled as sent."""
-    for secret in secrets:
-        outcome.excerpt = _without(outcome.excerpt, secret)
-        if outcome.headers is not None:
-            outcome.headers = _without(outcome.headers.encode("latin-1"), secret).decode("latin-1")
+    if outcome.excerpt:
+        outcome.excerpt = _without(outcome.excerpt, secrets)
+    if outcome.headers:
+        outcome.headers = _without(outcome.headers.encode("latin-1"), secrets).decode("latin-1")
     return outcome
 
 
-def _without(text: bytes, secret: bytes) -> bytes:
-    text = text.replace(secret, BLOT)
-    cut = next((n for n in range(len(secret) - 1, MIN_BLOTTED, -1) if text.endswith(secret[:n])), 0)
-    return text[: len(text) - cut] + BLOT if cut else text
+def _without(text: bytes, secrets: tuple[bytes, ...]) -> bytes:
+    for secret in secrets:
+        text = text.replace(secret, BLOT)
+        at = max(0, len(text) - len(secret) + 1)  # where the end of the text could hold its beginning
+        while (at := text.find(secret[:MIN_BLOTTED], at)) >= 0:
+            if secret.startswith(text[at:]):
+                text = text[:at] + BLOT
+            at += 1
+    return text
