@@ -172,11 +172,19 @@ class WriterProcess(Process):
 class RelayProcess(Process):
     """`relay run` as users start it, or with a trap of tests/support/crashing.py."""
 
-    def __init__(self, incidents: Path, output: Path, database_url: str, *options: str, trap: str = "") -> None:
+    def __init__(
+        self,
+        incidents: Path,
+        output: Path,
+        database_url: str,
+        *options: str,
+        trap: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._incidents = incidents
         start = ["-m", "tests.support.crashing", trap, str(incidents)] if trap else ["-m", "relay"]
         program = [*start, "run", *_TO_LOOPBACK, *options]
-        super().__init__(program, output, {"RELAY_DATABASE_URL": database_url})
+        super().__init__(program, output, {"RELAY_DATABASE_URL": database_url} | dict(environment or {}))
 
     def wait_running(self, processes: int = 1) -> None:
         """Wait until it says that it runs."""
@@ -216,10 +224,14 @@ class Stage:
         """The log of kills and outages, JSON Lines."""
         return self.directory / "incidents.jsonl"
 
-    def relay(self, *options: str, trap: str = "", database_url: str = "") -> RelayProcess:
+    def relay(
+        self, *options: str, trap: str = "", database_url: str = "", environment: Mapping[str, str] | None = None
+    ) -> RelayProcess:
         """Start a relay and do not wait for it."""
         output = self.directory / f"relay-{len(self.started)}.log"
-        relay = RelayProcess(self.incidents, output, database_url or self.database_url, *options, trap=trap)
+        relay = RelayProcess(
+            self.incidents, output, database_url or self.database_url, *options, trap=trap, environment=environment
+        )
         self.started.append(relay)
         return relay
 
