@@ -85,7 +85,7 @@ class Credentials:
         fresh = await tokens.get(sender, deadline, refused=token)
         if isinstance(fresh, Outcome):
             fresh.sent = True
-            return fresh
+            return outcome if fresh.kind == "local" else fresh  # a request went out: the attempt is not given back
         return await self._send_with(fresh, sender, lines, body, deadline)
 
     async def _send_with(self, token: Token, sender: Sender, lines: bytes, body: bytes, deadline: float) -> Outcome:

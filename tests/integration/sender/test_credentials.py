@@ -217,6 +217,7 @@ class TestOAuth2:
             outcomes = await asyncio.gather(*sends)
         assert {(o.kind, o.retry_after_seconds) for o in outcomes} == {("authorization", 7.0)}
         assert (issue.issued, receiver.requests) == (1, [])
+        assert len({id(outcome) for outcome in outcomes}) == 20  # each is settled by itself
 
     async def test_when_the_one_who_fetches_is_cancelled_another_fetches(self, sender: DirectSender) -> None:
         issue = Issuer()
@@ -270,6 +271,18 @@ class TestOAuth2:
             outcome = await post(sender, credentials(receiver.url, authentication=oauth2(issuer)))
         assert (outcome.kind, outcome.sent, len(receiver.requests)) == ("authorization", True, 1)
         assert "(invalid_client)" in (outcome.error or "")
+
+    async def test_once_a_request_went_out_the_attempt_is_not_given_back(self, sender: DirectSender, any_age) -> None:
+        class Failing:
+            async def send(self, endpoint, headers, body, timeout_seconds):
+                if endpoint.url.port == issuer.port and issuer.requests:
+                    return Outcome("local", None, 1, "no socket", sent=False)
+                return await sender.send(endpoint, headers, body, timeout_seconds)
+
+        async with receiving(Issuer()) as issuer, receiving(accepts()) as receiver:
+            own = credentials(receiver.url, authentication=oauth2(issuer))
+            outcome = await post(Failing(), own)  # type: ignore[arg-type]
+        assert (outcome.kind, outcome.status, outcome.sent) == ("http_4xx", 401, True)
 
     @pytest.mark.parametrize(
         ("answer", "words"),
