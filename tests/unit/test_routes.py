@@ -121,7 +121,8 @@ def test_an_update_keeps_the_counts_and_takes_the_new_endpoint() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"secrets": ()}, {"secrets": (("signing", Secret("whsec_?")),)}, {"url": "ftp://x"}]
+    "change",
+    [{"secrets": ()}, {"secrets": (("signing", Secret("whsec_?")),)}, {"url": "ftp://x"}, {"scheme": "unheard-of"}],
 )
 def test_a_subscription_that_cannot_be_sent_to_is_a_problem_with_a_name_and_no_secret(change: dict[str, Any]) -> None:
     one = Route(subscription(**change), 64, Keyring())
