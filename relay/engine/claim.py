@@ -59,7 +59,10 @@ class Claim:
             self._due.pop(subscription_id)
             if full or got[subscription_id] == count:
                 self._due[subscription_id] = None  # there may be more: to the back of the rotation
-        await self._admit(rows, lease, began, suspect=False)
+        if rows:
+            await self._admit(rows, lease, began, suspect=False)
+        else:
+            await self._look_why([subscription_id for subscription_id, _ in slots])
         return bool(rows)
 
     async def run_suspect(self) -> bool:
@@ -76,6 +79,14 @@ class Claim:
         self._suspect_began = began
         await self._admit(rows, lease, began, suspect=True)
         return True
+
+    async def _look_why(self, ids: Sequence[bytes]) -> None:
+        """Nothing of these was to be had. A hint knows nothing of pause and hold, or they would be asked for again."""
+        routes = self._outgoing.routes
+        known = [(i, routes[i].subscription.version if i in routes else 0) for i in ids]
+        changed = await self._store.changed(known)
+        if changed:
+            self._outgoing.update(await self._store.subscriptions(changed))
 
     def _slots(self) -> list[tuple[bytes, int]]:
         """The due map's subscriptions with their free slots, in rotation; one slot for a subscription not yet known."""

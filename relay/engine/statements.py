@@ -37,17 +37,14 @@ _CLOSED_SECONDS = (
 )
 
 # The look that an idle relay repeats a hundred times a second: one message of the simple protocol costs Python half of
-# what a pipeline does. Its two numbers are formatted by %d and %f, so nothing else can get in. Naming a subscription
-# that is paused or held back would make every process ask for its rows in vain, each time that one falls due.
+# what a pipeline does. Its two numbers are formatted by %d and %f, so nothing else can get in.
 POLL = f"""{BEGIN};
 set local enable_seqscan = off;
 set local jit = off;
 select (select min(event_seq) from outbox.pending where event_seq > %d),
        (select last_value from outbox.events_seq),
-       array(select subscription_id from (
-                 select distinct subscription_id from outbox.deliveries
-                 where lease is null and due_at > to_timestamp(%f) and due_at <= now()) due
-             where (select {OPEN} from outbox.subscriptions where id = subscription_id)),
+       array(select distinct subscription_id from outbox.deliveries
+             where lease is null and due_at > to_timestamp(%f) and due_at <= now()),
        extract(epoch from clock_timestamp())::double precision;
 commit"""
 
