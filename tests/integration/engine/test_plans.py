@@ -214,6 +214,47 @@ async def test_drained_does_not_read_what_waits_for_later(full: World, watch: Pl
     unharmed(watch, 400)
 
 
+@pytest.fixture(scope="module")
+def crowded_url(server_url: str, migrated_template: str) -> Iterator[str]:
+    """Ten thousand subscriptions that came after the statistics."""
+    with databases.database(server_url, template=migrated_template) as url:
+        world = World(url)
+        world.rows("analyze outbox.subscriptions")
+        world.rows("alter table outbox.subscriptions set (autovacuum_enabled = off)")
+        world.rows(
+            "insert into outbox.subscriptions (url, types)"
+            " select 'http://127.0.0.1/' || n, '{none}' from generate_series(1, 10000) n"
+        )
+        world.close()
+        yield url
+
+
+async def test_changes_and_wishes_of_few_among_ten_thousand_subscriptions(crowded_url: str) -> None:
+    """What is asked of an endpoint, and whether it changed: a few pages for each one asked about."""
+    world, watch = World(crowded_url), PlanWatch(crowded_url)
+    few = world.rows("select id, url from outbox.subscriptions order by url limit 20")
+    await watch.begin()
+    assert await watch.store.changed([(identity.bytes, 1) for identity, _ in few]) == []
+    assert watch.buffers <= 20 * 10
+    wishes = [
+        result(
+            held(Birth(new_ids(1)[0], 1, identity.bytes, None, 1, None)),
+            VerdictKind.RETRY,
+            hold_seconds=float("inf") if number % 2 else 60.0,
+            url=url,
+        )
+        for number, (identity, url) in enumerate(few)
+    ]
+    await watch.begin()
+    assert len(await watch.store.settle(wishes)) == 10
+    assert world.count("subscriptions", "held_until is not null") == 10
+    told = [plan for plan in watch.plans if "outbox.subscriptions" in plan["Query Text"]]
+    assert len(told) >= 2
+    assert sum(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] for plan in told) <= 20 * 60
+    world.close()
+    await watch.store.close()
+
+
 async def test_subscriptions_are_read_by_id(full: World, watch: PlanWatch) -> None:
     await watch.begin()
     assert len(await watch.store.subscriptions(ids_of(full)[:5])) == 5
