@@ -73,6 +73,8 @@ def text_key(secret: object) -> bytes:
         raise SubscriptionError("secret: must be text")
     if not secret.strip():
         raise SubscriptionError("secret: empty; anyone could forge its signatures")
+    if secret.startswith("whpk_"):
+        raise SubscriptionError("secret: whpk_ is a public key; anyone could forge its signatures in this scheme")
     try:
         return secret.encode()
     except UnicodeEncodeError:

@@ -283,6 +283,18 @@ def test_nothing_is_signed_without_a_usable_secret(scheme: str) -> None:
             signer(scheme, secrets)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("scheme", sorted({*SCHEMES} - {"standard"}))
+def test_a_public_key_is_no_key_of_a_keyed_hash(scheme: str) -> None:
+    with pytest.raises(SubscriptionError, match=r"^secret: "):
+        signer(scheme, [PUBLIC])
+
+
+def test_nobody_forges_with_a_public_key_what_a_careless_receiver_verifies_by_hash() -> None:
+    forged = {"X-Hub-Signature-256": f"sha256={sha256_hex(PUBLIC, BODY.decode())}"}
+    with pytest.raises(SignatureError, match=r"^secret: whpk_ is a public key"):
+        verify(PUBLIC, forged, BODY, now=AT, scheme="github")
+
+
 @pytest.mark.parametrize("name", ["", "Standard", "sha1", None, 1, ["standard"], "standard "])
 def test_an_unknown_scheme_is_refused_with_those_there_are(name: Any) -> None:
     with pytest.raises(SubscriptionError, match=r"^scheme: choose one of standard, svix"):
