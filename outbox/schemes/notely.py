@@ -1,4 +1,4 @@
-"""`X-Webhook-Signature: sha256={hex}` over the body as its receiver writes it anew: the schemes of the application S1.
+r"""`X-Webhook-Signature: sha256={hex}` over the body as its receiver writes it anew: the schemes of the application S1.
 
 Its receivers parse the body and hash what their own JSON library makes of it, in Python
 `json.dumps(payload, separators=(",", ":"))`, in Node.js `JSON.stringify(payload)`. A request carries one signature, so
@@ -10,26 +10,27 @@ Both receivers accept `notely` where the two libraries write the same; where the
     in the body                    Python hashes            Node.js hashes           accepted by
     ASCII text, whole numbers      the same                                          both
       up to 2^53, true, null
-    white space, \\/ and \\u0041     the same: neither keeps them                      both
+    white space, \/ and \u0041     the same: neither keeps them                      both
     a key twice                    the same: the last value in the first place       both
     -0                             0                        0                        both
     1.5, 1e21, 0.0001              the same                                          both
-    non-ASCII text                 \\u00fc                   ü                        its own
-    DEL (U+007F)                   \\u007f                   DEL                      its own
+    non-ASCII text                 \u00fc                   ü                        its own
+    DEL (U+007F)                   \u007f                   DEL                      its own
     10.0, 1e2                      10.0, 100.0              10, 100                  its own
     -0.0                           -0.0                     0                        its own
     1e16, 1e-5, 1e-7               1e+16, 1e-05, 1e-07      1000…0, 0.00001, 1e-7    its own
     whole numbers beyond 2^53      every digit              the nearest double       its own
     1e400                          Infinity                 null                     its own
     keys like "2" and "10"         as they came             first, in their order    its own
-    a lone surrogate, \\ud800       the same                                          both
+    a lone surrogate, \ud800       the same                                          both
     NaN, Infinity (no JSON)        NaN, Infinity            refuses the request      Python
-    a number of over 4,300 digits  refuses the request      a double                 Node.js
+    an int of over 4,300 digits    refuses the request      a double                 Node.js
     nesting too deep for a stack   refuses the request      may refuse               neither, or Node.js
     no JSON at all                 refuses the request      refuses the request      neither
 
-`record()` refuses the last four rows, so that only rows inserted by other means can hold them. A body that this module
-cannot write anew is signed as it stands, which no such receiver accepts: sending fails there and nowhere else.
+`record()` takes nothing of the last four rows but, as RawJSON, a number of so many digits; rows inserted by other means
+can hold the rest. A body that this module cannot write anew is signed as it stands: it then fails at the receiver, and
+nowhere else.
 """
 
 from __future__ import annotations
