@@ -54,24 +54,16 @@ class Dialler:
     ) -> Connection:
         """Return an open connection to the first address that accepts; raises DialError."""
         addresses = await checked_addresses(self._policy, self._resolve, url.host, deadline)
-        context = await self._context_for(url, tls)
+        context = await tls_context(url, tls, self._ssl_context)
         for position, address in enumerate(addresses, 1):
             others = len(addresses) - position
             try:
-                sock = await connected(address, url.port, _share_of_time(deadline, others))
+                sock = await connected(address, url.port, share_of_time(deadline, others))
                 break
             except DialError as error:
                 if not others or error.kind == "local":
                     raise
         return await self._opened(sock, address, (url.host, context), deadline, on_end)
-
-    async def _context_for(self, url: Url, tls: ClientTLS | None) -> ssl.SSLContext | None:
-        if url.scheme != "https":
-            return None
-        try:
-            return self._ssl_context if tls is None else await tls.context()
-        except OSError as error:
-            raise DialError("local", f"cannot prepare TLS: {error.strerror or type(error).__name__}") from None
 
     async def _opened(
         self,
@@ -149,6 +141,16 @@ async def _resolved(resolve: Resolve, host: str, deadline: float) -> Sequence[st
     return addresses
 
 
+async def tls_context(url: Url, tls: ClientTLS | None, default: ssl.SSLContext) -> ssl.SSLContext | None:
+    """Return the context to connect with, None for plain http. Raises DialError ('local')."""
+    if url.scheme != "https":
+        return None
+    try:
+        return default if tls is None else await tls.context()
+    except OSError as error:
+        raise DialError("local", f"cannot prepare TLS: {error.strerror or type(error).__name__}") from None
+
+
 async def connected(address: str, port: int, deadline: float) -> socket.socket:
     """Return a socket connected to an address that the policy allowed; raises DialError."""
     try:
@@ -178,7 +180,8 @@ def _refusal_to_connect(error: OSError, address: str) -> DialError:
     return DialError("connection", f"cannot connect: {error.strerror or type(error).__name__}", address)
 
 
-def _share_of_time(deadline: float, others: int) -> float:
+def share_of_time(deadline: float, others: int) -> float:
+    """Return until when one address may be tried while so many others wait; both are `loop.time()`."""
     now = asyncio.get_running_loop().time()
     return min(now + (deadline - now) / (others + 1), now + MAX_SECONDS_AN_ADDRESS) if others else deadline
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpcore
 
-from relay.http.dial import DialError
+from relay.http.dial import DialError, tls_context
 from relay.http.reader import WITHOUT_BODY, Answer, Lost
 from relay.http.resolver import Resolver
 from relay.http.response import MAX_HEAD_BYTES, final_head, refusal_of_head
@@ -81,18 +81,19 @@ class ProxySender:
         except DialError as error:
             return unsent(error.kind, str(error), started)
         try:
-            return outcome_of(
-                await self._exchange(pipe, self._request(endpoint, headers, body), deadline), None, started
-            )
+            result = await self._exchange(pipe, self._request(endpoint, headers, body), deadline)
+        except httpcore.LocalProtocolError:  # its text would repeat the line, which may hold a credential
+            return unsent("unsendable", "a header line of this subscription cannot be written", started)
         finally:
             await pipe.aclose()
+        return outcome_of(result, None, started)
 
     async def close(self) -> None:
         """Close what rests; see `Sender.close`."""
         await self._resolver.close()
 
     async def _connect(self, endpoint: Endpoint, deadline: float) -> ByteStream:
-        url, context = endpoint.url, await self._context_for(endpoint)
+        url, context = endpoint.url, await tls_context(endpoint.url, endpoint.tls, self._ssl_context)
         pipe = await self._tunneller.open(url.host, url.port, deadline)
         if context is None:
             return pipe
@@ -103,14 +104,6 @@ class ProxySender:
             raise DialError("tls", "tls failed: the handshake did not finish in time") from None
         except BROKEN as error:
             raise DialError("tls", f"tls failed: {reason(error)}") from None
-
-    async def _context_for(self, endpoint: Endpoint) -> ssl.SSLContext | None:
-        if endpoint.url.scheme != "https":
-            return None
-        try:
-            return self._ssl_context if endpoint.tls is None else await endpoint.tls.context()
-        except OSError as error:
-            raise DialError("local", f"cannot prepare TLS: {error.strerror or type(error).__name__}") from None
 
     def _request(self, endpoint: Endpoint, headers: bytes, body: bytes) -> httpcore.Request:
         url = endpoint.url
@@ -228,4 +221,4 @@ def _loss(wire: _Wire, failure: Exception | None) -> tuple[OutcomeKind, str]:
         return "tls", f"closed without a complete answer: {reason(cause)}"
     if wire.ended or isinstance(failure, httpcore.NetworkError):
         return "connection", "closed without a complete answer"
-    return "protocol", f"not a valid HTTP response: {failure}"
+    return "protocol", f"not a valid HTTP response: {str(failure).partition(': ')[0]}"  # what follows is the data

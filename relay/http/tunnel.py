@@ -19,7 +19,7 @@ import anyio
 from anyio.streams.tls import TLSStream
 
 from relay.http.addresses import literal_address
-from relay.http.dial import DialError
+from relay.http.dial import DialError, share_of_time
 from relay.http.response import MAX_HEAD_BYTES, final_head, header, refusal_of_head
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from relay.http.outcome import OutcomeKind
 
 __all__ = ["BROKEN", "Tunneller", "encrypted", "reason"]
-
-MAX_SECONDS_AN_ADDRESS = 5.0
-"""How long one address of the proxy may take to accept while there are others to try."""
 
 Refusal = tuple["OutcomeKind", str]
 
@@ -89,7 +86,7 @@ class Tunneller:
         addresses = [host] if literal_address(host) else await self._resolve(host)
         for others in reversed(range(len(addresses))):
             try:
-                async with asyncio.timeout_at(_share_of_time(deadline, others)):
+                async with asyncio.timeout_at(share_of_time(deadline, others)):
                     return await anyio.connect_tcp(addresses[-1 - others], port)
             except OSError:  # a timeout is one, too
                 if not others:
@@ -201,8 +198,3 @@ def _socks_address(host: str) -> bytes:
     if address is None:
         return bytes([3, len(host)]) + host.encode("ascii")
     return bytes([1 if isinstance(address, ipaddress.IPv4Address) else 4]) + address.packed
-
-
-def _share_of_time(deadline: float, others: int) -> float:
-    now = asyncio.get_running_loop().time()
-    return min(now + (deadline - now) / (others + 1), now + MAX_SECONDS_AN_ADDRESS) if others else deadline

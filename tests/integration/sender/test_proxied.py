@@ -297,3 +297,22 @@ async def test_requests_do_not_wait_for_each_other(make_sender: Make) -> None:
             sending.cancel()
         await asyncio.gather(*stuck, return_exceptions=True)
         await until(lambda: proxy.ended == 25)
+
+
+@pytest.mark.parametrize("line", [b"x-key: s3cret \r\n", b"x-key: s3\x00cret\r\n", b"x key: s3cret\r\n"])
+async def test_a_header_line_that_cannot_be_written_is_not_repeated(make_sender: Make, line: bytes) -> None:
+    async with receiving(answers_ok) as receiver, proxying("http") as proxy:
+        outcome = await make_sender(proxy.address).send(Endpoint.of(receiver.url), line, b"{}", 10)
+        assert unsent(outcome) == ("unsendable", None, False)
+        assert "cret" not in (outcome.error or "")
+        assert receiver.requests == []
+
+
+async def test_what_is_not_http_is_in_the_excerpt_and_not_in_the_error(make_sender: Make) -> None:
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.play(b"HTTP/1.1 200 OK\r\nno header\r\n\r\n")
+
+    async with receiving(behaviour) as receiver, proxying("http") as proxy:
+        outcome = await post(make_sender(proxy.address), receiver.url)
+    assert (outcome.kind, outcome.error) == ("protocol", "not a valid HTTP response: illegal header line")
+    assert b"no header" in outcome.excerpt

@@ -39,9 +39,7 @@ class Way:
         return None if self.proxy else "127.0.0.1"
 
 
-WAYS = [
-    Way(None, False), Way(None, True), Way("http", True), Way("https", False), Way("https", True), Way("socks5", False)
-]  # fmt: skip
+WAYS = [Way(None, False), Way(None, True), Way("http", True), Way("https", False), Way("socks5", False)]
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: f"{way.proxy or 'direct'}-{'uvloop' if way.uvloop else 'asyncio'}")

@@ -240,7 +240,7 @@ async def test_an_answer_to_half_a_request_ends_the_connection(sender: Sender) -
     ended = asyncio.Event()
     server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
     receiver = Receiver(server.sockets[0].getsockname()[1])
-    outcome = await send(sender, receiver, b"x" * 50_000_000)
+    outcome = await send(sender, receiver, b"x" * 30_000_000)
     assert outcome.kind == "http_4xx"
     await ended.wait()
     server.close()
@@ -257,7 +257,7 @@ async def test_an_answer_to_half_a_request_need_not_wait_for_the_rest(sender: Se
 
     gone = asyncio.Event()
     server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
-    outcome = await send(sender, Receiver(server.sockets[0].getsockname()[1]), b"x" * 50_000_000)
+    outcome = await send(sender, Receiver(server.sockets[0].getsockname()[1]), b"x" * 30_000_000)
     gone.set()
     server.close()
     assert (outcome.kind, outcome.status) == ("http_4xx", 413)
