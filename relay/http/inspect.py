@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from relay.http.sender import Endpoint
 
 __all__ = [
-    "OF_CERTIFICATE", "Cause", "Step", "failure_of_tls", "inspect", "milliseconds_since", "refused_url",
+    "OF_CERTIFICATE", "Cause", "Step", "context_for", "failure_of_tls", "inspect", "milliseconds_since", "refused_url",
     "unverifying_context", "with_its_end",
 ]  # fmt: skip
 
@@ -94,7 +94,9 @@ async def inspect(
     steps += _tolerated(reached)
     accepting = [step.addresses[0] for step in reached if step.state == "ok"]
     if url.scheme == "https":
-        context = await endpoint.tls.context() if endpoint.tls else ssl_context or default_ssl_context()
+        context = await context_for(endpoint, ssl_context)
+        if isinstance(context, Step):
+            return [*steps, context]
         steps += await asyncio.gather(*(_secured(address, url, context, timeout_seconds) for address in accepting))
     elif accepting:
         steps.append(await _plain(accepting[0], url))
@@ -183,6 +185,15 @@ class _Listening(asyncio.Protocol):
         """Keep the error, which may be the alert of a server that wants a client certificate."""
         if not self.ended.done():
             self.ended.set_result(error)
+
+
+async def context_for(endpoint: Endpoint, usual: ssl.SSLContext | None) -> ssl.SSLContext | Step:
+    """Return what to shake hands with, or the step that ends here because this machine cannot prepare it."""
+    try:
+        return await endpoint.tls.context() if endpoint.tls else usual or default_ssl_context()
+    except OSError as error:
+        text = f"cannot prepare TLS: {error.strerror or type(error).__name__}"
+        return Step(name="tls", state="failed", text=text, cause="local")
 
 
 async def _secured(address: str, url: Url, context: ssl.SSLContext, timeout_seconds: float) -> Step:

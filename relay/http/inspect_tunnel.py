@@ -20,13 +20,13 @@ from relay.http.inspect import (
     LAST_ALERT_SECONDS,
     OF_CERTIFICATE,
     Step,
+    context_for,
     failure_of_tls,
     milliseconds_since,
     refused_url,
     unverifying_context,
     with_its_end,
 )
-from relay.http.tls import default_ssl_context
 from relay.http.tunnel import encrypted
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ async def inspect_through(
         await _tunnelled(tunneller, url, timeout_seconds),
     ]
     if steps[-1].state == "ok" and url.scheme == "https":
-        context = await endpoint.tls.context() if endpoint.tls else ssl_context or default_ssl_context()
-        steps.append(await _secured(tunneller, url, context, timeout_seconds))
+        context = await context_for(endpoint, ssl_context)
+        secured = context if isinstance(context, Step) else await _secured(tunneller, url, context, timeout_seconds)
+        steps.append(secured)
     return steps
 
 

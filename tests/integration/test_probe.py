@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from relay.config import Config
 from relay.http import AddressPolicy, DirectSender
 from relay.http.inspect import inspect
 from relay.operations.probe import Network, check_endpoint, send_test
+from relay.operations.rights import RightsError
 from tests.support import seeding
 from tests.support.scripted_receiver import Behaviour, Exchange, Receiver, receiving, response
 from tests.support.tls_server import listening, server_context
@@ -226,22 +228,21 @@ class TestSending:
         assert "(not sent)" in ended.stdout
         assert "127.0.0.1 refuses connections: nothing listens on port" in ended.stdout
 
-    def test_a_role_that_may_not_log_it_sends_nothing(self, relay, connection, engine) -> None:
-        with scripted(answers(response(200))) as receiver:
-            name = seeding.subscribe(connection, url=receiver.url)
-            connection.execute(text("revoke insert on outbox.attempts from outbox_operator"))
-            connection.execute(text("drop role if exists outbox_test_probe"))
-            connection.execute(text("create role outbox_test_probe login password 'x' in role outbox_operator"))
-            try:
-                config = _config(engine.url.set(username="outbox_test_probe", password="x"))
-                with pytest.raises(outbox.OutboxError, match=r"grant select, insert on outbox\.attempts to"):
-                    send_test(config, name)
-                connection.execute(text("grant insert on outbox.attempts to outbox_operator"))
+    def test_an_operator_may_send_it_and_who_may_not_log_it_sends_nothing(self, relay, connection, engine) -> None:
+        login = f"outbox_test_{os.urandom(6).hex()}"
+        connection.execute(text(f"create role {login} login password 'x' in role outbox_operator"))
+        config = _config(engine.url.set(username=login, password="x"))
+        try:
+            with scripted(answers(response(200))) as receiver:
+                name = seeding.subscribe(connection, url=receiver.url)
                 assert send_test(config, name)["ok"]
-            finally:
-                connection.execute(text("drop owned by outbox_test_probe"))
-                connection.execute(text("drop role outbox_test_probe"))
-        assert len(receiver.requests) == 1
+                connection.execute(text("revoke insert on outbox.attempts from outbox_operator"))
+                with pytest.raises(RightsError, match=r"grant select, insert on outbox\.attempts to"):
+                    send_test(config, name)
+            assert len(receiver.requests) == 1
+        finally:
+            connection.execute(text(f"drop owned by {login}"))
+            connection.execute(text(f"drop role {login}"))
 
     def test_a_database_that_is_away_is_said_to_be(self, relay, monkeypatch) -> None:
         monkeypatch.setenv("RELAY_DATABASE_URL", f"postgresql://u@127.0.0.1:{dead_port()}/d")
@@ -498,6 +499,20 @@ class TestOverTls:
             ended = self.run(tmp_path, database_url, "test", name)
         assert (ended.returncode, heard.data.count(b"POST /hook HTTP/1.1")) == (0, 1)
         assert ended.stdout.endswith("The endpoint accepted the message (204).\n")
+
+
+def test_a_server_that_wants_a_client_certificate(relay, connection, tmp_path, monkeypatch) -> None:
+    """With TLS 1.3 it says so only after the handshake, when the request is on its way."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    context = server_context(authority.issue_cert("127.0.0.1"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    with listening(context) as heard:
+        name = seeding.subscribe(connection, url=f"https://127.0.0.1:{heard.port}/")
+        found = relay("test", name, "--json").document
+    assert found["outcome"] in ("tls", "connection")  # its alert, or the reset that overtakes it
+    assert "--client-certificate FILE --client-key FILE" in found["diagnosis"]
 
 
 def test_on_a_terminal_lines_fit_and_commands_stay_whole(relay, connection, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -11,12 +12,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trustme
 
+from outbox.credentials import TLS
 from relay.http import AddressPolicy, Endpoint
 from relay.http.certificate import Certificate, read_certificate
 from relay.http.inspect import Step, inspect
 from relay.http.inspect_tunnel import inspect_through
 from relay.http.resolver import Resolver
-from relay.http.tls import default_ssl_context
+from relay.http.tls import ClientTLS, default_ssl_context
 from relay.http.tunnel import Tunneller
 from tests.support.proxies import Proxy, proxying, says
 from tests.support.tls_server import listening, server_context
@@ -286,6 +288,30 @@ def test_whom_a_certificate_is_for(names: list[str], host: str, fits: bool) -> N
 
 def test_a_certificate_that_is_none_cannot_be_read() -> None:
     assert [read_certificate(der) for der in (None, b"", b"\x30\x03junk")] == [None] * 3
+
+
+async def test_a_subscriptions_own_tls_is_what_is_tried(authority: trustme.CA) -> None:
+    """Its own authority is trusted, its certificate shown, and what cannot be prepared is this machine's fault."""
+    pem = authority.issue_cert("client")
+    chain = b"".join(blob.bytes() for blob in pem.cert_chain_pems).decode()
+    own = ClientTLS.of(TLS(chain, pem.private_key_pem.bytes().decode(), authority.cert_pem.bytes().decode()))
+    with listening(demanding(authority)) as heard:
+        endpoint = Endpoint.of(f"https://{NAME}:{heard.port}/", own)
+        steps = await inspect(endpoint, LOOPBACK, resolving("127.0.0.1"), timeout_seconds=2)
+    assert states(steps) == [*OK_UNTIL_TLS, ("tls", "ok", None)]
+
+
+async def test_tls_that_this_machine_cannot_prepare(monkeypatch: pytest.MonkeyPatch, authority: trustme.CA) -> None:
+    async def context(_: ClientTLS) -> ssl.SSLContext:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(ClientTLS, "context", context)
+    own = ClientTLS.of(TLS(ca=authority.cert_pem.bytes().decode()))
+    with listening() as heard:
+        endpoint = Endpoint.of(f"https://{NAME}:{heard.port}/", own)
+        steps = await inspect(endpoint, LOOPBACK, resolving("127.0.0.1"), timeout_seconds=2)
+    assert states(steps) == [*OK_UNTIL_TLS, ("tls", "failed", "local")]
+    assert "Too many open files" in steps[3].text
 
 
 # -- through an egress proxy
