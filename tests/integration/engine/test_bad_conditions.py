@@ -1,0 +1,98 @@
+"""A relay on a server with limits, and what an attempt carries when it comes again; named by bad_inputs.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from secrets import token_hex
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from relay.engine.statements import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS
+from relay.engine.store import Store, new_lease
+from relay.http.outcome import Outcome
+from tests.integration.engine.world import FarEnd, World, fan_out, running
+from tests.support.waiting import await_until
+
+pytestmark = pytest.mark.anyio
+
+DELIVERED = Outcome("delivered", 200, 1)
+ERROR_500 = Outcome("http_5xx", 500, 1)
+
+
+async def test_b15_a_lease_outlives_the_timeout_of_its_subscription(world: World, store: Store) -> None:
+    slow, quick = world.subscribe(timeout=300), world.subscribe(timeout=1)
+    world.record()
+    await fan_out(store)
+    await store.claim([(slow, 1), (quick, 1)], 2, 10**9, new_lease())
+    spans = world.deliveries("round(extract(epoch from due_at - now()))", "lease is not null")
+    assert sorted(span for (span,) in spans) == [1 + LEASE_SLACK_SECONDS, 300 + LEASE_SLACK_SECONDS]
+    assert LEASE_SLACK_SECONDS > START_WITHIN_SECONDS
+
+
+@pytest.mark.parametrize("setting", ["statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"])
+async def test_c12_short_timeouts_of_the_server_lose_nothing(own_world: World, far_end: FarEnd, setting: str) -> None:
+    for path in ("/a", "/b"):
+        own_world.subscribe(path=path)
+    own_world.record(count=50)
+    name = own_world.value("select current_database()")
+    own_world.rows(f"alter database {name} set {setting} to '30ms'")
+    async with running(own_world.url, far_end):
+        await await_until(lambda: own_world.count("attempts") == 100)
+    assert own_world.count("deliveries") == own_world.count("dead_letters") == 0
+
+
+@pytest.fixture
+def crowded(own_world: World) -> Iterator[tuple[World, str]]:
+    """A world whose relay logs in as a role that may have no connection, and that role."""
+    role = f"relay_{token_hex(4)}"
+    own_world.rows(f"create role {role} login password '{role}' connection limit 0")
+    own_world.rows(f"grant outbox_relay to {role}")
+    yield own_world, role
+    own_world.rows(f"drop role {role}")
+
+
+async def test_c13_a_server_without_a_free_connection_is_waited_for(
+    crowded: tuple[World, str], far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, role = crowded
+    world.subscribe()
+    world.record()
+    url = make_conninfo(world.url, user=role, password=role)
+    refused: list[BaseException] = []
+    async with running(url, far_end) as relay:
+        monkeypatch.setattr(relay.outage, "note", refused.append)
+        await await_until(lambda: len(refused) > 2)
+        world.rows(f"alter role {role} connection limit -1")
+        await await_until(lambda: world.count("attempts") == 1)
+    assert all("too many connections" in str(error) for error in refused)
+    assert len(far_end.requests) == 1
+
+
+def test_c20_a_lease_is_random_and_no_process_has_a_name() -> None:
+    leases = {new_lease() for _ in range(1000)}
+    assert len(leases) == 1000
+    assert all(0 <= lease < 2**63 for lease in leases)
+
+
+async def test_e34_e46_what_failed_comes_again_with_its_id_and_body_and_a_fresh_timestamp(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, str]] = []
+    send = far_end.send
+
+    async def note(endpoint: object, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
+        seen.append(dict(line.split(": ", 1) for line in headers.decode().splitlines()))
+        far_end.script["/"] = ERROR_500 if len(seen) == 1 else DELIVERED
+        return await send(endpoint, headers, body, timeout_seconds)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(far_end, "send", note)
+    world.subscribe(schedule=(1,))
+    world.record()
+    async with running(world.url, far_end):
+        await await_until(lambda: world.count("attempts") == 2)
+    first, second = seen
+    assert first["webhook-id"] == second["webhook-id"]
+    assert far_end.requests[0][2] == far_end.requests[1][2]
+    assert int(second["webhook-timestamp"]) > int(first["webhook-timestamp"])
+    assert first["webhook-signature"] != second["webhook-signature"]
