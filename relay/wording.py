@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-__all__ = ["duration", "escaped", "rfc3339"]
+__all__ = ["duration", "escaped", "rfc3339", "utc"]
 
 
 def escaped(text: str) -> str:
@@ -17,6 +17,11 @@ def escaped(text: str) -> str:
 def rfc3339(moment: datetime) -> str:
     """Return the time in UTC to the microsecond, with Z."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def utc(moment: datetime) -> str:
+    """Return the time in UTC to the second, as people read it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def duration(seconds: float) -> str:

@@ -31,7 +31,8 @@ def list_(database: Database, type_: str | None, state: Any, *, as_json: bool, *
 
     \b
     States: due (to be sent now), waiting (for a retry or its time), leased (a relay is at it),
-    paused, cancelled (subscription removed), delivered. Dead ones: relay dead-letters list.
+    held (due, the receiver's Retry-After is not over), paused and disabled (as their subscription
+    is), cancelled (subscription removed), delivered. Dead ones: relay dead-letters list.
 
     \b
     Examples:

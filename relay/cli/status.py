@@ -59,7 +59,7 @@ def _fields(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "pending": _with_age(found["pending"]["count"], found["pending"]["oldest_seconds"]),
         "due": _with_age(deliveries["due"], deliveries["oldest_due_seconds"])
-        + (f", {deliveries['held_by_pause']} held by pause" if deliveries["held_by_pause"].value else ""),
+        + (f", {deliveries['held_back']} held back" if deliveries["held_back"].value else ""),
         "waiting": f"{deliveries['waiting']} for a retry or their time",
         "leased": f"{deliveries['leased']} being sent",
         "dead letters": f"{dead['count']}" + (f" ({reasons})" if reasons else ""),
@@ -69,7 +69,8 @@ def _fields(found: dict[str, Any]) -> dict[str, Any]:
         + (f" ({', '.join(unmatched['types'][:5])})" if unmatched["types"] else ""),
         "nowhere": f"{nowhere['count']:,} of the last {nowhere['of_last']:,} events (neither pending nor resolved)",
         "secrets": _secrets(found["secrets"]),
-        "subscriptions": ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in subscriptions.items()),
+        "subscriptions": ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in subscriptions.items())
+        + (f", {found['held']['count']} held back by their receivers" if found["held"]["count"] else ""),
         "relay": f"{found['relay_connections']} connections, schema version {found['schema_version']}",
     }
 

@@ -23,6 +23,7 @@ from relay.cli.options import (
 )
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
 from relay.cli.probe import check, test
+from relay.wording import duration
 
 __all__ = ["subscriptions"]
 
@@ -320,6 +321,9 @@ def _show(item: Subscription, health: dict[str, Any] | None = None, *, as_json: 
     if as_json:
         print_json(document)
         return
+    if document.get("held_seconds"):
+        left = duration(document["held_seconds"])
+        document["state"] = f"{item.state}, held back for another {left} by the receiver's Retry-After"
     document["tenant"] = _tenant_name(item)
     document["metadata"] = [f"{name}={value}" for name, value in item.metadata.items()]
     print_fields(document)

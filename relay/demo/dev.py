@@ -80,7 +80,8 @@ def users_of(url: str) -> list[str]:
 
 _USERS = """
 select (select count(*) from outbox.subscriptions
-        where paused_at is null and removed_at is null and description not like :ours) as active,
+        where paused_at is null and disabled_at is null and removed_at is null
+          and description not like :ours) as active,
        (select count(*) from pg_catalog.pg_stat_activity
         where datname = current_database() and application_name = :relay_name) as relays
 """

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["STATES", "DeliveryState", "attempts_of", "list_deliveries", "outstanding_of", "show_delivery"]
 
-DeliveryState = Literal["due", "waiting", "leased", "paused", "cancelled", "delivered"]
+DeliveryState = Literal["due", "waiting", "leased", "held", "paused", "disabled", "cancelled", "delivered"]
 STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
 
 _STATE = """
 case when s.id is null or s.removed_at is not null then 'cancelled'
      when d.lease is not null and d.due_at > clock_timestamp() then 'leased'
+     when s.disabled_at is not null then 'disabled'
      when s.paused_at is not null then 'paused'
-     when d.due_at <= clock_timestamp() then 'due'
-     else 'waiting' end"""
+     when d.due_at > clock_timestamp() then 'waiting'
+     when s.held_until > clock_timestamp() then 'held'
+     else 'due' end"""
 
 _OUTSTANDING = f"""
 select d.id, d.event_seq, e.id as event_id, e.type, e.tenant, e.key, d.subscription_id, s.url, {_STATE} as state,

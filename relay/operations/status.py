@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from relay.database_url import RELAY_NAME
+from relay.engine.statements import OPEN
+from relay.operations.closed import closed_lines, disabled_subscriptions, due_of_closed, held_subscriptions
 from relay.operations.nowhere import events_nowhere, mend
 from relay.operations.secrets import secrets_at_rest
 from relay.operations.stuck import LATE_SECONDS, stuck_subscriptions
@@ -52,7 +54,9 @@ def status(connection: Connection) -> dict[str, Any]:
         "attempts": _last_attempts(connection),
         "unmatched": _unmatched(connection),
         "nowhere": events_nowhere(connection),
-        "subscriptions": dict(connection.execute(text(_SUBSCRIPTIONS)).one()._mapping),  # noqa: SLF001 - SQLAlchemy
+        "subscriptions": _subscriptions(connection),
+        "disabled": disabled_subscriptions(connection),
+        "held": held_subscriptions(connection),
         "default_leaves": {name: _default_leaf(connection, name) for name in ("events", "attempts")},
         "secrets": secrets_at_rest(connection),
         "settings": dict(connection.execute(text(_SETTINGS)).one()._mapping),  # noqa: SLF001 - SQLAlchemy's name
@@ -83,12 +87,18 @@ where datname = current_database() and application_name = :relay_name
 """
 
 _SUBSCRIPTIONS = """
-select count(*) filter (where removed_at is null and paused_at is null) as active,
-       count(*) filter (where removed_at is null and paused_at is not null) as paused,
+select count(*) filter (where removed_at is null and disabled_at is null and paused_at is null) as active,
+       count(*) filter (where removed_at is null and disabled_at is null and paused_at is not null) as paused,
+       count(*) filter (where removed_at is null and disabled_at is not null) as disabled,
        count(*) filter (where removed_at is not null) as removed,
        count(*) filter (where removed_at is null and tenant = '*') as every_tenant
 from outbox.subscriptions
 """
+
+
+def _subscriptions(connection: Connection) -> dict[str, int]:
+    return dict(connection.execute(text(_SUBSCRIPTIONS)).one()._mapping)  # noqa: SLF001 - SQLAlchemy's name
+
 
 _SETTINGS = """
 select current_setting('fsync') as fsync, current_setting('synchronous_commit') as synchronous_commit
@@ -108,31 +118,23 @@ def _pending(connection: Connection) -> dict[str, Any]:
     }
 
 
-_PAUSED = """
-select coalesce(sum(n), 0) from (
-    select (select count(*) from (select 1 from outbox.deliveries d
-                                  where d.subscription_id = s.id and d.due_at <= clock_timestamp()
-                                  limit :bound) bounded) as n
-    from outbox.subscriptions s where s.paused_at is not null and s.removed_at is null limit 20) counted
-"""
-
-_OLDEST_DUE = """
+_OLDEST_DUE = f"""
 select extract(epoch from clock_timestamp() - min(d.due_at)) from outbox.subscriptions s
 cross join lateral (select due_at from outbox.deliveries where subscription_id = s.id
                     and due_at <= now() order by due_at limit 1) d
-where s.paused_at is null and s.removed_at is null
-"""
+where {OPEN}
+"""  # noqa: S608 - the parts are constants
 
 
 def _deliveries(connection: Connection) -> dict[str, Any]:
-    """Return counts by state; `due` counts those of paused subscriptions too, which `held_by_pause` tells apart."""
+    """Return counts by state; `due` counts those of paused, disabled and held subscriptions too, as `held_back`."""
     age = connection.execute(text(_OLDEST_DUE)).scalar_one()
-    held = connection.execute(text(_PAUSED), {"bound": _EXACT_UP_TO}).scalar_one()
+    held_back, exact = due_of_closed(connection, _EXACT_UP_TO)
     return {
         "due": count_of(connection, "from outbox.deliveries where lease is null and due_at <= now()"),
         "waiting": count_of(connection, "from outbox.deliveries where lease is null and due_at > now()"),
         "leased": _leased(connection),
-        "held_by_pause": Count(int(held), exact=held < _EXACT_UP_TO),
+        "held_back": Count(held_back, exact=exact),
         "oldest_due_seconds": None if age is None else float(age),
     }
 
@@ -244,6 +246,7 @@ def attention(answer: Mapping[str, Any]) -> list[str]:
         running = "a relay is connected, look at its log" if answer["relay_connections"] else "is `relay run` running?"
         lines.append(f"events wait {duration(pending['oldest_seconds'])} to be resolved: {running}")
     lines += [_stuck_line(item) for item in answer["stuck"]]
+    lines += closed_lines(answer["disabled"], answer["held"])
     if dead["count"].value:
         lines.append(f"{dead['count']} dead letters wait for a person: relay dead-letters list")
     lines += _secrets_lines(answer["secrets"])

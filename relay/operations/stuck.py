@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from outbox.ids import text_id
+from relay.engine.statements import OPEN
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -21,12 +22,12 @@ LATE_SECONDS = 30
 _SAMPLE = 2000
 
 # Behind: the oldest due delivery waits longer than a relay needs. Failing: retries wait among those due next.
-_STUCK = """
+_STUCK = f"""
 with late as (
     select s.id, d.due_at from outbox.subscriptions s
     cross join lateral (select due_at from outbox.deliveries where subscription_id = s.id
                         and due_at <= now() order by due_at limit 1) d
-    where s.paused_at is null and s.removed_at is null and d.due_at < now() - make_interval(secs => :late)
+    where {OPEN} and d.due_at < now() - make_interval(secs => :late)
     order by d.due_at limit 5),
 failing as (
     select subscription_id as id, min(due_at) as due_at from (
@@ -35,9 +36,9 @@ failing as (
     where attempts > 0 group by subscription_id order by count(*) desc limit 5)
 select s.id, s.url, s.tenant, extract(epoch from clock_timestamp() - min(c.due_at)) as oldest_seconds
 from (select * from late union all select * from failing) c join outbox.subscriptions s on s.id = c.id
-where s.paused_at is null and s.removed_at is null
+where {OPEN}
 group by s.id order by min(c.due_at) limit 5
-"""
+"""  # noqa: S608 - the parts are constants
 
 _LAST_ATTEMPT = """
 select at, verdict, outcome, status, error from outbox.attempts
@@ -47,6 +48,11 @@ where subscription_id = :id and verdict <> 'test' and at > now() - interval '7 d
 _BACKLOG = """
 select count(*) filter (where due_at <= now()) as due, count(*) as outstanding
 from (select due_at from outbox.deliveries where subscription_id = :id order by due_at limit 1001) bounded
+"""
+
+_HELD = """
+select extract(epoch from held_until - clock_timestamp()) from outbox.subscriptions
+where id = :id and held_until > clock_timestamp()
 """
 
 _DEAD = """
@@ -70,13 +76,18 @@ def stuck_subscriptions(connection: Connection) -> list[dict[str, Any]]:
 
 
 def subscription_health(connection: Connection, subscription_id: UUID) -> dict[str, Any]:
-    """Return due, outstanding and dead (each counted up to 1,001) and the last attempt of one subscription."""
+    """Return due, outstanding and dead (each counted up to 1,001) and the last attempt of one subscription.
+
+    held_seconds: how long its receiver's Retry-After holds it back yet; None when it does not.
+    """
     backlog = connection.execute(text(_BACKLOG), {"id": subscription_id}).one()
     last = connection.execute(text(_LAST_ATTEMPT), {"id": subscription_id}).one_or_none()
+    held = connection.execute(text(_HELD), {"id": subscription_id}).scalar_one_or_none()
     return {
         "due": backlog.due,
         "outstanding": backlog.outstanding,
         "dead": connection.execute(text(_DEAD), {"id": subscription_id}).scalar_one(),
+        "held_seconds": None if held is None else float(held),
         "last_attempt_at": last and last.at,
         "last_outcome": last and last.outcome,
         "last_status": last and last.status,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from outbox.ids import event_id_of, new_uuid7, parse_id, text_id
 from relay.engine import statements
 from relay.engine.states import Event
 from relay.engine.store import subscription_of
+from relay.wording import utc
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -98,14 +98,10 @@ def _hindrance(row: Any) -> str | None:
     """Return why deliveries wait, and who ends that."""
     go_on = f"to go on: relay subscriptions resume {text_id('sub', row.id)}"
     if row.disabled_at is not None:
-        return f"disabled since {_moment(row.disabled_at)} ({row.disabled_reason}); {go_on}"
+        return f"disabled since {utc(row.disabled_at)} ({row.disabled_reason}); {go_on}"
     if row.paused_at is not None:
-        return f"paused since {_moment(row.paused_at)}; {go_on}"
-    return None if row.held is None else f"held back until {_moment(row.held)}, as the endpoint asked"
-
-
-def _moment(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        return f"paused since {utc(row.paused_at)}; {go_on}"
+    return None if row.held is None else f"held back until {utc(row.held)}, as the endpoint asked"
 
 
 def require_patience(connection: Connection, target: Target) -> None:

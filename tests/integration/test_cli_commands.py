@@ -61,6 +61,37 @@ class TestSubscriptions:
         assert json.loads(run("subscriptions", "remove", name, "--yes", "--json"))["state"] == "removed"
         assert run("subscriptions", "list", "--json") == ""
 
+    def test_disable_says_why_and_resume_ends_it(self, run):
+        name = json.loads(run("subscriptions", "add", "https://example.com/h", "*", "--json"))["id"]
+        run("subscriptions", "disable", name, code=2)
+        off = json.loads(run("subscriptions", "disable", name, "--reason", "wrong shop", "--json"))
+        assert (off["state"], off["disabled_reason"]) == ("disabled", "wrong shop")
+        (listed,) = documents(run("subscriptions", "list", "--state", "disabled", "--json"))
+        assert listed["id"] == name
+        assert "wrong shop" in run("status")
+        on = json.loads(run("subscriptions", "resume", name, "--json"))
+        assert (on["state"], on["disabled_reason"]) == ("active", None)
+
+    @pytest.mark.parametrize(("given", "kept"), [("422, 400", [400, 422]), ("none", [])])
+    def test_final_statuses_are_a_list_or_none(self, run, given, kept):
+        made = json.loads(
+            run("subscriptions", "add", "https://example.com/h", "*", "--final-statuses", "404", "--json")
+        )
+        changed = json.loads(run("subscriptions", "update", made["id"], "--final-statuses", given, "--json"))
+        assert (made["final_statuses"], changed["final_statuses"]) == ([404], kept)
+
+    @pytest.mark.parametrize("given", ["408", "410", "425", "429", "500", "4xx", "400;413", "-400"])
+    def test_what_cannot_be_final_is_refused(self, run, given):
+        words = run("subscriptions", "add", "https://example.com/h", "*", "--final-statuses", given, code=2)
+        assert "final" in words or "400,413,422" in words
+
+    def test_show_tells_of_a_hold_and_when_it_ends(self, run, connection):
+        name = seeding.subscribe(connection)
+        connection.execute(text("update outbox.subscriptions set held_until = now() + interval '1 hour'"))
+        assert "active, held back for another 59m" in run("subscriptions", "show", name)
+        assert json.loads(run("subscriptions", "show", name, "--json"))["held_seconds"] > 3500
+        assert "1 held back by their receivers" in run("status")
+
     def test_a_secret_is_printed_by_add_and_rotate_secret_only(self, run):
         made = json.loads(run("subscriptions", "add", "https://example.com/h", "*", "--json"))
         name = made["id"]

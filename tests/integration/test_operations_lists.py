@@ -99,11 +99,13 @@ class TestEvents:
 
 class TestDeliveries:
     def test_each_state_is_told_apart_and_filtered(self, connection):
-        busy, paused, removed = (seeding.subscribe(connection) for _ in range(3))
+        busy, paused, removed, disabled, slow = (seeding.subscribe(connection) for _ in range(5))
         event_id = seeding.record(connection)
         due, waiting, leased, expired = seeding.resolve(connection, event_id, busy, busy, busy, busy)
-        held, cancelled = seeding.resolve(connection, event_id, paused, removed)
-        seeding.attempt(connection, waiting, "retry")
+        standing, cancelled = seeding.resolve(connection, event_id, paused, removed)
+        off, held, later = seeding.resolve(connection, event_id, disabled, slow, slow)
+        for name in (waiting, later):
+            seeding.attempt(connection, name, "retry")
         for name, until in ((leased, "1 minute"), (expired, "-1 minute")):
             connection.execute(
                 text("update outbox.deliveries set lease = 7, attempts = 1, due_at = now() + cast(:until as interval)"
@@ -111,13 +113,18 @@ class TestDeliveries:
             )  # fmt: skip
         subscriptions.pause(connection, paused)
         subscriptions.remove(connection, removed)
-        expected = {due: "due", expired: "due", waiting: "waiting", leased: "leased", held: "paused",
-                    cancelled: "cancelled"}  # fmt: skip
+        subscriptions.disable(connection, disabled, reason="broken")
+        connection.execute(
+            text("update outbox.subscriptions set held_until = now() + interval '1 minute' where id = :id"),
+            {"id": parse_id("sub", slow)},
+        )
+        expected = {due: "due", expired: "due", waiting: "waiting", later: "waiting", leased: "leased", held: "held",
+                    standing: "paused", off: "disabled", cancelled: "cancelled"}  # fmt: skip
         assert {item["id"]: item["state"] for item in list_deliveries(connection, ALL)} == expected
         for state in set(expected.values()):
             found = {item["id"] for item in list_deliveries(connection, ALL, state)}
             assert found == {name for name, other in expected.items() if other == state}
-        assert {item["id"] for item in list_deliveries(connection, Filters(subscription=paused))} == {held}
+        assert {item["id"] for item in list_deliveries(connection, Filters(subscription=paused))} == {standing}
         with pytest.raises(FilterError, match="state: 'stuck' is not one of due, waiting"):
             list_deliveries(connection, ALL, "stuck")
 

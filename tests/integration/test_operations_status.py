@@ -6,8 +6,11 @@ import pytest
 from sqlalchemy import text
 
 from outbox import subscriptions
+from outbox.ids import parse_id
 from relay.operations import status as status_module
 from relay.operations.status import Count, attention, status
+from relay.operations.stuck import subscription_health
+from relay.wording import utc
 from tests.support import seeding
 
 
@@ -46,11 +49,11 @@ def test_everything_is_counted_where_it_is(connection):
     subscriptions.pause(connection, paused)
     found = status(connection)
     counts = {name: str(count) for name, count in found["deliveries"].items() if isinstance(count, Count)}
-    assert counts == {"due": "2", "waiting": "1", "leased": "0", "held_by_pause": "1"}
+    assert counts == {"due": "2", "waiting": "1", "leased": "0", "held_back": "1"}
     assert str(found["pending"]["count"]) == "1"
     assert found["dead_letters"]["reasons"] == {"http_5xx": 1}
     assert found["attempts"]["last_at"] >= found["attempts"]["last_delivered_at"]
-    assert found["subscriptions"] == {"active": 1, "paused": 1, "removed": 0, "every_tenant": 0}
+    assert found["subscriptions"] == {"active": 1, "paused": 1, "disabled": 0, "removed": 0, "every_tenant": 0}
     assert due
 
 
@@ -79,7 +82,52 @@ def test_a_paused_subscription_is_not_stuck(connection):
     found = status(connection)
     assert found["stuck"] == []
     assert found["deliveries"]["oldest_due_seconds"] is None
-    assert str(found["deliveries"]["held_by_pause"]) == "1"
+    assert str(found["deliveries"]["held_back"]) == "1"
+
+
+@pytest.fixture
+def closed(connection) -> str:
+    """A subscription with one delivery that is late and one that waits for its retry."""
+    subscription_id = seeding.subscribe(connection)
+    (delivery_id, _) = seeding.resolve(connection, seeding.record(connection), subscription_id, subscription_id)
+    seeding.attempt(connection, delivery_id, "retry")
+    make_late(connection)
+    return subscription_id
+
+
+def test_a_disabled_subscription_is_named_with_its_reason_and_the_mend(connection, closed):
+    made = subscriptions.disable(connection, closed, reason="the endpoint answered 410 Gone")
+    found = status(connection)
+    assert (found["stuck"], found["deliveries"]["oldest_due_seconds"]) == ([], None)
+    assert (found["subscriptions"]["active"], found["subscriptions"]["disabled"]) == (0, 1)
+    assert made.disabled_at
+    since = utc(made.disabled_at)
+    why = "the endpoint answered 410 Gone; 2 deliveries wait"
+    assert of_interest(connection) == [
+        f"{closed} is disabled since {since}: {why}: relay subscriptions resume {closed}"
+    ]
+
+
+def test_of_many_disabled_five_are_named_and_the_others_counted(connection):
+    for _ in range(7):
+        subscriptions.disable(connection, seeding.subscribe(connection), reason="too many")
+    lines = of_interest(connection)
+    assert (len(lines), lines[-1]) == (6, "7 subscriptions are disabled: relay subscriptions list --state disabled")
+
+
+def test_a_held_subscription_is_named_with_its_end_and_not_as_stuck(connection, closed):
+    connection.execute(text("update outbox.subscriptions set held_until = now() + interval '90 s'"))
+    found = status(connection)
+    assert (found["stuck"], found["deliveries"]["oldest_due_seconds"]) == ([], None)
+    assert str(found["deliveries"]["held_back"]) == "2"
+    until = subscriptions.get(connection, closed).held_until
+    assert of_interest(connection) == [
+        f"{closed} is held until {utc(until)} by the receiver's Retry-After; 2 deliveries wait"
+    ]
+    assert 80 < subscription_health(connection, parse_id("sub", closed))["held_seconds"] <= 90
+    connection.execute(text("update outbox.subscriptions set held_until = now() - interval '1 s'"))
+    assert subscription_health(connection, parse_id("sub", closed))["held_seconds"] is None
+    assert len(status(connection)["stuck"]) == 1
 
 
 def test_events_without_subscriber_are_counted_and_their_types_named(connection):
@@ -88,12 +136,14 @@ def test_events_without_subscriber_are_counted_and_their_types_named(connection)
     assert status(connection)["unmatched"] == {"of_last": 2, "count": 1, "types": ["nobody.cares"]}
 
 
-def test_dead_letters_and_weak_settings_are_pointed_out():
+def test_c11_dead_letters_and_weak_settings_are_pointed_out():
     answer = {
         "settings": {"fsync": "off", "synchronous_commit": "off"},
         "pending": {"oldest_seconds": None},
         "dead_letters": {"count": Count(3, exact=True)},
         "stuck": [],
+        "disabled": {"count": 0, "named": []},
+        "held": {"count": 0, "named": []},
         "nowhere": {"count": 0},
         "secrets": {"in_clear": 2, "sealed_to_older_keys": 1, "sealing_key": "0123456789abcdef"},
         "default_leaves": {"events": Count(0, exact=True), "attempts": Count(9, exact=False)},

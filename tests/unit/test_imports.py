@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "relay.operations": {
         "outbox",
+        "relay.engine.statements",
         "relay.operations",
         "relay.config",
         "relay.database_url",
@@ -73,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay.telemetry": {"relay.config", "relay.redaction"},
     "relay.wording": set(),
     "relay.supervisor": set(),
-    "relay.startup": {"outbox.schema", "relay.config", "relay.keyring", "relay.operations", "sqlalchemy"},
+    "relay.startup": {"outbox.schema", "relay.config", "relay.http", "relay.keyring", "relay.operations", "sqlalchemy"},
     "relay.housekeeping": {
         *("outbox.errors", "outbox.sealing", "relay.config", "relay.database_url", "relay.keyring"),
         *("relay.resealing", "psycopg", "anyio"),
