@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from outbox.schema import require_current
+from relay.http.tls import has_authorities
 from relay.keyring import Keyring
 from relay.operations.connection import make_engine
 from relay.operations.rights import RightsError
@@ -36,8 +37,10 @@ select string_agg(required || ' on ' || relation, ', ') from (values
     ('insert', 'outbox.deliveries'), ('update', 'outbox.deliveries'), ('delete', 'outbox.deliveries'),
     ('update', 'outbox.pending'), ('delete', 'outbox.pending'), ('insert', 'outbox.attempts'),
     ('insert', 'outbox.resolutions'), ('insert', 'outbox.dead_letters'), ('delete', 'outbox.dead_letters'),
-    ('select', 'outbox.events'), ('select', 'outbox.secrets')) rights(required, relation)
-where not has_table_privilege(relation, required)
+    ('update', 'outbox.subscriptions'), ('select', 'outbox.events'), ('select', 'outbox.secrets')
+) rights(required, relation)
+where not case required when 'delete' then has_table_privilege(relation, required)
+                        else has_any_column_privilege(relation, required) end
 """)
 
 
@@ -50,6 +53,11 @@ def check_database(config: Config) -> None:
         ConfigError: secrets are sealed to a key that secret_key does not hold.
         sqlalchemy.exc.OperationalError: the database did not answer for 30 seconds.
     """
+    if not has_authorities():
+        log.warning(
+            "this machine has no certificate authorities, so that no https endpoint can be verified;"
+            " install ca-certificates, or name a file with SSL_CERT_FILE"
+        )
     engine = make_engine(config)
     give_up_at = time.monotonic() + WAIT_SECONDS
     while True:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from outbox.credentials import TLS
 
-__all__ = ["ClientTLS", "default_ssl_context"]
+__all__ = ["ClientTLS", "default_ssl_context", "has_authorities"]
 
 MAX_CONTEXTS = 64
 """Contexts with the machine's store, each of which takes 0.8 MB and 16 ms; beyond it they are made anew when needed."""
@@ -35,6 +35,12 @@ def default_ssl_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def has_authorities() -> bool:
+    """Tell whether this machine has any certificate authority to verify receivers by."""
+    found = ssl.get_default_verify_paths()
+    return found.cafile is not None or (found.capath is not None and any(os.scandir(found.capath)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,3 +286,18 @@ def test_help_and_completion_load_no_sqlalchemy_and_no_driver():
     code = "import sys, relay.__main__ as m; m.run_command(['--help']); print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"sqlalchemy", "psycopg", "outbox", "anyio", "httptools"} & set(loaded)
+
+
+def test_c29_few_files_no_home_and_nowhere_to_write(database_url, engine):
+    """`relay run` says that it has little, and does what it can."""
+    with engine.begin() as connection:
+        seeding.record(connection)
+    command = f"ulimit -n 64; exec {RELAY} run --until-drained"
+    nowhere = {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "RELAY_DATABASE_URL": database_url}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "DATABASE_"))}
+    ended = subprocess.run(
+        ["sh", "-c", command], env=environment | nowhere, capture_output=True, text=True, timeout=60, cwd="/"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "only 64 files may be open (ulimit -n)" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from datetime import UTC, datetime, timedelta
 
@@ -277,3 +278,13 @@ def test_a34_anything_else_is_a_type_error_that_says_what_is_accepted(engine):
         with pytest.raises(TypeError, match=mend) as error:
             record(target, "a", 1)
         assert isinstance(error.value, TargetError)
+
+
+def test_a36_an_event_is_recorded_at_the_databases_time(shop, database_url, monkeypatch):
+    """A caller whose clock is a day ahead."""
+    ahead = time.time_ns() + 86_400 * 10**9
+    monkeypatch.setattr("outbox.ids.time.time_ns", lambda: ahead)
+    with shop.begin() as connection:
+        record(connection, "a", 1)
+        query = "select abs(extract(epoch from recorded_at - clock_timestamp())) < 60 from outbox.events"
+        assert connection.scalar(text(query))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -19,3 +20,16 @@ def test_f5_a_host_that_never_answers_does_not_hold_up_the_start_for_ever(monkey
         config = Config(database_url=f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/d")
         with pytest.raises(OperationalError, match="timeout"):
             startup.check_database(config)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_c30_a_machine_without_certificate_authorities_is_told_so(
+    there: bool, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authorities.pem"))
+    if there:
+        (tmp_path / "authorities.pem").write_text("")
+    with caplog.at_level("WARNING", "relay"):
+        startup.check_database(Config(database_url=database_url))
+    assert ("no certificate authorities" in caplog.text) is not there

@@ -12,7 +12,28 @@ ROW = re.compile(r"^\| ([A-F][0-9]+) \|", re.MULTILINE)
 IN_A_NAME = re.compile(r"(?<=_)([a-f][0-9]{1,2})(?=_)")
 AT_THE_START = re.compile(r"((?:[A-F][0-9]{1,2} )+)\S")
 
-WAITING: dict[str, str] = {}
+WAITING = {
+    "B18": "no setting for jitter: it is a tenth of each delay",
+    "B19": "rate and concurrency limits of a subscription",
+    "B30": "payload filters",
+    "B31": "payload filters",
+    "C27": "no command writes CSV: lists are tables, or JSON Lines",
+    "D1": "HTTP API",
+    "D2": "HTTP API",
+    "D3": "HTTP API",
+    "D4": "HTTP API",
+    "D7": "HTTP API",
+    "D9": "HTTP API",
+    "D10": "HTTP API",
+    "D13": "HTTP API",
+    "D15": "dashboard",
+    "D20": "metrics endpoint",
+    "E35": "a challenge that an endpoint answers once",
+    "E37": "ordered delivery by key",
+    "F11": "a server whose clock jumps: leases are of its clock alone",
+    "F14": "the second release: there is one version of the protocol",
+    "F15": "recovery from a backup",
+}
 
 
 def rows() -> set[str]:

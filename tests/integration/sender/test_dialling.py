@@ -70,7 +70,7 @@ async def test_dns_answer_with_a_forbidden_address_is_not_dialled(make_sender: M
     assert answer[-1].removeprefix("::ffff:") in (outcome.error or "") or "a9fe" in (outcome.error or "")
 
 
-async def test_dns_rebind_retry_is_checked_at_each_connection(make_sender: MakeSender) -> None:
+async def test_b2_dns_rebind_retry_is_checked_at_each_connection(make_sender: MakeSender) -> None:
     async def close_after(exchange: Exchange) -> None:
         await exchange.play(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
 

@@ -36,8 +36,8 @@ def plays(*pieces: bytes, close: bool = False):
     return behaviour
 
 
-async def test_the_request_is_exactly_this(way: Way, sender: Sender) -> None:
-    """E43: no Expect; E28: identity only; one Host, one Content-Length. What is not used again says so."""
+async def test_e28_e43_the_request_is_exactly_this(way: Way, sender: Sender) -> None:
+    """No Expect, identity only, one Host, one Content-Length. What is not used again says so."""
     async with receiving(plays(OK)) as receiver:
         outcome = await send(sender, receiver, b'{"a":1}')
     assert receiver.requests[0].head == (
@@ -144,6 +144,23 @@ async def test_e18_what_is_not_http_is_protocol_with_its_first_bytes(sender: Sen
     assert outcome.error
     assert data.startswith(outcome.excerpt)
     assert outcome.sent
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\ncontent-length: 0\n\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\nHTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 100 X\r\n\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 103 X\n\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 101 X\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 500 X\r\ncontent-length: 0\r\ncontent-length: 2\r\n\r\n",
+    ],
+)
+async def test_what_can_be_read_in_two_ways_is_not_believed(sender: Sender, data: bytes) -> None:
+    async with receiving(plays(data, close=True)) as receiver:
+        outcome = await send(sender, receiver)
+    assert (outcome.kind, outcome.status) == ("protocol", None)
 
 
 async def test_e20_http_1_0_is_an_answer_and_its_connection_is_not_used_again(sender: Sender) -> None:
@@ -367,12 +384,13 @@ async def test_s7_proxy_env_and_netrc_are_not_used(
         ("https://[::1]/", "2000::/3"),
     ],
 )
-async def test_what_the_policy_forbids_by_the_url_alone_reaches_nobody(
+async def test_d18_what_the_policy_forbids_by_the_url_alone_reaches_nobody(
     make_sender: MakeSender, proxy: Proxy | None, url: str, word: str
 ) -> None:
     """proxy-explicit: the check of literal addresses does not move to the proxy."""
     outcome = await make_sender(AddressPolicy()).send(Endpoint.of(url), b"", b"{}", 10)
     assert (outcome.kind, outcome.sent) == ("blocked_address", False)
+    assert (outcome.headers, outcome.excerpt) == (None, b"")
     assert word in (outcome.error or "")
     assert proxy is None or proxy.accepted == 0
 
