@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from outbox.schemes import SCHEMES
 from outbox.signature import check_key
 from relay.cli.interrupt import interruptible
+from relay.cli.options import scheme_option
 from relay.config import ConfigError
 from relay.receiver.listener import Arrival, Listener
 from relay.receiver.server import serve
@@ -74,9 +74,7 @@ def echo(text: str) -> None:
 @click.option(
     "--secret-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read secrets, one a line."
 )
-@click.option(
-    "--scheme", type=click.Choice(list(SCHEMES)), default="standard", show_default=True, help="How to verify."
-)
+@scheme_option("How to verify. [default: standard]", "standard")
 @click.option(
     "--status", type=click.IntRange(200, 599), default=200, show_default=True, help="Answer with this; try 500."
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from outbox.schemes import SCHEMES
 from relay.cli.actor import actor_option
 from relay.config_sources import load
 from relay.wording import escaped
@@ -38,6 +39,7 @@ __all__ = [
     "filters",
     "flags_of",
     "json_option",
+    "scheme_option",
     "warn",
     "with_database",
     "with_database_to_change",
@@ -87,6 +89,15 @@ config_option = click.option(
 database_url_option = click.option(
     "--database-url", metavar="URL", help="PostgreSQL. [env RELAY_DATABASE_URL, DATABASE_URL]"
 )
+
+
+def scheme_option(meaning: str, default: str | None = None) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a command `--scheme`, a signature scheme by name."""
+    names = ", ".join(SCHEMES)
+    shown = f"{meaning} One of {names}."
+    return click.option("--scheme", type=click.Choice(list(SCHEMES)), default=default, metavar="SCHEME", help=shown)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON; a list is one object a line.")
 
 

@@ -9,13 +9,13 @@ import click
 
 from outbox import subscriptions as verbs
 from outbox.ids import parse_id
-from outbox.schemes import SCHEMES
 from outbox.subscriptions import NewSubscription, Subscription
 from relay.cli.credential_options import credential_options
 from relay.cli.options import (
     Database,
     confirm,
     json_option,
+    scheme_option,
     warn,
     with_database,
     with_database_to_change,
@@ -98,7 +98,7 @@ def subscriptions() -> None:
 @_timeout
 @_schedule
 @_final
-@click.option("--scheme", type=click.Choice(list(SCHEMES)), help="How to sign. [default: standard]")
+@scheme_option("How to sign. [default: standard]")
 @_key_type
 @_secret_file
 @credential_options()
@@ -273,7 +273,7 @@ def remove(database: Database, subscription_id: str, tenant: str | None, *, yes:
 @_id
 @_tenant
 @_secret_file
-@click.option("--scheme", type=click.Choice(list(SCHEMES)), help="Sign by this from now on. [default: as before]")
+@scheme_option("Sign by this from now on. [default: as before]")
 @_key_type
 @click.option(
     "--overlap-seconds",
