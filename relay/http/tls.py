@@ -40,7 +40,7 @@ def default_ssl_context() -> ssl.SSLContext:
 def has_authorities() -> bool:
     """Tell whether this machine has any certificate authority to verify receivers by."""
     found = ssl.get_default_verify_paths()
-    return found.cafile is not None or (found.capath is not None and any(os.scandir(found.capath)))
+    return bool(found.cafile or (found.capath and any(os.scandir(found.capath))))
 
 
 @dataclass(frozen=True, slots=True)
