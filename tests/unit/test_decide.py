@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,8 @@ FAILURES = ["http_3xx", "http_4xx", "http_5xx", "protocol", "timeout", "refused"
             "aborted", "internal", "unsendable", "authorization"]  # fmt: skip
 
 
-def outcome(kind: str, retry_after_seconds: float | None = None) -> Outcome:
-    return Outcome(kind=kind, status=None, milliseconds=1, retry_after_seconds=retry_after_seconds)
+def outcome(kind: str, retry_after_seconds: float | None = None, status: int | None = None) -> Outcome:
+    return Outcome(kind=kind, status=status, milliseconds=1, retry_after_seconds=retry_after_seconds)
 
 
 schedules = st.lists(st.integers(0, 604_800), max_size=20)
@@ -70,3 +72,27 @@ def test_a_receiver_may_ask_for_a_longer_wait_within_a_day_never_a_shorter(
     assert verdict.wait_seconds >= delay
     assert verdict.wait_seconds >= min(asked, RETRY_AFTER_MAX_SECONDS)
     assert verdict.wait_seconds <= max(delay * (1 + JITTER), RETRY_AFTER_MAX_SECONDS)
+    assert verdict.hold_seconds == min(asked, RETRY_AFTER_MAX_SECONDS), "the endpoint's wish, without the schedule"
+
+
+@pytest.mark.parametrize("schedule", [(), (5,), (5, 5, 5)])
+def test_410_closes_the_endpoint_and_never_buries_its_delivery(schedule: tuple[int, ...]) -> None:
+    for attempts in (1, 2, 30_000):
+        verdict = decide(outcome("http_4xx", status=410), attempts, schedule, 0.5)
+        assert verdict == Verdict(VerdictKind.RETRY, 0.0, math.inf)
+
+
+def test_the_answer_to_a_last_attempt_still_holds_the_endpoint_back() -> None:
+    assert decide(outcome("http_5xx", 60.0, 503), 1, (), 0.0) == Verdict(VerdictKind.DEAD, hold_seconds=60.0)
+
+
+@given(st.integers(200, 599), st.lists(st.integers(400, 499).filter(lambda one: one not in (408, 410, 425, 429))))
+def test_e9_a_4xx_is_final_only_where_the_subscription_says_so(status: int, final: list[int]) -> None:
+    kind = {2: "delivered", 3: "http_3xx", 4: "http_4xx", 5: "http_5xx"}[status // 100]
+    verdict = decide(outcome(kind, status=status), 1, (5,), 0.0, final)
+    assert (verdict.kind is VerdictKind.DEAD) == (status in final)
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_only_answers_close_an_endpoint(kind: str) -> None:
+    assert decide(outcome(kind), 1, (5,), 0.0).hold_seconds == 0.0

@@ -182,7 +182,8 @@ def test_any_bytes_end_in_an_answer_a_loss_or_a_wait(data: bytes, pieces: int) -
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(200, "delivered"), (299, "delivered"), (304, "http_3xx"), (410, "http_4xx")]
+    ("status", "kind"),
+    [(200, "delivered"), (206, "delivered"), (299, "delivered"), (304, "http_3xx"), (410, "http_4xx")],
 )
 def test_only_2xx_is_delivered(status: int, kind: str) -> None:
     assert kind_of_status(status) == kind
@@ -206,11 +207,27 @@ def test_only_2xx_is_delivered(status: int, kind: str) -> None:
         ("soon", None),
         ("", None),
         ("Wed, 99 Foo 2015 07:30:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:30:00 -0000", 120),
+        ("Wed, 21 Oct 2015 07:30:00 +99999", None),
+        ("2015-10-21T07:30:00Z", None),
+        ("9" * 4000, 86_400),
+        ("+120", None),
+        ("0x78", None),
+        ("120, 60", None),
+        ("120;q=1", None),
+        ("\xb2", None),
     ],
 )
 def test_e13_retry_after_is_understood_or_ignored(value: str, seconds: float | None) -> None:
-    head = f"HTTP/1.1 429 X\r\nDate: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-AFTER: {value}\r\n\r\n".encode()
+    head = f"HTTP/1.1 429 X\r\nDate: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-AFTER: {value}\r\n\r\n".encode("latin-1")
     assert retry_after_seconds(429, head) == retry_after_seconds(503, head) == seconds
+
+
+def test_e13_of_two_retry_afters_the_first_counts() -> None:
+    """The field is no list (RFC 9110, 10.2.3): nothing says which is right."""
+    for first, seconds in ((b"120", 120), (b"soon", None)):
+        head = b"HTTP/1.1 429 X\r\nretry-after: %b\r\nretry-after: 60\r\n\r\n" % first
+        assert retry_after_seconds(429, head) == seconds
 
 
 def test_e16_retry_after_counts_only_with_429_and_503() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -148,3 +150,39 @@ def test_whatever_happens_the_window_stays_between_one_and_its_maximum(
         one.learn(kind, status, 0.1)
         assert 1 <= one.window <= window_max
         assert 1 <= one.free <= window_max + QUEUE_MAX
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """The routes' time, which goes on only when told."""
+    now = [1000.0]
+    monkeypatch.setattr("relay.engine.routes.time.monotonic", lambda: now[0])
+
+    def go_on(seconds: float) -> None:
+        now[0] += seconds
+
+    return go_on
+
+
+def test_a_closed_route_takes_nothing_until_its_time(clock: Callable[[float], None]) -> None:
+    one = route()
+    one.close(60.0)
+    one.close(5.0)
+    clock(59.0)
+    assert (one.is_open, one.free) == (False, 0)
+    clock(1.0)
+    assert (one.is_open, one.free) == (True, WINDOW_START)
+
+
+def test_what_the_database_says_now_counts_more_than_what_was_heard_before(clock: Callable[[float], None]) -> None:
+    one = route()
+    one.close(60.0)
+    one.update(subscription(version=2))
+    assert one.is_open
+    one.update(subscription(version=3, closed_seconds=math.inf))
+    clock(1e9)
+    assert not one.is_open
+    one.update(subscription(version=4, closed_seconds=30.0))
+    assert not one.is_open
+    clock(30.0)
+    assert one.is_open
