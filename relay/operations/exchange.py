@@ -70,4 +70,5 @@ def response_document(outcome: Outcome) -> dict[str, Any] | None:
 
 
 def _without_cookie(value: str) -> str:
-    return f"{value.partition('=')[0]}={_HIDDEN}"
+    name, separator, _ = value.partition("=")
+    return f"{name}={_HIDDEN}" if separator else _HIDDEN  # without a name it is all value (RFC 6265bis)

@@ -23,15 +23,19 @@ from outbox.url import parse_url
 from relay.database_url import conninfo_of, normalised, shown
 from relay.egress_proxy import parse_egress_proxy
 from relay.http.addresses import AddressPolicy
+from relay.http.certificate import read_certificate
 from relay.http.credentials import Credentials
 from relay.http.oauth2 import Token, Tokens
 from relay.http.outcome import Outcome
 from relay.http.reader import Answer, Lost, ResponseReader
 from relay.http.response import retry_after_seconds
 from relay.keyring import Keyring, KeyUnavailableError, new_private_key, private_keys
+from relay.operations.diagnosis import of_outcome
+from relay.operations.exchange import response_document
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 POLICY = AddressPolicy(allow_http=True)
+URL = parse_url("https://a.example.com/in")
 KEYRING = Keyring([new_private_key()[0]])
 EXCERPT = 100
 
@@ -227,10 +231,33 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def server_certificate(data: bytes) -> None:
+    """What a server shows in its handshake is told, or is nothing."""
+    found = read_certificate(data)
+    if found is not None:
+        assert len(found.names) <= 100
+        assert found.is_for(URL.host) in (True, False)
+        assert f"{found.not_before:%Y-%m-%d}{found.not_after:%Y-%m-%d}"
+
+
+def diagnosis(data: bytes) -> None:
+    """Every answer has words and a document, and no cookie in it."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode("latin-1")
+    for kind, status in (("http_3xx", 302), ("http_4xx", 400), ("protocol", None)):
+        said = Outcome(kind, status, 1, headers=lines, excerpt=body)  # type: ignore[arg-type]
+        assert of_outcome("sub_x", URL, said, 15)
+        shown = response_document(said)
+        assert shown is None or all(
+            value.endswith("***") for name, value in shown["headers"] if name.lower() == "set-cookie"
+        )
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
         *(url, answer, retry_after, verify, rewritten, raw_json, identity, secret, database_url),
         *(sealed, keys, headers, authentication, certificates, token, egress_proxy),
+        *(server_certificate, diagnosis),
     )
 }
