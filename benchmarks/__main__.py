@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import backlog, footprint, latency, record_cost, silence, throughput
+from benchmarks import backlog, footprint, latency, record_cost, silence, silent_names, throughput
 from benchmarks.bench import FULL, QUICK, Bench, BenchmarkError, Result, Sizes
 from benchmarks.server import server
 from benchmarks.table import configuration, markdown
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "throughput": throughput.run,
     "latency": latency.run,
     "silence": silence.run,
+    "silent-names": silent_names.run,
     "record": record_cost.run,
     "footprint": footprint.run,
     "claim": backlog.claim,

@@ -31,6 +31,7 @@ class Sizes:
     rounds: int = 3
     latency_seconds: Mapping[int, float] = field(default_factory=lambda: {1: 60, 50: 20, 200: 15, 1000: 10})
     silent_events: int = 25
+    silent_names_seconds: float = 60.0
     record_seconds: float = 2.0
     record_rounds: int = 5
     backlog: int = 1_000_000
@@ -47,6 +48,7 @@ QUICK = Sizes(
     rounds=1,
     latency_seconds={1: 5, 50: 4, 200: 4, 1000: 3},
     silent_events=5,
+    silent_names_seconds=15.0,
     record_seconds=0.5,
     record_rounds=2,
     backlog=100_000,

@@ -1,10 +1,11 @@
 """The receiver: a process that answers every POST with 204 and counts. It is told what to do on its standard input.
 
-    python -m benchmarks.receiver [--certificate FILE] [--log-ids]
+    python -m benchmarks.receiver [--certificate FILE] [--log-ids] [--close]
 
 First it prints its port. Then, for each line it reads: `reset` forgets, `report` prints one JSON object, `hang up`
 closes every connection. A report has `count`, `first` and `last` (Unix seconds of the first and the last request)
-and, with --log-ids, `arrivals`: webhook-id to the monotonic clock in nanoseconds, the first time it came.
+and, with --log-ids, `arrivals`: webhook-id to the monotonic clock in nanoseconds, the first time it came. With --close
+each connection serves one request.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import httptools
 import uvloop
 
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
+LAST_ANSWER = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"
 
 
 class Tally:
     """What arrived since the last reset."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
         self.open: set[Counter] = set()
         self.reset()
 
@@ -61,7 +64,7 @@ class Counter(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._tally.note()
-        self.transport.write(ANSWER)
+        self.transport.write(self._tally.answer)
 
 
 class Logger(Counter):
@@ -86,8 +89,8 @@ def obey(tally: Tally) -> None:
         print(tally.report(), flush=True)
 
 
-async def serve(certificate: str | None, kind: type[Counter]) -> None:
-    tally, context = Tally(), None
+async def serve(certificate: str | None, kind: type[Counter], answer: bytes) -> None:
+    tally, context = Tally(answer), None
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
@@ -102,9 +105,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--certificate", help="PEM file with key and chain: speak TLS")
     parser.add_argument("--log-ids", action="store_true")
+    parser.add_argument("--close", action="store_true", help="close each connection after one answer")
     asked = parser.parse_args()
+    kind, answer = Logger if asked.log_ids else Counter, LAST_ANSWER if asked.close else ANSWER
     try:
-        uvloop.run(serve(asked.certificate, Logger if asked.log_ids else Counter))
+        uvloop.run(serve(asked.certificate, kind, answer))
     except RuntimeError:  # the loop was stopped because standard input ended
         return
 

@@ -36,8 +36,9 @@ class Claim:
         self._suspect_began = 0.0
 
     def is_possible(self) -> bool:
-        """Whether a subscription in the due map has room."""
-        return bool(self._slots()) and self._outgoing.room > 0
+        """Whether a subscription in the due map has room whose endpoint answers; the others delay nobody's events."""
+        routes = self._outgoing.routes
+        return self._outgoing.room > 0 and any(i in routes and routes[i].answers for i, _ in self._slots())
 
     def is_worthwhile(self) -> bool:
         """Whether enough is free for what is due; rows claimed one by one would cost a statement each."""
@@ -90,10 +91,10 @@ class Claim:
 
     def _slots(self) -> list[tuple[bytes, int]]:
         """The due map's subscriptions with their free slots, in rotation; one slot for a subscription not yet known."""
-        routes, slots = self._outgoing.routes, []
+        routes, grants, slots = self._outgoing.routes, self._outgoing.grants(), []
         for subscription_id in self._due:
             route = routes.get(subscription_id)
-            count = min(ROWS_MAX, route.free if route else 1)
+            count = min(ROWS_MAX, grants.to(route) if route else 1)
             if count > 0:
                 slots.append((subscription_id, count))
         return slots

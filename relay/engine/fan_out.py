@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from relay.engine.outgoing import Outgoing
     from relay.engine.rows import Match, Taken
     from relay.engine.store import Store, TakenBatch
+    from relay.engine.strangers import Grants
 
 __all__ = ["FanOut"]
 
@@ -95,6 +96,7 @@ class FanOut:
         births: list[Birth] = []
         leased: list[Delivery] = []
         free: dict[bytes, int] = {}
+        grants = self._outgoing.grants()
         room, lease = self._outgoing.room, new_lease()
         for taken, matches, ids in _pairs(batch):
             event = None
@@ -104,8 +106,7 @@ class FanOut:
                 if subscription_id not in free:
                     free[subscription_id] = self._free(subscription_id)
                 ready = active and taken.available
-                if event and ready and len(leased) < room and free[subscription_id] > 0:
-                    free[subscription_id] -= 1
+                if event and ready and len(leased) < room and self._takes(subscription_id, free, grants):
                     birth, delivery = self._newborn(identity, taken.seq, subscription_id, lease, event)
                     births.append(birth)
                     leased.append(delivery)
@@ -115,6 +116,14 @@ class FanOut:
                     free[subscription_id] = 0
                     self._due[subscription_id] = None
         return births, leased
+
+    def _takes(self, subscription_id: bytes, free: dict[bytes, int], grants: Grants) -> bool:
+        """Tell whether one more may be leased for this subscription, and count it."""
+        left, route = free[subscription_id], self._outgoing.routes.get(subscription_id)
+        if left <= 0 or route is None or not grants.take(route, route.free - left):
+            return False
+        free[subscription_id] -= 1
+        return True
 
     def _newborn(
         self, identity: bytes, seq: int, subscription_id: bytes, lease: int, event: Event

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 from relay.engine.decide import decide
 from relay.engine.routes import Route
 from relay.engine.states import Settlement, VerdictKind
+from relay.engine.strangers import Grants, Lines, Stock
 from relay.http.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Outgoing:
         self.room_freed = asyncio.Event()
         self.suspect: Delivery | None = None
         self._create_task = asyncio.get_running_loop().create_task  # looking the loop up costs a system call
-        self._line: deque[Route] = deque()
+        self._strange_leases, self._strange_requests = Stock(LEASED_MAX), Stock(max_in_flight)
+        self._lines = Lines(self._strange_requests)
         self._sending = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._leased = 0
@@ -76,10 +77,14 @@ class Outgoing:
         """How many more deliveries this process may lease."""
         return LEASED_MAX - self._leased if self._bytes < BYTES_MAX else 0
 
+    def grants(self) -> Grants:
+        """Return what each route may lease in the next batch."""
+        return Grants(self._strange_leases)
+
     @property
     def waiting(self) -> int:
-        """How many leased deliveries wait here for their turn."""
-        return self._leased - self._sending
+        """How many leased deliveries wait here for their turn, to endpoints that answer."""
+        return (self._leased - self._strange_leases.held) - (self._sending - self._strange_requests.held)
 
     @property
     def byte_room(self) -> int:
@@ -137,9 +142,10 @@ class Outgoing:
                 continue
             route.leased += 1
             self._leased += 1
+            self._strange_leases.held += not route.answers
             self._bytes += len(delivery.event.body)
             route.waiting.append(delivery)
-            self._queue(route)
+            self._lines.append(route)
             if delivery.suspect:
                 self.suspect = delivery
             self._clear_if_closed(route)
@@ -164,18 +170,20 @@ class Outgoing:
 
     def _pump(self) -> None:
         """Begin as many attempts as the limits allow, one of each route in the line in turn."""
-        while self._line and self._sending < self._max_in_flight:
-            route = self._line.popleft()
-            route.queued = False
-            if route.may_send:
-                self._begin(route, route.waiting.popleft())
-                self._queue(route)
+        while self._sending < self._max_in_flight and (route := self._lines.next()):
+            self._begin(route, route.waiting.popleft())
+            self._lines.append(route)
 
-    def _queue(self, route: Route) -> None:
-        """Put a route that may send at the end of the line, once."""
-        if route.may_send and not route.queued:
-            route.queued = True
-            self._line.append(route)
+    def _learn(self, route: Route, outcome: Outcome) -> None:
+        """Let the route follow its endpoint's health, and count what it holds where it now belongs."""
+        answered = route.answers
+        route.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
+        if route.answers is answered:
+            return
+        sign = 1 if answered else -1
+        self._strange_requests.held += sign * route.sending
+        self._strange_leases.held += sign * route.leased
+        self._lines.change(route)
 
     def _begin(self, route: Route, delivery: Delivery) -> None:
         if time.monotonic() > delivery.start_by:
@@ -183,6 +191,7 @@ class Outgoing:
             return
         route.sending += 1
         self._sending += 1
+        self._strange_requests.held += not route.answers
         task = self._create_task(self._attempt(route, delivery))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -199,10 +208,11 @@ class Outgoing:
             outcome = _outcome("internal", began, f"{type(error).__name__} inside the relay; see its log")
         route.sending -= 1
         self._sending -= 1
+        self._strange_requests.held -= not route.answers
         verdict = decide(
             outcome, delivery.attempts, subscription.schedule_seconds, self._dice(), subscription.final_statuses
         )
-        route.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
+        self._learn(route, outcome)
         if verdict.kind == VerdictKind.RELEASE:
             self._say_unsent(subscription.id, outcome)
             self._give_back(route, delivery, verdict.wait_seconds)
@@ -213,7 +223,7 @@ class Outgoing:
         if verdict.hold_seconds and subscription.url == route.subscription.url:
             route.close(GONE_SECONDS if verdict.hold_seconds == math.inf else verdict.hold_seconds)
             self._clear_if_closed(route)
-        self._queue(route)
+        self._lines.append(route)
         self._pump()
 
     async def _send(self, route: Route, delivery: Delivery) -> Outcome:
@@ -254,6 +264,7 @@ class Outgoing:
     def _forget(self, route: Route, delivery: Delivery) -> None:
         route.leased -= 1
         self._leased -= 1
+        self._strange_leases.held -= not route.answers
         self._bytes -= len(delivery.event.body)
         if self.suspect is delivery:
             self.suspect = None

@@ -35,13 +35,14 @@ UNWILLING = frozenset({429, 503})
 class Route:
     """The sending side of one subscription at one version of its row."""
 
-    __slots__ = ("_keyring", "_window_max", "closed_until", "envelope", "latency", "leased", "problem", "queued",
-                 "sending", "subscription", "waiting", "window")  # fmt: skip
+    __slots__ = ("_keyring", "_window_max", "answers", "closed_until", "envelope", "latency", "leased", "problem",
+                 "queued", "sending", "subscription", "waiting", "window")  # fmt: skip
 
     def __init__(self, subscription: Subscription, window_max: int, keyring: Keyring) -> None:
         self._keyring = keyring
         self.leased = 0
         self.sending = 0
+        self.answers = False  # whether the endpoint answered the last time it was asked
         self.queued = False  # whether it stands in line for a place among all requests
         self.waiting: deque[Delivery] = deque()
         self.latency = 0.0
@@ -85,6 +86,7 @@ class Route:
     def learn(self, kind: OutcomeKind, status: int | None, seconds: float) -> None:
         """Follow the endpoint's health from one outcome."""
         self.latency += (seconds - self.latency) / 8
+        self.answers = status is not None or (self.answers and kind not in UNHEALTHY)
         if kind in UNHEALTHY or status in UNWILLING:
             self.window = max(1, self.window // 2)
         elif self.window < self._window_max:

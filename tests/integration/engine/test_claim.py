@@ -145,9 +145,12 @@ async def test_a_subscription_with_a_backlog_gets_nothing_born_leased(world: Wor
 async def test_a_full_process_still_fans_out(world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for room would let one tenant's million pending starve every other."""
     monkeypatch.setattr("relay.engine.outgoing.LEASED_MAX", 10)
-    far_end.hold("/")
     world.subscribe()
     async with stepping(world.url, far_end) as relay:
+        world.record()
+        await relay.look()
+        await relay.settled()  # it answers: what does not may not take all the room there is
+        far_end.hold("/")
         for _ in range(3):
             world.record(count=10)
             await relay.look()

@@ -46,6 +46,26 @@ async def test_healthy_endpoints_are_served_while_others_hang(world: World, far_
     assert all(most <= 16 for path, most in far_end.most_in_flight.items() if path.startswith("/hangs"))
 
 
+async def test_two_hundred_that_never_answered_hold_up_nobody_not_even_the_first_time(
+    world: World, far_end: FarEnd
+) -> None:
+    """Fewer places than they ask for, and fewer leases; one that answers still gets its own at once."""
+    for number in range(200):
+        world.subscribe("noise", path=f"/hangs/{number}")
+        far_end.hold(f"/hangs/{number}")
+    world.subscribe("new", path="/new")
+    world.subscribe("later", path="/later")
+    async with running(world.url, far_end, max_in_flight=256, per_endpoint=64) as relay:
+        world.record("noise", count=16)
+        await await_until(lambda: far_end.in_flight >= 200)
+        for path in ("new", "later"):
+            for _ in range(20):
+                world.record(path)
+            await await_until(lambda path=path: far_end.paths().count(f"/{path}") == 20)
+        assert 200 <= far_end.in_flight <= 256 - 256 // 8
+        assert relay.outgoing.room >= 2048 // 8
+
+
 async def test_no_endpoint_gets_more_requests_at_once_than_allowed(world: World, far_end: FarEnd) -> None:
     world.subscribe(path="/one")
     world.subscribe(path="/two")
