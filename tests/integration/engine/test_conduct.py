@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+import math
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, cast
 
+import psycopg
 import pytest
 
 from relay.engine.states import VerdictKind
 from relay.engine.store import Store, new_lease
+from relay.http import AddressPolicy, DirectSender
 from relay.http.outcome import Outcome
 from tests.integration.engine.world import (
     ERROR_500,
@@ -26,6 +31,7 @@ from tests.integration.engine.world import (
     stepping,
     uuid_of,
 )
+from tests.support.scripted_receiver import Exchange, receiving, response
 from tests.support.waiting import await_until
 
 pytestmark = pytest.mark.anyio
@@ -51,9 +57,12 @@ def change(world: World, what: str) -> None:
     world.rows(f"update outbox.subscriptions set {what}")
 
 
+HELD_FOR = "extract(epoch from held_until - clock_timestamp())"
+
+
 def held_for(world: World) -> float:
     """Seconds until the hold of the one subscription ends."""
-    return float(world.value("select extract(epoch from held_until - clock_timestamp()) from outbox.subscriptions"))
+    return float(world.value(f"select {HELD_FOR} from outbox.subscriptions"))
 
 
 async def one_on_the_wire(relay: Relay, far_end: FarEnd) -> None:
@@ -142,12 +151,23 @@ async def test_410_while_an_application_has_the_subscription_locked_holds_up_no_
     assert len(far_end.requests) == 2
 
 
+async def test_a_relay_closes_endpoints_with_the_rights_of_its_role_alone(world: World) -> None:
+    world.subscribe()
+    world.record(count=2)
+    store = Store(psycopg.conninfo.make_conninfo(world.url, options="-c role=outbox_relay"))
+    births = await fan_out(store, leased=True)
+    for birth, seconds in zip(births, (60.0, math.inf), strict=True):
+        await store.settle([result(held(birth), VerdictKind.RETRY, 60.0, hold_seconds=seconds, url=URL)])
+    assert world.count("subscriptions", "disabled_at is not null and held_until > now()") == 1
+    await store.close()
+
+
 async def test_what_is_disabled_already_keeps_its_reason(world: World, store: Store) -> None:
     world.subscribe()
     world.record()
     (birth,) = await fan_out(store, leased=True)
     change(world, CLOSED["disabled"])
-    gone = result(held(birth), VerdictKind.RETRY, 0.0, hold_seconds=float("inf"), url=URL)
+    gone = result(held(birth), VerdictKind.RETRY, 0.0, hold_seconds=math.inf, url=URL)
     assert await store.settle([gone]) == []
     assert world.value("select disabled_reason from outbox.subscriptions") == "broken"
 
@@ -283,6 +303,48 @@ async def test_the_last_attempt_may_ask_for_a_hold_too(world: World, far_end: Fa
     assert held_for(world) > 590
 
 
+AN_HOUR_LATER = format_datetime(datetime.now(UTC) + timedelta(hours=1, minutes=10), usegmt=True).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "low", "high"),
+    [
+        (429, b"retry-after: 120", 110, 120),
+        (503, b"Retry-After:  120 ", 110, 120),
+        (429, b"retry-after: " + AN_HOUR_LATER, 3600, 4200),
+        (503, b"retry-after: 99999999999", 86_390, 86_400),
+        (429, b"retry-after: 0", 0, 0),
+        (429, b"retry-after: Tue, 20 Oct 2015 07:30:00 GMT", 0, 0),
+        (503, b"retry-after: -5", 0, 0),
+        (503, b"retry-after: soon", 0, 0),
+        (429, b"x: y", 0, 0),
+        (500, b"retry-after: 120", 0, 0),
+        (404, b"retry-after: 120", 0, 0),
+        (301, b"retry-after: 120", 0, 0),
+    ],
+)
+async def test_e12_e13_what_a_receiver_writes_on_the_wire_holds_its_endpoint_back(
+    world: World, status: int, line: bytes, low: float, high: float
+) -> None:
+    """Never sooner than the schedule says, never later than a day."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.play(response(status, headers=line + b"\r\n"))
+
+    sender = DirectSender(AddressPolicy(["127.0.0.0/8"], allow_http=True), user_agent="test")
+    async with receiving(behaviour) as receiver:
+        world.subscribe(path=f":{receiver.port}/", schedule=(60, 60))
+        world.record()
+        async with stepping(world.url, cast(FarEnd, sender)) as relay:
+            await relay.look()
+            await relay.settled()
+        await sender.close()
+    assert low <= float(world.value(f"select coalesce({HELD_FOR}, 0) from outbox.subscriptions")) <= high
+    ((waits, attempts),) = world.deliveries("extract(epoch from due_at - clock_timestamp())::float8, attempts")
+    assert max(50, low) <= waits <= max(60, high)
+    assert attempts == 1
+
+
 # -- 4xx that are final
 
 
@@ -328,9 +390,12 @@ async def test_e36_one_event_that_is_too_large_for_the_receiver_stops_no_other(w
 async def test_b34_what_was_leased_and_has_not_begun_is_given_back(world: World, far_end: FarEnd, how: str) -> None:
     """Between claim and send: at the next sweep, which is within a second."""
     world.subscribe()
-    world.record(count=5)
-    freed = far_end.hold("/")
     async with stepping(world.url, far_end, max_in_flight=1) as relay:
+        world.record()
+        await relay.look()  # an endpoint that has answered is trusted with more
+        await relay.settled()
+        freed = far_end.hold("/")
+        world.record(count=5)
         await one_on_the_wire(relay, far_end)
         assert relay.outgoing.waiting == 4
         change(world, CLOSED.get(how, "removed_at = now()"))
@@ -341,7 +406,7 @@ async def test_b34_what_was_leased_and_has_not_begun_is_given_back(world: World,
         assert world.count("deliveries", "lease is null and attempts = 0") == 4
         for _ in range(3):
             await relay.look()
-    assert len(far_end.requests) == 1
+    assert len(far_end.requests) == 2
 
 
 @pytest.mark.parametrize("how", CLOSED)
