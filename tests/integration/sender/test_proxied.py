@@ -10,12 +10,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
+import anyio
 import pytest
 import trustme
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from relay.egress_proxy import EgressProxy, parse_egress_proxy
 from relay.http import AddressPolicy, Endpoint, Outcome
 from relay.http.proxied import ProxySender
+from relay.http.reader import Answer, ResponseReader
 from relay.http.tls import default_ssl_context
 from tests.integration.sender.conftest import LOOPBACK, descriptors
 from tests.support.proxies import Asked, hangs, proxying, says
@@ -316,3 +320,52 @@ async def test_what_is_not_http_is_in_the_excerpt_and_not_in_the_error(make_send
         outcome = await post(make_sender(proxy.address), receiver.url)
     assert (outcome.kind, outcome.error) == ("protocol", "not a valid HTTP response: illegal header line")
     assert b"no header" in outcome.excerpt
+
+
+class Played:
+    """A pipe from which these bytes come, and then the end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def send(self, _: bytes) -> None:
+        return
+
+    async def receive(self, _: int = 65_536) -> bytes:
+        if not self._data:
+            raise anyio.EndOfStream
+        data, self._data = self._data, b""
+        return data
+
+    async def aclose(self) -> None:
+        return
+
+
+LINES = [
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 500 X\r\n", b"HTTP/1.1 103 E\r\n", b"HTTP/1.0 200 K\r\n", b"HTTP/1.1 204 N\r\n",
+    b"HTTP/1.1 101 S\r\nupgrade: x\r\nconnection: upgrade\r\n", b"HTTP/1.1 200\r\n", b"content-length: 4\r\n",
+    b"content-length: 0\r\n", b"content-length: 4, 4\r\n", b"transfer-encoding: chunked\r\n", b" folded\r\n",
+    b"a: b\r\n", b"transfer-encoding: gzip, chunked\r\n", b"4\r\nbody\r\n", b"0\r\n\r\n", b"\r\n", b"\n", b"\r",
+    b"\0", b"body",
+]  # fmt: skip
+
+
+@pytest.fixture
+def idle_sender(make_sender: Make) -> ProxySender:
+    return make_sender("http://127.0.0.1:9")
+
+
+@given(pieces=st.lists(st.sampled_from(LINES), min_size=1, max_size=8))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_the_two_senders_never_read_two_statuses_from_the_same_bytes(
+    idle_sender: ProxySender, pieces: list[bytes]
+) -> None:
+    """One may refuse what the other takes; `ProxySender` says which."""
+    data = b"".join(pieces)
+    reader = ResponseReader(16_384)
+    direct = reader.feed(data) or reader.give_up("connection", "closed")
+    request = idle_sender._request(Endpoint.of("https://example.com/"), b"", b"")
+    deadline = asyncio.get_running_loop().time() + 60
+    proxied = await idle_sender._exchange(Played(data), request, deadline)  # type: ignore[arg-type]
+    if isinstance(direct, Answer) and isinstance(proxied, Answer):
+        assert (proxied.status, proxied.head) == (direct.status, direct.head)
