@@ -108,6 +108,29 @@ async def test_e6_a_body_that_must_not_be_is_not_the_next_answer(sender: Sender,
         assert receiver.accepted == 2
 
 
+async def test_e16_every_2xx_is_delivered_and_its_retry_after_ignored(sender: Sender) -> None:
+    """Also 206: nobody asked for a part, so it is not one."""
+    statuses = [200, 201, 202, 203, 206, 207, 208, 226, 299]
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.play(response(int(exchange.body), b"ok", b"retry-after: 5\r\n"))
+
+    async with receiving(behaviour) as receiver:
+        outcomes = [await send(sender, receiver, b"%d" % status) for status in statuses]
+    assert [(o.kind, o.status, o.retry_after_seconds) for o in outcomes] == [("delivered", s, None) for s in statuses]
+
+
+async def test_e8_304_is_a_failure(sender: Sender) -> None:
+    async with receiving(plays(response(304))) as receiver:
+        outcome = await send(sender, receiver)
+    assert (outcome.kind, outcome.status) == ("http_3xx", 304)
+
+
+async def test_e43_100_continue_that_nobody_asked_for_is_passed_over(sender: Sender) -> None:
+    async with receiving(plays(b"HTTP/1.1 100 Continue\r\n\r\n", OK)) as receiver:
+        assert [(await send(sender, receiver)).status for _ in range(2)] == [200, 200]
+
+
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 async def test_e7_a_redirect_is_a_failure_and_never_followed(sender: Sender, status: int) -> None:
     async with receiving(plays(OK)) as target:
@@ -135,7 +158,10 @@ async def test_e17_a_5xx_is_a_failure_that_says_which(sender: Sender, status: in
     assert outcome.retry_after_seconds == (7 if status == 503 else None)
 
 
-@pytest.mark.parametrize("status_line", [b"HTTP/1.1 999 X", b"HTTP/1.1 20x X", b"HTTP/1.1 099 X", b"SSH-2.0-x"])
+BAD_STATUS_LINES = [b"HTTP/1.1 %b X" % status for status in (b"999", b"600", b"000", b"2", b"099", b"20x", b"200200")]
+
+
+@pytest.mark.parametrize("status_line", [*BAD_STATUS_LINES, b"SSH-2.0-x"])
 async def test_e18_what_is_not_http_is_protocol_with_its_first_bytes(sender: Sender, status_line: bytes) -> None:
     data = status_line + b"\r\ncontent-length: 0\r\n\r\n"
     async with receiving(plays(data)) as receiver:

@@ -141,6 +141,21 @@ async def test_e41_a_handshake_that_stalls_ends_at_the_deadline(sender: Sender) 
     assert "in time" in (outcome.error or "")
 
 
+async def _half_a_handshake(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read the client's hello, begin a record that never ends, and go."""
+    await reader.read(65_536)
+    writer.write(b"\x16\x03\x03\x40\x00\x02")
+    await writer.drain()
+    writer.close()
+
+
+async def test_e41_half_a_handshake_is_a_tls_failure(sender: Sender) -> None:
+    server = await asyncio.start_server(_half_a_handshake, "127.0.0.1", 0)
+    async with server:
+        outcome = await post(sender, f"https://{NAME}:{server.sockets[0].getsockname()[1]}/")
+    assert (outcome.kind, outcome.sent) == ("tls", False)
+
+
 async def test_a_handshake_that_is_cancelled_leaves_nothing_open(sender: Sender) -> None:
     with _silent_server() as port:
         await post(sender, f"https://{NAME}:{port}/", timeout_seconds=0.1)  # the loop opens what it needs itself
