@@ -1,0 +1,37 @@
+"""One vocabulary of failures: what the sender says is what the documentation explains and decide() knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from relay.engine.decide import decide
+from relay.engine.states import VerdictKind
+from relay.http.outcome import Outcome, OutcomeKind
+
+CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts.md"
+ROW = re.compile(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
+MEANT = {
+    "done": VerdictKind.DELIVERED,
+    "retry": VerdictKind.RETRY,
+    "dead letter": VerdictKind.DEAD,
+    "given back, not charged": VerdictKind.RELEASE,
+}
+
+
+def documented() -> dict[str, str]:
+    text = CONCEPTS.read_text()
+    return dict(ROW.findall(text[text.index("## Outcomes") : text.index("## Pause")]))
+
+
+def test_every_outcome_is_explained_and_no_other() -> None:
+    assert sorted(documented()) == sorted(get_args(OutcomeKind))
+
+
+@pytest.mark.parametrize(("kind", "follows"), documented().items())
+def test_what_is_said_to_follow_follows(kind: OutcomeKind, follows: str) -> None:
+    outcome = Outcome(kind=kind, status=None, milliseconds=1)
+    assert decide(outcome, 1, (5,), 0.0).kind is MEANT[follows.partition(";")[0]]
