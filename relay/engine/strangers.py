@@ -2,8 +2,8 @@
 
 A stranger is an endpoint that did not answer the last time, or was never asked. Its attempts may last as long as the
 timeout, and a few hundred strangers could hold every place there is: requests on the wire, and leases. So strangers
-together have seven eighths of each stock, and once half of that is taken, one each: whoever comes then still finds
-room to show that it answers.
+together have seven eighths of each stock, and once they hold half of it, one each: whoever comes then still finds room
+to show that it answers. A stock of less than eight is nobody's.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ __all__ = ["Grants", "Lines", "Stock"]
 class Stock:
     """So many places in all, and how many of them strangers hold."""
 
-    __slots__ = ("_most", "held")
+    __slots__ = ("_freely", "_most", "held")
 
     def __init__(self, places: int) -> None:
-        self._most = places - places // 8
+        spare = places // 8
+        self._freely, self._most = places - 4 * spare, places - spare
         self.held = 0
 
     def allowance(self, own: int, promised: int = 0) -> int:
         """Return how many more a stranger may have that holds `own`, when others are promised so many."""
         held = self.held + promised
-        if held * 2 <= self._most:
-            return self._most // 2 - held + 1
+        if held < self._freely:
+            return self._freely - held
         return 1 if not own and held < self._most else 0
 
 

@@ -33,8 +33,8 @@ def test_strangers_never_hold_more_than_seven_eighths_nor_less_than_one_place(pl
 
 def test_once_half_is_taken_each_stranger_has_one() -> None:
     stock = Stock(256)
-    assert stock.allowance(0) == 113
-    stock.held = 113
+    assert stock.allowance(0) == 128
+    stock.held = 128
     assert (stock.allowance(0), stock.allowance(1)) == (1, 0)
     stock.held = 224
     assert stock.allowance(0) == 0
