@@ -98,11 +98,7 @@ def test_the_services_are_asked_in_turn(
     for service, text in (("pypi", pypi), ("osv", osv)):
         (tmp_path / service).write_text(text)
     tool = tmp_path / "pip-audit"
-    tool.write_text(f'#!/bin/sh
-said="{tmp_path}/$6"
-grep -q "^{{" "$said" || exec >&2
-cat "$said"
-')
+    tool.write_text(f'#!/bin/sh\nsaid="{tmp_path}/$6"\ngrep -q "^{{" "$said" || exec >&2\ncat "$said"\n')
     tool.chmod(0o700)
     monkeypatch.setattr(sys, "argv", ["advisories.py", str(tool)])
     assert advisories.main() == code
