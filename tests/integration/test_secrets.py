@@ -116,7 +116,9 @@ class TestWriting:
         assert opened(connection, OLD)[-1] == "sealed:1:x"
 
     @pytest.mark.parametrize(
-        ("key_id", "key"), [(OLDER.id, NEWER.text), (OLDER.id, "QQ=="), ("x", OLDER.text), (OLDER.id, "!!")]
+        ("key_id", "key"),
+        [(OLDER.id, NEWER.text), (OLDER.id, "QQ=="), ("x", OLDER.text), (OLDER.id, "!!")],
+        ids=["of another key", "short", "no id", "no base64"],  # keys are random: workers must agree on names
     )
     def test_the_database_refuses_what_is_no_key(self, connection, key_id, key):
         with pytest.raises(sa.exc.DBAPIError, match=r"_of_the_key|32_bytes|base64"):

@@ -311,7 +311,7 @@ AN_HOUR_LATER = format_datetime(datetime.now(UTC) + timedelta(hours=1, minutes=1
     [
         (429, b"retry-after: 120", 110, 120),
         (503, b"Retry-After:  120 ", 110, 120),
-        (429, b"retry-after: " + AN_HOUR_LATER, 3600, 4200),
+        pytest.param(429, b"retry-after: " + AN_HOUR_LATER, 3600, 4200, id="429-a date"),
         (503, b"retry-after: 99999999999", 86_390, 86_400),
         (429, b"retry-after: 0", 0, 0),
         (429, b"retry-after: Tue, 20 Oct 2015 07:30:00 GMT", 0, 0),
