@@ -22,6 +22,8 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 _TO_LOOPBACK = ["--allow-http", "--allow-networks", "127.0.0.0/8"]
+GUARD = Path(__file__).parent / "guarded"  # see its sitecustomize.py
+BREACH = "guard: "
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
 
 
@@ -38,10 +40,14 @@ def note(incidents: Path, what: str, **facts: object) -> None:
 
 
 class Process:
-    """A Python program of ours as a child process; what it prints goes to `output`."""
+    """A Python program of ours as a child process, which may connect to nothing that the policy does not allow.
+
+    What it prints goes to `output`.
+    """
 
     def __init__(self, program: Sequence[str], output: Path, environment: Mapping[str, str] | None = None) -> None:
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(GUARD), kept.get("PYTHONPATH"))))
         self.output = output
         with output.open("ab") as file:
             self.popen = subprocess.Popen(
@@ -257,3 +263,5 @@ class Stage:
         """End everything, the last started first."""
         for process in reversed(self.started):
             process.end()
+        breaches = [line for process in self.started for line in process.text.splitlines() if line.startswith(BREACH)]
+        assert not breaches, breaches
