@@ -45,7 +45,7 @@ cancelled by a removed subscription; an event without subscriber is counted.
 NOT_OURS = {"x_y", "RELAY_X_Y", "--x-y", "session_replication_role", "--pdb"}  # a rule, PostgreSQL's, pytest's
 BLOCKS = [block for document in DOCUMENTS for block in readme.blocks(document)]
 RUN_ELSEWHERE = {"python", "sql", "console", "javascript"}
-READ_ELSEWHERE = {"go", "ruby", "php", "java", "csharp"}  # tests/integration/test_receiving.py
+READ_ELSEWHERE = {"go", "ruby", "php", "java", "csharp", "nft"}  # tests/integration/test_receiving.py, test_security.py
 by_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
