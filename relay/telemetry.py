@@ -41,10 +41,16 @@ class _Json(logging.Formatter):
 
 
 def set_up_logging(config: Config) -> None:
-    """Send every log line of this process to standard error, in the configured form and from the configured level."""
+    """Send every log line of this process to standard error, in the configured form and from the configured level.
+
+    Of libraries only warnings and errors are shown: below that some tell what they read, such as an answer's headers.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if config.log_format == "json" else _Text())
-    logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
+    level = logging.getLevelNamesMapping()[config.log_level.upper()]
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    for ours in ("relay", "outbox"):
+        logging.getLogger(ours).setLevel(level)
     if config.log_level != "debug":
         logging.getLogger("psycopg").setLevel(logging.ERROR)  # says each failed transaction that the relay sums up
 

@@ -23,6 +23,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from anyio.from_thread import start_blocking_portal
 from sqlalchemy.engine import make_url
 
 import outbox
@@ -36,6 +37,7 @@ from relay.engine.envelope import Envelope
 from relay.engine.states import Delivery, Event, Settlement, Subscription, Verdict, VerdictKind
 from relay.keyring import Keyring, new_private_key
 from tests.support.processes import Process
+from tests.support.proxies import proxying
 
 PRIVATE, PUBLIC = new_private_key()
 SIGNING = "whsec_" + base64.b64encode(b"canary of the signing secret 001").decode()
@@ -157,10 +159,10 @@ def aviary(database_url: str, tmp_path: Path) -> Iterator[Aviary]:
         yield aviary
 
 
-def deliver(aviary: Aviary, log_format: str) -> str:
+def deliver(aviary: Aviary, log_format: str, *options: str) -> str:
     """Run a relay at its most talkative until all that can be settled is; return its log."""
     program = ["-m", "relay", "run", "--keep-responses", "all",
-               "--until-drained", "--log-level", "debug", "--log-format", log_format]  # fmt: skip
+               "--until-drained", "--log-level", "debug", "--log-format", log_format, *options]  # fmt: skip
     relay = Process(program, aviary.directory / f"relay-{log_format}.log", aviary.environment(PYTHONASYNCIODEBUG="1"))
     try:
         assert relay.wait(60) == 0, relay.text
@@ -188,6 +190,15 @@ def run(aviary: Aviary, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 def test_no_canary_is_in_a_log(aviary: Aviary, log_format: str) -> None:
     log = deliver(aviary, log_format)
     assert "another subscription or kind" in log
+    assert aviary.found_in(log) == []
+
+
+def test_no_canary_is_in_a_log_where_a_proxy_is_between(aviary: Aviary) -> None:
+    """The library that speaks there says at level debug what it reads, and endpoints answer with what they got."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(proxying("http")) as proxy:
+        log = deliver(aviary, "text", "--egress-proxy", proxy.url)
+    assert len(proxy.asked) >= 5
+    assert HEADER in str(aviary.requests)
     assert aviary.found_in(log) == []
 
 
