@@ -7,8 +7,11 @@ unsendable, and no byte of it goes out.
 from __future__ import annotations
 
 import base64
+import html
+import json
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
 
 from outbox.credentials import BasicAuth, BearerToken, authentication_of, stored_document, tls_of
 from outbox.custom_headers import check_headers
@@ -19,7 +22,7 @@ from relay.http.sender import Endpoint
 from relay.http.tls import ClientTLS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from outbox.credentials import Authentication
     from relay.http.oauth2 import Token
@@ -91,7 +94,8 @@ class Credentials:
     async def _send_with(self, token: Token, sender: Sender, lines: bytes, body: bytes, deadline: float) -> Outcome:
         seconds = max(deadline - time.monotonic(), 0.0)
         outcome = await sender.send(self.endpoint, lines + token.line, body, seconds)
-        return _blotted(outcome, (*self._secrets, token.value.encode("ascii")))
+        secrets = sorted((*self._secrets, *_spelled([token.value])), key=len, reverse=True)
+        return _blotted(outcome, secrets)
 
 
 def _authorization(authentication: Authentication) -> dict[str, str]:
@@ -116,12 +120,23 @@ def _secrets(headers: Mapping[str, str], authentication: Authentication | None) 
     values += [value.partition(" ")[2] for name, value in headers.items() if name.lower() == "authorization"]
     if isinstance(authentication, BasicAuth):
         values.append(authentication.password)
-    secrets = {value.encode() for value in values if len(value) >= MIN_BLOTTED}
-    return tuple(sorted(secrets, key=len, reverse=True))
+    return _spelled(value for value in values if len(value) >= MIN_BLOTTED)
 
 
-def _blotted(outcome: Outcome, secrets: tuple[bytes, ...]) -> Outcome:
-    """Take out of an answer what the receiver echoes of the request's secrets, as long as it is spelled as sent."""
+def _spelled(values: Iterable[str]) -> tuple[bytes, ...]:
+    """Return each value as it was sent and as pages that show a request write it, longest first."""
+    spellings: set[str] = set()
+    for value in values:
+        in_json = [json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]]
+        in_json += [text.replace("/", "\\/") for text in in_json]  # PHP's default
+        in_html = [html.escape(value, quote=False), html.escape(value), html.escape(value).replace("&#x27;", "&#39;")]
+        in_urls = [quote(value), quote(value, safe=""), quote_plus(value)]
+        spellings.update([value], in_json, in_html, in_urls)
+    return tuple(sorted((spelling.encode() for spelling in spellings), key=len, reverse=True))
+
+
+def _blotted(outcome: Outcome, secrets: Sequence[bytes]) -> Outcome:
+    """Take out of an answer what the receiver echoes of the request's secrets, in one of the spellings known here."""
     if outcome.excerpt:
         outcome.excerpt = _without(outcome.excerpt, secrets)
     if outcome.headers:
@@ -129,7 +144,7 @@ def _blotted(outcome: Outcome, secrets: tuple[bytes, ...]) -> Outcome:
     return outcome
 
 
-def _without(text: bytes, secrets: tuple[bytes, ...]) -> bytes:
+def _without(text: bytes, secrets: Sequence[bytes]) -> bytes:
     for secret in secrets:
         text = text.replace(secret, BLOT)
         at = max(0, len(text) - len(secret) + 1)  # where the end of the text could hold its beginning

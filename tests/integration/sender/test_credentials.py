@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import json
 import socket
 import ssl
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote, quote_plus
 
 import pytest
 import trustme
@@ -93,6 +94,26 @@ class TestHeaders:
         for secret in secrets:
             assert secret in receiver.requests[0].head.decode()
             assert secret not in outcome.excerpt.decode() + (outcome.headers or "")
+
+    @pytest.mark.parametrize(
+        "write",
+        [json.dumps, lambda text: json.dumps(text).replace("/", "\\/"),
+         html.escape, lambda text: html.escape(text).replace("&#x27;", "&#39;"),
+         quote, lambda text: quote(text, safe=""), quote_plus],
+        ids=["json", "php", "html", "html of others", "path", "query", "form"],
+    )  # fmt: skip
+    async def test_b24_so_is_what_it_echoes_in_a_spelling_of_its_own(self, sender: DirectSender, write) -> None:
+        own = 'a/b+c "d" \\e\' <f>&g=='
+
+        async def shows_the_request(exchange: Exchange) -> None:
+            await exchange.play(response(500, " ".join(map(write, fields(exchange).values())).encode()))
+
+        async with receiving(shows_the_request) as receiver:
+            given = {"headers": {"X-Own": own}, "authentication": BasicAuth("user", "pass/word ü?")}
+            outcome = await post(sender, credentials(receiver.url, **given))
+        assert fields(receiver.requests[0])["X-Own"] == own
+        for secret in (own, *(value for name, value in fields(receiver.requests[0]).items() if "auth" in name)):
+            assert write(secret).strip('"') not in outcome.excerpt.decode()
 
     async def test_b24_a_secret_that_the_excerpt_cuts_in_two_is_blotted_out(self, make_sender: MakeSender) -> None:
         async with receiving(echoes) as receiver:
