@@ -59,6 +59,9 @@ def _crash(app: Application, point: str) -> None:
         app.receiver.plan("/good", "0.3:200")
         relay = app.stage.relay("--max-in-flight", "1", trap=point)
         _stop_while_busy(app, relay)
+    elif point.startswith("Store.changed"):  # asked about what waits here when a second has passed
+        app.receiver.plan("/good", "0.3:200")
+        relay = app.stage.relay("--until-drained", "--max-in-flight", "1", trap=point)
     else:
         relay = app.stage.relay("--until-drained", trap=point)
     assert relay.wait() == -signal.SIGKILL, f"{point} was never reached:\n{relay.text}"

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 EXIT_CODE = 97
@@ -40,9 +41,10 @@ def is_address(host: object) -> bool:
 
 
 def named_by_operator() -> set[tuple[str | None, int | None]]:
-    """Return host and port of the databases and of an egress proxy, which the operator chose."""
-    urls = [urlsplit(text) for name, text in os.environ.items() if name.endswith(("DATABASE_URL", "EGRESS_PROXY"))]
-    return {(url.hostname, url.port) for url in urls}
+    """Return host and port of the databases and of an egress proxy, which the operator chose, in a file perhaps."""
+    named = {name: text for name, text in os.environ.items() if "DATABASE_URL" in name or "EGRESS_PROXY" in name}
+    texts = [Path(text).read_text() if name.endswith("_FILE") else text for name, text in named.items()]
+    return {(url.hostname, url.port) for url in map(urlsplit, texts)}
 
 
 def check_destination(what: str, address: object) -> None:
