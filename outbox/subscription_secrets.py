@@ -34,10 +34,19 @@ def put(connection: Session | Connection, subscription_id: UUID, kind: str, text
     Of kind 'signing' it comes beside those that are live; of every other kind it replaces the one there is.
     Raises SubscriptionError for text that cannot be stored.
     """
-    stored = _stored(connection, subscription_id, kind, text)
+    stored = _Unshown(_stored(connection, subscription_id, kind, text))
     if kind != "signing":
         connection.execute(delete(secrets).where(_own(subscription_id), secrets.c.kind == kind))
     connection.execute(insert(secrets).values(subscription_id=subscription_id, kind=kind, secret=stored, hint=hint))
+
+
+class _Unshown(str):
+    """Text that a driver stores as it is, and that SQLAlchemy's log and errors, which show parameters, do not show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 def _stored(connection: Session | Connection, subscription_id: UUID, kind: str, text: str) -> str:

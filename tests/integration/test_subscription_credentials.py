@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 import trustme
 from click.testing import CliRunner
-from sqlalchemy import text
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 import outbox
 from outbox import subscriptions
@@ -96,6 +100,42 @@ class TestSet:
         with pytest.raises(SubscriptionError) as caught:
             add(None, **given)
         assert CANARY not in str(caught.value)
+
+
+class TestTheApplicationsLog:
+    """SQLAlchemy shows the parameters of a statement, in its log (echo=True) and in an error."""
+
+    @pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "asyncpg"])
+    def test_it_shows_no_secret(self, database_url, driver, caplog):
+        url = make_url(database_url).set(drivername=f"postgresql+{driver}")
+        made = []
+
+        def change(connection):
+            made.append(add(connection, headers={"X-Key": CANARY}, authentication=BASIC))
+            made.append(subscriptions.rotate_secret(connection, made[0].id))
+            assert stored(connection, made[0])["headers"] == f'{{"X-Key": "{CANARY}"}}'
+
+        async def change_asynchronously():
+            engine = create_async_engine(url, echo=True)
+            async with engine.begin() as connection:
+                await connection.run_sync(change)
+            await engine.dispose()
+
+        if driver == "asyncpg":
+            asyncio.run(change_asynchronously())
+        else:
+            with create_engine(url, echo=True, poolclass=NullPool).begin() as connection:
+                change(connection)
+        shown = [record.getMessage() for record in caplog.records]
+        assert sum("INSERT INTO outbox.secrets" in line for line in shown) == 4
+        assert [line for line in shown for secret in (CANARY, *(new.secret for new in made)) if secret in line] == []
+
+    def test_an_error_shows_none_either(self, connection):
+        connection.execute(text("alter table outbox.secrets rename column hint to hints"))
+        with pytest.raises(ProgrammingError) as caught:
+            add(connection, secret="whsec_" + "canary" * 8)
+        assert "INSERT INTO outbox.secrets" in str(caught.value)
+        assert "canarycanary" not in str(caught.value)
 
 
 class TestUpdate:
