@@ -95,7 +95,8 @@ create table outbox.sealing_keys (
     key text not null,
     created_at timestamptz not null default clock_timestamp(),
     constraint key_is_32_bytes check (octet_length(decode(key, 'base64')) = 32),
-    constraint id_is_of_the_key check (id = left(encode(sha256(decode(key, 'base64')), 'hex'), 16))
+    constraint id_is_of_the_key check (id = left(encode(sha256(decode(key, 'base64')), 'hex'), 16)),
+    constraint created_at_is_a_date check (created_at >= '0001-01-01Z' and created_at < '10000-01-01Z')
 );
 
 -- What a subscription keeps secret, sealed or, while there is no sealing key, in clear (outbox/sealing.py has the form).

@@ -43,9 +43,11 @@ where x.sealed_to ~ '^[0-9a-f]{16}$' and (x.expires_at is null or x.expires_at >
 order by x.sealed_to
 """)
 
+# After every other one, also where a clock was set back or a row was written by hand: the newest is used.
 _REGISTER = text("""
-insert into outbox.sealing_keys (id, key) values (:id, :key)
-on conflict (id) do update set created_at = clock_timestamp()
+insert into outbox.sealing_keys (id, key, created_at)
+select :id, :key, greatest(clock_timestamp(), max(created_at) + interval '1 microsecond') from outbox.sealing_keys
+on conflict (id) do update set created_at = excluded.created_at
 """)
 
 _COUNT_SEALED_TO = text("select count(*) from outbox.secrets where sealed_to = :id")

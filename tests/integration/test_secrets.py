@@ -162,6 +162,24 @@ class TestRekey:
             add(connection)
             assert {row.sealed_to for row in stored(connection)} == {Keyring(keys).newest.id}
 
+    def test_its_key_becomes_the_newest_whatever_time_another_one_has(self, connection):
+        """A clock that was set back, or a row that was written by hand."""
+        later = sa.text("insert into outbox.sealing_keys values (:id, :key, clock_timestamp() + interval '1 year')")
+        connection.execute(later, {"id": OLDER.id, "key": OLDER.text})
+        add(connection)
+        for keys in ((NEW, OLD), (OLD, NEW), (NEW, OLD)):
+            assert rekey(connection, *keys).complete
+            add(connection)
+            assert {row.sealed_to for row in stored(connection)} == {Keyring(keys).newest.id}
+
+    def test_no_key_is_the_newest_for_ever(self, connection):
+        for moment in ("infinity", "10000-01-01Z"):
+            with pytest.raises(sa.exc.IntegrityError, match="created_at_is_a_date"):
+                connection.execute(
+                    sa.text("insert into outbox.sealing_keys values (:id, :key, cast(:moment as timestamptz))"),
+                    {"id": OLDER.id, "key": OLDER.text, "moment": moment},
+                )
+
     def test_what_it_cannot_open_it_names_and_leaves(self, connection, relay):
         register(connection, OLDER)
         lost = add(connection)
