@@ -31,7 +31,8 @@ def decide(
     """Conclude from the outcome of attempt number `attempts` (from 1).
 
     410 Gone is about the endpoint: it is disabled, and the delivery waits with all others until a person resumes it.
-    So is Retry-After, which holds the endpoint back even when it answers the last attempt of a delivery.
+    So is Retry-After, which holds the endpoint back even when it answers the last attempt of a delivery; the delivery's
+    own wait is its schedule's, and ends no sooner than the hold, unless a person lifts that.
 
     Args:
         outcome: what the network said.
@@ -52,4 +53,4 @@ def decide(
     if outcome.kind == "event_gone" or outcome.status in final_statuses or attempts > len(schedule_seconds):
         return Verdict(VerdictKind.DEAD, hold_seconds=asked)
     delay = schedule_seconds[attempts - 1] * (1 + JITTER * dice)
-    return Verdict(VerdictKind.RETRY, max(delay, asked), asked)
+    return Verdict(VerdictKind.RETRY, delay, asked)

@@ -258,11 +258,10 @@ update outbox.subscriptions s set held_until = (select until from held where id 
 where id = any(array(select id from held))
 """
 
-# What is given back while its endpoint is held falls due when the hold ends, which is how every process hears of it.
+# The end of a hold is not written into it: a hold may be lifted, and what waited goes on at once.
 RELEASE = """
 update outbox.deliveries d set lease = null, attempts = greatest(attempts - r.charged, 0), crashes = 0,
-       due_at = greatest(clock_timestamp() + make_interval(secs => r.wait_seconds),
-                         (select held_until from outbox.subscriptions where id = d.subscription_id))
+       due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
 from unnest(%b, %b, %b, %b) r(id, lease, charged, wait_seconds)
 where d.id = r.id and d.lease = r.lease
 """
