@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -46,10 +47,17 @@ def check_tls(own: TLS, now: datetime | None = None) -> str:
 
 
 def _certificates(name: str, pem: str) -> list[x509.Certificate]:
+    """Return the certificates, each read to its end."""
     try:
-        return x509.load_pem_x509_certificates(pem.encode())
-    except ValueError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a serial number of a forbidden form is no concern of ours
+            found = x509.load_pem_x509_certificates(pem.encode())
+        for certificate in found:  # which parses a name and a date only when it is asked for them
+            _name(certificate)
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except (ValueError, TypeError, x509.InvalidVersion):
         raise SubscriptionError(f"{name}: holds a block that is no certificate; give PEM as it was issued") from None
+    return found
 
 
 def _check_key(pem: str, leaf: x509.Certificate) -> None:

@@ -5,13 +5,18 @@ Only the parser's own error may be raised; it is caught here. Anything else that
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 import outbox
 from outbox import payload, schemes, signature
+from outbox.certificates import check_tls
 from outbox.credentials import authentication_of, stored_authentication, stored_document, tls_of
 from outbox.custom_headers import check_headers
 from outbox.errors import NotFoundError, PayloadError, SignatureError, SubscriptionError
@@ -36,6 +41,7 @@ from relay.operations.exchange import response_document
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 POLICY = AddressPolicy(allow_http=True)
 URL = parse_url("https://a.example.com/in")
+KEY = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 KEYRING = Keyring([new_private_key()[0]])
 EXCERPT = 100
 
@@ -148,9 +154,13 @@ def authentication(data: bytes) -> None:
 
 
 def certificates(data: bytes) -> None:
-    """PEM is accepted block by block, or refused by name."""
-    with suppress(SubscriptionError):
-        tls_of({"ca": _text(data)})
+    """PEM is accepted block by block, or refused by name; so are the bytes of one certificate."""
+    block = f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(data).decode()}\n-----END CERTIFICATE-----\n"
+    for text in (_text(data), block):
+        with suppress(SubscriptionError):
+            check_tls(tls_of({"ca": text}))
+        with suppress(SubscriptionError):
+            check_tls(tls_of({"client_certificate": text, "client_key": KEY}))
     with suppress(SubscriptionError):
         Credentials("https://example.com/", {"tls": json.dumps({"ca": data.decode("latin-1")})})
 

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import pickle
+import ssl
 import string
 from datetime import UTC, datetime, timedelta
 
@@ -267,6 +268,20 @@ class TestTLS:
         nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
         assert refused(check_tls, TLS(nonsense, key(leaf))).startswith("tls.client_certificate:")
         assert refused(check_tls, TLS(ca=nonsense)).startswith("tls.ca:")
+
+    @pytest.mark.parametrize(
+        ("part", "other"),
+        [(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x59"), (b"\x0c\x08client 7", b"\x13\x08client_\xff"),
+         (b"\x0c\x08client 7", b"\x03\x08client 7")],
+        ids=["a version that there is not", "a name of wrong characters", "a name of bits"],
+    )  # fmt: skip
+    def test_a_certificate_whose_bytes_are_not_right_is_refused_by_name(self, authority, part, other):
+        good = authority.issue_cert("client.example.com", common_name="client 7")
+        der = ssl.PEM_cert_to_DER_cert(good.cert_chain_pems[0].bytes().decode())
+        assert part in der
+        bad = ssl.DER_cert_to_PEM_cert(der.replace(part, other))
+        assert refused(check_tls, TLS(bad, key(good))).startswith("tls.client_certificate: holds a block that is no")
+        assert refused(check_tls, TLS(ca=bad)).startswith("tls.ca: holds a block that is no")
 
     def test_the_key_must_be_the_certificates(self, authority, leaf):
         other = authority.issue_cert("other.example.com")
