@@ -10,6 +10,7 @@ from __future__ import annotations
 LEASE_SLACK_SECONDS = 6.0  # a lease outlives the timeout by this
 START_WITHIN_SECONDS = 3.0  # of it to begin the attempt; the rest is for settling it
 MAX_CRASHES = 3  # lone crashes in a row after which a delivery is buried
+MAX_ATTEMPTS = 32_767  # counted; a schedule ends long before, but an endpoint may be disabled and resumed for ever
 SUSPECTS_AMONG = 20  # of a subscription's oldest due rows: like any row, a suspect waits for what was due before it
 FAN_OUT_LOCK = 0x6F7574626F7801  # the advisory lock that lets one fan_out run at a time
 
@@ -135,7 +136,7 @@ fitting as materialized (
         from chosen c left join lateral (select payload from outbox.events where seq = c.event_seq limit 1) e on true) s
     where coalesce(before, 0) < %b),
 leased as (
-    update outbox.deliveries d set lease = %b, attempts = attempts + 1, due_at = {_LEASE_END}
+    update outbox.deliveries d set lease = %b, attempts = least(attempts + 1, {MAX_ATTEMPTS}), due_at = {_LEASE_END}
     where d.id = any(array(select id from fitting))
     returning d.id, d.event_seq, d.subscription_id, d.attempts)
 {_LEASED_WITH_EVENT}"""

@@ -51,6 +51,16 @@ async def test_the_attempt_is_charged_and_the_lease_begun_by_the_claim(world: Wo
     assert 40 < seconds <= 46, "the lease outlives the timeout"
 
 
+async def test_attempts_without_end_stop_no_claim(world: World, store: Store) -> None:
+    """An endpoint may answer 410 and be resumed for ever; a count that overflows would fail every claim after it."""
+    subscription = world.subscribe()
+    world.record(count=2)
+    first, _ = await fan_out(store)
+    world.rows("update outbox.deliveries set attempts = 32767 where id = %s", uuid_of(first.id))
+    rows = await store.claim([(subscription, 2)], 2, 10**9, new_lease())
+    assert sorted(row.attempts for row in rows) == [1, 32767]
+
+
 async def test_each_subscription_gets_its_slots_oldest_first(world: World, store: Store) -> None:
     busy, quiet = world.subscribe("busy"), world.subscribe("quiet")
     backlog = world.record("busy", 50)
