@@ -49,6 +49,7 @@ class Claim:
 
     async def run(self) -> bool:
         """due → leased; tell whether there were any."""
+        self._forget_closed()
         room, byte_room, slots = min(ROWS_MAX, self._outgoing.room), self._outgoing.byte_room, self._slots()
         if not slots or room <= 0:
             return False
@@ -88,6 +89,11 @@ class Claim:
         changed = await self._store.changed(known)
         if changed:
             self._outgoing.update(await self._store.subscriptions(changed))
+
+    def _forget_closed(self) -> None:
+        """Drop what may not be sent to from the due map, which every look reads; `Outgoing.reopened` names it again."""
+        for subscription_id in [i for i in self._due if not self._outgoing.may_send_to(i)]:
+            del self._due[subscription_id]
 
     def _slots(self) -> list[tuple[bytes, int]]:
         """The due map's subscriptions with their free slots, in rotation; one slot for a subscription not yet known."""

@@ -496,6 +496,7 @@ async def test_what_falls_due_meanwhile_is_claimed_in_vain_once(
             await relay.look()
         assert world.count("deliveries", "due_at <= now()") == 5
         assert len(claims) == 1
+        assert not relay.feeder._due, "read at every look, so thousands that are closed must not stay in it"
         change(world, OPENED_AGAIN)
         await relay.look()
         await relay.settled()
