@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.http.addresses import AddressPolicy, is_private_name, literal_address
 from relay.http.connection import Connection
+from relay.http.tls import reason_of_tls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -193,10 +194,8 @@ def _is_own_fault(error: OSError) -> bool:
 
 
 def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
     if isinstance(error, ssl.SSLError):
-        return (error.reason or "handshake failed").replace("_", " ").lower()
+        return reason_of_tls(error)
     if isinstance(error, ConnectionAbortedError):
         return "the handshake did not finish in time"
     return "the connection was closed"

@@ -8,65 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import time
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.http.addresses import is_private_name, literal_address
-from relay.http.certificate import Certificate, read_certificate
-from relay.http.dial import DialError, connected, judged
-from relay.http.tls import default_ssl_context
+from relay.http.certificate import read_certificate
+from relay.http.dial import MAX_SECONDS_AN_ADDRESS, DialError, connected, judged
+from relay.http.steps import (
+    LAST_ALERT_SECONDS,
+    OF_CERTIFICATE,
+    Step,
+    context_for,
+    failure_of_tls,
+    milliseconds_since,
+    refused_url,
+    with_its_end,
+)
+from relay.http.tls import unverifying_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping, Sequence
 
     from outbox.url import Url
     from relay.http.addresses import AddressPolicy
+    from relay.http.certificate import Certificate
     from relay.http.dial import Resolve
     from relay.http.sender import Endpoint
+    from relay.http.steps import Cause
 
-__all__ = [
-    "OF_CERTIFICATE", "Cause", "Step", "context_for", "failure_of_tls", "inspect", "milliseconds_since", "refused_url",
-    "unverifying_context", "with_its_end",
-]  # fmt: skip
+__all__ = ["inspect"]
 
 MAX_ADDRESSES = 16  # shown, and dialled
-MAX_SECONDS_AN_ADDRESS = 5.0
 PLAIN_PROBE_SECONDS = 1.0  # for a port of an http:// URL to show that it speaks TLS
-RENEWED_BEFORE = timedelta(days=7)  # certificates of 90 days are renewed a month before, those of 45 two weeks
-LAST_ALERT_SECONDS = 0.4  # with TLS 1.3 a server refuses the client's certificate only after the handshake
-
-Cause: TypeAlias = Literal[
-    "url_refused", "no_such_name", "no_answer", "dns_timeout", "forbidden",
-    "refused", "timeout", "connection", "local",
-    "wrong_name", "expired", "not_yet_valid", "self_signed", "unknown_issuer", "untrusted",
-    "old_tls", "not_tls", "speaks_tls", "client_certificate", "handshake_refused", "handshake_timeout", "closed",
-]  # fmt: skip
-"""Why a step failed; `relay.operations.diagnosis` has the mend of each."""
-
-OF_CERTIFICATE: tuple[Cause, ...] = (
-    "wrong_name", "expired", "not_yet_valid", "self_signed", "unknown_issuer", "untrusted",
-)  # fmt: skip
-"""The causes that lie in the server's certificate."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One step: what was found in words, and for a step that failed why.
-
-    `state` is 'warning' where the sender would get past it, as past one dead address of several. `addresses` are those
-    that dns found, or the one that this step is about.
-    """
-
-    name: Literal["dns", "policy", "proxy", "tcp", "tls"]
-    state: Literal["ok", "warning", "failed"]
-    text: str
-    cause: Cause | None = None
-    addresses: tuple[str, ...] = ()
-    milliseconds: int | None = None
-    certificate: Certificate | None = None
 
 
 async def inspect(
@@ -132,14 +107,6 @@ def _cause_of_dns(error: OSError) -> Cause:
     return "local" if error.errno == socket.EAI_MEMORY else "no_answer"
 
 
-def refused_url(url: Url, refusal: str, policy: AddressPolicy) -> Step:
-    """Return the step that a URL ends at which the policy refuses whatever its name resolves to."""
-    literal = literal_address(url.host)
-    if literal is not None and policy.refusal(literal) == refusal:
-        return Step(name="policy", state="failed", text=refusal, cause="forbidden", addresses=(url.host,))
-    return Step(name="policy", state="failed", text=refusal, cause="url_refused")
-
-
 def _verdict(host: str, refusals: Mapping[str, str | None]) -> list[Step]:
     """Say what the policy thinks: one forbidden address of a public name is enough to refuse, as for the sender."""
     forbidden = {address: refusal for address, refusal in refusals.items() if refusal is not None}
@@ -187,15 +154,6 @@ class _Listening(asyncio.Protocol):
             self.ended.set_result(error)
 
 
-async def context_for(endpoint: Endpoint, usual: ssl.SSLContext | None) -> ssl.SSLContext | Step:
-    """Return what to shake hands with, or the step that ends here because this machine cannot prepare it."""
-    try:
-        return await endpoint.tls.context() if endpoint.tls else usual or default_ssl_context()
-    except OSError as error:
-        text = f"cannot prepare TLS: {error.strerror or type(error).__name__}"
-        return Step(name="tls", state="failed", text=text, cause="local")
-
-
 async def _secured(address: str, url: Url, context: ssl.SSLContext, timeout_seconds: float) -> Step:
     started = time.monotonic()
     try:
@@ -213,14 +171,6 @@ async def _secured(address: str, url: Url, context: ssl.SSLContext, timeout_seco
         return with_its_end(step)
     cause, text = failure_of_tls(shaken.alert)
     return replace(step, state="failed", text=text, cause=cause)
-
-
-def with_its_end(step: Step) -> Step:
-    """Warn of a certificate that nobody seems to renew."""
-    left = step.certificate and step.certificate.not_after - datetime.now(UTC)
-    if not left or left > RENEWED_BEFORE:
-        return step
-    return replace(step, state="warning", text=f"{step.text}, but only for {left.days} more days")
 
 
 class _Shaken(NamedTuple):
@@ -269,45 +219,3 @@ async def _plain(address: str, url: Url) -> Step:
         return Step(name="tls", state="ok", text="not used: the URL begins with http://")
     return Step(name="tls", state="failed", text=f"port {url.port} speaks TLS, but the URL begins with http://",
                 cause="speaks_tls", addresses=(address,))  # fmt: skip
-
-
-def unverifying_context() -> ssl.SSLContext:
-    """Return a context to look through; whoever uses it sends nothing and believes nothing."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-# X509_V_ERR_… of OpenSSL.
-_VERIFICATION: dict[int, Cause] = {
-    9: "not_yet_valid", 10: "expired", 18: "self_signed", 19: "unknown_issuer", 20: "unknown_issuer",
-    21: "unknown_issuer", 62: "wrong_name", 64: "wrong_name",
-}  # fmt: skip
-
-# Parts of OpenSSL's reasons, whose full names differ by version.
-_REASONS: tuple[tuple[str, Cause], ...] = (
-    ("WRONG_VERSION_NUMBER", "not_tls"), ("HTTP_REQUEST", "not_tls"), ("RECORD_LAYER_FAILURE", "not_tls"),
-    ("PACKET_LENGTH_TOO_LONG", "not_tls"), ("PROTOCOL", "old_tls"), ("VERSION", "old_tls"),
-    ("CERTIFICATE", "client_certificate"), ("UNKNOWN_CA", "client_certificate"), ("EOF", "closed"),
-)  # fmt: skip
-
-
-def failure_of_tls(error: Exception) -> tuple[Cause, str]:
-    """Return why a handshake failed, and the words of who says so."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return _VERIFICATION.get(error.verify_code, "untrusted"), error.verify_message
-    if isinstance(error, ssl.SSLError):
-        reason = error.reason or "handshake failed"
-        cause: Cause = next((cause for part, cause in _REASONS if part in reason), "handshake_refused")
-        return cause, reason.replace("_", " ").lower()
-    if isinstance(error, ConnectionAbortedError | TimeoutError):
-        return "handshake_timeout", "the handshake did not finish in time"
-    if isinstance(error, DialError):
-        return "connection", str(error)
-    return "closed", "the server closed the connection during the handshake"
-
-
-def milliseconds_since(started: float) -> int:
-    """Return whole milliseconds since this monotonic time."""
-    return round((time.monotonic() - started) * 1000)

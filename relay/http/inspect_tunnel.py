@@ -16,7 +16,7 @@ from anyio.streams.tls import TLSAttribute
 
 from relay.http.certificate import read_certificate
 from relay.http.dial import DialError
-from relay.http.inspect import (
+from relay.http.steps import (
     LAST_ALERT_SECONDS,
     OF_CERTIFICATE,
     Step,
@@ -24,10 +24,10 @@ from relay.http.inspect import (
     failure_of_tls,
     milliseconds_since,
     refused_url,
-    unverifying_context,
     with_its_end,
 )
-from relay.http.tunnel import encrypted
+from relay.http.tls import unverifying_context
+from relay.http.tunnel import BROKEN, encrypted
 
 if TYPE_CHECKING:
     import ssl
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["inspect_through"]
 
-_FAILED = (OSError, DialError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
+_FAILED = (DialError, *BROKEN)
 
 
 async def inspect_through(

@@ -24,17 +24,35 @@ if TYPE_CHECKING:
 
     from outbox.credentials import TLS
 
-__all__ = ["ClientTLS", "default_ssl_context", "has_authorities"]
+__all__ = ["ClientTLS", "default_ssl_context", "has_authorities", "reason_of_tls", "unverifying_context"]
 
 MAX_CONTEXTS = 64
 """Contexts with the machine's store, each of which takes 0.8 MB and 16 ms; beyond it they are made anew when needed."""
 
 
-def default_ssl_context() -> ssl.SSLContext:
-    """Return a client context that verifies certificates and names, from TLS 1.2 on."""
-    context = ssl.create_default_context()
+def default_ssl_context(ca: str = "") -> ssl.SSLContext:
+    """Return a client context that verifies certificates and names, from TLS 1.2 on.
+
+    `ca` (PEM) takes the place of the machine's store.
+    """
+    context = ssl.create_default_context(cadata=ca or None)  # with cadata it leaves the machine's store out
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def unverifying_context() -> ssl.SSLContext:
+    """Return a context to look through; whoever uses it sends nothing and believes nothing."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def reason_of_tls(error: ssl.SSLError) -> str:
+    """Return why a handshake or a connection failed, in the words of OpenSSL."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or "handshake failed").replace("_", " ").lower()
 
 
 def has_authorities() -> bool:
@@ -81,8 +99,7 @@ def _with_machines_store(own: TLS) -> ssl.SSLContext:
 
 
 def _context_of(own: TLS) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=own.ca or None)  # with cadata it leaves the machine's store out
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = default_ssl_context(own.ca)
     _show_certificate(context, own)
     return context
 

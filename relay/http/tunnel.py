@@ -21,6 +21,7 @@ from anyio.streams.tls import TLSStream
 from relay.http.addresses import literal_address
 from relay.http.dial import DialError, share_of_time
 from relay.http.response import MAX_HEAD_BYTES, final_head, header, refusal_of_head
+from relay.http.tls import reason_of_tls
 
 if TYPE_CHECKING:
     from anyio.abc import ByteStream
@@ -174,10 +175,8 @@ async def encrypted(pipe: ByteStream, name: str, context: ssl.SSLContext) -> Byt
 
 def reason(error: BaseException) -> str:
     """Return why a connection or a handshake failed, in words."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
     if isinstance(error, ssl.SSLError):
-        return (error.reason or "handshake failed").replace("_", " ").lower()
+        return reason_of_tls(error)
     while error.__cause__ is not None:
         error = error.__cause__
     if not isinstance(error, OSError):

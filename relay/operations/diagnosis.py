@@ -10,16 +10,16 @@ from urllib.parse import urljoin
 
 from outbox.errors import SubscriptionError
 from outbox.url import parse_url
-from relay.http.inspect import OF_CERTIFICATE
 from relay.http.response import header
+from relay.http.steps import OF_CERTIFICATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from outbox.url import Url
     from relay.http.certificate import Certificate
-    from relay.http.inspect import Step
     from relay.http.outcome import Outcome
+    from relay.http.steps import Step
 
 __all__ = ["of_outcome", "of_steps"]
 

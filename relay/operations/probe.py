@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from relay.config import Config
     from relay.engine.states import Event, Subscription
-    from relay.http.inspect import Step
     from relay.http.outcome import OutcomeKind
     from relay.http.sender import Sender
+    from relay.http.steps import Step
     from relay.operations.target import Logged, Target
 
 __all__ = ["DEFAULT_TYPE", "Network", "check_endpoint", "network_of", "send_test"]

@@ -10,7 +10,7 @@ import pytest
 from outbox.url import parse_url
 from relay.http import Outcome
 from relay.http.certificate import Certificate
-from relay.http.inspect import Cause, Step
+from relay.http.steps import Cause, Step
 from relay.operations.diagnosis import of_outcome, of_steps
 
 SUB = "sub_01jd3v00000000000000000000"
