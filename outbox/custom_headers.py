@@ -72,7 +72,7 @@ def _pairs(value: object) -> list[tuple[object, object]]:
 
 def _check_name(name: object, known: Mapping[str, str]) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        shown = ascii(name)[:40] if isinstance(name, str) else f"a {type(name).__name__}"
+        shown = _beginning(name) if isinstance(name, str) else f"a {type(name).__name__}"
         raise SubscriptionError(f"headers: {shown} is not a header name; use letters, digits and -, such as X-Api-Key")
     if len(name) > MAX_HEADERS_BYTES:
         raise SubscriptionError(f"headers: a name has {len(name)} characters; the limit is {MAX_HEADERS_BYTES}")
@@ -81,6 +81,12 @@ def _check_name(name: object, known: Mapping[str, str]) -> str:
     if name.lower() in (other.lower() for other in known):
         raise SubscriptionError(f"headers: {name} is given twice; letter case makes no difference")
     return name
+
+
+def _beginning(name: str) -> str:
+    """Return as much as is a name; after it there may be a value, as in `Authorization: Bearer …`."""
+    token = _NAME.match(name)
+    return f"'{token[0][:40] if token else ''}…'"
 
 
 def _check_value(name: object, value: object) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
 
-__all__ = ["credential_options"]
+__all__ = ["credential_options", "read_file"]
 
 R = TypeVar("R")
 
@@ -66,9 +66,9 @@ def _credentials(chosen: dict[str, Any]) -> dict[str, Any]:
     if "header" in chosen or "headers_file" in chosen:
         credentials["headers"] = [*map(_pair, chosen.get("header", ())), *_headers(chosen.get("headers_file"))]
     if "authentication_file" in chosen:
-        text = _read("authentication_file", chosen["authentication_file"])
+        text = read_file("authentication_file", chosen["authentication_file"])
         credentials["authentication"] = authentication_of(dict(_loaded("--authentication-file", text)))
-    pem = {name: _read(name, chosen[name]) for name in ("client_certificate", "client_key", "ca") if name in chosen}
+    pem = {name: read_file(name, chosen[name]) for name in ("client_certificate", "client_key", "ca") if name in chosen}
     if pem:
         credentials["tls"] = tls_of(pem)
     for name in ("headers", "authentication", "tls"):
@@ -89,7 +89,7 @@ def _pair(text: str) -> tuple[str, str]:
 def _headers(file: TextIO | None) -> list[tuple[str, Any]]:
     if file is None:
         return []
-    text = _read("headers_file", file)
+    text = read_file("headers_file", file)
     if text.lstrip().startswith("{"):
         return _loaded("--headers-file", text)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
@@ -112,7 +112,8 @@ def _loaded(flag: str, text: str) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _read(name: str, file: TextIO) -> str:
+def read_file(name: str, file: TextIO) -> str:
+    """Return the text of the file that the option `name` gave; bytes that are no UTF-8 are a UsageError."""
     try:
         return file.read()
     except UnicodeDecodeError:

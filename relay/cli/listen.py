@@ -91,7 +91,10 @@ def listen(
       relay run --allow-http --allow-networks 127.0.0.0/8
     """
     if secret_file:
-        lines = secret_file.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = secret_file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise ConfigError(f"--secret-file: {secret_file} is not text in UTF-8") from None
         secrets += tuple(line.strip() for line in lines if line.strip())
         if not secrets:
             raise ConfigError(f"--secret-file: {secret_file} is empty")

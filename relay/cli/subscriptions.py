@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from outbox import subscriptions as verbs
 from outbox.ids import parse_id
 from outbox.subscriptions import NewSubscription, Subscription
-from relay.cli.credential_options import credential_options
+from relay.cli.credential_options import credential_options, read_file
 from relay.cli.options import (
     Database,
     confirm,
@@ -24,6 +24,9 @@ from relay.cli.options import (
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
 from relay.cli.probe import check, test
 from relay.wording import duration
+
+if TYPE_CHECKING:
+    from typing import TextIO
 
 __all__ = ["subscriptions"]
 
@@ -122,7 +125,7 @@ def add(
     """
     if all_tenants and tenant:
         raise click.UsageError("--tenant and --all-tenants exclude each other")
-    arguments = _given(settings) | credentials | {"secret": secret_file.read().strip() if secret_file else None}
+    arguments = _given(settings) | credentials | {"secret": _secret_in(secret_file)}
     with database.transaction() as connection:
         if all_tenants:
             made = verbs.add_for_every_tenant(connection, url, types, **arguments)
@@ -294,7 +297,7 @@ def rotate_secret(
       relay subscriptions rotate-secret sub_… --overlap-seconds 0      the old one leaked
       relay subscriptions rotate-secret sub_… --scheme stripe          its receiver has moved
     """
-    secret = secret_file.read().strip() if secret_file else None
+    secret = _secret_in(secret_file)
     with database.transaction() as connection:
         changed = verbs.rotate_secret(connection, subscription_id, tenant=tenant, secret=secret, **_given(settings))
     _show(changed, as_json=as_json)
@@ -310,6 +313,10 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
     if "metadata" in given:
         given["metadata"] = dict(given["metadata"])
     return given
+
+
+def _secret_in(file: TextIO | None) -> str | None:
+    return None if file is None else read_file("secret_file", file).strip()
 
 
 def _document(item: Subscription) -> dict[str, Any]:

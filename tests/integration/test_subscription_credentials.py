@@ -266,6 +266,8 @@ class TestCommandLine:
             ("--headers-file", '{"X-A": 7}', "the value of X-A is a int"),
             ("--headers-file", f"Host: {CANARY}", "Host is set by the relay"),
             ("--headers-file", b"X-A: \xff" + CANARY.encode(), "not text in UTF-8"),
+            ("--headers-file", f'{{"Authorization: Bearer {CANARY}": ""}}', "'Authorization…' is not a header name"),
+            ("--secret-file", b"\xff\xfe" + CANARY.encode("utf-16-le"), "--secret-file: the file is not text in UTF-8"),
             ("--authentication-file", CANARY, "no JSON that can be read"),
             ("--authentication-file", f'["{CANARY}"]', "must hold one JSON object"),
             ("--authentication-file", "[" * 100_000, "no JSON that can be read"),
@@ -283,6 +285,11 @@ class TestCommandLine:
 
     def test_b37_a_missing_file_is_named(self, run, tmp_path):
         assert "missing.pem" in run("subscriptions", "add", URL, "*", "--ca", str(tmp_path / "missing.pem"), code=2)
+
+    def test_a_header_as_curl_takes_it_is_not_quoted(self, run):
+        printed = run("subscriptions", "add", URL, "*", "--header", f"Authorization: Bearer {CANARY}==", code=2)
+        assert "'Authorization…' is not a header name" in printed
+        assert CANARY not in printed
 
     def test_a_header_without_a_value_is_not_quoted(self, run):
         printed = run("subscriptions", "add", URL, "*", "--header", f"X-Key: {CANARY}", code=2)
