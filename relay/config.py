@@ -8,39 +8,22 @@ something wins: flag, environment (a secret may be in the file `RELAY_X_Y_FILE` 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any, Literal
 
 from outbox.errors import OutboxError
 from outbox.secret import Secret
-from relay.database_url import conninfo_of, normalised, shown, sqlalchemy_url_of
-from relay.egress_proxy import EgressProxy, parse_egress_proxy
-from relay.keyring import private_keys
+from relay import config_kinds as kinds
+from relay.database_url import conninfo_of, sqlalchemy_url_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from relay.config_kinds import Kind, Network
+    from relay.egress_proxy import EgressProxy
 
 __all__ = ["Config", "ConfigError", "Option", "checked", "config_table", "options"]
-
-Network = IPv4Network | IPv6Network
 
 
 class ConfigError(OutboxError):
     """An option was refused; the message names it, where it came from, and the mend."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How one sort of value is read: from text (flag, environment), and checked; both raise ValueError.
-
-    A secret one says how it is shown. `lines`: its text may have several.
-    """
-
-    from_text: Callable[[str], object]
-    check: Callable[[Any], Any]
-    metavar: str
-    masked: Callable[[Any], str] | None = None
-    lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,108 +59,6 @@ class Option:
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _integer(low: int, high: int) -> Kind:
-    def check(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"{value!r} is not a whole number from {low} to {high}")
-        return value
-
-    def from_text(text: str) -> object:
-        return int(text) if text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20 else text
-
-    return Kind(from_text, check, "N")
-
-
-def _boolean() -> Kind:
-    words = {
-        "true": True,
-        "1": True,
-        "yes": True,
-        "on": True,
-        "false": False,
-        "0": False,
-        "no": False,
-        "off": False,
-    }
-
-    def check(value: object) -> bool:
-        if not isinstance(value, bool):
-            raise ValueError(f"{value!r} is not true or false")  # noqa: TRY004 - one type for every refused value
-        return value
-
-    return Kind(lambda text: words.get(text.lower(), text), check, "")
-
-
-def _choice(*words: str) -> Kind:
-    def check(value: object) -> str:
-        if value not in words:
-            raise ValueError(f"{value!r} is not one of {', '.join(words)}")
-        return str(value)
-
-    return Kind(str, check, "|".join(words))
-
-
-def _networks() -> Kind:
-    def check(value: object) -> tuple[Network, ...]:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{value!r} is not a list of networks such as 127.0.0.0/8")  # noqa: TRY004
-        return tuple(_network(item) for item in value)
-
-    return Kind(lambda text: [part.strip() for part in text.split(",") if part.strip()], check, "CIDR,…")
-
-
-def _ports() -> Kind:
-    def check(value: object) -> tuple[int, ...]:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{value!r} is not a list of ports such as 443,8443")  # noqa: TRY004
-        return tuple(map(one.check, value))
-
-    one = _integer(1, 65_535)
-    return Kind(lambda text: [one.from_text(part.strip()) for part in text.split(",") if part.strip()], check, "N,…")
-
-
-def _network(item: object) -> Network:
-    try:
-        network = ip_network(item if isinstance(item, str | IPv4Network | IPv6Network) else "")
-    except ValueError as error:
-        raise ValueError(f"{item!r} is not a network ({error}); write e.g. 10.1.0.0/16 or ::1/128") from None
-    if network.prefixlen == 0:
-        raise ValueError(f"{network} is every address; name only the networks that are needed, e.g. 10.1.0.0/16")
-    return network
-
-
-def _database_url() -> Kind:
-    def check(value: object) -> Secret:
-        text = value.reveal() if isinstance(value, Secret) else value
-        if not isinstance(text, str):
-            raise ValueError("not text; write postgresql://user:password@host:5432/name")  # noqa: TRY004
-        return Secret(normalised(text) if text else text)
-
-    return Kind(str, check, "URL", masked=lambda url: shown(url.reveal()))
-
-
-def _private_keys() -> Kind:
-    def check(value: object) -> tuple[Secret, ...]:
-        texts = value if isinstance(value, list | tuple) else (value,)
-        keys = [text.reveal() if isinstance(text, Secret) else text for text in texts]
-        if not all(isinstance(key, str) for key in keys):
-            raise ValueError("not text; `relay secrets keygen` makes a key")
-        return private_keys(" ".join(keys))
-
-    return Kind(str, check, "KEY,…", masked=lambda keys: ",".join("***" for _ in keys), lines=True)
-
-
-def _egress_proxy() -> Kind:
-    def check(value: object) -> EgressProxy | None:
-        if value is None or isinstance(value, EgressProxy):
-            return value
-        if not isinstance(value, str):
-            raise ValueError("not text; write http://proxy.example.com:3128")  # noqa: TRY004
-        return parse_egress_proxy(value) if value else None
-
-    return Kind(str, check, "URL", masked=lambda proxy: proxy.shown if proxy else "")
-
-
 def _option(kind: Kind, default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"kind": kind, "meaning": meaning})
 
@@ -187,65 +68,65 @@ class Config:
     """Everything the relay can be told. Making one checks it; ConfigError names the value refused."""
 
     database_url: Secret = _option(  # noqa: RUF009 - a field
-        _database_url(),
+        kinds.database_url(),
         Secret(""),
         "PostgreSQL, postgresql://user:password@host:5432/name. Also read from DATABASE_URL.",
     )
     secret_key: tuple[Secret, ...] = _option(
-        _private_keys(),
+        kinds.private_keys(),
         (),
         "Private keys that open sealed secrets, newest first (`relay secrets keygen`). Better given as a file.",
     )
-    processes: int = _option(_integer(1, 64), 1, "Processes that deliver.")
-    max_in_flight: int = _option(_integer(1, 10_000), 256, "Deliveries under way at once, in each process.")
+    processes: int = _option(kinds.integer(1, 64), 1, "Processes that deliver.")
+    max_in_flight: int = _option(kinds.integer(1, 10_000), 256, "Deliveries under way at once, in each process.")
     max_in_flight_per_endpoint: int = _option(
-        _integer(1, 10_000),
+        kinds.integer(1, 10_000),
         64,
         "Of these, at most so many to one subscription, so that nobody waits for a slow one.",
     )
     drain_seconds: int = _option(
-        _integer(0, 3600), 30, "After SIGTERM, how long to wait for requests under way before leaving."
+        kinds.integer(0, 3600), 30, "After SIGTERM, how long to wait for requests under way before leaving."
     )
     allow_networks: tuple[Network, ...] = _option(
-        _networks(),
+        kinds.networks(),
         (),
         "Networks that may be called besides the public internet, e.g. 127.0.0.0/8,10.1.0.0/16.",
     )
     allow_ports: tuple[int, ...] = _option(
-        _ports(), (), "Ports that may be called, no others; empty: all but those of other protocols, such as 25."
+        kinds.ports(), (), "Ports that may be called, no others; empty: all but those of other protocols, such as 25."
     )
-    allow_http: bool = _option(_boolean(), False, "Allow endpoints without TLS (http://).")  # noqa: FBT003
+    allow_http: bool = _option(kinds.boolean(), False, "Allow endpoints without TLS (http://).")  # noqa: FBT003
     egress_proxy: EgressProxy | None = _option(  # noqa: RUF009 - a field
-        _egress_proxy(),
+        kinds.egress_proxy(),
         None,
         "Proxy that every request goes through: http://, https:// or socks5://user:password@host:port. It must filter.",
     )
     keep_responses: Literal["failures", "all"] = _option(
-        _choice("failures", "all"),
+        kinds.choice("failures", "all"),
         "failures",
         "Keep the response's headers and excerpt of failed attempts, or of all.",
     )
     asynchronous_commit: bool = _option(
-        _boolean(),
+        kinds.boolean(),
         False,  # noqa: FBT003
         "Relay commits do not wait for the disk. A crash of PostgreSQL then repeats deliveries, loses none.",
     )
     events_retention_days: int = _option(
-        _integer(1, 36_500), 30, "How long payloads of events with nothing left to deliver are kept."
+        kinds.integer(1, 36_500), 30, "How long payloads of events with nothing left to deliver are kept."
     )
     attempts_retention_days: int = _option(
-        _integer(1, 36_500), 90, "How long the record of attempts is kept; at least as long as events."
+        kinds.integer(1, 36_500), 90, "How long the record of attempts is kept; at least as long as events."
     )
     resolutions_retention_days: int = _option(
-        _integer(1, 36_500),
+        kinds.integer(1, 36_500),
         90,
         "How long it is kept how many subscriptions each event matched; as long as events.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = _option(
-        _choice("debug", "info", "warning", "error"), "info", "The least that is logged."
+        kinds.choice("debug", "info", "warning", "error"), "info", "The least that is logged."
     )
     log_format: Literal["text", "json"] = _option(
-        _choice("text", "json"), "text", "Log lines for people, or one JSON object a line."
+        kinds.choice("text", "json"), "text", "Log lines for people, or one JSON object a line."
     )
 
     def __post_init__(self) -> None:

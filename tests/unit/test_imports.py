@@ -62,7 +62,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "relay.operations.target": {"outbox", "relay.engine", "relay.http", "relay.wording", "sqlalchemy"},
     "relay.address_policy": {"relay.config", "relay.http.addresses"},
-    "relay.config": {"outbox.errors", "outbox.secret", "relay.database_url", "relay.egress_proxy", "relay.keyring"},
+    "relay.config": {
+        *("outbox.errors", "outbox.secret", "relay.config_kinds", "relay.database_url", "relay.egress_proxy"),
+    },
+    "relay.config_kinds": {"outbox.secret", "relay.database_url", "relay.egress_proxy", "relay.keyring"},
     "relay.config_sources": {"relay.config"},
     "relay.database_url": {"psycopg", "sqlalchemy"},
     "relay.egress_proxy": {"outbox.errors", "outbox.secret", "outbox.url"},
