@@ -165,7 +165,7 @@ chosen as materialized (
     limit 1 for no key update skip locked),
 cleared as (
     update outbox.deliveries set crashes = crashes - 1
-    where id = %b and lease = %b and crashes > 0 and id <> all(array(select id from chosen))),
+    where id = %b and lease = %b and crashes > 0 and exists (select from chosen where chosen.id <> deliveries.id)),
 lost as (
     delete from outbox.deliveries where id = any(array(select id from chosen where crashes >= {MAX_CRASHES}))
     returning id, event_seq, subscription_id, attempts, 'crash' as reason,

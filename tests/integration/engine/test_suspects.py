@@ -180,6 +180,17 @@ async def test_the_former_suspects_charge_is_taken_back_only_under_its_own_lease
     assert sorted(row[0] for row in world.deliveries("crashes")) == crashes
 
 
+async def test_a_look_that_finds_no_other_suspect_takes_no_charge_back(world: World, store: Store) -> None:
+    """It is still alone, however long it is on the wire before it ends its process."""
+    subscription = world.subscribe()
+    world.record()
+    await fan_out(store, leased=True)
+    world.expire()
+    (row,) = await store.claim_suspect([subscription], 5, None)
+    assert await store.claim_suspect([subscription], 6, claimed(row, 5)) == []
+    assert world.deliveries("crashes, lease") == [(1, 5)]
+
+
 async def test_suspects_of_paused_subscriptions_stay(world: World, store: Store) -> None:
     subscription = world.subscribe()
     world.record()
