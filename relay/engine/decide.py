@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
     from relay.http.outcome import Outcome
 
-__all__ = ["JITTER", "LOCAL_PAUSE_SECONDS", "RETRY_AFTER_MAX_SECONDS", "decide"]
+__all__ = ["JITTER", "OWN_PAUSES", "RETRY_AFTER_MAX_SECONDS", "decide"]
 
 JITTER = 0.1  # a retry waits its delay and up to this fraction more, never less
 RETRY_AFTER_MAX_SECONDS = 86_400.0
-LOCAL_PAUSE_SECONDS = 1.0  # before a delivery that our own machine could not send is tried again
-KEY_PAUSE_SECONDS = 60.0  # before one whose secrets this relay cannot open
+# Before this process tries again what our own machine could not send, or whose secrets it cannot open. The endpoint's
+# other deliveries would fare alike: a long backlog would be leased and given back thousands of times a second.
+OWN_PAUSES = {"local": 1.0, "key_unavailable": 60.0}
 
 
 def decide(
@@ -43,10 +44,8 @@ def decide(
     """
     if outcome.kind == "delivered":
         return Verdict(VerdictKind.DELIVERED)
-    if outcome.kind == "local":
-        return Verdict(VerdictKind.RELEASE, LOCAL_PAUSE_SECONDS)
-    if outcome.kind == "key_unavailable":
-        return Verdict(VerdictKind.RELEASE, KEY_PAUSE_SECONDS)
+    if pause := OWN_PAUSES.get(outcome.kind):
+        return Verdict(VerdictKind.RELEASE, pause, pause)
     if outcome.status == HTTPStatus.GONE:
         return Verdict(VerdictKind.RETRY, 0.0, math.inf)
     asked = min(outcome.retry_after_seconds or 0.0, RETRY_AFTER_MAX_SECONDS)

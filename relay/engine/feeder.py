@@ -114,6 +114,7 @@ class Feeder:
 
     async def _sweep(self) -> None:
         """Look at the next slice of all subscriptions for due rows and suspects that no hint told of."""
+        self._outgoing.release_late()
         rows = await self._store.sweep(self._swept_to, SWEEP_SLICE)
         await self._refresh(rows)
         self._due.update(dict.fromkeys(row.id for row in rows if row.due))

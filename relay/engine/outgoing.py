@@ -156,6 +156,13 @@ class Outgoing:
         for route in self.routes.values():
             self._clear(route)
 
+    def release_late(self) -> None:
+        """Give back what found no place in time, before its lease ends and it is taken for one that ends processes."""
+        now = time.monotonic()
+        for route in self.routes.values():
+            while route.waiting and now > route.waiting[0].start_by + route.subscription.timeout_seconds:
+                self._give_back(route, route.waiting.popleft(), 0.0)
+
     async def finished(self) -> None:
         """Wait until nothing is on the wire."""
         while self._tasks:

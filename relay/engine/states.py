@@ -83,9 +83,10 @@ class VerdictKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The conclusion, for a retry the seconds until the next attempt, and what the endpoint asked for.
+    """The conclusion, the seconds until the next attempt, and what it means for the whole endpoint.
 
-    hold_seconds: for so long nothing more may be sent to it; inf: not before a person resumes it.
+    hold_seconds: for so long nothing more may be sent to it; inf: not before a person resumes it. Of a release it binds
+    this process only.
     """
 
     kind: VerdictKind

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.engine.decide import JITTER, LOCAL_PAUSE_SECONDS, RETRY_AFTER_MAX_SECONDS, decide
+from relay.engine.decide import JITTER, OWN_PAUSES, RETRY_AFTER_MAX_SECONDS, decide
 from relay.engine.states import Verdict, VerdictKind
 from relay.http.outcome import Outcome
 
@@ -53,9 +53,12 @@ def test_a_blocked_address_is_tried_again() -> None:
     assert decide(outcome("blocked_address"), 1, [5], 0.0) == Verdict(VerdictKind.RETRY, 5.0)
 
 
+@pytest.mark.parametrize("kind", OWN_PAUSES)
 @pytest.mark.parametrize("attempts", [1, 4])
-def test_our_own_fault_is_released_even_after_the_last_attempt(attempts: int) -> None:
-    assert decide(outcome("local"), attempts, [5, 5, 5], 0.9) == Verdict(VerdictKind.RELEASE, LOCAL_PAUSE_SECONDS)
+def test_our_own_fault_is_released_even_after_the_last_attempt(attempts: int, kind: str) -> None:
+    """And nothing else of the endpoint is tried meanwhile: it would fare alike."""
+    pause = OWN_PAUSES[kind]
+    assert decide(outcome(kind), attempts, [5, 5, 5], 0.9) == Verdict(VerdictKind.RELEASE, pause, pause)
 
 
 @given(st.integers(0, 604_800), dice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -292,12 +293,55 @@ async def test_our_own_fault_is_not_charged_and_tried_again(
         assert world.deliveries("attempts, lease") == [(0, None)]
         assert world.count("attempts") == 0
         world.rows("update outbox.deliveries set due_at = now()")
-        await relay.look()
-        await await_until(lambda: not world.count("deliveries"))
+
+        async def delivered() -> bool:
+            await relay.look()
+            return not world.count("deliveries")
+
+        await await_until(delivered)
     assert world.rows("select number, verdict from outbox.attempts") == [(1, "delivered")]
     assert [record.message for record in caplog.records if "cannot send" in record.message] == [
         "this machine cannot send: no free file descriptor; what is due is tried again every second"
     ]
+
+
+@pytest.mark.parametrize("kind", ["local", "key_unavailable"])
+async def test_what_this_process_cannot_send_is_not_leased_and_given_back_without_end(
+    world: World, far_end: FarEnd, store: Store, kind: Any
+) -> None:
+    """A proxy that is down, and a long backlog: one try of the window, then a pause; others may take the rest."""
+    world.subscribe()
+    world.record(count=100)
+    await fan_out(store)
+    far_end.script["/"] = Outcome(kind=kind, status=None, milliseconds=1, error="unreachable")
+    async with stepping(world.url, far_end, per_endpoint=4) as relay:
+        for _ in range(5):
+            await relay.look()
+            await relay.settled()
+        assert 1 <= len(far_end.requests) <= 4
+        assert world.count("deliveries", "lease is null and attempts = 0 and due_at <= now()") >= 96
+
+
+async def test_what_found_no_place_is_given_back_before_its_lease_ends(world: World, far_end: FarEnd) -> None:
+    """Or it would be taken for one that ends processes, though it was never sent."""
+    world.subscribe("hangs", path="/hangs", timeout=300)
+    world.subscribe("brief", path="/brief", timeout=1)
+    freed = far_end.hold("/hangs")
+    async with stepping(world.url, far_end, max_in_flight=1) as relay:
+        world.record("hangs")
+        await relay.look()
+        await await_until(lambda: far_end.in_flight == 1)
+        world.record("brief")
+        await relay.look()
+        relay.outgoing.release_late()
+        assert world.count("deliveries", "lease is not null") == 2, "there is time yet"
+        (waiting,) = (one for route in relay.outgoing.routes.values() for one in route.waiting)
+        waiting.start_by -= 10
+        relay.outgoing.release_late()
+        await await_until(lambda: not relay.settler.unsettled)
+        assert world.count("deliveries", "lease is null and attempts = 0 and crashes = 0") == 1
+        freed.set()
+        await relay.settled()
 
 
 async def test_what_waits_its_turn_too_long_is_given_back_without_an_attempt(world: World, far_end: FarEnd) -> None:
