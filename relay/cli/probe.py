@@ -13,6 +13,7 @@ import click
 from outbox.errors import RecordError
 from relay.cli.options import Database, json_option, with_database
 from relay.cli.output import print_json
+from relay.cli.subscription_options import own_tenant_option, subscription_argument
 from relay.wording import escaped
 
 if TYPE_CHECKING:
@@ -27,13 +28,10 @@ _COMMAND = re.compile(r"relay subscriptions [a-z-]+ sub_\S+(?: --\S+ \S+)*")
 _NO_BREAK = "\xa0"
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
-_id = click.argument("subscription_id", metavar="SUBSCRIPTION")
-_tenant = click.option("--tenant", metavar="NAME", help="Only if it is this tenant's.")
-
 
 @click.command()
-@_id
-@_tenant
+@subscription_argument
+@own_tenant_option
 @click.option("--type", "type_", default="outbox.test", show_default=True, help="The message's type.")
 @click.option("--data", metavar="JSON", help='The message\'s data, - is stdin. [default: {"test":true}]')
 @json_option
@@ -67,8 +65,8 @@ def test(
 
 
 @click.command()
-@_id
-@_tenant
+@subscription_argument
+@own_tenant_option
 @json_option
 @with_database
 def check(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> int:

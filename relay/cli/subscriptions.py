@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from outbox import subscriptions as verbs
 from outbox.ids import parse_id
 from outbox.subscriptions import NewSubscription, Subscription
-from relay.cli.credential_options import credential_options, read_file
+from relay.cli.credential_options import credential_options
 from relay.cli.options import (
     Database,
     confirm,
@@ -23,67 +23,22 @@ from relay.cli.options import (
 )
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
 from relay.cli.probe import check, test
+from relay.cli.subscription_options import (
+    arguments_of,
+    description_option,
+    final_statuses_option,
+    key_type_option,
+    metadata_option,
+    own_tenant_option,
+    schedule_option,
+    secret_file_option,
+    secret_in,
+    subscription_argument,
+    timeout_option,
+)
 from relay.wording import duration
 
-if TYPE_CHECKING:
-    from typing import TextIO
-
 __all__ = ["subscriptions"]
-
-
-class _Pairs(click.ParamType):  # type: ignore[type-arg]  # not generic in every click
-    name = "name=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        name, separator, content = value.partition("=")
-        if not separator:
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name, content
-
-
-class _Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic in every click
-    def __init__(self, name: str, example: str) -> None:
-        self.name = name
-        self._example = example
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        if isinstance(value, list):
-            return value
-        words = [] if value.strip() in ("", "none") else value.split(",")
-        if not all(word.strip().isascii() and word.strip().isdigit() for word in words):
-            self.fail(f"{value!r} is not a list of {self.name} such as {self._example}, or none", param, ctx)
-        return [int(word) for word in words]
-
-
-_description = click.option("--description", metavar="TEXT", help="For people; at most 2 kB.")
-_metadata = click.option(
-    "--metadata", type=_Pairs(), multiple=True, metavar="NAME=VALUE", help="For programs; repeatable."
-)
-_timeout = click.option("--timeout-seconds", type=int, metavar="N", help="Of one attempt, 1 to 300. [default: 15]")
-_schedule = click.option(
-    "--schedule-seconds",
-    type=_Numbers("seconds", "5,300,1800"),
-    metavar="N,N,…",
-    help="Delays after failures, or none. [default: 75 hours]",
-)
-_final = click.option(
-    "--final-statuses",
-    type=_Numbers("statuses", "400,413,422"),
-    metavar="N,N,…",
-    help="4xx answers that are not tried again, or none. [default: none]",
-)
-_secret_file = click.option(
-    "--secret-file",
-    type=click.File(encoding="utf-8-sig"),
-    help="Own secret (as the scheme wants it) from a file, - is stdin.",
-)
-_key_type = click.option(
-    "--key-type", type=click.Choice(["hmac", "ed25519"]), help="Of a new secret; ed25519 with scheme standard."
-)
-_id = click.argument("subscription_id", metavar="SUBSCRIPTION")
-_tenant = click.option("--tenant", metavar="NAME", help="Only if it is this tenant's.")
 
 
 @click.group()
@@ -96,14 +51,14 @@ def subscriptions() -> None:
 @click.argument("types", metavar="TYPE...", nargs=-1, required=True)
 @click.option("--tenant", default="", metavar="NAME", help="Whose events. [default: no tenant]")
 @click.option("--all-tenants", is_flag=True, help="Events of every tenant; for the operator only.")
-@_description
-@_metadata
-@_timeout
-@_schedule
-@_final
+@description_option
+@metadata_option
+@timeout_option
+@schedule_option
+@final_statuses_option
 @scheme_option("How to sign. [default: standard]")
-@_key_type
-@_secret_file
+@key_type_option
+@secret_file_option
 @credential_options()
 @json_option
 @with_database_to_change
@@ -125,7 +80,7 @@ def add(
     """
     if all_tenants and tenant:
         raise click.UsageError("--tenant and --all-tenants exclude each other")
-    arguments = _given(settings) | credentials | {"secret": _secret_in(secret_file)}
+    arguments = arguments_of(settings) | credentials | {"secret": secret_in(secret_file)}
     with database.transaction() as connection:
         if all_tenants:
             made = verbs.add_for_every_tenant(connection, url, types, **arguments)
@@ -169,8 +124,8 @@ def list_(
 
 
 @subscriptions.command()
-@_id
-@_tenant
+@subscription_argument
+@own_tenant_option
 @json_option
 @with_database
 def show(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
@@ -184,15 +139,15 @@ def show(database: Database, subscription_id: str, tenant: str | None, *, as_jso
 
 
 @subscriptions.command()
-@_id
-@_tenant
+@subscription_argument
+@own_tenant_option
 @click.option("--url", metavar="URL", help="Where to send; also what is under way.")
 @click.option("--types", metavar="TYPE,TYPE…", help="All types it gets from now on.")
-@_description
-@_metadata
-@_timeout
-@_schedule
-@_final
+@description_option
+@metadata_option
+@timeout_option
+@schedule_option
+@final_statuses_option
 @credential_options(removable=True)
 @json_option
 @with_database_to_change
@@ -207,15 +162,15 @@ def update(
       relay subscriptions update sub_… --url https://example.com/new --types 'order.*,user.created'
     """
     given = settings | {"url": url, "types": types.split(",") if types is not None else None}
-    changes = _given(given) | credentials
+    changes = arguments_of(given) | credentials
     with database.transaction() as connection:
         changed = verbs.update(connection, subscription_id, tenant=tenant, **changes)
     _show(changed, as_json=as_json)
 
 
 @subscriptions.command()
-@_id
-@_tenant
+@subscription_argument
+@own_tenant_option
 @json_option
 @with_database_to_change
 def pause(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
@@ -226,8 +181,8 @@ def pause(database: Database, subscription_id: str, tenant: str | None, *, as_js
 
 
 @subscriptions.command()
-@_id
-@_tenant
+@subscription_argument
+@own_tenant_option
 @click.option("--reason", required=True, metavar="TEXT", help="Why, for everybody who looks; at most 500 bytes.")
 @json_option
 @with_database_to_change
@@ -242,8 +197,8 @@ def disable(database: Database, subscription_id: str, tenant: str | None, reason
 
 
 @subscriptions.command()
-@_id
-@_tenant
+@subscription_argument
+@own_tenant_option
 @json_option
 @with_database_to_change
 def resume(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
@@ -254,8 +209,8 @@ def resume(database: Database, subscription_id: str, tenant: str | None, *, as_j
 
 
 @subscriptions.command()
-@_id
-@_tenant
+@subscription_argument
+@own_tenant_option
 @yes_option
 @json_option
 @with_database_to_change
@@ -273,11 +228,11 @@ def remove(database: Database, subscription_id: str, tenant: str | None, *, yes:
 
 
 @subscriptions.command("rotate-secret")
-@_id
-@_tenant
-@_secret_file
+@subscription_argument
+@own_tenant_option
+@secret_file_option
 @scheme_option("Sign by this from now on. [default: as before]")
-@_key_type
+@key_type_option
 @click.option(
     "--overlap-seconds",
     type=int,
@@ -297,26 +252,16 @@ def rotate_secret(
       relay subscriptions rotate-secret sub_… --overlap-seconds 0      the old one leaked
       relay subscriptions rotate-secret sub_… --scheme stripe          its receiver has moved
     """
-    secret = _secret_in(secret_file)
+    secret = secret_in(secret_file)
     with database.transaction() as connection:
-        changed = verbs.rotate_secret(connection, subscription_id, tenant=tenant, secret=secret, **_given(settings))
+        changed = verbs.rotate_secret(
+            connection, subscription_id, tenant=tenant, secret=secret, **arguments_of(settings)
+        )
     _show(changed, as_json=as_json)
 
 
 subscriptions.add_command(test)
 subscriptions.add_command(check)
-
-
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, as arguments of outbox.subscriptions."""
-    given = {name: value for name, value in settings.items() if value not in (None, ())}
-    if "metadata" in given:
-        given["metadata"] = dict(given["metadata"])
-    return given
-
-
-def _secret_in(file: TextIO | None) -> str | None:
-    return None if file is None else read_file("secret_file", file).strip()
 
 
 def _document(item: Subscription) -> dict[str, Any]:
