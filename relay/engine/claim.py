@@ -22,6 +22,7 @@ __all__ = ["Claim"]
 
 ROWS_MAX = 500
 WORTHWHILE = 128  # free slots that make another claim worth its statements while much is on the way
+STRANGER_SECONDS = 0.001  # of rest for each stranger asked for: hundreds of them must not slow the round of the others
 SUSPECT_ALONE_SECONDS = 0.2  # a suspect that has not ended its process by then no longer keeps the next one waiting
 
 
@@ -34,11 +35,11 @@ class Claim:
         self._due = due
         self._suspects = suspects
         self._suspect_began = 0.0
+        self._strangers_from = 0.0
 
     def is_possible(self) -> bool:
         """Whether a subscription in the due map has room whose endpoint answers; the others delay nobody's events."""
-        routes = self._outgoing.routes
-        return self._outgoing.room > 0 and any(i in routes and routes[i].answers for i, _ in self._slots())
+        return self._outgoing.room > 0 and any(self._answers(subscription_id) for subscription_id, _ in self._slots())
 
     def is_worthwhile(self) -> bool:
         """Whether enough is free for what is due; rows claimed one by one would cost a statement each."""
@@ -54,6 +55,8 @@ class Claim:
         if not slots or room <= 0:
             return False
         began, lease = time.monotonic(), new_lease()
+        strangers = sum(not self._answers(subscription_id) for subscription_id, _ in slots)
+        self._strangers_from = max(self._strangers_from, began + STRANGER_SECONDS * strangers)
         rows = await self._store.claim(slots, room, byte_room, lease)
         got = Counter(row.subscription_id for row in rows)
         full = len(rows) == room or sum(len(row.body or b"") for row in rows) >= byte_room
@@ -98,12 +101,19 @@ class Claim:
     def _slots(self) -> list[tuple[bytes, int]]:
         """The due map's subscriptions with their free slots, in rotation; one slot for a subscription not yet known."""
         routes, grants, slots = self._outgoing.routes, self._outgoing.grants(), []
+        strangers = time.monotonic() >= self._strangers_from
         for subscription_id in self._due:
             route = routes.get(subscription_id)
+            if not strangers and not self._answers(subscription_id):
+                continue
             count = min(ROWS_MAX, grants.to(route) if route else 1)
             if count > 0:
                 slots.append((subscription_id, count))
         return slots
+
+    def _answers(self, subscription_id: bytes) -> bool:
+        route = self._outgoing.routes.get(subscription_id)
+        return route is not None and route.answers
 
     def _suspect_may_begin(self) -> bool:
         return self._outgoing.suspect is None or time.monotonic() >= self._suspect_began + SUSPECT_ALONE_SECONDS
