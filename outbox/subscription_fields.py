@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from outbox import schemes
 from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, complaint
 from outbox.errors import SubscriptionError
+from outbox.url import parse_url
 
 __all__ = [
     "DEFAULT_SCHEDULE_SECONDS",
@@ -21,6 +24,7 @@ __all__ = [
     "check_tenant",
     "check_timeout",
     "check_types",
+    "checked",
 ]
 
 DEFAULT_TIMEOUT_SECONDS = 15
@@ -35,6 +39,21 @@ _MAX_REASON_BYTES = 500
 _NEVER_FINAL = {408: "it says try again", 410: "it disables the subscription", 425: "it says try again",
                 429: "it says try again later"}  # fmt: skip
 _WEEK_SECONDS = 604_800
+
+
+def checked(**given: Any) -> dict[str, Any]:
+    """Return the fields to store; each was checked, or SubscriptionError names it."""
+    checks: dict[str, Any] = {
+        "url": lambda text: parse_url(text).text,
+        "types": check_types,
+        "description": check_description,
+        "metadata": check_metadata,
+        "timeout_seconds": check_timeout,
+        "schedule_seconds": check_schedule,
+        "final_statuses": check_final_statuses,
+        "scheme": lambda name: schemes.named(name).name,
+    }
+    return {name: checks[name](value) for name, value in given.items()}
 
 
 def check_types(value: object) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The rows of subscriptions and their secrets: tables, conditions, and the values that people get."""
+"""The rows of subscriptions and their secrets: tables, conditions, reads and writes, and the values people get."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sqlalchemy import (
     or_,
     select,
     table,
+    update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 
@@ -29,15 +30,22 @@ from outbox.signature import public_key
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
 
 __all__ = [
     "NewSubscription",
     "Subscription",
+    "change",
     "columns",
     "fields_of",
     "in_state",
+    "locked",
     "named",
     "not_found",
+    "read",
     "secrets",
     "subscriptions",
 ]
@@ -184,3 +192,28 @@ def fields_of(row: Any) -> dict[str, Any]:
         "public_keys": tuple(filter(None, values["public_keys"] or ())),
         "headers": header_names(values["headers"]),
     }
+
+
+def locked(connection: Session | Connection, subscription_id: str, tenant: str | None) -> Any:
+    """Lock a subscription and return its row as it is then: read after the lock, not before. Raises NotFoundError."""
+    statement = select(subscriptions.c.id).where(named(subscription_id, tenant), in_state(None)).with_for_update()
+    found = connection.execute(statement).scalar_one_or_none()
+    if found is None:
+        raise not_found(subscription_id)
+    return read(connection, found)
+
+
+def read(connection: Session | Connection, subscription_id: UUID) -> Any:
+    """Return the row of a subscription that is there, its columns as `columns` has them."""
+    return connection.execute(select(*columns).where(subscriptions.c.id == subscription_id)).one()
+
+
+def change(
+    connection: Session | Connection, subscription_id: str, tenant: str | None, values: dict[str, Any]
+) -> Subscription:
+    """Write these columns and return the subscription. Raises NotFoundError, also for one that is removed."""
+    statement = update(subscriptions).where(named(subscription_id, tenant), in_state(None)).values(**values)
+    row = connection.execute(statement.returning(*columns)).one_or_none()
+    if row is None:
+        raise not_found(subscription_id)
+    return Subscription(**fields_of(row))

@@ -11,7 +11,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import func, insert, select
-from sqlalchemy import update as sql_update
 
 from outbox import schemes, subscription_secrets
 from outbox import subscription_credentials as credentials
@@ -21,19 +20,20 @@ from outbox.ids import parse_id
 from outbox.subscription_rows import (
     NewSubscription,
     Subscription,
+    change,
     columns,
     fields_of,
     in_state,
+    locked,
     named,
     not_found,
+    read,
     subscriptions,
 )
-from outbox.url import parse_url
 
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Mapping, Sequence
-    from uuid import UUID
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
@@ -111,9 +111,10 @@ def add(
     """
     return _insert(
         connection, fields.check_tenant(tenant), subscription_secrets.signing_secret(scheme, secret, key_type),
-        _checked(url=url, types=types, description=description, metadata=metadata,
-                 timeout_seconds=timeout_seconds, schedule_seconds=schedule_seconds, final_statuses=final_statuses,
-                 scheme=scheme),
+        fields.checked(
+            url=url, types=types, description=description, metadata=metadata, timeout_seconds=timeout_seconds,
+            schedule_seconds=schedule_seconds, final_statuses=final_statuses, scheme=scheme,
+        ),
         credentials.checked(headers=headers, authentication=authentication, tls=tls),
     )  # fmt: skip
 
@@ -134,7 +135,7 @@ def add_for_every_tenant(
     """Subscribe `url` to every tenant's events, for the operator's command line only; else as `add`."""
     given = credentials.checked(headers=headers, authentication=authentication, tls=tls)
     fresh = subscription_secrets.signing_secret(scheme, secret, key_type)
-    return _insert(connection, "*", fresh, _checked(url=url, types=types, scheme=scheme, **settings), given)
+    return _insert(connection, "*", fresh, fields.checked(url=url, types=types, scheme=scheme, **settings), given)
 
 
 def _insert(
@@ -145,7 +146,7 @@ def _insert(
     subscription_id = connection.execute(statement).scalar_one()
     subscription_secrets.put_signing(connection, subscription_id, values["scheme"], secret)
     credentials.write(connection, subscription_id, given)
-    return NewSubscription(secret=secret, **fields_of(_row(connection, subscription_id)))
+    return NewSubscription(secret=secret, **fields_of(read(connection, subscription_id)))
 
 
 def get(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
@@ -218,21 +219,21 @@ def update(
         "timeout_seconds": timeout_seconds, "schedule_seconds": schedule_seconds, "final_statuses": final_statuses,
     }  # fmt: skip
     secret = {"headers": headers, "authentication": authentication, "tls": tls}
-    values = _checked(**{name: value for name, value in given.items() if value is not _OMITTED})
+    values = fields.checked(**{name: value for name, value in given.items() if value is not _OMITTED})
     chosen = credentials.checked(**{name: value for name, value in secret.items() if value is not _OMITTED})
     if not values and not chosen:
         raise SubscriptionError("update: nothing to change; give at least one field")
-    row = _locked(connection, subscription_id, tenant)
+    row = locked(connection, subscription_id, tenant)
     if values.get("url", row.url) != row.url:
         values["held_until"] = None
     credentials.check_together(values.get("url", row.url), credentials.hints_of(row), chosen)
     credentials.write(connection, row.id, chosen)
-    return _change(connection, subscription_id, tenant, values) if values else get(connection, subscription_id)
+    return change(connection, subscription_id, tenant, values) if values else get(connection, subscription_id)
 
 
 def pause(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
     """Stop sending; deliveries gather and wait. Pausing twice keeps the first time."""
-    return _change(connection, subscription_id, tenant, {"paused_at": func.coalesce(subscriptions.c.paused_at, _now)})
+    return change(connection, subscription_id, tenant, {"paused_at": func.coalesce(subscriptions.c.paused_at, _now)})
 
 
 def disable(
@@ -243,7 +244,7 @@ def disable(
     Deliveries gather and wait until `resume`. Disabling twice keeps the first time and reason.
     """
     own = subscriptions.c
-    return _change(
+    return change(
         connection, subscription_id, tenant,
         {"disabled_at": func.coalesce(own.disabled_at, _now),
          "disabled_reason": func.coalesce(own.disabled_reason, fields.check_reason(reason))},
@@ -253,12 +254,12 @@ def disable(
 def resume(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
     """Send again, beginning with what gathered, whether it was paused, disabled or held back by its Retry-After."""
     closed = ("paused_at", "disabled_at", "disabled_reason", "held_until")
-    return _change(connection, subscription_id, tenant, dict.fromkeys(closed))
+    return change(connection, subscription_id, tenant, dict.fromkeys(closed))
 
 
 def remove(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
     """End it for good: no event matches it any more, and what it had still to get is cancelled."""
-    return _change(connection, subscription_id, tenant, {"removed_at": _now})
+    return change(connection, subscription_id, tenant, {"removed_at": _now})
 
 
 def rotate_secret(
@@ -287,7 +288,7 @@ def rotate_secret(
         SubscriptionError: a field was refused, or five secrets are live already.
         NotFoundError: no such subscription for this tenant, or it is removed.
     """
-    row = _locked(connection, subscription_id, tenant)
+    row = locked(connection, subscription_id, tenant)
     by = row.scheme if scheme is None else schemes.named(scheme).name
     if secret is None and key_type is None and by == row.scheme:
         key_type = "ed25519" if any((row.public_keys or [])[:1]) else "hmac"
@@ -296,47 +297,5 @@ def rotate_secret(
     subscription_secrets.expire(connection, row.id, overlap)
     subscription_secrets.put_signing(connection, row.id, by, fresh)
     if by != row.scheme:
-        _change(connection, subscription_id, tenant, {"scheme": by})
-    return NewSubscription(secret=fresh, **fields_of(_row(connection, row.id)))
-
-
-def _locked(connection: Session | Connection, subscription_id: str, tenant: str | None) -> Any:
-    """Lock a subscription and return its row as it is then: read after the lock, not before."""
-    statement = select(subscriptions.c.id).where(named(subscription_id, tenant), in_state(None)).with_for_update()
-    found = connection.execute(statement).scalar_one_or_none()
-    if found is None:
-        raise not_found(subscription_id)
-    return _row(connection, found)
-
-
-def _row(connection: Session | Connection, subscription_id: UUID) -> Any:
-    return connection.execute(select(*columns).where(subscriptions.c.id == subscription_id)).one()
-
-
-def _change(
-    connection: Session | Connection, subscription_id: str, tenant: str | None, values: dict[str, Any]
-) -> Subscription:
-    statement = sql_update(subscriptions).where(named(subscription_id, tenant), in_state(None)).values(**values)
-    row = connection.execute(statement.returning(*columns)).one_or_none()
-    if row is None:
-        raise not_found(subscription_id)
-    return Subscription(**fields_of(row))
-
-
-def _checked(**given: Any) -> dict[str, Any]:
-    """Return the fields to store; each was checked, or SubscriptionError names it."""
-    checks: dict[str, Any] = {
-        "url": _check_url,
-        "types": fields.check_types,
-        "description": fields.check_description,
-        "metadata": fields.check_metadata,
-        "timeout_seconds": fields.check_timeout,
-        "schedule_seconds": fields.check_schedule,
-        "final_statuses": fields.check_final_statuses,
-        "scheme": lambda name: schemes.named(name).name,
-    }
-    return {name: checks[name](value) for name, value in given.items()}
-
-
-def _check_url(value: object) -> str:
-    return parse_url(value).text
+        change(connection, subscription_id, tenant, {"scheme": by})
+    return NewSubscription(secret=fresh, **fields_of(read(connection, row.id)))
