@@ -7,33 +7,26 @@ unsendable, and no byte of it goes out.
 from __future__ import annotations
 
 import base64
-import html
-import json
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import quote, quote_plus
 
 from outbox.credentials import BasicAuth, BearerToken, authentication_of, stored_document, tls_of
 from outbox.custom_headers import check_headers
 from outbox.errors import SubscriptionError
+from relay.http.blotting import MIN_BLOTTED, blotted, spelled
 from relay.http.oauth2 import Tokens
 from relay.http.outcome import Outcome
 from relay.http.sender import Endpoint
 from relay.http.tls import ClientTLS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from outbox.credentials import Authentication
     from relay.http.oauth2 import Token
     from relay.http.sender import Sender
 
 __all__ = ["Credentials"]
-
-MIN_BLOTTED = 6
-"""Shorter values are left alone in what a receiver echoes: they hide nothing and occur everywhere."""
-
-BLOT = b"***"
 
 
 class Credentials:
@@ -70,7 +63,7 @@ class Credentials:
         """POST with all that; `timeout_seconds` also covers fetching a token. See `Sender.send`."""
         if self._tokens is None:
             outcome = await sender.send(self.endpoint, lines, body, timeout_seconds)
-            return _blotted(outcome, self._secrets)
+            return blotted(outcome, self._secrets)
         began = time.monotonic()
         outcome = await self._send_with_token(self._tokens, sender, lines, body, began + timeout_seconds)
         outcome.milliseconds = round((time.monotonic() - began) * 1000)
@@ -94,8 +87,8 @@ class Credentials:
     async def _send_with(self, token: Token, sender: Sender, lines: bytes, body: bytes, deadline: float) -> Outcome:
         seconds = max(deadline - time.monotonic(), 0.0)
         outcome = await sender.send(self.endpoint, lines + token.line, body, seconds)
-        secrets = sorted((*self._secrets, *_spelled([token.value])), key=len, reverse=True)
-        return _blotted(outcome, secrets)
+        secrets = sorted((*self._secrets, *spelled([token.value])), key=len, reverse=True)
+        return blotted(outcome, secrets)
 
 
 def _authorization(authentication: Authentication) -> dict[str, str]:
@@ -120,36 +113,4 @@ def _secrets(headers: Mapping[str, str], authentication: Authentication | None) 
     values += [value.partition(" ")[2] for name, value in headers.items() if name.lower() == "authorization"]
     if isinstance(authentication, BasicAuth):
         values.append(authentication.password)
-    return _spelled(value for value in values if len(value) >= MIN_BLOTTED)
-
-
-def _spelled(values: Iterable[str]) -> tuple[bytes, ...]:
-    """Return each value as it was sent and as pages that show a request write it, longest first."""
-    spellings: set[str] = set()
-    for value in values:
-        in_json = [json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]]
-        in_json += [text.replace("/", "\\/") for text in in_json]  # PHP's default
-        in_html = [html.escape(value, quote=False), html.escape(value), html.escape(value).replace("&#x27;", "&#39;")]
-        in_urls = [quote(value), quote(value, safe=""), quote_plus(value)]
-        spellings.update([value], in_json, in_html, in_urls)
-    return tuple(sorted((spelling.encode() for spelling in spellings), key=len, reverse=True))
-
-
-def _blotted(outcome: Outcome, secrets: Sequence[bytes]) -> Outcome:
-    """Take out of an answer what the receiver echoes of the request's secrets, in one of the spellings known here."""
-    if outcome.excerpt:
-        outcome.excerpt = _without(outcome.excerpt, secrets)
-    if outcome.headers:
-        outcome.headers = _without(outcome.headers.encode("latin-1"), secrets).decode("latin-1")
-    return outcome
-
-
-def _without(text: bytes, secrets: Sequence[bytes]) -> bytes:
-    for secret in secrets:
-        text = text.replace(secret, BLOT)
-        at = max(0, len(text) - len(secret) + 1)  # where the end of the text could hold its beginning
-        while (at := text.find(secret[:MIN_BLOTTED], at)) >= 0:
-            if secret.startswith(text[at:]):
-                text = text[:at] + BLOT
-            at += 1
-    return text
+    return spelled(value for value in values if len(value) >= MIN_BLOTTED)
