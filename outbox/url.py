@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from outbox.errors import SubscriptionError
 
-__all__ = ["Url", "parse_url"]
+__all__ = ["Url", "bracketed", "parse_url"]
 
 MAX_URL_OCTETS = 8000
 """RFC 9110 asks everyone to support request lines of this length, and nobody to support more."""
@@ -48,8 +48,13 @@ class Url:
     @property
     def authority(self) -> str:
         """Return the value of the Host header: the port only where it is not the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = bracketed(self.host)
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+def bracketed(host: str) -> str:
+    """Return a host as it stands in a URL, before its port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def parse_url(text: object) -> Url:

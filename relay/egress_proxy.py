@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 from outbox.errors import SubscriptionError
 from outbox.secret import Secret
-from outbox.url import parse_url
+from outbox.url import bracketed, parse_url
 
 __all__ = ["EgressProxy", "parse_egress_proxy"]
 
@@ -35,7 +35,7 @@ class EgressProxy:
     @property
     def place(self) -> str:
         """Host and port, as in a URL."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{bracketed(self.host)}:{self.port}"
 
     @property
     def shown(self) -> str:

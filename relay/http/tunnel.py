@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.streams.tls import TLSStream
 
+from outbox.url import bracketed
 from relay.http.addresses import literal_address
 from relay.http.dial import DialError, share_of_time
 from relay.http.response import MAX_HEAD_BYTES, final_head, header, refusal_of_head
@@ -95,7 +96,7 @@ class Tunneller:
         raise OSError("its name has no address")
 
     async def _ask_http(self, pipe: ByteStream, host: str, port: int) -> None:
-        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        target = f"{bracketed(host)}:{port}"
         request = f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n"
         if self._proxy.user is not None:
             login = base64.b64encode(f"{self._proxy.user}:{self._proxy.password.reveal()}".encode())

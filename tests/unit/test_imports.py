@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay.http.certificate": {"cryptography"},
     "relay.http.inspect_tunnel": {"outbox.url", "relay.http", "anyio"},
     "relay.http.proxied": {"relay.http", "relay.egress_proxy", "anyio", "httpcore"},
-    "relay.http.tunnel": {"relay.http", "relay.egress_proxy", "anyio"},
+    "relay.http.tunnel": {"outbox.url", "relay.http", "relay.egress_proxy", "anyio"},
     "relay.engine": {
         "outbox.errors",
         "outbox.ids",
