@@ -102,10 +102,10 @@ class FanOut:
             event = None
             if taken.id and taken.body is not None:
                 event = Event(event_id_of(taken.id), taken.type.encode(), taken.body)
-            for (subscription_id, _, active), identity in zip(matches, ids, strict=True):
+            for (subscription_id, _, is_open), identity in zip(matches, ids, strict=True):
                 if subscription_id not in free:
                     free[subscription_id] = self._free(subscription_id)
-                ready = active and taken.available
+                ready = is_open and taken.available
                 if event and ready and len(leased) < room and self._takes(subscription_id, free, grants):
                     birth, delivery = self._newborn(identity, taken.seq, subscription_id, lease, event)
                     births.append(birth)

@@ -41,11 +41,11 @@ class Taken(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A subscription that matches, at the version the take saw; a paused one is not active."""
+    """A subscription that matches, at the version the take saw, and whether it was open (statements.OPEN) then."""
 
     subscription_id: bytes
     version: int
-    active: bool
+    open: bool
 
 
 class Birth(NamedTuple):

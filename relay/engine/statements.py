@@ -65,12 +65,12 @@ e as materialized (
         from outbox.events where seq = t.event_seq and seq > %b and seq <= %b limit 1) ev on true),
 kinds as (select distinct tenant, type from e where type is not null),
 matches as (
-    select k.tenant, k.type, array_agg(s.id) as ids, array_agg(s.version) as versions, array_agg(s.active) as active
+    select k.tenant, k.type, array_agg(s.id) as ids, array_agg(s.version) as versions, array_agg(s.open) as open
     from kinds k
     cross join lateral (
         select distinct st.subscription_id from outbox.subscription_types st
         where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type))) m
-    cross join lateral (select id, version, {OPEN} as active
+    cross join lateral (select id, version, {OPEN} as open
                         from outbox.subscriptions where id = m.subscription_id limit 1) s
     group by k.tenant, k.type)
 select event_seq, tenant, type, available_at, coalesce(available_at <= clock_timestamp(), true),
@@ -78,7 +78,7 @@ select event_seq, tenant, type, available_at, coalesce(available_at <= clock_tim
        case when bytes <= %b then convert_to(outbox.body(type, recorded_at, payload), 'UTF8') end,
        null::uuid[], null::bigint[], null::boolean[]
 from e
-union all select null, tenant, type, null, null, null, null, ids, versions, active from matches
+union all select null, tenant, type, null, null, null, null, ids, versions, open from matches
 """
 
 # due is "not before" for a row that nobody leases yet; for a leased one, due_at is the end of its lease.

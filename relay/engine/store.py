@@ -35,7 +35,7 @@ WIDEN = "select repeat(' ', 1024 * 1024)"
 
 MAX_SEQ = 2**63 - 1
 
-__all__ = ["Store", "TakenBatch", "new_ids", "new_lease", "subscription_of"]
+__all__ = ["Store", "TakenBatch", "new_ids", "new_lease", "storable", "subscription_of"]
 
 
 def new_lease() -> int:
@@ -270,7 +270,8 @@ def _wishes(rows: Sequence[Settlement]) -> list[tuple[str, tuple[object, ...]]]:
     return wishes
 
 
-def _text(value: str | None) -> bytes | None:
+def storable(value: str | None) -> bytes | None:
+    """Return a text as PostgreSQL takes it, in UTF-8: a NUL and half a surrogate pair are replaced."""
     return None if value is None else value.replace("\x00", "\ufffd").encode("utf-8", "replace")
 
 
@@ -287,9 +288,9 @@ def _settle_columns(rows: Sequence[Settlement]) -> tuple[object, ...]:
         Texts([row.outcome.encode() for row in rows]),
         Smallints([row.status for row in rows]),
         Integers([row.milliseconds for row in rows]),
-        Texts([_text(row.error) for row in rows]),
-        Texts([_text(row.url) for row in rows]),
-        Texts([_text(row.address) for row in rows]),
-        Texts([_text(row.headers) for row in rows]),
+        Texts([storable(row.error) for row in rows]),
+        Texts([storable(row.url) for row in rows]),
+        Texts([storable(row.address) for row in rows]),
+        Texts([storable(row.headers) for row in rows]),
         Byteas([row.excerpt for row in rows]),
     )

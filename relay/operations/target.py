@@ -12,7 +12,7 @@ from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import event_id_of, new_uuid7, parse_id, text_id
 from relay.engine import statements
 from relay.engine.states import Event
-from relay.engine.store import subscription_of
+from relay.engine.store import storable, subscription_of
 from relay.wording import utc
 
 if TYPE_CHECKING:
@@ -131,15 +131,16 @@ def log_test(connection: Connection, target: Target, outcome: Outcome) -> Logged
         "outcome": outcome.kind,
         "status": outcome.status,
         "milliseconds": outcome.milliseconds,
-        "error": _storable(outcome.error),
+        "error": _text(outcome.error),
         "url": target.subscription.url,
         "address": outcome.address,
-        "headers": _storable(outcome.headers),
+        "headers": _text(outcome.headers),
         "excerpt": outcome.excerpt,
     }
     at: datetime = connection.execute(text(_LOG), row).scalar_one()
     return Logged(text_id("dlv", delivery_id), at)
 
 
-def _storable(value: str | None) -> str | None:
-    return None if value is None else value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+def _text(value: str | None) -> str | None:
+    stored = storable(value)
+    return None if stored is None else stored.decode()
