@@ -105,4 +105,7 @@ def _print(done: Rekeyed) -> None:
     for row in done.unopened:
         warn(row["reason"])
     if done.complete:
-        click.echo("Nothing is sealed to an older key: drop those from RELAY_SECRET_KEY.", err=True)
+        click.echo(
+            "Nothing is sealed to an older key; repeat this when transactions open now have ended, then drop those.",
+            err=True,
+        )
