@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from relay.egress_proxy import EgressProxy, parse_egress_proxy
+from tests.support.serving import serving
 
 
 @dataclass
@@ -80,7 +81,7 @@ async def proxying(
     `hosts` are the names it resolves; `login` (user:password) is what it wants; `dies_after` so many bytes from the
     endpoint it cuts the tunnel; options go to asyncio.start_server (ssl).
     """
-    proxy, tasks = Proxy(scheme, dict(hosts or {})), set[asyncio.Task[None]]()
+    proxy = Proxy(scheme, dict(hosts or {}))
     ask = _ask_socks5 if scheme == "socks5" else _ask_connect
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -98,19 +99,8 @@ async def proxying(
             writer.transport.abort()
             proxy.ended += 1
 
-    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.ensure_future(serve(reader, writer)))
-
-    server = await asyncio.start_server(begin, "127.0.0.1", 0, **options)  # type: ignore[arg-type]
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(serve, **options) as proxy.port:
         yield proxy
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
 
 
 class RefusedError(Exception):

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.support.serving import serving
+
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -79,7 +81,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 @asynccontextmanager
 async def receiving(behaviour: Behaviour, **options: object) -> AsyncIterator[Receiver]:
     """Serve `behaviour` for every request, on a port of 127.0.0.1; options go to asyncio.start_server (ssl)."""
-    receiver, tasks = Receiver(), set[asyncio.Task[None]]()
+    receiver = Receiver()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection, number = receiver.accepted, 0
@@ -96,17 +98,5 @@ async def receiving(behaviour: Behaviour, **options: object) -> AsyncIterator[Re
             writer.transport.abort()
             receiver.ended += 1
 
-    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(serve(reader, writer))
-        tasks.add(task)
-
-    server = await asyncio.start_server(begin, "127.0.0.1", 0, **options)  # type: ignore[arg-type]
-    receiver.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(serve, **options) as receiver.port:
         yield receiver
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()

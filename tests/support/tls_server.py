@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Thread
 
+import pytest
 import trustme
 
 
@@ -67,4 +68,21 @@ def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     """Return a context that shows this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
+    return context
+
+
+def old_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    """Return a context that offers TLS 1.1 only."""
+    context = server_context(certificate)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
+def demanding_context(certificate: trustme.LeafCert, authority: trustme.CA) -> ssl.SSLContext:
+    """Return a context that wants a client certificate of this authority."""
+    context = server_context(certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
     return context

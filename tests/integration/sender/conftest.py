@@ -12,6 +12,14 @@ import pytest
 from relay.http import AddressPolicy, DirectSender
 
 LOOPBACK = AddressPolicy(["127.0.0.0/8"], allow_http=True)
+REFUSED_BY_URL = [
+    ("http://hooks.example.com/", "allow_http"),
+    ("https://hooks.example.com:25/", "port 25"),
+    ("https://localhost/", "private network"),
+    ("https://169.254.169.254/", "link-local"),
+    ("https://[::1]/", "2000::/3"),
+]
+"""What the usual policy refuses whatever the name resolves to, and a word of the reason."""
 
 
 def descriptors() -> int:

@@ -18,7 +18,7 @@ from relay.http import AddressPolicy, DirectSender, Endpoint, Outcome
 from relay.http import resolver as resolver_module
 from relay.http.resolver import MAX_THREADS, NEW, QUICK, SILENT, SLOW, Resolver
 from relay.http.tls import default_ssl_context
-from tests.integration.sender.conftest import LOOPBACK, MakeSender
+from tests.integration.sender.conftest import LOOPBACK, REFUSED_BY_URL, MakeSender
 from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving
 from tests.support.waiting import await_until as until
 
@@ -181,13 +181,7 @@ async def test_e38_a_first_address_that_swallows_everything_gives_way_in_time(
 
 @pytest.mark.parametrize(
     ("url", "word"),
-    [
-        ("http://hooks.example.com/", "allow_http"),
-        ("https://hooks.example.com:25/", "port 25"),
-        ("https://localhost/", "private network"),
-        ("https://169.254.169.254/", "link-local"),
-        ("https://[::1]/", "2000::/3"),
-    ],
+    REFUSED_BY_URL,
 )
 async def test_what_the_policy_forbids_is_said_without_a_lookup(make_sender: MakeSender, url: str, word: str) -> None:
     resolve, asked = resolving(["8.8.8.8"])

@@ -22,7 +22,7 @@ from relay.http.steps import Step
 from relay.http.tls import ClientTLS, default_ssl_context
 from relay.http.tunnel import Tunneller
 from tests.support.proxies import Proxy, proxying, says
-from tests.support.tls_server import listening, server_context
+from tests.support.tls_server import demanding_context, listening, old_context, server_context
 
 pytestmark = pytest.mark.anyio
 
@@ -117,18 +117,11 @@ def self_signed(_: trustme.CA) -> ssl.SSLContext:
 
 
 def old(authority: trustme.CA) -> ssl.SSLContext:
-    context = server_context(authority.issue_cert(NAME))
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
-        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-    return context
+    return old_context(authority.issue_cert(NAME))
 
 
 def demanding(authority: trustme.CA) -> ssl.SSLContext:
-    context = server_context(authority.issue_cert(NAME))
-    context.verify_mode = ssl.CERT_REQUIRED
-    authority.configure_trust(context)
-    return context
+    return demanding_context(authority.issue_cert(NAME), authority)
 
 
 def demanding_before_1_3(authority: trustme.CA) -> ssl.SSLContext:

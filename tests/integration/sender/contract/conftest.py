@@ -16,6 +16,7 @@ from relay.http.proxied import ProxySender
 from relay.http.tls import default_ssl_context
 from tests.integration.sender.conftest import LOOPBACK
 from tests.support.proxies import Proxy, proxying
+from tests.support.tls_server import server_context
 
 NAME = "hooks.example.com"
 """A name that every sender of `make_sender` takes to 127.0.0.1."""
@@ -57,12 +58,6 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
 @pytest.fixture(scope="session")
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
     context = default_ssl_context()
@@ -72,7 +67,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 
 @pytest.fixture(scope="session")
 def proxy_certificate(authority: trustme.CA) -> ssl.SSLContext:
-    return serving(authority.issue_cert("127.0.0.1"))
+    return server_context(authority.issue_cert("127.0.0.1"))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.http import AddressPolicy, Endpoint, Outcome, Sender
+from tests.integration.sender.conftest import REFUSED_BY_URL
 from tests.integration.sender.contract.conftest import MakeSender, Way
 from tests.support.proxies import Proxy
 from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving, response
@@ -402,13 +403,7 @@ async def test_s7_proxy_env_and_netrc_are_not_used(
 
 @pytest.mark.parametrize(
     ("url", "word"),
-    [
-        ("http://hooks.example.com/", "allow_http"),
-        ("https://hooks.example.com:25/", "port 25"),
-        ("https://localhost/", "private network"),
-        ("https://169.254.169.254/", "link-local"),
-        ("https://[::1]/", "2000::/3"),
-    ],
+    REFUSED_BY_URL,
 )
 async def test_d18_what_the_policy_forbids_by_the_url_alone_reaches_nobody(
     make_sender: MakeSender, proxy: Proxy | None, url: str, word: str

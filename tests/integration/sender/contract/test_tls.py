@@ -16,8 +16,9 @@ from outbox.credentials import TLS
 from relay.http import Endpoint, Outcome, Sender
 from relay.http.tls import ClientTLS
 from tests.integration.sender.conftest import descriptors
-from tests.integration.sender.contract.conftest import NAME, MakeSender, Way, serving
+from tests.integration.sender.contract.conftest import NAME, MakeSender, Way
 from tests.support.scripted_receiver import OK, Exchange, receiving
+from tests.support.tls_server import demanding_context, old_context, server_context
 from tests.support.waiting import await_until as until
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +34,7 @@ async def post(sender: Sender, url: str, timeout_seconds: float = 10, tls: Clien
 
 async def test_the_name_of_the_url_is_asked_for_and_verified(way: Way, sender: Sender, authority: trustme.CA) -> None:
     names = []
-    context = serving(authority.issue_cert(NAME))
+    context = server_context(authority.issue_cert(NAME))
     context.sni_callback = lambda _, name, __: names.append(name)
     async with receiving(answers_ok, ssl=context) as receiver:
         outcomes = [await post(sender, f"https://{NAME}:{receiver.port}/") for _ in range(3)]
@@ -44,33 +45,27 @@ async def test_the_name_of_the_url_is_asked_for_and_verified(way: Way, sender: S
 
 async def test_tls_sni_ip_needs_a_certificate_for_the_address(sender: Sender, authority: trustme.CA) -> None:
     for identity, kind in (("127.0.0.1", "delivered"), (NAME, "tls")):
-        async with receiving(answers_ok, ssl=serving(authority.issue_cert(identity))) as receiver:
+        async with receiving(answers_ok, ssl=server_context(authority.issue_cert(identity))) as receiver:
             assert (await post(sender, f"https://127.0.0.1:{receiver.port}/")).kind == kind
 
 
 def _expired(authority: trustme.CA) -> ssl.SSLContext:
-    return serving(authority.issue_cert(NAME, not_after=datetime.now(UTC) - timedelta(days=1)))
+    return server_context(authority.issue_cert(NAME, not_after=datetime.now(UTC) - timedelta(days=1)))
 
 
 def _old(authority: trustme.CA) -> ssl.SSLContext:
-    context = serving(authority.issue_cert(NAME))
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
-        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-    return context
+    return old_context(authority.issue_cert(NAME))
 
 
 def _demanding(authority: trustme.CA, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> ssl.SSLContext:
-    context = serving(authority.issue_cert(NAME))
-    context.verify_mode = ssl.CERT_REQUIRED
-    authority.configure_trust(context)
+    context = demanding_context(authority.issue_cert(NAME), authority)
     context.maximum_version = version
     return context
 
 
 BAD_SERVERS = {
-    "wrong name": (lambda authority: serving(authority.issue_cert("other.example.com")), "not valid for"),
-    "self-signed": (lambda authority: serving(trustme.CA().issue_cert(NAME)), "certificate"),
+    "wrong name": (lambda authority: server_context(authority.issue_cert("other.example.com")), "not valid for"),
+    "self-signed": (lambda authority: server_context(trustme.CA().issue_cert(NAME)), "certificate"),
     "expired": (_expired, "expired"),
     "TLS 1.1": (_old, ""),
     "client certificate": (_demanding, ""),
@@ -86,7 +81,7 @@ async def test_e41_tls_failures_send_nothing(sender: Sender, authority: trustme.
 
 
 async def test_e41_an_unknown_authority_is_refused_by_default(make_sender: MakeSender, authority: trustme.CA) -> None:
-    async with receiving(answers_ok, ssl=serving(authority.issue_cert(NAME))) as receiver:
+    async with receiving(answers_ok, ssl=server_context(authority.issue_cert(NAME))) as receiver:
         assert (await post(make_sender(ssl_context=None), f"https://{NAME}:{receiver.port}/")).kind == "tls"
 
 
@@ -181,7 +176,7 @@ async def test_e3_over_tls(sender: Sender, authority: trustme.CA) -> None:
     async def behaviour(exchange: Exchange) -> None:
         exchange.writer.write(b"HTTP/1.1 103 E\r\n\r\n" + OK + b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n")
 
-    async with receiving(behaviour, ssl=serving(authority.issue_cert(NAME))) as receiver:
+    async with receiving(behaviour, ssl=server_context(authority.issue_cert(NAME))) as receiver:
         outcomes = [await post(sender, f"https://{NAME}:{receiver.port}/") for _ in range(2)]
     assert [(o.status, o.excerpt) for o in outcomes] == [(200, b"ok")] * 2
     assert receiver.accepted == 2
@@ -191,7 +186,7 @@ async def test_e3_over_tls(sender: Sender, authority: trustme.CA) -> None:
 async def test_no_accepted_name_breaks_tls(sender: Sender, authority: trustme.CA, proxy, host: str) -> None:
     if proxy is not None:
         proxy.hosts[host] = "127.0.0.1"
-    async with receiving(answers_ok, ssl=serving(authority.issue_cert(NAME))) as receiver:
+    async with receiving(answers_ok, ssl=server_context(authority.issue_cert(NAME))) as receiver:
         outcome = await post(sender, f"https://{host}:{receiver.port}/")
     assert (outcome.kind, outcome.sent) == ("tls", False)
     assert "not valid for" in (outcome.error or "")
