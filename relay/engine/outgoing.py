@@ -61,7 +61,8 @@ class Outgoing:
         self.routes: dict[bytes, Route] = {}
         self._closed: set[bytes] = set()
         self.room_freed = asyncio.Event()
-        self.suspect: Delivery | None = None
+        self._suspect: Delivery | None = None
+        self._suspect_is_out = False
         self._create_task = asyncio.get_running_loop().create_task  # looking the loop up costs a system call
         self._strange_leases, self._strange_requests = Stock(LEASED_MAX), Stock(max_in_flight)
         self._lines = Lines(self._strange_requests)
@@ -90,6 +91,14 @@ class Outgoing:
     def byte_room(self) -> int:
         """How many more bytes of bodies this process may take."""
         return max(0, BYTES_MAX - self._bytes)
+
+    @property
+    def suspect(self) -> Delivery | None:
+        """The suspect begun last, until the database knows what became of it: so long it bears a charge."""
+        suspect = self._suspect
+        if suspect is not None and not self._suspect_is_out and not self._settler.holds(suspect):
+            self._suspect = None
+        return self._suspect
 
     @property
     def idle(self) -> bool:
@@ -147,7 +156,7 @@ class Outgoing:
             route.waiting.append(delivery)
             self._lines.append(route)
             if delivery.suspect:
-                self.suspect = delivery
+                self._suspect, self._suspect_is_out = delivery, True
             self._clear_if_closed(route)
         self._pump()
 
@@ -273,8 +282,8 @@ class Outgoing:
         self._leased -= 1
         self._strange_leases.held -= not route.answers
         self._bytes -= len(delivery.event.body)
-        if self.suspect is delivery:
-            self.suspect = None
+        if self._suspect is delivery:
+            self._suspect_is_out = False
         self.room_freed.set()
 
 

@@ -47,6 +47,10 @@ class Settler:
         """How many results the database has not taken yet."""
         return len(self._results) + len(self._later) + len(self._releases)
 
+    def holds(self, delivery: Delivery) -> bool:
+        """Tell whether what became of this delivery is not in the database yet."""
+        return delivery.id in self._results or any(released is delivery for released, _ in self._releases)
+
     def settle(self, settlement: Settlement) -> None:
         """Take one attempt's result; a batch holds one a delivery, and success wins."""
         known = self._results.setdefault(settlement.delivery.id, settlement)

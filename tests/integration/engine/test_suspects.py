@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 
 from relay.engine.statements import MAX_CRASHES
-from relay.engine.states import VerdictKind
+from relay.engine.states import Settlement, VerdictKind
 from relay.engine.store import Store, new_lease
 from tests.integration.engine.world import (
     FarEnd,
@@ -189,6 +192,35 @@ async def test_a_look_that_finds_no_other_suspect_takes_no_charge_back(world: Wo
     (row,) = await store.claim_suspect([subscription], 5, None)
     assert await store.claim_suspect([subscription], 6, claimed(row, 5)) == []
     assert world.deliveries("crashes, lease") == [(1, 5)]
+
+
+async def test_the_next_suspect_waits_until_the_database_knows_of_the_one_before(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or an answered one would stay charged when the next one ends the process, and be buried in its stead."""
+    monkeypatch.setattr("relay.engine.claim.SUSPECT_ALONE_SECONDS", 3600.0)
+    for path in ("/one", "/two"):
+        world.subscribe(path=path)
+    world.record()
+    async with stepping(world.url, far_end) as relay:
+        may_settle, settle = asyncio.Event(), relay.settle_store.settle
+
+        async def settle_when_told(batch: Sequence[Settlement]) -> list[bytes]:
+            await may_settle.wait()
+            return await settle(batch)
+
+        monkeypatch.setattr(relay.settle_store, "settle", settle_when_told)
+        await fan_out(relay.store, leased=True)
+        world.expire()
+        for _ in range(3):
+            await relay.look()
+            await await_until(lambda: relay.outgoing.idle)
+        assert (len(far_end.requests), world.count("deliveries", "crashes = 1")) == (1, 1)
+        may_settle.set()
+        await relay.settled()
+        await relay.look()
+        await relay.settled()
+    assert (len(far_end.requests), world.count("deliveries")) == (2, 0)
 
 
 async def test_suspects_of_paused_subscriptions_stay(world: World, store: Store) -> None:
