@@ -119,12 +119,23 @@ def test_lines_fit_and_name_no_place_on_a_machine(document: Path) -> None:
         assert not re.search(r"(?<![\w.])/(work|root|home|Users|tmp)\b|localhost:\d{5}", line), line
 
 
+def headings(document: Path) -> set[str]:
+    """Return the headings of a document as GitHub names them in links."""
+    lines = re.findall(r"^#+ (.*)$", readme.prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in lines}
+
+
 @by_document
 def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", readme.prose(document))
     relative = [target.partition("#")[0] for target in targets if not re.match(r"https?://", target)]
     assert [target for target in relative if not (document.parent / target).exists()] == []
     assert [target for target in targets if target.startswith("http://")] == []
+    anchored = [target.partition("#") for target in targets if "#" in target and not target.startswith("https://")]
+    wrong = [
+        f"{file}#{name}" for file, _, name in anchored if name not in headings(document.parent / (file or document))
+    ]
+    assert wrong == []
 
 
 @by_document
