@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.bench import Bench, BenchmarkError, wait_until
+from benchmarks.keys import PRIVATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,6 +102,7 @@ def relay(
         "RELAY_DATABASE_URL": database_url,
         "RELAY_ALLOW_NETWORKS": "127.0.0.0/8",
         "RELAY_ALLOW_HTTP": "true",
+        "RELAY_SECRET_KEY": PRIVATE.reveal(),
         "SSL_CERT_FILE": str(bench.folder / "authority.pem"),
     }
     log = bench.folder / f"relay-{os.urandom(4).hex()}.log"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy
+
 import outbox
+from benchmarks.keys import PUBLIC
 from benchmarks.server import engine
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["record_many", "settled", "subscribe"]
 
+_SEAL = sqlalchemy.text("insert into outbox.sealing_keys (id, key) values (:id, :key) on conflict do nothing")
 _FILL = """
 insert into outbox.events (type, key, payload)
 select 'order.created', 'order-' || i %% 1000, json_build_object('id', i, 'note', repeat('x', 400))::text
@@ -22,9 +26,10 @@ from generate_series(1, %s) i
 
 
 def subscribe(url: str, endpoints: Sequence[str]) -> None:
-    """Subscribe each endpoint to every event of the database at `url`."""
+    """Subscribe each endpoint to every event of the database at `url`; its secret is sealed."""
     made = engine(url)
     with made.begin() as connection:
+        connection.execute(_SEAL, {"id": PUBLIC.id, "key": PUBLIC.text})
         for endpoint in endpoints:
             outbox.subscribe(connection, endpoint, ["order.*"])
     made.dispose()
