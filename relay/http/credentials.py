@@ -15,7 +15,7 @@ from outbox.custom_headers import check_headers
 from outbox.errors import SubscriptionError
 from relay.http.blotting import MIN_BLOTTED, blotted, spelled
 from relay.http.oauth2 import Tokens
-from relay.http.outcome import Outcome
+from relay.http.outcome import Outcome, milliseconds_since
 from relay.http.sender import Endpoint
 from relay.http.tls import ClientTLS
 
@@ -66,7 +66,7 @@ class Credentials:
             return blotted(outcome, self._secrets)
         began = time.monotonic()
         outcome = await self._send_with_token(self._tokens, sender, lines, body, began + timeout_seconds)
-        outcome.milliseconds = round((time.monotonic() - began) * 1000)
+        outcome.milliseconds = milliseconds_since(began)
         return outcome
 
     async def _send_with_token(

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from relay.http.addresses import is_private_name, literal_address
 from relay.http.certificate import read_certificate
 from relay.http.dial import MAX_SECONDS_AN_ADDRESS, DialError, connected, judged
+from relay.http.outcome import milliseconds_since
 from relay.http.steps import (
     LAST_ALERT_SECONDS,
     OF_CERTIFICATE,
     Step,
     context_for,
     failure_of_tls,
-    milliseconds_since,
     refused_url,
     with_its_end,
 )

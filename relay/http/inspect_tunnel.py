@@ -16,13 +16,13 @@ from anyio.streams.tls import TLSAttribute
 
 from relay.http.certificate import read_certificate
 from relay.http.dial import DialError
+from relay.http.outcome import milliseconds_since
 from relay.http.steps import (
     LAST_ALERT_SECONDS,
     OF_CERTIFICATE,
     Step,
     context_for,
     failure_of_tls,
-    milliseconds_since,
     refused_url,
     with_its_end,
 )

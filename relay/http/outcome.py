@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Outcome", "OutcomeKind"]
+__all__ = ["Outcome", "OutcomeKind", "milliseconds_since"]
 
 OutcomeKind = Literal[
     "delivered",  # 2xx
@@ -47,3 +48,8 @@ class Outcome:
     excerpt: bytes = b""
     retry_after_seconds: float | None = None
     sent: bool = True
+
+
+def milliseconds_since(started: float) -> int:
+    """Return whole milliseconds since this time of `time.monotonic()`."""
+    return round((time.monotonic() - started) * 1000)

@@ -25,21 +25,21 @@ MAX_NAMES_KNOWN = 100_000
 
 
 @dataclass(frozen=True)
-class Lane:
-    """Names of one kind: how many are looked up at once, and how long a caller waits for one."""
+class Manner:
+    """How names behaved: how many of these are looked up at once, and how long a caller waits for one."""
 
-    kind: str
+    name: str
     threads: int
     patience_seconds: float
 
 
-NEW = Lane("new", 256, 5.0)
-QUICK = Lane("quick", 256, 5.0)
-SLOW = Lane("slow", 32, 30.0)
-SILENT = Lane("silent", 32, 2.0)
-LANES = (NEW, QUICK, SLOW, SILENT)
+NEW = Manner("new", 256, 5.0)
+QUICK = Manner("quick", 256, 5.0)
+SLOW = Manner("slow", 32, 30.0)
+SILENT = Manner("silent", 32, 2.0)
+MANNERS = (NEW, QUICK, SLOW, SILENT)
 
-MAX_THREADS = sum(lane.threads for lane in LANES)
+MAX_THREADS = sum(manner.threads for manner in MANNERS)
 
 
 class Resolver:
@@ -52,8 +52,8 @@ class Resolver:
 
     def __init__(self) -> None:
         self._under_way: dict[str, asyncio.Task[list[str] | OSError]] = {}
-        self._lane_of: dict[str, Lane] = {}
-        self._free = {lane.kind: asyncio.Semaphore(lane.threads) for lane in LANES}
+        self._manner_of: dict[str, Manner] = {}
+        self._free = {manner.name: asyncio.Semaphore(manner.threads) for manner in MANNERS}
 
     async def __call__(self, host: str) -> list[str]:
         """Return the addresses of a host; cancelling one caller leaves the lookup to the others."""
@@ -61,10 +61,10 @@ class Resolver:
         if lookup is None:
             lookup = self._under_way[host] = asyncio.create_task(self._look_up(host))
         try:
-            async with asyncio.timeout(self._lane_of.get(host, NEW).patience_seconds):
+            async with asyncio.timeout(self._manner_of.get(host, NEW).patience_seconds):
                 found = await asyncio.shield(lookup)
         except TimeoutError:
-            self._lane_of[host] = SILENT  # until its lookup ends: who asks meanwhile need not wait as long
+            self._manner_of[host] = SILENT  # until its lookup ends: who asks meanwhile need not wait as long
             raise socket.gaierror(socket.EAI_AGAIN, "its name server does not answer") from None
         if isinstance(found, OSError):
             raise found
@@ -80,7 +80,7 @@ class Resolver:
     async def _look_up(self, host: str) -> list[str] | OSError:
         loop = asyncio.get_running_loop()
         try:
-            async with self._free[self._lane_of.get(host, NEW).kind]:
+            async with self._free[self._manner_of.get(host, NEW).name]:
                 started = loop.time()
                 found = await _in_thread(host)
                 self._learn(host, found, loop.time() - started)
@@ -89,12 +89,12 @@ class Resolver:
             del self._under_way[host]
 
     def _learn(self, host: str, found: list[str] | OSError, seconds: float) -> None:
-        if len(self._lane_of) >= MAX_NAMES_KNOWN:
-            self._lane_of.clear()
+        if len(self._manner_of) >= MAX_NAMES_KNOWN:
+            self._manner_of.clear()
         if seconds <= SLOW_SECONDS:
-            self._lane_of[host] = QUICK
+            self._manner_of[host] = QUICK
         else:
-            self._lane_of[host] = SILENT if isinstance(found, OSError) else SLOW
+            self._manner_of[host] = SILENT if isinstance(found, OSError) else SLOW
 
 
 def _in_thread(host: str) -> asyncio.Future[list[str] | OSError]:

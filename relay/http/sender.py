@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from outbox.url import Url, parse_url
 from relay.http.dial import DialError, Dialler
-from relay.http.outcome import Outcome
+from relay.http.outcome import Outcome, milliseconds_since
 from relay.http.pool import Key, Pool, Pools
 from relay.http.reader import Answer, Lost
 from relay.http.resolver import Resolver
@@ -155,7 +155,7 @@ def _was_closed_before(result: Answer | Lost) -> bool:
 
 def outcome_of(result: Answer | Lost, address: str | None, started: float) -> Outcome:
     """Return the outcome of a request that was sent; `started` is `time.monotonic()`."""
-    milliseconds = _milliseconds_since(started)
+    milliseconds = milliseconds_since(started)
     if isinstance(result, Lost):
         return Outcome(result.kind, None, milliseconds, result.error, address, excerpt=result.received)
     return Outcome(
@@ -171,8 +171,4 @@ def outcome_of(result: Answer | Lost, address: str | None, started: float) -> Ou
 
 def unsent(kind: OutcomeKind, error: str, started: float, address: str | None = None) -> Outcome:
     """Return the outcome of a request of which no byte can have reached the receiver."""
-    return Outcome(kind, None, _milliseconds_since(started), error, address, sent=False)
-
-
-def _milliseconds_since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)
+    return Outcome(kind, None, milliseconds_since(started), error, address, sent=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     from relay.http.sender import Endpoint
 
 __all__ = [
-    "LAST_ALERT_SECONDS", "OF_CERTIFICATE", "Cause", "Step", "context_for", "failure_of_tls", "milliseconds_since",
-    "refused_url", "with_its_end",
+    "LAST_ALERT_SECONDS", "OF_CERTIFICATE", "Cause", "Step", "context_for", "failure_of_tls", "refused_url",
+    "with_its_end",
 ]  # fmt: skip
 
 RENEWED_BEFORE = timedelta(days=7)  # certificates of 90 days are renewed a month before, those of 45 two weeks
@@ -108,8 +107,3 @@ def failure_of_tls(error: Exception) -> tuple[Cause, str]:
     if isinstance(error, DialError):
         return "connection", str(error)
     return "closed", "the server closed the connection during the handshake"
-
-
-def milliseconds_since(started: float) -> int:
-    """Return whole milliseconds since this monotonic time."""
-    return round((time.monotonic() - started) * 1000)

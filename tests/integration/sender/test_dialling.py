@@ -302,7 +302,7 @@ async def test_threads_are_bounded_and_names_that_answered_have_their_own(monkey
     hanging, resolver = Hanging(monkeypatch), Resolver()
     assert await resolver("known") == ["known"]
     new, silent = ([f"{kind}-{n}" for n in range(400)] for kind in ("dead", "dead-again"))
-    resolver._lane_of.update(dict.fromkeys(silent, SILENT))
+    resolver._manner_of.update(dict.fromkeys(silent, SILENT))
     lookups = [asyncio.create_task(resolver(host)) for host in new + silent]
     most = NEW.threads + SILENT.threads
     await until(lambda: hanging.dead_started() == most)
@@ -310,15 +310,15 @@ async def test_threads_are_bounded_and_names_that_answered_have_their_own(monkey
     assert hanging.dead_started() == most < MAX_THREADS
     hanging.released.set()
     assert await asyncio.gather(*lookups) == [[host] for host in new + silent]
-    assert set(resolver._lane_of.values()) == {QUICK}, "what answers again is known at once"
+    assert set(resolver._manner_of.values()) == {QUICK}, "what answers again is known at once"
 
 
 async def test_nobody_waits_for_ever_for_a_silent_name_server_and_its_late_answer_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hanging, resolver = Hanging(monkeypatch), Resolver()
-    for lane in ("NEW", "SILENT"):
-        monkeypatch.setattr(resolver_module, lane, replace(getattr(resolver_module, lane), patience_seconds=0.05))
+    for manner in ("NEW", "SILENT"):
+        monkeypatch.setattr(resolver_module, manner, replace(getattr(resolver_module, manner), patience_seconds=0.05))
     for _ in range(2):
         with pytest.raises(socket.gaierror, match="name server does not answer") as failed:
             await resolver("dead")
@@ -331,14 +331,14 @@ async def test_nobody_waits_for_ever_for_a_silent_name_server_and_its_late_answe
 
 async def test_a_name_is_kept_apart_by_how_it_behaved_the_last_time() -> None:
     resolver = Resolver()
-    for found, seconds, lane in (
+    for found, seconds, manner in (
         (["8.8.8.8"], 0.1, QUICK),
         (OSError(), 0.1, QUICK),
         (["8.8.8.8"], 3.0, SLOW),
         (OSError(), 3.0, SILENT),
     ):
         resolver._learn("name", found, seconds)
-        assert resolver._lane_of["name"] is lane
+        assert resolver._manner_of["name"] is manner
 
 
 async def test_closing_the_resolver_waits_for_no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
