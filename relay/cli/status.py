@@ -59,7 +59,7 @@ def _fields(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "pending": _with_age(found["pending"]["count"], found["pending"]["oldest_seconds"]),
         "due": _with_age(deliveries["due"], deliveries["oldest_due_seconds"])
-        + (f", {deliveries['held_back']} held back" if deliveries["held_back"].value else ""),
+        + (f", {deliveries['closed']} to paused, disabled or held ones" if deliveries["closed"].value else ""),
         "waiting": f"{deliveries['waiting']} for a retry or their time",
         "leased": f"{deliveries['leased']} being sent",
         "dead letters": f"{dead['count']}" + (f" ({reasons})" if reasons else ""),

@@ -127,14 +127,14 @@ where {OPEN}
 
 
 def _deliveries(connection: Connection) -> dict[str, Any]:
-    """Return counts by state; `due` counts those of paused, disabled and held subscriptions too, as `held_back`."""
+    """Return counts by state; `due` counts those of paused, disabled and held subscriptions too, as `closed`."""
     age = connection.execute(text(_OLDEST_DUE)).scalar_one()
-    held_back, exact = due_of_closed(connection, _EXACT_UP_TO)
+    closed, exact = due_of_closed(connection, _EXACT_UP_TO)
     return {
         "due": count_of(connection, "from outbox.deliveries where lease is null and due_at <= now()"),
         "waiting": count_of(connection, "from outbox.deliveries where lease is null and due_at > now()"),
         "leased": _leased(connection),
-        "held_back": Count(held_back, exact=exact),
+        "closed": Count(closed, exact=exact),
         "oldest_due_seconds": None if age is None else float(age),
     }
 

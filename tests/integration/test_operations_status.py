@@ -49,7 +49,7 @@ def test_everything_is_counted_where_it_is(connection):
     subscriptions.pause(connection, paused)
     found = status(connection)
     counts = {name: str(count) for name, count in found["deliveries"].items() if isinstance(count, Count)}
-    assert counts == {"due": "2", "waiting": "1", "leased": "0", "held_back": "1"}
+    assert counts == {"due": "2", "waiting": "1", "leased": "0", "closed": "1"}
     assert str(found["pending"]["count"]) == "1"
     assert found["dead_letters"]["reasons"] == {"http_5xx": 1}
     assert found["attempts"]["last_at"] >= found["attempts"]["last_delivered_at"]
@@ -82,7 +82,7 @@ def test_a_paused_subscription_is_not_stuck(connection):
     found = status(connection)
     assert found["stuck"] == []
     assert found["deliveries"]["oldest_due_seconds"] is None
-    assert str(found["deliveries"]["held_back"]) == "1"
+    assert str(found["deliveries"]["closed"]) == "1"
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_held_subscription_is_named_with_its_end_and_not_as_stuck(connection, 
     connection.execute(text("update outbox.subscriptions set held_until = now() + interval '90 s'"))
     found = status(connection)
     assert (found["stuck"], found["deliveries"]["oldest_due_seconds"]) == ([], None)
-    assert str(found["deliveries"]["held_back"]) == "2"
+    assert str(found["deliveries"]["closed"]) == "2"
     until = subscriptions.get(connection, closed).held_until
     assert of_interest(connection) == [
         f"{closed} is held until {utc(until)} by the receiver's Retry-After; 2 deliveries wait"
