@@ -15,15 +15,9 @@ from outbox.url import parse_url
 __all__ = [
     "DEFAULT_SCHEDULE_SECONDS",
     "DEFAULT_TIMEOUT_SECONDS",
-    "check_description",
-    "check_final_statuses",
-    "check_metadata",
     "check_reason",
-    "check_schedule",
     "check_seconds",
     "check_tenant",
-    "check_timeout",
-    "check_types",
     "checked",
 ]
 
@@ -45,18 +39,18 @@ def checked(**given: Any) -> dict[str, Any]:
     """Return the fields to store; each was checked, or SubscriptionError names it."""
     checks: dict[str, Any] = {
         "url": lambda text: parse_url(text).text,
-        "types": check_types,
-        "description": check_description,
-        "metadata": check_metadata,
-        "timeout_seconds": check_timeout,
-        "schedule_seconds": check_schedule,
-        "final_statuses": check_final_statuses,
+        "types": _check_types,
+        "description": _check_description,
+        "metadata": _check_metadata,
+        "timeout_seconds": _check_timeout,
+        "schedule_seconds": _check_schedule,
+        "final_statuses": _check_final_statuses,
         "scheme": lambda name: schemes.named(name).name,
     }
     return {name: checks[name](value) for name, value in given.items()}
 
 
-def check_types(value: object) -> tuple[str, ...]:
+def _check_types(value: object) -> tuple[str, ...]:
     """Return the type patterns without repetitions: `*`, an exact type, or a prefix followed by `.*`."""
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise SubscriptionError("types: give a list of 1 to 200 patterns, such as ['order.created', 'user.*']")
@@ -76,12 +70,12 @@ def _check_pattern(value: object) -> str:
     return value
 
 
-def check_description(value: object) -> str:
+def _check_description(value: object) -> str:
     """Return a text of at most 2 kB; None is ''. It is stored as given: whoever shows it escapes it."""
     return "" if value is None else _check_text("description", value, _MAX_DESCRIPTION_BYTES)
 
 
-def check_metadata(value: object) -> dict[str, str]:
+def _check_metadata(value: object) -> dict[str, str]:
     """Return a mapping of text to text, at most 8 kB as JSON; None is {}."""
     if value is None:
         return {}
@@ -107,12 +101,12 @@ def check_tenant(value: object) -> str:
     return tenant
 
 
-def check_timeout(value: object) -> int:
+def _check_timeout(value: object) -> int:
     """Return the timeout of one attempt in seconds, 1 to 300; None is the default."""
     return DEFAULT_TIMEOUT_SECONDS if value is None else check_seconds("timeout_seconds", value, 1, 300)
 
 
-def check_schedule(value: object) -> tuple[int, ...]:
+def _check_schedule(value: object) -> tuple[int, ...]:
     """Return 0 to 20 delays in seconds, one after each failure; () is one attempt, None the default."""
     if value is None:
         return DEFAULT_SCHEDULE_SECONDS
@@ -123,7 +117,7 @@ def check_schedule(value: object) -> tuple[int, ...]:
     return tuple(check_seconds("schedule_seconds", delay, 0, _WEEK_SECONDS) for delay in value)
 
 
-def check_final_statuses(value: object) -> tuple[int, ...]:
+def _check_final_statuses(value: object) -> tuple[int, ...]:
     """Return the statuses, 400 to 499, after which a delivery is not tried again, in order; None is none."""
     if value is None:
         return ()
