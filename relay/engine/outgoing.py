@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from relay.engine.settler import Settler
-    from relay.engine.states import Delivery, Subscription, Verdict
+    from relay.engine.states import Delivery, Subscription
     from relay.http.outcome import OutcomeKind
     from relay.http.sender import Sender
     from relay.keyring import Keyring
@@ -29,7 +29,6 @@ log = logging.getLogger("relay.engine")
 
 LEASED_MAX = 2048  # deliveries held by one process, sending or waiting their turn
 BYTES_MAX = 16 * 1024 * 1024  # of their bodies
-MILLISECONDS_MAX = 2**31 - 1
 LOCAL_LINE_EVERY_SECONDS = 10.0
 # After a 410 the database closes the endpoint with the result. If it cannot (somebody has the subscription locked) the
 # endpoint is asked again after this.
@@ -235,7 +234,7 @@ class Outgoing:
         else:
             self._forget(route, delivery)
             keep = self._keep_all_responses or outcome.kind != "delivered"
-            self._settler.settle(_settlement(delivery, verdict, outcome, subscription.url if keep else None))
+            self._settler.settle(Settlement.of(delivery, verdict, outcome, subscription.url if keep else None))
         if verdict.hold_seconds and subscription.url == route.subscription.url:
             route.close(GONE_SECONDS if verdict.hold_seconds == math.inf else verdict.hold_seconds)
             self._clear_if_closed(route)
@@ -289,22 +288,3 @@ class Outgoing:
 
 def _outcome(kind: OutcomeKind, began: float, error: str) -> Outcome:
     return Outcome(kind=kind, status=None, milliseconds=int((time.monotonic() - began) * 1000), error=error)
-
-
-def _settlement(delivery: Delivery, verdict: Verdict, outcome: Outcome, url: str | None) -> Settlement:
-    """Join the three; without `url` the details of the answer are left out."""
-    milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)
-    if url is None:
-        return Settlement(delivery, verdict, outcome.kind, outcome.status, milliseconds)
-    return Settlement(
-        delivery,
-        verdict,
-        outcome.kind,
-        outcome.status if outcome.status is None or outcome.status < 1000 else None,
-        milliseconds,
-        outcome.error,
-        url,
-        outcome.address,
-        outcome.headers,
-        outcome.excerpt,
-    )

@@ -24,8 +24,12 @@ from outbox.ids import text_id
 
 if TYPE_CHECKING:
     from outbox.secret import Secret
+    from relay.http.outcome import Outcome
 
 __all__ = ["Delivery", "Event", "Settlement", "Subscription", "Verdict", "VerdictKind"]
+
+
+MILLISECONDS_MAX = 2**31 - 1  # of an integer column
 
 
 @dataclass(slots=True)
@@ -108,3 +112,22 @@ class Settlement:
     address: str | None = None
     headers: str | None = None
     excerpt: bytes | None = None
+
+    @classmethod
+    def of(cls, delivery: Delivery, verdict: Verdict, outcome: Outcome, url: str | None) -> Settlement:
+        """Join the three as the database takes them; without `url` the details of the answer are left out."""
+        milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)
+        if url is None:
+            return cls(delivery, verdict, outcome.kind, outcome.status, milliseconds)
+        return cls(
+            delivery,
+            verdict,
+            outcome.kind,
+            outcome.status if outcome.status is None or outcome.status < 1000 else None,
+            milliseconds,
+            outcome.error,
+            url,
+            outcome.address,
+            outcome.headers,
+            outcome.excerpt,
+        )

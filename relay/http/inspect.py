@@ -54,9 +54,9 @@ async def inspect(
 ) -> list[Step]:
     """Take the steps in order up to the first that fails, and return them; each may last `timeout_seconds`."""
     url = endpoint.url
-    refusal = policy.refusal_of_url(url)
-    if refusal is not None:
-        return [refused_url(url, refusal, policy)]
+    refused = refused_url(url, policy)
+    if refused is not None:
+        return [refused]
     steps = [await _resolved(url, resolve, timeout_seconds)]
     if steps[-1].state == "ok":
         refusals = judged(policy, steps[-1].addresses)

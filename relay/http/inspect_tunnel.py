@@ -55,9 +55,9 @@ async def inspect_through(
 ) -> list[Step]:
     """Take the steps in order up to the first that fails, and return them; each may last `timeout_seconds`."""
     url = endpoint.url
-    refusal = policy.refusal_of_url(url)
-    if refusal is not None:
-        return [refused_url(url, refusal, policy)]
+    refused = refused_url(url, policy)
+    if refused is not None:
+        return [refused]
     steps = [
         Step(name="dns", state="ok", text="left to the egress proxy"),
         Step(name="policy", state="ok", text="the URL is allowed; addresses are the egress proxy's to refuse"),

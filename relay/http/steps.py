@@ -56,8 +56,11 @@ class Step:
     certificate: Certificate | None = None
 
 
-def refused_url(url: Url, refusal: str, policy: AddressPolicy) -> Step:
-    """Return the step that a URL ends at which the policy refuses whatever its name resolves to."""
+def refused_url(url: Url, policy: AddressPolicy) -> Step | None:
+    """Return the step that a URL ends at which the policy refuses whatever its name resolves to; else None."""
+    refusal = policy.refusal_of_url(url)
+    if refusal is None:
+        return None
     literal = literal_address(url.host)
     if literal is not None and policy.refusal(literal) == refusal:
         return Step(name="policy", state="failed", text=refusal, cause="forbidden", addresses=(url.host,))
