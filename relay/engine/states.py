@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivery", "Event", "Settlement", "Subscription", "Verdict", "VerdictKind"]
 
-
 MILLISECONDS_MAX = 2**31 - 1  # of an integer column
 
 
