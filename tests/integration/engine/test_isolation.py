@@ -198,4 +198,11 @@ async def test_nothing_is_compiled(own_world: World, store: Store) -> None:
     ((jit,),) = await store._transaction(("select current_setting('jit')", ()))
     assert jit == "off"
     assert "set local jit = off" in statements.POLL
-    assert statements.SETTINGS in statements.FAN_OUT_SETTINGS
+    assert "'jit', 'off'" in statements.FAN_OUT_SETTINGS
+
+
+async def test_only_fan_out_chooses_partitions_while_it_runs(own_world: World, store: Store) -> None:
+    """Where others change the rows that a statement locks, PostgreSQL 18 would read freed memory and restart."""
+    ((pruning,),) = await store._transaction(("select current_setting('enable_partition_pruning')", ()))
+    assert pruning == "off"
+    assert "enable_partition_pruning" not in statements.FAN_OUT_SETTINGS
