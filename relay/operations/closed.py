@@ -1,4 +1,4 @@
-"""Subscriptions that nothing is sent to for now: disabled, or held back by their receivers' Retry-After.
+"""Subscriptions that nothing is sent to at present: disabled, or held back by their receivers' Retry-After.
 
 What is paused is so because a person wants it: it is counted with them, and not named.
 """

@@ -7,9 +7,12 @@ from uuid import UUID
 
 import pytest
 
+import outbox
 from outbox.ids import text_id
 from outbox.sealing import SealingKey, seal
 from outbox.signature import new_secret
+from relay.http.outcome import Outcome
+from relay.http.sender import Endpoint
 from relay.keyring import Keyring, new_private_key
 from tests.integration.engine.world import FarEnd, World, running, stepping
 from tests.support.waiting import await_until
@@ -63,11 +66,22 @@ def make_due(world: World) -> None:
     world.rows("update outbox.deliveries set due_at = now() - interval '1 s' where lease is null")
 
 
-async def test_sealed_secrets_sign_and_go_along(world: World, far_end: FarEnd) -> None:
-    subscribe(world, "/a")
+async def test_sealed_secrets_sign_and_go_along(world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret, identity, seen = new_secret(), subscribe(world, "/a"), []
+    store(world, identity, "signing", seal(secret, PUBLIC, identity, "signing"))
+    send = far_end.send
+
+    async def note(endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
+        seen.append((dict(line.split(": ", 1) for line in headers.decode().splitlines()), body))
+        return await send(endpoint, headers, body, timeout_seconds)
+
+    monkeypatch.setattr(far_end, "send", note)
     world.record()
     async with running(world.url, far_end, keyring=RING):
         await await_until(lambda: world.count("attempts", "verdict = 'delivered'") == 1)
+    ((headers, body),) = seen
+    assert outbox.verify(secret, headers, body).body == body
+    assert headers["x-token"] == "t0ken"
 
 
 @pytest.mark.parametrize("swap", [swap_subscriptions, swap_kinds])
