@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from benchmarks.bench import Bench, BenchmarkError, Result, median, percentile, wait_until
 from benchmarks.children import receiver, relay
 from benchmarks.events import record_many, settled, subscribe
-from relay.engine.store import Store, new_lease
+from relay.store.store import Store, new_lease
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.keyring import new_private_key
+from relay.secrets.keyring import new_private_key
 
 __all__ = ["PRIVATE", "PUBLIC"]
 

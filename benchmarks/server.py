@@ -16,7 +16,7 @@ import sqlalchemy
 from sqlalchemy.engine import make_url
 
 from outbox import schema
-from relay import embedded
+from relay.local import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

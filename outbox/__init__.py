@@ -9,9 +9,7 @@ they commit; import it with the application, not in the middle of a flush.
 
 from outbox import subscriptions
 from outbox._actor import act_as
-from outbox._session import events_table
 from outbox._version import __version__
-from outbox.credentials import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
 from outbox.errors import (
     ActorError,
     NotFoundError,
@@ -25,11 +23,13 @@ from outbox.errors import (
     TargetError,
     TransactionError,
 )
-from outbox.payload import RawJSON
-from outbox.record import Event, Outbox, arecord, record
+from outbox.recording.payload import RawJSON
+from outbox.recording.record import Event, Outbox, arecord, record
+from outbox.recording.session import events_table
 from outbox.secret import Secret
-from outbox.signature import Webhook, sign, signed_headers, verify
+from outbox.signing.verify import Webhook, sign, signed_headers, verify
 from outbox.subscriptions import add as subscribe
+from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
 
 __all__ = [
     "TLS",

@@ -8,7 +8,7 @@ import click
 
 from relay.cli.options import config_option, configured, flags_of, json_option
 from relay.cli.output import print_json_lines, print_table
-from relay.config import options
+from relay.config.options import options
 
 __all__ = ["config"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from outbox.credentials import authentication_of, tls_of
+from outbox.subscriptions.authentication import authentication_of, tls_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

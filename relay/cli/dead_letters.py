@@ -19,7 +19,7 @@ from relay.cli.output import print_fields, print_json, print_json_lines, print_t
 from relay.cli.parts import host_of, print_attempts
 from relay.operations import dead_letters as operations
 from relay.operations.filters import Filters
-from relay.wording import escaped
+from relay.operations.wording import escaped
 
 __all__ = ["dead_letters"]
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from relay.cli.interrupt import interruptible
-from relay.config import ConfigError
-from relay.demo.children import ChildError
+from relay.config.options import ConfigError
+from relay.local.demo.children import ChildError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from relay.demo.display import Display
-    from relay.demo.play import Settings
+    from relay.local.demo.display import Display
+    from relay.local.demo.play import Settings
 
 __all__ = ["demo"]
 
@@ -90,20 +90,20 @@ def demo(
     lost, invented or unexplained.
     """
     if source:
-        click.echo(files("relay.demo").joinpath("shop.py").read_text(encoding="utf-8"), nl=False)
+        click.echo(files("relay.local.demo").joinpath("shop.py").read_text(encoding="utf-8"), nl=False)
         return 0
     if not all(map(find_spec, _PARTS)):
         raise ConfigError("the demo's parts are not installed: pip install 'outbox-relay[demo]'")
-    from relay.demo.play import Settings
+    from relay.local.demo.play import Settings
 
     settings = Settings(events, rate, timeout_seconds, schedule_seconds, lose_one=lose_one)
     return 0 if _run(settings, keep=keep) else 1
 
 
 def _run(settings: Settings, *, keep: bool) -> bool:
-    from relay.demo.display import choose_display
-    from relay.demo.stage import own_directory
-    from relay.embedded import EmbeddedServerError
+    from relay.local.demo.display import choose_display
+    from relay.local.demo.stage import own_directory
+    from relay.local.embedded import EmbeddedServerError
 
     started = time.monotonic()
     title = f"relay demo: {settings.orders:,} orders, {settings.per_second:g} a second"
@@ -120,8 +120,8 @@ def _run(settings: Settings, *, keep: bool) -> bool:
 
 
 def _play(settings: Settings, directory: Path, display: Display, started: float) -> bool:
-    from relay.demo.play import Play
-    from relay.demo.stage import Stage
+    from relay.local.demo.play import Play
+    from relay.local.demo.stage import Stage
 
     display.say("an embedded PostgreSQL starts")
     with Stage(directory) as stage:
@@ -135,8 +135,8 @@ def _play(settings: Settings, directory: Path, display: Display, started: float)
 
 
 def _latency(peace: list[float], away: list[float]) -> str:
-    from relay.demo.display import milliseconds
-    from relay.demo.figures import percentile
+    from relay.local.demo.display import milliseconds
+    from relay.local.demo.figures import percentile
 
     p50, p99, longest = (
         milliseconds(each) for each in (percentile(peace, 50), percentile(peace, 99), max(away, default=None))

@@ -11,18 +11,11 @@ import click
 from relay.cli.interrupt import interruptible
 from relay.cli.listen import as_text, echo, open_port
 from relay.cli.options import confirm, yes_option
-from relay.config_sources import load
-from relay.database_url import shown
-from relay.demo.children import Child
-from relay.demo.dev import (
-    environment,
-    make_directory,
-    migrate_and_subscribe,
-    start_server,
-    unsubscribe,
-    users_of,
-)
-from relay.receiver.listener import Listener
+from relay.config.database_url import shown
+from relay.config.sources import load
+from relay.local.demo.children import Child
+from relay.local.demo.dev import environment, make_directory, migrate_and_subscribe, start_server, unsubscribe, users_of
+from relay.local.receiver.listener import Listener
 
 __all__ = ["dev"]
 

@@ -11,7 +11,7 @@ from relay.cli.output import print_fields, print_json, print_json_lines, print_t
 from relay.cli.parts import host_of, print_attempts
 from relay.operations.events import list_events, show_event
 from relay.operations.filters import Filters
-from relay.wording import escaped
+from relay.operations.wording import escaped
 
 __all__ = ["events"]
 

@@ -12,10 +12,10 @@ import traceback
 from typing import Any
 
 from outbox.errors import ActorError, OutboxError, SchemaError, SubscriptionError
-from relay.config import ConfigError
+from relay.config.options import ConfigError
 from relay.operations.filters import FilterError
 from relay.operations.rights import RightsError
-from relay.redaction import redacted
+from relay.telemetry.redaction import redacted
 
 __all__ = ["explain"]
 

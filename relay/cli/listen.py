@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
-from outbox.signature import check_key
+from outbox.signing.verify import check_key
 from relay.cli.interrupt import interruptible
 from relay.cli.options import scheme_option
-from relay.config import ConfigError
-from relay.receiver.listener import Arrival, Listener
-from relay.receiver.server import serve
-from relay.wording import escaped, rfc3339
+from relay.config.options import ConfigError
+from relay.local.receiver.listener import Arrival, Listener
+from relay.local.receiver.server import serve
+from relay.operations.wording import escaped, rfc3339
 
 __all__ = ["as_json", "as_text", "echo", "listen", "open_port"]
 

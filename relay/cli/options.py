@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from outbox.schemes import SCHEMES
+from outbox.signing.schemes import SCHEMES
 from relay.cli.actor import actor_option
-from relay.config_sources import load
-from relay.wording import escaped
+from relay.config.sources import load
+from relay.operations.wording import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from sqlalchemy import Connection
 
-    from relay.config import Config, Option
-    from relay.config_sources import Loaded
+    from relay.config.options import Config, Option
+    from relay.config.sources import Loaded
 
     _ParamType = click.ParamType[datetime | timedelta]
 else:

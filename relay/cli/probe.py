@@ -14,7 +14,7 @@ from outbox.errors import RecordError
 from relay.cli.options import Database, json_option, with_database
 from relay.cli.output import print_json
 from relay.cli.subscription_options import own_tenant_option, subscription_argument
-from relay.wording import escaped
+from relay.operations.wording import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def test(
       relay subscriptions test sub_…
       relay subscriptions test sub_… --type order.created --data '{"id": 7}'
     """
-    from relay.operations.probe import send_test
+    from relay.operations.probe.probe import send_test
 
     if data == "-":
         data = sys.stdin.read()
@@ -78,7 +78,7 @@ def check(database: Database, subscription_id: str, tenant: str | None, *, as_js
     Example:
       relay subscriptions check sub_…
     """
-    from relay.operations.probe import check_endpoint
+    from relay.operations.probe.probe import check_endpoint
 
     found = check_endpoint(database.config, subscription_id, tenant=tenant)
     if as_json:

@@ -9,7 +9,7 @@ import click
 from relay.cli.actor import actor_option
 from relay.cli.options import config_option, configured, database_url_option, flags_of, json_option
 from relay.cli.output import print_json
-from relay.config import options
+from relay.config.options import options
 
 __all__ = ["prune"]
 

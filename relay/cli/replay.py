@@ -9,8 +9,8 @@ import click
 from outbox.ids import text_id
 from relay.cli.options import Database, confirm, filters, json_option, with_database_to_change, yes_option
 from relay.cli.output import print_json
-from relay.operations import replay as operations
 from relay.operations.filters import Filters
+from relay.operations.replay import replay as operations
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

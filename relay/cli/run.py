@@ -1,4 +1,4 @@
-"""`relay run`: every option of `relay.config` is a flag of it."""
+"""`relay run`: every option of `relay.config.options` is a flag of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from relay.cli.options import config_option, configured, flags_of
-from relay.config import options
+from relay.config.options import options
 
 __all__ = ["run"]
 
@@ -31,6 +31,6 @@ def run(*, until_drained: bool, config_file: str | None, **flags: Any) -> int:
     """
     loaded = configured(flags, config_file)
     loaded.config.conninfo()
-    from relay.daemon import run as run_daemon
+    from relay.process.daemon import run as run_daemon
 
     return run_daemon(loaded.config, until_drained=until_drained)

@@ -49,7 +49,7 @@ def keygen(out: Path | None) -> None:
     Example:
       relay secrets keygen --out /etc/relay.key
     """
-    from relay.keyring import new_private_key
+    from relay.secrets.keyring import new_private_key
 
     private, public = new_private_key()
     if out is None:
@@ -82,9 +82,9 @@ def rekey(database: Database, *, as_json: bool) -> int:
     Example:
       RELAY_SECRET_KEY_FILE=/etc/relay.key relay secrets rekey
     """
-    from relay.keyring import Keyring
     from relay.operations import secrets as operations
     from relay.operations.connection import checked_connection
+    from relay.secrets.keyring import Keyring
 
     with checked_connection(database.config) as connection:
         done = operations.rekey(connection, Keyring(database.config.secret_key), database.actor)

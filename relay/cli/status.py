@@ -10,9 +10,9 @@ import click
 from relay.cli.options import Database, json_option, with_database
 from relay.cli.output import print_fields, print_json, print_table
 from relay.cli.parts import host_of
-from relay.operations.status import Count
-from relay.operations.status import status as status_of
-from relay.wording import duration, escaped
+from relay.operations.status.status import Count
+from relay.operations.status.status import status as status_of
+from relay.operations.wording import duration, escaped
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -36,7 +36,7 @@ from relay.cli.subscription_options import (
     subscription_argument,
     timeout_option,
 )
-from relay.wording import duration
+from relay.operations.wording import duration
 
 __all__ = ["subscriptions"]
 
@@ -130,7 +130,7 @@ def list_(
 @with_database
 def show(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
     """Show one subscription, its backlog and its last attempt. Never its secret."""
-    from relay.operations.stuck import subscription_health
+    from relay.operations.status.stuck import subscription_health
 
     with database.transaction() as connection:
         found = verbs.get(connection, subscription_id, tenant=tenant)
@@ -216,7 +216,7 @@ def resume(database: Database, subscription_id: str, tenant: str | None, *, as_j
 @with_database_to_change
 def remove(database: Database, subscription_id: str, tenant: str | None, *, yes: bool, as_json: bool) -> None:
     """End it for good: what it had still to get is cancelled. Dead letters stay."""
-    from relay.operations.stuck import subscription_health
+    from relay.operations.status.stuck import subscription_health
 
     with database.transaction() as connection:
         found = verbs.get(connection, subscription_id, tenant=tenant)

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outbox.errors import SubscriptionError
-from outbox.url import parse_url
-from relay.address_policy import address_policy
+from outbox.subscriptions.url import parse_url
 from relay.cli.options import config_option, configured, flags_of
-from relay.config import options
+from relay.config.options import options
 from relay.http.addresses import literal_address
+from relay.http.configured import make_policy
 from relay.http.dial import DialError, checked_addresses
 from relay.http.resolver import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from outbox.url import Url
+    from outbox.subscriptions.url import Url
     from relay.http.addresses import AddressPolicy
 
     Verdict = tuple[bool, str]
@@ -50,7 +50,7 @@ def url_check(*, urls: tuple[str, ...], resolve: bool, config_file: str | None, 
     """
     if "-" in urls and len(urls) > 1:
         raise click.UsageError("- reads URLs from standard input and stands alone; give it no other")
-    policy = address_policy(configured(flags, config_file).config)
+    policy = make_policy(configured(flags, config_file).config)
     look: Look = _resolving(policy) if resolve else _as_written
     if urls == ("-",):
         _print(_answers_to_lines(sys.stdin.buffer if sys.stdin else (), policy, look))

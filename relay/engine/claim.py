@@ -7,16 +7,16 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from outbox.ids import event_id_of
-from relay.engine.statements import START_WITHIN_SECONDS
-from relay.engine.states import Delivery, Event
-from relay.engine.store import new_lease
+from relay.model.delivery import Delivery, Event
+from relay.store.statements import START_WITHIN_SECONDS
+from relay.store.store import new_lease
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.engine.outgoing import Outgoing
-    from relay.engine.rows import Leased
-    from relay.engine.store import Store
+    from relay.store.rows import Leased
+    from relay.store.store import Store
 
 __all__ = ["Claim"]
 

@@ -11,18 +11,18 @@ import psycopg
 
 from outbox.ids import event_id_of
 from relay.engine.outage import is_refusal, one_line
-from relay.engine.rows import Birth
-from relay.engine.statements import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS
-from relay.engine.states import Delivery, Event
-from relay.engine.store import MAX_SEQ, new_ids, new_lease
+from relay.model.delivery import Delivery, Event
+from relay.store.rows import Birth
+from relay.store.statements import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS
+from relay.store.store import MAX_SEQ, new_ids, new_lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from relay.engine.fairness import Grants
     from relay.engine.outgoing import Outgoing
-    from relay.engine.rows import Match, Taken
-    from relay.engine.store import Store, TakenBatch
-    from relay.engine.strangers import Grants
+    from relay.store.rows import Match, Taken
+    from relay.store.store import Store, TakenBatch
 
 __all__ = ["FanOut"]
 

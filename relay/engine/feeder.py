@@ -17,15 +17,15 @@ from relay.engine.claim import Claim
 from relay.engine.fan_out import FanOut
 from relay.engine.low_water import LowWater
 from relay.engine.pacing import pause_seconds
-from relay.engine.store import MAX_SEQ
+from relay.store.store import MAX_SEQ
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.engine.outage import Outage
     from relay.engine.outgoing import Outgoing
-    from relay.engine.rows import Swept
-    from relay.engine.store import Store
+    from relay.store.rows import Swept
+    from relay.store.store import Store
 
 __all__ = ["Feeder"]
 

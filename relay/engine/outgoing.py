@@ -8,20 +8,20 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from relay.engine.decide import decide
+from relay.engine.fairness import Grants, Lines, Stock
 from relay.engine.routes import Route
-from relay.engine.states import Settlement, VerdictKind
-from relay.engine.strangers import Grants, Lines, Stock
-from relay.http.outcome import Outcome
+from relay.model.decide import decide
+from relay.model.delivery import Settlement, VerdictKind
+from relay.model.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from relay.engine.settler import Settler
-    from relay.engine.states import Delivery, Subscription
-    from relay.http.outcome import OutcomeKind
     from relay.http.sender import Sender
-    from relay.keyring import Keyring
+    from relay.model.delivery import Delivery, Subscription
+    from relay.model.outcome import OutcomeKind
+    from relay.secrets.keyring import Keyring
 
 __all__ = ["Outgoing"]
 

@@ -15,13 +15,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from outbox.errors import OutboxError
-from relay.engine.envelope import Envelope
-from relay.keyring import KeyUnavailableError
+from relay.message.envelope import Envelope
+from relay.secrets.keyring import KeyUnavailableError
 
 if TYPE_CHECKING:
-    from relay.engine.states import Delivery, Subscription
-    from relay.http.outcome import OutcomeKind
-    from relay.keyring import Keyring
+    from relay.model.delivery import Delivery, Subscription
+    from relay.model.outcome import OutcomeKind
+    from relay.secrets.keyring import Keyring
 
 __all__ = ["Route"]
 

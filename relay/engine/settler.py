@@ -11,12 +11,12 @@ import psycopg
 
 from outbox.ids import text_id
 from relay.engine.outage import is_refusal, one_line
-from relay.engine.states import VerdictKind
+from relay.model.delivery import VerdictKind
 
 if TYPE_CHECKING:
     from relay.engine.outage import Outage
-    from relay.engine.states import Delivery, Settlement
-    from relay.engine.store import Store
+    from relay.model.delivery import Delivery, Settlement
+    from relay.store.store import Store
 
 __all__ = ["Settler"]
 

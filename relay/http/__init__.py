@@ -4,7 +4,7 @@ Nothing else opens a socket to a URL that a user gave.
 """
 
 from relay.http.addresses import AddressPolicy
-from relay.http.outcome import Outcome, OutcomeKind
 from relay.http.sender import DirectSender, Endpoint, Sender
+from relay.model.outcome import Outcome, OutcomeKind
 
 __all__ = ["AddressPolicy", "DirectSender", "Endpoint", "Outcome", "OutcomeKind", "Sender"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from outbox.url import Url
+    from outbox.subscriptions.url import Url
 
 __all__ = ["AddressPolicy", "is_private_name", "literal_address"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from relay.http.outcome import OutcomeKind
+    from relay.model.outcome import OutcomeKind
 
 __all__ = ["Connection"]
 

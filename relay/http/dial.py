@@ -18,9 +18,9 @@ from relay.http.tls import reason_of_tls
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from outbox.url import Url
-    from relay.http.outcome import OutcomeKind
+    from outbox.subscriptions.url import Url
     from relay.http.tls import ClientTLS
+    from relay.model.outcome import OutcomeKind
 
     Resolve = Callable[[str], Awaitable[Sequence[str]]]
 

@@ -28,11 +28,11 @@ from relay.http.tunnel import BROKEN, Tunneller, encrypted, reason
 if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
-    from relay.egress_proxy import EgressProxy
+    from relay.config.egress_proxy import EgressProxy
     from relay.http.addresses import AddressPolicy
     from relay.http.dial import Resolve
-    from relay.http.outcome import Outcome, OutcomeKind
     from relay.http.sender import Endpoint
+    from relay.model.outcome import Outcome, OutcomeKind
 
 __all__ = ["ProxySender"]
 

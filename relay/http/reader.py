@@ -17,7 +17,7 @@ import httptools
 from relay.http.response import MAX_HEAD_BYTES, final_head, refusal_of_head
 
 if TYPE_CHECKING:
-    from relay.http.outcome import OutcomeKind
+    from relay.model.outcome import OutcomeKind
 
 __all__ = ["WITHOUT_BODY", "Answer", "Lost", "ResponseReader"]
 

@@ -12,7 +12,7 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from relay.http.outcome import OutcomeKind
+    from relay.model.outcome import OutcomeKind
 
 __all__ = ["MAX_HEAD_BYTES", "final_head", "header", "kind_of_status", "refusal_of_head", "retry_after_seconds"]
 

@@ -10,14 +10,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from outbox.url import Url, parse_url
+from outbox.subscriptions.url import Url, parse_url
 from relay.http.dial import DialError, Dialler
-from relay.http.outcome import Outcome, milliseconds_since
 from relay.http.pool import Key, Pool, Pools
 from relay.http.reader import Answer, Lost
 from relay.http.resolver import Resolver
 from relay.http.response import kind_of_status, retry_after_seconds
 from relay.http.tls import default_ssl_context
+from relay.model.outcome import Outcome, milliseconds_since
 
 if TYPE_CHECKING:
     import ssl
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from relay.http.addresses import AddressPolicy
     from relay.http.connection import Connection
     from relay.http.dial import Resolve
-    from relay.http.outcome import OutcomeKind
     from relay.http.tls import ClientTLS
+    from relay.model.outcome import OutcomeKind
 
 __all__ = ["DirectSender", "Endpoint", "Sender", "fixed_lines", "outcome_of", "unsent"]
 
@@ -47,7 +47,7 @@ class Endpoint:
 
     @classmethod
     def of(cls, url_text: str, tls: ClientTLS | None = None) -> Endpoint:
-        """Parse a URL; raises SubscriptionError as `outbox.url.parse_url` does."""
+        """Parse a URL; raises SubscriptionError as `outbox.subscriptions.url.parse_url` does."""
         url = parse_url(url_text)
         prefix = f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\n"
         digest = b"" if tls is None else tls.digest

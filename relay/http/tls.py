@@ -22,7 +22,7 @@ from outbox.errors import SubscriptionError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from outbox.credentials import TLS
+    from outbox.subscriptions.authentication import TLS
 
 __all__ = ["ClientTLS", "default_ssl_context", "has_authorities", "reason_of_tls", "unverifying_context"]
 

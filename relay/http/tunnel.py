@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.streams.tls import TLSStream
 
-from outbox.url import bracketed
+from outbox.subscriptions.url import bracketed
 from relay.http.addresses import literal_address
 from relay.http.dial import DialError, share_of_time
 from relay.http.response import MAX_HEAD_BYTES, final_head, header, refusal_of_head
@@ -27,9 +27,9 @@ from relay.http.tls import reason_of_tls
 if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
-    from relay.egress_proxy import EgressProxy
+    from relay.config.egress_proxy import EgressProxy
     from relay.http.dial import Resolve
-    from relay.http.outcome import OutcomeKind
+    from relay.model.outcome import OutcomeKind
 
 __all__ = ["BROKEN", "Tunneller", "encrypted", "reason"]
 

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from outbox.ids import parse_id, text_id
-from relay.wording import rfc3339
+from relay.operations.wording import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 
 from outbox import act_as
-from outbox.schema import require_current
+from outbox.schema.runner import require_current
 from relay.operations.rights import denied_rights_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from relay.config import Config
+    from relay.config.options import Config
 
 __all__ = ["begun", "checked_connection", "make_engine", "transaction"]
 

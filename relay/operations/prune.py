@@ -1,7 +1,7 @@
 """Delete by age what is done. Nothing undelivered is ever deleted here, however old, and no dead letter.
 
 The rules stand in the database's own functions (migrations/0003_partitions.sql); this calls them, in short transactions
-of their own. That attempts and resolutions are kept at least as long as events is checked by `relay.config`.
+of their own. That attempts and resolutions are kept at least as long as events is checked by `relay.config.options`.
 """
 
 from __future__ import annotations

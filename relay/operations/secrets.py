@@ -11,15 +11,15 @@ from sqlalchemy import text
 
 from outbox.ids import text_id
 from outbox.sealing import newest_key
-from relay.config import ConfigError
+from relay.config.options import ConfigError
 from relay.operations.connection import begun
-from relay.resealing import BATCH_ROWS, READ, REPLACE, plan
+from relay.secrets.resealing import BATCH_ROWS, READ, REPLACE, plan
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from outbox.sealing import SealingKey
-    from relay.keyring import Keyring
+    from relay.secrets.keyring import Keyring
 
 __all__ = ["Rekeyed", "rekey", "require_keys", "secrets_at_rest"]
 

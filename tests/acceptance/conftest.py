@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relay import embedded
-from relay.embedded import EmbeddedServer
+from relay.local import embedded
+from relay.local.embedded import EmbeddedServer
 from tests.support import databases
 from tests.support.application import Application, staged
 from tests.support.processes import ReceiverProcess

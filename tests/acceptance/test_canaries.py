@@ -30,12 +30,12 @@ import outbox
 from outbox import BasicAuth, BearerToken, OAuth2ClientCredentials, Secret, subscriptions
 from outbox.ids import parse_id
 from outbox.sealing import seal
-from relay import embedded
 from relay.__main__ import run_command
-from relay.config import Config
-from relay.engine.envelope import Envelope
-from relay.engine.states import Delivery, Event, Settlement, Subscription, Verdict, VerdictKind
-from relay.keyring import Keyring, new_private_key
+from relay.config.options import Config
+from relay.local import embedded
+from relay.message.envelope import Envelope
+from relay.model.delivery import Delivery, Event, Settlement, Subscription, Verdict, VerdictKind
+from relay.secrets.keyring import Keyring, new_private_key
 from tests.support.processes import Process
 from tests.support.proxies import proxying
 

@@ -12,7 +12,7 @@ import psutil
 import psycopg
 import pytest
 
-from relay.embedded import EmbeddedServer
+from relay.local.embedded import EmbeddedServer
 from tests.support.application import Application
 from tests.support.processes import RelayProcess, WriterProcess
 from tests.support.waiting import wait_until

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from outbox.signature import new_secret, public_key, signed_headers
+from outbox.signing.verify import new_secret, public_key, signed_headers
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
 

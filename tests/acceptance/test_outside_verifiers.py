@@ -17,8 +17,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 import outbox
-from outbox.schemes import SCHEMES
-from outbox.signature import new_secret, public_key
+from outbox.signing.schemes import SCHEMES
+from outbox.signing.verify import new_secret, public_key
 from tests.support import databases, readme
 from tests.support.npm import Npm
 from tests.support.official import Case, Judge, from_npm, from_pypi

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 from sqlalchemy.engine import make_url
 
-from relay.operations.status import status
+from relay.operations.status.status import status
 from tests.support.application import Application
 from tests.support.databases import engine_on
 from tests.support.processes import RelayProcess

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay import embedded
-from relay.embedded import EmbeddedServer
+from relay.local import embedded
+from relay.local.embedded import EmbeddedServer
 from tests.support import databases
 from tests.support.application import Application, staged
 from tests.support.processes import ReceiverProcess, WriterProcess

@@ -15,28 +15,30 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import outbox
-from outbox import payload, schemes, signature
-from outbox.certificates import check_tls
-from outbox.credentials import authentication_of, stored_authentication, stored_document, tls_of
-from outbox.custom_headers import check_headers
 from outbox.errors import NotFoundError, PayloadError, SignatureError, SubscriptionError
 from outbox.ids import parse_id, text_id
-from outbox.schemes.notely import as_node_writes, as_python_writes
+from outbox.recording import payload
 from outbox.sealing import SealedText
 from outbox.secret import Secret
-from outbox.url import parse_url
-from relay.database_url import conninfo_of, normalised, shown
-from relay.egress_proxy import parse_egress_proxy
+from outbox.signing import schemes
+from outbox.signing import verify as signature
+from outbox.signing.schemes.notely import as_node_writes, as_python_writes
+from outbox.subscriptions.authentication import authentication_of, stored_authentication, stored_document, tls_of
+from outbox.subscriptions.certificates import check_tls
+from outbox.subscriptions.headers import check_headers
+from outbox.subscriptions.url import parse_url
+from relay.config.database_url import conninfo_of, normalised, shown
+from relay.config.egress_proxy import parse_egress_proxy
 from relay.http.addresses import AddressPolicy
-from relay.http.certificate import read_certificate
-from relay.http.credentials import Credentials
-from relay.http.oauth2 import Token, Tokens
-from relay.http.outcome import Outcome
+from relay.http.inspection.certificate import read_certificate
 from relay.http.reader import Answer, Lost, ResponseReader
 from relay.http.response import retry_after_seconds
-from relay.keyring import Keyring, KeyUnavailableError, new_private_key, private_keys
-from relay.operations.diagnosis import of_outcome
-from relay.operations.exchange import response_document
+from relay.message.authentication import Credentials
+from relay.message.oauth2 import Token, Tokens
+from relay.model.outcome import Outcome
+from relay.operations.probe.diagnosis import of_outcome
+from relay.operations.probe.exchange import response_document
+from relay.secrets.keyring import Keyring, KeyUnavailableError, new_private_key, private_keys
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 POLICY = AddressPolicy(allow_http=True)

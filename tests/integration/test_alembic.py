@@ -11,7 +11,7 @@ from alembic.autogenerate import api
 from alembic.migration import MigrationContext
 from alembic.operations import ops
 
-from outbox import alembic_plugin
+from outbox.schema import alembic_plugin
 
 
 def proposals(engine: sa.Engine, **options: Any) -> list[str]:

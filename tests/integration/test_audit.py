@@ -19,10 +19,10 @@ import outbox
 from outbox import subscriptions
 from outbox.errors import ActorError
 from outbox.ids import parse_id
-from relay.database_url import RELAY_NAME
+from relay.config.database_url import RELAY_NAME
 from relay.operations.audit import ACTIONS, list_audit
 from relay.operations.filters import Filters
-from relay.wording import rfc3339
+from relay.operations.wording import rfc3339
 
 URL = "https://example.com/hooks"
 SECRET = "whsec_" + "Q0FOQVJZ" * 4

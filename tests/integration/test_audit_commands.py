@@ -15,11 +15,11 @@ from sqlalchemy.exc import OperationalError
 from outbox import subscriptions
 from relay.cli import cli
 from relay.cli.actor import login_name
-from relay.keyring import new_private_key
 from relay.operations import audit, dead_letters
 from relay.operations import prune as prune_operation
 from relay.operations.filters import Filters
-from relay.operations.replay import candidates_by_id, replay
+from relay.operations.replay.replay import candidates_by_id, replay
+from relay.secrets.keyring import new_private_key
 from tests.support import seeding
 
 URL = "https://example.com/h"

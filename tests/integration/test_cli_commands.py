@@ -228,7 +228,7 @@ class TestReplayAndPurge:
         assert self.count(connection, "dead_letters") == 2
 
     def test_an_operators_role_is_enough(self, connection, dead):
-        from relay.operations.replay import candidates_by_id, replay
+        from relay.operations.replay.replay import candidates_by_id, replay
 
         seeding.prune_event(connection, seeding.record(connection))
         connection.execute(text("delete from outbox.events"))
@@ -249,7 +249,7 @@ class TestConfig:
         assert "s3cret" not in ended.output
 
     def test_every_option_is_a_flag_of_run(self):
-        from relay.config import options
+        from relay.config.options import options
 
         printed = CliRunner().invoke(cli, ["run", "--help"]).stdout
         for option in options():

@@ -21,8 +21,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 import outbox
-from outbox.signature import new_secret
-from relay.demo import shop
+from outbox.signing.verify import new_secret
+from relay.local.demo import shop
 from tests.support import readme
 from tests.support.readme import DOCUMENTS, README, Block
 from tests.support.waiting import wait_until

@@ -13,13 +13,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from relay import embedded
+from relay.local import embedded
 from tests.support.waiting import wait_until
 
 _STARTS_AND_WAITS = """
 import sys, time
 from pathlib import Path
-from relay import embedded
+from relay.local import embedded
 server = embedded.start(Path(sys.argv[1]))
 print(server.pid, flush=True)
 time.sleep(600)

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from relay.cli import cli
-from relay.operations import nowhere as nowhere_module
-from relay.operations import replay
-from relay.operations.nowhere import events_nowhere, mend
+from relay.operations.replay import replay
+from relay.operations.status import unresolved as nowhere_module
+from relay.operations.status.unresolved import events_nowhere, mend
 from tests.support import seeding
 
 SQL = re.compile(r"insert into outbox\.pending .*")

@@ -12,7 +12,7 @@ from outbox import subscriptions
 from outbox.errors import NotFoundError
 from outbox.ids import parse_id
 from relay.operations.filters import FilterError, Filters
-from relay.operations.replay import ReplayError, candidates_by_filter, candidates_by_id, replay
+from relay.operations.replay.replay import ReplayError, candidates_by_filter, candidates_by_id, replay
 from tests.support import seeding
 from tests.support.waiting import wait_until
 

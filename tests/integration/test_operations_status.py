@@ -7,10 +7,10 @@ from sqlalchemy import text
 
 from outbox import subscriptions
 from outbox.ids import parse_id
-from relay.operations import status as status_module
-from relay.operations.status import Count, attention, status
-from relay.operations.stuck import subscription_health
-from relay.wording import utc
+from relay.operations.status import status as status_module
+from relay.operations.status.status import Count, attention, status
+from relay.operations.status.stuck import subscription_health
+from relay.operations.wording import utc
 from tests.support import seeding
 
 

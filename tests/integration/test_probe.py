@@ -22,13 +22,13 @@ from sqlalchemy import Connection, text
 
 import outbox
 from outbox import subscriptions
-from outbox.credentials import BearerToken, OAuth2ClientCredentials
 from outbox.ids import parse_id
+from outbox.subscriptions.authentication import BearerToken, OAuth2ClientCredentials
 from relay.__main__ import run_command
-from relay.config import Config
+from relay.config.options import Config
 from relay.http import AddressPolicy, DirectSender
-from relay.http.inspect import inspect
-from relay.operations.probe import Network, check_endpoint, send_test
+from relay.http.inspection.inspect import inspect
+from relay.operations.probe.probe import Network, check_endpoint, send_test
 from relay.operations.rights import RightsError
 from tests.support import seeding
 from tests.support.scripted_receiver import Behaviour, Exchange, Receiver, receiving, response
@@ -56,7 +56,7 @@ def relay(database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.setenv("RELAY_DATABASE_URL", database_url)
     monkeypatch.setenv("RELAY_ALLOW_HTTP", "true")
     monkeypatch.setenv("RELAY_ALLOW_NETWORKS", "127.0.0.0/8")
-    monkeypatch.setattr("relay.http.inspect.PLAIN_PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("relay.http.inspection.inspect.PLAIN_PROBE_SECONDS", 0.05)
 
     def run(*arguments: str) -> Ended:
         code = run_command(["subscriptions", *arguments])
@@ -201,7 +201,7 @@ class TestSending:
         assert (receiver.accepted, attempts(connection)) == (0, [])
 
     def test_d17_enough_test_messages_are_enough(self, relay, connection, monkeypatch) -> None:
-        monkeypatch.setattr("relay.operations.target.MOST_A_MINUTE", 2)
+        monkeypatch.setattr("relay.operations.probe.target.MOST_A_MINUTE", 2)
         with scripted(answers(response(200))) as receiver:
             name = seeding.subscribe(connection, url=receiver.url)
             assert [relay("test", name).code for _ in range(2)] == [0, 0]

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from psycopg import IsolationLevel
 
 from outbox import subscriptions
-from relay import housekeeping
-from relay.config import Config
+from relay.config.options import Config
 from relay.operations.prune import Pruned, count_prunable, prune
+from relay.process import housekeeping
 
 DAYS = {"events_days": 30, "attempts_days": 90, "resolutions_days": 90}
 SEQS = sa.text("select seq from outbox.events order by seq")

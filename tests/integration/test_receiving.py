@@ -28,8 +28,8 @@ from django.core.wsgi import get_wsgi_application
 from django.urls import path
 
 import outbox
-from outbox import schemes
-from outbox.signature import new_secret, public_key
+from outbox.signing import schemes
+from outbox.signing.verify import new_secret, public_key
 from relay.http import AddressPolicy, DirectSender, Endpoint
 from tests.integration.test_cli_commands import run  # noqa: F401 - a fixture
 from tests.support import readme

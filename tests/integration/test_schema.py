@@ -11,8 +11,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from outbox import schema
 from outbox.errors import SchemaError
+from outbox.schema import runner as schema
 from tests.support import catalog, databases
 from tests.support.databases import migrate
 

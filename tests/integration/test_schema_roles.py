@@ -19,16 +19,16 @@ from psycopg.errors import InsufficientPrivilege
 from sqlalchemy.engine import make_url
 
 import outbox
-from outbox import schema
 from outbox.errors import SchemaError
-from relay.config import Config
-from relay.housekeeping import Housekeeping
-from relay.keyring import Keyring, new_private_key
+from outbox.schema import runner as schema
+from relay.config.options import Config
 from relay.operations.prune import prune
 from relay.operations.rights import RightsError
 from relay.operations.secrets import rekey, secrets_at_rest
-from relay.operations.status import status
-from relay.startup import check_database
+from relay.operations.status.status import status
+from relay.process.housekeeping import Housekeeping
+from relay.process.startup import check_database
+from relay.secrets.keyring import Keyring, new_private_key
 from tests.support import databases
 
 TABLES = "select relname from pg_class where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'p')"

@@ -25,13 +25,13 @@ from outbox.errors import SubscriptionError
 from outbox.ids import parse_id
 from outbox.sealing import SealingKey, seal
 from outbox.secret import Secret
-from outbox.subscription_secrets import put
-from relay import housekeeping, startup
+from outbox.subscriptions.signing_secrets import put
 from relay.cli import cli
-from relay.config import Config, ConfigError
-from relay.keyring import Keyring, new_private_key
+from relay.config.options import Config, ConfigError
 from relay.operations import secrets as operations
-from relay.operations.status import status
+from relay.operations.status.status import status
+from relay.process import housekeeping, startup
+from relay.secrets.keyring import Keyring, new_private_key
 
 OLD, OLDER = new_private_key()
 NEW, NEWER = new_private_key()
@@ -364,7 +364,7 @@ class TestHousekeeping:
         asyncio.run(once())
 
     def test_what_sql_inserts_in_clear_is_sealed(self, connection, database_url, monkeypatch):
-        monkeypatch.setattr("relay.resealing.BATCH_ROWS", 2)
+        monkeypatch.setattr("relay.secrets.resealing.BATCH_ROWS", 2)
         made = [add(connection) for _ in range(5)]
         register(connection, OLDER)
         by_sql = "insert into outbox.secrets (subscription_id, kind, secret) values (:id, 'headers', '{}')"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from relay import startup
-from relay.config import Config
-from relay.database_url import LIBPQ_DEFAULTS
+from relay.config.database_url import LIBPQ_DEFAULTS
+from relay.config.options import Config
+from relay.process import startup
 
 
 def test_f5_a_host_that_never_answers_does_not_hold_up_the_start_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

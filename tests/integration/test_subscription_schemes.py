@@ -10,8 +10,8 @@ from sqlalchemy import text
 from outbox import subscriptions
 from outbox.errors import NotFoundError, SubscriptionError
 from outbox.ids import parse_id
-from outbox.schemes import SCHEMES
-from outbox.signature import check_secret, public_key
+from outbox.signing.schemes import SCHEMES
+from outbox.signing.verify import check_secret, public_key
 from outbox.subscriptions import NewSubscription
 from tests.integration.test_cli_commands import run  # noqa: F401 - a fixture
 from tests.integration.test_subscriptions import SECRET, UNTOUCHED, URL, live_secrets

@@ -1,14 +1,13 @@
-"""Write outbox/migrations/catalog.txt anew after a change of the schema: python -m tests.support.catalog"""
+"""Write outbox/schema/migrations/catalog.txt anew after a change of the schema: python -m tests.support.catalog"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import outbox
-from outbox import schema
+from outbox.schema import runner as schema
 from tests.support import databases
 
-CATALOG = Path(outbox.__file__).parent / "migrations" / "catalog.txt"
+CATALOG = Path(schema.__file__).parent / "migrations" / "catalog.txt"
 
 
 def listing(server_url: str) -> list[str]:

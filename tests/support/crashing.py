@@ -19,9 +19,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from relay.engine import store
 from relay.engine.outgoing import Outgoing
 from relay.http.sender import DirectSender
+from relay.store import store
 
 
 def steps() -> dict[str, tuple[type, str]]:

@@ -15,8 +15,8 @@ import psycopg
 import sqlalchemy
 from sqlalchemy.engine import make_url
 
-from outbox import schema
-from relay import embedded
+from outbox.schema import runner as schema
+from relay.local import embedded
 
 # Nothing here has to survive a crash of the machine.
 _EMBEDDED_SETTINGS = {

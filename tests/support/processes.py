@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from outbox.signature import new_secret
+from outbox.signing.verify import new_secret
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from relay.egress_proxy import EgressProxy, parse_egress_proxy
+from relay.config.egress_proxy import EgressProxy, parse_egress_proxy
 from tests.support.serving import serving
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
-from relay.config import config_table
-from relay.demo import shop
+from relay.config.options import config_table
+from relay.local.demo import shop
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -25,7 +25,7 @@ from typing import Any
 import httptools
 
 from outbox.errors import SignatureError
-from outbox.signature import verify
+from outbox.signing.verify import verify
 
 _NUMBERS = itertools.count(1)
 

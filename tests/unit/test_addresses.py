@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outbox.errors import SubscriptionError
-from outbox.url import parse_url
+from outbox.subscriptions.url import parse_url
 from relay.http.addresses import AddressPolicy, literal_address
 from tests.support.corpus import ssrf_cases
 

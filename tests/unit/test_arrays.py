@@ -14,8 +14,8 @@ from psycopg import adapters
 from psycopg.adapt import Transformer
 from psycopg.pq import Format
 
-from relay.engine import arrays
-from relay.engine.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Timestamps, Uuids
+from relay.store import arrays
+from relay.store.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Timestamps, Uuids
 
 
 def read_back(array: Any) -> list[Any]:

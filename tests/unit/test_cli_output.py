@@ -10,7 +10,7 @@ from relay.cli import output
 from relay.cli.options import Moment
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
 from relay.operations.rights import missing_grant
-from relay.redaction import redacted
+from relay.telemetry.redaction import redacted
 
 AT = datetime(2026, 1, 31, 13, 0, 0, 5, tzinfo=timezone(timedelta(hours=1)))
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from relay.config import Config, ConfigError, config_table, options
-from relay.config_sources import load
-from relay.database_url import normalised, shown
+from relay.config.database_url import normalised, shown
+from relay.config.options import Config, ConfigError, config_table, options
+from relay.config.sources import load
 
 PASSWORD = "s3cret-pa55"
 URL = f"postgresql://relay:{PASSWORD}@db:5432/shop"

@@ -24,13 +24,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import outbox
-from outbox.certificates import check_tls
-from outbox.credentials import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials, authentication_of, tls_of
-from outbox.custom_headers import check_headers, is_reserved
 from outbox.errors import SubscriptionError
-from outbox.schemes import HEADER_NAMES
-from outbox.subscription_credentials import checked
-from relay.http.credentials import Credentials
+from outbox.signing.schemes import HEADER_NAMES
+from outbox.subscriptions.authentication import (
+    TLS,
+    BasicAuth,
+    BearerToken,
+    OAuth2ClientCredentials,
+    authentication_of,
+    tls_of,
+)
+from outbox.subscriptions.certificates import check_tls
+from outbox.subscriptions.headers import check_headers, is_reserved
+from outbox.subscriptions.stored_credentials import checked
+from relay.message.authentication import Credentials
 
 CANARY = "canary-4711"
 URL = "https://hooks.example.com/in"
@@ -167,7 +174,7 @@ class TestAuthentication:
         assert refused(authentication_of, document).startswith("authentication:")
 
     def test_a_header_and_an_authentication_exclude_each_other(self):
-        from outbox.subscription_credentials import check_together
+        from outbox.subscriptions.stored_credentials import check_together
 
         given = checked(headers={"AUTHORIZATION": CANARY}, authentication=BearerToken(CANARY))
         assert "give one of the two" in refused(check_together, URL, {}, given)
@@ -299,7 +306,7 @@ class TestTLS:
         assert refused(check_tls, TLS(chain(leaf), nonsense)).startswith("tls.client_key:")
 
     def test_it_is_not_for_plain_http(self, authority):
-        from outbox.subscription_credentials import check_together
+        from outbox.subscriptions.stored_credentials import check_together
 
         given = checked(tls=TLS(ca=authority.cert_pem.bytes().decode()))
         assert "http://" in refused(check_together, "http://hooks.example.com/", {}, given)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.engine.decide import JITTER, OWN_PAUSES, RETRY_AFTER_MAX_SECONDS, decide
-from relay.engine.states import Verdict, VerdictKind
-from relay.http.outcome import Outcome
+from relay.model.decide import JITTER, OWN_PAUSES, RETRY_AFTER_MAX_SECONDS, decide
+from relay.model.delivery import Verdict, VerdictKind
+from relay.model.outcome import Outcome
 
 FAILURES = ["http_3xx", "http_4xx", "http_5xx", "protocol", "timeout", "refused", "connection", "dns", "tls",
             "aborted", "internal", "unsendable", "authorization"]  # fmt: skip

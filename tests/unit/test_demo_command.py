@@ -9,7 +9,7 @@ import pytest
 
 from relay.__main__ import run_command
 
-SHOP = files("relay.demo").joinpath("shop.py").read_text(encoding="utf-8")
+SHOP = files("relay.local.demo").joinpath("shop.py").read_text(encoding="utf-8")
 
 
 def test_source_prints_the_shop(capsys: pytest.CaptureFixture[str]) -> None:

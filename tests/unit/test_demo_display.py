@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from relay.demo.display import PlainDisplay, TerminalDisplay, choose_display, milliseconds
-from relay.demo.figures import Backlog, Figures, Latency, Observer, percentile
-from relay.demo.verdict import Finding, Verdict
+from relay.local.demo.display import PlainDisplay, TerminalDisplay, choose_display, milliseconds
+from relay.local.demo.figures import Backlog, Figures, Latency, Observer, percentile
+from relay.local.demo.verdict import Finding, Verdict
 
 WIDEST = Figures(
     orders=1_000_000,
@@ -79,7 +79,7 @@ def test_nothing_is_left_when_neither_events_nor_deliveries_are() -> None:
 
 def test_plain_lines_fit_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.StringIO()
-    monkeypatch.setattr("relay.demo.display._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("relay.local.demo.display._LINE_SECONDS", 0.0)
     display = PlainDisplay("demo", output)
     display.show(WIDEST)
     display.judge(FAILED, "Not as promised.")

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from outbox.signature import new_secret, signed_headers
-from relay.demo.children import Child
-from relay.demo.receiver import Receiver
-from relay.demo.verdict import ReceiverLog
+from outbox.signing.verify import new_secret, signed_headers
+from relay.local.demo.children import Child
+from relay.local.demo.receiver import Receiver
+from relay.local.demo.verdict import ReceiverLog
 from tests.support.waiting import wait_until
 
 SECRET = new_secret()
@@ -44,7 +44,7 @@ class Receiving:
 
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[Receiving]:
-    program = ["-m", "relay.demo.receiver", "0.5", "1"]
+    program = ["-m", "relay.local.demo.receiver", "0.5", "1"]
     environment = {**os.environ, "WEBHOOK_SECRET": SECRET}
     with Child("receiver", program, tmp_path / "receiver.log", environment) as child:
         receiving = Receiving(child)

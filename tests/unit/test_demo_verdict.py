@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from relay.demo.verdict import SETTLE_WINDOW_SECONDS, Kill, verdict
+from relay.local.demo.verdict import SETTLE_WINDOW_SECONDS, Kill, verdict
 
 KILL = Kill(at=100.0, next_start=100.4)
 

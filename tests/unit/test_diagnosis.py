@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 import pytest
 
-from outbox.url import parse_url
+from outbox.subscriptions.url import parse_url
 from relay.http import Outcome
-from relay.http.certificate import Certificate
-from relay.http.steps import Cause, Step
-from relay.operations.diagnosis import of_outcome, of_steps
+from relay.http.inspection.certificate import Certificate
+from relay.http.inspection.steps import Cause, Step
+from relay.operations.probe.diagnosis import of_outcome, of_steps
 
 SUB = "sub_01jd3v00000000000000000000"
 URL = parse_url("https://hooks.example.com/in")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from outbox.subscription_fields import DEFAULT_SCHEDULE_SECONDS
-from relay.config import options
-from relay.engine.decide import JITTER
+from outbox.subscriptions.fields import DEFAULT_SCHEDULE_SECONDS
+from relay.config.options import options
 from relay.engine.routes import WINDOW_START
 from relay.engine.settler import LINGER_BUSY_SECONDS
-from relay.engine.statements import LEASE_SLACK_SECONDS, MAX_CRASHES
+from relay.model.decide import JITTER
+from relay.store.statements import LEASE_SLACK_SECONDS, MAX_CRASHES
 from tests.support import readme
 
 WORDS = {3: "three", 10: "ten", 0.1: "a tenth"}

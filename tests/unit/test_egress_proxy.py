@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.secret import Secret
-from relay.config import Config, ConfigError, options
-from relay.config_sources import load
-from relay.egress_proxy import EgressProxy, parse_egress_proxy
+from relay.config.egress_proxy import EgressProxy, parse_egress_proxy
+from relay.config.options import Config, ConfigError, options
+from relay.config.sources import load
+from relay.http.configured import make_sender
 from relay.http.proxied import ProxySender
 from relay.http.sender import DirectSender
 from relay.http.tunnel import refusal_of_connect
-from relay.senders import make_sender
 
 PASSWORD = "s3cret-pa55"
 URL = f"http://relay:{PASSWORD}@proxy.example.com:3128"

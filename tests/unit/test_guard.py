@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.guard import Guard
+from relay.local.guard import Guard
 
 _SETS_A_GUARD_AND_DIES = """
 import os, signal, sys
-from relay.guard import Guard
+from relay.local.guard import Guard
 Guard(int(sys.argv[1]), signal.SIGINT)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -11,8 +11,8 @@ import click
 import pytest
 
 from relay.cli.listen import as_json, as_text
-from relay.receiver.listener import Arrival, Listener
-from relay.receiver.server import Request
+from relay.local.receiver.listener import Arrival, Listener
+from relay.local.receiver.server import Request
 
 
 def arrival(body: Any, **changed: Any) -> Arrival:

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outbox.payload import RawJSON, encode
-from outbox.schemes.notely import as_node_writes, as_python_writes
-from outbox.signature import signed_headers, verify
+from outbox.recording.payload import RawJSON, encode
+from outbox.signing.schemes.notely import as_node_writes, as_python_writes
+from outbox.signing.verify import signed_headers, verify
 
 SECRET = "a-secret-of-notely"
 RECEIVER_IN_NODE = """
@@ -67,7 +67,7 @@ def signature(body: bytes, scheme: str) -> str:
 
 
 BOTH, OWN, PYTHON, NODE, NEITHER = "both", "its own", "Python", "Node.js", "neither"
-# The table in outbox/schemes/notely.py: body, and who accepts what. "its own": each receiver the scheme made for it.
+# The table in outbox/signing/schemes/notely.py: body, and who accepts what.
 TABLE: dict[str, tuple[str, str]] = {
     "ASCII": ('{"type":"a.b","data":{"n":[1,-2,true,false,null,""],"e":{},"l":[]}}', BOTH),
     "every ASCII character": (json.dumps({"data": "".join(map(chr, range(127)))}), BOTH),

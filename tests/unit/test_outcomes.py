@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
-from relay.engine.decide import decide
-from relay.engine.states import VerdictKind
-from relay.http.outcome import Outcome, OutcomeKind
+from relay.model.decide import decide
+from relay.model.delivery import VerdictKind
+from relay.model.outcome import Outcome, OutcomeKind
 
 CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts.md"
 ROW = re.compile(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)

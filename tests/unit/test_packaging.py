@@ -42,7 +42,12 @@ def test_every_file_of_both_packages_is_in_the_wheel(wheel: zipfile.ZipFile) -> 
         for file in (ROOT / package).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
-    assert {"outbox/py.typed", "relay/py.typed", "relay/demo/shop.py", "outbox/migrations/0001_tables.sql"} <= expected
+    assert {
+        "outbox/py.typed",
+        "relay/py.typed",
+        "relay/local/demo/shop.py",
+        "outbox/schema/migrations/0001_tables.sql",
+    } <= expected
     packaged = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert packaged == expected
 
@@ -52,7 +57,7 @@ def test_the_wheel_has_its_licence_its_command_and_its_alembic_plugin(wheel: zip
     assert "MIT License" in wheel.read(names["LICENSE"]).decode()
     entry_points = wheel.read(names["entry_points.txt"]).decode()
     assert "relay = relay.__main__:main" in entry_points
-    assert "outbox.alembic_plugin" in entry_points
+    assert "outbox.schema.alembic_plugin" in entry_points
 
 
 def test_the_base_install_has_neither_a_server_nor_a_test_tool() -> None:

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox import PayloadError, PayloadTooLarge
-from outbox.payload import MAX_DEPTH, RawJSON, _encode_plain, _Writer, encode
+from outbox.recording.payload import MAX_DEPTH, RawJSON, _encode_plain, _Writer, encode
 
 LIMIT = 262_144
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

@@ -25,7 +25,7 @@ import outbox
 import relay
 from benchmarks import __main__ as benchmarks
 from relay.cli import cli
-from relay.config import options
+from relay.config.options import options
 from tests.support import readme
 from tests.support.readme import DOCUMENTS, README, ROOT, Block
 

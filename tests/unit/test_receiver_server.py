@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from relay.receiver.server import Request, Response, serve
+from relay.local.receiver.server import Request, Response, serve
 
 Exchange = Callable[[bytes], Awaitable[bytes]]
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from outbox import TransactionError, record
-from outbox._insert import Row, _chunks
 from outbox.ids import new_uuid7
+from outbox.recording.insert import Row, _chunks
 
 
 class Connection:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from outbox.secret import Secret
 from relay.engine.routes import QUEUE_MAX, WINDOW_START, Route
-from relay.engine.states import Subscription
-from relay.keyring import Keyring
+from relay.model.delivery import Subscription
+from relay.secrets.keyring import Keyring
 
 SECRET = "whsec_" + "A" * 43 + "="
 

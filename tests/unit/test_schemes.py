@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from outbox.custom_headers import is_reserved
 from outbox.errors import SignatureError, SubscriptionError
-from outbox.schemes import HEADER_NAMES, SCHEMES, named, signer
-from outbox.schemes.keys import hex_mac
-from outbox.signature import check_secret, new_secret, public_key, signed_headers, verify
+from outbox.signing.schemes import HEADER_NAMES, SCHEMES, named, signer
+from outbox.signing.schemes.keys import hex_mac
+from outbox.signing.verify import check_secret, new_secret, public_key, signed_headers, verify
+from outbox.subscriptions.headers import is_reserved
 
 CASES = json.loads((Path(__file__).parents[1] / "cases" / "signature_vectors.json").read_text("utf-8"))
 ID, AT, BODY = "evt_01K3V9T2", 1_700_000_000, '{"type":"order.placed","data":{"name":"Grüße","n":10.0}}'.encode()

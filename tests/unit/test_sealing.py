@@ -12,7 +12,7 @@ from pyhpke import AEADId, CipherSuite, KDFId, KEMId
 from outbox.errors import SubscriptionError
 from outbox.sealing import SealedText, SealingKey, info, seal
 from outbox.secret import Secret
-from relay.keyring import Keyring, KeyUnavailableError, new_private_key, private_keys
+from relay.secrets.keyring import Keyring, KeyUnavailableError, new_private_key, private_keys
 
 CLEAR = "whsec_" + "C" * 43 + "="
 HERE, ELSEWHERE = bytes(range(16)), bytes(range(1, 17))

@@ -70,5 +70,7 @@ def test_the_firewall_concerns_the_relay_alone_and_refuses_before_it_allows() ->
 
 
 def test_only_the_roles_that_there_are_are_named() -> None:
-    made = re.findall(r"\['(outbox_\w+)',", Path(readme.ROOT / "outbox/migrations/grants.sql").read_text("utf-8"))
+    made = re.findall(
+        r"\['(outbox_\w+)',", Path(readme.ROOT / "outbox/schema/migrations/grants.sql").read_text("utf-8")
+    )
     assert set(re.findall(r"`(outbox_\w+)`", TEXT)) == set(made)

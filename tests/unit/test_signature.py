@@ -17,9 +17,9 @@ from standardwebhooks.webhooks import Webhook as OfficialWebhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from outbox.errors import SignatureError, SubscriptionError
-from outbox.schemes import SCHEMES, signer
 from outbox.secret import Secret
-from outbox.signature import check_secret, new_secret, sign, signed_headers, verify
+from outbox.signing.schemes import SCHEMES, signer
+from outbox.signing.verify import check_secret, new_secret, sign, signed_headers, verify
 
 CASES = json.loads((Path(__file__).parents[1] / "cases" / "signature_vectors.json").read_text("utf-8"))
 VECTORS: list[dict[str, Any]] = CASES["vectors"]

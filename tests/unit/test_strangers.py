@@ -7,9 +7,9 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.engine.fairness import Grants, Lines, Stock
 from relay.engine.routes import Route
-from relay.engine.strangers import Grants, Lines, Stock
-from relay.keyring import Keyring
+from relay.secrets.keyring import Keyring
 from tests.unit.test_routes import subscription
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.wording import duration, escaped, rfc3339
+from relay.operations.wording import duration, escaped, rfc3339
 
 
 @given(st.text())

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from relay.engine.store import Store
+from relay.store.store import Store
 from tests.integration.engine.world import FarEnd, World
 from tests.support import databases
 

@@ -8,9 +8,9 @@ from secrets import token_hex
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from relay.engine.statements import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS
-from relay.engine.store import Store, new_lease
-from relay.http.outcome import Outcome
+from relay.model.outcome import Outcome
+from relay.store.statements import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS
+from relay.store.store import Store, new_lease
 from tests.integration.engine.world import FarEnd, World, fan_out, running
 from tests.support.waiting import await_until
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from relay.engine.store import Store, new_lease
+from relay.store.store import Store, new_lease
 from tests.integration.engine.world import FarEnd, World, fan_out, stepping, uuid_of
 
 pytestmark = pytest.mark.anyio

@@ -15,10 +15,10 @@ from typing import Any, cast
 import psycopg
 import pytest
 
-from relay.engine.states import VerdictKind
-from relay.engine.store import Store, new_lease
 from relay.http import AddressPolicy, DirectSender
-from relay.http.outcome import Outcome
+from relay.model.delivery import VerdictKind
+from relay.model.outcome import Outcome
+from relay.store.store import Store, new_lease
 from tests.integration.engine.world import (
     ERROR_500,
     FarEnd,

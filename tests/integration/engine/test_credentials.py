@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import create_engine, make_url
 
 from outbox import subscriptions
-from outbox.credentials import BearerToken, OAuth2ClientCredentials
-from relay.http.outcome import Outcome
+from outbox.subscriptions.authentication import BearerToken, OAuth2ClientCredentials
 from relay.http.sender import Endpoint
+from relay.model.outcome import Outcome
 from tests.integration.engine.world import FarEnd, World, running, uuid_of
 from tests.support.waiting import await_until
 

@@ -8,7 +8,7 @@ import threading
 import psycopg
 import pytest
 
-from relay.engine.store import Store
+from relay.store.store import Store
 from tests.integration.engine.world import FarEnd, World, fan_out, stepping, uuid_of
 from tests.support.waiting import await_until, wait_until
 

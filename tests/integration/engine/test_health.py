@@ -107,7 +107,7 @@ async def test_a_changed_subscription_is_used_from_the_next_event_on(world: Worl
 
 
 async def test_a_rotated_secret_is_used_from_the_next_event_on(world: World, far_end: FarEnd) -> None:
-    from outbox.signature import new_secret
+    from outbox.signing.verify import new_secret
 
     world.subscribe()
     async with stepping(world.url, far_end) as relay:

@@ -7,8 +7,8 @@ import asyncio
 import psycopg
 import pytest
 
-from relay.engine import statements
-from relay.engine.store import Store, new_lease
+from relay.store import statements
+from relay.store.store import Store, new_lease
 from tests.integration.engine.world import ERROR_500, FarEnd, World, fan_out, running, uuid_of
 from tests.support.waiting import await_until
 
@@ -158,7 +158,7 @@ async def test_claiming_while_others_settle_never_fails(world: World, store: Sto
     async def churn(one: Store) -> int:
         done = 0
         while rows := await one.claim([(subscription, 9)], 9, 10**9, lease := new_lease()):
-            from relay.engine.states import VerdictKind
+            from relay.model.delivery import VerdictKind
             from tests.integration.engine.world import claimed, result
 
             kinds = [VerdictKind.DELIVERED, VerdictKind.RETRY, VerdictKind.DEAD]

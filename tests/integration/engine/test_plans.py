@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from relay.engine.rows import Birth
-from relay.engine.states import Delivery, VerdictKind
-from relay.engine.store import new_ids, new_lease
+from relay.model.delivery import Delivery, VerdictKind
+from relay.store.rows import Birth
+from relay.store.store import new_ids, new_lease
 from tests.integration.engine.world import PlanWatch, World, claimed, held, result
 from tests.support import databases
 

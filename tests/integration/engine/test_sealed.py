@@ -10,10 +10,10 @@ import pytest
 import outbox
 from outbox.ids import text_id
 from outbox.sealing import SealingKey, seal
-from outbox.signature import new_secret
-from relay.http.outcome import Outcome
+from outbox.signing.verify import new_secret
 from relay.http.sender import Endpoint
-from relay.keyring import Keyring, new_private_key
+from relay.model.outcome import Outcome
+from relay.secrets.keyring import Keyring, new_private_key
 from tests.integration.engine.world import FarEnd, World, running, stepping
 from tests.support.waiting import await_until
 

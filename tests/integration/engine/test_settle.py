@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from relay.engine import statements
-from relay.engine.states import VerdictKind
-from relay.engine.store import Store
+from relay.model.delivery import VerdictKind
+from relay.store import statements
+from relay.store.store import Store
 from tests.integration.engine.world import (
     DELIVERED,
     ERROR_500,

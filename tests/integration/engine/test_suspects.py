@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.engine.statements import MAX_CRASHES
-from relay.engine.states import Settlement, VerdictKind
-from relay.engine.store import Store, new_lease
+from relay.model.delivery import Settlement, VerdictKind
+from relay.store.statements import MAX_CRASHES
+from relay.store.store import Store, new_lease
 from tests.integration.engine.world import (
     FarEnd,
     Relay,

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from relay.engine.store import Store
+from relay.store.store import Store
 from tests.integration.engine.world import FarEnd, World, fan_out, running, stepping, uuid_of
 from tests.support.waiting import await_until
 

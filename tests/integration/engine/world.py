@@ -13,17 +13,17 @@ from uuid import UUID
 
 import psycopg
 
-from outbox.signature import new_secret
+from outbox.signing.verify import new_secret
 from relay.engine.feeder import Feeder
 from relay.engine.outage import Outage
 from relay.engine.outgoing import Outgoing
-from relay.engine.rows import Birth, Leased
 from relay.engine.settler import Settler
-from relay.engine.states import Delivery, Event, Settlement, Verdict, VerdictKind
-from relay.engine.store import Store, new_ids, new_lease
-from relay.http.outcome import Outcome
 from relay.http.sender import Endpoint
-from relay.keyring import Keyring
+from relay.model.delivery import Delivery, Event, Settlement, Verdict, VerdictKind
+from relay.model.outcome import Outcome
+from relay.secrets.keyring import Keyring
+from relay.store.rows import Birth, Leased
+from relay.store.store import Store, new_ids, new_lease
 from tests.support.waiting import await_until
 
 DELIVERED = Outcome(kind="delivered", status=200, milliseconds=1)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import outbox
 from outbox.errors import SubscriptionError
-from outbox.url import parse_url
+from outbox.subscriptions.url import parse_url
 from relay.http import AddressPolicy, DirectSender, Endpoint
 from relay.http.addresses import _FORBIDDEN, literal_address
 from relay.http.tls import default_ssl_context

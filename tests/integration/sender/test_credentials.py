@@ -17,12 +17,12 @@ from urllib.parse import parse_qs, quote, quote_plus
 import pytest
 import trustme
 
-from outbox.credentials import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
-from outbox.subscription_credentials import checked
+from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
+from outbox.subscriptions.stored_credentials import checked
 from relay.http import AddressPolicy, DirectSender, Outcome
-from relay.http import oauth2 as oauth2_module
-from relay.http.credentials import Credentials
-from relay.http.oauth2 import Token, Tokens
+from relay.message import oauth2 as oauth2_module
+from relay.message.authentication import Credentials
+from relay.message.oauth2 import Token, Tokens
 from tests.integration.sender.conftest import LOOPBACK, MakeSender
 from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving, response
 from tests.support.waiting import await_until as until

@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trustme
 
-from outbox.credentials import TLS
+from outbox.subscriptions.authentication import TLS
 from relay.http import AddressPolicy, Endpoint
-from relay.http.certificate import Certificate, read_certificate
-from relay.http.inspect import inspect
-from relay.http.inspect_tunnel import inspect_through
+from relay.http.inspection.certificate import Certificate, read_certificate
+from relay.http.inspection.inspect import inspect
+from relay.http.inspection.inspect_tunnel import inspect_through
+from relay.http.inspection.steps import Step
 from relay.http.resolver import Resolver
-from relay.http.steps import Step
 from relay.http.tls import ClientTLS, default_ssl_context
 from relay.http.tunnel import Tunneller
 from tests.support.proxies import Proxy, proxying, says

@@ -16,7 +16,7 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.egress_proxy import EgressProxy, parse_egress_proxy
+from relay.config.egress_proxy import EgressProxy, parse_egress_proxy
 from relay.http import AddressPolicy, Endpoint, Outcome
 from relay.http.proxied import ProxySender
 from relay.http.reader import Answer, ResponseReader

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trustme
 
-from outbox.credentials import TLS
+from outbox.subscriptions.authentication import TLS
 from relay.http import Endpoint, Outcome, Sender
 from relay.http.tls import ClientTLS
 from tests.integration.sender.conftest import descriptors

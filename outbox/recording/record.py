@@ -1,0 +1,193 @@
+"""`record()`: write an event in the transaction that changes the rows it tells of.
+
+Everything is validated and serialised at once, in the caller, before any SQL: a refused event leaves the transaction as
+it was, and changing the data afterwards changes nothing. Nothing here flushes, commits or catches.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sqlalchemy import Connection
+
+from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, complaint
+from outbox.errors import RecordError
+from outbox.ids import new_uuid7, text_id
+from outbox.recording import targets as _target
+from outbox.recording.insert import Row, awrite_asyncpg, awrite_psycopg, write, write_psycopg
+from outbox.recording.payload import encode
+from outbox.recording.session import remember
+
+if TYPE_CHECKING:
+    import psycopg
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+    from sqlalchemy.orm import Session, scoped_session
+
+    Target: TypeAlias = (
+        Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any] | Connection | psycopg.Connection[Any]
+    )
+
+__all__ = ["Event", "Outbox", "arecord", "checked_type", "record"]
+
+_TYPE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_MAX_KEY_BYTES = 1024
+_MAX_DELAY = timedelta(days=36_525)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A recorded event. It exists for others when, and only when, its transaction commits.
+
+    `id` is the `webhook-id` of every delivery (`evt_…`); `available_at` is as given to `record()`.
+    """
+
+    id: str
+    type: str
+    key: str | None
+    tenant: str
+    available_at: datetime | timedelta | None
+
+
+class Outbox:
+    """The library's settings. The functions `record` and `arecord` of the module are those of a default instance.
+
+    Args:
+        max_payload_bytes: the longest JSON text of an event's data, in bytes of UTF-8.
+    """
+
+    def __init__(self, *, max_payload_bytes: int = 262_144) -> None:
+        if type(max_payload_bytes) is not int or max_payload_bytes < 1:
+            raise ValueError(f"max_payload_bytes: must be a positive integer, not {max_payload_bytes!r}")
+        self.max_payload_bytes = max_payload_bytes
+
+    def record(
+        self,
+        session_or_connection: Target,
+        type: str,  # noqa: A002 - the event's type is called type everywhere
+        data: object,
+        /,
+        *,
+        key: str | None = None,
+        tenant: str = "",
+        available_at: datetime | timedelta | None = None,
+    ) -> Event:
+        """Record an event in the transaction of a session or connection, and return it.
+
+        On a session (SQLAlchemy's Session, AsyncSession, either scoped session, and subclasses) the event waits in
+        memory and is written just before COMMIT, after the flush; a rolled-back savepoint drops it. On a SQLAlchemy
+        Connection or a psycopg Connection it is written at once. Where `data` holds a key that the database makes,
+        flush first.
+
+        Args:
+            session_or_connection: what holds the transaction.
+            type: dotted words of letters, digits and `_`, e.g. `order.created`; at most 128 bytes.
+            data: JSON types, aware datetime, date, UUID, Decimal (a number with its exact digits), Enum (its value),
+                dataclasses, pydantic models, or `RawJSON`; a str is a JSON string.
+            key: what the event is about, e.g. an order's id; at most 1024 bytes.
+            tenant: whose event it is; at most 256 bytes.
+            available_at: not to be delivered before; a timedelta counts on the database's clock.
+
+        Raises:
+            PayloadError: the data has no exact JSON form, or is too large.
+            TransactionError: no transaction can carry the event.
+            TargetError: the first argument is of another kind; the message says what to use.
+            RecordError: another argument was refused.
+            SchemaError: the outbox schema is missing. On a session this, too, comes with the commit.
+        """
+        event, row = self._event(type, data, key, tenant, available_at)
+        if (session := _target.session_of(session_or_connection)) is not None:
+            remember(session, row)
+        elif isinstance(session_or_connection, Connection):
+            write(session_or_connection, [row])
+        elif _target.is_psycopg(session_or_connection):
+            write_psycopg(session_or_connection, row)
+        else:
+            _target.refuse(session_or_connection)
+        return event
+
+    async def arecord(
+        self,
+        connection: Any,
+        type: str,  # noqa: A002
+        data: object,
+        /,
+        *,
+        key: str | None = None,
+        tenant: str = "",
+        available_at: datetime | timedelta | None = None,
+    ) -> Event:
+        """Record an event on a raw psycopg AsyncConnection or asyncpg connection; written at once.
+
+        Everything else takes the plain `record()`, an AsyncSession too. Arguments and errors are those of `record()`.
+        """
+        event, row = self._event(type, data, key, tenant, available_at)
+        if _target.is_psycopg_async(connection):
+            await awrite_psycopg(connection, row)
+        elif _target.is_asyncpg(connection):
+            await awrite_asyncpg(connection, row)
+        else:
+            _target.refuse(connection)
+        return event
+
+    def _event(
+        self,
+        type: str,  # noqa: A002
+        data: object,
+        key: str | None,
+        tenant: str,
+        available_at: datetime | timedelta | None,
+    ) -> tuple[Event, Row]:
+        """Check everything and return the event as the caller sees it and as the database does."""
+        type = checked_type(type)  # noqa: A001
+        if key is not None:
+            key = _checked_text("key", key, _MAX_KEY_BYTES)
+        tenant = _checked_text("tenant", tenant, MAX_TENANT_BYTES) if tenant != "" else ""
+        if tenant == "*":
+            raise RecordError("tenant: '*' stands for every tenant; an event belongs to one")
+        at, delay = (None, None) if available_at is None else _checked_time(available_at)
+        payload = encode(data, self.max_payload_bytes)
+        id = new_uuid7()  # noqa: A001
+        event = Event(text_id("evt", id), type, key, tenant, available_at)
+        return event, Row(id, type, key, tenant, payload, at, delay)
+
+
+def checked_type(value: object) -> str:
+    """Return the type of an event as text. Raises RecordError for what is no dotted words, or too long."""
+    if not isinstance(value, str) or len(value) > MAX_TYPE_BYTES or not _TYPE.fullmatch(value):
+        shown = ascii(value[:60]) if isinstance(value, str) else type(value).__qualname__
+        raise RecordError(
+            f"type: {shown} is not dotted words of letters, digits and _, like 'order.created', "
+            f"of at most {MAX_TYPE_BYTES} bytes"
+        )
+    return str.__str__(value)
+
+
+def _checked_text(name: str, value: object, max_bytes: int) -> str:
+    if refused := complaint(name, value, max_bytes):
+        raise RecordError(refused)
+    return str.__str__(value)
+
+
+def _checked_time(value: object) -> tuple[datetime | None, int | None]:
+    """Return an instant in UTC, or a delay in microseconds."""
+    if isinstance(value, timedelta):
+        if not timedelta(0) <= value <= _MAX_DELAY:
+            raise RecordError(f"available_at: a timedelta must be between 0 and {_MAX_DELAY.days} days")
+        return None, value // _MICROSECOND
+    if not isinstance(value, datetime):
+        raise RecordError(f"available_at: must be an aware datetime or a timedelta, not {type(value).__qualname__}")
+    if value.utcoffset() is None:
+        raise RecordError("available_at: a datetime without time zone is ambiguous; give it a tzinfo")
+    try:
+        return value.astimezone(UTC), None
+    except OverflowError:
+        raise RecordError("available_at: is outside the years 1 to 9999 in UTC") from None
+
+
+_default = Outbox()
+record = _default.record
+arecord = _default.arecord

@@ -1,0 +1,249 @@
+"""What a SQLAlchemy session remembers of the events recorded on it, until just before COMMIT.
+
+An event is owned by the innermost transaction that is open when it is recorded. A savepoint that is rolled back takes
+its events along, one that is released hands them to its parent. All are written in one statement in `before_commit`,
+after a flush: the business rows' locks are held by then, so two writers of one key draw sequence numbers in the order
+they commit.
+
+Rules that SQLAlchemy's events force, each the cause of a lost or a kept-wrongly event when it is broken:
+
+- not `after_flush`: it does not fire when nothing is dirty, and an outer event flushed inside a savepoint is lost with
+  the savepoint;
+- `before_commit` fires ahead of commit's own flush, and for a released savepoint as well; a listener may record during
+  that flush, so the flush is done here first, for every session;
+- what is recorded after `before_commit` has run is written at once: nothing else would write it;
+- what lives no longer than the session is kept in the session itself: an entry knows its transaction, so its session,
+  and a table of sessions, even of weak keys, would keep every forgotten one and its connection;
+- `after_transaction_end` decides who owns what (`after_commit` has said whether it ended well): `after_soft_rollback`
+  comes later than it, and close() fires neither commit nor rollback.
+
+Entries form a stack: what an ended transaction owns is at its end, and what is written is before what is not. So the
+end of a savepoint looks at its own entries only, however many wait.
+
+Importing this module listens on `sqlalchemy.orm.Session`, since a session that never recorded anything may be in the
+middle of its commit when a listener records on it for the first time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, Engine, event, table
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.orm import Session, SessionTransaction
+
+from outbox.errors import RecordError, TransactionError
+from outbox.recording.commit_guard import CommitGuard
+from outbox.recording.insert import Row, write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.engine import Transaction
+
+__all__ = ["events_table", "remember"]
+
+events_table = table("events", schema="outbox")
+"""The table events are written to: a session with binds of its own per class needs one for it as well, e.g.
+`Session(binds={Base: engine, outbox.events_table: engine})`."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    row: Row
+    owner: SessionTransaction
+    written_in: SessionTransaction | None = None
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """The events of one session's open transaction. The first `written` entries are in the database.
+
+    `committing` has an entry for each `before_commit` whose transaction has not ended yet: the innermost transaction at
+    that time, which is the one that commits or one inside it that was left open. `begun` are the session's connections,
+    each with its transaction or savepoint that the session has joined; `engine` is that of the events.
+    """
+
+    entries: list[_Entry] = field(default_factory=list)
+    written: int = 0
+    writing: bool = False
+    committed: SessionTransaction | None = None
+    committing: list[SessionTransaction | None] = field(default_factory=list)
+    begun: list[tuple[Connection, Transaction | None]] = field(default_factory=list)
+    engine: Engine | None = None
+    guard: CommitGuard | None = None
+
+    def waiting(self) -> Sequence[Row]:
+        """Return what is not written yet, or is being written."""
+        return [entry.row for entry in self.entries[self.written :]]
+
+    def write(self, session: Session) -> None:
+        """Write what waits."""
+        rows = self.waiting()
+        if not rows:
+            return
+        self.writing = True
+        try:
+            write(session.connection(bind_arguments={"clause": events_table}), rows)
+        finally:
+            self.writing = False
+        here = _innermost(session)
+        for entry in self.entries[self.written :]:
+            entry.written_in = here
+        self.written = len(self.entries)
+
+    def watch(self) -> None:
+        """While something waits, let the connection that is to carry it commit by nobody but the session."""
+        if self.guard is None and not self.writing and self.written < len(self.entries):
+            for connection, joined in self.begun:
+                if connection.engine is self.engine:
+                    self.guard = CommitGuard(connection, joined, self.waiting)
+
+    def end(self) -> None:
+        """Forget everything, unless the session has left its transaction, and rows in it, to the connection's owner."""
+        if self.guard is not None:
+            if self.written < len(self.entries) and self.guard.is_left_open():
+                return
+            self.guard.stop()
+        self.entries.clear()
+
+    def hand_up(self, ended: SessionTransaction, parent: SessionTransaction) -> None:
+        """Give the parent what a released savepoint owned and what was written in it."""
+        for place in range(len(self.entries) - 1, -1, -1):
+            if self.entries[place].owner is not ended:
+                break
+            self.entries[place].owner = parent
+        for place in range(self.written - 1, -1, -1):
+            if self.entries[place].written_in is not ended:
+                break
+            self.entries[place].written_in = parent
+        if self.committing:
+            self.committing.pop()
+        if parent.parent is None:  # what is written in the outermost transaction needs no more care
+            del self.entries[: self.written]
+            self.written = 0
+
+    def drop(self, ended: SessionTransaction) -> None:
+        """Forget what a rolled-back savepoint owned; what others owned and it had written waits again."""
+        self.committing = [innermost for innermost in self.committing if innermost is not ended]
+        while self.entries and self.entries[-1].owner is ended:
+            self.entries.pop()
+        self.written = min(self.written, len(self.entries))
+        while self.written and self.entries[self.written - 1].written_in is ended:
+            self.written -= 1
+
+
+_KEY = "_outbox_buffer"
+
+
+def _buffer_of(session: Session) -> _Buffer:
+    buffer: _Buffer = vars(session).get(_KEY) or vars(session).setdefault(_KEY, _Buffer())
+    return buffer
+
+
+def remember(session: Session, row: Row) -> None:
+    """Keep a row until just before the session's transaction commits.
+
+    Raises:
+        TransactionError: the session has no transaction that can still take work.
+        RecordError: the session has no PostgreSQL bind for the outbox.
+    """
+    buffer: _Buffer | None = vars(session).get(_KEY)
+    engine = buffer.engine if buffer is not None and buffer.entries else _checked_bind(session)
+    owner = _innermost(session) or _begin(session)
+    if not owner.is_active:
+        raise TransactionError(
+            "the session's transaction takes no more work: it is prepared, ending, or must be rolled back first"
+        )
+    if buffer is None:
+        buffer = _buffer_of(session)
+    buffer.engine = engine
+    buffer.entries.append(_Entry(row, owner))
+    if buffer.committing:
+        buffer.write(session)
+    else:
+        buffer.watch()
+
+
+def _begin(session: Session) -> SessionTransaction:
+    if not session.autobegin:
+        raise TransactionError("no transaction has begun on this session: call session.begin() first")
+    return session.begin()
+
+
+def _checked_bind(session: Session) -> Engine:
+    """Return the engine that is to carry the events; refuse now what is known to fail at commit."""
+    try:
+        bind = session.get_bind(clause=events_table)
+    except UnboundExecutionError as error:
+        raise RecordError(
+            "the session has no bind for the outbox: give it one, "
+            "e.g. binds={Base: engine, outbox.events_table: engine}"
+        ) from error
+    if bind.dialect.name != "postgresql":
+        raise RecordError(f"the outbox lives in PostgreSQL, but this session is bound to {bind.dialect.name}")
+    options = bind.get_execution_options()
+    if isinstance(bind, Engine) and options.get("isolation_level") == "AUTOCOMMIT":
+        raise TransactionError(
+            "the session's engine is in autocommit: the event would not share a transaction with the rows it tells of"
+        )
+    return bind.engine
+
+
+def _innermost(session: Session) -> SessionTransaction | None:
+    return session.get_nested_transaction() or session.get_transaction()
+
+
+def _is_boundary(transaction: SessionTransaction) -> bool:
+    """Whether it is a real transaction or savepoint, not the bookkeeping of a flush."""
+    return transaction.nested or transaction.parent is None
+
+
+@event.listens_for(Session, "after_begin")
+def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    if transaction.parent is None:
+        buffer = _buffer_of(session)
+        buffer.begun.append((connection, connection.get_nested_transaction() or connection.get_transaction()))
+        buffer.watch()
+
+
+@event.listens_for(Session, "before_commit")
+def _before_commit(session: Session) -> None:
+    if not session._flushing:  # noqa: SLF001 - a savepoint released inside a flush; SQLAlchemy asks itself the same
+        session.flush()
+    buffer = _buffer_of(session)
+    buffer.write(session)
+    buffer.committing.append(_innermost(session))
+
+
+@event.listens_for(Session, "after_commit")
+def _after_commit(session: Session) -> None:
+    buffer: _Buffer | None = vars(session).get(_KEY)
+    if buffer is not None:
+        buffer.committed = _innermost(session)
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
+    if not _is_boundary(transaction):
+        return
+    buffer: _Buffer | None = vars(session).get(_KEY)
+    if buffer is None:
+        return
+    parent = _boundary_above(transaction)
+    if parent is None:
+        del vars(session)[_KEY]
+        buffer.end()
+        return
+    if buffer.committed is transaction:
+        buffer.hand_up(transaction, parent)
+    else:
+        buffer.drop(transaction)
+
+
+def _boundary_above(transaction: SessionTransaction) -> SessionTransaction | None:
+    above = transaction.parent
+    while above is not None and not _is_boundary(above):
+        above = above.parent
+    return above

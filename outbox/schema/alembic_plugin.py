@@ -1,0 +1,39 @@
+"""Living beside an application's own Alembic: autogenerate never proposes to drop the schema `outbox`.
+
+Without `include_schemas` Alembic does not look at other schemas. With it, Alembic 1.18 and later find this module by
+its entry point and leave the schema alone. For an older one, say so in env.py:
+
+    context.configure(…, include_schemas=True, include_name=outbox.schema.alembic_plugin.include_name)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SCHEMA", "include_name", "setup"]
+
+SCHEMA = "outbox"
+
+
+def include_name(name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:
+    """Return whether Alembic should look at this name: at everything but our schema. For context.configure()."""
+    if type_ == "schema":
+        return name != SCHEMA
+    return parent_names.get("schema_name") != SCHEMA
+
+
+def setup(plugin: Any) -> None:
+    """Register with Alembic; called by Alembic itself, with its `Plugin`."""
+    from alembic.util import DispatchPriority
+
+    plugin.add_autogenerate_comparator(_leave_ours_alone, "schema", priority=DispatchPriority.FIRST)
+
+
+def _leave_ours_alone(_context: Any, _upgrade_ops: Any, schemas: set[str | None]) -> Any:
+    from alembic.util import PriorityDispatchResult
+
+    schemas.discard(SCHEMA)
+    return PriorityDispatchResult.CONTINUE

@@ -1,0 +1,233 @@
+"""The database schema: numbered plain SQL files, and the small runner that applies them.
+
+Own runner rather than Alembic: the SQL files stay the one truth, `import outbox` stays free of Alembic, and a user's
+own Alembic keeps its version table to itself. `grants.sql` and `leaves.sql` may be run again, and are, at each migrate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from outbox.errors import SchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+__all__ = [
+    "Migration",
+    "catalog",
+    "differences",
+    "migrate",
+    "migrations",
+    "missing_roles",
+    "render_sql",
+    "require_current",
+]
+
+ROLES = ("outbox_app", "outbox_operator", "outbox_relay", "outbox_reader")
+_OLDEST_SERVER = 15
+_LOCK = 0x6F7574626F78  # "outbox": the advisory lock two migrators meet at
+_LOCK_NOT_AVAILABLE = "55P03"
+_UNDEFINED, _NOT_ALLOWED = ("42P01", "3F000"), "42501"
+_SEARCH_PATH = "set local search_path = pg_catalog, pg_temp;\n"
+_SCHEMA = "create schema if not exists outbox;\n"
+_VERSIONS = """\
+create table if not exists outbox.schema_migrations (
+    version integer primary key,
+    name text not null,
+    checksum text not null,
+    applied_at timestamptz not null default clock_timestamp()
+);
+"""
+_OWNER = """
+select pg_catalog.current_database(), current_user,
+       (select pg_catalog.pg_get_userbyid(nspowner) from pg_catalog.pg_namespace where nspname = 'outbox')
+"""
+
+log = logging.getLogger("outbox.schema")
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One numbered file: its version, name, SQL text and the SHA-256 of that text."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the SQL text, in hexadecimal."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+    @property
+    def record(self) -> str:
+        """The statement that notes that it was applied."""
+        return (
+            "insert into outbox.schema_migrations (version, name, checksum)"  # noqa: S608 - our own file names
+            f" values ({self.version}, '{self.name}', '{self.checksum}');\n"
+        )
+
+
+def migrations() -> list[Migration]:
+    """Return every migration this version knows, oldest first."""
+    found = []
+    for file in files("outbox.schema").joinpath("migrations").iterdir():
+        number, _, rest = file.name.partition("_")
+        if number.isdigit() and rest.endswith(".sql"):
+            found.append(Migration(int(number), rest.removesuffix(".sql"), file.read_text(encoding="utf-8")))
+    return sorted(found, key=lambda migration: migration.version)
+
+
+def migrate(connection: Connection) -> list[Migration]:
+    """Apply what is missing, in one transaction, and return it; then grant rights and make the first leaves.
+
+    Safe twice and from two processes at once. The connection is on psycopg or psycopg2, with no transaction open, and
+    is left so. Raises SchemaError where the server or the schema does not fit or the user lacks a right; nothing is
+    changed then.
+    """
+    with connection.begin(), _rights_named(connection):
+        _require_server(connection)
+        cursor = connection.connection.cursor()
+        cursor.execute(f"{_SEARCH_PATH}select pg_advisory_xact_lock({_LOCK});")
+        if connection.scalar(text("select pg_catalog.to_regnamespace('outbox')")) is None:
+            cursor.execute(_SCHEMA)  # asks for a right on the database, which the schema's owner may not have
+        cursor.execute(_VERSIONS)
+        applied = _applied(connection)
+        _require_not_newer(max(applied, default=0))
+        missing = [migration for migration in migrations() if migration.version not in applied]
+        for migration in missing:
+            cursor.execute(migration.sql)
+            cursor.execute(migration.record)
+        cursor.execute(_file("grants.sql"))
+    _make_leaves(connection)
+    if absent := missing_roles(connection):
+        log.warning("%s not made: the migrating user may not make roles", ", ".join(absent))
+    connection.rollback()
+    return missing
+
+
+def render_sql() -> str:
+    """Return all of it as one script for psql and a database without the schema."""
+    parts = [f"-- {m.version:04} {m.name}\n{m.sql}\n{m.record}" for m in migrations()]
+    script = [_SEARCH_PATH, _SCHEMA, _VERSIONS, *parts, _file("grants.sql"), _file("leaves.sql")]
+    return "\n".join(["\\set ON_ERROR_STOP on\nbegin;", *script, "commit;\n"])
+
+
+def require_current(connection: Connection) -> None:
+    """Raise SchemaError unless the schema is there, readable, and exactly the one this version knows."""
+    with _errors_named(connection):
+        applied = _applied(connection)
+    newest, known = max(applied, default=0), migrations()[-1].version
+    _require_not_newer(newest)
+    if newest < known:
+        raise SchemaError(f"the outbox schema is at version {newest}, this version needs {known}: run `relay migrate`")
+
+
+def missing_roles(connection: Connection) -> list[str]:
+    """Return those of the four group roles that the server does not have."""
+    return [role for role in ROLES if connection.scalar(text("select to_regrole(:role)"), {"role": role}) is None]
+
+
+def differences(connection: Connection) -> list[str]:
+    """Compare the database's outbox schema with the listing of this version; one line a difference, none if alike.
+
+    Leaves, grants and the tables' contents do not count. Raises SchemaError like `require_current`.
+    """
+    require_current(connection)
+    found, expected = set(catalog(connection)), set(_file("catalog.txt").splitlines())
+    edited = {m.version: m.checksum for m in migrations()}.items() ^ _applied(connection).items()
+    return [
+        *(f"missing: {line}" for line in sorted(expected - found)),
+        *(f"unexpected: {line}" for line in sorted(found - expected)),
+        *(f"migration {version:04} was edited after it was applied" for version in sorted({v for v, _ in edited})),
+    ]
+
+
+def catalog(connection: Connection) -> list[str]:
+    """Return the schema as the server's catalog has it, one sorted line an object, alike on every server version."""
+    with connection.begin_nested() if connection.in_transaction() else connection.begin():
+        connection.execute(text("select set_config('search_path', 'pg_catalog', true)"))
+        return sorted(connection.exec_driver_sql(_file("catalog.sql")).scalars())
+
+
+def _applied(connection: Connection) -> dict[int, str]:
+    rows = connection.execute(text("select version, checksum from outbox.schema_migrations"))
+    return {row.version: row.checksum for row in rows}
+
+
+def _require_server(connection: Connection) -> None:
+    version, encoding = connection.execute(
+        text("select current_setting('server_version_num')::integer, current_setting('server_encoding')")
+    ).one()
+    if version < _OLDEST_SERVER * 10_000:
+        raise SchemaError(f"the server is PostgreSQL {version // 10_000}; {_OLDEST_SERVER} or later is needed")
+    if encoding != "UTF8":
+        raise SchemaError(f"the database's encoding is {encoding}; create one with ENCODING 'UTF8'")
+
+
+def _require_not_newer(newest: int) -> None:
+    known = migrations()[-1].version
+    if newest > known:
+        raise SchemaError(f"the outbox schema is at version {newest}, newer than {known}: upgrade outbox-relay")
+
+
+@contextmanager
+def _errors_named(connection: Connection) -> Iterator[None]:
+    """Turn the server's words about a schema that is missing or forbidden into one line with the mend."""
+    try:
+        yield
+    except DBAPIError as error:
+        code = _sqlstate(error)
+        database = connection.engine.url.database
+        if code in _UNDEFINED:
+            raise SchemaError(f"database {database} has no outbox schema: run `relay migrate`") from error
+        if code == _NOT_ALLOWED:
+            raise SchemaError(
+                f"schema outbox in {database} is closed to this user: grant outbox_relay to it"
+            ) from error
+        raise
+
+
+@contextmanager
+def _rights_named(connection: Connection) -> Iterator[None]:
+    """Turn the server's refusal to migrate into one line that says who may."""
+    database, role, owner = connection.execute(text(_OWNER)).one()
+    try:
+        yield
+    except Exception as error:  # the cursor is the driver's own, so is what it raises
+        if _sqlstate(error) != _NOT_ALLOWED:
+            raise
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+        mend = f"{owner}, the owner of the schema outbox" if owner else f"the owner of {database}"
+        grant = "" if owner else f", or grant create on database {database} to {role}"
+        raise SchemaError(f"migrate: {reason}; run it as {mend}{grant}") from error
+
+
+def _make_leaves(connection: Connection) -> None:
+    try:
+        with connection.begin():
+            connection.exec_driver_sql(_file("leaves.sql"))
+    except DBAPIError as error:
+        if _sqlstate(error) != _LOCK_NOT_AVAILABLE:
+            raise
+        log.info("partitions are in use; the relay makes the next ones")
+
+
+def _sqlstate(error: Exception) -> Any:
+    cause = getattr(error, "orig", error)
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+
+
+def _file(name: str) -> str:
+    return files("outbox.schema").joinpath("migrations", name).read_text(encoding="utf-8")

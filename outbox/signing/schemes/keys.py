@@ -1,0 +1,134 @@
+"""Secrets of keyed hashes: `whsec_` and base64, or text as it stands; and the hashes themselves, prepared once."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets as randomness
+from typing import TYPE_CHECKING
+
+from outbox.errors import SubscriptionError
+from outbox.signing.schemes.scheme import KeyRule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Mac = Callable[[bytes], bytes]
+
+__all__ = ["TEXT_KEYS", "any_equal", "base64_mac", "check_whsec", "decoded", "hex_mac", "new_whsec", "text_key",
+           "whsec_key"]  # fmt: skip
+
+_PREFIX = "whsec_"
+_WHSEC_BYTES = range(24, 65)
+_TEXT_BYTES = range(12, 513)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_JWT = re.compile(r"eyJ[\w-]*\.[\w-]*\.[\w-]*")
+_OTHER_THINGS = ("whpk_", "whsk_", "sk_", "rk_", "pk_", "-----BEGIN ", "sealed:")
+
+
+def new_whsec() -> str:
+    """Return `whsec_` and the base64 of 32 random bytes."""
+    return _PREFIX + base64.b64encode(randomness.token_bytes(32)).decode()
+
+
+def check_whsec(text: object) -> str:
+    """Return a secret in its canonical spelling, `whsec_` + padded base64; prefix and padding may be missing.
+
+    Raises SubscriptionError for anything else that is not 24 to 64 bytes in standard base64.
+    """
+    key = whsec_key(text)
+    if len(key) not in _WHSEC_BYTES:
+        raise SubscriptionError(f"secret: {len(key)} bytes long; use 24 to 64 random bytes in base64")
+    canonical = base64.b64encode(key).decode()
+    if canonical.rstrip("=") != str(text).removeprefix(_PREFIX).rstrip("="):
+        raise SubscriptionError("secret: its last base64 character has spare bits set; encode the bytes again")
+    return _PREFIX + canonical
+
+
+def whsec_key(secret: object) -> bytes:
+    """Return the bytes of a secret, written with or without `whsec_` and padding, of any length but none."""
+    if not isinstance(secret, str):
+        raise SubscriptionError("secret: must be text, whsec_ and base64")
+    encoded = secret.removeprefix(_PREFIX)
+    if not encoded:
+        raise SubscriptionError("secret: empty; anyone could forge its signatures")
+    return decoded(encoded, _PREFIX)
+
+
+def decoded(encoded: str, prefix: str) -> bytes:
+    """Return what standard base64 holds, padded fully or not at all. Raises SubscriptionError naming `prefix`."""
+    unpadded = encoded.rstrip("=")
+    padded = unpadded + "=" * (-len(unpadded) % 4)
+    if not _BASE64.fullmatch(encoded) or encoded not in (unpadded, padded) or len(unpadded) % 4 == 1:
+        raise SubscriptionError(f"secret: must be {prefix} and standard base64, without spaces or line ends")
+    return base64.b64decode(padded)
+
+
+def text_key(secret: object) -> bytes:
+    """Return the bytes of a secret that is used as it stands: its UTF-8, a prefix included."""
+    if not isinstance(secret, str):
+        raise SubscriptionError("secret: must be text")
+    if not secret.strip():
+        raise SubscriptionError("secret: empty; anyone could forge its signatures")
+    if secret.startswith("whpk_"):
+        raise SubscriptionError("secret: whpk_ is a public key; anyone could forge its signatures in this scheme")
+    try:
+        return secret.encode()
+    except UnicodeEncodeError:
+        raise SubscriptionError("secret: has a lone surrogate, which is not Unicode text") from None
+
+
+def _check_text(text: object) -> str:
+    """Return a secret that is used as it stands, or say why a person cannot have meant it."""
+    size = len(text_key(text))
+    secret = str(text)
+    if size not in _TEXT_BYTES:
+        raise SubscriptionError(f"secret: {size} bytes long; use {_TEXT_BYTES[0]} to {_TEXT_BYTES[-1]}")
+    if not secret.isprintable() or secret != secret.strip():
+        raise SubscriptionError(
+            "secret: has a control or invisible character, or a space at its end; this scheme uses it as it stands"
+        )
+    if secret.startswith(_OTHER_THINGS) or _JWT.fullmatch(secret):
+        raise SubscriptionError("secret: looks like a key or token of another kind; give the webhook's own secret")
+    return secret
+
+
+TEXT_KEYS = KeyRule(_check_text, {"hmac": lambda: randomness.token_hex(32)})
+"""Secrets used as they stand: 12 to 512 bytes of printable text."""
+
+
+def hex_mac(key: bytes) -> Mac:
+    """Return the function from bytes to their HMAC-SHA256 in lower-case hexadecimal."""
+    keyed = hmac.new(key, digestmod=hashlib.sha256)
+
+    def mac(signed: bytes) -> bytes:
+        copy = keyed.copy()
+        copy.update(signed)
+        return binascii.hexlify(copy.digest())
+
+    return mac
+
+
+def base64_mac(key: bytes, prefix: bytes) -> Mac:
+    """Return the function from bytes to `prefix` and their HMAC-SHA256 in base64."""
+    keyed = hmac.new(key, digestmod=hashlib.sha256)
+
+    def mac(signed: bytes) -> bytes:
+        copy = keyed.copy()
+        copy.update(signed)
+        return prefix + binascii.b2a_base64(copy.digest(), newline=False)
+
+    return mac
+
+
+def any_equal(expected: list[bytes], given: list[bytes]) -> bool:
+    """Tell in constant time whether a given signature is an expected one.
+
+    They are compared as text: lower-case hexadecimal and canonical base64 have one spelling, so that there is nothing
+    lenient to decode.
+    """
+    matches = [hmac.compare_digest(ours, theirs) for theirs in given for ours in expected]
+    return any(matches)

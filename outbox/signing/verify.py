@@ -1,0 +1,229 @@
+"""Sign what is sent and verify what arrived: the public face of the signature schemes (outbox.signing.schemes)."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from outbox.errors import SignatureError, SubscriptionError
+from outbox.secret import Secret
+from outbox.signing import schemes
+from outbox.signing.schemes import ed25519
+from outbox.signing.schemes.standard import MESSAGE_ID, TIMESTAMP
+
+__all__ = ["Webhook", "check_key", "check_secret", "new_secret", "public_key", "sign", "signed_headers", "verify"]
+
+_TYPE = re.compile(r"[!-~]{1,128}")
+
+Headers = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+Secrets = str | Secret | Sequence[str | Secret]
+
+
+def new_secret(scheme: str = "standard", key_type: str | None = None) -> str:
+    """Return a new secret for a scheme, of its first type of key by default. Raises SubscriptionError."""
+    makers = schemes.named(scheme).keys.makers
+    maker = next(iter(makers.values())) if key_type is None else makers.get(key_type)
+    if maker is None:
+        raise SubscriptionError(f"key_type: with scheme {scheme} choose {' or '.join(makers)}")
+    return maker()
+
+
+def check_secret(text: object, scheme: str = "standard") -> str:
+    """Return a secret of the user's own in the canonical spelling of its scheme.
+
+    Raises SubscriptionError for what that scheme cannot use; the message never holds the secret.
+    """
+    return schemes.named(scheme).keys.check(text)
+
+
+def check_key(text: str, scheme: str = "standard") -> str:
+    """Return what a receiver verifies with: a secret as check_secret() has it, or with `standard` a `whpk_…` key."""
+    if scheme == "standard" and text.startswith(ed25519.PUBLIC):
+        ed25519.verifying(text)
+        return text
+    return check_secret(text, scheme)
+
+
+def public_key(secret: str, scheme: str = "standard") -> str:
+    """Return what may be shown of a secret: the `whpk_…` of an Ed25519 one, '' of every other."""
+    return schemes.named(scheme).keys.public_key(secret)
+
+
+def sign(secret: str | Secret, message_id: str, timestamp: int, body: bytes) -> str:
+    """Return the Standard Webhooks signature of one message, `v1,…` or by a `whsk_` key `v1a,…`.
+
+    `timestamp` is whole seconds since 1970 UTC. Raises SubscriptionError for a bad secret and ValueError for a bad id
+    or timestamp.
+    """
+    _checked(message_id, timestamp)
+    return signed_headers(secret, message_id, body, timestamp=timestamp)["webhook-signature"]
+
+
+def signed_headers(
+    secrets: Secrets,
+    message_id: str,
+    body: bytes,
+    *,
+    timestamp: int | None = None,
+    scheme: str = "standard",
+    type: str = "webhook",  # noqa: A002 - the word of the interface
+) -> dict[str, str]:
+    """Return the headers that a relay sends with a message, for the tests of a receiver.
+
+    Args:
+        secrets: one or, newest first, several; each signs where the scheme carries several signatures.
+        message_id: what webhook-id says.
+        body: the exact bytes that are sent.
+        timestamp: seconds since 1970 UTC; now by default.
+        scheme: one of outbox.signing.schemes.SCHEMES.
+        type: the event's, which GitHub's and FulFil's headers name.
+
+    Raises:
+        SubscriptionError: the scheme is unknown, or a secret is not one for it.
+        ValueError: the id, the timestamp or the type cannot be a header.
+    """
+    at = int(time.time()) if timestamp is None else timestamp
+    identity, seconds = _checked(message_id, at)
+    if not _TYPE.fullmatch(type):
+        raise ValueError("type: must be 1 to 128 characters of visible ASCII")
+    lines = schemes.signer(scheme, _listed(secrets)).lines(identity, type.encode(), seconds, body)
+    return dict(line.split(": ", 1) for line in lines.decode("ascii").split("\r\n")[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A message whose signature was verified, and its body as it came.
+
+    id: where the signature covers it, in `standard` and `svix`; elsewhere '', for anyone could have altered the header.
+    timestamp: of the attempt, seconds since 1970 UTC, as compared with the clock; None where the scheme carries none.
+    In `leads` alone it was compared but is not covered by the signature.
+    """
+
+    id: str
+    timestamp: int | None
+    body: bytes = field(repr=False)
+
+    def json(self) -> Any:
+        """Return the body as parsed JSON; raises ValueError when it is not JSON."""
+        return json.loads(self.body)
+
+
+def verify(
+    secrets: Secrets,
+    headers: Headers,
+    body: bytes,
+    *,
+    tolerance_seconds: float = 300,
+    now: float | None = None,
+    scheme: str = "standard",
+) -> Webhook:
+    """Return the verified message, or raise SignatureError and nothing else.
+
+    Any one signature by any one secret is enough, so that secrets can be rotated. What a stranger recorded verifies
+    again: within the tolerance in every scheme, and at any time in `github`, `convoy`, `notely`, `notely-node`,
+    `fulfil`, `soundhash` (which sign no time) and `leads` (which does not sign the one it sends).
+
+    Args:
+        secrets: one or several, as the subscription's scheme has them; for Ed25519 `whpk_…`.
+        headers: of the request: a mapping or pairs, str or bytes, in any case, or a WSGI environ (Django's META).
+        body: the raw bytes of the request.
+        tolerance_seconds: how far the message's timestamp may lie from `now`, either way.
+        now: seconds since 1970 UTC; the machine's clock by default.
+        scheme: the subscription's.
+    """
+    try:
+        chosen, keys = schemes.named(scheme), _listed(secrets)
+        if not keys:
+            raise SignatureError("secrets: there is none to verify with")
+        raw = _raw(body)
+        claim = chosen.judge(keys, _found(chosen.headers, headers), raw)
+    except SubscriptionError as error:
+        raise SignatureError(str(error)) from None
+    if claim.timestamp is not None:
+        _check_age(claim.timestamp, time.time() if now is None else now, tolerance_seconds)
+    return Webhook(claim.id, claim.timestamp, raw)
+
+
+def _check_age(timestamp: int, now: object, tolerance_seconds: object) -> None:
+    tolerance = _number("tolerance_seconds", tolerance_seconds)
+    if not abs(_number("now", now) - timestamp) <= tolerance:  # so that NaN fails
+        raise SignatureError(f"timestamp: more than {tolerance:g} s away from now; check both clocks")
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SignatureError(f"{name}: must be a number of seconds")
+    try:
+        return int.__float__(value) if isinstance(value, int) else float.__float__(value)
+    except OverflowError:
+        raise SignatureError(f"{name}: too large") from None
+
+
+def _raw(body: object) -> bytes:
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise SignatureError("body: pass the raw bytes of the request, not decoded text or parsed JSON")
+    try:
+        return memoryview(body).tobytes()
+    except ValueError:
+        raise SignatureError("body: its memoryview was released") from None
+
+
+def _found(names: Sequence[str], headers: Headers) -> dict[str, str]:
+    """Return the values of the named headers. Raises SignatureError where one is missing or ambiguous."""
+    found: dict[str, str] = {}
+    for key, value in _pairs(headers):
+        name = _name(key)
+        if name in names and found.setdefault(name, _text(value)) != _text(value):
+            raise SignatureError(f"{name}: given twice with different values")
+    for name in names:
+        if not found.get(name):
+            raise SignatureError(f"{name}: missing")
+    return found
+
+
+def _pairs(headers: Any) -> list[tuple[Any, Any]]:
+    try:
+        pairs = headers.items() if hasattr(headers, "items") else headers
+        return [(name, value) for name, value in pairs]
+    except Exception:  # noqa: BLE001 - a stranger's object may raise anything
+        raise SignatureError("headers: pass a mapping or pairs of name and value") from None
+
+
+def _name(key: object) -> str:
+    """Return a header's name in lower case; HTTP_WEBHOOK_ID of a WSGI environ is webhook-id."""
+    text = _text(key)
+    return text.removeprefix("HTTP_").replace("_", "-").lower() if text.startswith("HTTP_") else text.lower()
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return bytes.decode(value, "latin-1")
+    return str.__str__(value) if isinstance(value, str) else ""
+
+
+def _listed(secrets: Any) -> list[str]:
+    """Return the secrets as text. Raises SubscriptionError."""
+    try:
+        several = [secrets] if isinstance(secrets, str | Secret) else list(secrets)
+    except Exception:  # noqa: BLE001 - a stranger's object may raise anything
+        raise SubscriptionError("secrets: pass one secret or a list of them") from None
+    return [str.__str__(_revealed(each)) for each in several]
+
+
+def _revealed(secret: object) -> str:
+    text = secret.reveal() if isinstance(secret, Secret) else secret
+    if not isinstance(text, str):
+        raise SubscriptionError("secrets: each must be text")
+    return text
+
+
+def _checked(message_id: str, timestamp: int) -> tuple[bytes, bytes]:
+    if not MESSAGE_ID.fullmatch(message_id):
+        raise ValueError("message_id: must be 1 to 256 characters of visible ASCII without a dot")
+    if type(timestamp) is not int or not TIMESTAMP.fullmatch(str(timestamp)):
+        raise ValueError("timestamp: must be an int, whole seconds since 1970 UTC")
+    return message_id.encode(), b"%d" % timestamp

@@ -1,0 +1,100 @@
+"""The headers that a subscription may add to its requests: which names, which values, how many.
+
+The rules hold twice, when a subscription is written and when a relay reads it, because a row can be written by hand. A
+line end in a name or value would let its author write a second request; a name of the list below would change where
+the request ends, whom it is for, or what a receiver takes for our signature.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from outbox.errors import SubscriptionError
+from outbox.signing.schemes import HEADER_NAMES
+
+__all__ = ["check_headers", "header_names", "is_reserved"]
+
+MAX_HEADERS = 50
+MAX_HEADERS_BYTES = 8192
+"""Of names and values together, as they go on the wire."""
+
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")  # a token of RFC 9110
+_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
+
+# Framing, routing and what the relay itself says of the body, besides what signatures write and their families;
+# compared in lower case with "-" for "_", since many servers hand both spellings to the application as one variable.
+_RESERVED = HEADER_NAMES | frozenset(
+    ("host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect",
+     "content-type", "content-encoding", "accept-encoding", "date", "user-agent", "http2-settings")
+)  # fmt: skip
+_RESERVED_PREFIXES = ("proxy-", "webhook-", "svix-", "x-hub-signature", "x-webhook-signature")
+
+
+def check_headers(value: object) -> dict[str, str]:
+    """Return names to values. Raises SubscriptionError, which quotes no value.
+
+    A mapping of name to value, or pairs. Names are tokens (RFC 9110), unlike each other in any case, none of them
+    reserved; values are visible ASCII with spaces and tabs inside; 50 headers and 8 KiB at most.
+    """
+    pairs = _pairs(value)
+    if len(pairs) > MAX_HEADERS:
+        raise SubscriptionError(f"headers: {len(pairs)} headers, the limit is {MAX_HEADERS}")
+    headers: dict[str, str] = {}
+    for name, content in pairs:
+        headers[_check_name(name, headers)] = _check_value(name, content)
+    size = sum(len(name) + len(content) + len(": \r\n") for name, content in headers.items())
+    if size > MAX_HEADERS_BYTES:
+        raise SubscriptionError(f"headers: {size} bytes together, the limit is {MAX_HEADERS_BYTES}")
+    return headers
+
+
+def is_reserved(name: str) -> bool:
+    """Tell whether the relay or a signature scheme owns this header, in any case."""
+    plain = name.lower().replace("_", "-")
+    return plain in _RESERVED or plain.startswith(_RESERVED_PREFIXES)
+
+
+def header_names(hint: str) -> tuple[str, ...]:
+    """Return the names that a stored hint lists: `X-Api-Key, X-Team`."""
+    return tuple(hint.split(", ")) if hint else ()
+
+
+def _pairs(value: object) -> list[tuple[object, object]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        pairs = [tuple(pair) for pair in value if isinstance(pair, tuple | list)]
+        if len(pairs) == len(value) and all(len(pair) == 2 for pair in pairs):
+            return [(pair[0], pair[1]) for pair in pairs]
+    raise SubscriptionError("headers: give a mapping of name to value, such as {'X-Api-Key': '…'}")
+
+
+def _check_name(name: object, known: Mapping[str, str]) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        shown = _beginning(name) if isinstance(name, str) else f"a {type(name).__name__}"
+        raise SubscriptionError(f"headers: {shown} is not a header name; use letters, digits and -, such as X-Api-Key")
+    if len(name) > MAX_HEADERS_BYTES:
+        raise SubscriptionError(f"headers: a name has {len(name)} characters; the limit is {MAX_HEADERS_BYTES}")
+    if is_reserved(name):
+        raise SubscriptionError(f"headers: {name} is set by the relay or by a signature; use another name")
+    if name.lower() in (other.lower() for other in known):
+        raise SubscriptionError(f"headers: {name} is given twice; letter case makes no difference")
+    return name
+
+
+def _beginning(name: str) -> str:
+    """Return as much as is a name; after it there may be a value, as in `Authorization: Bearer …`."""
+    token = _NAME.match(name)
+    return f"'{token[0][:40] if token else ''}…'"
+
+
+def _check_value(name: object, value: object) -> str:
+    if not isinstance(value, str):
+        raise SubscriptionError(f"headers: the value of {name} is a {type(value).__name__}; give text")
+    if not _VALUE.fullmatch(value):
+        raise SubscriptionError(
+            f"headers: the value of {name} may hold visible ASCII, with spaces and tabs inside only; "
+            "remove line ends and control characters, and encode what is not ASCII"
+        )
+    return value

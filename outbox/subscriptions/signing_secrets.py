@@ -1,0 +1,111 @@
+"""The rows of secrets: the one place that writes what a subscription keeps secret."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy import update as sql_update
+
+from outbox.errors import SubscriptionError
+from outbox.sealing import PREFIX, newest_key, seal
+from outbox.signing import schemes
+from outbox.signing.verify import check_secret, new_secret, public_key
+from outbox.subscriptions.fields import check_seconds
+from outbox.subscriptions.rows import secrets
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy.orm import Session
+
+__all__ = ["expire", "overlap_of", "put", "put_signing", "signing_secret"]
+
+_DAY_SECONDS = 86_400
+_MAX_OVERLAP_SECONDS = 30 * _DAY_SECONDS
+_MAX_LIVE_SECRETS = 5
+_now = func.clock_timestamp()
+
+
+def put(connection: Session | Connection, subscription_id: UUID, kind: str, text: str, *, hint: str = "") -> None:
+    """Store a secret, sealed when the schema has a sealing key; `hint` is what may be shown of it.
+
+    Of kind 'signing' it comes beside those that are live; of every other kind it replaces the one there is.
+    Raises SubscriptionError for text that cannot be stored.
+    """
+    stored = _Unshown(_stored(connection, subscription_id, kind, text))
+    if kind != "signing":
+        connection.execute(delete(secrets).where(_own(subscription_id), secrets.c.kind == kind))
+    connection.execute(insert(secrets).values(subscription_id=subscription_id, kind=kind, secret=stored, hint=hint))
+
+
+class _Unshown(str):
+    """Text that a driver stores as it is, and that SQLAlchemy's log and errors, which show parameters, do not show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def _stored(connection: Session | Connection, subscription_id: UUID, kind: str, text: str) -> str:
+    key = newest_key(connection)
+    if key is not None:
+        return seal(text, key, subscription_id.bytes, kind)
+    if text.startswith(PREFIX):
+        raise SubscriptionError(f"{kind}: begins with {PREFIX!r}, which only sealed text does; choose another secret")
+    return text
+
+
+def signing_secret(scheme: str, secret: str | None, key_type: str | None) -> str:
+    """Return the secret to sign with: the own one as its scheme spells it, or a new one of this type of key.
+
+    Raises SubscriptionError when the scheme is unknown, or cannot use the secret or the type.
+    """
+    if secret is None:
+        return new_secret(scheme, key_type)
+    checked = check_secret(secret, scheme)
+    own_type = "ed25519" if public_key(checked, scheme) else "hmac"
+    if key_type not in (None, own_type):
+        raise SubscriptionError(f"key_type: the secret is one of {own_type}; leave key_type out")
+    return checked
+
+
+def put_signing(connection: Session | Connection, subscription_id: UUID, scheme: str, text: str) -> None:
+    """Store a signing secret beside those that are live; its public key, if it has one, may be shown."""
+    put(connection, subscription_id, "signing", text, hint=public_key(text, scheme))
+
+
+def overlap_of(scheme: str, overlap_seconds: int | None, *, changed: bool) -> int:
+    """Return how many seconds old secrets sign along, given what was asked for and whether the scheme is a new one.
+
+    A day, unless the request can carry one signature only: then 0, as when the scheme changes.
+    """
+    if schemes.named(scheme).several_signatures and not changed:
+        given = _DAY_SECONDS if overlap_seconds is None else overlap_seconds
+        return check_seconds("overlap_seconds", given, 0, _MAX_OVERLAP_SECONDS)
+    if overlap_seconds not in (None, 0):
+        why = "another scheme begins at once" if changed else f"a request of scheme {scheme} carries one signature"
+        raise SubscriptionError(f"overlap_seconds: must be 0, since {why}; let the receiver take both secrets first")
+    return 0
+
+
+def expire(connection: Session | Connection, subscription_id: UUID, overlap_seconds: int) -> None:
+    """Let every signing secret of the subscription end with the overlap, and forget those which have ended.
+
+    Raises SubscriptionError when five are live still: a rotation then waits, or overlaps by 0 seconds.
+    """
+    signing = (_own(subscription_id), secrets.c.kind == "signing")
+    ends = _now + func.make_interval(0, 0, 0, 0, 0, 0, overlap_seconds)
+    connection.execute(sql_update(secrets).where(*signing).values(expires_at=func.least(secrets.c.expires_at, ends)))
+    connection.execute(delete(secrets).where(*signing, secrets.c.expires_at <= _now))
+    live = connection.execute(select(func.count()).select_from(secrets).where(*signing)).scalar_one()
+    if live >= _MAX_LIVE_SECRETS:
+        raise SubscriptionError(
+            f"secret: {live} older secrets still sign along; give overlap_seconds=0, or wait until they end"
+        )
+
+
+def _own(subscription_id: UUID) -> ColumnElement[bool]:
+    return secrets.c.subscription_id == subscription_id

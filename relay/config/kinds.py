@@ -1,0 +1,155 @@
+"""The sorts of value that options have: how each is read from text, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TYPE_CHECKING, Any
+
+from outbox.secret import Secret
+from relay.config.database_url import normalised, shown
+from relay.config.egress_proxy import EgressProxy, parse_egress_proxy
+from relay.secrets import keyring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Kind", "Network", "boolean", "choice", "database_url", "egress_proxy", "integer", "networks", "ports",
+           "private_keys"]  # fmt: skip
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one sort of value is read: from text (flag, environment), and checked; both raise ValueError.
+
+    A secret one says how it is shown. `lines`: its text may have several.
+    """
+
+    from_text: Callable[[str], object]
+    check: Callable[[Any], Any]
+    metavar: str
+    masked: Callable[[Any], str] | None = None
+    lines: bool = False
+
+
+def integer(low: int, high: int) -> Kind:
+    """Whole numbers within these bounds."""
+
+    def check(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"{value!r} is not a whole number from {low} to {high}")
+        return value
+
+    def from_text(text: str) -> object:
+        return int(text) if text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20 else text
+
+    return Kind(from_text, check, "N")
+
+
+def boolean() -> Kind:
+    """true or false, and the words people write for them."""
+    words = {
+        "true": True,
+        "1": True,
+        "yes": True,
+        "on": True,
+        "false": False,
+        "0": False,
+        "no": False,
+        "off": False,
+    }
+
+    def check(value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{value!r} is not true or false")  # noqa: TRY004 - one type for every refused value
+        return value
+
+    return Kind(lambda text: words.get(text.lower(), text), check, "")
+
+
+def choice(*words: str) -> Kind:
+    """One of these words."""
+
+    def check(value: object) -> str:
+        if value not in words:
+            raise ValueError(f"{value!r} is not one of {', '.join(words)}")
+        return str(value)
+
+    return Kind(str, check, "|".join(words))
+
+
+def networks() -> Kind:
+    """Networks in CIDR form, none of them everything."""
+
+    def check(value: object) -> tuple[Network, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{value!r} is not a list of networks such as 127.0.0.0/8")  # noqa: TRY004
+        return tuple(_network(item) for item in value)
+
+    return Kind(_parts, check, "CIDR,…")
+
+
+def ports() -> Kind:
+    """Port numbers."""
+
+    def check(value: object) -> tuple[int, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{value!r} is not a list of ports such as 443,8443")  # noqa: TRY004
+        return tuple(map(one.check, value))
+
+    one = integer(1, 65_535)
+    return Kind(lambda text: [one.from_text(part) for part in _parts(text)], check, "N,…")
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _network(item: object) -> Network:
+    try:
+        network = ip_network(item if isinstance(item, str | IPv4Network | IPv6Network) else "")
+    except ValueError as error:
+        raise ValueError(f"{item!r} is not a network ({error}); write e.g. 10.1.0.0/16 or ::1/128") from None
+    if network.prefixlen == 0:
+        raise ValueError(f"{network} is every address; name only the networks that are needed, e.g. 10.1.0.0/16")
+    return network
+
+
+def database_url() -> Kind:
+    """The address of the database, in any spelling that `relay.config.database_url` understands."""
+
+    def check(value: object) -> Secret:
+        text = value.reveal() if isinstance(value, Secret) else value
+        if not isinstance(text, str):
+            raise ValueError("not text; write postgresql://user:password@host:5432/name")  # noqa: TRY004
+        return Secret(normalised(text) if text else text)
+
+    return Kind(str, check, "URL", masked=lambda url: shown(url.reveal()))
+
+
+def private_keys() -> Kind:
+    """Private keys that open sealed secrets."""
+
+    def check(value: object) -> tuple[Secret, ...]:
+        texts = value if isinstance(value, list | tuple) else (value,)
+        keys = [text.reveal() if isinstance(text, Secret) else text for text in texts]
+        if not all(isinstance(key, str) for key in keys):
+            raise ValueError("not text; `relay secrets keygen` makes a key")
+        return keyring.private_keys(" ".join(keys))
+
+    return Kind(str, check, "KEY,…", masked=lambda keys: ",".join("***" for _ in keys), lines=True)
+
+
+def egress_proxy() -> Kind:
+    """An egress proxy's address, or none."""
+
+    def check(value: object) -> EgressProxy | None:
+        if value is None or isinstance(value, EgressProxy):
+            return value
+        if not isinstance(value, str):
+            raise ValueError("not text; write http://proxy.example.com:3128")  # noqa: TRY004
+        return parse_egress_proxy(value) if value else None
+
+    return Kind(str, check, "URL", masked=lambda proxy: proxy.shown if proxy else "")

@@ -1,0 +1,183 @@
+"""The relay's configuration: one frozen value, each option declared once, as a field of `Config`.
+
+An option `x_y` is the flag `--x-y`, the environment variable `RELAY_X_Y` and the TOML key `x_y`. The first that says
+something wins: flag, environment (a secret may be in the file `RELAY_X_Y_FILE` names), TOML file (`--config` or
+`RELAY_CONFIG`), default. The database's address is also looked for in `DATABASE_URL`, last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from outbox.errors import OutboxError
+from outbox.secret import Secret
+from relay.config import kinds
+from relay.config.database_url import conninfo_of, sqlalchemy_url_of
+
+if TYPE_CHECKING:
+    from relay.config.egress_proxy import EgressProxy
+    from relay.config.kinds import Kind, Network
+
+__all__ = ["Config", "ConfigError", "Option", "checked", "config_table", "options"]
+
+
+class ConfigError(OutboxError):
+    """An option was refused; the message names it, where it came from, and the mend."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the daemon, as declared by its field in `Config`."""
+
+    name: str
+    kind: Kind
+    default: Any
+    meaning: str
+
+    @property
+    def secret(self) -> bool:
+        """Whether its value is never shown."""
+        return self.kind.masked is not None
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def env(self) -> str:
+        """The environment variable."""
+        return "RELAY_" + self.name.upper()
+
+    def shown(self, value: Any) -> str:
+        """Return the value as text, masked where it is secret."""
+        if self.kind.masked:
+            return self.kind.masked(value)
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _option(kind: Kind, default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "meaning": meaning})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything the relay can be told. Making one checks it; ConfigError names the value refused."""
+
+    database_url: Secret = _option(  # noqa: RUF009 - a field
+        kinds.database_url(),
+        Secret(""),
+        "PostgreSQL, postgresql://user:password@host:5432/name. Also read from DATABASE_URL.",
+    )
+    secret_key: tuple[Secret, ...] = _option(
+        kinds.private_keys(),
+        (),
+        "Private keys that open sealed secrets, newest first (`relay secrets keygen`). Better given as a file.",
+    )
+    processes: int = _option(kinds.integer(1, 64), 1, "Processes that deliver.")
+    max_in_flight: int = _option(kinds.integer(1, 10_000), 256, "Deliveries under way at once, in each process.")
+    max_in_flight_per_endpoint: int = _option(
+        kinds.integer(1, 10_000),
+        64,
+        "Of these, at most so many to one subscription, so that nobody waits for a slow one.",
+    )
+    drain_seconds: int = _option(
+        kinds.integer(0, 3600), 30, "After SIGTERM, how long to wait for requests under way before leaving."
+    )
+    allow_networks: tuple[Network, ...] = _option(
+        kinds.networks(),
+        (),
+        "Networks that may be called besides the public internet, e.g. 127.0.0.0/8,10.1.0.0/16.",
+    )
+    allow_ports: tuple[int, ...] = _option(
+        kinds.ports(), (), "Ports that may be called, no others; empty: all but those of other protocols, such as 25."
+    )
+    allow_http: bool = _option(kinds.boolean(), False, "Allow endpoints without TLS (http://).")  # noqa: FBT003
+    egress_proxy: EgressProxy | None = _option(  # noqa: RUF009 - a field
+        kinds.egress_proxy(),
+        None,
+        "Proxy that every request goes through: http://, https:// or socks5://user:password@host:port. It must filter.",
+    )
+    keep_responses: Literal["failures", "all"] = _option(
+        kinds.choice("failures", "all"),
+        "failures",
+        "Keep the response's headers and excerpt of failed attempts, or of all.",
+    )
+    asynchronous_commit: bool = _option(
+        kinds.boolean(),
+        False,  # noqa: FBT003
+        "Relay commits do not wait for the disk. A crash of PostgreSQL then repeats deliveries, loses none.",
+    )
+    events_retention_days: int = _option(
+        kinds.integer(1, 36_500), 30, "How long payloads of events with nothing left to deliver are kept."
+    )
+    attempts_retention_days: int = _option(
+        kinds.integer(1, 36_500), 90, "How long the record of attempts is kept; at least as long as events."
+    )
+    resolutions_retention_days: int = _option(
+        kinds.integer(1, 36_500),
+        90,
+        "How long it is kept how many subscriptions each event matched; as long as events.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _option(
+        kinds.choice("debug", "info", "warning", "error"), "info", "The least that is logged."
+    )
+    log_format: Literal["text", "json"] = _option(
+        kinds.choice("text", "json"), "text", "Log lines for people, or one JSON object a line."
+    )
+
+    def __post_init__(self) -> None:
+        for option in options():
+            object.__setattr__(self, option.name, checked(option, getattr(self, option.name), option.name))
+        for name in ("attempts_retention_days", "resolutions_retention_days"):
+            if getattr(self, name) < self.events_retention_days:
+                raise ConfigError(
+                    f"{name}: {getattr(self, name)} is less than events_retention_days "
+                    f"({self.events_retention_days}); what was done with an event must outlive it: "
+                    "raise the one or lower the other"
+                )
+
+    def conninfo(self, **settings: str) -> str:
+        """Return the conninfo for psycopg; `settings` (libpq parameters) count whatever the URL says."""
+        return conninfo_of(self._required_database_url(), **settings)
+
+    def sqlalchemy_url(self, **settings: str) -> Any:
+        """Return the address as a SQLAlchemy URL on psycopg; `settings` as in `conninfo`."""
+        return sqlalchemy_url_of(self._required_database_url(), **settings)
+
+    def _required_database_url(self) -> str:
+        if not self.database_url:
+            raise ConfigError(
+                "database_url: not set; give --database-url, RELAY_DATABASE_URL (or …_FILE) or DATABASE_URL"
+            )
+        return self.database_url.reveal()
+
+
+def options() -> list[Option]:
+    """Return every option, in the order of declaration."""
+    return [Option(name=item.name, default=item.default, **item.metadata) for item in fields(Config)]
+
+
+def checked(option: Option, value: object, source: str) -> Any:
+    """Return the value as the option holds it, or raise ConfigError that names `source`."""
+    try:
+        return option.kind.check(value)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def config_table() -> list[dict[str, str]]:
+    """Return name, flag, env, default and meaning of every option as text."""
+    return [
+        {
+            "name": option.name,
+            "flag": option.flag,
+            "env": option.env,
+            "default": option.shown(option.default),
+            "meaning": option.meaning,
+        }
+        for option in options()
+    ]

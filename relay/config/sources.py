@@ -1,0 +1,160 @@
+"""Where configuration comes from: flags, environment, files. `relay.config.options` has the order."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from relay.config.options import Config, ConfigError, Option, checked, options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Loaded", "load"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The configuration, where each value came from (by option name), and warnings to show once."""
+
+    config: Config
+    origins: dict[str, str]
+    warnings: tuple[str, ...]
+
+
+def load(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    config_file: str | None = None,
+) -> Loaded:
+    """Return the configuration that flags, environment and TOML file add up to.
+
+    Args:
+        flags: option name to text (or bool), as the command line gave it; None and missing mean not given.
+        environ: the environment; default os.environ.
+        config_file: the TOML file; default the one RELAY_CONFIG names, if any.
+
+    Raises:
+        ConfigError: a value, key or file was refused.
+    """
+    environ = os.environ if environ is None else environ
+    path = config_file or _clean(environ.get("RELAY_CONFIG", ""), "RELAY_CONFIG")
+    warnings: list[str] = []
+    table = _toml(Path(path), warnings) if path else {}
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for option in options():
+        found = _first(option, flags or {}, environ, table, path, warnings)
+        if found:
+            value, origins[option.name] = found
+            values[option.name] = checked(option, value, f"{option.name} ({origins[option.name]})")
+        else:
+            origins[option.name] = "default"
+    warnings += _unknown_variables(environ)
+    return Loaded(Config(**values), origins, tuple(warnings))
+
+
+def _first(
+    option: Option,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    table: Mapping[str, object],
+    path: str,
+    warnings: list[str],
+) -> tuple[object, str] | None:
+    """Return the value that wins and its origin, or None."""
+    flag = flags.get(option.name)
+    if isinstance(flag, str):
+        if option.name == "secret_key":
+            warnings.append(f"{option.name}: anyone on this machine can read a flag; use {option.env}_FILE")
+        return option.kind.from_text(_clean(flag, option.flag, lines=option.kind.lines)), f"flag {option.flag}"
+    if flag is not None:
+        return flag, f"flag {option.flag}"
+    from_environment = _from_environment(option, environ, warnings)
+    if from_environment:
+        text, origin = from_environment
+        return option.kind.from_text(text), origin
+    if option.name in table:
+        return table[option.name], f"file {path}"
+    if option.name == "database_url" and environ.get("DATABASE_URL", "").strip():
+        return _clean(environ["DATABASE_URL"], "DATABASE_URL"), "env DATABASE_URL"
+    return None
+
+
+def _from_environment(option: Option, environ: Mapping[str, str], warnings: list[str]) -> tuple[str, str] | None:
+    lines = option.kind.lines
+    text = _clean(environ.get(option.env, ""), option.env, lines=lines)
+    twin = f"{option.env}_FILE"
+    file = _clean(environ.get(twin, ""), twin) if option.secret else ""
+    if text and file:
+        raise ConfigError(f"{option.name}: both {option.env} and {twin} are set; unset one of them")
+    if file:
+        content = _read(Path(file), twin)
+        if _is_open(Path(file)):
+            warnings.append(f"{twin}: anyone may read {file}; chmod o-r {file}")
+        return _clean(content, twin, lines=lines), f"env {twin}"
+    return (text, f"env {option.env}") if text else None
+
+
+def _clean(text: str, source: str, *, lines: bool = False) -> str:
+    """Drop what copying leaves behind: a BOM, blanks and line ends around, one pair of quotes around."""
+    text = text.removeprefix("\ufeff").strip()
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    if (_CONTROL_IN_LINES if lines else _CONTROL).search(text):
+        raise ConfigError(f"{source}: holds a line break or control character; give it on one line")
+    return text
+
+
+def _read(path: Path, source: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{source}: cannot read {path}: {reason}") from None
+
+
+def _is_open(path: Path) -> bool:
+    """Whether anyone on this machine may read the file."""
+    return bool(path.stat().st_mode & stat.S_IROTH)
+
+
+def _toml(path: Path, warnings: list[str]) -> dict[str, Any]:
+    """Return the file's keys, and add warnings about it."""
+    text = _read(path, "config")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"config: {path} is not TOML: {error}") from None
+    by_name = {option.name: option for option in options()}
+    for key in table:
+        if key not in by_name:
+            raise ConfigError(f"config: {path} has the unknown key {key!r}{_suggestion(key, list(by_name))}")
+    secrets = [key for key in table if by_name[key].secret]
+    if secrets and _is_open(path):
+        warnings.append(f"config: {path} holds {secrets[0]} and anyone may read it; chmod o-r {path}")
+    return table
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Warn only: a Kubernetes service named relay sets RELAY_PORT, RELAY_SERVICE_HOST and more."""
+    known = {option.env for option in options()} | {"RELAY_CONFIG", "RELAY_ACTOR"}
+    known |= {f"{option.env}_FILE" for option in options() if option.secret}
+    unknown = sorted(name for name in environ if name.startswith("RELAY_") and name not in known)
+    if not unknown:
+        return []
+    return ["ignored, not options: " + ", ".join(name + _suggestion(name, sorted(known)) for name in unknown)]
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    close = get_close_matches(word.replace("-", "_"), known, n=1, cutoff=0.8)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,116 @@
+"""What a subscription's requests carry besides event and signature: own headers, authentication, own TLS.
+
+Everything is checked here again, since a row can be written by hand: what breaks a rule makes the subscription
+unsendable, and no byte of it goes out.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import TYPE_CHECKING
+
+from outbox.errors import SubscriptionError
+from outbox.subscriptions.authentication import BasicAuth, BearerToken, authentication_of, stored_document, tls_of
+from outbox.subscriptions.headers import check_headers
+from relay.http.sender import Endpoint
+from relay.http.tls import ClientTLS
+from relay.message.echoes import MIN_BLOTTED, blotted, spelled
+from relay.message.oauth2 import Tokens
+from relay.model.outcome import Outcome, milliseconds_since
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from outbox.subscriptions.authentication import Authentication
+    from relay.http.sender import Sender
+    from relay.message.oauth2 import Token
+
+__all__ = ["Credentials"]
+
+
+class Credentials:
+    """Made once for each version of a subscription. `lines` go with every request, `endpoint` is where to."""
+
+    __slots__ = ("_secrets", "_tokens", "endpoint", "lines")
+
+    def __init__(self, url: str, opened: Mapping[str, str]) -> None:
+        """Read what is stored.
+
+        Args:
+            url: the subscription's.
+            opened: kind ('headers', 'authentication', 'tls') to JSON text.
+
+        Raises:
+            SubscriptionError: the URL or a credential cannot be used.
+        """
+        documents = {kind: stored_document(kind, text) for kind, text in opened.items()}
+        headers = check_headers(documents.get("headers", {}))
+        authentication = authentication_of(documents["authentication"]) if "authentication" in documents else None
+        tls = ClientTLS.of(tls_of(documents["tls"])) if "tls" in documents else None
+        self.endpoint = Endpoint.of(url, tls)
+        self._tokens: Tokens | None = None
+        if authentication is not None:
+            if "authorization" in map(str.lower, headers):
+                raise SubscriptionError("headers: Authorization is set by authentication; remove one of the two")
+            headers |= _authorization(authentication)
+            if not isinstance(authentication, BasicAuth | BearerToken):
+                self._tokens = Tokens(authentication, _tls_for(authentication.token_url, self.endpoint))
+        self.lines = b"".join(f"{name}: {value}\r\n".encode("ascii") for name, value in headers.items())
+        self._secrets = _secrets(headers, authentication)
+
+    async def send(self, sender: Sender, lines: bytes, body: bytes, timeout_seconds: float) -> Outcome:
+        """POST with all that; `timeout_seconds` also covers fetching a token. See `Sender.send`."""
+        if self._tokens is None:
+            outcome = await sender.send(self.endpoint, lines, body, timeout_seconds)
+            return blotted(outcome, self._secrets)
+        began = time.monotonic()
+        outcome = await self._send_with_token(self._tokens, sender, lines, body, began + timeout_seconds)
+        outcome.milliseconds = milliseconds_since(began)
+        return outcome
+
+    async def _send_with_token(
+        self, tokens: Tokens, sender: Sender, lines: bytes, body: bytes, deadline: float
+    ) -> Outcome:
+        token = await tokens.get(sender, deadline)
+        if isinstance(token, Outcome):
+            return token
+        outcome = await self._send_with(token, sender, lines, body, deadline)
+        if outcome.status != 401 or not tokens.may_replace(token):
+            return outcome
+        fresh = await tokens.get(sender, deadline, refused=token)
+        if isinstance(fresh, Outcome):
+            fresh.sent = True
+            return outcome if fresh.kind == "local" else fresh  # a request went out: the attempt is not given back
+        return await self._send_with(fresh, sender, lines, body, deadline)
+
+    async def _send_with(self, token: Token, sender: Sender, lines: bytes, body: bytes, deadline: float) -> Outcome:
+        seconds = max(deadline - time.monotonic(), 0.0)
+        outcome = await sender.send(self.endpoint, lines + token.line, body, seconds)
+        secrets = sorted((*self._secrets, *spelled([token.value])), key=len, reverse=True)
+        return blotted(outcome, secrets)
+
+
+def _authorization(authentication: Authentication) -> dict[str, str]:
+    """Return the Authorization header that stays the same, if there is one."""
+    if isinstance(authentication, BearerToken):
+        return {"authorization": f"Bearer {authentication.token}"}
+    if isinstance(authentication, BasicAuth):
+        pair = f"{authentication.username}:{authentication.password}".encode()
+        return {"authorization": f"Basic {base64.b64encode(pair).decode('ascii')}"}
+    return {}
+
+
+def _tls_for(token_url: str, endpoint: Endpoint) -> ClientTLS | None:
+    """Return the own TLS for a token endpoint on the receiver's host; another host never sees the certificate."""
+    token_endpoint = Endpoint.of(token_url)
+    return endpoint.tls if token_endpoint.url.host == endpoint.url.host else None
+
+
+def _secrets(headers: Mapping[str, str], authentication: Authentication | None) -> tuple[bytes, ...]:
+    """Return what must not come back from a receiver into our rows, longest first."""
+    values = [value for name, value in headers.items() if not name.lower().startswith("accept")]
+    values += [value.partition(" ")[2] for name, value in headers.items() if name.lower() == "authorization"]
+    if isinstance(authentication, BasicAuth):
+        values.append(authentication.password)
+    return spelled(value for value in values if len(value) >= MIN_BLOTTED)

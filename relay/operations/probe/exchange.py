@@ -1,0 +1,74 @@
+"""One request and its answer, for people: all that helps to find a fault, of credentials and cookies the names only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from outbox.signing.schemes import HEADER_NAMES
+from relay.http.configured import USER_AGENT
+from relay.http.sender import fixed_lines
+
+if TYPE_CHECKING:
+    from relay.http.sender import Endpoint, Sender
+    from relay.model.outcome import Outcome
+
+__all__ = ["Recorder", "response_document"]
+
+# A subscription's own headers can have none of these names, so what is not known to be harmless is hidden.
+_SHOWN = HEADER_NAMES | {"host", "user-agent", "accept-encoding", "content-type", "content-length"}
+_HIDDEN = "***"
+
+
+class Recorder:
+    """Passes requests on, and keeps what the one to the subscription's endpoint looked like."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._sent: list[tuple[Endpoint, bytes, bytes]] = []
+
+    async def send(self, endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
+        """Keep the request, then send it."""
+        self._sent.append((endpoint, headers, body))
+        return await self._sender.send(endpoint, headers, body, timeout_seconds)
+
+    async def close(self) -> None:
+        """Close the sender."""
+        await self._sender.close()
+
+    def request(self, endpoint: Endpoint) -> dict[str, Any] | None:
+        """Return the last request to this endpoint; None when there was none, as where no token was to be had."""
+        for to, headers, body in reversed(self._sent):
+            if to is endpoint:
+                return _request_document(endpoint, headers, body)
+        return None
+
+
+def _request_document(endpoint: Endpoint, headers: bytes, body: bytes) -> dict[str, Any]:
+    """Return the request as it went out; of headers that are not known to be harmless the names only."""
+    first, *lines = (endpoint.prefix + fixed_lines(USER_AGENT) + headers).decode("latin-1").split("\r\n")[:-1]
+    pairs = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+    pairs.append(("content-length", str(len(body))))
+    return {
+        "method": first.partition(" ")[0],
+        "url": endpoint.url.text,
+        "headers": [[name, value if name.lower() in _SHOWN else _HIDDEN] for name, value in pairs],
+        "body": body.decode("utf-8", "backslashreplace"),
+    }
+
+
+def response_document(outcome: Outcome) -> dict[str, Any] | None:
+    """Return what came back; None where the address was forbidden or nothing came. Cookies are named only."""
+    if outcome.kind == "blocked_address" or (outcome.headers is None and not outcome.excerpt):
+        return None
+    status_line, *lines = (outcome.headers or "").rstrip("\r\n").split("\r\n")
+    pairs = ((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
+    return {
+        "status_line": status_line or None,
+        "headers": [[name, _without_cookie(value) if name.lower() == "set-cookie" else value] for name, value in pairs],
+        "excerpt": outcome.excerpt.decode("utf-8", "backslashreplace"),
+    }
+
+
+def _without_cookie(value: str) -> str:
+    name, separator, _ = value.partition("=")
+    return f"{name}={_HIDDEN}" if separator else _HIDDEN  # without a name it is all value (RFC 6265bis)

@@ -1,0 +1,146 @@
+"""The rows behind a test message and a check: the subscription as sending needs it, and the attempt that is logged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import text
+
+from outbox.errors import NotFoundError, OutboxError
+from outbox.ids import event_id_of, new_uuid7, parse_id, text_id
+from relay.model.delivery import Event
+from relay.operations.wording import utc
+from relay.store import statements
+from relay.store.store import storable, subscription_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from relay.model.delivery import Subscription
+    from relay.model.outcome import Outcome
+
+__all__ = [
+    "Logged",
+    "ProbeError",
+    "Target",
+    "log_test",
+    "make_event",
+    "read_target",
+    "require_log",
+    "require_patience",
+]  # fmt: skip
+
+MOST_A_MINUTE = 30
+
+
+class ProbeError(OutboxError):
+    """A test message was refused before anything was sent."""
+
+
+class Logged(NamedTuple):
+    """The attempt row of a test message: its delivery (`dlv_…`) and when it was written."""
+
+    delivery_id: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Target:
+    """A subscription as it is now: what sending needs of it, and in words why nothing is sent to it by itself."""
+
+    id: str
+    subscription: Subscription
+    hindrance: str | None
+    unix_seconds: int
+
+
+_TARGET = """
+select id, paused_at, disabled_at, disabled_reason,
+       case when held_until > clock_timestamp() then held_until end as held,
+       cast(floor(extract(epoch from clock_timestamp())) as bigint) as unix_seconds
+from outbox.subscriptions
+where id = :id and removed_at is null and (cast(:tenant as text) is null or tenant = :tenant)
+"""
+_BODY = "select convert_to(outbox.body(cast(:type as text), clock_timestamp(), cast(:payload as text)), 'UTF8')"
+_RECENT = """
+select count(*) from outbox.attempts
+where subscription_id = :id and verdict = 'test' and at > clock_timestamp() - interval '1 minute'
+"""
+_MAY_LOG = """
+insert into outbox.attempts (delivery_id, subscription_id, number, verdict, outcome, milliseconds)
+select null, null, 1, 'test', '', 0 where false
+"""
+_LOG = """
+insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict, outcome, status, milliseconds,
+                             error, url, address, headers, excerpt)
+values (:delivery_id, null, :subscription_id, 1, 'test', :outcome, :status, :milliseconds,
+        :error, :url, :address, :headers, :excerpt)
+returning at
+"""
+
+
+def read_target(connection: Connection, subscription_id: str, tenant: str | None) -> Target:
+    """Read a subscription, whatever keeps it from getting events. Raises NotFoundError, also for a removed one."""
+    uuid = parse_id("sub", subscription_id)
+    row = connection.execute(text(_TARGET), {"id": uuid, "tenant": tenant}).one_or_none()
+    if row is None:
+        raise NotFoundError(f"subscription: no {text_id('sub', uuid)}, or it is removed")
+    (found,) = connection.exec_driver_sql(statements.SUBSCRIPTIONS, ([uuid],)).all()
+    subscription = subscription_of((uuid.bytes, *found[1:]))
+    return Target(text_id("sub", uuid), subscription, _hindrance(row), row.unix_seconds)
+
+
+def _hindrance(row: Any) -> str | None:
+    """Return why deliveries wait, and who ends that."""
+    go_on = f"to go on: relay subscriptions resume {text_id('sub', row.id)}"
+    if row.disabled_at is not None:
+        return f"disabled since {utc(row.disabled_at)} ({row.disabled_reason}); {go_on}"
+    if row.paused_at is not None:
+        return f"paused since {utc(row.paused_at)}; {go_on}"
+    return None if row.held is None else f"held back until {utc(row.held)}, as the endpoint asked"
+
+
+def require_patience(connection: Connection, target: Target) -> None:
+    """Raise ProbeError when enough test messages went there in the last minute."""
+    recent = connection.execute(text(_RECENT), {"id": UUID(bytes=target.subscription.id)}).scalar_one()
+    if recent >= MOST_A_MINUTE:
+        raise ProbeError(f"test: {recent} test messages went to {target.id} in the last minute; wait for the next one")
+
+
+def require_log(connection: Connection) -> None:
+    """Write nothing, as the log will be written: who may not is told before the message is out, not after."""
+    connection.execute(text(_MAY_LOG))
+
+
+def make_event(connection: Connection, type: str, payload: str) -> Event:  # noqa: A002 - called type everywhere
+    """Return an event that is nobody's: a fresh id, and the body as deliveries have it, of now."""
+    body = connection.execute(text(_BODY), {"type": type, "payload": payload}).scalar_one()
+    return Event(event_id_of(new_uuid7().bytes), type.encode(), bytes(body))
+
+
+def log_test(connection: Connection, target: Target, outcome: Outcome) -> Logged:
+    """Write the attempt row of a test message, of a delivery that there never was."""
+    delivery_id = new_uuid7()
+    row = {
+        "delivery_id": delivery_id,
+        "subscription_id": UUID(bytes=target.subscription.id),
+        "outcome": outcome.kind,
+        "status": outcome.status,
+        "milliseconds": outcome.milliseconds,
+        "error": _text(outcome.error),
+        "url": target.subscription.url,
+        "address": outcome.address,
+        "headers": _text(outcome.headers),
+        "excerpt": outcome.excerpt,
+    }
+    at: datetime = connection.execute(text(_LOG), row).scalar_one()
+    return Logged(text_id("dlv", delivery_id), at)
+
+
+def _text(value: str | None) -> str | None:
+    stored = storable(value)
+    return None if stored is None else stored.decode()

@@ -1,0 +1,1 @@
+"""Deliver again what was delivered, given up or never matched: which (replayable.py), and how (replay.py)."""

@@ -1,0 +1,1 @@
+"""What is stuck, why, and was anything lost? status.py puts together what its neighbours find."""

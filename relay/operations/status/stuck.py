@@ -1,0 +1,95 @@
+"""Which subscriptions are behind or failing, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from outbox.ids import text_id
+from relay.store.statements import OPEN
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+__all__ = ["LATE_SECONDS", "stuck_subscriptions", "subscription_health"]
+
+LATE_SECONDS = 30
+"""What has been due, or pending, for longer than this waits longer than a relay needs."""
+
+_SAMPLE = 2000
+
+# Behind: the oldest due delivery waits longer than a relay needs. Failing: retries wait among those due next.
+_STUCK = f"""
+with late as (
+    select s.id, d.due_at from outbox.subscriptions s
+    cross join lateral (select due_at from outbox.deliveries where subscription_id = s.id
+                        and due_at <= now() order by due_at limit 1) d
+    where {OPEN} and d.due_at < now() - make_interval(secs => :late)
+    order by d.due_at limit 5),
+failing as (
+    select subscription_id as id, min(due_at) as due_at from (
+        select subscription_id, due_at, attempts from outbox.deliveries where lease is null
+        order by due_at limit :sample) next_due
+    where attempts > 0 group by subscription_id order by count(*) desc limit 5)
+select s.id, s.url, s.tenant, extract(epoch from clock_timestamp() - min(c.due_at)) as oldest_seconds
+from (select * from late union all select * from failing) c join outbox.subscriptions s on s.id = c.id
+where {OPEN}
+group by s.id order by min(c.due_at) limit 5
+"""  # noqa: S608 - the parts are constants
+
+_LAST_ATTEMPT = """
+select at, verdict, outcome, status, error from outbox.attempts
+where subscription_id = :id and verdict <> 'test' and at > now() - interval '7 days' order by at desc limit 1
+"""
+
+_BACKLOG = """
+select count(*) filter (where due_at <= now()) as due, count(*) as outstanding
+from (select due_at from outbox.deliveries where subscription_id = :id order by due_at limit 1001) bounded
+"""
+
+_HELD = """
+select extract(epoch from held_until - clock_timestamp()) from outbox.subscriptions
+where id = :id and held_until > clock_timestamp()
+"""
+
+_DEAD = """
+select count(*) from (select 1 from outbox.dead_letters where subscription_id = :id limit 1001) bounded
+"""
+
+
+def stuck_subscriptions(connection: Connection) -> list[dict[str, Any]]:
+    """Return at most five subscriptions that are behind or whose deliveries are being retried, the oldest first."""
+    rows = connection.execute(text(_STUCK), {"late": LATE_SECONDS, "sample": _SAMPLE}).all()
+    return [
+        {
+            "subscription_id": text_id("sub", row.id),
+            "url": row.url,
+            "tenant": row.tenant,
+            "behind_seconds": float(row.oldest_seconds) if row.oldest_seconds > LATE_SECONDS else None,
+            **subscription_health(connection, row.id),
+        }
+        for row in rows
+    ]
+
+
+def subscription_health(connection: Connection, subscription_id: UUID) -> dict[str, Any]:
+    """Return due, outstanding and dead (each counted up to 1,001) and the last attempt of one subscription.
+
+    held_seconds: how long its receiver's Retry-After holds it back yet; None when it does not.
+    """
+    backlog = connection.execute(text(_BACKLOG), {"id": subscription_id}).one()
+    last = connection.execute(text(_LAST_ATTEMPT), {"id": subscription_id}).one_or_none()
+    held = connection.execute(text(_HELD), {"id": subscription_id}).scalar_one_or_none()
+    return {
+        "due": backlog.due,
+        "outstanding": backlog.outstanding,
+        "dead": connection.execute(text(_DEAD), {"id": subscription_id}).scalar_one(),
+        "held_seconds": None if held is None else float(held),
+        "last_attempt_at": last and last.at,
+        "last_outcome": last and last.outcome,
+        "last_status": last and last.status,
+        "last_error": last and last.error,
+    }

@@ -1,0 +1,95 @@
+"""What `relay run` makes sure of before it claims: the database answers, its schema fits, its promises hold."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from outbox.schema.runner import require_current
+from relay.http.tls import has_authorities
+from relay.operations.connection import make_engine
+from relay.operations.rights import RightsError
+from relay.operations.secrets import require_keys
+from relay.secrets.keyring import Keyring
+
+if TYPE_CHECKING:
+    from relay.config.options import Config
+
+__all__ = ["check_database"]
+
+log = logging.getLogger("relay")
+
+WAIT_SECONDS = 30.0
+CLOCK_TOLERANCE_SECONDS = 5.0
+_LOOK = sa.text(
+    "select current_setting('fsync') = 'on', current_setting('synchronous_commit') <> 'off',"
+    " extract(epoch from clock_timestamp())::double precision"
+)
+
+
+# What `relay run` writes; whoever may do these may do the rest (see migrations/grants.sql).
+_MISSING_RIGHTS = sa.text("""
+select string_agg(required || ' on ' || relation, ', ') from (values
+    ('insert', 'outbox.deliveries'), ('update', 'outbox.deliveries'), ('delete', 'outbox.deliveries'),
+    ('update', 'outbox.pending'), ('delete', 'outbox.pending'), ('insert', 'outbox.attempts'),
+    ('insert', 'outbox.resolutions'), ('insert', 'outbox.dead_letters'), ('delete', 'outbox.dead_letters'),
+    ('update', 'outbox.subscriptions'), ('select', 'outbox.events'), ('select', 'outbox.secrets')
+) rights(required, relation)
+where not case required when 'delete' then has_table_privilege(relation, required)
+                        else has_any_column_privilege(relation, required) end
+""")
+
+
+def check_database(config: Config) -> None:
+    """Wait for the database a while, then check its schema and warn of settings that weaken the promise.
+
+    Raises:
+        SchemaError: the schema is missing, older or newer than this version.
+        RightsError: the user may not do what a relay does.
+        ConfigError: secrets are sealed to a key that secret_key does not hold.
+        sqlalchemy.exc.OperationalError: the database did not answer for 30 seconds.
+    """
+    if not has_authorities():
+        log.warning(
+            "this machine has no certificate authorities, so that no https endpoint can be verified;"
+            " install ca-certificates, or name a file with SSL_CERT_FILE"
+        )
+    engine = make_engine(config)
+    give_up_at = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            with engine.connect() as connection:
+                require_current(connection)
+                _require_rights(connection)
+                require_keys(connection, Keyring(config.secret_key))
+                _warn(connection)
+                return
+        except OperationalError as error:
+            if time.monotonic() > give_up_at:
+                raise
+            log.warning("database: %s; waiting for it", str(error.orig).strip().splitlines()[0])
+            time.sleep(1.0)
+
+
+def _require_rights(connection: sa.Connection) -> None:
+    missing = connection.execute(_MISSING_RIGHTS).scalar()
+    if missing:
+        role = connection.engine.url.username or "the relay's role"
+        raise RightsError(f"database: {role} may not {missing}; grant outbox_relay to {role}")
+
+
+def _warn(connection: sa.Connection) -> None:
+    fsync, synchronous, clock = connection.execute(_LOOK).one()
+    if not fsync:
+        log.warning("fsync is off on the server: committed events can vanish in a crash")
+    if not synchronous:
+        log.warning("synchronous_commit is off: the last committed events can vanish in a crash of the server")
+    if abs(clock - time.time()) > CLOCK_TOLERANCE_SECONDS:
+        log.warning(
+            "this machine's clock differs from the database's by %d s; the database's is used",
+            clock - time.time(),
+        )
