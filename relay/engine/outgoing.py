@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from typing import TYPE_CHECKING
 
 from relay.engine.fairness import Grants, Lines, Stock
 from relay.engine.routes import Route
 from relay.model.decide import decide
-from relay.model.delivery import Settlement, VerdictKind
-from relay.model.outcome import Outcome
+from relay.model.outcome import Outcome, OutcomeKind
+from relay.model.settlement import Settlement
+from relay.model.verdict import Hold, VerdictKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from relay.engine.settler import Settler
     from relay.http.sender import Sender
-    from relay.model.delivery import Delivery, Subscription
-    from relay.model.outcome import OutcomeKind
+    from relay.model.delivery import Delivery
+    from relay.model.subscription import Subscription
     from relay.secrets.keyring import Keyring
 
 __all__ = ["Outgoing"]
@@ -217,10 +217,10 @@ class Outgoing:
         try:
             outcome = await self._send(route, delivery)
         except asyncio.CancelledError:
-            outcome = _outcome("aborted", began, "the relay was told to stop at once")
+            outcome = _outcome(OutcomeKind.ABORTED, began, "the relay was told to stop at once")
         except Exception as error:
             log.exception("%s: attempt failed inside the relay", delivery)
-            outcome = _outcome("internal", began, f"{type(error).__name__} inside the relay; see its log")
+            outcome = _outcome(OutcomeKind.INTERNAL, began, f"{type(error).__name__} inside the relay; see its log")
         route.sending -= 1
         self._sending -= 1
         self._strange_requests.held -= not route.answers
@@ -233,10 +233,10 @@ class Outgoing:
             self._give_back(route, delivery, verdict.wait_seconds)
         else:
             self._forget(route, delivery)
-            keep = self._keep_all_responses or outcome.kind != "delivered"
-            self._settler.settle(Settlement.of(delivery, verdict, outcome, subscription.url if keep else None))
-        if verdict.hold_seconds and subscription.url == route.subscription.url:
-            route.close(GONE_SECONDS if verdict.hold_seconds == math.inf else verdict.hold_seconds)
+            keep = self._keep_all_responses or outcome.kind != OutcomeKind.DELIVERED
+            self._settler.settle(Settlement.of(delivery, verdict, outcome, subscription.url, keep=keep))
+        if verdict.endpoint is not None and subscription.url == route.subscription.url:
+            route.close(verdict.endpoint.seconds if isinstance(verdict.endpoint, Hold) else GONE_SECONDS)
             self._clear_if_closed(route)
         self._lines.append(route)
         self._pump()
@@ -247,13 +247,13 @@ class Outgoing:
             return _outcome(kind, time.monotonic(), error)
         event = delivery.event
         if not event.id:
-            return _outcome("event_gone", time.monotonic(), NO_EVENT)
+            return _outcome(OutcomeKind.EVENT_GONE, time.monotonic(), NO_EVENT)
         timestamp = b"%d" % (time.monotonic() + self._clock_offset)
         return await route.envelope.send(self._sender, event, timestamp, route.subscription.timeout_seconds)
 
     def _say_unsent(self, subscription_id: bytes, outcome: Outcome) -> None:
         """One line in ten seconds, of missing keys one a subscription: no attempt row tells of what was not sent."""
-        now, of_a_key = time.monotonic(), outcome.kind == "key_unavailable"
+        now, of_a_key = time.monotonic(), outcome.kind == OutcomeKind.KEY_UNAVAILABLE
         subject = subscription_id if of_a_key else b""
         if now < self._next_lines.get(subject, 0.0):
             return

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from outbox.errors import OutboxError
 from relay.message.envelope import Envelope
+from relay.model.outcome import OutcomeKind
 from relay.secrets.keyring import KeyUnavailableError
 
 if TYPE_CHECKING:
-    from relay.model.delivery import Delivery, Subscription
-    from relay.model.outcome import OutcomeKind
+    from relay.model.delivery import Delivery
+    from relay.model.subscription import Subscription
     from relay.secrets.keyring import Keyring
 
 __all__ = ["Route"]
@@ -28,7 +29,16 @@ __all__ = ["Route"]
 WINDOW_START = 16
 QUEUE_SECONDS = 1.0
 QUEUE_MAX = 1024
-UNHEALTHY = frozenset({"timeout", "refused", "connection", "dns", "tls", "authorization"})
+UNHEALTHY = frozenset(
+    {
+        OutcomeKind.TIMEOUT,
+        OutcomeKind.REFUSED,
+        OutcomeKind.CONNECTION,
+        OutcomeKind.DNS,
+        OutcomeKind.TLS,
+        OutcomeKind.AUTHORIZATION,
+    }
+)
 UNWILLING = frozenset({429, 503})
 
 
@@ -58,9 +68,9 @@ class Route:
         try:
             self.envelope = Envelope(subscription, self._keyring)
         except KeyUnavailableError as error:
-            self.problem = ("key_unavailable", str(error))
+            self.problem = (OutcomeKind.KEY_UNAVAILABLE, str(error))
         except OutboxError as error:
-            self.problem = ("unsendable", str(error))
+            self.problem = (OutcomeKind.UNSENDABLE, str(error))
 
     @property
     def is_open(self) -> bool:

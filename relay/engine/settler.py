@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -11,11 +12,13 @@ import psycopg
 
 from outbox.ids import text_id
 from relay.engine.outage import is_refusal, one_line
-from relay.model.delivery import VerdictKind
+from relay.model.verdict import VerdictKind
+from relay.store.rows import Settled
 
 if TYPE_CHECKING:
     from relay.engine.outage import Outage
-    from relay.model.delivery import Delivery, Settlement
+    from relay.model.delivery import Delivery
+    from relay.model.settlement import Settlement
     from relay.store.store import Store
 
 __all__ = ["Settler"]
@@ -113,31 +116,34 @@ class Settler:
     async def _write(self, batch: list[Settlement]) -> None:
         """Settle a batch; one that the database refuses is halved until the bad row stands alone."""
         try:
-            disabled = await self._store.settle(batch)
+            settled = await self._store.settle(batch)
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
-            disabled = []
             if len(batch) > 1:
                 await self._write(batch[: len(batch) // 2])
                 await self._write(batch[len(batch) // 2 :])
                 return
-            await self._write_alone(batch[0], error)
-        for settlement in batch:
-            self._results.pop(settlement.delivery.id, None)
-            if settlement.verdict.kind == VerdictKind.DEAD:
-                log.warning("%s is a dead letter: %s", settlement.delivery, settlement.outcome)
-        for subscription_id in disabled:
-            name = text_id("sub", UUID(bytes=subscription_id))
-            log.warning("%s is disabled: its endpoint answered 410 Gone; relay subscriptions resume %s", name, name)
+            settled = await self._write_alone(batch[0], error)
+        self._follow(batch, settled)
 
-    async def _write_alone(self, settlement: Settlement, error: psycopg.Error) -> None:
-        """Settle a refused result without its details; one that is refused even so is left to its lease."""
+    async def _write_alone(self, settlement: Settlement, error: psycopg.Error) -> Settled:
+        """Settle a refused result without what is kept of its answer; if refused again it is left to its lease."""
         log.error("%s: its result was refused: %s", settlement.delivery, one_line(error))
-        settlement.error = settlement.url = settlement.address = settlement.headers = settlement.excerpt = None
         try:
-            await self._store.settle([settlement])
+            return await self._store.settle([replace(settlement, kept=None)])
         except psycopg.Error as again:
             if not is_refusal(again):
                 raise
             log.error("%s: left unsettled; it is sent again when its lease ends", settlement.delivery)
+            return Settled()
+
+    def _follow(self, batch: list[Settlement], settled: Settled) -> None:
+        """Do what follows once the database has taken a batch."""
+        for settlement in batch:
+            self._results.pop(settlement.delivery.id, None)
+            if settlement.verdict.kind == VerdictKind.DEAD:
+                log.warning("%s is a dead letter: %s", settlement.delivery, settlement.outcome)
+        for subscription_id in settled.disabled:
+            name = text_id("sub", UUID(bytes=subscription_id))
+            log.warning("%s is disabled: its endpoint answered 410 Gone; relay subscriptions resume %s", name, name)

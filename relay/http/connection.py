@@ -8,12 +8,12 @@ import ssl
 from typing import TYPE_CHECKING, cast
 
 from relay.http.reader import Answer, Lost, ResponseReader
+from relay.model.outcome import OutcomeKind
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from relay.model.outcome import OutcomeKind
 
 __all__ = ["Connection"]
 
@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._uses += 1
         self._reader.begin()
         if self._transport is None:
-            self._end(Lost("connection", "the connection was closed before the request", b""))
+            self._end(Lost(OutcomeKind.CONNECTION, "the connection was closed before the request", b""))
             return answer
         self._wake_by(deadline)
         self._transport.write(request)
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if self._answer is not None:
-            kind: OutcomeKind = "tls" if isinstance(error, ssl.SSLError) else "connection"
+            kind: OutcomeKind = OutcomeKind.TLS if isinstance(error, ssl.SSLError) else OutcomeKind.CONNECTION
             self._end(self._reader.give_up(kind, f"closed without a complete answer{_because(error)}"))
         self._on_end(self)
         self._reader.release()
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
         elif self._answer is None:
             self.close()
         else:
-            self._end(self._reader.give_up("timeout", "no complete answer in time"))
+            self._end(self._reader.give_up(OutcomeKind.TIMEOUT, "no complete answer in time"))
             self.close()
 
 

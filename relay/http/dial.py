@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from relay.http.addresses import AddressPolicy, is_private_name, literal_address
 from relay.http.connection import Connection
 from relay.http.tls import reason_of_tls
+from relay.model.outcome import OutcomeKind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from outbox.subscriptions.url import Url
     from relay.http.tls import ClientTLS
-    from relay.model.outcome import OutcomeKind
 
     Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
@@ -62,7 +62,7 @@ class Dialler:
                 sock = await connected(address, url.port, share_of_time(deadline, others))
                 break
             except DialError as error:
-                if not others or error.kind == "local":
+                if not others or error.kind == OutcomeKind.LOCAL:
                     raise
         return await self._opened(sock, address, (url.host, context), deadline, on_end)
 
@@ -83,7 +83,7 @@ class Dialler:
         try:
             await loop.create_connection(lambda: connection, sock=sock, **encryption)
         except OSError as error:  # with TLS: ssl.SSLError, a reset, and the handshake's own timeout are all OSErrors
-            kind: OutcomeKind = "tls" if encryption else "connection"
+            kind: OutcomeKind = OutcomeKind.TLS if encryption else OutcomeKind.CONNECTION
             raise DialError(kind, f"{kind} failed: {_reason(error)}", address) from None
         return connection
 
@@ -101,7 +101,7 @@ async def checked_addresses(policy: AddressPolicy, resolve: Resolve, host: str, 
         return allowed
     for address, refusal in refusals.items():
         if refusal is not None:
-            raise DialError("blocked_address", refusal, address)
+            raise DialError(OutcomeKind.BLOCKED_ADDRESS, refusal, address)
     return allowed
 
 
@@ -133,12 +133,12 @@ async def _resolved(resolve: Resolve, host: str, deadline: float) -> Sequence[st
         async with asyncio.timeout_at(deadline):
             addresses = await resolve(host)
     except TimeoutError:
-        raise DialError("dns", "the host name was not resolved in time") from None
+        raise DialError(OutcomeKind.DNS, "the host name was not resolved in time") from None
     except OSError as error:
-        kind: OutcomeKind = "local" if _is_own_fault(error) else "dns"
+        kind: OutcomeKind = OutcomeKind.LOCAL if _is_own_fault(error) else OutcomeKind.DNS
         raise DialError(kind, f"the host name cannot be resolved: {error.strerror or error}") from None
     if not addresses:
-        raise DialError("dns", "the host name has no address")
+        raise DialError(OutcomeKind.DNS, "the host name has no address")
     return addresses
 
 
@@ -149,7 +149,7 @@ async def tls_context(url: Url, tls: ClientTLS | None, default: ssl.SSLContext) 
     try:
         return default if tls is None else await tls.context()
     except OSError as error:
-        raise DialError("local", f"cannot prepare TLS: {error.strerror or type(error).__name__}") from None
+        raise DialError(OutcomeKind.LOCAL, f"cannot prepare TLS: {error.strerror or type(error).__name__}") from None
 
 
 async def connected(address: str, port: int, deadline: float) -> socket.socket:
@@ -157,7 +157,7 @@ async def connected(address: str, port: int, deadline: float) -> socket.socket:
     try:
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     except OSError as error:
-        raise DialError("local", f"no socket: {error.strerror}", address) from None
+        raise DialError(OutcomeKind.LOCAL, f"no socket: {error.strerror}", address) from None
     try:
         sock.settimeout(0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -173,12 +173,12 @@ async def connected(address: str, port: int, deadline: float) -> socket.socket:
 
 def _refusal_to_connect(error: OSError, address: str) -> DialError:
     if _is_own_fault(error):
-        return DialError("local", f"cannot dial: {error.strerror}", address)
+        return DialError(OutcomeKind.LOCAL, f"cannot dial: {error.strerror}", address)
     if isinstance(error, TimeoutError):
-        return DialError("timeout", "no connection in time", address)
+        return DialError(OutcomeKind.TIMEOUT, "no connection in time", address)
     if isinstance(error, ConnectionRefusedError):
-        return DialError("refused", "connection refused", address)
-    return DialError("connection", f"cannot connect: {error.strerror or type(error).__name__}", address)
+        return DialError(OutcomeKind.REFUSED, "connection refused", address)
+    return DialError(OutcomeKind.CONNECTION, f"cannot connect: {error.strerror or type(error).__name__}", address)
 
 
 def share_of_time(deadline: float, others: int) -> float:

@@ -24,6 +24,7 @@ from relay.http.response import MAX_HEAD_BYTES, final_head, refusal_of_head
 from relay.http.sender import outcome_of, unsent
 from relay.http.tls import default_ssl_context
 from relay.http.tunnel import BROKEN, Tunneller, encrypted, reason
+from relay.model.outcome import OutcomeKind
 
 if TYPE_CHECKING:
     from anyio.abc import ByteStream
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from relay.http.addresses import AddressPolicy
     from relay.http.dial import Resolve
     from relay.http.sender import Endpoint
-    from relay.model.outcome import Outcome, OutcomeKind
+    from relay.model.outcome import Outcome
 
 __all__ = ["ProxySender"]
 
@@ -77,7 +78,7 @@ class ProxySender:
         deadline = started + timeout_seconds
         refusal = self._policy.refusal_of_url(endpoint.url)
         if refusal is not None:
-            return unsent("blocked_address", refusal, started)
+            return unsent(OutcomeKind.BLOCKED_ADDRESS, refusal, started)
         try:
             pipe = await self._connect(endpoint, deadline)
         except DialError as error:
@@ -85,7 +86,7 @@ class ProxySender:
         try:
             result = await self._exchange(pipe, self._request(endpoint, headers, body), deadline)
         except httpcore.LocalProtocolError:  # its text would repeat the line, which may hold a credential
-            return unsent("unsendable", "a header line of this subscription cannot be written", started)
+            return unsent(OutcomeKind.UNSENDABLE, "a header line of this subscription cannot be written", started)
         finally:
             await pipe.aclose()
         return outcome_of(result, None, started)
@@ -103,9 +104,9 @@ class ProxySender:
             async with asyncio.timeout_at(deadline):
                 return await encrypted(pipe, url.host, context)
         except TimeoutError:
-            raise DialError("tls", "tls failed: the handshake did not finish in time") from None
+            raise DialError(OutcomeKind.TLS, "tls failed: the handshake did not finish in time") from None
         except BROKEN as error:
-            raise DialError("tls", f"tls failed: {reason(error)}") from None
+            raise DialError(OutcomeKind.TLS, f"tls failed: {reason(error)}") from None
 
     def _request(self, endpoint: Endpoint, headers: bytes, body: bytes) -> httpcore.Request:
         url = endpoint.url
@@ -149,7 +150,7 @@ class ProxySender:
         if fault is None and (int(head[9:12]) != status or head.count(b"\n") != head.count(b"\r\n")):
             fault = "its head can be read in two ways"  # h11 takes a line feed alone for the end of a line
         if fault is not None:
-            return Lost("protocol", fault, bytes(wire.received[: self._excerpt_bytes]))
+            return Lost(OutcomeKind.PROTOCOL, fault, bytes(wire.received[: self._excerpt_bytes]))
         return Answer(status, head, b"", reusable=False)
 
 
@@ -217,10 +218,13 @@ class _Wire(httpcore.AsyncNetworkStream):
 def _loss(wire: _Wire, failure: Exception | None) -> tuple[OutcomeKind, str]:
     """Return how the answer was lost, in the classes and words of `Connection`."""
     if isinstance(failure, TimeoutError):
-        return "timeout", "no complete answer in time"
+        return OutcomeKind.TIMEOUT, "no complete answer in time"
     cause = failure and failure.__cause__
     if isinstance(cause, ssl.SSLError):
-        return "tls", f"closed without a complete answer: {reason(cause)}"
+        return OutcomeKind.TLS, f"closed without a complete answer: {reason(cause)}"
     if wire.ended or isinstance(failure, httpcore.NetworkError):
-        return "connection", "closed without a complete answer"
-    return "protocol", f"not a valid HTTP response: {str(failure).partition(': ')[0]}"  # what follows is the data
+        return OutcomeKind.CONNECTION, "closed without a complete answer"
+    return (
+        OutcomeKind.PROTOCOL,
+        f"not a valid HTTP response: {str(failure).partition(': ')[0]}",
+    )  # what follows is the data

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import httptools
 
 from relay.http.response import MAX_HEAD_BYTES, final_head, refusal_of_head
-
-if TYPE_CHECKING:
-    from relay.model.outcome import OutcomeKind
+from relay.model.outcome import OutcomeKind
 
 __all__ = ["WITHOUT_BODY", "Answer", "Lost", "ResponseReader"]
 
@@ -103,7 +100,11 @@ class ResponseReader:
             return self._answer() if ended or enough else None
         if self._fault is None and len(self._raw) > MAX_HEAD_BYTES:
             self._fault = f"the headers take more than {MAX_HEAD_BYTES} bytes"
-        return None if self._fault is None else Lost("protocol", self._fault, bytes(self._raw[: self._excerpt_bytes]))
+        return (
+            None
+            if self._fault is None
+            else Lost(OutcomeKind.PROTOCOL, self._fault, bytes(self._raw[: self._excerpt_bytes]))
+        )
 
     def _answer(self) -> Answer:
         return Answer(self._status, self._head, self._body, self._is_clean())

@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 import time
 from email.utils import mktime_tz, parsedate_tz
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from relay.model.outcome import OutcomeKind
+from relay.model.outcome import OutcomeKind
 
 __all__ = ["MAX_HEAD_BYTES", "final_head", "header", "kind_of_status", "refusal_of_head", "retry_after_seconds"]
 
@@ -22,7 +20,12 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
-_KINDS: dict[int, OutcomeKind] = {2: "delivered", 3: "http_3xx", 4: "http_4xx", 5: "http_5xx"}
+_KINDS: dict[int, OutcomeKind] = {
+    2: OutcomeKind.DELIVERED,
+    3: OutcomeKind.HTTP_3XX,
+    4: OutcomeKind.HTTP_4XX,
+    5: OutcomeKind.HTTP_5XX,
+}
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [2-5][0-9][0-9](?: [^\r\n]*)?\r\n")
 _INTERIM = re.compile(rb"(?:\r\n)*HTTP/1\.[01] 1[0-9][0-9][ \r]")
 _HTTP_DATE = re.compile(r"[A-Za-z]{3,9},? [A-Za-z0-9 :-]{10,40}")
@@ -56,7 +59,7 @@ def refusal_of_head(head: bytes) -> str | None:
 
 def kind_of_status(status: int) -> OutcomeKind:
     """Return the class of an answered attempt: 'delivered' for 2xx, else 'http_3xx', 'http_4xx' or 'http_5xx'."""
-    return _KINDS.get(status // 100, "protocol")
+    return _KINDS.get(status // 100, OutcomeKind.PROTOCOL)
 
 
 def header(head: bytes, name: str) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from outbox.subscriptions.url import Url, parse_url
@@ -17,7 +17,7 @@ from relay.http.reader import Answer, Lost
 from relay.http.resolver import Resolver
 from relay.http.response import kind_of_status, retry_after_seconds
 from relay.http.tls import default_ssl_context
-from relay.model.outcome import Outcome, milliseconds_since
+from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
 
 if TYPE_CHECKING:
     import ssl
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from relay.http.connection import Connection
     from relay.http.dial import Resolve
     from relay.http.tls import ClientTLS
-    from relay.model.outcome import OutcomeKind
 
 __all__ = ["DirectSender", "Endpoint", "Sender", "fixed_lines", "outcome_of", "unsent"]
 
@@ -99,7 +98,7 @@ class DirectSender:
         started = time.monotonic()  # the loop's own clock; asking for the loop costs a system call
         pool = self._pools.of(endpoint.key)
         if not await pool.enter(started + timeout_seconds):
-            return unsent("local", "no free connection to this endpoint in time", started)
+            return unsent(OutcomeKind.LOCAL, "no free connection to this endpoint in time", started)
         try:
             request = b"".join((endpoint.prefix, self._fixed, headers, b"content-length: %d\r\n\r\n" % len(body), body))
             return await self._attempt(pool, endpoint, request, started, started + timeout_seconds)
@@ -123,13 +122,12 @@ class DirectSender:
                 return outcome_of(result, rested.address, started)
         refusal = self._policy.refusal_of_url(endpoint.url)
         if refusal is not None:
-            return unsent("blocked_address", refusal, started)
+            return unsent(OutcomeKind.BLOCKED_ADDRESS, refusal, started)
         try:
             fresh = await self._dialler.dial(endpoint.url, endpoint.tls, deadline, self._pools.forget)
         except DialError as error:
             outcome = unsent(error.kind, str(error), started, error.address)
-            outcome.sent = rested is not None
-            return outcome
+            return replace(outcome, sent=rested is not None)
         return outcome_of(await self._exchange(pool, fresh, request, deadline), fresh.address, started)
 
     async def _exchange(self, pool: Pool, connection: Connection, request: bytes, deadline: float) -> Answer | Lost:
@@ -150,7 +148,7 @@ def fixed_lines(user_agent: str) -> bytes:
 
 def _was_closed_before(result: Answer | Lost) -> bool:
     """Tell whether a reused connection ended as if the receiver had closed it before the request came."""
-    return isinstance(result, Lost) and result.kind in ("connection", "tls") and not result.received
+    return isinstance(result, Lost) and result.kind in (OutcomeKind.CONNECTION, OutcomeKind.TLS) and not result.received
 
 
 def outcome_of(result: Answer | Lost, address: str | None, started: float) -> Outcome:

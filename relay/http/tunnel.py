@@ -23,13 +23,13 @@ from relay.http.addresses import literal_address
 from relay.http.dial import DialError, share_of_time
 from relay.http.response import MAX_HEAD_BYTES, final_head, header, refusal_of_head
 from relay.http.tls import reason_of_tls
+from relay.model.outcome import OutcomeKind
 
 if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from relay.config.egress_proxy import EgressProxy
     from relay.http.dial import Resolve
-    from relay.model.outcome import OutcomeKind
 
 __all__ = ["BROKEN", "Tunneller", "encrypted", "reason"]
 
@@ -40,12 +40,12 @@ BROKEN = (OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedRes
 
 _NO_LOGIN, _LOGIN = 0, 2  # methods of RFC 1928
 _SOCKS_REPLIES: dict[int, Refusal] = {
-    2: ("blocked_address", "the egress proxy does not allow this destination"),
-    3: ("connection", "the egress proxy has no route to the endpoint's network"),
-    4: ("connection", "the egress proxy cannot resolve or reach the endpoint"),
-    5: ("refused", "the endpoint refused the egress proxy's connection"),
-    6: ("timeout", "the egress proxy did not reach the endpoint in time"),
-    7: ("local", "it does not know CONNECT"),
+    2: (OutcomeKind.BLOCKED_ADDRESS, "the egress proxy does not allow this destination"),
+    3: (OutcomeKind.CONNECTION, "the egress proxy has no route to the endpoint's network"),
+    4: (OutcomeKind.CONNECTION, "the egress proxy cannot resolve or reach the endpoint"),
+    5: (OutcomeKind.REFUSED, "the endpoint refused the egress proxy's connection"),
+    6: (OutcomeKind.TIMEOUT, "the egress proxy did not reach the endpoint in time"),
+    7: (OutcomeKind.LOCAL, "it does not know CONNECT"),
 }
 
 
@@ -64,9 +64,11 @@ class Tunneller:
         except BaseException as error:
             await pipe.aclose()
             if isinstance(error, TimeoutError):
-                raise DialError("timeout", "the egress proxy did not reach the endpoint in time") from None
+                raise DialError(OutcomeKind.TIMEOUT, "the egress proxy did not reach the endpoint in time") from None
             if isinstance(error, BROKEN):
-                raise DialError("connection", "the egress proxy closed the connection instead of an answer") from None
+                raise DialError(
+                    OutcomeKind.CONNECTION, "the egress proxy closed the connection instead of an answer"
+                ) from None
             raise
         return pipe
 
@@ -110,7 +112,7 @@ class Tunneller:
         head, end = found
         self._judge(refusal_of_connect(head))
         if len(received) > end:
-            raise DialError("protocol", "bytes came through the egress proxy before the request was sent")
+            raise DialError(OutcomeKind.PROTOCOL, "bytes came through the egress proxy before the request was sent")
 
     async def _ask_socks5(self, pipe: ByteStream, host: str, port: int) -> None:
         methods = [_NO_LOGIN] if self._proxy.user is None else [_NO_LOGIN, _LOGIN]
@@ -127,7 +129,9 @@ class Tunneller:
         if version != 5:
             raise self._own_fault("it does not speak SOCKS5")
         if reply:
-            self._judge(_SOCKS_REPLIES.get(reply, ("connection", "the egress proxy could not reach the endpoint")))
+            self._judge(
+                _SOCKS_REPLIES.get(reply, (OutcomeKind.CONNECTION, "the egress proxy could not reach the endpoint"))
+            )
         length = {1: 4, 4: 16}.get(kind) or (await _exactly(pipe, 1))[0]
         await _exactly(pipe, length + 2)
 
@@ -141,26 +145,26 @@ class Tunneller:
         if refusal is None:
             return
         kind, text = refusal
-        raise self._own_fault(text) if kind == "local" else DialError(kind, text)
+        raise self._own_fault(text) if kind == OutcomeKind.LOCAL else DialError(kind, text)
 
     def _own_fault(self, text: str) -> DialError:
-        return DialError("local", f"egress proxy {self._proxy.shown}: {text}")
+        return DialError(OutcomeKind.LOCAL, f"egress proxy {self._proxy.shown}: {text}")
 
 
 def refusal_of_connect(head: bytes) -> Refusal | None:
     """Return what this answer to CONNECT means when it is not a tunnel; None when it is one."""
     if refusal_of_head(head):
-        return "local", "its answer to CONNECT is not HTTP"
+        return OutcomeKind.LOCAL, "its answer to CONNECT is not HTTP"
     status = int(head[9:12])
     if status // 100 == 2:
         return None
     if status in (405, 429, 501) or (status == 407 and header(head, "proxy-authenticate")):
-        return "local", f"it answers CONNECT with {status}"
+        return OutcomeKind.LOCAL, f"it answers CONNECT with {status}"
     if status in (403, 407):  # Smokescreen says 407, without a challenge, to what its rules forbid
-        return "blocked_address", f"the egress proxy does not allow this destination ({status})"
+        return OutcomeKind.BLOCKED_ADDRESS, f"the egress proxy does not allow this destination ({status})"
     if status == 504:
-        return "timeout", "the egress proxy did not reach the endpoint in time (504)"
-    return "connection", f"the egress proxy could not reach the endpoint ({status})"
+        return OutcomeKind.TIMEOUT, "the egress proxy did not reach the endpoint in time (504)"
+    return OutcomeKind.CONNECTION, f"the egress proxy could not reach the endpoint ({status})"
 
 
 async def encrypted(pipe: ByteStream, name: str, context: ssl.SSLContext) -> ByteStream:

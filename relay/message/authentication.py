@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from outbox.errors import SubscriptionError
@@ -17,7 +18,7 @@ from relay.http.sender import Endpoint
 from relay.http.tls import ClientTLS
 from relay.message.echoes import MIN_BLOTTED, blotted, spelled
 from relay.message.oauth2 import Tokens
-from relay.model.outcome import Outcome, milliseconds_since
+from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,8 +67,7 @@ class Credentials:
             return blotted(outcome, self._secrets)
         began = time.monotonic()
         outcome = await self._send_with_token(self._tokens, sender, lines, body, began + timeout_seconds)
-        outcome.milliseconds = milliseconds_since(began)
-        return outcome
+        return replace(outcome, milliseconds=milliseconds_since(began))
 
     async def _send_with_token(
         self, tokens: Tokens, sender: Sender, lines: bytes, body: bytes, deadline: float
@@ -80,8 +80,8 @@ class Credentials:
             return outcome
         fresh = await tokens.get(sender, deadline, refused=token)
         if isinstance(fresh, Outcome):
-            fresh.sent = True
-            return outcome if fresh.kind == "local" else fresh  # a request went out: the attempt is not given back
+            # A request went out, so the attempt is not given back.
+            return outcome if fresh.kind == OutcomeKind.LOCAL else replace(fresh, sent=True)
         return await self._send_with(fresh, sender, lines, body, deadline)
 
     async def _send_with(self, token: Token, sender: Sender, lines: bytes, body: bytes, deadline: float) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
@@ -34,11 +35,10 @@ def spelled(values: Iterable[str]) -> tuple[bytes, ...]:
 
 def blotted(outcome: Outcome, secrets: Sequence[bytes]) -> Outcome:
     """Take out of an answer what the receiver echoes of the request's secrets, in one of the spellings known here."""
-    if outcome.excerpt:
-        outcome.excerpt = _without(outcome.excerpt, secrets)
-    if outcome.headers:
-        outcome.headers = _without(outcome.headers.encode("latin-1"), secrets).decode("latin-1")
-    return outcome
+    if not outcome.excerpt and not outcome.headers:
+        return outcome
+    headers = outcome.headers and _without(outcome.headers.encode("latin-1"), secrets).decode("latin-1")
+    return replace(outcome, excerpt=_without(outcome.excerpt, secrets), headers=headers)
 
 
 def _without(text: bytes, secrets: Sequence[bytes]) -> bytes:

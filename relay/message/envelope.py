@@ -10,8 +10,9 @@ from relay.message.authentication import Credentials
 
 if TYPE_CHECKING:
     from relay.http.sender import Sender
-    from relay.model.delivery import Event, Subscription
+    from relay.model.delivery import Event
     from relay.model.outcome import Outcome
+    from relay.model.subscription import Subscription
     from relay.secrets.keyring import Keyring
 
 __all__ = ["Envelope"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode
 
 from relay.http.sender import Endpoint
-from relay.model.outcome import Outcome
+from relay.model.outcome import Outcome, OutcomeKind
 
 if TYPE_CHECKING:
     from outbox.subscriptions.authentication import OAuth2ClientCredentials
@@ -102,9 +102,9 @@ class Tokens:
             shared.set_result(result)
 
     def _read(self, said: Outcome, now: float) -> Token | Outcome:
-        if said.kind in ("blocked_address", "local"):
+        if said.kind in (OutcomeKind.BLOCKED_ADDRESS, OutcomeKind.LOCAL):
             return self._failure(said.error or "", said)
-        if said.kind != "delivered":
+        if said.kind != OutcomeKind.DELIVERED:
             code = _document(said.excerpt).get("error")
             known = f" ({code})" if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else ""
             return self._failure(said.error or f"it answered {said.status}{known}", said)
@@ -115,7 +115,9 @@ class Tokens:
         """Return an attempt's outcome from the token endpoint's: without its headers and its text."""
         url = self._endpoint.url
         return Outcome(
-            "authorization" if said is None or said.kind not in ("blocked_address", "local") else said.kind,
+            OutcomeKind.AUTHORIZATION
+            if said is None or said.kind not in (OutcomeKind.BLOCKED_ADDRESS, OutcomeKind.LOCAL)
+            else said.kind,
             None,
             0,
             f"no access token from {url.scheme}://{url.authority}: {error}",

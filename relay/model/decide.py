@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from relay.model.delivery import Verdict, VerdictKind
+from relay.model.outcome import OutcomeKind
+from relay.model.verdict import Disable, Hold, Verdict, VerdictKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.model.outcome import Outcome
 
-__all__ = ["JITTER", "OWN_PAUSES", "RETRY_AFTER_MAX_SECONDS", "decide"]
+__all__ = ["GONE", "JITTER", "OWN_PAUSES", "RETRY_AFTER_MAX_SECONDS", "decide"]
 
+GONE = Disable("the endpoint answered 410 Gone")
 JITTER = 0.1  # a retry waits its delay and up to this fraction more, never less
 RETRY_AFTER_MAX_SECONDS = 86_400.0
 # Before this process tries again what our own machine could not send, or whose secrets it cannot open. The endpoint's
 # other deliveries would fare alike: a long backlog would be leased and given back thousands of times a second.
-OWN_PAUSES = {"local": 1.0, "key_unavailable": 60.0}
+OWN_PAUSES = {OutcomeKind.LOCAL: 1.0, OutcomeKind.KEY_UNAVAILABLE: 60.0}
 
 
 def decide(
@@ -42,14 +43,15 @@ def decide(
         dice: a random number in [0, 1) for the jitter.
         final_statuses: statuses after which the subscription wants no further attempt.
     """
-    if outcome.kind == "delivered":
+    if outcome.kind == OutcomeKind.DELIVERED:
         return Verdict(VerdictKind.DELIVERED)
     if pause := OWN_PAUSES.get(outcome.kind):
-        return Verdict(VerdictKind.RELEASE, pause, pause)
+        return Verdict(VerdictKind.RELEASE, pause, Hold(pause))
     if outcome.status == HTTPStatus.GONE:
-        return Verdict(VerdictKind.RETRY, 0.0, math.inf)
+        return Verdict(VerdictKind.RETRY, endpoint=GONE)
     asked = min(outcome.retry_after_seconds or 0.0, RETRY_AFTER_MAX_SECONDS)
-    if outcome.kind == "event_gone" or outcome.status in final_statuses or attempts > len(schedule_seconds):
-        return Verdict(VerdictKind.DEAD, hold_seconds=asked)
+    hold = Hold(asked) if asked else None
+    if outcome.kind == OutcomeKind.EVENT_GONE or outcome.status in final_statuses or attempts > len(schedule_seconds):
+        return Verdict(VerdictKind.DEAD, endpoint=hold)
     delay = schedule_seconds[attempts - 1] * (1 + JITTER * dice)
-    return Verdict(VerdictKind.RETRY, delay, asked)
+    return Verdict(VerdictKind.RETRY, delay, hold)

@@ -4,33 +4,53 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 __all__ = ["Outcome", "OutcomeKind", "milliseconds_since"]
 
-OutcomeKind = Literal[
-    "delivered",  # 2xx
-    "http_3xx",  # a redirect, never followed
-    "http_4xx",
-    "http_5xx",
-    "protocol",  # what came is not HTTP/1.x
-    "timeout",
-    "refused",  # nobody listens
-    "connection",  # closed, reset, unreachable
-    "dns",
-    "tls",
-    "authorization",  # no access token for the receiver could be had
-    "blocked_address",  # the address policy forbids it
-    "local",  # our own fault, such as no free file descriptor; not charged
-    "aborted",  # cut because the relay was told to leave at once
-    "internal",  # an exception inside the relay
-    "key_unavailable",  # a secret is sealed to a key that this relay does not hold; not charged
-    "unsendable",  # the subscription's URL or secrets cannot be used
-    "event_gone",  # the event's row was removed by hand
-]
+
+class OutcomeKind(StrEnum):
+    """The class of what happened; the text stands in `attempts.outcome` and in logs."""
+
+    DELIVERED = "delivered"
+    """2xx."""
+    HTTP_3XX = "http_3xx"
+    """A redirect, never followed."""
+    HTTP_4XX = "http_4xx"
+    """The receiver refuses the request."""
+    HTTP_5XX = "http_5xx"
+    """The receiver failed, or answered with a status that HTTP does not know."""
+    PROTOCOL = "protocol"
+    """The answer is not HTTP/1.x."""
+    TIMEOUT = "timeout"
+    """No complete answer came in time."""
+    REFUSED = "refused"
+    """Nobody listens at the address."""
+    CONNECTION = "connection"
+    """The connection was closed, reset, or found no way."""
+    DNS = "dns"
+    """The host name does not resolve."""
+    TLS = "tls"
+    """The handshake failed, or the certificate does not verify."""
+    AUTHORIZATION = "authorization"
+    """No access token for the receiver could be had."""
+    BLOCKED_ADDRESS = "blocked_address"
+    """The address policy forbids the URL or its address."""
+    LOCAL = "local"
+    """This machine could not send, for example for want of a file descriptor. The attempt is not charged."""
+    ABORTED = "aborted"
+    """The relay was told to leave at once and cut the request."""
+    INTERNAL = "internal"
+    """The relay raised an exception."""
+    KEY_UNAVAILABLE = "key_unavailable"
+    """A secret is sealed to a key that this relay does not hold. The attempt is not charged."""
+    UNSENDABLE = "unsendable"
+    """The subscription's URL or its secrets cannot be used."""
+    EVENT_GONE = "event_gone"
+    """Somebody removed the event's row while a delivery of it was outstanding."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The class of what happened, and what came back.
 

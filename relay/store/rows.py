@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Birth", "Leased", "Look", "Match", "Swept", "Taken"]
+__all__ = ["Birth", "Leased", "Look", "Match", "Settled", "Swept", "Taken"]
 
 
 class Look(NamedTuple):
@@ -57,6 +57,19 @@ class Birth(NamedTuple):
     due: bytes | None
     lease: int | None
     lease_seconds: float | None
+
+
+class Settled(NamedTuple):
+    """What settling a batch changed, each a set of ids.
+
+    won: deliveries that left as delivered; not those that another relay had settled or buried before. risen: dead
+    letters that a late success took back. held, disabled: subscriptions whose endpoint asked for it.
+    """
+
+    won: frozenset[bytes] = frozenset()
+    risen: frozenset[bytes] = frozenset()
+    held: frozenset[bytes] = frozenset()
+    disabled: frozenset[bytes] = frozenset()
 
 
 class Leased(NamedTuple):

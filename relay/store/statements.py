@@ -233,22 +233,24 @@ logged as (
     select id, event_seq, subscription_id, number, (array['delivered', 'retry', 'dead'])[verdict + 1], outcome, status,
            milliseconds, error, url, address, headers, excerpt
     from r)
-select count(*) from won
+select id from won
 """
 
 # What succeeded after another relay buried it. A statement after SETTLE, in the same transaction: SETTLE's own snapshot
 # may be older than the burial.
-RISE = "delete from outbox.dead_letters where delivery_id = any(%b)"
+DELETE_BURIED_SUCCESSES = "delete from outbox.dead_letters where delivery_id = any(%b) returning delivery_id"
 
 # What an endpoint asked for stands with the results that tell of it. It is about the URL that was asked, not one that
 # took its place since. A row that somebody else has locked is passed over: no result waits for an application's
 # transaction, and the endpoint's next answer says it again. A hold is written only when it ends later by a second.
 DISABLE = """
-update outbox.subscriptions set disabled_at = clock_timestamp(), disabled_reason = 'the endpoint answered 410 Gone'
-where id = any(array(
-    select asked.id from unnest(%b, %b) asked(id, url)
+with gone as materialized (
+    select asked.id, asked.reason from unnest(%b, %b, %b) asked(id, url, reason)
     cross join lateral (select from outbox.subscriptions where id = asked.id and url = asked.url and disabled_at is null
-                        limit 1 for no key update skip locked) s))
+                        limit 1 for no key update skip locked) s)
+update outbox.subscriptions s
+set disabled_at = clock_timestamp(), disabled_reason = (select reason from gone where id = s.id limit 1)
+where id = any(array(select id from gone))
 returning id
 """
 HOLD = """
@@ -261,6 +263,7 @@ with held as materialized (
         limit 1 for no key update skip locked) s)
 update outbox.subscriptions s set held_until = (select until from held where id = s.id)
 where id = any(array(select id from held))
+returning id
 """
 
 # The end of a hold is not written into it: a hold may be lifted, and what waited goes on at once.

@@ -6,7 +6,6 @@ data plane compares and returns them, it never reads them.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from contextlib import asynccontextmanager
@@ -18,15 +17,17 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.string import ByteaBinaryLoader
 
 from outbox.secret import Secret
-from relay.model.delivery import Subscription, VerdictKind
+from relay.model.subscription import Subscription
+from relay.model.verdict import Disable, Hold, VerdictKind
 from relay.store import arrays, statements
 from relay.store.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Timestamps, Uuids
-from relay.store.rows import Leased, Look, Match, Swept, Taken
+from relay.store.rows import Leased, Look, Match, Settled, Swept, Taken
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
-    from relay.model.delivery import Delivery, Settlement
+    from relay.model.delivery import Delivery
+    from relay.model.settlement import Settlement
     from relay.store.rows import Birth
 
 # libpq reads what its buffer holds, 16 KiB at first, and asyncio comes back for the next piece only after a round
@@ -94,22 +95,22 @@ class Store:
 
     async def sweep(self, after_id: bytes, count: int) -> list[Swept]:
         """Look at the next `count` subscriptions by id, passing over those that may not be sent to now."""
-        return [Swept(*row) for row in await self._transaction((statements.SWEEP, (UUID(bytes=after_id), count)))]
+        return [Swept(*row) for row in await self._rows(statements.SWEEP, UUID(bytes=after_id), count)]
 
     async def changed(self, known: Sequence[tuple[bytes, int]]) -> list[bytes]:
         """Return which of these (id, version) have a newer version, or may not be sent to now."""
         ids, versions = zip(*known, strict=True)
-        rows = await self._transaction((statements.CHANGED, (Uuids(ids), Bigints(versions))))
+        rows = await self._rows(statements.CHANGED, Uuids(ids), Bigints(versions))
         return [row[0] for row in rows]
 
     async def subscriptions(self, ids: Sequence[bytes]) -> list[Subscription]:
         """Read what sending needs of these subscriptions."""
-        rows = await self._transaction((statements.SUBSCRIPTIONS, (Uuids(ids),)))
+        rows = await self._rows(statements.SUBSCRIPTIONS, Uuids(ids))
         return [subscription_of(row) for row in rows]
 
     async def drained(self) -> bool:
         """Tell whether nothing is pending, due or leased; what waits for a later time, or is paused, does not count."""
-        ((drained,),) = await self._transaction((statements.DRAINED, ()))
+        ((drained,),) = await self._rows(statements.DRAINED)
         return bool(drained)
 
     @asynccontextmanager
@@ -141,18 +142,18 @@ class Store:
 
     async def first_pending(self, after_seq: int) -> int | None:
         """Return the lowest pending event above `after_seq`."""
-        rows = await self._transaction((statements.FIRST_PENDING, (after_seq,)))
+        rows = await self._rows(statements.FIRST_PENDING, after_seq)
         return rows[0][0] if rows else None
 
     async def unresolvable(self, event_seq: int, error: str) -> None:
         """pending → dead letter: an event that fan_out cannot resolve is parked, so that it stops nobody."""
         (delivery_id,) = new_ids(1)
-        await self._transaction((statements.UNRESOLVABLE, (event_seq, UUID(bytes=delivery_id), error)))
+        await self._rows(statements.UNRESOLVABLE, event_seq, UUID(bytes=delivery_id), error)
 
     async def claim(self, slots: Sequence[tuple[bytes, int]], limit: int, byte_budget: int, lease: int) -> list[Leased]:
         """due → leased, for up to so many rows of each subscription, oldest first, until their data fill the budget."""
         ids, counts = zip(*slots, strict=True)
-        rows = await self._transaction((statements.CLAIM, (Uuids(ids), Integers(counts), limit, byte_budget, lease)))
+        rows = await self._rows(statements.CLAIM, Uuids(ids), Integers(counts), limit, byte_budget, lease)
         return [Leased(*row) for row in rows]
 
     async def claim_suspect(self, ids: Sequence[bytes], lease: int, former: Delivery | None) -> list[Leased]:
@@ -165,39 +166,50 @@ class Store:
         """
         former_id, former_lease = (former.id, former.lease) if former else (bytes(16), 0)
         asked = (Uuids(ids), Integers([1] * len(ids)), UUID(bytes=former_id), former_lease, lease)
-        return [Leased(*row) for row in await self._transaction((statements.CLAIM_SUSPECT, asked))]
+        return [Leased(*row) for row in await self._rows(statements.CLAIM_SUSPECT, *asked)]
 
-    async def settle(self, batch: Sequence[Settlement]) -> list[bytes]:
+    async def settle(self, batch: Sequence[Settlement]) -> Settled:
         """leased → gone, waiting or dead letter, and one attempt row each; a delivery stands in `batch` once.
 
-        What the endpoints asked for besides is written with it. Returns the subscriptions that this disabled.
+        What follows for the endpoints is written in the same transaction.
         """
         rows = sorted(batch, key=lambda settlement: settlement.delivery.id)
-        won = [row.delivery.id for row in rows if row.verdict.kind == VerdictKind.DELIVERED]
-        asked = [(statements.SETTLE, _settle_columns(rows)), (statements.RISE, (Uuids(won),)), *_wishes(rows)]
-        return [row[0] for row in await self._transaction(*asked)]
+        delivered = [row.delivery.id for row in rows if row.verdict.kind == VerdictKind.DELIVERED]
+        steps = [
+            ("won", statements.SETTLE, _settle_columns(rows)),
+            ("risen", statements.DELETE_BURIED_SUCCESSES, (Uuids(delivered),)),
+            *_endpoint_changes(rows),
+        ]
+        answers = await self._transaction(*[(statement, columns) for _, statement, columns in steps])
+        ids = {name: frozenset(row[0] for row in answer) for (name, _, _), answer in zip(steps, answers, strict=True)}
+        return Settled(**ids)
 
     async def release(self, rows: Sequence[tuple[Delivery, float]]) -> None:
         """leased → due after so many seconds, the attempt given back: nothing was sent."""
         deliveries = [delivery for delivery, _ in rows]
-        columns = (
+        await self._rows(
+            statements.RELEASE,
             Uuids([delivery.id for delivery in deliveries]),
             Bigints([delivery.lease for delivery in deliveries]),
             Smallints([0 if delivery.suspect else 1 for delivery in deliveries]),
             Floats([seconds for _, seconds in rows]),
         )
-        await self._transaction((statements.RELEASE, columns))
 
-    async def _transaction(self, *asked: tuple[str, Sequence[object]]) -> list[Any]:
-        """Run statements with their parameters in one transaction and one round trip; return the last one's rows."""
+    async def _rows(self, statement: str, *parameters: object) -> list[Any]:
+        """Run one statement in a transaction of its own; return its rows."""
+        (rows,) = await self._transaction((statement, parameters))
+        return rows
+
+    async def _transaction(self, *asked: tuple[str, Sequence[object]]) -> list[list[Any]]:
+        """Run statements with their parameters in one transaction and one round trip; return the rows of each."""
         connection = await self._connection()
         try:
             async with connection.pipeline():
                 await connection.execute(statements.BEGIN)
                 await connection.execute(statements.SETTINGS, (self._commit,))
-                *_, last = [await connection.execute(*one, binary=True) for one in asked]
+                cursors = [await connection.execute(*one, binary=True) for one in asked]
                 await connection.execute("commit")
-            return await last.fetchall() if last.description else []
+            return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
         finally:
             await _rollback_if_open(connection)
 
@@ -251,23 +263,26 @@ def subscription_of(row: Sequence[Any]) -> Subscription:
     )
 
 
-def _wishes(rows: Sequence[Settlement]) -> list[tuple[str, tuple[object, ...]]]:
-    """Return the statements for what endpoints asked for, the longest wish of each; mostly there is none."""
-    longest: dict[tuple[bytes, str], float] = {}
+def _endpoint_changes(rows: Sequence[Settlement]) -> Iterator[tuple[str, str, tuple[object, ...]]]:
+    """Yield the statements for holds and disables, the longest hold of each endpoint; mostly there is none."""
+    holds: dict[tuple[bytes, str], float] = {}
+    disables: dict[tuple[bytes, str], str] = {}
     for row in rows:
-        if row.verdict.hold_seconds and row.url is not None:
-            asked_of = (row.delivery.subscription_id, row.url)
-            longest[asked_of] = max(longest.get(asked_of, 0.0), row.verdict.hold_seconds)
-    held = [(*asked_of, seconds) for asked_of, seconds in longest.items() if seconds < math.inf]
-    gone = [asked_of for asked_of, seconds in longest.items() if seconds == math.inf]
-    wishes: list[tuple[str, tuple[object, ...]]] = []
-    if held:
-        ids, urls, seconds = zip(*held, strict=True)
-        wishes.append((statements.HOLD, (Uuids(ids), Texts([url.encode() for url in urls]), Floats(seconds))))
-    if gone:
-        ids, urls = zip(*gone, strict=True)
-        wishes.append((statements.DISABLE, (Uuids(ids), Texts([url.encode() for url in urls]))))
-    return wishes
+        asked_of = (row.delivery.subscription_id, row.url)
+        match row.verdict.endpoint:
+            case Hold(seconds):
+                holds[asked_of] = max(holds.get(asked_of, 0.0), seconds)
+            case Disable(reason):
+                disables[asked_of] = reason
+    if holds:
+        yield "held", statements.HOLD, (*_endpoints(holds), Floats(list(holds.values())))
+    if disables:
+        yield "disabled", statements.DISABLE, (*_endpoints(disables), Texts([r.encode() for r in disables.values()]))
+
+
+def _endpoints(changes: Iterable[tuple[bytes, str]]) -> tuple[Uuids, Texts]:
+    ids, urls = zip(*changes, strict=True)
+    return Uuids(ids), Texts([url.encode() for url in urls])
 
 
 def storable(value: str | None) -> bytes | None:
@@ -276,7 +291,7 @@ def storable(value: str | None) -> bytes | None:
 
 
 def _settle_columns(rows: Sequence[Settlement]) -> tuple[object, ...]:
-    deliveries = [row.delivery for row in rows]
+    deliveries, answers = [row.delivery for row in rows], [row.kept for row in rows]
     return (
         Uuids([delivery.id for delivery in deliveries]),
         Bigints([delivery.lease for delivery in deliveries]),
@@ -288,9 +303,9 @@ def _settle_columns(rows: Sequence[Settlement]) -> tuple[object, ...]:
         Texts([row.outcome.encode() for row in rows]),
         Smallints([row.status for row in rows]),
         Integers([row.milliseconds for row in rows]),
-        Texts([storable(row.error) for row in rows]),
-        Texts([storable(row.url) for row in rows]),
-        Texts([storable(row.address) for row in rows]),
-        Texts([storable(row.headers) for row in rows]),
-        Byteas([row.excerpt for row in rows]),
+        Texts([storable(kept.error) if kept else None for kept in answers]),
+        Texts([storable(kept.url) if kept else None for kept in answers]),
+        Texts([storable(kept.address) if kept else None for kept in answers]),
+        Texts([storable(kept.headers) if kept else None for kept in answers]),
+        Byteas([kept.excerpt if kept else None for kept in answers]),
     )

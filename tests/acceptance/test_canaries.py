@@ -34,7 +34,10 @@ from relay.__main__ import run_command
 from relay.config.options import Config
 from relay.local import embedded
 from relay.message.envelope import Envelope
-from relay.model.delivery import Delivery, Event, Settlement, Subscription, Verdict, VerdictKind
+from relay.model.delivery import Delivery, Event
+from relay.model.settlement import Settlement
+from relay.model.subscription import Subscription
+from relay.model.verdict import Verdict, VerdictKind
 from relay.secrets.keyring import Keyring, new_private_key
 from tests.support.processes import Process
 from tests.support.proxies import proxying

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.model.decide import JITTER, OWN_PAUSES, RETRY_AFTER_MAX_SECONDS, decide
-from relay.model.delivery import Verdict, VerdictKind
 from relay.model.outcome import Outcome
+from relay.model.verdict import Disable, Hold, Verdict, VerdictKind
 
 FAILURES = ["http_3xx", "http_4xx", "http_5xx", "protocol", "timeout", "refused", "connection", "dns", "tls",
             "aborted", "internal", "unsendable", "authorization"]  # fmt: skip
@@ -58,7 +56,7 @@ def test_a_blocked_address_is_tried_again() -> None:
 def test_our_own_fault_is_released_even_after_the_last_attempt(attempts: int, kind: str) -> None:
     """And nothing else of the endpoint is tried meanwhile: it would fare alike."""
     pause = OWN_PAUSES[kind]
-    assert decide(outcome(kind), attempts, [5, 5, 5], 0.9) == Verdict(VerdictKind.RELEASE, pause, pause)
+    assert decide(outcome(kind), attempts, [5, 5, 5], 0.9) == Verdict(VerdictKind.RELEASE, pause, Hold(pause))
 
 
 @given(st.integers(0, 604_800), dice)
@@ -74,18 +72,19 @@ def test_a_receiver_may_ask_for_a_longer_wait_within_a_day_never_a_shorter(
     """The wait is the schedule's alone: a hold that a person lifts leaves nothing behind in its deliveries."""
     verdict = decide(outcome("http_4xx", asked), 1, [delay], dice)
     assert delay <= verdict.wait_seconds <= delay * (1 + JITTER)
-    assert verdict.hold_seconds == min(asked, RETRY_AFTER_MAX_SECONDS), "the endpoint's wish, without the schedule"
+    hold = min(asked, RETRY_AFTER_MAX_SECONDS)
+    assert verdict.endpoint == (Hold(hold) if hold else None), "what the endpoint asked for, without the schedule"
 
 
 @pytest.mark.parametrize("schedule", [(), (5,), (5, 5, 5)])
 def test_410_closes_the_endpoint_and_never_buries_its_delivery(schedule: tuple[int, ...]) -> None:
     for attempts in (1, 2, 30_000):
         verdict = decide(outcome("http_4xx", status=410), attempts, schedule, 0.5)
-        assert verdict == Verdict(VerdictKind.RETRY, 0.0, math.inf)
+        assert verdict == Verdict(VerdictKind.RETRY, 0.0, Disable("the endpoint answered 410 Gone"))
 
 
 def test_the_answer_to_a_last_attempt_still_holds_the_endpoint_back() -> None:
-    assert decide(outcome("http_5xx", 60.0, 503), 1, (), 0.0) == Verdict(VerdictKind.DEAD, hold_seconds=60.0)
+    assert decide(outcome("http_5xx", 60.0, 503), 1, (), 0.0) == Verdict(VerdictKind.DEAD, endpoint=Hold(60.0))
 
 
 @given(st.integers(200, 599), st.lists(st.integers(400, 499).filter(lambda one: one not in (408, 410, 425, 429))))
@@ -97,4 +96,4 @@ def test_e9_a_4xx_is_final_only_where_the_subscription_says_so(status: int, fina
 
 @pytest.mark.parametrize("kind", FAILURES)
 def test_only_answers_close_an_endpoint(kind: str) -> None:
-    assert decide(outcome(kind), 1, (5,), 0.0).hold_seconds == 0.0
+    assert decide(outcome(kind), 1, (5,), 0.0).endpoint is None

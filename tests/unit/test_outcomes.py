@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from relay.model.decide import decide
-from relay.model.delivery import VerdictKind
 from relay.model.outcome import Outcome, OutcomeKind
+from relay.model.verdict import VerdictKind
 
 CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts.md"
 ROW = re.compile(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
@@ -28,7 +27,7 @@ def documented() -> dict[str, str]:
 
 
 def test_every_outcome_is_explained_and_no_other() -> None:
-    assert sorted(documented()) == sorted(get_args(OutcomeKind))
+    assert sorted(documented()) == sorted(OutcomeKind)
 
 
 @pytest.mark.parametrize(("kind", "follows"), documented().items())

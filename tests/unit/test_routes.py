@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from outbox.secret import Secret
 from relay.engine.routes import QUEUE_MAX, WINDOW_START, Route
-from relay.model.delivery import Subscription
+from relay.model.subscription import Subscription
 from relay.secrets.keyring import Keyring
 
 SECRET = "whsec_" + "A" * 43 + "="

@@ -25,7 +25,7 @@ from relay.http.inspection.steps import (
     with_its_end,
 )
 from relay.http.tls import unverifying_context
-from relay.model.outcome import milliseconds_since
+from relay.model.outcome import OutcomeKind, milliseconds_since
 
 if TYPE_CHECKING:
     import ssl
@@ -121,13 +121,18 @@ def _verdict(host: str, refusals: Mapping[str, str | None]) -> list[Step]:
     ]  # fmt: skip
 
 
+_CAUSES: dict[OutcomeKind, Cause] = {
+    OutcomeKind.REFUSED: "refused", OutcomeKind.TIMEOUT: "timeout", OutcomeKind.LOCAL: "local"
+}  # fmt: skip
+
+
 async def _reached(address: str, port: int, timeout_seconds: float) -> Step:
     started = time.monotonic()
     seconds = min(timeout_seconds, MAX_SECONDS_AN_ADDRESS)
     try:
         sock = await connected(address, port, asyncio.get_running_loop().time() + seconds)
     except DialError as error:
-        cause: Cause = error.kind if error.kind in ("refused", "timeout", "local") else "connection"
+        cause = _CAUSES.get(error.kind, "connection")
         return Step(name="tcp", state="failed", text=f"{error}", cause=cause, addresses=(address,),
                     milliseconds=milliseconds_since(started))  # fmt: skip
     sock.close()

@@ -23,7 +23,7 @@ from relay.http.sender import Endpoint
 from relay.http.tls import default_ssl_context
 from relay.http.tunnel import Tunneller
 from relay.message.envelope import Envelope
-from relay.model.outcome import Outcome
+from relay.model.outcome import Outcome, OutcomeKind
 from relay.operations.connection import transaction
 from relay.operations.probe import diagnosis
 from relay.operations.probe.exchange import Recorder, response_document
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from relay.config.options import Config
     from relay.http.inspection.steps import Step
     from relay.http.sender import Sender
-    from relay.model.delivery import Event, Subscription
-    from relay.model.outcome import OutcomeKind
+    from relay.model.delivery import Event
+    from relay.model.subscription import Subscription
     from relay.operations.probe.target import Logged, Target
 
 __all__ = ["DEFAULT_TYPE", "Network", "check_endpoint", "network_of", "send_test"]
@@ -189,7 +189,9 @@ async def _send(config: Config, target: Target, event: Event, network: Callable[
     try:
         envelope = Envelope(subscription, Keyring(config.secret_key))
     except OutboxError as error:
-        kind: OutcomeKind = "key_unavailable" if isinstance(error, KeyUnavailableError) else "unsendable"
+        kind: OutcomeKind = (
+            OutcomeKind.KEY_UNAVAILABLE if isinstance(error, KeyUnavailableError) else OutcomeKind.UNSENDABLE
+        )
         return _Sent(Outcome(kind, None, 0, str(error), sent=False), None, [], f"{error}.")
     out = network(config)
     recorder = Recorder(out.sender)
@@ -203,12 +205,19 @@ async def _send(config: Config, target: Target, event: Event, network: Callable[
     return _Sent(outcome, request, steps, _words(target, envelope.endpoint, outcome, steps))
 
 
-_OF_THE_WAY = ("dns", "blocked_address", "refused", "timeout", "connection", "tls")
+_OF_THE_WAY = (
+    OutcomeKind.DNS,
+    OutcomeKind.BLOCKED_ADDRESS,
+    OutcomeKind.REFUSED,
+    OutcomeKind.TIMEOUT,
+    OutcomeKind.CONNECTION,
+    OutcomeKind.TLS,
+)
 
 
 async def _second_look(out: Network, endpoint: Endpoint, outcome: Outcome, seconds: float) -> list[Step]:
     """Look at the way where the message did not get through: what failed is then told as `check` tells it."""
-    if outcome.kind not in _OF_THE_WAY or (outcome.kind == "timeout" and outcome.sent):
+    if outcome.kind not in _OF_THE_WAY or (outcome.kind == OutcomeKind.TIMEOUT and outcome.sent):
         return []
     return await out.look(endpoint, min(seconds, MOST_LOOK_SECONDS))
 
@@ -227,7 +236,7 @@ def _test_document(target: Target, logged: Logged, sent: _Sent) -> dict[str, Any
         "subscription_id": target.id,
         "delivery_id": logged.delivery_id,
         "at": logged.at,
-        "ok": outcome.kind == "delivered",
+        "ok": outcome.kind == OutcomeKind.DELIVERED,
         "sent": outcome.sent,
         "outcome": outcome.kind,
         "status": outcome.status,

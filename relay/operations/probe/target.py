@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from relay.model.delivery import Subscription
     from relay.model.outcome import Outcome
+    from relay.model.subscription import Subscription
 
 __all__ = [
     "Logged",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, cast
@@ -16,8 +15,9 @@ import psycopg
 import pytest
 
 from relay.http import AddressPolicy, DirectSender
-from relay.model.delivery import VerdictKind
+from relay.model import decide
 from relay.model.outcome import Outcome
+from relay.model.verdict import Hold, VerdictKind
 from relay.store.store import Store, new_lease
 from tests.integration.engine.world import (
     ERROR_500,
@@ -156,8 +156,8 @@ async def test_a_relay_closes_endpoints_with_the_rights_of_its_role_alone(world:
     world.record(count=2)
     store = Store(psycopg.conninfo.make_conninfo(world.url, options="-c role=outbox_relay"))
     births = await fan_out(store, leased=True)
-    for birth, seconds in zip(births, (60.0, math.inf), strict=True):
-        await store.settle([result(held(birth), VerdictKind.RETRY, 60.0, hold_seconds=seconds, url=URL)])
+    for birth, change in zip(births, (Hold(60.0), decide.GONE), strict=True):
+        await store.settle([result(held(birth), VerdictKind.RETRY, 60.0, change, url=URL)])
     assert world.count("subscriptions", "disabled_at is not null and held_until > now()") == 1
     await store.close()
 
@@ -167,8 +167,8 @@ async def test_what_is_disabled_already_keeps_its_reason(world: World, store: St
     world.record()
     (birth,) = await fan_out(store, leased=True)
     change(world, CLOSED["disabled"])
-    gone = result(held(birth), VerdictKind.RETRY, 0.0, hold_seconds=math.inf, url=URL)
-    assert await store.settle([gone]) == []
+    gone = result(held(birth), VerdictKind.RETRY, 0.0, decide.GONE, url=URL)
+    assert (await store.settle([gone])).disabled == frozenset()
     assert world.value("select disabled_reason from outbox.subscriptions") == "broken"
 
 
@@ -286,7 +286,7 @@ async def test_a_hold_is_written_only_when_it_ends_later_by_a_second(world: Worl
     births = await fan_out(store, leased=True)
 
     async def settle(seconds: float, url: str = URL) -> Any:
-        asked = result(held(births.pop()), VerdictKind.RETRY, seconds, hold_seconds=seconds, url=url)
+        asked = result(held(births.pop()), VerdictKind.RETRY, seconds, Hold(seconds), url=url)
         await store.settle([asked])
         return world.value("select held_until from outbox.subscriptions")
 
@@ -297,11 +297,11 @@ async def test_a_hold_is_written_only_when_it_ends_later_by_a_second(world: Worl
     assert await settle(90.0) > first
 
 
-async def test_of_many_wishes_in_a_batch_the_longest_counts(world: World, store: Store) -> None:
+async def test_of_many_holds_in_a_batch_the_longest_counts(world: World, store: Store) -> None:
     world.subscribe()
     world.record(count=3)
-    wishes = zip(await fan_out(store, leased=True), (30.0, 900.0, 60.0), strict=True)
-    batch = [result(held(birth), VerdictKind.RETRY, wish, hold_seconds=wish, url=URL) for birth, wish in wishes]
+    holds = zip(await fan_out(store, leased=True), (30.0, 900.0, 60.0), strict=True)
+    batch = [result(held(birth), VerdictKind.RETRY, seconds, Hold(seconds), url=URL) for birth, seconds in holds]
     await store.settle(batch)
     assert held_for(world) > 890
 

@@ -158,7 +158,7 @@ async def test_claiming_while_others_settle_never_fails(world: World, store: Sto
     async def churn(one: Store) -> int:
         done = 0
         while rows := await one.claim([(subscription, 9)], 9, 10**9, lease := new_lease()):
-            from relay.model.delivery import VerdictKind
+            from relay.model.verdict import VerdictKind
             from tests.integration.engine.world import claimed, result
 
             kinds = [VerdictKind.DELIVERED, VerdictKind.RETRY, VerdictKind.DEAD]
@@ -195,7 +195,7 @@ async def test_c21_the_signature_carries_the_databases_clock(
 
 async def test_nothing_is_compiled(own_world: World, store: Store) -> None:
     """Before version 18, a seq scan that cannot be avoided looks so dear that JIT would take 100 ms a statement."""
-    ((jit,),) = await store._transaction(("select current_setting('jit')", ()))
+    ((jit,),) = await store._rows("select current_setting('jit')")
     assert jit == "off"
     assert "set local jit = off" in statements.POLL
     assert "'jit', 'off'" in statements.FAN_OUT_SETTINGS
@@ -203,6 +203,6 @@ async def test_nothing_is_compiled(own_world: World, store: Store) -> None:
 
 async def test_only_fan_out_chooses_partitions_while_it_runs(own_world: World, store: Store) -> None:
     """Where others change the rows that a statement locks, PostgreSQL 18 would read freed memory and restart."""
-    ((pruning,),) = await store._transaction(("select current_setting('enable_partition_pruning')", ()))
+    ((pruning,),) = await store._rows("select current_setting('enable_partition_pruning')")
     assert pruning == "off"
     assert "enable_partition_pruning" not in statements.FAN_OUT_SETTINGS

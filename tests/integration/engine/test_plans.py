@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from relay.model.delivery import Delivery, VerdictKind
+from relay.model.decide import GONE
+from relay.model.delivery import Delivery
+from relay.model.verdict import Hold, VerdictKind
 from relay.store.rows import Birth
 from relay.store.store import new_ids, new_lease
 from tests.integration.engine.world import PlanWatch, World, claimed, held, result
@@ -229,24 +231,25 @@ def crowded_url(server_url: str, migrated_template: str) -> Iterator[str]:
         yield url
 
 
-async def test_changes_and_wishes_of_few_among_ten_thousand_subscriptions(crowded_url: str) -> None:
+async def test_changes_of_few_among_ten_thousand_subscriptions(crowded_url: str) -> None:
     """What is asked of an endpoint, and whether it changed: a few pages for each one asked about."""
     world, watch = World(crowded_url), PlanWatch(crowded_url)
     few = world.rows("select id, url from outbox.subscriptions order by url limit 20")
     await watch.begin()
     assert await watch.store.changed([(identity.bytes, 1) for identity, _ in few]) == []
     assert watch.buffers <= 20 * 10
-    wishes = [
+    changes = [
         result(
             held(Birth(new_ids(1)[0], 1, identity.bytes, None, 1, None)),
             VerdictKind.RETRY,
-            hold_seconds=float("inf") if number % 2 else 60.0,
+            endpoint=GONE if number % 2 else Hold(60.0),
             url=url,
         )
         for number, (identity, url) in enumerate(few)
     ]
     await watch.begin()
-    assert len(await watch.store.settle(wishes)) == 10
+    settled = await watch.store.settle(changes)
+    assert len(settled.disabled) == len(settled.held) == 10
     assert world.count("subscriptions", "held_until is not null") == 10
     told = [plan for plan in watch.plans if "outbox.subscriptions" in plan["Query Text"]]
     assert len(told) >= 2

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.model.delivery import Subscription
+from relay.model.subscription import Subscription
 from tests.integration.engine.world import DELIVERED, FarEnd, Outcome, World, fan_out, running, stepping, uuid_of
 from tests.support.waiting import await_until
 

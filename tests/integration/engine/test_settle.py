@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from relay.model.delivery import VerdictKind
+from relay.model.outcome import Outcome, OutcomeKind
+from relay.model.verdict import VerdictKind
 from relay.store import statements
 from relay.store.store import Store
 from tests.integration.engine.world import (
     DELIVERED,
     ERROR_500,
     FarEnd,
-    Outcome,
     World,
     fan_out,
     held,
@@ -216,21 +216,23 @@ create function outbox.refuse() returns trigger language plpgsql as $$ begin
 end $$"""
 
 
+def refuse_attempts_with(world: World, field: str, code: str) -> None:
+    """Let the database refuse every attempt row that has this field."""
+    world.rows(REFUSE.format(field=field, code=code))
+    for (leaf,) in world.rows(
+        "select inhrelid::regclass::text from pg_inherits where inhparent = 'outbox.attempts'::regclass"
+    ):
+        world.rows(
+            f"create or replace trigger refuse before insert on {leaf} for each row execute function outbox.refuse()"
+        )
+
+
 @pytest.mark.parametrize("code", ["23514", "22000", "P0001"])
 async def test_a_refused_batch_is_halved_and_the_rest_goes_through(
     own_world: World, far_end: FarEnd, code: str
 ) -> None:
     """The one row whose details the database refuses is written without them."""
-    own_world.rows(REFUSE.format(field="error", code=code))
-    own_world.rows(
-        "create trigger refuse before insert on outbox.attempts_default for each row execute function outbox.refuse()"
-    )
-    for (leaf,) in own_world.rows(
-        "select inhrelid::regclass::text from pg_inherits where inhparent = 'outbox.attempts'::regclass"
-    ):
-        own_world.rows(
-            f"create or replace trigger refuse before insert on {leaf} for each row execute function outbox.refuse()"
-        )
+    refuse_attempts_with(own_world, "error", code)
     own_world.subscribe("good", path="/good")
     own_world.subscribe("bad", path="/bad", schedule=())
     far_end.script["/bad"] = Outcome(kind="timeout", status=None, milliseconds=1, error="no answer", headers="x: y")
@@ -245,6 +247,31 @@ async def test_a_refused_batch_is_halved_and_the_rest_goes_through(
         ("dead", None, None)
     ]
     assert (own_world.count("deliveries"), own_world.count("dead_letters")) == (0, 1)
+
+
+async def test_what_follows_for_endpoints_holds_when_a_batch_is_settled_one_by_one(
+    own_world: World, far_end: FarEnd
+) -> None:
+    """Nothing of either answer can be kept; the 410 disables its endpoint and Retry-After holds its own."""
+    refuse_attempts_with(own_world, "excerpt", "23514")
+    own_world.subscribe("a.gone", path="/gone")
+    own_world.subscribe("a.busy", path="/busy")
+    own_world.subscribe("a.good", path="/good")
+    far_end.script["/gone"] = Outcome(OutcomeKind.HTTP_4XX, 410, 1, excerpt=b"gone for good")
+    far_end.script["/busy"] = Outcome(OutcomeKind.HTTP_5XX, 503, 1, excerpt=b"busy", retry_after_seconds=600.0)
+    for kind in ("a.gone", "a.busy", "a.good"):
+        own_world.record(kind)
+    async with stepping(own_world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+    assert own_world.rows(
+        "select url, disabled_reason, held_until > now() + interval '590 s' from outbox.subscriptions order by url"
+    ) == [
+        ("http://127.0.0.1/busy", None, True),
+        ("http://127.0.0.1/gone", "the endpoint answered 410 Gone", None),
+        ("http://127.0.0.1/good", None, None),
+    ]
+    assert own_world.rows("select count(*), count(url), count(excerpt) from outbox.attempts") == [(3, 0, 0)]
 
 
 async def test_a_result_that_is_refused_even_without_details_stops_nobody(own_world: World, far_end: FarEnd) -> None:

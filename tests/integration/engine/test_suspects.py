@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.model.delivery import Settlement, VerdictKind
+from relay.model.settlement import Settlement
+from relay.model.verdict import VerdictKind
 from relay.store.statements import MAX_CRASHES
 from relay.store.store import Store, new_lease
 from tests.integration.engine.world import (

@@ -19,8 +19,10 @@ from relay.engine.outage import Outage
 from relay.engine.outgoing import Outgoing
 from relay.engine.settler import Settler
 from relay.http.sender import Endpoint
-from relay.model.delivery import Delivery, Event, Settlement, Verdict, VerdictKind
-from relay.model.outcome import Outcome
+from relay.model.delivery import Delivery, Event
+from relay.model.outcome import Outcome, OutcomeKind
+from relay.model.settlement import Settlement
+from relay.model.verdict import EndpointChange, Verdict, VerdictKind
 from relay.secrets.keyring import Keyring
 from relay.store.rows import Birth, Leased
 from relay.store.store import Store, new_ids, new_lease
@@ -294,12 +296,15 @@ def claimed(row: Leased, lease: int, *, suspect: bool = False) -> Delivery:
 
 
 def result(
-    delivery: Delivery, kind: VerdictKind, wait_seconds: float = 3600.0, hold_seconds: float = 0.0, **details: Any
+    delivery: Delivery,
+    kind: VerdictKind,
+    wait_seconds: float = 3600.0,
+    endpoint: EndpointChange | None = None,
+    url: str = "http://127.0.0.1/",
 ) -> Settlement:
-    """What became of an attempt."""
-    outcome, status = ("delivered", 200) if kind is VerdictKind.DELIVERED else ("http_5xx", 500)
-    fields = {"outcome": outcome, "status": status, "milliseconds": 12, **details}
-    return Settlement(delivery, Verdict(kind, wait_seconds, hold_seconds), **fields)
+    """What became of an attempt; nothing of its answer is kept."""
+    outcome, status = (OutcomeKind.DELIVERED, 200) if kind is VerdictKind.DELIVERED else (OutcomeKind.HTTP_5XX, 500)
+    return Settlement(delivery, Verdict(kind, wait_seconds, endpoint), url, outcome, status, 12)
 
 
 def uuid_of(raw: bytes) -> UUID:

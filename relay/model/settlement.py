@@ -1,0 +1,52 @@
+"""One attempt's result on its way to the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.model.delivery import Delivery
+    from relay.model.outcome import Outcome, OutcomeKind
+    from relay.model.verdict import Verdict
+
+__all__ = ["Kept", "Settlement"]
+
+MILLISECONDS_MAX = 2**31 - 1  # of an integer column
+STATUS_MAX = 999  # what a smallint with a check takes; a receiver may answer 9999
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the attempt's row keeps of the request and its answer."""
+
+    url: str
+    error: str | None = None
+    address: str | None = None
+    headers: str | None = None
+    excerpt: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What happened at an attempt, what it means, and what is kept of it.
+
+    url: the one that was asked. The verdict's change of the endpoint is about this URL, whatever is kept.
+    kept: None where nothing of the answer is to be kept.
+    """
+
+    delivery: Delivery
+    verdict: Verdict
+    url: str
+    outcome: OutcomeKind
+    status: int | None
+    milliseconds: int
+    kept: Kept | None = None
+
+    @classmethod
+    def of(cls, delivery: Delivery, verdict: Verdict, outcome: Outcome, url: str, *, keep: bool) -> Settlement:
+        """Join the parts as the database takes them; with `keep` the details of the answer go along."""
+        kept = Kept(url, outcome.error, outcome.address, outcome.headers, outcome.excerpt) if keep else None
+        status = outcome.status if outcome.status is None or outcome.status <= STATUS_MAX else None
+        milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)
+        return cls(delivery, verdict, url, outcome.kind, status, milliseconds, kept)

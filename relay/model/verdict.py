@@ -1,0 +1,48 @@
+"""What we conclude from an outcome: for the delivery, and for the endpoint that was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+__all__ = ["Disable", "EndpointChange", "Hold", "Verdict", "VerdictKind"]
+
+
+class VerdictKind(IntEnum):
+    """What becomes of the delivery. The numbers are the settle statement's."""
+
+    DELIVERED = 0
+    """Done: the delivery leaves the hot table."""
+    RETRY = 1
+    """Due again after the verdict's wait."""
+    DEAD = 2
+    """Given up: the delivery becomes a dead letter."""
+    RELEASE = 3
+    """Not sent: due again after the verdict's wait, the attempt given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Send nothing more to the endpoint for so long. A release binds only the process that could not send."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Disable:
+    """Send nothing more to the endpoint until a person resumes it; `reason` tells that person why."""
+
+    reason: str
+
+
+EndpointChange: TypeAlias = Hold | Disable
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The conclusion for the delivery, the seconds until its next attempt, and what follows for its endpoint."""
+
+    kind: VerdictKind
+    wait_seconds: float = 0.0
+    endpoint: EndpointChange | None = None
