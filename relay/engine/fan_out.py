@@ -19,8 +19,12 @@ from relay.store.store import MAX_SEQ, new_ids, new_lease
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from relay.engine.due_map import DueMap
+    from relay.engine.endpoint import Endpoint
+    from relay.engine.endpoints import Endpoints
     from relay.engine.fairness import Grants
-    from relay.engine.outgoing import Outgoing
+    from relay.engine.room import Room
+    from relay.engine.sending import Sending
     from relay.store.rows import Match, Taken
     from relay.store.store import Store, TakenBatch
 
@@ -36,13 +40,15 @@ EVERY_SECONDS = 0.25
 
 
 class FanOut:
-    """One process's turns at fan_out. `due` is the process's due map: subscriptions known to have a backlog."""
+    """One engine's turns at fan_out. `limit`: how many events the next batch takes at most."""
 
-    def __init__(self, store: Store, outgoing: Outgoing, due: dict[bytes, None]) -> None:
+    def __init__(self, store: Store, endpoints: Endpoints, room: Room, sending: Sending, due: DueMap) -> None:
         self._store = store
-        self._outgoing = outgoing
+        self._endpoints = endpoints
+        self._room = room
+        self._sending = sending
         self._due = due
-        self._limit = EVENTS_MAX
+        self.limit = EVENTS_MAX
         self._began = 0.0
 
     def is_due(self, *, claimable: bool) -> bool:
@@ -52,7 +58,7 @@ class FanOut:
         is due and where room is, so what can be claimed goes first, and what already waits its turn here. A backlog of
         endpoints that have no room keeps nobody waiting.
         """
-        busy = claimable or self._outgoing.waiting >= WAITING_ENOUGH
+        busy = claimable or self._room.waiting >= WAITING_ENOUGH
         return not busy or time.monotonic() >= self._began + EVERY_SECONDS
 
     async def run(self, low: int, up_to: int = MAX_SEQ) -> tuple[int | None, bool]:
@@ -61,16 +67,16 @@ class FanOut:
         Returns:
             The first event taken (None when nothing was), and whether there may be more.
         """
-        self._began, limit = time.monotonic(), self._limit
+        self._began, limit = time.monotonic(), self.limit
         alone = await self._store.first_pending(low) if limit == 1 else None
         try:
             after = low if alone is None else alone - 1
-            async with self._store.fan_out(after, limit, self._outgoing.byte_room, up_to_seq=up_to) as batch:
+            async with self._store.fan_out(after, limit, self._room.free_bytes, up_to_seq=up_to) as batch:
                 if not batch.taken:
                     return None, False
                 if self._is_too_many(batch):
                     return None, True
-                await self._know(batch)
+                await self._sending.know(_versions(batch), batch.subscriptions)
                 births, leased = self._plan(batch)
                 await batch.resolve(births)
         except psycopg.errors.LockNotAvailable:
@@ -81,23 +87,16 @@ class FanOut:
             await self._set_apart(alone, error)
             return alone, True
         self._adapt(len(batch.taken), len(births))
-        self._outgoing.admit(leased)
+        self._sending.admit(leased)
         return batch.taken[0].seq, len(batch.taken) == limit
-
-    async def _know(self, batch: TakenBatch) -> None:
-        """Read the subscriptions that this process has not seen at the version that matched."""
-        matched = {(match.subscription_id, match.version) for matches in batch.matches.values() for match in matches}
-        stale = self._outgoing.stale(matched)
-        if stale:
-            self._outgoing.update(await batch.subscriptions(stale))
 
     def _plan(self, batch: TakenBatch) -> tuple[list[Birth], list[Delivery]]:
         """Decide for every event × matching subscription whether it is born leased to this process or merely due."""
         births: list[Birth] = []
         leased: list[Delivery] = []
         free: dict[bytes, int] = {}
-        grants = self._outgoing.grants()
-        room, lease = self._outgoing.room, new_lease()
+        grants = self._room.grants()
+        room, lease = self._room.free, new_lease()
         for taken, matches, ids in _pairs(batch):
             event = None
             if taken.id and taken.body is not None:
@@ -106,37 +105,40 @@ class FanOut:
                 if subscription_id not in free:
                     free[subscription_id] = self._free(subscription_id)
                 ready = is_open and taken.available
-                if event and ready and len(leased) < room and self._takes(subscription_id, free, grants):
-                    birth, delivery = self._newborn(identity, taken.seq, subscription_id, lease, event)
+                endpoint = self._endpoints.get(subscription_id)
+                if event and ready and len(leased) < room and endpoint and self._takes(endpoint, free, grants):
+                    birth, delivery = self._newborn(identity, taken.seq, endpoint, lease, event)
                     births.append(birth)
                     leased.append(delivery)
                     continue
                 births.append(Birth(identity, taken.seq, subscription_id, taken.available_at, None, None))
                 if ready:
                     free[subscription_id] = 0
-                    self._due[subscription_id] = None
+                    self._due.add(subscription_id)
         return births, leased
 
-    def _takes(self, subscription_id: bytes, free: dict[bytes, int], grants: Grants) -> bool:
-        """Tell whether one more may be leased for this subscription, and count it."""
-        left, route = free[subscription_id], self._outgoing.routes.get(subscription_id)
-        if left <= 0 or route is None or not grants.take(route, route.free - left):
+    def _takes(self, endpoint: Endpoint, free: dict[bytes, int], grants: Grants) -> bool:
+        """Tell whether one more may be leased for this endpoint, and count it."""
+        subscription_id = endpoint.subscription.id
+        left = free[subscription_id]
+        if left <= 0 or not grants.take(endpoint, endpoint.free - left):
             return False
-        free[subscription_id] -= 1
+        free[subscription_id] = left - 1
         return True
 
     def _newborn(
-        self, identity: bytes, seq: int, subscription_id: bytes, lease: int, event: Event
+        self, identity: bytes, seq: int, endpoint: Endpoint, lease: int, event: Event
     ) -> tuple[Birth, Delivery]:
         """Return the row of a delivery that is born leased, and what this process will send."""
-        seconds = self._outgoing.routes[subscription_id].subscription.timeout_seconds + LEASE_SLACK_SECONDS
+        subscription_id = endpoint.subscription.id
+        seconds = endpoint.subscription.timeout_seconds + LEASE_SLACK_SECONDS
         birth = Birth(identity, seq, subscription_id, None, lease, seconds)
         return birth, Delivery(identity, seq, subscription_id, 1, lease, event, self._began + START_WITHIN_SECONDS)
 
     def _free(self, subscription_id: bytes) -> int:
         """Slots for newborn deliveries. None with a backlog: new events must not overtake it and starve it."""
-        route = self._outgoing.routes.get(subscription_id)
-        return 0 if route is None or subscription_id in self._due else route.free
+        endpoint = self._endpoints.get(subscription_id)
+        return 0 if endpoint is None or subscription_id in self._due else endpoint.free
 
     def _is_too_many(self, batch: TakenBatch) -> bool:
         """Give a batch back whose events match far more subscriptions than the last one's; take fewer next time."""
@@ -149,15 +151,20 @@ class FanOut:
     def _adapt(self, events: int, births: int) -> None:
         """Aim the next batch at a bounded number of deliveries; recover from a batch that was halved."""
         ratio = max(1.0, births / events)
-        self._limit = max(1, min(EVENTS_MAX, int(DELIVERIES_AIM / ratio), self._limit * 2))
+        self.limit = max(1, min(EVENTS_MAX, int(DELIVERIES_AIM / ratio), self.limit * 2))
 
     async def _set_apart(self, alone: int | None, error: psycopg.Error) -> None:
         """Halve the batch until the event that the database refuses is taken alone, then park that one."""
         if alone is None:
-            self._limit = max(1, self._limit // 2)
+            self.limit = max(1, self.limit // 2)
             return
         log.error("event %d cannot be resolved and is parked as a dead letter: %s", alone, one_line(error))
         await self._store.unresolvable(alone, one_line(error))
+
+
+def _versions(batch: TakenBatch) -> set[tuple[bytes, int]]:
+    """The subscriptions that matched, with the versions that the take saw."""
+    return {(match.subscription_id, match.version) for matches in batch.matches.values() for match in matches}
 
 
 def _matches(batch: TakenBatch, taken: Taken) -> Sequence[Match]:

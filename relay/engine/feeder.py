@@ -1,4 +1,4 @@
-"""The loop that looks for work: poll, fan_out, claim, and a rest when there was nothing.
+"""The loop that looks for work: poll, sweep, claim, fan_out, and a rest when there was nothing.
 
 What it knows between two looks are hints only, and every hint is backed by a slower look that needs none: the due map
 (subscriptions with due rows) by the sweep over all subscriptions, the low-water mark by a look without it.
@@ -9,69 +9,96 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from enum import Flag, auto
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from relay.engine.claim import Claim
+from relay.engine.due_map import DueMap
 from relay.engine.fan_out import FanOut
 from relay.engine.low_water import LowWater
 from relay.engine.pacing import pause_seconds
+from relay.engine.suspects import SuspectClaim
+from relay.engine.sweep import Sweep
 from relay.store.store import MAX_SEQ
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from relay.engine.clock import DatabaseClock
+    from relay.engine.endpoints import Endpoints
     from relay.engine.outage import Outage
-    from relay.engine.outgoing import Outgoing
-    from relay.store.rows import Swept
+    from relay.engine.room import Room
+    from relay.engine.sending import Sending
+    from relay.engine.suspects import LoneSuspect
     from relay.store.store import Store
 
-__all__ = ["Feeder"]
+__all__ = ["Feeder", "Part"]
 
 POLL_BUSY_SECONDS = 0.1  # between two polls while fan_out says that there is more
 DUE_LOOK_BACK_SECONDS = 0.5  # for deliveries whose transaction committed after a later one; the sweep finds the rest
 GATHER_SECONDS = 0.002  # between two looks at how much room came free; each asks every subscription that is due
-SWEEP_SLICE = 500
 SWEEP_EVERY_SECONDS = 1.0
 
 
+class Part(Flag):
+    """The parts of a step that have their times. Claims come at every step."""
+
+    SWEEP = auto()
+    POLL = auto()
+    FAN_OUT = auto()
+    """fan_out even though older work keeps this process busy."""
+    EVERY = SWEEP | POLL | FAN_OUT
+
+
 class Feeder:
-    """One process's share of finding work."""
+    """One engine's share of finding work. `steps` counts those that ended without an error."""
 
     def __init__(
-        self, store: Store, outgoing: Outgoing, outage: Outage, *, processes: int, until_drained: bool
+        self,
+        store: Store,
+        endpoints: Endpoints,
+        room: Room,
+        sending: Sending,
+        lone: LoneSuspect,
+        clock: DatabaseClock,
+        outage: Outage,
+        *,
+        processes: int,
+        until_drained: bool,
     ) -> None:
         self._store = store
-        self._outgoing = outgoing
+        self._sending = sending
+        self._clock = clock
         self._outage = outage
+        self._freed = room.watch()
+        self.due = DueMap()
+        self.claim = Claim(store, endpoints, room, sending, self.due)
+        self.suspect_claim = SuspectClaim(store, endpoints, sending, lone)
+        self.fan_out = FanOut(store, endpoints, room, sending, self.due)
+        self.sweep = Sweep(store, endpoints, sending, self.due, self.suspect_claim.subscriptions)
+        self.low_water = LowWater()
         self._processes = processes
         self._until_drained = until_drained
-        self._due: dict[bytes, None] = {}
-        self._suspects: dict[bytes, None] = {}
-        self._low = LowWater()
-        self._fan_out = FanOut(store, outgoing, self._due)
-        self._claim = Claim(store, outgoing, self._due, self._suspects)
         self._more_pending = False
         self._next_poll = 0.0
-        self._due_since = 0.0
-        self._swept_to = bytes(16)
         self._next_sweep = 0.0
+        self._due_since = 0.0
         self._worked_at = time.monotonic()
         self._stopping = asyncio.Event()
+        self.steps = 0
 
     def stop(self) -> None:
-        """Look for no more work; `run` returns after the round under way."""
+        """Look for no more work; `run` returns after the step under way."""
         self._stopping.set()
-        self._outgoing.room_freed.set()
+        self._freed.set()
 
     async def run(self) -> None:
         """Look for work until stopped, or with `until_drained` until there is none."""
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
-                worked = await self._round()
-                if not worked and self._until_drained and self._outgoing.idle and await self._store.drained():
+                worked = await self.step(self._due_parts(began))
+                if not worked and self._until_drained and self._sending.idle and await self._store.drained():
                     return
             except (psycopg.Error, OSError, TimeoutError) as error:
                 self._outage.note(error)
@@ -84,59 +111,48 @@ class Feeder:
                 pause = pause_seconds(began - self._worked_at, self._processes, random.random())
                 await self._rest(began + pause - time.monotonic())
 
-    async def _round(self) -> bool:
-        """Do each kind of looking once; tell whether any found work that could be taken."""
+    async def step(self, parts: Part = Part.EVERY) -> bool:
+        """Look for work once, by these parts and by claims; tell whether any found work that could be taken."""
         now = time.monotonic()
-        if now >= self._next_sweep:
-            await self._sweep()
-        low, up_to = self._low.bound(now), MAX_SEQ
-        if not self._more_pending or now >= self._next_poll:
+        if Part.SWEEP in parts:
+            await self.sweep.run()
+            self._next_sweep = time.monotonic() + SWEEP_EVERY_SECONDS
+        low, up_to = self.low_water.bound(now), MAX_SEQ
+        if Part.POLL in parts:
             low, up_to = await self._poll(low)
-        worked = await self._claim.run()
-        if self._more_pending and self._fan_out.is_due(claimable=self._claim.is_possible()):
-            first, self._more_pending = await self._fan_out.run(low, up_to)
+        worked = await self.claim.run()
+        if self._more_pending and (Part.FAN_OUT in parts or self._fan_out_is_due()):
+            first, self._more_pending = await self.fan_out.run(low, up_to)
             if first is not None:
-                self._low.took(now, first)
+                self.low_water.took(now, first)
                 worked = True
-        return await self._claim.run_suspect() or worked
+        worked = await self.suspect_claim.run() or worked
+        self.steps += 1
+        return worked
+
+    def _due_parts(self, now: float) -> Part:
+        sweep = Part.SWEEP if now >= self._next_sweep else Part(0)
+        return sweep | (Part.POLL if not self._more_pending or now >= self._next_poll else Part(0))
 
     async def _poll(self, low: int) -> tuple[int, int]:
-        """Look; return between which sequence numbers there is something pending."""
+        """Look above `low`; return between which sequence numbers there is something pending."""
         began = time.monotonic()
-        look = await self._store.poll(low, self._due_since)
+        seen = await self._store.poll(low, self._due_since)
         self._next_poll = began + POLL_BUSY_SECONDS
-        self._due_since = look.unix_seconds - DUE_LOOK_BACK_SECONDS
-        self._outgoing.set_clock(look.unix_seconds)
-        self._due.update(dict.fromkeys(look.due))
-        self._more_pending = look.first is not None
-        self._low.looked(low, began, time.monotonic(), found=self._more_pending)
-        return (low if look.first is None else look.first - 1), look.drawn
+        self._due_since = seen.unix_seconds - DUE_LOOK_BACK_SECONDS
+        self._clock.set(seen.unix_seconds)
+        self.due.add(*seen.due)
+        self._more_pending = seen.first is not None
+        self.low_water.looked(low, began, time.monotonic(), found=self._more_pending)
+        return (low if seen.first is None else seen.first - 1), seen.drawn
 
-    async def _sweep(self) -> None:
-        """Look at the next slice of all subscriptions for due rows and suspects that no hint told of."""
-        self._outgoing.release_late()
-        rows = await self._store.sweep(self._swept_to, SWEEP_SLICE)
-        await self._refresh(rows)
-        self._due.update(dict.fromkeys(row.id for row in rows if row.due))
-        self._due.update(dict.fromkeys(self._outgoing.reopened()))
-        self._suspects.update(dict.fromkeys(row.id for row in rows if row.suspects))
-        wrapped = len(rows) < SWEEP_SLICE
-        self._swept_to = bytes(16) if wrapped else rows[-1].id
-        self._next_sweep = time.monotonic() + SWEEP_EVERY_SECONDS
-
-    async def _refresh(self, rows: Sequence[Swept]) -> None:
-        """Learn of changes that no claim brings: what was closed and is open again, what waits here and may not go."""
-        stale = self._outgoing.outdated((row.id, row.version) for row in rows)
-        waiting = self._outgoing.waiting_for()
-        if waiting:
-            stale += await self._store.changed(waiting)
-        if stale:
-            self._outgoing.update(await self._store.subscriptions(stale))
+    def _fan_out_is_due(self) -> bool:
+        return self.fan_out.is_due(claimable=self.claim.is_possible())
 
     async def _rest(self, seconds: float) -> None:
         """Sleep; room for something that is known to wait, or being stopped, ends it early."""
         if not self._stopping.is_set():
-            self._outgoing.room_freed.clear()
+            self._freed.clear()
         try:
             async with asyncio.timeout(seconds):
                 while not (self._stopping.is_set() or await self._room_is_enough()):
@@ -146,9 +162,9 @@ class Feeder:
 
     async def _room_is_enough(self) -> bool:
         """Wait until room comes free; tell whether it is enough to look again."""
-        await self._outgoing.room_freed.wait()
+        await self._freed.wait()
         await asyncio.sleep(GATHER_SECONDS)
-        self._outgoing.room_freed.clear()
-        if self._claim.is_worthwhile():
+        self._freed.clear()
+        if self.claim.is_worthwhile() or self.suspect_claim.is_possible():
             return True
-        return self._more_pending and self._fan_out.is_due(claimable=self._claim.is_possible())
+        return self._more_pending and self._fan_out_is_due()

@@ -28,17 +28,17 @@ class Outage:
         self._since: float | None = None
         self._said = -LINE_EVERY_SECONDS
         self._told = False
-        self._failures = 0
+        self.failures = 0
 
     @property
     def pause_seconds(self) -> float:
         """How long to wait before the next try: 0.1 s, doubling up to 1 s."""
-        return min(PAUSE_MAX_SECONDS, PAUSE_FIRST_SECONDS * 2.0 ** min(self._failures, 10))
+        return min(PAUSE_MAX_SECONDS, PAUSE_FIRST_SECONDS * 2.0 ** min(self.failures, 10))
 
     def note(self, error: BaseException) -> None:
         """Take note of a failed try."""
         now = time.monotonic()
-        self._failures += 1
+        self.failures += 1
         self._since = now if self._since is None else self._since
         if now - self._said >= LINE_EVERY_SECONDS:
             self._said, self._told = now, True
@@ -48,7 +48,7 @@ class Outage:
         """Take note of a success."""
         if self._since is not None and self._told:
             log.warning("database: back after %.1f s", time.monotonic() - self._since)
-        self._since, self._told, self._failures = None, False, 0
+        self._since, self._told, self.failures = None, False, 0
 
 
 def is_refusal(error: psycopg.Error) -> bool:

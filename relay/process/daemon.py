@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import random
 import resource
 import signal
 from contextlib import contextmanager
@@ -16,16 +15,13 @@ import anyio
 
 from outbox._version import __version__
 from relay.config.database_url import RELAY_NAME
-from relay.engine.feeder import Feeder
-from relay.engine.outage import Outage
-from relay.engine.outgoing import Outgoing
-from relay.engine.settler import Settler
+from relay.engine.engine import LAST_WORDS_SECONDS, Engine, EngineOptions
+from relay.engine.room import Room
 from relay.http.configured import check_sender, make_sender
 from relay.process import supervisor
 from relay.process.housekeeping import Housekeeping
 from relay.process.startup import check_database
 from relay.secrets.keyring import Keyring
-from relay.store.store import Store
 from relay.telemetry.logs import set_up_logging
 
 if TYPE_CHECKING:
@@ -37,7 +33,6 @@ __all__ = ["run"]
 
 log = logging.getLogger("relay")
 
-LAST_WORDS_SECONDS = 5.0  # to settle what was answered, once the drain is over
 SPARE_FILES = 64  # beside the sockets of requests
 HURRY_SECONDS = 2.0  # after a second signal
 ORPHAN_DRAIN_SECONDS = 0.5  # for a process whose parent is gone
@@ -66,81 +61,50 @@ async def _serve(config: Config, *, until_drained: bool) -> None:
 
 
 class _Process:
-    """Everything one relay process runs."""
+    """Everything one relay process runs: an engine for its database, and housekeeping beside it."""
 
     def __init__(self, config: Config, *, until_drained: bool) -> None:
-        self._config = config
-        self._stopping = asyncio.Event()
-        self._hurry = anyio.CancelScope()
         self._drain_seconds = float(config.drain_seconds)
-        self._keyring = Keyring(config.secret_key)
-        conninfo = config.conninfo(application_name=RELAY_NAME)
-        self._feed_store, self._settle_store = (
-            Store(conninfo, asynchronous_commit=config.asynchronous_commit) for _ in range(2)
-        )
-        outage = Outage()
-        self._settler = Settler(self._settle_store, outage)
+        self._stopping = asyncio.Event()
         self._sender = make_sender(config)
-        self._outgoing = Outgoing(
-            self._sender,
-            self._settler,
-            max_in_flight=config.max_in_flight,
+        self._housekeeping = Housekeeping(config)
+        options = EngineOptions(
+            processes=config.processes,
             max_in_flight_per_endpoint=config.max_in_flight_per_endpoint,
+            drain_seconds=self._drain_seconds,
             keep_all_responses=config.keep_responses == "all",
-            keyring=self._keyring,
-            dice=random.random,
+            asynchronous_commit=config.asynchronous_commit,
+            until_drained=until_drained,
         )
-        self._feeder = Feeder(
-            self._feed_store, self._outgoing, outage, processes=config.processes, until_drained=until_drained
-        )
+        conninfo, room = config.conninfo(application_name=RELAY_NAME), Room(config.max_in_flight)
+        self._engine = Engine(conninfo, self._sender, room, Keyring(config.secret_key), options)
 
     async def serve(self) -> None:
         """Run until told to stop or drained; then drain."""
         with self._signals():
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(Housekeeping(self._config).run)
-                settled = anyio.Event()
-                tasks.start_soon(self._settle, settled)
+                tasks.start_soon(self._housekeeping.run)
                 log.info("relay %s running, process %d", __version__, os.getpid())
-                await self._feeder.run()
-                await self._drain(settled)
+                await self._engine.run()
                 tasks.cancel_scope.cancel()
+            await self._sender.close()
         log.info("relay process %d stopped", os.getpid())
 
-    async def _settle(self, settled: anyio.Event) -> None:
-        await self._settler.run()
-        settled.set()
-
-    async def _drain(self, settled: anyio.Event) -> None:
-        """Give back what has not begun, let the rest finish for a while, and settle everything that is known."""
-        self._outgoing.release_waiting()
-        with self._hurry, anyio.move_on_after(self._drain_seconds):
-            await self._outgoing.finished()
-        await self._outgoing.abort()
-        self._settler.close()
-        with anyio.move_on_after(LAST_WORDS_SECONDS):
-            await settled.wait()
-        if self._settler.unsettled:
-            log.warning("%d results could not be settled; their leases run out", self._settler.unsettled)
-        await self._sender.close()
-        await self._feed_store.close()
-        await self._settle_store.close()
-
-    def _stop(self) -> None:
+    def _stop(self, drain_seconds: float | None = None) -> None:
         """Begin the drain; the second time, cut it short. A database that hangs may hold up neither."""
         hurried = self._stopping.is_set()
         if hurried:
-            self._hurry.cancel()
-        patience = HURRY_SECONDS if hurried else self._drain_seconds + LAST_WORDS_SECONDS + HURRY_SECONDS
+            self._engine.hurry()
+        drain_seconds = self._drain_seconds if drain_seconds is None else drain_seconds
+        patience = HURRY_SECONDS if hurried else drain_seconds + LAST_WORDS_SECONDS + HURRY_SECONDS
         asyncio.get_running_loop().call_later(patience, _leave)
         self._stopping.set()
-        self._feeder.stop()
+        self._engine.stop(drain_seconds)
 
     def _orphaned(self) -> None:
         log.warning("the parent process is gone; stopping")
         asyncio.get_running_loop().remove_reader(supervisor.parent_pipe())
-        self._drain_seconds = ORPHAN_DRAIN_SECONDS
-        self._stop()
+        self._stop(ORPHAN_DRAIN_SECONDS)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from relay.engine.outgoing import Outgoing
+from relay.engine.sending import Sending
 from relay.http.sender import DirectSender
 from relay.store import store
 
@@ -33,7 +33,7 @@ def steps() -> dict[str, tuple[type, str]]:
         for attribute, value in vars(owner).items()
         if not attribute.startswith("_") and _is_step(value)
     }
-    return found | {"Outgoing._attempt": (Outgoing, "_attempt")}
+    return found | {"Sending.attempt": (Sending, "attempt")}
 
 
 def _is_step(value: object) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from outbox.subscriptions.fields import DEFAULT_SCHEDULE_SECONDS
 from relay.config.options import options
-from relay.engine.routes import WINDOW_START
+from relay.engine.health import WINDOW_START
 from relay.engine.settler import LINGER_BUSY_SECONDS
 from relay.model.decide import JITTER
 from relay.store.statements import LEASE_SLACK_SECONDS, MAX_CRASHES

@@ -107,7 +107,7 @@ async def test_an_event_that_is_gone_is_claimed_without_a_body_and_ends_as_a_dea
     world.subscribe()
     (seq,) = world.record()
     async with stepping(world.url, far_end) as relay:
-        await fan_out(relay.store)
+        await fan_out(relay.engine.feed_store)
         world.rows("delete from outbox.events where seq = %s", seq)
         await relay.look()
         await relay.settled()
@@ -129,7 +129,7 @@ async def test_rows_are_born_leased_while_there_is_room_and_due_beyond_it(world:
     world.record(count=100)
     far_end.hold("/")
     async with stepping(world.url, far_end, max_in_flight=100, per_endpoint=64) as relay:
-        await relay.feeder._fan_out.run(-1)
+        await relay.feeder.fan_out.run(-1)
         assert Counter(row[0] for row in world.deliveries("lease is not null")) == {True: 16, False: 84}
         assert world.count("deliveries", "attempts <> (lease is not null)::int") == 0
         assert world.count("deliveries", "lease is null and due_at > clock_timestamp()") == 0
@@ -142,9 +142,9 @@ async def test_a_subscription_with_a_backlog_gets_nothing_born_leased(world: Wor
     far_end.hold("/backed-up")
     far_end.hold("/free")
     async with stepping(world.url, far_end) as relay:
-        relay.feeder._due[backed_up] = None
+        relay.feeder.due.add(backed_up)
         world.record("a.b", 4)
-        await relay.feeder._fan_out.run(-1)
+        await relay.feeder.fan_out.run(-1)
         rows = world.rows(
             "select s.url, d.lease is not null from outbox.deliveries d join outbox.subscriptions s"
             " on s.id = d.subscription_id group by 1, 2"
@@ -152,11 +152,10 @@ async def test_a_subscription_with_a_backlog_gets_nothing_born_leased(world: Wor
         assert sorted(rows) == [("http://127.0.0.1/backed-up", False), ("http://127.0.0.1/free", True)]
 
 
-async def test_a_full_process_still_fans_out(world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_process_still_fans_out(world: World, far_end: FarEnd) -> None:
     """Waiting for room would let one tenant's million pending starve every other."""
-    monkeypatch.setattr("relay.engine.outgoing.LEASED_MAX", 10)
     world.subscribe()
-    async with stepping(world.url, far_end) as relay:
+    async with stepping(world.url, far_end, leased_max=10) as relay:
         world.record()
         await relay.look()
         await relay.settled()  # it answers: what does not may not take all the room there is
@@ -166,7 +165,7 @@ async def test_a_full_process_still_fans_out(world: World, far_end: FarEnd, monk
             await relay.look()
         assert world.count("pending") == 0
         assert world.count("deliveries", "lease is not null") == 10
-        assert relay.outgoing.room == 0
+        assert relay.room.free == 0
 
 
 async def test_a_backlog_is_worked_off_through_the_due_map(world: World, far_end: FarEnd) -> None:

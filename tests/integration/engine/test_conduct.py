@@ -14,6 +14,7 @@ from typing import Any, cast
 import psycopg
 import pytest
 
+from relay.engine.feeder import Part
 from relay.http import AddressPolicy, DirectSender
 from relay.model import decide
 from relay.model.outcome import Outcome
@@ -225,7 +226,7 @@ async def test_after_a_hold_a_subscription_is_asked_again_though_no_row_fell_due
     world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does the sweep come by: it looks at few of many subscriptions at a time."""
-    monkeypatch.setattr("relay.engine.feeder.SWEEP_SLICE", 1)
+    monkeypatch.setattr("relay.engine.sweep.SLICE", 1)
     world.subscribe(path="/held", schedule=())
     for _ in range(50):
         world.subscribe("others")
@@ -411,10 +412,10 @@ async def test_b34_what_was_leased_and_has_not_begun_is_given_back(world: World,
         freed = far_end.hold("/")
         world.record(count=5)
         await one_on_the_wire(relay, far_end)
-        assert relay.outgoing.waiting == 4
+        assert relay.room.waiting == 4
         change(world, CLOSED.get(how, "removed_at = now()"))
         await relay.look()
-        assert relay.outgoing.waiting == 0
+        assert relay.room.waiting == 0
         freed.set()
         await relay.settled()
         assert world.count("deliveries", "lease is null and attempts = 0") == 4
@@ -456,7 +457,7 @@ async def test_the_retry_clock_stands_still(world: World, far_end: FarEnd, how: 
         await relay.settled()
         change(world, CLOSED[how])
         world.record(count=2)
-        await fan_out(relay.store, leased=True)
+        await fan_out(relay.engine.feed_store, leased=True)
         world.expire()
         world.rows("update outbox.deliveries set due_at = now() - interval '1 day'")
         before = world.deliveries("id, attempts, crashes, due_at, lease")
@@ -483,20 +484,20 @@ async def test_what_falls_due_meanwhile_is_claimed_in_vain_once(
         await relay.settled()
         change(world, CLOSED[how])
         claims: list[object] = []
-        claim = relay.store.claim
+        claim = relay.engine.feed_store.claim
 
         async def noted(*asked: Any) -> Any:
             claims.append(asked)
             return await claim(*asked)
 
-        monkeypatch.setattr(relay.store, "claim", noted)
+        monkeypatch.setattr(relay.engine.feed_store, "claim", noted)
         for _ in range(5):
             world.record()
             await fan_out(store)
-            await relay.look()
+            await relay.feeder.step(Part.POLL)  # the sweep would tell why before it is asked
         assert world.count("deliveries", "due_at <= now()") == 5
         assert len(claims) == 1
-        assert not relay.feeder._due, "read at every look, so thousands that are closed must not stay in it"
+        assert not relay.feeder.due, "read at every look, so thousands that are closed must not stay in it"
         change(world, OPENED_AGAIN)
         await relay.look()
         await relay.settled()
@@ -512,11 +513,11 @@ async def test_b6_a_retry_goes_to_the_url_of_its_moment_signed_with_the_keys_of_
     async with stepping(world.url, far_end) as relay:
         await relay.look()
         await relay.settled()
-        before = next(iter(relay.outgoing.routes.values())).envelope
+        before = next(iter(relay.endpoints)).envelope
         change(world, "url = 'http://127.0.0.1/new'")
         await relay.look()
         await relay.settled()
-        assert next(iter(relay.outgoing.routes.values())).envelope is not before
+        assert next(iter(relay.endpoints)).envelope is not before
     assert far_end.paths() == ["/old", "/new"]
     assert far_end.requests[0][1] == far_end.requests[1][1], "the same webhook-id"
 

@@ -194,7 +194,7 @@ async def test_one_event_of_a_thousand_subscriptions_is_one_batch(world: World, 
         await relay.settled()
         assert world.matches() == {seq: 1000}
         assert len(far_end.requests) == 1000
-        assert relay.feeder._fan_out._limit == 5, "the next batch aims at 5,000 deliveries"
+        assert relay.feeder.fan_out.limit == 5, "the next batch aims at 5,000 deliveries"
 
 
 async def test_an_event_delayed_is_fanned_out_at_once_and_due_when_it_is_available(

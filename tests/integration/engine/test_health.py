@@ -24,9 +24,9 @@ async def test_a_hanging_endpoint_shrinks_to_one_slot(world: World, far_end: Far
     async with running(world.url, far_end) as relay:
         await await_until(lambda: far_end.requests.__len__() > 40)
         freed = far_end.hold("/hangs", TIMEOUT)
-        (route,) = relay.outgoing.routes.values()
-        await await_until(lambda: far_end.in_flight == 1 and route.leased == 1)
-        assert route.window == 1
+        (endpoint,) = relay.endpoints
+        await await_until(lambda: far_end.in_flight == 1 and endpoint.leased == 1)
+        assert endpoint.health.window == 1
         freed.set()
 
 
@@ -63,7 +63,7 @@ async def test_two_hundred_that_never_answered_hold_up_nobody_not_even_the_first
                 world.record(path)
             await await_until(lambda path=path: far_end.paths().count(f"/{path}") == 20)
         assert 200 <= far_end.in_flight <= 256 - 256 // 8
-        assert relay.outgoing.room >= 2048 // 8
+        assert relay.room.free >= 2048 // 8
 
 
 async def test_no_endpoint_gets_more_requests_at_once_than_allowed(world: World, far_end: FarEnd) -> None:
@@ -89,10 +89,10 @@ async def test_an_endpoint_that_recovers_is_served_in_full_again(world: World, f
     far_end.script["/"] = TIMEOUT
     world.record(count=60)
     async with running(world.url, far_end) as relay:
-        await await_until(lambda: relay.outgoing.routes and next(iter(relay.outgoing.routes.values())).window == 1)
+        await await_until(lambda: len(relay.endpoints) and next(iter(relay.endpoints)).health.window == 1)
         far_end.script["/"] = DELIVERED
         await await_until(lambda: world.count("attempts", "verdict = 'delivered'") == 60)
-        assert next(iter(relay.outgoing.routes.values())).window == 61
+        assert next(iter(relay.endpoints)).health.window == 61
 
 
 async def test_a_changed_subscription_is_used_from_the_next_event_on(world: World, far_end: FarEnd) -> None:
@@ -114,7 +114,7 @@ async def test_a_rotated_secret_is_used_from_the_next_event_on(world: World, far
         world.record()
         await relay.look()
         await relay.settled()
-        before = relay.outgoing.routes[world.value("select id from outbox.subscriptions").bytes].subscription
+        before = relay.endpoints.get(world.value("select id from outbox.subscriptions").bytes).subscription
         world.rows("update outbox.secrets set expires_at = now() + interval '1 day'")
         world.rows(
             "insert into outbox.secrets (subscription_id, secret) select id, %s from outbox.subscriptions", new_secret()
@@ -122,7 +122,7 @@ async def test_a_rotated_secret_is_used_from_the_next_event_on(world: World, far
         world.record()
         await relay.look()
         await relay.settled()
-        after = relay.outgoing.routes[before.id].subscription
+        after = relay.endpoints.get(before.id).subscription
     assert len(before.secrets) == 1
     assert len(after.secrets) == 2
     assert after.secrets[1] == before.secrets[0], "newest first"

@@ -24,7 +24,7 @@ async def test_no_transaction_is_open_while_requests_are_under_way(world: World,
     async with running(world.url, far_end) as relay:
         await await_until(lambda: far_end.in_flight == 16)
         relay.feeder.stop()  # let it come to rest: between two looks there must be nothing
-        await await_until(lambda: relay._tasks[-1].done())
+        await await_until(lambda: relay.feeding.done())
         assert world.rows(f"select state, xact_start from pg_stat_activity where {OTHERS}") == [
             ("idle", None)
         ] * world.value(f"select count(*) from pg_stat_activity where {OTHERS}")
@@ -176,7 +176,7 @@ async def test_c21_the_signature_carries_the_databases_clock(
     import time
 
     wrong = time.time
-    monkeypatch.setattr("relay.engine.outgoing.time.time", lambda: wrong() - 3600)
+    monkeypatch.setattr("relay.engine.clock.time.time", lambda: wrong() - 3600)
     seen: list[int] = []
     send = far_end.send
 

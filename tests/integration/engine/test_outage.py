@@ -65,7 +65,7 @@ async def test_answers_of_an_outage_are_settled_from_memory_when_it_ends(
         gate.close()
         fine.set()
         fails.set()
-        await await_until(lambda: relay.outage._failures > 5)
+        await await_until(lambda: relay.outage.failures > 5)
         assert relay.settler.unsettled == 20
         gate.open()
         await relay.settled()
@@ -81,7 +81,7 @@ async def test_backends_killed_all_the_time_lose_nothing(world: World, far_end: 
         for _ in range(12):
             world.record(count=20)
             world.rows(TERMINATE)
-            await await_until(lambda: not relay.outage._failures)
+            await await_until(lambda: not relay.outage.failures)
         world.expire("lease is not null and attempts < 0")
         # A commit whose answer was cut leaves leases that nobody knows of; they end by themselves.
         await relay.settled()
@@ -120,6 +120,6 @@ async def test_c3_a_relay_that_starts_while_the_database_is_away_begins_when_it_
     gate = Gate(own_world, server_url)
     gate.close()
     async with running(own_world.url, far_end) as relay:
-        await await_until(lambda: relay.outage._failures > 2)
+        await await_until(lambda: relay.outage.failures > 2)
         gate.open()
         await await_until(lambda: far_end.requests)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -74,13 +75,13 @@ async def test_a_good_event_that_commits_meanwhile_is_not_parked_for_the_poison(
         own_world.record("good", connection=application)
         own_world.record("poison")
         async with stepping(own_world.url, far_end) as relay:
-            park = relay.store.unresolvable
+            park = relay.engine.feed_store.unresolvable
 
             async def late(seq: int, error: str) -> None:
                 application.commit()
                 await park(seq, error)
 
-            monkeypatch.setattr(relay.store, "unresolvable", late)
+            monkeypatch.setattr(relay.engine.feed_store, "unresolvable", late)
             while own_world.count("pending"):
                 await relay.look()
             await relay.look()
@@ -98,15 +99,15 @@ async def test_a_poison_that_commits_while_another_event_is_looked_at_alone_is_t
         own_world.record("poison", connection=application)
         own_world.record("good")
         async with stepping(own_world.url, far_end) as relay:
-            first_pending = relay.store.first_pending
+            first_pending = relay.engine.feed_store.first_pending
 
             async def late(after_seq: int) -> int | None:
                 seq = await first_pending(after_seq)
                 application.commit()
                 return seq
 
-            monkeypatch.setattr(relay.store, "first_pending", late)
-            relay.feeder._fan_out._limit = 1
+            monkeypatch.setattr(relay.engine.feed_store, "first_pending", late)
+            relay.feeder.fan_out.limit = 1
             await relay.look()
             while own_world.count("pending"):
                 await relay.look()
@@ -121,7 +122,7 @@ async def test_a_database_that_was_set_up_wrongly_parks_nothing(own_world: World
     own_world.rows("alter table outbox.resolutions rename to mislaid")
     own_world.record(count=3)
     async with running(own_world.url, far_end) as relay:
-        await await_until(lambda: relay.outage._failures > 2)
+        await await_until(lambda: relay.outage.failures > 2)
         assert (own_world.count("pending"), own_world.count("dead_letters")) == (3, 0)
         own_world.rows("alter table outbox.mislaid rename to resolutions")
         await await_until(lambda: own_world.count("attempts") == 3)
@@ -167,13 +168,13 @@ async def test_a_subscription_that_vanishes_in_mid_fan_out_stops_nobody(
     world.subscribe("a.b", path="/fine")
     world.record("a.b", 2)
     async with running(world.url, far_end) as relay:
-        know = relay.feeder._fan_out._know
+        know = relay.sending.know
 
-        async def late(batch: object) -> None:
+        async def late(*versions: Any) -> None:
             world.rows("delete from outbox.subscriptions where id = %s", uuid_of(vanishing))
-            await know(batch)  # type: ignore[arg-type]
+            await know(*versions)
 
-        monkeypatch.setattr(relay.feeder._fan_out, "_know", late)
+        monkeypatch.setattr(relay.sending, "know", late)
         world.record("a.b", 2)
         await await_until(lambda: world.count("attempts", "verdict = 'delivered'") >= 4)
         assert far_end.paths().count("/fine") == 4
@@ -186,14 +187,14 @@ async def test_a_subscription_that_vanishes_in_mid_claim_stops_nobody(
     world.subscribe("a.b", path="/fine")
     world.record("a.b", 2)
     async with stepping(world.url, far_end) as relay:
-        await fan_out(relay.store)
-        subscriptions = relay.store.subscriptions
+        await fan_out(relay.engine.feed_store)
+        subscriptions = relay.engine.feed_store.subscriptions
 
         async def late(ids: Sequence[bytes]) -> list[Subscription]:
             world.rows("delete from outbox.subscriptions where id = %s", uuid_of(vanishing))
             return await subscriptions(ids)
 
-        monkeypatch.setattr(relay.store, "subscriptions", late)
+        monkeypatch.setattr(relay.engine.feed_store, "subscriptions", late)
         for _ in range(3):
             await relay.look()
         await relay.settled()

@@ -131,7 +131,7 @@ async def test_two_results_of_one_delivery_end_delivered_in_either_order(
     world.subscribe()
     world.record()
     async with stepping(world.url, far_end) as relay:
-        (birth,) = await fan_out(relay.store, leased=True)
+        (birth,) = await fan_out(relay.engine.feed_store, leased=True)
         for kind in kinds:
             relay.settler.settle(result(held(birth), kind))
         await relay.settled()
@@ -360,11 +360,11 @@ async def test_what_found_no_place_is_given_back_before_its_lease_ends(world: Wo
         await await_until(lambda: far_end.in_flight == 1)
         world.record("brief")
         await relay.look()
-        relay.outgoing.release_late()
+        relay.sending.release_late()
         assert world.count("deliveries", "lease is not null") == 2, "there is time yet"
-        (waiting,) = (one for route in relay.outgoing.routes.values() for one in route.waiting)
+        (waiting,) = (one for endpoint in relay.endpoints for one in endpoint.waiting)
         waiting.start_by -= 10
-        relay.outgoing.release_late()
+        relay.sending.release_late()
         await await_until(lambda: not relay.settler.unsettled)
         assert world.count("deliveries", "lease is null and attempts = 0 and crashes = 0") == 1
         freed.set()
@@ -379,8 +379,8 @@ async def test_what_waits_its_turn_too_long_is_given_back_without_an_attempt(wor
     async with stepping(world.url, far_end, max_in_flight=1) as relay:
         await relay.look()
         await await_until(lambda: far_end.in_flight == 1)
-        (route,) = relay.outgoing.routes.values()
-        for delivery in route.waiting:
+        (endpoint,) = relay.endpoints
+        for delivery in endpoint.waiting:
             delivery.start_by = 0.0
         freed.set()
         await relay.settled()

@@ -60,7 +60,7 @@ async def test_a_process_sends_one_suspect_at_a_time(world: World, far_end: FarE
     world.record(count=5)
     freed = far_end.hold("/")
     async with stepping(world.url, far_end) as relay:
-        await fan_out(relay.store, leased=True)
+        await fan_out(relay.engine.feed_store, leased=True)
         world.expire()
         for _ in range(4):
             await relay.look()
@@ -78,16 +78,16 @@ async def test_a_process_sends_one_suspect_at_a_time(world: World, far_end: FarE
 async def test_a_suspect_that_hangs_lets_the_next_begin_and_is_no_longer_charged(
     world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.engine.claim.SUSPECT_ALONE_SECONDS", 0.0)
+    monkeypatch.setattr("relay.engine.suspects.ALONE_SECONDS", 0.0)
     world.subscribe()
     world.record(count=2)
     far_end.hold("/")
     async with stepping(world.url, far_end) as relay:
-        await fan_out(relay.store, leased=True)
+        await fan_out(relay.engine.feed_store, leased=True)
         world.expire()
         await relay.look()
         await await_until(lambda: far_end.in_flight == 1)
-        first = relay.outgoing.suspect
+        first = relay.engine.lone_suspect.charged
         assert first is not None
         await relay.look()
         await await_until(lambda: far_end.in_flight == 2)
@@ -199,23 +199,23 @@ async def test_the_next_suspect_waits_until_the_database_knows_of_the_one_before
     world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or an answered one would stay charged when the next one ends the process, and be buried in its stead."""
-    monkeypatch.setattr("relay.engine.claim.SUSPECT_ALONE_SECONDS", 3600.0)
+    monkeypatch.setattr("relay.engine.suspects.ALONE_SECONDS", 3600.0)
     for path in ("/one", "/two"):
         world.subscribe(path=path)
     world.record()
     async with stepping(world.url, far_end) as relay:
-        may_settle, settle = asyncio.Event(), relay.settle_store.settle
+        may_settle, settle = asyncio.Event(), relay.engine.settle_store.settle
 
         async def settle_when_told(batch: Sequence[Settlement]) -> list[bytes]:
             await may_settle.wait()
             return await settle(batch)
 
-        monkeypatch.setattr(relay.settle_store, "settle", settle_when_told)
-        await fan_out(relay.store, leased=True)
+        monkeypatch.setattr(relay.engine.settle_store, "settle", settle_when_told)
+        await fan_out(relay.engine.feed_store, leased=True)
         world.expire()
         for _ in range(3):
             await relay.look()
-            await await_until(lambda: relay.outgoing.idle)
+            await await_until(lambda: relay.sending.idle)
         assert (len(far_end.requests), world.count("deliveries", "crashes = 1")) == (1, 1)
         may_settle.set()
         await relay.settled()

@@ -17,7 +17,7 @@ async def test_rows_due_long_ago_are_found(world: World, far_end: FarEnd, store:
     """As another relay left them, or a person put them there by hand."""
     world.subscribe()
     async with running(world.url, far_end) as relay:
-        await await_until(lambda: relay.feeder._due_since > 0)
+        await await_until(lambda: relay.feeder.steps > 0)
         world.record(count=3)
         await await_until(lambda: world.count("attempts") == 3)
         (subscription,) = world.rows("select id from outbox.subscriptions")[0]
@@ -54,16 +54,15 @@ async def test_it_rotates_over_more_subscriptions_than_it_looks_at(world: World,
         last,
     )
     async with stepping(world.url, far_end) as relay:
-        relay.feeder._due_since = world.value("select extract(epoch from now())::float8")
         looks = 0
-        while not relay.feeder._due:
-            await relay.feeder._sweep()
+        while not relay.feeder.due:
+            await relay.feeder.sweep.run()
             looks += 1
         assert looks == 3
-        assert list(relay.feeder._due) == [last.bytes]
+        assert list(relay.feeder.due) == [last.bytes]
         for _ in range(3):
-            await relay.feeder._sweep()
-        assert relay.feeder._swept_to == bytes(16), "it begins again"
+            await relay.feeder.sweep.run()
+        assert relay.feeder.sweep.position == bytes(16), "it begins again"
 
 
 async def test_paused_and_removed_subscriptions_are_not_looked_at(world: World, store: Store) -> None:
@@ -99,7 +98,7 @@ async def test_an_event_with_a_lower_number_that_commits_late_is_found_by_a_runn
         async with running(world.url, far_end) as relay:
             world.record(count=3)
             await await_until(lambda: world.count("attempts") == 3)
-            relay.feeder._low._mark = late + 2
+            relay.feeder.low_water.took(0.0, late + 3)  # long ago, so that the mark is there now
             writer.commit()
             await await_until(lambda: world.count("attempts") == 4)
 
@@ -112,7 +111,7 @@ async def test_until_drained_ends_when_only_later_and_paused_work_is_left(world:
     world.record("now", available_at="2199-01-01T00:00:00Z")
     world.record("paused")
     async with running(world.url, far_end, until_drained=True) as relay:
-        await await_until(lambda: relay._tasks[-1].done())
+        await await_until(lambda: relay.feeding.done())
         assert world.count("attempts") == 30
         assert world.count("deliveries") == 2
 
@@ -125,8 +124,8 @@ async def test_until_drained_waits_for_what_another_relay_has_leased(
     await fan_out(store, leased=True)
     async with running(world.url, far_end, until_drained=True) as relay:
         assert not await store.drained()
-        await await_until(lambda: relay.feeder._due_since > 0)
-        assert not relay._tasks[-1].done()
+        await await_until(lambda: relay.feeder.steps > 0)
+        assert not relay.feeding.done()
         world.expire()
-        await await_until(lambda: relay._tasks[-1].done())
+        await await_until(lambda: relay.feeding.done())
     assert world.count("deliveries") == 0

@@ -14,10 +14,8 @@ from uuid import UUID
 import psycopg
 
 from outbox.signing.verify import new_secret
-from relay.engine.feeder import Feeder
-from relay.engine.outage import Outage
-from relay.engine.outgoing import Outgoing
-from relay.engine.settler import Settler
+from relay.engine.engine import Engine, EngineOptions
+from relay.engine.room import LEASED_MAX, Room
 from relay.http.sender import Endpoint
 from relay.model.delivery import Delivery, Event
 from relay.model.outcome import Outcome, OutcomeKind
@@ -172,7 +170,7 @@ class FarEnd:
 
 
 class Relay:
-    """One relay process's engine, in pieces: a test runs it whole, or takes one look at a time."""
+    """One relay process's engine: a test runs it whole, or takes one step at a time."""
 
     def __init__(
         self,
@@ -181,67 +179,62 @@ class Relay:
         *,
         max_in_flight: int = 256,
         per_endpoint: int = 64,
+        leased_max: int = LEASED_MAX,
         keep_all_responses: bool = False,
         until_drained: bool = False,
         keyring: Keyring | None = None,
     ) -> None:
         self.far_end = far_end
-        self.store, self.settle_store = Store(url), Store(url)
-        self.outage = Outage()
-        self.settler = Settler(self.settle_store, self.outage)
-        self.outgoing = Outgoing(
-            far_end,
-            self.settler,
-            max_in_flight=max_in_flight,
+        self.room = Room(max_in_flight, leased_max=leased_max)
+        options = EngineOptions(
             max_in_flight_per_endpoint=per_endpoint,
             keep_all_responses=keep_all_responses,
-            keyring=keyring or Keyring(),
-            dice=lambda: 0.0,
+            until_drained=until_drained,
         )
-        self.feeder = Feeder(self.store, self.outgoing, self.outage, processes=1, until_drained=until_drained)
-        self._feeding: asyncio.Task[None] | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self.engine = Engine(url, far_end, self.room, keyring or Keyring(), options, dice=lambda: 0.0)
+        self.endpoints, self.sending = self.engine.endpoints, self.engine.sending
+        self.settler, self.feeder, self.outage = self.engine.settler, self.engine.feeder, self.engine.outage
+        self.feeding: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[None] | None = None
 
     def start_settling(self) -> None:
-        self._tasks.append(asyncio.create_task(self.settler.run()))
+        self._settling = asyncio.create_task(self.settler.run())
 
-    def start(self) -> asyncio.Task[None]:
-        """Run the loops as the daemon does; return the one that looks for work."""
+    def start(self) -> None:
+        """Run the loops as the daemon does; `feeding` is the one that looks for work."""
         self.start_settling()
-        self._feeding = asyncio.create_task(self.feeder.run())
-        self._tasks.append(self._feeding)
-        return self._feeding
+        self.feeding = asyncio.create_task(self.feeder.run())
 
     async def look(self) -> bool:
-        """Take one round of looking, every kind of it."""
-        self.feeder._next_sweep = self.feeder._next_poll = 0.0
-        self.feeder._fan_out._began = float("-inf")
-        return await self.feeder._round()
+        """Take one step of looking, every part of it."""
+        return await self.feeder.step()
 
     async def settled(self) -> None:
         """Wait until everything that is on the way has an end in the database."""
-        await await_until(lambda: self.outgoing.idle and not self.settler.unsettled)
+        await await_until(lambda: self.sending.idle and not self.settler.unsettled)
 
     async def crash(self) -> None:
         """End at once: nothing is settled, nothing released."""
-        for task in [*self._tasks, *self.outgoing._tasks]:
+        tasks = [task for task in (self._settling, self.feeding) if task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self.outgoing._tasks, return_exceptions=True)
-        await self.store.close()
-        await self.settle_store.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.sending.abort()  # the results stay in memory: nobody settles any more
+        await self.engine.close()
 
     async def stop(self) -> None:
         """Drain as the daemon does."""
         self.feeder.stop()
-        if self._feeding is not None:
-            await asyncio.wait([self._feeding], timeout=5)
-        self.outgoing.release_waiting()
-        await self.outgoing.abort()
+        if self.feeding is not None:
+            await asyncio.wait([self.feeding], timeout=5)
+        self.sending.release_waiting()
+        await self.sending.abort()
         self.settler.close()
-        _, hanging = await asyncio.wait(self._tasks, timeout=5)
+        tasks = [task for task in (self._settling, self.feeding) if task is not None]
+        _, hanging = await asyncio.wait(tasks, timeout=5)
         await self.crash()
         assert not hanging, "the loops did not end"
-        for task in self._tasks:
+        for task in tasks:
             task.result()
 
 

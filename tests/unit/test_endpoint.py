@@ -1,4 +1,4 @@
-"""A route's window follows the health of its endpoint."""
+"""What an endpoint may have at once follows its health; what closes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.secret import Secret
-from relay.engine.routes import QUEUE_MAX, WINDOW_START, Route
+from relay.engine.endpoint import Endpoint
+from relay.engine.health import QUEUE_MAX, WINDOW_START
 from relay.model.subscription import Subscription
 from relay.secrets.keyring import Keyring
 
@@ -25,75 +26,75 @@ def subscription(**changes: Any) -> Subscription:
     return Subscription(**fields)
 
 
-def route(window_max: int = 64) -> Route:
-    return Route(subscription(), window_max, Keyring())
+def endpoint(window_max: int = 64) -> Endpoint:
+    return Endpoint(subscription(), window_max, Keyring())
 
 
-def healthy(one: Route, times: int = 1, seconds: float = 0.01) -> None:
+def healthy(one: Endpoint, times: int = 1, seconds: float = 0.01) -> None:
     for _ in range(times):
-        one.learn("delivered", 200, seconds)
+        one.health.learn("delivered", 200, seconds)
 
 
-def hanging(one: Route, times: int = 1) -> None:
+def hanging(one: Endpoint, times: int = 1) -> None:
     for _ in range(times):
-        one.learn("timeout", None, 15.0)
+        one.health.learn("timeout", None, 15.0)
 
 
 def test_it_begins_with_a_small_window_and_grows_by_one_a_success() -> None:
-    one = route()
-    assert one.window == WINDOW_START
+    one = endpoint()
+    assert one.health.window == WINDOW_START
     healthy(one, 5)
-    assert one.window == WINDOW_START + 5
+    assert one.health.window == WINDOW_START + 5
 
 
 def test_a_window_never_exceeds_what_the_operator_allows() -> None:
-    one = route(window_max=4)
-    assert one.window == 4
+    one = endpoint(window_max=4)
+    assert one.health.window == 4
     healthy(one, 100)
-    assert one.window == 4
+    assert one.health.window == 4
 
 
 @pytest.mark.parametrize("kind", ["timeout", "refused", "connection", "dns", "tls"])
 def test_an_endpoint_that_does_not_answer_soon_holds_a_single_slot(kind: str) -> None:
-    one = route()
+    one = endpoint()
     for _ in range(5):
-        one.learn(kind, None, 15.0)
-    assert one.window == 1
+        one.health.learn(kind, None, 15.0)
+    assert one.health.window == 1
     assert one.free == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_an_endpoint_that_asks_for_less_gets_less(status: int) -> None:
-    one = route()
-    one.learn("http_4xx" if status == 429 else "http_5xx", status, 0.01)
-    assert one.window == WINDOW_START // 2
+    one = endpoint()
+    one.health.learn("http_4xx" if status == 429 else "http_5xx", status, 0.01)
+    assert one.health.window == WINDOW_START // 2
 
 
 def test_an_endpoint_that_answers_500_is_not_held_up_for_that() -> None:
-    one = route()
-    one.learn("http_5xx", 500, 0.01)
-    assert one.window == WINDOW_START + 1
+    one = endpoint()
+    one.health.learn("http_5xx", 500, 0.01)
+    assert one.health.window == WINDOW_START + 1
 
 
 def test_it_recovers() -> None:
-    one = route()
+    one = endpoint()
     hanging(one, 10)
     healthy(one, 64)
-    assert one.window == 64
+    assert one.health.window == 64
 
 
 def test_nothing_queues_up_for_an_endpoint_that_is_not_at_its_best() -> None:
-    one = route()
+    one = endpoint()
     healthy(one, 10)
-    assert one.free == one.window
+    assert one.free == one.health.window
     healthy(one, 100)
-    assert one.free > one.window
+    assert one.free > one.health.window
     hanging(one)
-    assert one.free == one.window == 32
+    assert one.free == one.health.window == 32
 
 
 def test_at_most_what_the_endpoint_takes_off_in_a_second_waits_here() -> None:
-    slow, quick = route(), route()
+    slow, quick = endpoint(), endpoint()
     healthy(slow, 200, seconds=0.5)
     healthy(quick, 200, seconds=0.0005)
     assert slow.free == pytest.approx(64 + 128, abs=3)
@@ -101,13 +102,13 @@ def test_at_most_what_the_endpoint_takes_off_in_a_second_waits_here() -> None:
 
 
 def test_leased_deliveries_take_room() -> None:
-    one = route()
+    one = endpoint()
     one.leased = 10
     assert one.free == WINDOW_START - 10
 
 
 def test_sending_more_than_the_window_waits() -> None:
-    one = route()
+    one = endpoint()
     one.waiting.append(cast(Any, object()))
     one.sending = WINDOW_START - 1
     assert one.may_send
@@ -116,7 +117,7 @@ def test_sending_more_than_the_window_waits() -> None:
 
 
 def test_an_update_keeps_the_counts_and_takes_the_new_endpoint() -> None:
-    one = route()
+    one = endpoint()
     one.leased, one.sending = 3, 2
     one.update(subscription(version=2, url="http://127.0.0.1/new"))
     assert (one.leased, one.sending, one.envelope.endpoint.url.target, one.subscription.version) == (3, 2, "/new", 2)
@@ -127,7 +128,7 @@ def test_an_update_keeps_the_counts_and_takes_the_new_endpoint() -> None:
     [{"secrets": ()}, {"secrets": (("signing", Secret("whsec_?")),)}, {"url": "ftp://x"}, {"scheme": "unheard-of"}],
 )
 def test_a_subscription_that_cannot_be_sent_to_is_a_problem_with_a_name_and_no_secret(change: dict[str, Any]) -> None:
-    one = Route(subscription(**change), 64, Keyring())
+    one = Endpoint(subscription(**change), 64, Keyring())
     assert one.problem
     assert "whsec_?" not in one.problem[1]
     one.update(subscription(version=2))
@@ -145,18 +146,18 @@ events = st.lists(st.sampled_from([("delivered", 200), ("timeout", None), ("http
 def test_whatever_happens_the_window_stays_between_one_and_its_maximum(
     heard: list[tuple[str, int | None]], window_max: int
 ) -> None:
-    one = route(window_max)
+    one = endpoint(window_max)
     for kind, status in heard:
-        one.learn(kind, status, 0.1)
-        assert 1 <= one.window <= window_max
+        one.health.learn(kind, status, 0.1)
+        assert 1 <= one.health.window <= window_max
         assert 1 <= one.free <= window_max + QUEUE_MAX
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """The routes' time, which goes on only when told."""
+    """The endpoints' time, which goes on only when told."""
     now = [1000.0]
-    monkeypatch.setattr("relay.engine.routes.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("relay.engine.endpoint.time.monotonic", lambda: now[0])
 
     def go_on(seconds: float) -> None:
         now[0] += seconds
@@ -164,8 +165,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return go_on
 
 
-def test_a_closed_route_takes_nothing_until_its_time(clock: Callable[[float], None]) -> None:
-    one = route()
+def test_a_closed_endpoint_takes_nothing_until_its_time(clock: Callable[[float], None]) -> None:
+    one = endpoint()
     one.close(60.0)
     one.close(5.0)
     clock(59.0)
@@ -175,7 +176,7 @@ def test_a_closed_route_takes_nothing_until_its_time(clock: Callable[[float], No
 
 
 def test_what_the_database_says_now_counts_more_than_what_was_heard_before(clock: Callable[[float], None]) -> None:
-    one = route()
+    one = endpoint()
     one.close(60.0)
     one.update(subscription(version=2))
     assert one.is_open

@@ -1,0 +1,86 @@
+"""One subscription's endpoint as this process sees it: what its requests carry, what waits for it, how it is doing.
+
+Two limits isolate every endpoint. `sending` counts its requests on the wire; the window of its health bounds them.
+`leased` also counts what waits its turn here; it may be at most what the endpoint takes off in a second.
+
+An endpoint is closed while its subscription is paused, disabled, removed or held back, and at once when the endpoint
+asks for it (410, Retry-After). The database has the same rule (OPEN in relay/store) for what is not leased yet.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from outbox.errors import OutboxError
+from relay.engine.health import Health
+from relay.message.envelope import Envelope
+from relay.model.outcome import OutcomeKind
+from relay.secrets.keyring import KeyUnavailableError
+
+if TYPE_CHECKING:
+    from relay.model.delivery import Delivery
+    from relay.model.subscription import Subscription
+    from relay.secrets.keyring import Keyring
+
+__all__ = ["Endpoint"]
+
+
+class Endpoint:
+    """The sending side of one subscription at one version of its row."""
+
+    __slots__ = ("_closed_until", "_keyring", "envelope", "health", "leased", "problem", "queued", "sending",
+                 "subscription", "waiting", "warned_at")  # fmt: skip
+
+    def __init__(self, subscription: Subscription, window_max: int, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self.health = Health(window_max)
+        self.waiting: deque[Delivery] = deque()
+        self.leased = 0
+        self.sending = 0
+        self.queued = False  # whether it stands in line for a place among all requests
+        self.warned_at = -math.inf  # when the log last told that nothing can be sent to it
+        self.update(subscription)
+
+    def update(self, subscription: Subscription) -> None:
+        """Take over a newer version; what is on the way keeps its counts."""
+        self.subscription = subscription
+        self._closed_until = time.monotonic() + subscription.closed_seconds
+        self.problem: tuple[OutcomeKind, str] | None = None
+        try:
+            self.envelope = Envelope(subscription, self._keyring)
+        except KeyUnavailableError as error:
+            self.problem = (OutcomeKind.KEY_UNAVAILABLE, str(error))
+        except OutboxError as error:
+            self.problem = (OutcomeKind.UNSENDABLE, str(error))
+
+    @property
+    def answers(self) -> bool:
+        """Whether the endpoint answered the last time it was asked."""
+        return self.health.answers
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything may be sent now."""
+        return time.monotonic() >= self._closed_until
+
+    @property
+    def is_closed_for_good(self) -> bool:
+        """Whether only a newer version of the subscription can open it again."""
+        return math.isinf(self._closed_until)
+
+    def close(self, seconds: float) -> None:
+        """Let nothing more begin for so long, unless a newer version of the subscription says otherwise."""
+        self._closed_until = max(self._closed_until, time.monotonic() + seconds)
+
+    @property
+    def free(self) -> int:
+        """How many more deliveries may be leased for this endpoint now; negative after its window shrank."""
+        return self.health.capacity - self.leased if self.is_open else 0
+
+    @property
+    def may_send(self) -> bool:
+        """Whether a waiting delivery may go out now."""
+        return bool(self.waiting) and self.sending < self.health.window

@@ -1,0 +1,80 @@
+"""The registry of endpoints: what this process knows of subscriptions, each as of one version of its row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.engine.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from relay.model.subscription import Subscription
+    from relay.secrets.keyring import Keyring
+
+__all__ = ["Endpoints"]
+
+
+class Endpoints:
+    """Endpoints by the id of their subscription; each may have at most `window_max` requests on the wire."""
+
+    def __init__(self, window_max: int, keyring: Keyring) -> None:
+        self._window_max = window_max
+        self._keyring = keyring
+        self._known: dict[bytes, Endpoint] = {}
+        self._closed: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(self._known.values())
+
+    def get(self, subscription_id: bytes) -> Endpoint | None:
+        """Return the endpoint of this subscription, or None when nothing of it is known here."""
+        return self._known.get(subscription_id)
+
+    def version_of(self, subscription_id: bytes) -> int:
+        """Return at which version the subscription is known here; 0 when it is not."""
+        endpoint = self._known.get(subscription_id)
+        return 0 if endpoint is None else endpoint.subscription.version
+
+    def stale(self, versions: Iterable[tuple[bytes, int]]) -> list[bytes]:
+        """Return which of these (id, version) are newer than what is known here."""
+        return [i for i, version in versions if self.version_of(i) < version]
+
+    def outdated(self, versions: Iterable[tuple[bytes, int]]) -> list[bytes]:
+        """Return which of these (id, version) are known here, at an older version."""
+        return [i for i, version in versions if 0 < self.version_of(i) < version]
+
+    def waiting_for(self) -> list[tuple[bytes, int]]:
+        """Return the subscriptions (id, version) of which something waits here for its turn."""
+        return [(i, one.subscription.version) for i, one in self._known.items() if one.waiting]
+
+    def update(self, subscription: Subscription) -> Endpoint:
+        """Take over a subscription as read from the database; return its endpoint."""
+        endpoint = self._known.get(subscription.id)
+        if endpoint is None:
+            endpoint = self._known[subscription.id] = Endpoint(subscription, self._window_max, self._keyring)
+        else:
+            endpoint.update(subscription)
+        return endpoint
+
+    def note_closed(self, endpoint: Endpoint) -> None:
+        """Remember an endpoint as closed until `take_reopened` names it."""
+        self._closed.add(endpoint.subscription.id)
+
+    def may_be_asked(self, subscription_id: bytes) -> bool:
+        """Tell whether nothing known here closes this subscription."""
+        return subscription_id not in self._closed or self._known[subscription_id].is_open
+
+    def take_reopened(self) -> list[bytes]:
+        """Return, once, which subscriptions were closed and are open again."""
+        opened = [i for i in self._closed if self._known[i].is_open]
+        self._closed.difference_update(opened)
+        return opened
+
+    def forget(self, subscription_id: bytes) -> None:
+        """Drop an endpoint that holds nothing here; whoever needs it again reads it again."""
+        del self._known[subscription_id]
+        self._closed.discard(subscription_id)

@@ -1,0 +1,133 @@
+"""Everything that one database needs: its connections, its loops, its endpoints, and how they come to rest."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from relay.engine.clock import DatabaseClock
+from relay.engine.endpoints import Endpoints
+from relay.engine.feeder import Feeder
+from relay.engine.outage import Outage
+from relay.engine.sending import Sending
+from relay.engine.settler import Settler
+from relay.engine.suspects import LoneSuspect
+from relay.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.engine.room import Room
+    from relay.http.sender import Sender
+    from relay.secrets.keyring import Keyring
+
+__all__ = ["Engine", "EngineOptions"]
+
+log = logging.getLogger("relay")
+
+LAST_WORDS_SECONDS = 5.0  # to settle what was answered, once the drain is over
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How an engine works on its database; the names are those of the configuration."""
+
+    processes: int = 1
+    max_in_flight_per_endpoint: int = 64
+    drain_seconds: float = 30.0
+    keep_all_responses: bool = False
+    asynchronous_commit: bool = False
+    until_drained: bool = False
+
+
+class Engine:
+    """The data plane on one database, built from one connection string, inside a running event loop.
+
+    The room and the sender are the process's: several engines share them.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        sender: Sender,
+        room: Room,
+        keyring: Keyring,
+        options: EngineOptions,
+        *,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self.feed_store, self.settle_store = (
+            Store(conninfo, asynchronous_commit=options.asynchronous_commit) for _ in range(2)
+        )
+        self.outage, clock = Outage(), DatabaseClock()
+        self.settler = Settler(self.settle_store, self.outage)
+        self.lone_suspect = LoneSuspect(self.settler)
+        self.endpoints = Endpoints(options.max_in_flight_per_endpoint, keyring)
+        self.sending = Sending(
+            sender,
+            self.settler,
+            self.endpoints,
+            room,
+            clock,
+            self.lone_suspect,
+            keep_all_responses=options.keep_all_responses,
+            dice=dice,
+        )
+        self.feeder = Feeder(
+            self.feed_store,
+            self.endpoints,
+            room,
+            self.sending,
+            self.lone_suspect,
+            clock,
+            self.outage,
+            processes=options.processes,
+            until_drained=options.until_drained,
+        )
+        self._drain_seconds = options.drain_seconds
+        self._hurry = anyio.CancelScope()
+
+    async def run(self) -> None:
+        """Deliver until stopped, or with `until_drained` until there is nothing to do; then drain and disconnect."""
+        async with anyio.create_task_group() as tasks:
+            settled = anyio.Event()
+            tasks.start_soon(self._settle, settled)
+            await self.feeder.run()
+            await self._drain(settled)
+            tasks.cancel_scope.cancel()
+        await self.close()
+
+    def stop(self, drain_seconds: float | None = None) -> None:
+        """Take no more work, and let what is on the wire finish within so many seconds; None: as configured."""
+        if drain_seconds is not None:
+            self._drain_seconds = drain_seconds
+        self.feeder.stop()
+
+    def hurry(self) -> None:
+        """Cut what is still on the wire."""
+        self._hurry.cancel()
+
+    async def close(self) -> None:
+        """Close the connections to the database."""
+        await self.feed_store.close()
+        await self.settle_store.close()
+
+    async def _settle(self, settled: anyio.Event) -> None:
+        await self.settler.run()
+        settled.set()
+
+    async def _drain(self, settled: anyio.Event) -> None:
+        """Give back what has not begun, let the rest finish for a while, and settle everything that is known."""
+        self.sending.release_waiting()
+        with self._hurry, anyio.move_on_after(self._drain_seconds):
+            await self.sending.finish()
+        await self.sending.abort()
+        self.settler.close()
+        with anyio.move_on_after(LAST_WORDS_SECONDS):
+            await settled.wait()
+        if self.settler.unsettled:
+            log.warning("%d results could not be settled; their leases run out", self.settler.unsettled)

@@ -1,0 +1,228 @@
+"""send and decide: what is leased waits here for its turn, goes out once, and its verdict goes to the settler."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from relay.model.decide import decide
+from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
+from relay.model.settlement import Settlement
+from relay.model.verdict import Hold, VerdictKind
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from relay.engine.clock import DatabaseClock
+    from relay.engine.endpoint import Endpoint
+    from relay.engine.endpoints import Endpoints
+    from relay.engine.room import Room
+    from relay.engine.settler import Settler
+    from relay.engine.suspects import LoneSuspect
+    from relay.http.sender import Sender
+    from relay.model.delivery import Delivery
+    from relay.model.subscription import Subscription
+
+__all__ = ["Sending"]
+
+log = logging.getLogger("relay.engine")
+
+WARN_EVERY_SECONDS = 10.0
+# After a 410 the database closes the endpoint with the result. If it cannot (somebody has the subscription locked) the
+# endpoint is asked again after this.
+GONE_SECONDS = 60.0
+# Before a delivery is due again whose attempt ended in an error of our own. Whatever raised will mostly raise again.
+OWN_ERROR_SECONDS = 60.0
+NO_EVENT = "the event's row is gone; it was removed by hand while a delivery of it was outstanding"
+
+
+class Sending:
+    """Everything that one engine has leased. Made inside the running loop; nothing here waits for the database."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        settler: Settler,
+        endpoints: Endpoints,
+        room: Room,
+        clock: DatabaseClock,
+        suspect: LoneSuspect,
+        *,
+        keep_all_responses: bool,
+        dice: Callable[[], float],
+    ) -> None:
+        self._sender = sender
+        self._settler = settler
+        self._endpoints = endpoints
+        self._room = room
+        self._clock = clock
+        self._suspect = suspect
+        self._keep_all_responses = keep_all_responses
+        self._dice = dice
+        self._create_task = asyncio.get_running_loop().create_task  # looking the loop up costs a system call
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held = 0
+        self._warned_at = -WARN_EVERY_SECONDS
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is leased."""
+        return not self._held
+
+    async def know(
+        self,
+        versions: Iterable[tuple[bytes, int]],
+        read: Callable[[list[bytes]], Awaitable[Iterable[Subscription]]],
+    ) -> None:
+        """Read those subscriptions (id, version) of which this process knows no version as new."""
+        stale = self._endpoints.stale(versions)
+        if stale:
+            self.update(await read(stale))
+
+    def update(self, subscriptions: Iterable[Subscription]) -> None:
+        """Take over subscriptions as read from the database; of closed ones, give back what has not begun."""
+        for subscription in subscriptions:
+            self._give_back_if_closed(self._endpoints.update(subscription))
+
+    def admit(self, deliveries: Iterable[Delivery]) -> None:
+        """Take leased deliveries in and send what may go now."""
+        for delivery in deliveries:
+            endpoint = self._endpoints.get(delivery.subscription_id)
+            if endpoint is None:  # its subscription vanished since; housekeeping clears the row
+                continue
+            self._held += 1
+            self._room.enter(endpoint, delivery)
+            if delivery.suspect:
+                self._suspect.began(delivery)
+            self._give_back_if_closed(endpoint)
+        self._begin_what_may()
+
+    def release_waiting(self) -> None:
+        """Give back everything that has not begun (on the way out of the process)."""
+        for endpoint in self._endpoints:
+            self._give_back_waiting(endpoint)
+
+    def release_late(self) -> None:
+        """Give back what found no place in time, before its lease ends and it is taken for one that ends processes."""
+        now = time.monotonic()
+        for endpoint in self._endpoints:
+            waiting, timeout = endpoint.waiting, endpoint.subscription.timeout_seconds
+            while waiting and now > waiting[0].start_by + timeout:
+                self._give_back(endpoint, waiting.popleft(), 0.0)
+
+    async def finish(self) -> None:
+        """Wait until nothing is on the wire."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def abort(self) -> None:
+        """Cut what is still on the wire; each ends as a failed attempt, because its request may have been read."""
+        await asyncio.sleep(0)  # a task cancelled before its first step would end without a word
+        for task in self._tasks:
+            task.cancel()
+        await self.finish()
+
+    async def attempt(self, endpoint: Endpoint, delivery: Delivery) -> None:
+        """send → decide → settle, for one delivery. Whatever raises on the way, its places come free."""
+        subscription = endpoint.subscription
+        outcome = await self._outcome_of(endpoint, delivery)
+        self._room.end(endpoint)
+        try:
+            self._conclude(endpoint, delivery, subscription, outcome)
+        except Exception:
+            log.exception("%s: given back; what follows from its attempt could not be concluded", delivery)
+            self._give_back(endpoint, delivery, OWN_ERROR_SECONDS)
+        self._room.line_up(endpoint)
+        self._begin_what_may()
+
+    def _begin_what_may(self) -> None:
+        """Begin as many attempts as the limits allow, one of each endpoint in line in turn."""
+        while endpoint := self._room.next():
+            self._begin(endpoint, endpoint.waiting.popleft())
+            self._room.line_up(endpoint)
+
+    def _begin(self, endpoint: Endpoint, delivery: Delivery) -> None:
+        if time.monotonic() > delivery.start_by:
+            self._give_back(endpoint, delivery, 0.0)
+            return
+        self._room.begin(endpoint)
+        task = self._create_task(self.attempt(endpoint, delivery))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _outcome_of(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
+        """Send; an exception is an outcome too, because the request may have been read."""
+        began = time.monotonic()
+        try:
+            return await self._send(endpoint, delivery)
+        except asyncio.CancelledError:
+            return _failed(OutcomeKind.ABORTED, began, "the relay was told to stop at once")
+        except Exception as error:
+            log.exception("%s: attempt failed inside the relay", delivery)
+            return _failed(OutcomeKind.INTERNAL, began, f"{type(error).__name__} inside the relay; see its log")
+
+    async def _send(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
+        if endpoint.problem is not None:
+            kind, error = endpoint.problem
+            return _failed(kind, time.monotonic(), error)
+        event = delivery.event
+        if not event.id:
+            return _failed(OutcomeKind.EVENT_GONE, time.monotonic(), NO_EVENT)
+        timeout_seconds = endpoint.subscription.timeout_seconds
+        return await endpoint.envelope.send(self._sender, event, self._clock.timestamp(), timeout_seconds)
+
+    def _conclude(self, endpoint: Endpoint, delivery: Delivery, subscription: Subscription, outcome: Outcome) -> None:
+        """Decide, and do what follows; the only place where a verdict's kind makes a difference to the engine.
+
+        Everything that could raise comes before the delivery leaves. `subscription` is as of the attempt's begin.
+        """
+        schedule, final = subscription.schedule_seconds, subscription.final_statuses
+        verdict = decide(outcome, delivery.attempts, schedule, self._dice(), final)
+        self._room.learn(endpoint, outcome)
+        if verdict.endpoint is not None and subscription.url == endpoint.subscription.url:
+            endpoint.close(verdict.endpoint.seconds if isinstance(verdict.endpoint, Hold) else GONE_SECONDS)
+            self._give_back_if_closed(endpoint)
+        if verdict.kind == VerdictKind.RELEASE:
+            self._warn_unsent(endpoint, outcome)
+            self._give_back(endpoint, delivery, verdict.wait_seconds)
+            return
+        keep = self._keep_all_responses or outcome.kind != OutcomeKind.DELIVERED
+        settlement = Settlement.of(delivery, verdict, outcome, subscription.url, keep=keep)
+        self._leave(endpoint, delivery)
+        self._settler.settle(settlement)
+
+    def _warn_unsent(self, endpoint: Endpoint, outcome: Outcome) -> None:
+        """Log one line in ten seconds, for missing keys one a subscription: no attempt row tells of it."""
+        now = time.monotonic()
+        if outcome.kind == OutcomeKind.KEY_UNAVAILABLE:
+            if now >= endpoint.warned_at + WARN_EVERY_SECONDS:
+                endpoint.warned_at = now
+                log.warning("%s; what is due is tried again every minute", outcome.error)
+        elif now >= self._warned_at + WARN_EVERY_SECONDS:
+            self._warned_at = now
+            log.warning("this machine cannot send: %s; what is due is tried again every second", outcome.error)
+
+    def _give_back_if_closed(self, endpoint: Endpoint) -> None:
+        if not endpoint.is_open:
+            self._endpoints.note_closed(endpoint)
+            self._give_back_waiting(endpoint)
+
+    def _give_back_waiting(self, endpoint: Endpoint) -> None:
+        while endpoint.waiting:
+            self._give_back(endpoint, endpoint.waiting.popleft(), 0.0)
+
+    def _give_back(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> None:
+        self._leave(endpoint, delivery)
+        self._settler.release(delivery, seconds)
+
+    def _leave(self, endpoint: Endpoint, delivery: Delivery) -> None:
+        self._held -= 1
+        self._room.leave(endpoint, delivery)
+        if delivery.suspect:
+            self._suspect.ended(delivery)
+
+
+def _failed(kind: OutcomeKind, began: float, error: str) -> Outcome:
+    return Outcome(kind, None, milliseconds_since(began), error)

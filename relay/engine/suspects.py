@@ -1,0 +1,83 @@
+"""claim_suspect: deliveries whose lease ended without a word → leased to this process, one at a time.
+
+Whoever held a suspect may have died of it, so a suspect bears a charge while it is out, and only lone crashes may bury
+it. One at a time, so that only the delivery which ends the process is charged for that.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from relay.engine.claim import admit
+from relay.engine.due_map import DueMap
+from relay.store.store import new_lease
+
+if TYPE_CHECKING:
+    from relay.engine.endpoints import Endpoints
+    from relay.engine.sending import Sending
+    from relay.engine.settler import Settler
+    from relay.model.delivery import Delivery
+    from relay.store.store import Store
+
+__all__ = ["LoneSuspect", "SuspectClaim"]
+
+ALONE_SECONDS = 0.2  # a suspect that has not ended its process by then no longer keeps the next one waiting
+
+
+class LoneSuspect:
+    """The suspect that this process began last, until the database knows what became of it: so long it is charged."""
+
+    def __init__(self, settler: Settler) -> None:
+        self._settler = settler
+        self._begun: Delivery | None = None
+        self._is_out = False
+
+    def began(self, delivery: Delivery) -> None:
+        """Take note that this suspect is leased here."""
+        self._begun, self._is_out = delivery, True
+
+    def ended(self, delivery: Delivery) -> None:
+        """Take note that this suspect's result is with the settler."""
+        if self._begun is delivery:
+            self._is_out = False
+
+    @property
+    def charged(self) -> Delivery | None:
+        """The suspect that still bears a charge, if any."""
+        if self._begun is not None and not self._is_out and not self._settler.holds(self._begun):
+            self._begun = None
+        return self._begun
+
+
+class SuspectClaim:
+    """One engine's claims of suspects. `subscriptions`: those known to have any."""
+
+    def __init__(self, store: Store, endpoints: Endpoints, sending: Sending, lone: LoneSuspect) -> None:
+        self._store = store
+        self._endpoints = endpoints
+        self._sending = sending
+        self._lone = lone
+        self._began = 0.0
+        self.subscriptions = DueMap()
+
+    def is_possible(self) -> bool:
+        """Whether there is a suspect to begin, and the one before has had its time alone."""
+        if not self.subscriptions:
+            return False
+        return self._lone.charged is None or time.monotonic() >= self._began + ALONE_SECONDS
+
+    async def run(self) -> bool:
+        """suspect → leased, one at most; tell whether there was one."""
+        if not self.is_possible():
+            return False
+        began, lease = time.monotonic(), new_lease()
+        asked = [i for i in self.subscriptions if self._endpoints.may_be_asked(i)]
+        rows = await self._store.claim_suspect(asked, lease, self._lone.charged) if asked else []
+        if not rows:
+            self.subscriptions.keep(())
+            return False
+        self.subscriptions.asked(rows[0].subscription_id, more=True)
+        self._began = began
+        await admit(self._sending, self._store, rows, lease, began, suspect=True)
+        return True

@@ -1,0 +1,84 @@
+"""The sweep: a rotating look at all subscriptions, a slice at a time, which needs no hint.
+
+It finds due rows and suspects that nobody told of, learns of changes that no claim brings, and lets endpoints leave
+memory whose subscriptions are removed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.engine.due_map import DueMap
+    from relay.engine.endpoint import Endpoint
+    from relay.engine.endpoints import Endpoints
+    from relay.engine.sending import Sending
+    from relay.store.rows import Swept
+    from relay.store.store import Store
+
+__all__ = ["Sweep"]
+
+SLICE = 500
+START = bytes(16)
+
+
+class Sweep:
+    """One engine's turns. `position`: the subscription after which the next slice begins."""
+
+    def __init__(self, store: Store, endpoints: Endpoints, sending: Sending, due: DueMap, suspects: DueMap) -> None:
+        self._store = store
+        self._endpoints = endpoints
+        self._sending = sending
+        self._due = due
+        self._suspects = suspects
+        self._seen: set[bytes] = set()
+        self._unmet: list[bytes] = []
+        self.position = START
+
+    async def run(self) -> None:
+        """Look at the next slice."""
+        self._sending.release_late()
+        rows = await self._store.sweep(self.position, SLICE)
+        await self._refresh(rows)
+        self._due.add(*(row.id for row in rows if row.due), *self._endpoints.take_reopened())
+        self._suspects.add(*(row.id for row in rows if row.suspects))
+        await self._forget(rows)
+        wrapped = len(rows) < SLICE
+        self.position = START if wrapped else rows[-1].id
+
+    async def _refresh(self, rows: Sequence[Swept]) -> None:
+        """Learn of changes that no claim brings: what was closed and is open again, what waits here and may not go."""
+        stale = self._endpoints.outdated((row.id, row.version) for row in rows)
+        waiting = self._endpoints.waiting_for()
+        if waiting:
+            stale += await self._store.changed(waiting)
+        if stale:
+            self._sending.update(await self._store.subscriptions(stale))
+
+    async def _forget(self, rows: Sequence[Swept]) -> None:
+        """Let endpoints leave memory that a whole turn of the sweep did not meet and that a person closed.
+
+        Only open subscriptions are met. One that is not, and does not look closed here, is read again, a slice at a
+        time: it may be removed, or may have been made during the turn.
+        """
+        self._seen.update(row.id for row in rows)
+        if len(rows) < SLICE:
+            self._unmet = [one.subscription.id for one in self._endpoints if self._may_be_gone(one)]
+            self._seen.clear()
+        asked, self._unmet = self._unmet[:SLICE], self._unmet[SLICE:]
+        unclear = [i for i in asked if self._endpoints.may_be_asked(i)]
+        found = await self._store.subscriptions(unclear) if unclear else []
+        self._sending.update(found)
+        gone = set(unclear).difference(subscription.id for subscription in found)
+        for subscription_id in asked:
+            endpoint = self._endpoints.get(subscription_id)
+            if endpoint and not endpoint.leased and (endpoint.is_closed_for_good or subscription_id in gone):
+                self._endpoints.forget(subscription_id)
+
+    def _may_be_gone(self, endpoint: Endpoint) -> bool:
+        """Tell whether this turn did not meet an endpoint that holds nothing and is not merely held back."""
+        if endpoint.leased or endpoint.subscription.id in self._seen:
+            return False
+        return endpoint.is_open or endpoint.is_closed_for_good

@@ -1,0 +1,69 @@
+"""An attempt is guarded whole: whatever raises in it, its places come free and the delivery goes on."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import pytest
+
+from relay.engine.health import Health
+from relay.model.settlement import Settlement
+from tests.integration.engine.world import FarEnd, World, stepping
+
+pytestmark = pytest.mark.anyio
+
+
+def fail(*_: Any, **__: Any) -> NoReturn:
+    raise ZeroDivisionError("an error of our own")
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [("relay.engine.sending", "decide"), (Health, "learn"), (Settlement, "of")], ids=str
+)
+async def test_whatever_raises_after_the_answer_frees_the_slot_and_gives_the_delivery_back(
+    world: World,
+    far_end: FarEnd,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    where: Any,
+    name: str,
+) -> None:
+    world.subscribe()
+    world.record(count=3)
+    async with stepping(world.url, far_end, max_in_flight=1, per_endpoint=1) as relay:
+        free = relay.room.free
+        with monkeypatch.context() as patched:
+            patched.setattr(f"{where}.{name}", fail) if isinstance(where, str) else patched.setattr(where, name, fail)
+            await relay.look()
+            await relay.settled()
+        assert len(far_end.requests) == 3, "with one place for all, each attempt needs the one before to free it"
+        assert relay.room.free == free
+        assert relay.room.waiting == 0
+        assert world.deliveries("attempts, lease, due_at > now() + interval '50 s'") == [(0, None, True)] * 3
+        assert world.count("attempts") == 0
+        world.rows("update outbox.deliveries set due_at = now()")
+        await relay.look()
+        await relay.settled()
+    assert world.count("deliveries") == 0
+    assert world.count("attempts", "verdict = 'delivered'") == 3
+    told = [record for record in caplog.records if record.exc_info]
+    assert len(told) == 3
+    assert all("dlv_" in record.getMessage() for record in told)
+
+
+async def test_an_exception_in_the_sender_is_a_failed_attempt(
+    world: World, far_end: FarEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request may have been read, so it is charged."""
+    world.subscribe()
+    world.record()
+    far_end.script["/"] = fail
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+        assert relay.sending.idle
+    assert world.deliveries("attempts, lease") == [(1, None)]
+    assert world.rows("select outcome, error from outbox.attempts") == [
+        ("internal", "ZeroDivisionError inside the relay; see its log")
+    ]
+    assert "an error of our own" in caplog.text

@@ -1,0 +1,96 @@
+"""The registry of endpoints follows the subscriptions there are."""
+
+from __future__ import annotations
+
+import pytest
+
+from outbox.signing.verify import new_secret
+from relay.engine.feeder import Part
+from tests.integration.engine.world import FarEnd, Relay, World, stepping, uuid_of
+
+pytestmark = pytest.mark.anyio
+
+MANY = 50_000
+
+
+async def know_all(relay: Relay, world: World) -> None:
+    """Let the process know every subscription, as fan_out and claim do for those that they meet."""
+    ids = [row[0].bytes for row in world.rows("select id from outbox.subscriptions")]
+    for at in range(0, len(ids), 500):
+        relay.sending.update(await relay.engine.feed_store.subscriptions(ids[at : at + 500]))
+
+
+async def turn(relay: Relay) -> None:
+    """Let the sweep go round once."""
+    while True:
+        await relay.feeder.step(Part.SWEEP)
+        if not any(relay.feeder.sweep.position):
+            return
+
+
+@pytest.mark.timeout(300)
+async def test_endpoints_of_removed_subscriptions_leave_memory(own_world: World, far_end: FarEnd) -> None:
+    own_world.rows(
+        "insert into outbox.subscriptions (url, types)"
+        " select 'http://127.0.0.1/' || n, '{none}' from generate_series(1, %s) n",
+        MANY,
+    )
+    own_world.rows(
+        "insert into outbox.secrets (subscription_id, secret) select id, %s from outbox.subscriptions", new_secret()
+    )
+    kept = own_world.subscribe("a.b")
+    async with stepping(own_world.url, far_end) as relay:
+        await know_all(relay, own_world)
+        assert len(relay.endpoints) == MANY + 1
+        own_world.rows("update outbox.subscriptions set removed_at = now() where id <> %s", uuid_of(kept))
+        for _ in range(2 * MANY // 500):
+            await relay.feeder.step(Part.SWEEP)
+        assert [endpoint.subscription.id for endpoint in relay.endpoints] == [kept]
+        assert (relay.endpoints.take_reopened(), list(relay.feeder.due)) == ([], [])
+        own_world.record("a.b")
+        await relay.look()
+        await relay.settled()
+    assert far_end.paths() == ["/"]
+
+
+async def test_a_subscription_that_is_gone_with_its_row_leaves_memory_too(world: World, far_end: FarEnd) -> None:
+    gone = world.subscribe()
+    async with stepping(world.url, far_end) as relay:
+        await know_all(relay, world)
+        world.rows("delete from outbox.subscriptions where id = %s", uuid_of(gone))
+        await turn(relay)
+        assert len(relay.endpoints) == 0
+
+
+async def test_an_endpoint_stays_while_it_holds_something_or_is_held_back(world: World, far_end: FarEnd) -> None:
+    busy, held = world.subscribe("busy", path="/busy"), world.subscribe("held", path="/held")
+    freed = far_end.hold("/busy")
+    async with stepping(world.url, far_end) as relay:
+        world.record("busy")
+        await relay.look()
+        await know_all(relay, world)
+        world.rows("update outbox.subscriptions set held_until = now() + interval '1 h' where id = %s", uuid_of(held))
+        world.rows("update outbox.subscriptions set removed_at = now() where id = %s", uuid_of(busy))
+        for _ in range(3):
+            await turn(relay)
+        assert {endpoint.subscription.id for endpoint in relay.endpoints} == {busy, held}
+        freed.set()
+        await relay.settled()
+        await turn(relay)
+        assert {endpoint.subscription.id for endpoint in relay.endpoints} == {held}
+
+
+async def test_a_paused_endpoint_that_left_memory_comes_back_when_resumed(world: World, far_end: FarEnd) -> None:
+    paused = world.subscribe()
+    async with stepping(world.url, far_end) as relay:
+        await know_all(relay, world)
+        world.rows("update outbox.subscriptions set paused_at = now() where id = %s", uuid_of(paused))
+        await turn(relay)
+        assert len(relay.endpoints) == 0
+        world.record()
+        await relay.look()
+        assert far_end.requests == []
+        world.rows("update outbox.subscriptions set paused_at = null where id = %s", uuid_of(paused))
+        await relay.look()
+        await relay.settled()
+    assert far_end.paths() == ["/"]

@@ -1,0 +1,90 @@
+"""What endpoints that do not answer may hold together."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.engine.endpoint import Endpoint
+from relay.engine.fairness import Grants, Lines, Places
+from relay.secrets.keyring import Keyring
+from tests.unit.test_endpoint import subscription
+
+
+def endpoint(*, answers: bool = False, waiting: int = 100) -> Endpoint:
+    one = Endpoint(subscription(), 64, Keyring())
+    one.health.answers = answers
+    one.waiting.extend([cast("Any", None)] * waiting)
+    return one
+
+
+@given(places=st.integers(1, 3000), asked=st.lists(st.integers(0, 30), max_size=400))
+def test_unproven_never_hold_more_than_seven_eighths_nor_less_than_one_place(places: int, asked: list[int]) -> None:
+    held, own = Places(places), dict.fromkeys(range(31), 0)
+    for number in asked:
+        if held.allowance(own[number]):
+            own[number] += 1
+            held.unproven += 1
+    assert held.unproven <= places - places // 8
+    assert held.unproven >= min(1, len(asked))
+
+
+def test_once_half_is_taken_each_unproven_endpoint_has_one() -> None:
+    places = Places(256)
+    assert places.allowance(0) == 128
+    places.unproven = 128
+    assert (places.allowance(0), places.allowance(1)) == (1, 0)
+    places.unproven = 224
+    assert places.allowance(0) == 0
+
+
+def test_a_batch_leases_no_more_for_unproven_than_they_may_hold() -> None:
+    grants, unproven = Grants(Places(2048)), [endpoint() for _ in range(2000)]
+    taken = sum(grants.take(one, taken) for taken in range(16) for one in unproven)
+    assert taken == 2048 - 256
+    assert all(grants.take(endpoint(answers=True), 0) for _ in range(100)), "who answers is not among them"
+    grants = Grants(Places(2048))
+    assert sum(map(grants.promise, unproven)) <= 2048 - 256
+    assert grants.promise(endpoint(answers=True)) == 16
+
+
+def test_who_answers_passes_unproven_that_hold_all_they_may() -> None:
+    requests = Places(8)
+    lines = Lines(requests)
+    unproven, answering = [endpoint() for _ in range(20)], endpoint(answers=True, waiting=2)
+    for one in [*unproven, answering]:
+        lines.append(one)
+    served = []
+    while (one := lines.next()) is not None:
+        one.waiting.popleft()
+        one.sending += 1
+        requests.unproven += not one.answers
+        served.append(one)
+        lines.append(one)
+    assert served.count(answering) == 2
+    assert len(served) == 2 + 7
+    assert answering in served[:2], "the lines take turns"
+
+
+def test_an_endpoint_that_begins_to_answer_changes_the_line() -> None:
+    requests = Places(8)
+    lines, one = Lines(requests), endpoint()
+    lines.append(one)
+    requests.unproven = 7
+    assert lines.next() is None
+    one.health.answers = True
+    lines.move(one)
+    assert lines.next() is one
+    assert lines.next() is None
+
+
+def test_an_endpoint_answers_until_it_does_not() -> None:
+    one = Endpoint(subscription(), 64, Keyring())
+    assert not one.answers, "it was never asked"
+    for kind, status, answers in (("dns", None, False), ("http_5xx", 500, True), ("local", None, True),
+                                  ("timeout", None, False), ("blocked_address", None, False),
+                                  ("delivered", 200, True)):  # fmt: skip
+        one.health.learn(kind, status, 0.1)
+        assert one.answers is answers
