@@ -43,5 +43,5 @@ def make_sender(config: Config) -> Sender:
     return DirectSender(
         make_policy(config),
         user_agent=USER_AGENT,
-        connections_per_endpoint=config.max_in_flight,  # a route bounds its own; several may share an origin
+        connections_per_endpoint=config.max_in_flight,  # each endpoint bounds its own; several may share an origin
     )

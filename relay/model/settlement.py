@@ -23,7 +23,7 @@ class Kept:
     url: str
     error: str | None = None
     address: str | None = None
-    headers: str | None = None
+    headers: str | None = field(default=None, repr=False)
     excerpt: bytes | None = field(default=None, repr=False)
 
 

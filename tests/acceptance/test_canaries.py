@@ -35,7 +35,8 @@ from relay.config.options import Config
 from relay.local import embedded
 from relay.message.envelope import Envelope
 from relay.model.delivery import Delivery, Event
-from relay.model.settlement import Settlement
+from relay.model.outcome import OutcomeKind
+from relay.model.settlement import Kept, Settlement
 from relay.model.subscription import Subscription
 from relay.model.verdict import Verdict, VerdictKind
 from relay.secrets.keyring import Keyring, new_private_key
@@ -320,9 +321,12 @@ def test_no_canary_is_in_the_repr_of_anything_that_holds_one(aviary: Aviary) -> 
         recorded = outbox.record(connection, "order.placed", {"marker": PAYLOAD})
     signed = outbox.signed_headers(SIGNING, "evt_1", PAYLOAD.encode())
     webhook = outbox.verify(SIGNING, signed, PAYLOAD.encode())
+    url = "https://example.com/"
+    kept = Kept(url, headers=f"set-cookie: {HEADER}", excerpt=HEADER.encode())
+    settlement = Settlement(delivery, Verdict(VerdictKind.DEAD), url, OutcomeKind.HTTP_5XX, 500, 1, kept)
     holders: list[object] = [
         Config(database_url=aviary.url, secret_key=PRIVATE.reveal()), Keyring([PRIVATE]), PRIVATE, held, stored, event,
-        delivery, Envelope(held, Keyring()), Settlement(delivery, Verdict(VerdictKind.DEAD), "http_5xx", 500, 1), new,
+        delivery, Envelope(held, Keyring()), settlement, new,
         read, recorded, webhook, outbox.RawJSON(f'"{PAYLOAD}"'), BearerToken(BEARER), BasicAuth(USER, PASSWORD),
         engine, engine.url,
     ]  # fmt: skip
