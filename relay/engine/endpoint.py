@@ -21,6 +21,7 @@ from relay.model.outcome import OutcomeKind
 from relay.secrets.keyring import KeyUnavailableError
 
 if TYPE_CHECKING:
+    from relay.engine.sending import Sending
     from relay.model.delivery import Delivery
     from relay.model.subscription import Subscription
     from relay.secrets.keyring import Keyring
@@ -31,8 +32,11 @@ __all__ = ["Endpoint"]
 class Endpoint:
     """The sending side of one subscription at one version of its row."""
 
-    __slots__ = ("_closed_until", "_keyring", "envelope", "health", "leased", "problem", "queued", "sending",
+    __slots__ = ("_closed_until", "_keyring", "envelope", "health", "leased", "owner", "problem", "queued", "sending",
                  "subscription", "waiting", "warned_at")  # fmt: skip
+
+    owner: Sending
+    """The engine's sending that this endpoint belongs to; the room asks it to begin an attempt."""
 
     def __init__(self, subscription: Subscription, window_max: int, keyring: Keyring) -> None:
         self._keyring = keyring

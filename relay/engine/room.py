@@ -81,9 +81,11 @@ class Room:
         for freed in self._watchers:
             freed.set()
 
-    def next(self) -> Endpoint | None:
-        """Return an endpoint whose turn it is to send what waits first for it, or None while nobody may."""
-        return self._lines.next() if self._requests.taken < self._requests.total else None
+    def begin_what_may(self) -> None:
+        """Let attempts begin while there are places, one of each endpoint in line in turn, whosever engine it is."""
+        while self._requests.taken < self._requests.total and (endpoint := self._lines.next()):
+            endpoint.owner.begin_next(endpoint)
+            self._lines.append(endpoint)
 
     def begin(self, endpoint: Endpoint) -> None:
         """Count a request on the wire."""

@@ -84,7 +84,9 @@ class Sending:
     def update(self, subscriptions: Iterable[Subscription]) -> None:
         """Take over subscriptions as read from the database; of closed ones, give back what has not begun."""
         for subscription in subscriptions:
-            self._give_back_if_closed(self._endpoints.update(subscription))
+            endpoint = self._endpoints.update(subscription)
+            endpoint.owner = self
+            self._give_back_if_closed(endpoint)
 
     def admit(self, deliveries: Iterable[Delivery]) -> None:
         """Take leased deliveries in and send what may go now."""
@@ -97,7 +99,7 @@ class Sending:
             if delivery.suspect:
                 self._suspect.began(delivery)
             self._give_back_if_closed(endpoint)
-        self._begin_what_may()
+        self._room.begin_what_may()
 
     def release_waiting(self) -> None:
         """Give back everything that has not begun (on the way out of the process)."""
@@ -135,15 +137,11 @@ class Sending:
             log.exception("%s: given back; what follows from its attempt could not be concluded", delivery)
             self._give_back(endpoint, delivery, OWN_ERROR_SECONDS)
         self._room.line_up(endpoint)
-        self._begin_what_may()
+        self._room.begin_what_may()
 
-    def _begin_what_may(self) -> None:
-        """Begin as many attempts as the limits allow, one of each endpoint in line in turn."""
-        while endpoint := self._room.next():
-            self._begin(endpoint, endpoint.waiting.popleft())
-            self._room.line_up(endpoint)
-
-    def _begin(self, endpoint: Endpoint, delivery: Delivery) -> None:
+    def begin_next(self, endpoint: Endpoint) -> None:
+        """Begin the attempt that waits first for this endpoint, or give it back when it waited too long."""
+        delivery = endpoint.waiting.popleft()
         if time.monotonic() > delivery.start_by:
             self._give_back(endpoint, delivery, 0.0)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +115,19 @@ def test_a_module_imports_only_what_the_table_allows(module: str) -> None:
 def test_the_table_names_only_what_exists() -> None:
     assert {name for name in MAY_IMPORT if name not in MODULES} == set()
     assert {name for name in MAY_USE_SOCKETS if name not in MODULES} == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_name_of_a_module_is_that_module_and_nothing_else(module: str) -> None:
+    """No function takes a module's name: `import a.b` never yields a method."""
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        pytest.skip(f"needs {error.name}, which is not installed")
+    value: object = sys.modules[module.partition(".")[0]]
+    for name in module.split(".")[1:]:
+        value = getattr(value, name)
+    assert value is imported
 
 
 def test_outbox_never_imports_relay() -> None:

@@ -1,0 +1,75 @@
+"""An engine is everything that one database needs; several in a process share its limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from relay.engine.engine import Engine, EngineOptions
+from relay.engine.room import Room
+from relay.model.outcome import Outcome
+from relay.secrets.keyring import Keyring
+from tests.integration.engine.world import DELIVERED, FarEnd, World
+from tests.support import databases
+from tests.support.waiting import await_until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def second_world(server_url: str, migrated_template: str) -> Iterator[World]:
+    """Another database."""
+    with databases.database(server_url, template=migrated_template) as url:
+        world = World(url)
+        yield world
+        world.close()
+
+
+async def answer_slowly() -> Outcome:
+    await asyncio.sleep(0.002)
+    return DELIVERED
+
+
+async def test_two_engines_share_one_process_limit_and_drain_each_for_itself(
+    world: World, second_world: World, far_end: FarEnd
+) -> None:
+    far_end.script["/"] = far_end.script["/second"] = answer_slowly
+    world.subscribe()
+    second_world.subscribe(path="/second")
+    world.record(count=40)
+    second_world.record(count=40)
+    room, options = Room(3), EngineOptions(until_drained=True)
+    engines = [Engine(one.url, far_end, room, Keyring(), options) for one in (world, second_world)]
+    busiest = 0
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            for engine in engines:
+                tasks.start_soon(engine.run)
+            while len(far_end.requests) < 80:
+                busiest = max(busiest, far_end.in_flight)
+                await asyncio.sleep(0.001)
+    assert busiest == 3
+    for one in (world, second_world):
+        assert one.count("attempts", "verdict = 'delivered'") == 40
+        assert one.count("deliveries") == one.count("pending") == 0
+
+
+async def test_an_engine_whose_database_is_away_takes_no_place_from_another(
+    world: World, second_world: World, far_end: FarEnd
+) -> None:
+    world.subscribe()
+    room = Room(1)
+    away = Engine(f"{second_world.url}_that_is_not_there", far_end, room, Keyring(), EngineOptions())
+    well = Engine(world.url, far_end, room, Keyring(), EngineOptions())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(away.run)
+        tasks.start_soon(well.run)
+        world.record(count=10)
+        await await_until(lambda: world.count("attempts") == 10)
+        assert away.outage.failures > 0
+        away.stop()
+        well.stop()
+    assert room.waiting == 0
