@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from outbox.errors import OutboxError
 from relay.engine.health import Health
@@ -21,12 +21,19 @@ from relay.model.outcome import OutcomeKind
 from relay.secrets.keyring import KeyUnavailableError
 
 if TYPE_CHECKING:
-    from relay.engine.sending import Sending
     from relay.model.delivery import Delivery
     from relay.model.subscription import Subscription
     from relay.secrets.keyring import Keyring
 
-__all__ = ["Endpoint"]
+__all__ = ["Endpoint", "Owner"]
+
+
+class Owner(Protocol):
+    """Who begins an endpoint's attempts when the room says that it is its turn."""
+
+    def begin_next(self, endpoint: Endpoint) -> None:
+        """Begin what waits first for this endpoint."""
+        ...
 
 
 class Endpoint:
@@ -35,8 +42,8 @@ class Endpoint:
     __slots__ = ("_closed_until", "_keyring", "envelope", "health", "leased", "owner", "problem", "queued", "sending",
                  "subscription", "waiting", "warned_at")  # fmt: skip
 
-    owner: Sending
-    """The engine's sending that this endpoint belongs to; the room asks it to begin an attempt."""
+    owner: Owner
+    """The sending side of the engine that this endpoint belongs to."""
 
     def __init__(self, subscription: Subscription, window_max: int, keyring: Keyring) -> None:
         self._keyring = keyring

@@ -12,10 +12,10 @@ import anyio
 from relay.engine.clock import DatabaseClock
 from relay.engine.endpoints import Endpoints
 from relay.engine.feeder import Feeder
+from relay.engine.lone_suspect import LoneSuspect
 from relay.engine.outage import Outage
 from relay.engine.sending import Sending
 from relay.engine.settler import Settler
-from relay.engine.suspects import LoneSuspect
 from relay.store.store import Store
 
 if TYPE_CHECKING:

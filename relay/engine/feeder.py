@@ -26,10 +26,10 @@ from relay.store.store import MAX_SEQ
 if TYPE_CHECKING:
     from relay.engine.clock import DatabaseClock
     from relay.engine.endpoints import Endpoints
+    from relay.engine.lone_suspect import LoneSuspect
     from relay.engine.outage import Outage
     from relay.engine.room import Room
     from relay.engine.sending import Sending
-    from relay.engine.suspects import LoneSuspect
     from relay.store.store import Store
 
 __all__ = ["Feeder", "Part"]

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from relay.engine.clock import DatabaseClock
     from relay.engine.endpoint import Endpoint
     from relay.engine.endpoints import Endpoints
+    from relay.engine.lone_suspect import LoneSuspect
     from relay.engine.room import Room
     from relay.engine.settler import Settler
-    from relay.engine.suspects import LoneSuspect
     from relay.http.sender import Sender
     from relay.model.delivery import Delivery
     from relay.model.subscription import Subscription

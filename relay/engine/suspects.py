@@ -15,39 +15,13 @@ from relay.store.store import new_lease
 
 if TYPE_CHECKING:
     from relay.engine.endpoints import Endpoints
+    from relay.engine.lone_suspect import LoneSuspect
     from relay.engine.sending import Sending
-    from relay.engine.settler import Settler
-    from relay.model.delivery import Delivery
     from relay.store.store import Store
 
-__all__ = ["LoneSuspect", "SuspectClaim"]
+__all__ = ["SuspectClaim"]
 
 ALONE_SECONDS = 0.2  # a suspect that has not ended its process by then no longer keeps the next one waiting
-
-
-class LoneSuspect:
-    """The suspect that this process began last, until the database knows what became of it: so long it is charged."""
-
-    def __init__(self, settler: Settler) -> None:
-        self._settler = settler
-        self._begun: Delivery | None = None
-        self._is_out = False
-
-    def began(self, delivery: Delivery) -> None:
-        """Take note that this suspect is leased here."""
-        self._begun, self._is_out = delivery, True
-
-    def ended(self, delivery: Delivery) -> None:
-        """Take note that this suspect's result is with the settler."""
-        if self._begun is delivery:
-            self._is_out = False
-
-    @property
-    def charged(self) -> Delivery | None:
-        """The suspect that still bears a charge, if any."""
-        if self._begun is not None and not self._is_out and not self._settler.holds(self._begun):
-            self._begun = None
-        return self._begun
 
 
 class SuspectClaim:

@@ -1,0 +1,36 @@
+"""Which suspect bears a charge: the one that this process began last, until the database knows what became of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.engine.settler import Settler
+    from relay.model.delivery import Delivery
+
+__all__ = ["LoneSuspect"]
+
+
+class LoneSuspect:
+    """Follows one suspect from its begin to its settlement. While it is out it could end the process."""
+
+    def __init__(self, settler: Settler) -> None:
+        self._settler = settler
+        self._begun: Delivery | None = None
+        self._is_out = False
+
+    def began(self, delivery: Delivery) -> None:
+        """Take note that this suspect is leased here."""
+        self._begun, self._is_out = delivery, True
+
+    def ended(self, delivery: Delivery) -> None:
+        """Take note that this suspect's result is with the settler."""
+        if self._begun is delivery:
+            self._is_out = False
+
+    @property
+    def charged(self) -> Delivery | None:
+        """The suspect that still bears a charge, if any."""
+        if self._begun is not None and not self._is_out and not self._settler.holds(self._begun):
+            self._begun = None
+        return self._begun
