@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from typing import TextIO
 
 __all__ = ["main", "run_command"]
 
@@ -18,8 +20,14 @@ def main() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Run one command as the console script does and return its exit code; failures are told on stderr."""
-    import click
+    try:
+        return _run(arguments)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _flush_or_discard(stream)
 
+
+def _run(arguments: list[str]) -> int:
     from relay.cli import cli
     from relay.cli.lazy import ReaderGone
 
@@ -27,25 +35,41 @@ def run_command(arguments: list[str]) -> int:
         code = cli.main(arguments, prog_name="relay", standalone_mode=False)
         sys.stdout.flush()
     except (BrokenPipeError, ReaderGone):
-        _silence_output()
         return 0
-    except click.Abort:
-        click.echo("relay: stopped before it was done", err=True)
-        return 1
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
     except Exception as error:  # noqa: BLE001 - the one place where anything becomes a line and a code
-        from relay.cli.failures import explain  # not before: it loads what --help does not need
-
-        code, line = explain(error)
-        click.echo(f"relay: {line}", err=True)
+        code = _tell(error)
     return code if isinstance(code, int) else 0
 
 
-def _silence_output() -> None:
-    """Whoever read the output has had enough: write what is left nowhere, and say nothing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _tell(error: Exception) -> int:
+    """Say on stderr why the command failed, if it can be written there, and return the exit code."""
+    import click
+
+    if isinstance(error, click.ClickException):
+        with suppress(OSError):
+            error.show()
+        return error.exit_code
+    if isinstance(error, click.Abort):
+        code, line = 1, "stopped before it was done"
+    else:
+        from relay.cli.failures import explain  # not before: it loads what --help does not need
+
+        code, line = explain(error)
+    with suppress(OSError):
+        click.echo(f"relay: {line}", err=True)
+    return code
+
+
+def _flush_or_discard(stream: TextIO) -> None:
+    """Write out what a stream still holds; discard it where that fails.
+
+    The interpreter flushes once more at its end. Left in the buffer, these bytes would make it print an error
+    of its own and leave with 120.
+    """
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

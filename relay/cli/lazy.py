@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["LazyGroup", "ReaderGone"]
 
 
 class ReaderGone(Exception):  # noqa: N818 - says what happened; it is no error
     """Whoever read the output has had enough."""
+
+
+@contextmanager
+def _closed_pipe_as_reader_gone() -> Iterator[None]:
+    """Raise ReaderGone for a closed pipe: click makes exit code 1 of a BrokenPipeError."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderGone from error
 
 
 class LazyGroup(click.Group):
@@ -36,12 +46,15 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the command line, which prints help and version; a closed pipe is no failure."""
+        with _closed_pipe_as_reader_gone():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a closed pipe is no failure, which is what click would make of it."""
-        try:
+        """Run the command; a closed pipe is no failure."""
+        with _closed_pipe_as_reader_gone():
             return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise ReaderGone from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of commands without importing them."""

@@ -180,16 +180,22 @@ def test_an_unexpected_error_names_a_traceback_without_secrets(relay, database_u
     assert report.stat().st_mode & 0o077 == 0
 
 
+# How the interpreter buffers standard output: PYTHONUNBUFFERED as empty (as unset) and as set.
+buffering = pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+needs_a_full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+
+
+@buffering
 @pytest.mark.parametrize(
     "arguments", [["events", "list", "--limit", "2000", "--json"], ["events", "list", "--limit", "2000"]]
 )
-def test_a_closed_pipe_ends_quietly(database_url, engine, arguments):
+def test_a_closed_pipe_ends_quietly(database_url, engine, arguments, unbuffered):
     with engine.begin() as connection:
         connection.execute(
             text("""insert into outbox.events (type, payload, key)
                                    select 'a.b', '1', repeat('k', 900) from generate_series(1, 2000)""")
         )
-    environ = os.environ | {"RELAY_DATABASE_URL": database_url}
+    environ = os.environ | {"RELAY_DATABASE_URL": database_url, "PYTHONUNBUFFERED": unbuffered}
     with subprocess.Popen(
         [RELAY, *arguments], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:  # fmt: skip
@@ -199,11 +205,41 @@ def test_a_closed_pipe_ends_quietly(database_url, engine, arguments):
         assert running.stderr.read() == ""
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk_is_one_line():
+@buffering
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["completion", "bash"]])
+def test_a_reader_that_is_gone_before_the_first_line_is_no_failure(arguments, unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [RELAY, *arguments], env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@buffering
+@needs_a_full_disk
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["completion", "bash"]])
+def test_a_full_disk_is_one_line(arguments, unbuffered):
     with Path("/dev/full").open("w") as full:
-        ended = subprocess.run([RELAY, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        ended = subprocess.run(
+            [RELAY, *arguments], env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (1, "relay: output: No space left on device\n")
+
+
+@buffering
+@needs_a_full_disk
+@pytest.mark.parametrize("arguments", [["status", "--database-url", "mysql://u:p@h/d"], ["nonsense"]])
+def test_the_exit_code_holds_where_no_error_can_be_written(arguments, unbuffered):
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [RELAY, *arguments], env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full, stderr=full, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 2
 
 
 def test_a_closed_output_is_no_failure():
