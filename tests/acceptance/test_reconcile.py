@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.reconcile import Incidents, Reconciliation, committed_events, reconcile
+from tests.support.reconcile import Incidents, Reconciliation, Stop, committed_events, reconcile
 
 PAIR = ("/hook", "evt_1")
 Log = list[dict[str, Any]]
@@ -13,7 +13,7 @@ Log = list[dict[str, Any]]
 def _request(
     number: int, at: float, *, answer: int | None = 200, after: float = 0.1, connection: int = 1, **facts: Any
 ) -> Log:
-    came = {"what": "received", "at": at, "request": number, "connection": connection}
+    came = {"what": "received", "at": at, "request": number, "connection": connection, "port": 1000 + connection}
     log: Log = [came | {"path": "/hook", "id": "evt_1", "body": "b", "type": "a"} | facts]
     if answer is not None:
         log.append({"what": "answered", "at": at + after, "request": number, "status": answer})
@@ -72,6 +72,20 @@ def test_a_kill_long_after_the_answer_explains_nothing_unless_the_database_was_a
     assert not _judge(twice, Incidents(kills=[15.0])).clean
     assert _judge(twice, Incidents(kills=[15.0], outages=[(10.0, 14.9)])).clean
     assert not _judge(twice, Incidents(kills=[15.0], outages=[(12.0, 14.9)])).clean
+
+
+def test_a_repeat_of_an_accepted_request_needs_the_stop_of_the_relay_that_sent_it_before_it_settled() -> None:
+    twice = _request(1, 10.0, after=0.1, connection=1) + _request(2, 20.0, connection=2)
+
+    def explained(at: float, *ports: int) -> bool:
+        return _judge(twice, Incidents(stops=[Stop(at, frozenset(ports))])).clean
+
+    assert explained(10.2, 1001)  # answered, not settled
+    assert explained(10.05, 1001)  # in flight
+    assert not explained(10.2, 1002)  # another relay
+    assert not explained(10.2)
+    assert not explained(9.0, 1001)  # sent after it
+    assert not explained(11.0, 1001)  # long settled
 
 
 def test_where_commit_was_cut_off_the_business_row_tells() -> None:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 
 import outbox
 from tests.support.application import Application
+from tests.support.reconcile import AT_A_STOP
 from tests.support.waiting import wait_until
 
 _IMPATIENT = """
@@ -58,18 +59,42 @@ def test_a_relay_stopped_anywhere_never_blocks_the_application(app: Application,
     assert relay.stop() == 0
 
 
-@pytest.mark.parametrize("fan_out", [1, 2], ids=["the first", "a later"])
-def test_a_relay_stopped_in_its_transaction_does_not_stop_the_other_relay(app: Application, fan_out: int) -> None:
+def _stop_in_transaction(app: Application, fan_out: int, done: Callable[[], bool]) -> None:
+    """Let a relay stop inside its n-th fan_out, each recorded when the one before is `done`; start another relay."""
     app.subscribe()
     app.stage.relay(trap=f"stop:TakenBatch.resolve:before:{fan_out}")
-    for number in range(1, fan_out + 1):
+    for _ in range(fan_out):
         app.record(3)
-        wait_until(lambda done=3 * number: app.stage.incidents.exists() or len(app.receiver.received()) == done)
+        wait_until(lambda: app.stage.incidents.exists() or done())
     wait_until(lambda: app.stage.incidents.exists())
     app.stage.running_relay()
     app.record(3)
     app.wait_settled(30)
+
+
+@pytest.mark.parametrize("fan_out", [1, 2], ids=["the first", "a later"])
+def test_a_relay_stopped_in_its_transaction_does_not_stop_the_other_relay(app: Application, fan_out: int) -> None:
+    _stop_in_transaction(app, fan_out, done=app.is_settled)
     app.assert_each_once()
+
+
+def test_a_relay_stopped_in_its_transaction_may_leave_answers_unsettled(app: Application) -> None:
+    """The next events come as soon as the first have arrived: what is answered may not be settled by then."""
+    _stop_in_transaction(app, 2, done=lambda: len(app.receiver.received()) == 3)
+    verdict = app.assert_all_accounted()
+    assert set(verdict.duplicates) <= {AT_A_STOP}
+    assert verdict.duplicates[AT_A_STOP] <= 3
+
+
+def test_what_a_relay_had_not_settled_when_it_was_stopped_is_sent_again(app: Application) -> None:
+    app.subscribe()
+    app.stage.relay(trap="stop:Store.settle:before:1")
+    app.record(1)
+    wait_until(lambda: app.stage.incidents.exists())
+    app.stage.running_relay()
+    app.wait_settled(30)
+    verdict = app.assert_all_accounted()
+    assert dict(verdict.duplicates) == {AT_A_STOP: 1}
 
 
 def test_c9_it_works_through_pgbouncer_in_transaction_mode(app: Application, tmp_path: Path) -> None:

@@ -102,14 +102,15 @@ class Application:
     def wait_settled(self, timeout_seconds: float = 30) -> None:
         """Wait until nothing is pending and no delivery is left."""
         wait_until(
-            lambda: not self._left(),
+            self.is_settled,
             timeout_seconds=timeout_seconds,
             message=f"pending rows or deliveries are left after {timeout_seconds} s",
         )
 
-    def _left(self) -> int:
+    def is_settled(self) -> bool:
+        """Tell whether nothing is pending and no delivery is left."""
         with self.engine.begin() as connection:
-            return int(connection.execute(_LEFT).scalar_one())
+            return not connection.execute(_LEFT).scalar_one()
 
     def wanted(self) -> set[Pair]:
         """Every committed event × matching subscription."""

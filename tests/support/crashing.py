@@ -1,8 +1,9 @@
 """A relay that ends itself with SIGKILL (or stops itself) at a chosen step of the engine.
 
 `python -m tests.support.crashing 'Store.settle:after:1' LOG run …` runs `relay run …` and dies before or after the n-th
-call of that step, having written the time to LOG. `poison:TYPE` dies whenever an event of that type is about to be
-sent; `stop:Store.…:before:1` sends itself SIGSTOP instead. The steps are what the engine's code has; nobody lists them.
+call of that step, having written to LOG when it was `killed`. `poison:TYPE` dies whenever an event of that type is
+about to be sent; `stop:Store.…:before:1` writes that it was `stopped` and sends itself SIGSTOP instead. The steps are
+what the engine's code has; nobody lists them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from relay.engine.sending import Sending
 from relay.http.sender import DirectSender
 from relay.store import store
+from tests.support.processes import connected_ports
 
 
 def steps() -> dict[str, tuple[type, str]]:
@@ -56,8 +58,13 @@ class Trap:
     def pull(self) -> None:
         """Write down the time and end this process."""
         with self._log.open("a", encoding="ascii") as log:
-            log.write(json.dumps({"what": "killed", "at": time.time(), "process": os.getpid()}) + "\n")
+            log.write(json.dumps(self._incident() | {"at": time.time(), "process": os.getpid()}) + "\n")
         os.kill(os.getpid(), self._how)
+
+    def _incident(self) -> dict[str, Any]:
+        if self._how != signal.SIGSTOP:
+            return {"what": "killed"}
+        return {"what": "stopped", "ports": connected_ports(os.getpid())}
 
 
 def spring(step: str, trap: Trap) -> None:

@@ -34,9 +34,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def note(incidents: Path, what: str, **facts: object) -> None:
-    """Append to a log of incidents: `killed` or `stopped` (a relay), `database away`, `database back`."""
+    """Append to a log of incidents: a relay `killed` or `stopped` (with `ports`), `database away`, `database back`."""
     with incidents.open("a") as log:
         log.write(json.dumps({"what": what, "at": time.time(), **facts}) + "\n")
+
+
+def connected_ports(pid: int) -> list[int]:
+    """Return the local ports of a process's TCP connections."""
+    return [connection.laddr.port for connection in psutil.Process(pid).net_connections("tcp") if connection.raddr]
 
 
 class Process:
@@ -207,9 +212,14 @@ class RelayProcess(Process):
         self.popen.kill()
         self.popen.wait()
 
-    def note(self, what: str) -> None:
+    def note(self, what: str, **facts: object) -> None:
         """Note an incident that explains duplicates."""
-        note(self._incidents, what, process=self.pid)
+        note(self._incidents, what, process=self.pid, **facts)
+
+    def suspend(self) -> None:
+        """SIGSTOP, noted as an incident just after: its connections are known for certain by then."""
+        self.signal(signal.SIGSTOP)
+        self.note("stopped", ports=connected_ports(self.pid))
 
     def stop(self, timeout_seconds: float = 40) -> int:
         """SIGTERM, and wait; return the exit code."""

@@ -1,7 +1,8 @@
 """A receiver of webhooks as a process: verifies, writes down what came before it answers, misbehaves as told.
 
 `python -m tests.support.receiver LOG SECRET` prints its port. LOG gets one JSON object a line, each with `what` and
-`at` (Unix time): `received` (request, connection, path, id, body, type; written before the answer), then `answered`
+`at` (Unix time): `received` (request, connection, port of the sender, path, id, body, type; written before the answer),
+then `answered`
 (request, status) or `cut`; `refused` (a request that does not verify); `closed` (connection). A POST to its own
 `/-/begin` starts anew with another log.
 
@@ -64,7 +65,7 @@ class Receiver:
             return
         digest, kind = hashlib.sha256(body).hexdigest(), webhook.json()["type"]
         facts = {"path": path, "id": webhook.id, "body": digest, "type": kind}
-        self.write("received", request=self._requests, connection=connection.number, **facts)
+        self.write("received", request=self._requests, connection=connection.number, port=connection.port, **facts)
         turn = self._seen[path, webhook.id]
         self._seen[path, webhook.id] += 1
         plan = self.plans.get(path, ["200"])
@@ -119,6 +120,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.port = transport.get_extra_info("peername")[1]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._receiver.held.pop(self.request, None)

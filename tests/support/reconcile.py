@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Pair = tuple[str, str]  # path of the subscription, id of the event
+AT_A_STOP = "in flight or unsettled at the stop of its relay"
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Receipt:
     body: str
     at: float
     connection: int
+    port: int  # the sender's
     answered_at: float | None = None
     status: int | None = None
     closed_at: float | None = None
@@ -32,16 +34,24 @@ class Receipt:
         return self.status is not None and 200 <= self.status < 300
 
 
+@dataclass(frozen=True)
+class Stop:
+    """When a relay was stopped (SIGSTOP), and the ports of the connections that it had."""
+
+    at: float
+    ports: frozenset[int]
+
+
 @dataclass
 class Incidents:
     """When relays were killed or stopped, and from when to when the database was away.
 
     `settle_seconds` is what an answer may take to be settled on a busy machine; `kernel_seconds` how long after a kill
-    the receiver may still read what the kernel held, and learn that the connection is closed.
+    or a stop the receiver may still read what the kernel held, and after a kill learn that the connection is closed.
     """
 
     kills: list[float] = field(default_factory=list)
-    stops: list[float] = field(default_factory=list)
+    stops: list[Stop] = field(default_factory=list)
     outages: list[tuple[float, float]] = field(default_factory=list)
     settle_seconds: float = 0.5
     kernel_seconds: float = 0.5
@@ -54,7 +64,7 @@ class Incidents:
             if entry["what"] == "killed":
                 found.kills.append(entry["at"])
             elif entry["what"] == "stopped":
-                found.stops.append(entry["at"])
+                found.stops.append(Stop(entry["at"], frozenset(entry["ports"])))
             elif entry["what"] == "database away":
                 away = entry["at"]
             else:
@@ -69,8 +79,8 @@ class Incidents:
             return "not answered in time"
         if self.kill_behind(receipt) is not None:
             return "in flight or unsettled at the kill of its relay"
-        if any(receipt.at <= stop <= self._settled_by(receipt.answered_at) for stop in self.stops):
-            return "in flight or unsettled at a stop"
+        if self._stopped_before_settlement(receipt, receipt.answered_at):
+            return AT_A_STOP
         return None
 
     def kill_behind(self, receipt: Receipt) -> float | None:
@@ -80,6 +90,11 @@ class Incidents:
         began, settled_by = receipt.at - self.kernel_seconds, self._settled_by(receipt.answered_at)
         near = [kill for kill in self.kills if abs(receipt.closed_at - kill) <= self.kernel_seconds]
         return next((kill for kill in near if began <= kill <= settled_by), None)
+
+    def _stopped_before_settlement(self, receipt: Receipt, answered_at: float) -> bool:
+        """Tell whether the relay that sent it was stopped after it sent and before it could settle the answer."""
+        began, settled_by = receipt.at - self.kernel_seconds, self._settled_by(answered_at)
+        return any(receipt.port in stop.ports and began <= stop.at <= settled_by for stop in self.stops)
 
     def _settled_by(self, answered_at: float) -> float:
         settled_by = answered_at + self.settle_seconds
@@ -131,7 +146,7 @@ def receipts_of(log: Iterable[Mapping[str, Any]]) -> tuple[list[Receipt], int]:
     refused = 0
     for entry in log:
         if entry["what"] == "received":
-            facts = entry["path"], entry["id"], entry["body"], entry["at"], entry["connection"]
+            facts = (entry[name] for name in ("path", "id", "body", "at", "connection", "port"))
             found[entry["request"]] = Receipt(*facts)
         elif entry["what"] == "closed":
             closed[entry["connection"]] = entry["at"]
