@@ -123,7 +123,8 @@ def test_a29_a_read_only_connection_is_refused_and_stays_usable(shop):
 
 
 def test_another_database_is_refused():
-    with sqlalchemy.create_engine("sqlite://").connect() as connection, pytest.raises(RecordError, match="sqlite"):
+    engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.NullPool)  # which leaves no connection open
+    with engine.connect() as connection, pytest.raises(RecordError, match="sqlite"):
         record(connection, "a", 1)
 
 

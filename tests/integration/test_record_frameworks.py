@@ -6,7 +6,7 @@ import flask
 import pytest
 import sqlmodel
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import create_engine
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import outbox
@@ -106,7 +106,8 @@ def test_events_follow_their_bind_to_its_database(shop, database_url):
 
 
 def test_a_session_on_another_kind_of_database_is_refused():
-    with Session(create_engine("sqlite://")) as session, pytest.raises(RecordError, match="sqlite"):
+    engine = create_engine("sqlite://", poolclass=NullPool)  # which leaves no connection open
+    with Session(engine) as session, pytest.raises(RecordError, match="sqlite"):
         record(session, "a", 1)
 
 
