@@ -47,7 +47,7 @@ def test_a_relay_stopped_anywhere_never_blocks_the_application(app: Application,
     app.subscribe("/old")
     app.record(3)
     relay = app.stage.relay(trap=f"stop:{point}")
-    wait_until(lambda: app.stage.incidents.exists())
+    relay.wait_stopped()
     app.rows(_IMPATIENT)
     app.record(3)
     app.subscribe("/new")
@@ -62,11 +62,11 @@ def test_a_relay_stopped_anywhere_never_blocks_the_application(app: Application,
 def _stop_in_transaction(app: Application, fan_out: int, done: Callable[[], bool]) -> None:
     """Let a relay stop inside its n-th fan_out, each recorded when the one before is `done`; start another relay."""
     app.subscribe()
-    app.stage.relay(trap=f"stop:TakenBatch.resolve:before:{fan_out}")
+    relay = app.stage.relay(trap=f"stop:TakenBatch.resolve:before:{fan_out}")
     for _ in range(fan_out):
         app.record(3)
         wait_until(lambda: app.stage.incidents.exists() or done())
-    wait_until(lambda: app.stage.incidents.exists())
+    relay.wait_stopped()
     app.stage.running_relay()
     app.record(3)
     app.wait_settled(30)
@@ -88,9 +88,9 @@ def test_a_relay_stopped_in_its_transaction_may_leave_answers_unsettled(app: App
 
 def test_what_a_relay_had_not_settled_when_it_was_stopped_is_sent_again(app: Application) -> None:
     app.subscribe()
-    app.stage.relay(trap="stop:Store.settle:before:1")
+    relay = app.stage.relay(trap="stop:Store.settle:before:1")
     app.record(1)
-    wait_until(lambda: app.stage.incidents.exists())
+    relay.wait_stopped()
     app.stage.running_relay()
     app.wait_settled(30)
     verdict = app.assert_all_accounted()

@@ -57,8 +57,9 @@ class Trap:
 
     def pull(self) -> None:
         """Write down the time and end this process."""
+        incident = self._incident() | {"at": time.time(), "process": os.getpid()}
         with self._log.open("a", encoding="ascii") as log:
-            log.write(json.dumps(self._incident() | {"at": time.time(), "process": os.getpid()}) + "\n")
+            log.write(json.dumps(incident) + "\n")
         os.kill(os.getpid(), self._how)
 
     def _incident(self) -> dict[str, Any]:

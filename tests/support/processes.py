@@ -216,6 +216,10 @@ class RelayProcess(Process):
         """Note an incident that explains duplicates."""
         note(self._incidents, what, process=self.pid, **facts)
 
+    def wait_stopped(self) -> None:
+        """Wait until its trap has stopped it: a SIGCONT that comes before the SIGSTOP is lost."""
+        wait_until(lambda: psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
+
     def suspend(self) -> None:
         """SIGSTOP, noted as an incident just after: its connections are known for certain by then."""
         self.signal(signal.SIGSTOP)
