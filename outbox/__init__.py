@@ -27,6 +27,8 @@ from outbox.recording.payload import RawJSON
 from outbox.recording.record import Event, Outbox, arecord, record
 from outbox.recording.session import events_table
 from outbox.secret import Secret
+from outbox.signing.schemes import SchemeDeclaration
+from outbox.signing.schemes import declare as declare_scheme
 from outbox.signing.verify import Webhook, sign, signed_headers, verify
 from outbox.subscriptions import add as subscribe
 from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
@@ -46,6 +48,7 @@ __all__ = [
     "RawJSON",
     "RecordError",
     "SchemaError",
+    "SchemeDeclaration",
     "Secret",
     "SignatureError",
     "SubscriptionError",
@@ -55,6 +58,7 @@ __all__ = [
     "__version__",
     "act_as",
     "arecord",
+    "declare_scheme",
     "events_table",
     "record",
     "sign",

@@ -13,7 +13,7 @@ from outbox.errors import SignatureError, SubscriptionError
 from outbox.secret import Secret
 from outbox.signing import schemes
 from outbox.signing.schemes import ed25519
-from outbox.signing.schemes.standard import MESSAGE_ID, TIMESTAMP
+from outbox.signing.schemes.scheme import MESSAGE_ID, TIMESTAMP
 
 __all__ = ["Webhook", "check_key", "check_secret", "new_secret", "public_key", "sign", "signed_headers", "verify"]
 
@@ -79,8 +79,8 @@ def signed_headers(
         message_id: what webhook-id says.
         body: the exact bytes that are sent.
         timestamp: seconds since 1970 UTC; now by default.
-        scheme: one of outbox.signing.schemes.SCHEMES.
-        type: the event's, which GitHub's and FulFil's headers name.
+        scheme: one of those that `relay schemes list` shows, or declared.
+        type: the event's, which the headers of some schemes name.
 
     Raises:
         SubscriptionError: the scheme is unknown, or a secret is not one for it.
@@ -98,9 +98,9 @@ def signed_headers(
 class Webhook:
     """A message whose signature was verified, and its body as it came.
 
-    id: where the signature covers it, in `standard` and `svix`; elsewhere '', for anyone could have altered the header.
+    id: where the signature covers it, as in `standard` and `svix`; elsewhere '', for anyone could have altered it.
     timestamp: of the attempt, seconds since 1970 UTC, as compared with the clock; None where the scheme carries none.
-    In `leads` alone it was compared but is not covered by the signature.
+    In `leads`, and wherever it is not part of the signed text, it was compared but anyone could have altered it.
     """
 
     id: str
@@ -117,7 +117,7 @@ def verify(
     headers: Headers,
     body: bytes,
     *,
-    tolerance_seconds: float = 300,
+    tolerance_seconds: float | None = None,
     now: float | None = None,
     scheme: str = "standard",
 ) -> Webhook:
@@ -131,7 +131,8 @@ def verify(
         secrets: one or several, as the subscription's scheme has them; for Ed25519 `whpk_…`.
         headers: of the request: a mapping or pairs, str or bytes, in any case, or a WSGI environ (Django's META).
         body: the raw bytes of the request.
-        tolerance_seconds: how far the message's timestamp may lie from `now`, either way.
+        tolerance_seconds: how far the message's timestamp may lie from `now`, either way; by default what the scheme
+            declares, 300 in all that come with the library.
         now: seconds since 1970 UTC; the machine's clock by default.
         scheme: the subscription's.
     """
@@ -144,7 +145,8 @@ def verify(
     except SubscriptionError as error:
         raise SignatureError(str(error)) from None
     if claim.timestamp is not None:
-        _check_age(claim.timestamp, time.time() if now is None else now, tolerance_seconds)
+        tolerance = chosen.row.tolerance_seconds if tolerance_seconds is None else tolerance_seconds
+        _check_age(claim.timestamp, time.time() if now is None else now, tolerance)
     return Webhook(claim.id, claim.timestamp, raw)
 
 

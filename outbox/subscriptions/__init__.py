@@ -104,7 +104,7 @@ def add(
         headers: own headers of every request, at most 50 and 8 KiB; their values are kept as secrets.
         authentication: BasicAuth, BearerToken or OAuth2ClientCredentials, kept as a secret.
         tls: a client certificate, an own certificate authority, or both, kept as a secret.
-        scheme: how requests are signed, one of outbox.signing.schemes.SCHEMES.
+        scheme: how requests are signed: one that `relay schemes list` shows, or declared by declare_scheme().
         key_type: of a new secret: `hmac`, or with scheme `standard` also `ed25519`, whose public key receivers get.
 
     Raises:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from outbox.errors import SubscriptionError
-from outbox.signing.schemes import HEADER_NAMES
+from outbox.signing.schemes import written_headers
+from outbox.signing.schemes.declaration import RELAY_HEADERS
 
 __all__ = ["check_headers", "header_names", "is_reserved"]
 
@@ -22,12 +23,8 @@ MAX_HEADERS_BYTES = 8192
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")  # a token of RFC 9110
 _VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
 
-# Framing, routing and what the relay itself says of the body, besides what signatures write and their families;
-# compared in lower case with "-" for "_", since many servers hand both spellings to the application as one variable.
-_RESERVED = HEADER_NAMES | frozenset(
-    ("host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect",
-     "content-type", "content-encoding", "accept-encoding", "date", "user-agent", "http2-settings")
-)  # fmt: skip
+# Besides what the relay and signatures write, their families; compared in lower case with "-" for "_", since many
+# servers hand both spellings to the application as one variable.
 _RESERVED_PREFIXES = ("proxy-", "webhook-", "svix-", "x-hub-signature", "x-webhook-signature")
 
 
@@ -52,7 +49,7 @@ def check_headers(value: object) -> dict[str, str]:
 def is_reserved(name: str) -> bool:
     """Tell whether the relay or a signature scheme owns this header, in any case."""
     plain = name.lower().replace("_", "-")
-    return plain in _RESERVED or plain.startswith(_RESERVED_PREFIXES)
+    return plain in RELAY_HEADERS or plain in written_headers() or plain.startswith(_RESERVED_PREFIXES)
 
 
 def header_names(hint: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 import outbox
 from outbox.errors import SubscriptionError
-from outbox.signing.schemes import HEADER_NAMES
+from outbox.signing.schemes import written_headers
 from outbox.subscriptions.authentication import (
     TLS,
     BasicAuth,
@@ -95,7 +95,7 @@ class TestHeaders:
         for spelling in (name, name.lower(), name.upper(), name.replace("-", "_")):
             assert "use another name" in refused(check_headers, {spelling: CANARY})
 
-    @pytest.mark.parametrize("name", sorted(HEADER_NAMES))
+    @pytest.mark.parametrize("name", sorted(written_headers()))
     def test_b22_what_any_signature_writes_is_reserved(self, name):
         assert "use another name" in refused(check_headers, {name.title(): CANARY})
 

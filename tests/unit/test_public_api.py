@@ -15,6 +15,7 @@ NAMES = {
     *("BasicAuth", "BearerToken", "OAuth2ClientCredentials", "TLS"),
     *("sign", "signed_headers", "verify", "Webhook", "Secret"),
     *("OutboxError", "RecordError", "PayloadError", "PayloadTooLarge", "TransactionError", "TargetError"),
+    *("SchemeDeclaration", "declare_scheme"),
     *("SubscriptionError", "NotFoundError", "SchemaError", "SignatureError", "__version__"),
 }
 

@@ -38,20 +38,49 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
-from outbox.signing.schemes.of_body import of_body
+from outbox.signing.schemes.declared import scheme_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["NOTELY", "NOTELY_NODE", "as_node_writes", "as_python_writes"]
+    from outbox.signing.schemes.declaration import SchemeDeclaration
+    from outbox.signing.schemes.scheme import Claim, Lines, Scheme
+
+__all__ = ["as_node_writes", "as_python_writes", "notely", "notely_node"]
 
 _write = json.JSONEncoder(separators=(",", ":")).encode
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _ARRAY_INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
 _MAX_ARRAY_INDEX = 2**32 - 2
+
+
+def notely(row: SchemeDeclaration) -> Scheme:
+    """Return the scheme of the receivers in Python."""
+    return _rewriting(row, as_python_writes, "json.dumps(json.loads(body), separators=(',', ':'))")
+
+
+def notely_node(row: SchemeDeclaration) -> Scheme:
+    """Return the scheme of the receivers in Node.js."""
+    return _rewriting(row, as_node_writes, "JSON.stringify(JSON.parse(body))")
+
+
+def _rewriting(row: SchemeDeclaration, write: Callable[[bytes], bytes], what: str) -> Scheme:
+    """Return the scheme of a declaration, over the body as its receiver writes it anew."""
+    plain, header, prefix = scheme_of(row), row.signature_header.lower(), row.elements[0].before
+
+    def sign(secrets: Sequence[str]) -> Lines:
+        lines = plain.sign(secrets)
+        return lambda message_id, type_, timestamp, body: lines(message_id, type_, timestamp, write(body))
+
+    def judge(secrets: Sequence[str], headers: Mapping[str, str], body: bytes) -> Claim:
+        whole = prefix + headers[header].removeprefix(prefix)  # its receivers take it without the prefix too
+        return plain.judge(secrets, {**headers, header: whole}, write(body))
+
+    return replace(plain, sign=sign, judge=judge, note=f"what is signed is not the body as sent, but {what}")
 
 
 def as_python_writes(body: bytes) -> bytes:
@@ -134,9 +163,3 @@ def _shortest(value: float) -> tuple[str, int]:
     digits = (whole + fraction).lstrip("0")
     point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(digits))
     return digits.rstrip("0"), point
-
-
-NOTELY = of_body("notely", {"X-Webhook-Signature": "sha256=%(mac)b"}, text=as_python_writes, prefix_may_lack=True)
-NOTELY_NODE = of_body(
-    "notely-node", {"X-Webhook-Signature": "sha256=%(mac)b"}, text=as_node_writes, prefix_may_lack=True
-)

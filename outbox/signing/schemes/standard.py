@@ -1,34 +1,31 @@
-"""Standard Webhooks 1.0, and Svix's names for the same.
+"""Ed25519 beside the keyed hash: what `standard` has and no declaration can say.
 
-`standard`, https://github.com/standard-webhooks/standard-webhooks: HMAC-SHA256 (v1, `whsec_`) and Ed25519 (v1a,
-`whsk_`, `whpk_`) over the bytes `{id}.{timestamp}.{body}`, one signature for each live secret of either kind. An id
-therefore never holds a dot, or two messages could sign alike. "Message" is that standard's word for what one request
-carries.
-
-`svix`: the same v1 under svix-id, svix-timestamp and svix-signature.
+Keys `whsk_` sign v1a and `whpk_` verify it, over the same text as v1; a secret of either kind signs an element of its
+own in the same header.
 """
 
 from __future__ import annotations
 
-import re
-from functools import partial
 from typing import TYPE_CHECKING
 
-from outbox.errors import SignatureError, SubscriptionError
+from outbox.errors import SubscriptionError
 from outbox.signing.schemes import ed25519
-from outbox.signing.schemes.keys import any_equal, base64_mac, check_whsec, new_whsec, whsec_key
-from outbox.signing.schemes.scheme import ALONG, Claim, KeyRule, Scheme
+from outbox.signing.schemes.declared import hmac_element, hmac_matches, scheme_of
+from outbox.signing.schemes.keys import check_whsec, new_whsec, whsec_key
+from outbox.signing.schemes.scheme import KeyRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
-    from outbox.signing.schemes.scheme import Lines
+    from outbox.signing.schemes.declaration import SchemeDeclaration
+    from outbox.signing.schemes.scheme import Scheme
 
-__all__ = ["MESSAGE_ID", "STANDARD", "SVIX", "TIMESTAMP"]
+__all__ = ["with_ed25519"]
 
-MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}")  # visible ASCII without the dot
-TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
-_MAX_SIGNATURES = 64  # in one header; a sender has a handful of live secrets
+
+def with_ed25519(row: SchemeDeclaration) -> Scheme:
+    """Return the scheme of a declaration, which signs and verifies by Ed25519 too."""
+    return scheme_of(row, keys=_KEYS, maker=_element, matches=_matches, note=_NOTE)
 
 
 def _check(text: object) -> str:
@@ -44,71 +41,19 @@ def _public_key(secret: str) -> str:
     return ed25519.public_key(secret) if secret.startswith(ed25519.SIGNING) else ""
 
 
-def _token(secret: str) -> Callable[[bytes], bytes]:
-    """Return the function from signed bytes to one element of the signature header."""
+def _element(row: SchemeDeclaration, secret: str) -> Callable[[bytes], bytes]:
     if isinstance(secret, str) and secret.startswith(ed25519.SIGNING):
         return ed25519.signing(secret)
-    return _v1(secret)
+    return hmac_element(row, secret)
 
 
-def _v1(secret: str) -> Callable[[bytes], bytes]:
-    return base64_mac(whsec_key(secret), b"v1,")
-
-
-def _sign(template: bytes, token: Callable[[str], Callable[[bytes], bytes]], secrets: Sequence[str]) -> Lines:
-    tokens = [token(secret) for secret in secrets]
-
-    def lines(message_id: bytes, _type: bytes, timestamp: bytes, body: bytes) -> bytes:
-        signed = b"%b.%b.%b" % (message_id, timestamp, body)
-        return template % (message_id, timestamp, b" ".join([token(signed) for token in tokens]))
-
-    return lines
-
-
-def _sign_svix(secrets: Sequence[str]) -> Lines:
-    svix = _sign(b"svix-id: %b\r\nsvix-timestamp: %b\r\nsvix-signature: %b\r\n", _v1, secrets)
-
-    def lines(message_id: bytes, type_: bytes, timestamp: bytes, body: bytes) -> bytes:
-        along = b"webhook-id: %b\r\nwebhook-timestamp: %b\r\n" % (message_id, timestamp)
-        return svix(message_id, type_, timestamp, body) + along
-
-    return lines
-
-
-def _judge(names: tuple[str, str, str], secrets: Sequence[str], headers: Mapping[str, str], body: bytes) -> Claim:
-    message_id, timestamp, signatures = (headers[name] for name in names)
-    if not MESSAGE_ID.fullmatch(message_id):
-        raise SignatureError(f"{names[0]}: must be visible ASCII without a dot")
-    if not TIMESTAMP.fullmatch(timestamp):
-        raise SignatureError(f"{names[1]}: must be whole seconds since 1970")
-    tokens = signatures.encode("ascii", "replace").split(b" ")
-    if len(tokens) > _MAX_SIGNATURES:
-        raise SignatureError(f"{names[2]}: {len(tokens)} signatures, at most {_MAX_SIGNATURES} are tried")
-    signed = b"%b.%b.%b" % (message_id.encode(), timestamp.encode(), body)
-    matches = [_signs(secret, tokens, signed) for secret in secrets]
-    if not any(matches):
-        raise SignatureError(f"{names[2]}: no signature in it matches the body and any secret")
-    return Claim(message_id, int(timestamp))
-
-
-def _signs(secret: str, tokens: list[bytes], signed: bytes) -> bool:
-    """Tell whether one of the tokens is this secret's; those of versions it has not are passed over."""
+def _matches(row: SchemeDeclaration, secret: str, elements: list[bytes], signed: bytes) -> bool:
+    """Tell whether one of the elements is this secret's; those of versions it has not are passed over."""
     if isinstance(secret, str) and secret.startswith((ed25519.SIGNING, ed25519.PUBLIC)):
-        matches = ed25519.verifying(secret)
-        return any(matches(token, signed) for token in tokens if token.startswith(b"v1a,"))
-    return any_equal([_v1(secret)(signed)], tokens)
+        verifies = ed25519.verifying(secret)
+        return any(verifies(element, signed) for element in elements if element.startswith(b"v1a,"))
+    return hmac_matches(row, secret, elements, signed)
 
 
-def _named(name: str, prefix: str, keys: KeyRule, sign: Callable[[Sequence[str]], Lines]) -> Scheme:
-    names = (f"{prefix}-id", f"{prefix}-timestamp", f"{prefix}-signature")
-    sends = tuple(dict.fromkeys((*names, *ALONG)))
-    return Scheme(name, names, sends, several_signatures=True, keys=keys, sign=sign, judge=partial(_judge, names))
-
-
-STANDARD = _named(
-    "standard",
-    "webhook",
-    KeyRule(_check, {"hmac": new_whsec, "ed25519": ed25519.new}, _public_key),
-    partial(_sign, b"webhook-id: %b\r\nwebhook-timestamp: %b\r\nwebhook-signature: %b\r\n", _token),
-)
-SVIX = _named("svix", "svix", KeyRule(check_whsec, {"hmac": new_whsec}), _sign_svix)
+_KEYS = KeyRule(whsec_key, _check, {"hmac": new_whsec, "ed25519": ed25519.new}, _public_key)
+_NOTE = "a key whsk_… signs v1a,… by Ed25519 over the same text, and whpk_… verifies it"

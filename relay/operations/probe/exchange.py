@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from outbox.signing.schemes import HEADER_NAMES
+from outbox.signing.schemes import written_headers
 from relay.http.configured import USER_AGENT
 from relay.http.sender import fixed_lines
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Recorder", "response_document"]
 
 # A subscription's own headers can have none of these names, so what is not known to be harmless is hidden.
-_SHOWN = HEADER_NAMES | {"host", "user-agent", "accept-encoding", "content-type", "content-length"}
+_SHOWN = {"host", "user-agent", "accept-encoding", "content-type", "content-length"}
 _HIDDEN = "***"
 
 
@@ -48,10 +48,11 @@ def _request_document(endpoint: Endpoint, headers: bytes, body: bytes) -> dict[s
     first, *lines = (endpoint.prefix + fixed_lines(USER_AGENT) + headers).decode("latin-1").split("\r\n")[:-1]
     pairs = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     pairs.append(("content-length", str(len(body))))
+    shown = _SHOWN | written_headers()
     return {
         "method": first.partition(" ")[0],
         "url": endpoint.url.text,
-        "headers": [[name, value if name.lower() in _SHOWN else _HIDDEN] for name, value in pairs],
+        "headers": [[name, value if name.lower() in shown else _HIDDEN] for name, value in pairs],
         "body": body.decode("utf-8", "backslashreplace"),
     }
 

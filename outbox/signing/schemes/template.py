@@ -1,0 +1,69 @@
+"""Texts with named parts in them, as `{timestamp}.{body}`: how a declaration says what is signed and what is sent."""
+
+from __future__ import annotations
+
+import re
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Element", "Template", "dividing", "elements_of", "formatter", "parse"]
+
+_PART = re.compile(r"\{([a-z_]*)\}")
+_INSIDE = {"id": re.compile("[A-Za-z0-9_]"), "type": re.compile("[A-Za-z0-9_.]"), "timestamp": re.compile("[0-9]")}
+"""What the id, the type and the time of an event consist of."""
+
+
+class Template(NamedTuple):
+    """A text taken apart. `literals` stand around `parts`: there is one more of them, and each may be ''."""
+
+    literals: tuple[str, ...]
+    parts: tuple[str, ...]
+
+    def divider(self, part: str) -> str:
+        """Return the literal that stands beside a part, on the side of the body; '' where there is no such part."""
+        if part not in self.parts:
+            return ""
+        at = self.parts.index(part)
+        return self.literals[at + 1 if at < self.parts.index("body") else at]
+
+
+class Element(NamedTuple):
+    """One element of a header's value: at most one part ('' else), and what stands around it."""
+
+    before: str
+    part: str
+    after: str
+
+
+def parse(text: str) -> Template:
+    """Return the template that a text writes."""
+    pieces = _PART.split(text)
+    return Template(tuple(pieces[::2]), tuple(pieces[1::2]))
+
+
+def dividing(part: str, divider: str) -> str:
+    """Return the characters of a divider that the part itself never holds, so that they tell where it ends."""
+    return _INSIDE[part].sub("", divider)
+
+
+def elements_of(value: str, separator: str) -> tuple[Element, ...]:
+    """Return the elements of a header's value. Raises ValueError where one has several parts."""
+    elements = []
+    for text in value.split(separator) if separator else [value]:
+        template = parse(text)
+        if len(template.parts) > 1:
+            raise ValueError(text)
+        elements.append(Element(template.literals[0], "".join(template.parts), "".join(template.literals[1:])))
+    return tuple(elements)
+
+
+def formatter(template: Template, places: Mapping[str, int]) -> tuple[bytes, Callable[[Any], Any]]:
+    """Return a format, and what picks its arguments: `format % pick(values)` is the text.
+
+    places: where in `values` each part is found.
+    """
+    escaped = [literal.replace("%", "%%") for literal in template.literals]
+    return "%b".join(escaped).encode("ascii"), itemgetter(*(places[part] for part in template.parts))
