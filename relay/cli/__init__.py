@@ -20,6 +20,7 @@ _COMMANDS = {
     "deliveries": ("relay.cli.deliveries:deliveries", "One event for one subscription: what is under way."),
     "dead-letters": ("relay.cli.dead_letters:dead_letters", "What was given up, with the reason."),
     "replay": ("relay.cli.replay:replay", "Deliver again: dead letters, deliveries, events."),
+    "schemes": ("relay.cli.schemes:schemes", "How requests are signed: the schemes that are known."),
     "secrets": ("relay.cli.secrets:secrets", "The keys that secrets are sealed to."),
     "audit": ("relay.cli.audit:audit", "Who changed what, when, and what it was before."),
     "prune": ("relay.cli.prune:prune", "Delete what is older than its retention."),

@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
+from outbox.signing.schemes import SCHEMES, named
 from outbox.signing.verify import check_key
 from relay.cli.interrupt import interruptible
-from relay.cli.options import scheme_option
+from relay.cli.options import config_option, configured, scheme_option
 from relay.config.options import ConfigError
 from relay.local.receiver.listener import Arrival, Listener
 from relay.local.receiver.server import serve
@@ -79,9 +80,11 @@ def echo(text: str) -> None:
     "--status", type=click.IntRange(200, 599), default=200, show_default=True, help="Answer with this; try 500."
 )
 @click.option("--json", "json_lines", is_flag=True, help="Print one JSON object a line.")
+@config_option
 def listen(
-    *, port: int, secrets: tuple[str, ...], secret_file: Path | None, scheme: str, status: int, json_lines: bool
-) -> int:
+    *, port: int, secrets: tuple[str, ...], secret_file: Path | None, scheme: str, status: int, json_lines: bool,
+    config_file: str | None,
+) -> int:  # fmt: skip
     """Receive webhooks on this machine, verify and print them, until Ctrl-C.
 
     \b
@@ -98,6 +101,9 @@ def listen(
         secrets += tuple(line.strip() for line in lines if line.strip())
         if not secrets:
             raise ConfigError(f"--secret-file: {secret_file} is empty")
+    if scheme not in SCHEMES:
+        configured({}, config_file)  # it may be declared there
+    named(scheme)
     form = as_json if json_lines else as_text
     known = [check_key(secret, scheme) for secret in secrets]
     with interruptible(), suppress(KeyboardInterrupt):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from outbox.signing.schemes import SCHEMES
+from outbox.signing.schemes import ROWS, declare
 from relay.cli.actor import actor_option
 from relay.config.sources import load
 from relay.operations.wording import escaped
@@ -71,8 +71,10 @@ class Database:
 
 
 def configured(flags: dict[str, Any], config_file: str | None) -> Loaded:
-    """Return the configuration, and show its warnings."""
+    """Return the configuration, show its warnings, and declare its signature schemes."""
     loaded = load(flags, config_file=config_file)
+    for declaration in loaded.config.schemes:
+        declare(declaration)
     for warning in loaded.warnings:
         warn(warning)
     return loaded
@@ -92,10 +94,9 @@ database_url_option = click.option(
 
 
 def scheme_option(meaning: str, default: str | None = None) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Give a command `--scheme`, a signature scheme by name."""
-    names = ", ".join(SCHEMES)
-    shown = f"{meaning} One of {names}."
-    return click.option("--scheme", type=click.Choice(list(SCHEMES)), default=default, metavar="SCHEME", help=shown)
+    """Give a command `--scheme`, a signature scheme by name; the configuration may declare more than those it lists."""
+    shown = f"{meaning} One of {', '.join(map(str, ROWS))}, or declared in the configuration."
+    return click.option("--scheme", default=default, metavar="SCHEME", help=shown)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON; a list is one object a line.")

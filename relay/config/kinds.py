@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outbox.secret import Secret
+from outbox.signing.schemes import SchemeDeclaration
 from relay.config.database_url import normalised, shown
 from relay.config.egress_proxy import EgressProxy, parse_egress_proxy
+from relay.config.schemes import parse_schemes, read_schemes
 from relay.secrets import keyring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Kind", "Network", "boolean", "choice", "database_url", "egress_proxy", "integer", "networks", "ports",
-           "private_keys"]  # fmt: skip
+           "private_keys", "schemes"]  # fmt: skip
 
 Network = IPv4Network | IPv6Network
 
@@ -153,3 +156,14 @@ def egress_proxy() -> Kind:
         return parse_egress_proxy(value) if value else None
 
     return Kind(str, check, "URL", masked=lambda proxy: proxy.shown if proxy else "")
+
+
+def schemes() -> Kind:
+    """Signature schemes: tables, or the path of the file that has them."""
+
+    def check(value: object) -> tuple[SchemeDeclaration, ...]:
+        if isinstance(value, tuple) and all(isinstance(each, SchemeDeclaration) for each in value):
+            return value
+        return parse_schemes(read_schemes(value) if isinstance(value, Path) else value)
+
+    return Kind(lambda text: Path(text) if text else (), check, "FILE")

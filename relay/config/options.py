@@ -16,6 +16,7 @@ from relay.config import kinds
 from relay.config.database_url import conninfo_of, sqlalchemy_url_of
 
 if TYPE_CHECKING:
+    from outbox.signing.schemes import SchemeDeclaration
     from relay.config.egress_proxy import EgressProxy
     from relay.config.kinds import Kind, Network
 
@@ -100,6 +101,11 @@ class Config:
         kinds.egress_proxy(),
         None,
         "Proxy that every request goes through: http://, https:// or socks5://user:password@host:port. It must filter.",
+    )
+    schemes: tuple[SchemeDeclaration, ...] = _option(
+        kinds.schemes(),
+        (),
+        "Signature schemes of your own: tables `[schemes.NAME]`; as flag or variable, the TOML or JSON file with them.",
     )
     keep_responses: Literal["failures", "all"] = _option(
         kinds.choice("failures", "all"),

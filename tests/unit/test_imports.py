@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # From here on each line names only rooms to the left of its own: model ← http ← message ← store, engine ← …
     "relay.model": {"outbox.ids", "outbox.secret", "relay.model"},
     "relay.config": {"outbox", "relay.config", "psycopg", "sqlalchemy"},
-    "relay.config.kinds": {"outbox.secret", "relay.config", "relay.secrets.keyring"},
+    "relay.config.kinds": {"outbox.secret", "outbox.signing", "relay.config", "relay.secrets.keyring"},
     "relay.secrets": {"outbox", "relay.secrets", "cryptography"},
     "relay.telemetry": {"relay.config", "relay.telemetry"},
     "relay.http": {"outbox", "relay.config", "relay.http", "relay.model", "anyio", "httptools"},

@@ -1,0 +1,151 @@
+"""`relay schemes …`: how requests are signed, by the schemes that come along and by those of the configuration."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outbox.signing.schemes import ROWS, SCHEMES, named
+from outbox.signing.verify import signed_headers
+from relay.cli.options import config_option, configured, flags_of, json_option
+from relay.cli.output import print_fields, print_json, print_json_lines, print_table
+from relay.config.options import options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from outbox.signing.schemes import Scheme, SchemeDeclaration
+
+__all__ = ["schemes"]
+
+_EXAMPLE_KEY = b"an example, known to everybody"
+_EXAMPLE_BODY = b'{"type":"order.placed","timestamp":"2026-01-01T12:00:00.000000Z","data":{"id":7}}'
+_EXAMPLE_UNIX_SECONDS = 1_767_268_800
+_KEYS = {
+    "text": "text, used as it stands",
+    "whsec": "whsec_ and base64, which holds the key",
+    "whsec-as-text": "text, used as it stands; new ones begin with whsec_",
+}
+_PROTECTED = {"id": "the id", "timestamp": "the time", "type": "the type", "body": "the body"}
+
+
+def _configuration(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --config and --schemes."""
+    declared = flags_of(option for option in options() if option.name == "schemes")
+    return config_option(declared(command))
+
+
+@click.group()
+def schemes() -> None:
+    """How requests are signed. A subscription names a scheme: relay subscriptions add --scheme.
+
+    A table [schemes.NAME] in the relay's configuration declares one more; docs/signatures.md has its keys. Every
+    process that adds subscriptions or delivers needs it.
+    """
+
+
+@schemes.command("list")
+@json_option
+@_configuration
+def list_(*, as_json: bool, config_file: str | None, **flags: Any) -> None:
+    """List the schemes: what each signs, and where the signature stands.
+
+    \b
+    Example:
+      relay schemes list --config relay.toml
+    """
+    configured(flags, config_file)
+    if as_json:
+        print_json_lines(map(_document, SCHEMES.values()))
+        return
+    rows = [
+        (row.name, row.signed, f"{row.signature_header}: {row.value}", f"{row.hash} {row.encoding}", row.key, origin)
+        for row, origin in ((scheme.row, _origin(scheme.row)) for scheme in SCHEMES.values())
+    ]
+    print_table(["NAME", "SIGNED", "HEADER", "HASH", "KEY", "ORIGIN"], rows, flexible=["HEADER", "SIGNED"])
+
+
+@schemes.command()
+@click.argument("name")
+@json_option
+@_configuration
+def show(name: str, *, as_json: bool, config_file: str | None, **flags: Any) -> None:
+    """Show what a scheme signs, what that protects, and what a request looks like.
+
+    The example is signed with a secret that everybody knows; it is there to compare a receiver's own result with.
+
+    \b
+    Examples:
+      relay schemes show stripe
+      relay schemes show acme --config relay.toml --json
+    """
+    configured(flags, config_file)
+    document = _document(named(name))
+    if as_json:
+        print_json(document)
+        return
+    example = document.pop("example")
+    print_fields(_told(document))
+    click.echo(f"\nA request, signed with {example['secret']!r}")
+    for header, value in example["headers"].items():
+        click.echo(f"  {header}: {value}")
+    click.echo(f"\n  {example['body']}")
+
+
+def _document(scheme: Scheme) -> dict[str, Any]:
+    """Return a scheme as JSON has it: its declaration, what follows from it, and an example."""
+    row = scheme.row
+    carried = dict.fromkeys(part for _, part in row.header_lines if part != "signature")
+    return {
+        **asdict(row),
+        "note": scheme.note,
+        "origin": _origin(row),
+        "protects": {part: part in row.text.parts for part in ("body", *carried)},
+        "headers": [header for header, _ in row.header_lines],
+        "verified_by": list(scheme.headers),
+        "example": _example(scheme),
+    }
+
+
+def _told(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the lines for people."""
+    protects = [_PROTECTED[part] for part, covered in document["protects"].items() if covered]
+    unprotected = [_PROTECTED[part] for part, covered in document["protects"].items() if not covered]
+    return {
+        "name": document["name"],
+        "origin": document["origin"],
+        "signed": document["signed"],
+        "header": f"{document['signature_header']}: {document['value']}",
+        "signature": f"HMAC-{document['hash'].upper()} in {document['encoding']}",
+        "signatures": "one for each live secret" if document["several"] else "one, of the newest secret",
+        "secret": _KEYS[document["key"]],
+        "protects": ", ".join(protects),
+        "does_not_protect": ", ".join(unprotected),
+        "replays": _replays(document),
+        "headers": ", ".join(document["headers"]),
+        "note": document["note"],
+    }
+
+
+def _replays(document: dict[str, Any]) -> str:
+    if document["protects"]["timestamp"]:
+        return f"a receiver refuses what is older than {document['tolerance_seconds']} s"
+    return "whoever records a request can send it again at any time"
+
+
+def _example(scheme: Scheme) -> dict[str, Any]:
+    row = scheme.row
+    encoded = f"whsec_{base64.b64encode(_EXAMPLE_KEY).decode()}"
+    secret = _EXAMPLE_KEY.decode() if row.key == "text" else encoded
+    headers = signed_headers(
+        secret, "evt_01h455vb4pex5vsknk084sn02q", _EXAMPLE_BODY, timestamp=_EXAMPLE_UNIX_SECONDS, scheme=row.name,
+        type="order.placed",
+    )  # fmt: skip
+    return {"secret": secret, "headers": headers, "body": _EXAMPLE_BODY.decode()}
+
+
+def _origin(row: SchemeDeclaration) -> str:
+    return "built in" if row in ROWS else "declared"

@@ -1,0 +1,45 @@
+"""Signature schemes of the operator's own: tables `[schemes.NAME]`, in the relay's file or in one of their own."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from outbox.errors import SubscriptionError
+from outbox.signing.schemes.declaration import declaration_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from outbox.signing.schemes import SchemeDeclaration
+
+__all__ = ["parse_schemes", "read_schemes"]
+
+
+def read_schemes(path: Path) -> object:
+    """Return the tables in a file, TOML or, where its name ends so, JSON. Raises ValueError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ValueError(f"cannot read {path}: {reason}") from None
+    form, parse = ("JSON", json.loads) if path.suffix == ".json" else ("TOML", tomllib.loads)
+    try:
+        document = parse(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not {form}: {error}") from None
+    if not isinstance(document, dict) or list(document) != ["schemes"]:
+        raise ValueError(f"{path} must hold tables [schemes.NAME] and nothing else; move other options elsewhere")
+    return document["schemes"]
+
+
+def parse_schemes(tables: object) -> tuple[SchemeDeclaration, ...]:
+    """Return what tables declare. Raises ValueError, which names table, key and mend."""
+    if not isinstance(tables, Mapping):
+        raise ValueError("not tables; write [schemes.NAME] and below it signed, signature_header, …")  # noqa: TRY004
+    try:
+        return tuple(declaration_of(name, table) for name, table in tables.items())
+    except SubscriptionError as error:
+        raise ValueError(str(error)) from None
