@@ -22,6 +22,8 @@ from outbox.sealing import SealedText
 from outbox.secret import Secret
 from outbox.signing import schemes
 from outbox.signing import verify as signature
+from outbox.signing.schemes.declaration import RELAY_HEADERS, declaration_of
+from outbox.signing.schemes.declared import scheme_of
 from outbox.signing.schemes.notely import as_node_writes, as_python_writes
 from outbox.subscriptions.authentication import authentication_of, stored_authentication, stored_document, tls_of
 from outbox.subscriptions.certificates import check_tls
@@ -99,6 +101,22 @@ def verify(data: bytes) -> None:
             except SignatureError:
                 continue
             raise AssertionError(f"a forged signature was accepted by {scheme}")
+
+
+def declaration(data: bytes) -> None:
+    """What may be declared writes whole header lines of its own names, which it then verifies."""
+    with suppress(ValueError, RecursionError, SubscriptionError):
+        scheme = scheme_of(declaration_of("acme", json.loads(data)))
+        secret = scheme.keys.makers["hmac"]()
+        lines = scheme.sign([secret])(b"evt_1", b"a.b", b"1700000000", data).decode("ascii")
+        headers = [line.split(": ") for line in lines.removesuffix("\r\n").split("\r\n")]
+        assert [name.lower() for name, *_ in headers] == list(scheme.sends)
+        assert not RELAY_HEADERS.intersection(scheme.sends)
+        received = {name.lower(): ": ".join(value) for name, *value in headers}
+        assert scheme.judge([secret], {name: received[name] for name in scheme.headers}, data).timestamp in (
+            None,
+            1_700_000_000,
+        )
 
 
 def rewritten(data: bytes) -> None:
@@ -268,7 +286,7 @@ def diagnosis(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        *(url, answer, retry_after, verify, rewritten, raw_json, identity, secret, database_url),
+        *(url, answer, retry_after, verify, declaration, rewritten, raw_json, identity, secret, database_url),
         *(sealed, keys, headers, authentication, certificates, token, egress_proxy),
         *(server_certificate, diagnosis),
     )
