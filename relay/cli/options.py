@@ -96,7 +96,10 @@ database_url_option = click.option(
 def scheme_option(meaning: str, default: str | None = None) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Give a command `--scheme`, a signature scheme by name; the configuration may declare more than those it lists."""
     shown = f"{meaning} One of {', '.join(map(str, ROWS))}, or declared in the configuration."
-    return click.option("--scheme", default=default, metavar="SCHEME", help=shown)
+    return click.option(
+        "--scheme", default=default, metavar="SCHEME", help=shown,
+        shell_complete=lambda _context, _option, typed: [row.name for row in ROWS if row.name.startswith(typed)],
+    )  # fmt: skip
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON; a list is one object a line.")

@@ -6,8 +6,10 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ import outbox
 from outbox import SchemeDeclaration
 from outbox.errors import SignatureError, SubscriptionError
 from outbox.signing.schemes import ROWS, SCHEMES
-from outbox.signing.schemes.declaration import declaration_of
+from outbox.signing.schemes.declaration import declaration_of, is_scheme_name
 from outbox.signing.verify import check_secret, new_secret
 from outbox.subscriptions.headers import check_headers
 from tests.support.own_schemes import only_here
@@ -178,6 +180,13 @@ def test_an_unknown_name_is_refused_with_the_ways_to_declare_it(name: str) -> No
     mend = rf"; or declare {name}: \[schemes\.{name}\] in the relay's configuration, outbox\.declare_scheme\(\) in Py"
     with pytest.raises(SubscriptionError, match=rf"^scheme: choose one of standard, .*leads{mend}"):
         outbox.signed_headers(SECRET, ID, BODY, scheme=name)
+
+
+def test_the_schema_takes_every_name_that_may_be_declared() -> None:
+    tables = Path(outbox.__file__).parent / "schema" / "migrations" / "0001_tables.sql"
+    (pattern,) = re.findall(r"constraint scheme_is_a_word check \(scheme ~ '(.*)'\)", tables.read_text())
+    for name in ("a", "0", "a" * 32, "a-", "a" * 33, "-a", "A", "a_b", "a.b", "", "é", "a\n"):
+        assert is_scheme_name(name) == (re.fullmatch(pattern.strip("^$"), name) is not None), name
 
 
 # What is refused. Field and mend of each; the table's name stands before the field.

@@ -7,6 +7,7 @@ it holds no id, nobody but a receiver that remembers bodies notices.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,28 +21,59 @@ if TYPE_CHECKING:
 
     from outbox.signing.schemes.declaration import SchemeDeclaration
     from outbox.signing.schemes.scheme import KeyRule, Lines
+    from outbox.signing.schemes.template import Element
 
     Mac = Callable[[bytes], bytes]
-    Maker = Callable[[SchemeDeclaration, str], Mac]
-    Matcher = Callable[[SchemeDeclaration, str, list[bytes], bytes], bool]
+    Maker = Callable[["Form", str], Mac]
+    Matcher = Callable[["Form", str, list[bytes], bytes], bool]
+    Text = Callable[[bytes, bytes, bytes, bytes], bytes]
 
-__all__ = ["hmac_element", "hmac_matches", "scheme_of"]
+__all__ = ["Form", "hmac_element", "hmac_matches", "scheme_of"]
 
 _PLACES = {"id": 0, "type": 1, "timestamp": 2, "body": 3, "signature": 3}
 _MAX_ELEMENTS = 64  # of one header; a sender has a handful of live secrets
 _TYPE = re.compile(r"[!-~]{1,128}")
 
 
-def hmac_element(row: SchemeDeclaration, secret: str) -> Mac:
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A declaration taken apart, once.
+
+    text: from id, type, timestamp and body to what is signed.
+    sources: what a receiver reads, and from which header.
+    signature, stamp: the elements of the signature header that hold the signature, and the time if it does.
+    ends: by part, the characters that would end it in the signed text, which no value may hold.
+    """
+
+    row: SchemeDeclaration
+    text: Text
+    sources: Mapping[str, str]
+    signature: Element
+    stamp: Element | None
+    ends: Mapping[str, frozenset[str]]
+
+    @classmethod
+    def of(cls, row: SchemeDeclaration) -> Form:
+        """Take a declaration apart."""
+        elements = {element.part: element for element in row.elements}
+        ends = {part: frozenset(dividing(part, row.text.divider(part))) for part in ("id", "type", "timestamp")}
+        return cls(row, _text(row), row.sources, elements["signature"], elements.get("timestamp"), ends)
+
+    @property
+    def header(self) -> str:
+        """The signature's header, in lower case."""
+        return self.sources["signature"]
+
+
+def hmac_element(form: Form, secret: str) -> Mac:
     """Return the function from the signed text to the element of the header that holds its signature."""
-    key = KEY_RULES[row.key].key(secret)
-    (element,) = (each for each in row.elements if each.part == "signature")
-    return mac(key, row.hash, row.encoding, element.before, element.after)
+    row, element = form.row, form.signature
+    return mac(KEY_RULES[row.key].key(secret), row.hash, row.encoding, element.before, element.after)
 
 
-def hmac_matches(row: SchemeDeclaration, secret: str, elements: list[bytes], signed: bytes) -> bool:
+def hmac_matches(form: Form, secret: str, elements: list[bytes], signed: bytes) -> bool:
     """Tell whether one of a header's elements is this secret's signature."""
-    return any_equal([hmac_element(row, secret)(signed)], elements)
+    return any_equal([hmac_element(form, secret)(signed)], elements)
 
 
 def scheme_of(
@@ -56,18 +88,40 @@ def scheme_of(
 
     keys, maker, matches: for one that also knows keys of another kind; HMAC by default.
     """
-    return Scheme(row, keys or KEY_RULES[row.key], partial(_sign, row, maker), partial(_judge, row, matches), note)
+    form = Form.of(row)
+    sends = tuple(header.lower() for header, _ in row.header_lines)
+    return Scheme(
+        row,
+        headers=tuple(form.sources.values()),
+        sends=sends,
+        keys=keys or KEY_RULES[row.key],
+        sign=partial(_sign, form, maker),
+        judge=partial(_judge, form, matches),
+        note=note,
+    )
 
 
-def _sign(row: SchemeDeclaration, maker: Maker, secrets: Sequence[str]) -> Lines:
-    signature = _signatures(row, [maker(row, secret) for secret in (secrets if row.several else secrets[:1])])
+def _text(row: SchemeDeclaration) -> Text:
+    """Return the function from id, type, timestamp and body to the text that is signed."""
+    if row.signed == "{body}":
+        return lambda _id, _type, _timestamp, body: body
     text, pick = formatter(row.text, _PLACES)
-    header_lines, pick_values = formatter(_header_lines(row), _PLACES)
-    body_alone = row.signed == "{body}"
+
+    def of(message_id: bytes, type_: bytes, timestamp: bytes, body: bytes) -> bytes:
+        signed: bytes = text % pick((message_id, type_, timestamp, body))
+        return signed
+
+    return of
+
+
+def _sign(form: Form, maker: Maker, secrets: Sequence[str]) -> Lines:
+    row = form.row
+    signature = _signatures(row, [maker(form, secret) for secret in (secrets if row.several else secrets[:1])])
+    text, (header_lines, pick) = form.text, formatter(_header_lines(row), _PLACES)
 
     def lines(message_id: bytes, type_: bytes, timestamp: bytes, body: bytes) -> bytes:
-        signed = body if body_alone else text % pick((message_id, type_, timestamp, body))
-        written: bytes = header_lines % pick_values((message_id, type_, timestamp, signature(signed)))
+        signed = signature(text(message_id, type_, timestamp, body))
+        written: bytes = header_lines % pick((message_id, type_, timestamp, signed))
         return written
 
     return lines
@@ -93,39 +147,21 @@ def _braced(part: str) -> str:
     return f"{{{part}}}" if part else ""
 
 
-def _judge(
-    row: SchemeDeclaration, matches: Matcher, secrets: Sequence[str], headers: Mapping[str, str], body: bytes
-) -> Claim:
-    values = {part: headers[header] for part, header in row.sources.items()}
-    elements = _elements(row, values.pop("signature"))
-    if row.is_stamped:
-        values["timestamp"] = _stamp(row, elements)
+def _judge(form: Form, matches: Matcher, secrets: Sequence[str], headers: Mapping[str, str], body: bytes) -> Claim:
+    values = {part: headers[header] for part, header in form.sources.items()}
+    elements = _elements(form, values.pop("signature"))
+    if form.stamp:
+        values["timestamp"] = _time(form, form.stamp, elements)
     for part, value in values.items():
-        if not _is_whole(row.text, part, value):
-            raise SignatureError(f"{row.sources.get(part, row.signature_header.lower())}: {_MUST_BE[part]}")
-    signed = _signed(row, values, body)
+        if not _SHAPES[part].fullmatch(value) or not form.ends[part].isdisjoint(value):
+            raise SignatureError(f"{form.sources.get(part, form.header)}: {_MUST_BE[part]}")
+    message_id, type_, timestamp = (values.get(part, "").encode("ascii") for part in _SHAPES)
+    signed = form.text(message_id, type_, timestamp, body)
     given = [element.encode("ascii", "replace") for element in elements]
-    found = [matches(row, secret, given, signed) for secret in secrets]  # each: no time tells which one it was
+    found = [matches(form, secret, given, signed) for secret in secrets]  # all, so that the time it takes tells nothing
     if not any(found):
-        raise SignatureError(f"{row.signature_header.lower()}: no signature in it matches the body and any secret")
-    return Claim(values.get("id", ""), int(values["timestamp"]) if "timestamp" in values else None)
-
-
-def _elements(row: SchemeDeclaration, value: str) -> list[str]:
-    elements = value.split(row.separator) if row.separator else [value]
-    if len(elements) > _MAX_ELEMENTS:
-        header = row.signature_header.lower()
-        raise SignatureError(f"{header}: {len(elements)} elements, at most {_MAX_ELEMENTS} are tried")
-    return elements
-
-
-def _stamp(row: SchemeDeclaration, elements: list[str]) -> str:
-    """Return the time that the signature header carries."""
-    (stamp,) = (element for element in row.elements if element.part == "timestamp")
-    found = [text for text in elements if text.startswith(stamp.before)]
-    if len(found) != 1 or not found[0].endswith(stamp.after):
-        raise SignatureError(f"{row.signature_header.lower()}: must have one {stamp.before}…{stamp.after}")
-    return found[0].removeprefix(stamp.before).removesuffix(stamp.after)
+        raise SignatureError(f"{form.header}: no signature in it matches the body and any secret")
+    return Claim(values.get("id", ""), int(timestamp) if timestamp else None)
 
 
 _SHAPES = {"id": MESSAGE_ID, "type": _TYPE, "timestamp": TIMESTAMP}
@@ -136,15 +172,16 @@ _MUST_BE = {
 }
 
 
-def _is_whole(text: Template, part: str, value: str) -> bool:
-    """Tell whether a value has the shape of its part, and holds nothing that would end it in the signed text."""
-    return _SHAPES[part].fullmatch(value) is not None and set(value).isdisjoint(dividing(part, text.divider(part)))
+def _elements(form: Form, value: str) -> list[str]:
+    elements = value.split(form.row.separator) if form.row.separator else [value]
+    if len(elements) > _MAX_ELEMENTS:
+        raise SignatureError(f"{form.header}: {len(elements)} elements, at most {_MAX_ELEMENTS} are tried")
+    return elements
 
 
-def _signed(row: SchemeDeclaration, values: Mapping[str, str], body: bytes) -> bytes:
-    if row.signed == "{body}":
-        return body
-    text, pick = formatter(row.text, _PLACES)
-    message_id, type_, timestamp = (values.get(part, "").encode("ascii") for part in ("id", "type", "timestamp"))
-    signed: bytes = text % pick((message_id, type_, timestamp, body))
-    return signed
+def _time(form: Form, stamp: Element, elements: list[str]) -> str:
+    """Return the time that the signature header carries."""
+    found = [text for text in elements if text.startswith(stamp.before)]
+    if len(found) != 1 or not found[0].endswith(stamp.after):
+        raise SignatureError(f"{form.header}: must have one {stamp.before}…{stamp.after}")
+    return found[0].removeprefix(stamp.before).removesuffix(stamp.after)

@@ -110,9 +110,10 @@ def mac(key: bytes, hash_name: str, encoding: str, before: str = "", after: str 
     It is RFC 2104 written out: both halves of the key are hashed once and copied for each message, which takes two
     thirds of the time that a copy of `hmac.new(key)` takes.
     """
-    block = hashlib.new(hash_name).block_size
-    padded = (hashlib.new(hash_name, key).digest() if len(key) > block else key).ljust(block, b"\0")
-    inner, outer = (hashlib.new(hash_name, bytes(byte ^ pad for byte in padded)) for pad in (0x36, 0x5C))
+    new = _HASHES[hash_name]
+    block = new().block_size
+    padded = (new(key).digest() if len(key) > block else key).ljust(block, b"\0")
+    inner, outer = new(padded.translate(_INNER_PAD)), new(padded.translate(_OUTER_PAD))
     encode, start, end = _ENCODINGS[encoding], before.encode("ascii"), after.encode("ascii")
 
     def of(signed: bytes) -> bytes:
@@ -124,6 +125,8 @@ def mac(key: bytes, hash_name: str, encoding: str, before: str = "", after: str 
     return of
 
 
+_HASHES = {"sha256": hashlib.sha256, "sha512": hashlib.sha512, "sha1": hashlib.sha1}
+_INNER_PAD, _OUTER_PAD = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 _ENCODINGS: dict[str, Mac] = {"hex": binascii.hexlify, "base64": partial(binascii.b2a_base64, newline=False)}
 
 

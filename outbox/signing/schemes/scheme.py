@@ -63,6 +63,8 @@ class KeyRule:
 class Scheme:
     """A way to sign: its declaration, and what follows from it.
 
+    headers: what a receiver verifies by, in lower case; `judge` gets all of them.
+    sends: every header that a signer writes, in lower case.
     sign: makes the `lines` of a Signer from secrets, newest first; raises SubscriptionError for one it cannot use.
     judge: (secrets, headers, body) → Claim, raising SignatureError unless a signature of one of the secrets matches
         and SubscriptionError for a secret it cannot use. The age of the timestamp is the caller's to judge.
@@ -70,6 +72,8 @@ class Scheme:
     """
 
     row: SchemeDeclaration
+    headers: tuple[str, ...]
+    sends: tuple[str, ...]
     keys: KeyRule
     sign: Callable[[Sequence[str]], Lines]
     judge: Callable[[Sequence[str], Mapping[str, str], bytes], Claim]
@@ -79,16 +83,6 @@ class Scheme:
     def name(self) -> str:
         """The word by which a subscription names it."""
         return self.row.name
-
-    @property
-    def headers(self) -> tuple[str, ...]:
-        """What a receiver verifies by, in lower case; `judge` gets all of them."""
-        return tuple(self.row.sources.values())
-
-    @property
-    def sends(self) -> tuple[str, ...]:
-        """Every header that a signer writes, in lower case."""
-        return tuple(header.lower() for header, _ in self.row.header_lines)
 
     @property
     def several_signatures(self) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from outbox.signing.schemes.declaration import SchemeDeclaration
+    from outbox.signing.schemes.declared import Form
     from outbox.signing.schemes.scheme import Scheme
 
 __all__ = ["with_ed25519"]
@@ -41,18 +42,18 @@ def _public_key(secret: str) -> str:
     return ed25519.public_key(secret) if secret.startswith(ed25519.SIGNING) else ""
 
 
-def _element(row: SchemeDeclaration, secret: str) -> Callable[[bytes], bytes]:
+def _element(form: Form, secret: str) -> Callable[[bytes], bytes]:
     if isinstance(secret, str) and secret.startswith(ed25519.SIGNING):
         return ed25519.signing(secret)
-    return hmac_element(row, secret)
+    return hmac_element(form, secret)
 
 
-def _matches(row: SchemeDeclaration, secret: str, elements: list[bytes], signed: bytes) -> bool:
+def _matches(form: Form, secret: str, elements: list[bytes], signed: bytes) -> bool:
     """Tell whether one of the elements is this secret's; those of versions it has not are passed over."""
     if isinstance(secret, str) and secret.startswith((ed25519.SIGNING, ed25519.PUBLIC)):
         verifies = ed25519.verifying(secret)
         return any(verifies(element, signed) for element in elements if element.startswith(b"v1a,"))
-    return hmac_matches(row, secret, elements, signed)
+    return hmac_matches(form, secret, elements, signed)
 
 
 _KEYS = KeyRule(whsec_key, _check, {"hmac": new_whsec, "ed25519": ed25519.new}, _public_key)
