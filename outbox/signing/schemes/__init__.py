@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from outbox.errors import SubscriptionError
 from outbox.signing.schemes.declaration import SchemeDeclaration, is_scheme_name
 from outbox.signing.schemes.declared import scheme_of
-from outbox.signing.schemes.notely import notely, notely_node
+from outbox.signing.schemes.notely import for_node_receivers, for_python_receivers
 from outbox.signing.schemes.rows import ROWS
 from outbox.signing.schemes.scheme import Scheme, Signer
 from outbox.signing.schemes.standard import with_ed25519
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS", "SCHEMES", "Scheme", "SchemeDeclaration", "Signer", "declare", "named", "signer", "written_headers"]
 
-_CODE = {"standard": with_ed25519, "notely": notely, "notely-node": notely_node}
+_CODE = {"standard": with_ed25519, "notely": for_python_receivers, "notely-node": for_node_receivers}
 _schemes = {row.name: _CODE.get(row.name, scheme_of)(row) for row in ROWS}
 
 SCHEMES = MappingProxyType(_schemes)

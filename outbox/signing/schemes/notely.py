@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from outbox.signing.schemes.declaration import SchemeDeclaration
     from outbox.signing.schemes.scheme import Claim, Lines, Scheme
 
-__all__ = ["as_node_writes", "as_python_writes", "notely", "notely_node"]
+__all__ = ["as_node_writes", "as_python_writes", "for_node_receivers", "for_python_receivers"]
 
 _write = json.JSONEncoder(separators=(",", ":")).encode
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -58,12 +58,12 @@ _ARRAY_INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
 _MAX_ARRAY_INDEX = 2**32 - 2
 
 
-def notely(row: SchemeDeclaration) -> Scheme:
+def for_python_receivers(row: SchemeDeclaration) -> Scheme:
     """Return the scheme of the receivers in Python."""
     return _rewriting(row, as_python_writes, "json.dumps(json.loads(body), separators=(',', ':'))")
 
 
-def notely_node(row: SchemeDeclaration) -> Scheme:
+def for_node_receivers(row: SchemeDeclaration) -> Scheme:
     """Return the scheme of the receivers in Node.js."""
     return _rewriting(row, as_node_writes, "JSON.stringify(JSON.parse(body))")
 
