@@ -11,7 +11,7 @@ import click
 
 from relay.cli.interrupt import interruptible
 from relay.config.options import ConfigError
-from relay.local.demo.children import ChildError
+from relay.local.children import ChildError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from relay.cli.listen import as_text, echo, open_port
 from relay.cli.options import confirm, yes_option
 from relay.config.database_url import shown
 from relay.config.sources import load
-from relay.local.demo.children import Child
+from relay.local.children import Child
 from relay.local.demo.dev import environment, make_directory, migrate_and_subscribe, start_server, unsubscribe, users_of
 from relay.local.receiver.listener import Listener
 

@@ -8,7 +8,8 @@ import signal
 import time
 
 from tests.chaos.scene import Scene, conclude, scene
-from tests.support.processes import RelayProcess, note
+from tests.support.incidents import note
+from tests.support.processes import RelayProcess
 
 KILL_EVERY_SECONDS = 1.0
 DATABASE_FAULTS = 3

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 from relay.engine.sending import Sending
 from relay.http.sender import DirectSender
 from relay.store import store
-from tests.support.processes import connected_ports
+from tests.support.incidents import connected_ports, note
 
 
 def steps() -> dict[str, tuple[type, str]]:
@@ -56,16 +54,13 @@ class Trap:
                 self.pull()
 
     def pull(self) -> None:
-        """Write down the time and end this process."""
-        incident = self._incident() | {"at": time.time(), "process": os.getpid()}
-        with self._log.open("a", encoding="ascii") as log:
-            log.write(json.dumps(incident) + "\n")
-        os.kill(os.getpid(), self._how)
-
-    def _incident(self) -> dict[str, Any]:
-        if self._how != signal.SIGSTOP:
-            return {"what": "killed"}
-        return {"what": "stopped", "ports": connected_ports(os.getpid())}
+        """Write down the time and end (or stop) this process."""
+        process = os.getpid()
+        if self._how == signal.SIGSTOP:
+            note(self._log, "stopped", process=process, ports=connected_ports(process))
+        else:
+            note(self._log, "killed", process=process)
+        os.kill(process, self._how)
 
 
 def spring(step: str, trap: Trap) -> None:

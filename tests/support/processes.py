@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from outbox.signing.verify import new_secret
+from relay.local.children import Child, ChildError
+from tests.support.incidents import connected_ports, note
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -33,60 +32,26 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in written[: written.rfind("\n") + 1].splitlines()]
 
 
-def note(incidents: Path, what: str, **facts: object) -> None:
-    """Append to a log of incidents: a relay `killed` or `stopped` (with `ports`), `database away`, `database back`."""
-    with incidents.open("a") as log:
-        log.write(json.dumps({"what": what, "at": time.time(), **facts}) + "\n")
-
-
-def connected_ports(pid: int) -> list[int]:
-    """Return the local ports of a process's TCP connections."""
-    return [connection.laddr.port for connection in psutil.Process(pid).net_connections("tcp") if connection.raddr]
-
-
-class Process:
+class Process(Child):
     """A Python program of ours as a child process, which may connect to nothing that the policy does not allow.
 
-    What it prints goes to `output`.
+    All that it prints goes to `output`.
     """
 
     def __init__(self, program: Sequence[str], output: Path, environment: Mapping[str, str] | None = None) -> None:
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(GUARD), kept.get("PYTHONPATH"))))
-        self.output = output
-        with output.open("ab") as file:
-            self.popen = subprocess.Popen(
-                [sys.executable, *program],
-                cwd=ROOT,
-                env=kept | dict(environment or {}),
-                stdin=subprocess.PIPE,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self.popen.pid
-
-    @property
-    def text(self) -> str:
-        """Everything it printed so far."""
-        return self.output.read_text(errors="replace")
-
-    @property
-    def alive(self) -> bool:
-        return self.popen.poll() is None
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(GUARD), str(ROOT), kept.get("PYTHONPATH"))))
+        super().__init__(" ".join(program[:2]), program, output, kept | dict(environment or {}), complaints=output)
 
     def wait(self, timeout_seconds: float = 30) -> int:
         """Wait for its end; return the exit code, or minus the signal."""
         try:
-            return self.popen.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
+            return super().wait(timeout_seconds)
+        except ChildError:
             raise AssertionError(f"still running after {timeout_seconds} s:\n{self.text}") from None
 
     def signal(self, number: signal.Signals) -> None:
-        self.popen.send_signal(number)
+        self._process.send_signal(number)
 
     def children(self) -> list[psutil.Process]:
         """Its living child processes."""
@@ -99,23 +64,10 @@ class Process:
     def end(self) -> None:
         """Make sure that it and its children are gone, whatever their state."""
         doomed = self.children()
-        if self.alive:
-            self.popen.kill()
+        Child.kill(self)
         for child in doomed:
-            with _already_gone():
+            with suppress(psutil.NoSuchProcess):
                 child.kill()
-        self.popen.wait()
-        if self.popen.stdin is not None:
-            with _already_gone():
-                self.popen.stdin.close()
-
-
-@contextmanager
-def _already_gone() -> Iterator[None]:
-    try:
-        yield
-    except (psutil.NoSuchProcess, BrokenPipeError):
-        return
 
 
 class ReceiverProcess(Process):
@@ -158,9 +110,7 @@ class ReceiverProcess(Process):
         return self.received(path)
 
     def _tell(self, command: str, facts: dict[str, Any]) -> None:
-        request = urllib.request.Request(self._base + command, json.dumps(facts).encode())
-        with urllib.request.urlopen(request, timeout=10):
-            pass
+        httpx.post(self._base + command, json=facts, timeout=10, verify=False, trust_env=False).raise_for_status()
 
 
 class WriterProcess(Process):
@@ -209,8 +159,7 @@ class RelayProcess(Process):
     def kill(self) -> None:
         """SIGKILL, noted as an incident just before and gone for certain after; a parent's children are not its own."""
         self.note("killed")
-        self.popen.kill()
-        self.popen.wait()
+        super().kill()
 
     def note(self, what: str, **facts: object) -> None:
         """Note an incident that explains duplicates."""

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from outbox.signing.verify import new_secret, signed_headers
-from relay.local.demo.children import Child
+from relay.local.children import Child
 from relay.local.demo.receiver import Receiver
 from relay.local.demo.verdict import ReceiverLog
 from tests.support.waiting import wait_until
@@ -32,7 +32,7 @@ class Receiving:
     @property
     def log(self) -> ReceiverLog:
         log = ReceiverLog()
-        for line in self.child.log.read_text().splitlines(keepends=True):
+        for line in self.child.output.read_text().splitlines(keepends=True):
             if line.endswith("\n"):
                 log.read(line)
         return log

@@ -13,7 +13,7 @@ from outbox import schema, subscriptions
 from relay.config.database_url import RELAY_NAME, sqlalchemy_url_of
 from relay.config.options import ConfigError
 from relay.local import embedded
-from relay.local.demo.children import ChildError
+from relay.local.children import ChildError
 from relay.local.demo.stage import relay_environment
 
 if TYPE_CHECKING:

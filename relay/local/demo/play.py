@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.local.demo.children import ChildError, LogReader
+from relay.local.children import ChildError, LogReader
 from relay.local.demo.figures import Backlog, Observer
 from relay.local.demo.verdict import Kill, Verdict, verdict
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from relay.local.demo.children import Child
+    from relay.local.children import Child
     from relay.local.demo.display import Display
     from relay.local.demo.stage import Stage
 
@@ -78,7 +78,7 @@ class Play:
         if code := self._running["relay"].stop():
             self._display.say(f"the relay left with exit code {code}")
         self._running["receiver"].stop()
-        shop_log, receiver_log = (_lines(self._running[name].log) for name in ("shop", "receiver"))
+        shop_log, receiver_log = (_lines(self._running[name].output) for name in ("shop", "receiver"))
         return verdict(shop_log, receiver_log, self._kills)
 
     def latencies(self) -> tuple[list[float], list[float]]:
@@ -92,7 +92,7 @@ class Play:
     def _start_receiver(self, files: ExitStack) -> None:
         settings = self._settings
         receiver = self._running["receiver"] = self._stage.start_receiver(settings.timeout_seconds)
-        self._logs["receiver"] = files.enter_context(LogReader(receiver.log))
+        self._logs["receiver"] = files.enter_context(LogReader(receiver.output))
         self._await("receiver", lambda: self._observer.receiver.port > 0)
         subscription = self._stage.subscribe(
             self._observer.receiver.port, settings.timeout_seconds, settings.schedule_seconds
@@ -107,7 +107,7 @@ class Play:
 
     def _start_shop(self, files: ExitStack) -> None:
         shop = self._running["shop"] = self._stage.start_shop(self._settings.orders, self._settings.per_second)
-        self._logs["shop"] = files.enter_context(LogReader(shop.log))
+        self._logs["shop"] = files.enter_context(LogReader(shop.output))
 
     def _time_to_kill(self) -> bool:
         shop = self._observer.shop

@@ -16,7 +16,7 @@ from outbox import schema, subscriptions
 from outbox.signing.verify import new_secret
 from relay.config.database_url import sqlalchemy_url_of
 from relay.local import embedded
-from relay.local.demo.children import Child
+from relay.local.children import Child
 from relay.local.demo.figures import Backlog
 
 if TYPE_CHECKING:

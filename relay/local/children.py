@@ -1,4 +1,4 @@
-"""Child processes of the demo and of `relay dev`: in sessions of their own, always stopped, by their id."""
+"""Child processes of the demo, `relay dev`, tests and benchmarks: in sessions of their own, always stopped."""
 
 from __future__ import annotations
 
@@ -25,22 +25,35 @@ class ChildError(OutboxError):
 
 
 class Child:
-    """A Python program as a child process. Its output goes to `log`, its complaints to `log` as .err.
+    """A Python program as a child process. It writes to `output` and to `complaints`, else to `output` as .err.
 
     `environment` is all it gets. Ctrl-C in the terminal does not reach it, and a guard stops it when we are gone.
     """
 
-    def __init__(self, name: str, program: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        program: Sequence[str],
+        output: Path,
+        environment: Mapping[str, str],
+        *,
+        complaints: Path | None = None,
+    ) -> None:
         self.name = name
-        self.log = log
-        self.complaints = log.with_suffix(".err")
-        with log.open("wb") as output, self.complaints.open("wb") as complaints:
+        self.output = output
+        self.complaints = complaints or output.with_suffix(".err")
+        for file in (self.output, self.complaints):
+            file.write_bytes(b"")
+        with (
+            self.output.open("ab") as written,
+            self.complaints.open("ab") as complained,
+        ):  # appending: they may be one file
             self._process = subprocess.Popen(  # noqa: S603 - our own programs
                 [sys.executable, "-P", *program],
                 env=environment,
                 stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=complaints,
+                stdout=written,
+                stderr=complained,
                 start_new_session=True,
                 text=True,
             )
@@ -56,6 +69,16 @@ class Child:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    @property
+    def text(self) -> str:
+        """Everything it printed so far."""
+        return self.output.read_text(encoding="utf-8", errors="replace")
 
     def tell(self, line: str) -> None:
         """Write a line to its standard input."""
@@ -78,16 +101,27 @@ class Child:
 
     def said(self, words: str) -> bool:
         """Whether these words are in what it wrote so far."""
-        return any(words in file.read_text(encoding="utf-8", errors="replace") for file in (self.log, self.complaints))
+        return any(
+            words in file.read_text(encoding="utf-8", errors="replace") for file in (self.output, self.complaints)
+        )
 
     def last_words(self) -> str:
-        """Return the last line it wrote to standard error, or to its log."""
-        for file in (self.complaints, self.log):
+        """Return the last line it wrote to standard error, or to its output."""
+        for file in (self.complaints, self.output):
             lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
             written = [line.strip() for line in lines if line.strip()]
             if written:
                 return written[-1]
         return "it said nothing"
+
+    def wait(self, timeout_seconds: float) -> int:
+        """Wait until it ends by itself; return its exit code, or minus the signal. Raises ChildError."""
+        try:
+            code = self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise ChildError(f"the {self.name} still runs after {timeout_seconds:g} s: {self.last_words()}") from None
+        self._let_go()
+        return code
 
     def kill(self) -> None:
         """Kill it with SIGKILL and wait until it is gone."""
@@ -98,7 +132,7 @@ class Child:
     def stop(self) -> int:
         """End its input, send SIGTERM, after a while SIGKILL; return its exit code."""
         self._let_go()
-        if self._process.poll() is None:
+        if self.alive:
             self._process.terminate()
         try:
             return self._process.wait(_STOP_SECONDS)
