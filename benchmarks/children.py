@@ -6,19 +6,30 @@ import contextlib
 import json
 import os
 import re
-import subprocess
-import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.bench import Bench, BenchmarkError, wait_until
 from benchmarks.keys import PRIVATE
+from relay.local.children import Child, ChildError, LogReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Receiver", "Relay", "bare_loop", "certified", "program", "receiver", "relay"]
+__all__ = [
+    "START_SECONDS",
+    "STOP_SECONDS",
+    "Program",
+    "Receiver",
+    "Relay",
+    "bare_loop",
+    "certified",
+    "program",
+    "receiver",
+    "relay",
+]
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 30
@@ -35,42 +46,65 @@ class Report:
     arrivals: dict[str, int]
 
 
+class Program(Child):
+    """One of our modules as a child process that answers in lines."""
+
+    def __init__(self, module: Sequence[str], output: Path, environment: dict[str, str]) -> None:
+        super().__init__(module[0], ["-m", *module], output, _inherited() | environment)
+        self._reader = LogReader(output)
+        self._lines: list[str] = []
+
+    def next_line(self, seconds: float = START_SECONDS) -> str:
+        """Wait for the next line that it prints."""
+
+        def came() -> bool:
+            ended = not self.alive
+            self._lines += self._reader
+            if ended and not self._lines:
+                raise BenchmarkError(f"{self.name} ended by itself: {self.last_words()}")
+            return bool(self._lines)
+
+        wait_until(came, seconds, f"a line of {self.name}")
+        return self._lines.pop(0)
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(STOP_SECONDS)
+        self._reader.__exit__()
+
+
 class Receiver:
     """The counting receiver, in a process of its own."""
 
-    def __init__(self, process: subprocess.Popen[str], scheme: str) -> None:
+    def __init__(self, process: Program, scheme: str) -> None:
         self._process = process
-        self.url = f"{scheme}://127.0.0.1:{int(process.stdout.readline())}/hook"
+        self.url = f"{scheme}://127.0.0.1:{int(process.next_line())}/hook"
 
     def reset(self) -> None:
-        self._tell("reset")
+        self._process.tell("reset")
 
     def hang_up(self) -> None:
         """Close every connection to it."""
-        self._tell("hang up")
+        self._process.tell("hang up")
 
     def report(self) -> Report:
-        self._tell("report")
-        return Report(**json.loads(self._process.stdout.readline()))
-
-    def _tell(self, line: str) -> None:
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+        self._process.tell("report")
+        return Report(**json.loads(self._process.next_line()))
 
 
 @contextlib.contextmanager
 def receiver(*options: str, scheme: str = "http") -> Iterator[Receiver]:
     """Start a receiver; see `benchmarks.receiver` for its options."""
-    with program(["benchmarks.receiver", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with program(["benchmarks.receiver", *options]) as process:
         yield Receiver(process, scheme)
 
 
 @contextlib.contextmanager
-def program(
-    module: Sequence[str], environment: dict[str, str] | None = None, **streams: int
-) -> Iterator[subprocess.Popen[str]]:
+def program(module: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[Program]:
     """Run one of our modules as a child process and end it with the block."""
-    with _child([sys.executable, "-m", *module], environment or {}, **streams) as process:
+    with (
+        tempfile.TemporaryDirectory(prefix="outbox-benchmark-child-") as folder,
+        Program(module, Path(folder) / "output", environment or {}) as process,
+    ):
         yield process
 
 
@@ -78,8 +112,7 @@ def program(
 class Relay:
     """A running `relay run`; `pids` are the processes that deliver."""
 
-    process: subprocess.Popen[str]
-    log: Path
+    process: Child
     pids: list[int] = field(default_factory=list)
 
     def peak_bytes(self) -> int:
@@ -89,15 +122,14 @@ class Relay:
 
     def stop(self) -> None:
         """Send SIGTERM and wait: everything is settled or given back."""
-        _stop(self.process)
+        self.process.stop(STOP_SECONDS)
 
 
 @contextlib.contextmanager
 def relay(
-    bench: Bench, database_url: str, *options: str, processes: int = 1, command: Sequence[str] = ()
+    bench: Bench, database_url: str, *options: str, processes: int = 1, module: Sequence[str] = ("relay",)
 ) -> Iterator[Relay]:
     """Run the console script with default settings and wait until its processes look for work."""
-    script = command or [str(Path(sys.executable).with_name("relay"))]
     environment = {
         "RELAY_DATABASE_URL": database_url,
         "RELAY_ALLOW_NETWORKS": "127.0.0.0/8",
@@ -106,21 +138,21 @@ def relay(
         "SSL_CERT_FILE": str(bench.folder / "authority.pem"),
     }
     log = bench.folder / f"relay-{os.urandom(4).hex()}.log"
-    asked = [*script, "run", "--processes", str(processes), *options]
-    with log.open("wb") as stream, _child(asked, environment, stdout=stream, stderr=stream) as process:
-        running = Relay(process, log)
+    asked = ["-m", *module, "run", "--processes", str(processes), *options]
+    running = Relay(Child("relay", asked, log, _inherited() | environment, complaints=log))
 
-        def ready() -> bool:
-            if process.poll() is not None:
-                raise BenchmarkError(f"the relay ended by itself: {_last_line(log)}")
-            running.pids = [int(pid) for pid in re.findall(r"running, process (\d+)", log.read_text())]
-            return len(running.pids) == processes
+    def ready() -> bool:
+        running.process.must_run()
+        running.pids = [int(pid) for pid in re.findall(r"running, process (\d+)", running.process.text)]
+        return len(running.pids) == processes
 
+    try:
         wait_until(ready, START_SECONDS, "the relay's start")
-        try:
-            yield running
-        except BenchmarkError as error:
-            raise BenchmarkError(f"{error}; the relay's last words: {_last_line(log)}") from error
+        yield running
+    except (BenchmarkError, ChildError) as error:
+        raise BenchmarkError(f"{error}; the relay's last words: {running.process.last_words()}") from error
+    finally:
+        running.stop()
 
 
 @contextlib.contextmanager
@@ -129,10 +161,10 @@ def bare_loop(bench: Bench, database_url: str, endpoint_url: str, processes: int
     environment = {"SSL_CERT_FILE": str(bench.folder / "authority.pem")}
     module = ["benchmarks.bare", database_url, endpoint_url]
     with contextlib.ExitStack() as stack:
-        children = [stack.enter_context(program(module, environment, stdout=subprocess.PIPE)) for _ in range(processes)]
+        children = [stack.enter_context(program(module, environment)) for _ in range(processes)]
         for child in children:
-            if child.stdout.readline() != "ready\n":
-                raise BenchmarkError("the bare loop did not start; its error is above")
+            if child.next_line() != "ready":
+                raise BenchmarkError(f"the bare loop did not start: {child.last_words()}")
         yield
 
 
@@ -147,25 +179,7 @@ def certified(folder: Path) -> str:
     return str(certificate)
 
 
-@contextlib.contextmanager
-def _child(command: Sequence[str], environment: dict[str, str], **streams: object) -> Iterator[subprocess.Popen[str]]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "OUTBOX_"))}
-    process = subprocess.Popen(command, cwd=ROOT, env=inherited | environment, text=True, **streams)
-    try:
-        yield process
-    finally:
-        _stop(process)
-
-
-def _last_line(log: Path) -> str:
-    return (log.read_text().strip().splitlines() or ["none"])[-1]
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _inherited() -> dict[str, str]:
+    """Return this session's environment without settings of a relay, and with our modules."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "OUTBOX_"))}
+    return kept | {"PYTHONPATH": str(ROOT)}

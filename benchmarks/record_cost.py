@@ -6,11 +6,10 @@ that nothing but recording is measured. Rounds alternate between the two.
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 from benchmarks.bench import Bench, BenchmarkError, Result, median
-from benchmarks.children import program
+from benchmarks.children import START_SECONDS, STOP_SECONDS, program
 from benchmarks.clients import PLAIN
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ def _rate(bench: Bench, url: str, way: str, clients: int) -> float:
         connection.execute(EMPTY)
         connection.execute("checkpoint")
     asked = ["benchmarks.clients", url, way, str(clients), str(bench.sizes.record_seconds)]
-    with program(asked, stdout=subprocess.PIPE) as process:
-        line = process.stdout.readline()
-        if not line or process.wait():
-            raise BenchmarkError(f"{way}: the clients failed; their error is above")
-    return float(line)
+    with program(asked) as measuring:
+        rate = measuring.next_line(bench.sizes.record_seconds + START_SECONDS)
+        if measuring.wait(STOP_SECONDS):
+            raise BenchmarkError(f"{way}: the clients failed: {measuring.last_words()}")
+    return float(rate)

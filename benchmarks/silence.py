@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ def run(bench: Bench) -> Iterator[Result]:
     """Record one event at a time, each after a silence that puts the relay to its slowest pace."""
     with receiver("--log-ids") as logging, bench.server.outbox() as url:
         subscribe(url, [logging.url])
-        with relay(bench, url, command=[sys.executable, "-m", "benchmarks.hasty_relay"]):
+        with relay(bench, url, module=["benchmarks.hasty_relay"]):
             commits: Commits = {}
             for _ in range(bench.sizes.silent_events):
                 logging.hang_up()

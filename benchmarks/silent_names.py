@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -41,8 +39,8 @@ MOST_TIMES = 2.0
 
 def run(bench: Bench) -> Iterator[Result]:
     """Measure without neighbours, with neighbours whose names are resolved, and with such whose names are not."""
-    with program(["benchmarks.name_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as names:
-        port = int(names.stdout.readline())
+    with program(["benchmarks.name_server"]) as names:
+        port = int(names.next_line())
         alone, _ = _round(bench, port, "")
         alive, _ = _round(bench, port, "live")
         silent, threads = _round(bench, port, "dead")
@@ -63,12 +61,12 @@ def _shown(milliseconds: list[float]) -> str:
 
 def _round(bench: Bench, name_server: int, neighbours: str) -> tuple[list[float], int]:
     """Return the milliseconds from before COMMIT to arrival at the measured endpoints, and the most threads seen."""
-    command = [sys.executable, "-m", "benchmarks.believing_relay", str(name_server)]
+    module = ["benchmarks.believing_relay", str(name_server)]
     with receiver("--log-ids", "--close") as logging, bench.server.outbox() as url:
         _subscribe(url, int(re.findall(r":(\d+)/", logging.url)[0]), neighbours)
         if neighbours:
             _record_at_once(url)
-        with relay(bench, url, command=command) as running, _most_threads(running) as threads:
+        with relay(bench, url, module=module) as running, _most_threads(running) as threads:
             commits = asyncio.run(_load(url, bench.sizes.silent_names_seconds, neighbours))
             arrived = arrivals(logging, commits)
     return [(arrived[event] - before) / 1e6 for event, (before, _) in commits.items()], threads[0]

@@ -129,13 +129,13 @@ class Child:
         self._process.wait()
         self._let_go()
 
-    def stop(self) -> int:
-        """End its input, send SIGTERM, after a while SIGKILL; return its exit code."""
+    def stop(self, timeout_seconds: float = _STOP_SECONDS) -> int:
+        """End its input, send SIGTERM, after so many seconds SIGKILL; return its exit code."""
         self._let_go()
         if self.alive:
             self._process.terminate()
         try:
-            return self._process.wait(_STOP_SECONDS)
+            return self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             self.kill()
             return self._process.returncode

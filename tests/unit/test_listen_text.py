@@ -76,5 +76,5 @@ def test_json_is_one_object_on_one_line() -> None:
 @pytest.mark.parametrize("body", [b'{"a": NaN}', b"-Infinity", b"[1e999]", b"{", b"\xff"])
 def test_a_body_that_is_no_json_is_shown_as_text(body: bytes) -> None:
     shown: list[Arrival] = []
-    asyncio.run(Listener([], 200, shown.append).handle(Request(1, 0.0, "POST", "/", {}, body)))
+    asyncio.run(Listener([], 200, shown.append).handle(Request(1, 0.0, 0, "POST", "/", {}, body)))
     assert json.loads(as_json(shown[0]), parse_constant=pytest.fail)["body"] == body.decode(errors="replace")

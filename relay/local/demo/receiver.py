@@ -1,25 +1,18 @@
 """The demo's receiver, a process of its own: verifies a request, writes it down, then answers or misbehaves.
 
-Its log is its standard output, one JSON object a line, each with `what`, `at` (Unix time) and `clock`
-(time.monotonic()): `listening`; `received` (verified; written before the answer), then `answered`, `cut` or
-`hung up` with the same `request`; `refused` (a request that does not verify). On standard input it takes
-`hold` (answer nothing for now) and `release`, and ends with it. The secret is in WEBHOOK_SECRET.
+Its log (see relay.local.receiver.logged) is its standard output; the first line is `listening`. On standard input it
+takes `hold` (answer nothing for now) and `release`, and ends with it. The secret is in WEBHOOK_SECRET.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import itertools
-import json
 import os
 import random
 import sys
-import time
 
-from outbox.errors import SignatureError
-from outbox.signing.verify import verify
-from relay.local.receiver.server import Request, Response, serve
+from relay.local.receiver.logged import LoggedReceiver
+from relay.local.receiver.server import serve
 
 __all__ = ["Receiver"]
 
@@ -29,14 +22,13 @@ _WAYS, _WEIGHTS = ("error", "cut", "late"), (5, 4, 2)
 _LATE_BY_SECONDS = 0.5
 
 
-class Receiver:
+class Receiver(LoggedReceiver):
     """Answers each webhook as its seed has it: `ok`, an `error` (500), a `cut` connection, or too `late`."""
 
     def __init__(self, secret: str, timeout_seconds: float, seed: int) -> None:
-        self._secret = secret
+        super().__init__(secret, _print)
         self._timeout_seconds = timeout_seconds
         self._chance = random.Random(seed)
-        self._numbers = itertools.count(1)
         self._plans: dict[str, list[str]] = {}
         self._free = asyncio.Event()
         self._free.set()
@@ -45,7 +37,7 @@ class Receiver:
         """Serve on a free port of 127.0.0.1 until standard input ends."""
         server = await serve(self.handle, 0)
         port = server.sockets[0].getsockname()[1]
-        _write("listening", port=port, timeout_seconds=self._timeout_seconds)
+        self.write("listening", port=port, timeout_seconds=self._timeout_seconds)
         lines = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
         while line := await lines.readline():
@@ -54,31 +46,8 @@ class Receiver:
             else:
                 self._free.set()
 
-    async def handle(self, request: Request) -> Response | None:
-        """Verify, write down, and only then answer as planned."""
-        number = next(self._numbers)
-        try:
-            webhook = verify([self._secret], request.headers, request.body)
-        except SignatureError as error:
-            _write("refused", request=number, connection=request.connection, reason=str(error))
-            return Response(401)
-        plan = self._plan(webhook.id)
-        _write(
-            "received",
-            request=number,
-            id=webhook.id,
-            body=hashlib.sha256(request.body).hexdigest(),
-            connection=request.connection,
-            connected=request.connected_at,
-            plan=plan,
-        )
-        try:
-            return await self._answer(number, plan)
-        except asyncio.CancelledError:
-            _write("hung up", request=number)
-            raise
-
-    def _plan(self, event_id: str) -> str:
+    def _plan(self, path: str, event_id: str) -> str:
+        del path
         if event_id not in self._plans:
             self._plans[event_id] = self._troubles()
         return self._plans[event_id].pop() if self._plans[event_id] else "ok"
@@ -89,20 +58,16 @@ class Receiver:
             return []
         return self._chance.choices(_WAYS, _WEIGHTS, k=1 + (self._chance.random() < _AGAIN))
 
-    async def _answer(self, number: int, plan: str) -> Response | None:
+    async def _status(self, number: int, path: str, plan: str) -> int | None:
+        del number, path
         if plan == "late":
             await asyncio.sleep(self._timeout_seconds + _LATE_BY_SECONDS)
         await self._free.wait()
-        if plan == "cut":
-            _write("cut", request=number)
-            return None
-        status = 500 if plan == "error" else 200
-        _write("answered", request=number, status=status)
-        return Response(status)
+        return {"cut": None, "error": 500}.get(plan, 200)
 
 
-def _write(what: str, **facts: object) -> None:
-    sys.stdout.write(json.dumps({"what": what, "at": time.time(), "clock": time.monotonic(), **facts}) + "\n")
+def _print(line: str) -> None:
+    sys.stdout.write(line)
     sys.stdout.flush()
 
 

@@ -30,6 +30,7 @@ class Request:
 
     connection: int
     connected_at: float
+    sender_port: int
     method: str
     target: str
     headers: dict[str, str]
@@ -47,10 +48,13 @@ class Response:
 Handler = Callable[[Request], Awaitable[Response | None]]
 
 
-async def serve(handler: Handler, port: int) -> asyncio.Server:
-    """Listen on 127.0.0.1:`port` (0: a free one) and answer each request with what `handler` returns."""
+async def serve(handler: Handler, port: int, on_closed: Callable[[int], None] | None = None) -> asyncio.Server:
+    """Listen on 127.0.0.1:`port` (0: a free one) and answer each request with what `handler` returns.
+
+    `on_closed` is called with the number of each connection that ends.
+    """
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: _Connection(handler), "127.0.0.1", port, backlog=512)
+    return await loop.create_server(lambda: _Connection(handler, on_closed), "127.0.0.1", port, backlog=1024)
 
 
 @dataclass(slots=True)
@@ -71,8 +75,9 @@ class _TooLarge(Exception):  # noqa: N818 - carries the status to answer with
 class _Connection(asyncio.Protocol):
     """One client. Requests are answered in their order; an int in the queue is a last, refusing status."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, on_closed: Callable[[int], None] | None) -> None:
         self._handler = handler
+        self._on_closed = on_closed
         self._number = next(_CONNECTIONS)
         self._connected_at = time.monotonic()
         self._parser = httptools.HttpRequestParser(self)
@@ -80,17 +85,21 @@ class _Connection(asyncio.Protocol):
         self._queue: asyncio.Queue[tuple[Request, bool] | int] = asyncio.Queue()
         self._closing = False
         self._transport: asyncio.Transport
+        self._sender_port: int
         self._answering: asyncio.Task[None]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._sender_port = transport.get_extra_info("peername")[1]
         self._answering = asyncio.get_running_loop().create_task(self._answer_all())
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
         self._closing = True
         self._answering.cancel()
+        if self._on_closed is not None:
+            self._on_closed(self._number)
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -148,6 +157,7 @@ class _Connection(asyncio.Protocol):
         request = Request(
             connection=self._number,
             connected_at=self._connected_at,
+            sender_port=self._sender_port,
             method=self._parser.get_method().decode("latin-1"),
             target=self._incoming.target.decode("latin-1"),
             headers=self._incoming.headers,
