@@ -6,8 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from outbox.ids import event_id_of
-from relay.model.delivery import Delivery, Event
+from relay.model.delivery import Delivery
 from relay.store.statements import START_WITHIN_SECONDS
 from relay.store.store import new_lease
 
@@ -59,7 +58,7 @@ class Claim:
         self._unproven_from = max(self._unproven_from, began + UNPROVEN_SECONDS * unproven)
         rows = await self._store.claim(slots, room, free_bytes, lease)
         got = Counter(row.subscription_id for row in rows)
-        full = len(rows) == room or sum(len(row.body or b"") for row in rows) >= free_bytes
+        full = len(rows) == room or sum(row.event.size for row in rows if row.event) >= free_bytes
         for subscription_id, count in slots:
             self._due.asked(subscription_id, more=full or got[subscription_id] == count)
         if rows:
@@ -102,7 +101,4 @@ async def admit(
 
 
 def _delivery(row: Leased, lease: int, start_by: float, *, suspect: bool) -> Delivery:
-    event = Event(b"", b"", b"")
-    if row.event_id and row.type is not None and row.body is not None:
-        event = Event(event_id_of(row.event_id), row.type, row.body)
-    return Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, event, start_by, suspect)
+    return Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, row.event, start_by, suspect)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from outbox.ids import event_id_of
 from relay.engine.outage import is_refusal, one_line
-from relay.model.delivery import Delivery, Event
+from relay.model.delivery import Delivery
 from relay.store.rows import Birth
 from relay.store.statements import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS
 from relay.store.store import MAX_SEQ, new_ids, new_lease
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from relay.engine.fairness import Grants
     from relay.engine.room import Room
     from relay.engine.sending import Sending
+    from relay.model.event import Event
     from relay.store.rows import Match, Taken
     from relay.store.store import Store, TakenBatch
 
@@ -98,9 +98,7 @@ class FanOut:
         grants = self._room.grants()
         room, lease = self._room.free, new_lease()
         for taken, matches, ids in _pairs(batch):
-            event = None
-            if taken.id and taken.body is not None:
-                event = Event(event_id_of(taken.id), taken.type.encode(), taken.body)
+            event = taken.event
             for (subscription_id, _, is_open), identity in zip(matches, ids, strict=True):
                 if subscription_id not in free:
                     free[subscription_id] = self._free(subscription_id)

@@ -70,14 +70,14 @@ class Room:
         endpoint.leased += 1
         endpoint.waiting.append(delivery)
         self._leases.take(endpoint)
-        self._bytes += _size(delivery)
+        self._bytes += delivery.size
         self._lines.append(endpoint)
 
     def leave(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Let go of a delivery that was settled or given back. It waits no more, and its request has ended."""
         endpoint.leased -= 1
         self._leases.give_back(endpoint)
-        self._bytes -= _size(delivery)
+        self._bytes -= delivery.size
         for freed in self._watchers:
             freed.set()
 
@@ -110,7 +110,3 @@ class Room:
             self._requests.reclassify(endpoint.sending, answers=answers)
             self._leases.reclassify(endpoint.leased, answers=answers)
             self._lines.move(endpoint)
-
-
-def _size(delivery: Delivery) -> int:
-    return len(delivery.event.body)

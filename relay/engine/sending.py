@@ -166,7 +166,7 @@ class Sending:
             kind, error = endpoint.problem
             return _failed(kind, time.monotonic(), error)
         event = delivery.event
-        if not event.id:
+        if event is None:
             return _failed(OutcomeKind.EVENT_GONE, time.monotonic(), NO_EVENT)
         timeout_seconds = endpoint.subscription.timeout_seconds
         return await endpoint.envelope.send(self._sender, event, self._clock.timestamp(), timeout_seconds)

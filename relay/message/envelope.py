@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from outbox.signing import schemes
 from relay.http.sender import Endpoint
 from relay.message.authentication import Credentials
+from relay.message.body import body_of
 
 if TYPE_CHECKING:
     from relay.http.sender import Sender
-    from relay.model.delivery import Event
+    from relay.model.event import Event
     from relay.model.outcome import Outcome
     from relay.model.subscription import Subscription
     from relay.secrets.keyring import Keyring
@@ -41,7 +42,8 @@ class Envelope:
 
     async def send(self, sender: Sender, event: Event, timestamp: bytes, timeout_seconds: float) -> Outcome:
         """POST the event, signed as of `timestamp` (seconds since 1970); never raises for an expected failure."""
-        lines = self._lines + self._signer.lines(event.id, event.type, timestamp, event.body)
+        body = body_of(event)
+        lines = self._lines + self._signer.lines(event.id, event.type, timestamp, body)
         if self._credentials is not None:
-            return await self._credentials.send(sender, lines, event.body, timeout_seconds)
-        return await sender.send(self.endpoint, lines, event.body, timeout_seconds)
+            return await self._credentials.send(sender, lines, body, timeout_seconds)
+        return await sender.send(self.endpoint, lines, body, timeout_seconds)

@@ -1,4 +1,5 @@
 """The values that travel through the data plane, and the pure decisions about them. Nothing here does I/O.
 
-delivery.py draws the states of a delivery; outcome.py is what the network said; decide.py concludes from it.
+event.py has the parts of an event; delivery.py draws the states of a delivery; outcome.py is what the network said;
+decide.py concludes from it.
 """

@@ -1,4 +1,4 @@
-"""A delivery, its states, and the event that it carries.
+"""A delivery and its states.
 
             fan_out (born leased)
     ────────────────────────────┐          settle: delivered
@@ -15,35 +15,38 @@ it may have died of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from outbox.ids import text_id
 
-__all__ = ["Delivery", "Event"]
+if TYPE_CHECKING:
+    from relay.model.event import Event
 
-
-@dataclass(slots=True)
-class Event:
-    """What a delivery carries, as it goes on the wire: `evt_…` (empty when the event's row is gone), type and body."""
-
-    id: bytes
-    type: bytes
-    body: bytes = field(repr=False)
+__all__ = ["Delivery"]
 
 
 @dataclass(slots=True)
 class Delivery:
-    """One leased delivery: the right to make attempt number `attempts` until the lease ends."""
+    """One leased delivery: the right to make attempt number `attempts` until the lease ends.
+
+    event: None when the event's row is gone; nothing can be sent then.
+    """
 
     id: bytes
     event_seq: int
     subscription_id: bytes
     attempts: int
     lease: int
-    event: Event
+    event: Event | None
     start_by: float  # this process's monotonic time after which no attempt may begin
     suspect: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many bytes of memory its event is counted as."""
+        return self.event.size if self.event else 0
 
     def __str__(self) -> str:
         return text_id("dlv", UUID(bytes=self.id))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from relay.model.event import Event
 
 __all__ = ["Birth", "Leased", "Look", "Match", "Settled", "Swept", "Taken"]
 
@@ -26,15 +29,18 @@ class Swept(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """One event taken from pending. `body` is None beyond the byte budget: it can then not be born leased."""
+    """One event taken from pending.
+
+    `event` is None beyond the byte budget: its deliveries cannot be born leased. It is None too where the row is gone;
+    then nothing matches.
+    """
 
     seq: int
     tenant: str
     type: str
     available_at: bytes | None
     available: bool
-    id: bytes | None
-    body: bytes | None
+    event: Event | None
 
     def __repr__(self) -> str:
         return f"Taken(seq={self.seq}, type={self.type!r})"
@@ -73,7 +79,7 @@ class Settled(NamedTuple):
 
 
 class Leased(NamedTuple):
-    """One row that claim leased; event_id, type and body are None when the event is gone."""
+    """One row that claim leased. Rows of one event share it; it is None when its row is gone."""
 
     id: bytes
     event_seq: int
@@ -81,9 +87,7 @@ class Leased(NamedTuple):
     attempts: int
     version: int
     timeout_seconds: int
-    event_id: bytes | None
-    type: bytes | None
-    body: bytes | None
+    event: Event | None
 
     def __repr__(self) -> str:
         return f"Leased(id={self.id.hex()}, event_seq={self.event_seq}, attempts={self.attempts})"

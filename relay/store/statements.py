@@ -65,7 +65,7 @@ gone as (
 e as materialized (
     select t.event_seq, ev.*, sum(octet_length(ev.payload)) over (order by t.event_seq) as bytes
     from taken t left join lateral (
-        select id, tenant, type, recorded_at, available_at, payload
+        select id, tenant, type, key, recorded_at, available_at, payload
         from outbox.events where seq = t.event_seq and seq > %b and seq <= %b limit 1) ev on true),
 kinds as (select distinct tenant, type from e where type is not null),
 matches as (
@@ -77,12 +77,11 @@ matches as (
     cross join lateral (select id, version, {OPEN} as open
                         from outbox.subscriptions where id = m.subscription_id limit 1) s
     group by k.tenant, k.type)
-select event_seq, tenant, type, available_at, coalesce(available_at <= clock_timestamp(), true),
-       id,
-       case when bytes <= %b then convert_to(outbox.body(type, recorded_at, payload), 'UTF8') end,
+select event_seq, available_at, coalesce(available_at <= clock_timestamp(), true),
+       id, tenant, type, key, recorded_at, case when bytes <= %b then convert_to(payload, 'UTF8') end,
        null::uuid[], null::bigint[], null::boolean[]
 from e
-union all select null, tenant, type, null, null, null, null, ids, versions, open from matches
+union all select null, null, null, null, tenant, type, null, null, null, ids, versions, open from matches
 """
 
 # due is "not before" for a row that nobody leases yet; for a leased one, due_at is the end of its lease.
@@ -115,10 +114,11 @@ asked as materialized (
 
 _LEASED_WITH_EVENT = """
 select d.id, d.event_seq, d.subscription_id, d.attempts, s.version, s.timeout_seconds,
-       e.id, convert_to(e.type, 'UTF8'), convert_to(outbox.body(e.type, e.recorded_at, e.payload), 'UTF8')
+       e.id, e.tenant, e.type, e.key, e.recorded_at, convert_to(e.payload, 'UTF8')
 from leased d
 cross join lateral (select version, timeout_seconds from outbox.subscriptions where id = d.subscription_id limit 1) s
-left join lateral (select id, type, recorded_at, payload from outbox.events where seq = d.event_seq limit 1) e on true
+left join lateral (select id, tenant, type, key, recorded_at, payload from outbox.events
+                   where seq = d.event_seq limit 1) e on true
 """
 
 _LEASE_END = f"""clock_timestamp() + make_interval(secs => {LEASE_SLACK_SECONDS} + (

@@ -21,12 +21,14 @@ from relay.model.subscription import Subscription
 from relay.model.verdict import Disable, Hold, VerdictKind
 from relay.store import arrays, statements
 from relay.store.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Timestamps, Uuids
+from relay.store.events import event_of
 from relay.store.rows import Leased, Look, Match, Settled, Swept, Taken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from relay.model.delivery import Delivery
+    from relay.model.event import Event
     from relay.model.settlement import Settlement
     from relay.store.rows import Birth
 
@@ -154,7 +156,7 @@ class Store:
         """due → leased, for up to so many rows of each subscription, oldest first, until their data fill the budget."""
         ids, counts = zip(*slots, strict=True)
         rows = await self._rows(statements.CLAIM, Uuids(ids), Integers(counts), limit, byte_budget, lease)
-        return [Leased(*row) for row in rows]
+        return _leased(rows)
 
     async def claim_suspect(self, ids: Sequence[bytes], lease: int, former: Delivery | None) -> list[Leased]:
         """suspect → leased, one row at most, or → dead letter when it ended its process too often.
@@ -166,7 +168,7 @@ class Store:
         """
         former_id, former_lease = (former.id, former.lease) if former else (bytes(16), 0)
         asked = (Uuids(ids), Integers([1] * len(ids)), UUID(bytes=former_id), former_lease, lease)
-        return [Leased(*row) for row in await self._rows(statements.CLAIM_SUSPECT, *asked)]
+        return _leased(await self._rows(statements.CLAIM_SUSPECT, *asked))
 
     async def settle(self, batch: Sequence[Settlement]) -> Settled:
         """leased → gone, waiting or dead letter, and one attempt row each; a delivery stands in `batch` once.
@@ -219,9 +221,9 @@ class TakenBatch:
 
     def __init__(self, connection: psycopg.AsyncConnection[Any], rows: list[Any]) -> None:
         self._connection = connection
-        self.taken = sorted((Taken(*row[:7]) for row in rows if row[0] is not None), key=lambda t: t.seq)
+        self.taken = sorted((_taken(row) for row in rows if row[0] is not None), key=lambda t: t.seq)
         self.matches: dict[tuple[str, str], list[Match]] = {
-            (row[1], row[2]): list(map(Match, *row[7:10])) for row in rows if row[0] is None
+            (row[4], row[5]): list(map(Match, *row[9:12])) for row in rows if row[0] is None
         }
 
     async def subscriptions(self, ids: Sequence[bytes]) -> list[Subscription]:
@@ -247,6 +249,20 @@ class TakenBatch:
         async with self._connection.pipeline():
             await self._connection.execute(statements.BIRTH, columns, binary=True)
             await self._connection.execute("commit")
+
+
+def _taken(row: Sequence[Any]) -> Taken:
+    seq, available_at, available = row[:3]
+    return Taken(seq, row[4], row[5], available_at, available, event_of(row[3:9]))
+
+
+def _leased(rows: Sequence[Any]) -> list[Leased]:
+    """Return the rows of a claim; those of one event share it, and with it the body that is made once."""
+    events: dict[int, Event | None] = {}
+    for row in rows:
+        if row[1] not in events:
+            events[row[1]] = event_of(row[6:])
+    return [Leased(*(*row[:6], events[row[1]])) for row in rows]
 
 
 async def _rollback_if_open(connection: psycopg.AsyncConnection[Any]) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from relay.config.options import Config
     from relay.http.inspection.steps import Step
     from relay.http.sender import Sender
-    from relay.model.delivery import Event
+    from relay.model.event import Event
     from relay.model.subscription import Subscription
     from relay.operations.probe.target import Logged, Target
 

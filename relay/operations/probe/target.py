@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import event_id_of, new_uuid7, parse_id, text_id
-from relay.model.delivery import Event
+from relay.model.event import Event
 from relay.operations.wording import utc
 from relay.store import statements
 from relay.store.store import storable, subscription_of
@@ -65,7 +65,7 @@ select id, paused_at, disabled_at, disabled_reason,
 from outbox.subscriptions
 where id = :id and removed_at is null and (cast(:tenant as text) is null or tenant = :tenant)
 """
-_BODY = "select convert_to(outbox.body(cast(:type as text), clock_timestamp(), cast(:payload as text)), 'UTF8')"
+_NOW = "select cast(extract(epoch from clock_timestamp() - timestamptz '2000-01-01Z') * 1000000 as bigint)"
 _RECENT = """
 select count(*) from outbox.attempts
 where subscription_id = :id and verdict = 'test' and at > clock_timestamp() - interval '1 minute'
@@ -117,9 +117,9 @@ def require_log(connection: Connection) -> None:
 
 
 def make_event(connection: Connection, type: str, payload: str) -> Event:  # noqa: A002 - called type everywhere
-    """Return an event that is nobody's: a fresh id, and the body as deliveries have it, of now."""
-    body = connection.execute(text(_BODY), {"type": type, "payload": payload}).scalar_one()
-    return Event(event_id_of(new_uuid7().bytes), type.encode(), bytes(body))
+    """Return an event that is nobody's, with a fresh id, of now."""
+    now: int = connection.execute(text(_NOW)).scalar_one()
+    return Event(event_id_of(new_uuid7().bytes), type.encode(), "", None, now, payload.encode())
 
 
 def log_test(connection: Connection, target: Target, outcome: Outcome) -> Logged:

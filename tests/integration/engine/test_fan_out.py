@@ -215,7 +215,7 @@ async def test_bodies_beyond_the_byte_budget_are_not_loaded(world: World, store:
     world.subscribe()
     world.record(payload='"' + "x" * 1000 + '"', count=3)
     async with store.fan_out(-1, 500, 2500) as batch:
-        assert [taken.body is not None for taken in batch.taken] == [True, True, False]
+        assert [taken.event is not None for taken in batch.taken] == [True, True, False]
 
 
 async def test_a_pending_row_whose_event_is_gone_is_dropped_and_stops_nobody(world: World, store: Store) -> None:

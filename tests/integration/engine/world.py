@@ -17,7 +17,8 @@ from outbox.signing.verify import new_secret
 from relay.engine.engine import Engine, EngineOptions
 from relay.engine.room import LEASED_MAX, Room
 from relay.http.sender import Endpoint
-from relay.model.delivery import Delivery, Event
+from relay.model.delivery import Delivery
+from relay.model.event import Event
 from relay.model.outcome import Outcome, OutcomeKind
 from relay.model.settlement import Settlement
 from relay.model.verdict import EndpointChange, Verdict, VerdictKind
@@ -278,14 +279,13 @@ def held(birth: Birth, *, attempts: int = 1, lease: int | None = None, suspect: 
     """The delivery that whoever was given this birth (or a later lease of it) holds."""
     lease = birth.lease if lease is None else lease
     assert lease is not None
-    event = Event(b"evt_x", b"a.b", b"{}")
+    event = Event(b"evt_x", b"a.b", "", None, 0, b"{}")
     return Delivery(birth.id, birth.event_seq, birth.subscription_id, attempts, lease, event, 1e18, suspect)
 
 
 def claimed(row: Leased, lease: int, *, suspect: bool = False) -> Delivery:
     """The delivery that a claim returned."""
-    event = Event(b"evt_x", b"a.b", row.body or b"")
-    return Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, event, 1e18, suspect)
+    return Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, row.event, 1e18, suspect)
 
 
 def result(

@@ -1,0 +1,33 @@
+"""An event as it travels through the data plane: in parts. relay.message makes the body of a request from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["Event"]
+
+_AROUND_THE_PAYLOAD = len('{"type":"","timestamp":"2000-01-01T00:00:00.000000Z","data":}')
+
+
+@dataclass(slots=True)
+class Event:
+    """One recorded fact. All deliveries of it in a batch share one of these, and with it the bodies made so far.
+
+    An event whose row somebody removed is None wherever a delivery carries one.
+
+    id: `evt_…`, as it goes on the wire. recorded_at: microseconds since 2000-01-01 UTC, as PostgreSQL counts.
+    payload: the exact JSON text, in UTF-8. bodies: by format; relay.message fills it.
+    """
+
+    id: bytes
+    type: bytes
+    tenant: str
+    key: str | None = field(repr=False)
+    recorded_at: int
+    payload: bytes = field(repr=False)
+    bodies: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def size(self) -> int:
+        """How many bytes its body has, or will have, in the standard format."""
+        return _AROUND_THE_PAYLOAD + len(self.type) + len(self.payload)
