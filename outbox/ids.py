@@ -8,11 +8,17 @@ from __future__ import annotations
 import os
 import re
 import time
+from typing import TYPE_CHECKING, ClassVar
 from uuid import UUID
 
 from outbox.errors import NotFoundError
 
-__all__ = ["event_id_of", "new_uuid7", "parse_id", "text_id"]
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = [
+    "AuditId", "DeliveryId", "EventId", "Id", "SubscriptionId", "event_id_of", "new_uuid7", "parse_id", "text_id",
+]  # fmt: skip
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUE = {character: value for value, character in enumerate(_ALPHABET)}
@@ -61,3 +67,53 @@ def parse_id(prefix: str, text: str) -> UUID:
         return UUID(text)
     shown = text if len(text) <= 40 else text[:40] + "…"
     raise NotFoundError(f"id: {shown!r} is not an id of the form {prefix}_… (26 characters) or a UUID")
+
+
+class Id(UUID):
+    """The id of one thing: a UUID to the database; `str()` is the text that people see, such as `evt_01jd3v…`."""
+
+    __slots__ = ()
+    prefix: ClassVar[str]
+
+    @classmethod
+    def of(cls, value: UUID | str) -> Self:
+        """Return the id for a UUID, or for text in either form. Raises NotFoundError where it is the id of no such."""
+        if isinstance(value, Id) and value.prefix != cls.prefix:
+            value = str(value)
+        return cls(int=(parse_id(cls.prefix, value) if isinstance(value, str) else value).int)
+
+    @classmethod
+    def maybe(cls, value: UUID | None) -> Self | None:
+        """Return the id for a column that may be null."""
+        return None if value is None else cls.of(value)
+
+    def __str__(self) -> str:
+        return text_id(self.prefix, self)
+
+
+class EventId(Id):
+    """The id of an event, `evt_…`."""
+
+    __slots__ = ()
+    prefix = "evt"
+
+
+class SubscriptionId(Id):
+    """The id of a subscription, `sub_…`."""
+
+    __slots__ = ()
+    prefix = "sub"
+
+
+class DeliveryId(Id):
+    """The id of a delivery, `dlv_…`."""
+
+    __slots__ = ()
+    prefix = "dlv"
+
+
+class AuditId(Id):
+    """The id of a row of the audit, `aud_…`."""
+
+    __slots__ = ()
+    prefix = "aud"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.errors import NotFoundError
-from outbox.ids import new_uuid7, parse_id, text_id
+from outbox.ids import DeliveryId, EventId, new_uuid7, parse_id, text_id
 
 # From the TypeID specification's valid.json.
 KNOWN = {
@@ -66,3 +66,23 @@ def test_c26_what_is_no_id_names_no_row(text):
     with pytest.raises(NotFoundError, match="evt_") as error:
         parse_id("evt", text)
     assert len(str(error.value)) < 200
+
+
+class TestKinds:
+    UUID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+    TEXT = "dlv_01h455vb4pex5vsknk084sn02q"
+
+    @pytest.mark.parametrize("value", [UUID, str(UUID), TEXT])
+    def test_an_id_is_made_of_either_form_and_is_shown_as_text(self, value) -> None:
+        made = DeliveryId.of(value)
+        assert (made, str(made), f"{made}", type(made)) == (self.UUID, self.TEXT, self.TEXT, DeliveryId)
+        assert hash(made) == hash(self.UUID)
+
+    @pytest.mark.parametrize("value", [EventId.of(UUID), str(EventId.of(UUID)), "dlv_x", ""])
+    def test_an_id_of_another_kind_names_nothing(self, value) -> None:
+        with pytest.raises(NotFoundError, match="is not an id of the form dlv_"):
+            DeliveryId.of(value)
+
+    def test_a_null_stays_none(self) -> None:
+        assert DeliveryId.maybe(None) is None
+        assert DeliveryId.maybe(self.UUID) == self.UUID
