@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.cli.options import Database, filters, json_option, with_database
-from relay.cli.output import print_json_lines, print_table
+from relay.cli.options import Database, after_option, filters, json_option, with_database
+from relay.cli.output import print_json_lines, print_more, print_table
 from relay.operations import audit as operations
 from relay.operations.filters import Filters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from relay.operations.audit import AuditEntry
 
 __all__ = ["audit", "change_of"]
 
@@ -25,11 +25,13 @@ __all__ = ["audit", "change_of"]
     "--action", type=click.Choice(operations.ACTIONS), metavar="ACTION", help="Only this: paused, replayed, …"
 )
 @filters("tenant", "since", "until", "limit")
+@after_option
 @json_option
 @with_database
 def audit(
-    database: Database, subject: str | None, actor: str | None, action: str | None, *, as_json: bool, **given: Any
-) -> None:
+    database: Database, subject: str | None, actor: str | None, action: str | None, after: str | None, *, as_json: bool,
+    **given: Any,
+) -> None:  # fmt: skip
     """Who changed what, when, and what it was before: newest first. Never a secret.
 
     Subscriptions, secrets and sealing keys are noted whoever changes them, also by SQL; replay, purge and prune when
@@ -43,22 +45,25 @@ def audit(
       relay audit --action 'secret added' --tenant acme
     """
     with database.transaction() as connection:
-        found = operations.list_audit(connection, Filters(**given), subject=subject, actor=actor, action=action)
+        found = operations.list_audit(
+            connection, None, Filters(**given), subject=subject, actor=actor, action=action, after=after
+        )
     if as_json:
         print_json_lines(found)
-        return
-    rows = [
-        (item["at"], item["actor"] or f"db:{item['role']}", item["action"], item["subject"] or "-", change_of(item))
-        for item in found
-    ]
-    print_table(["AT UTC", "ACTOR", "ACTION", "SUBJECT", "CHANGE"], rows, flexible=["ACTOR", "ACTION", "CHANGE"])
+    else:
+        rows = [
+            (item.at, item.actor or f"db:{item.role}", item.action, item.subject or "-", change_of(item))
+            for item in found
+        ]
+        print_table(["AT UTC", "ACTOR", "ACTION", "SUBJECT", "CHANGE"], rows, flexible=["ACTOR", "ACTION", "CHANGE"])
+    print_more(found)
 
 
-def change_of(item: Mapping[str, Any]) -> str:
+def change_of(item: AuditEntry) -> str:
     """Return in one line what a row of the audit says: `paused_at: - → 2026-01-31T12:00:00Z; …`."""
-    if item["details"] is not None:
-        return "; ".join(f"{name}: {_shown(value)}" for name, value in item["details"].items())
-    before, after = item["before"], item["after"]
+    if item.details is not None:
+        return "; ".join(f"{name}: {_shown(value)}" for name, value in item.details.items())
+    before, after = item.before, item.after
     if before is None or after is None:
         only = after if before is None else before
         return "; ".join(f"{name}: {_shown(value)}" for name, value in (only or {}).items() if value not in _NOTHING)

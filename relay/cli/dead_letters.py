@@ -8,6 +8,7 @@ import click
 
 from relay.cli.options import (
     Database,
+    after_option,
     confirm,
     filters,
     json_option,
@@ -15,8 +16,16 @@ from relay.cli.options import (
     with_database_to_change,
     yes_option,
 )
-from relay.cli.output import print_fields, print_json, print_json_lines, print_table
-from relay.cli.parts import host_of, print_attempts
+from relay.cli.output import (
+    fields_of,
+    host_of,
+    print_attempts,
+    print_fields,
+    print_json,
+    print_json_lines,
+    print_more,
+    print_table,
+)
 from relay.operations import dead_letters as operations
 from relay.operations.filters import Filters
 from relay.operations.wording import escaped
@@ -31,9 +40,10 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @filters("since", "until", "type", "tenant", "key", "subscription", "limit")
+@after_option
 @json_option
 @with_database
-def list_(database: Database, type_: str | None, *, as_json: bool, **given: Any) -> None:
+def list_(database: Database, type_: str | None, after: str | None, *, as_json: bool, **given: Any) -> None:
     """List dead letters, newest first; since and until are about when they died.
 
     \b
@@ -42,12 +52,13 @@ def list_(database: Database, type_: str | None, *, as_json: bool, **given: Any)
       relay replay --since 1d --dry-run          and then deliver them again
     """
     with database.transaction() as connection:
-        found = operations.list_dead_letters(connection, Filters(type=type_, **given))
+        found = operations.list_dead_letters(connection, None, Filters(type=type_, **given), after=after)
     if as_json:
         print_json_lines(found)
-        return
-    rows = [(item["id"], item["died_at"], item["reason"], item["type"], host_of(item["url"])) for item in found]
-    print_table(["DELIVERY", "DIED UTC", "REASON", "TYPE", "TO"], rows, flexible=["TYPE", "TO"])
+    else:
+        rows = [(item.id, item.died_at, item.reason, item.type, host_of(item.url)) for item in found]
+        print_table(["DELIVERY", "DIED UTC", "REASON", "TYPE", "TO"], rows, flexible=["TYPE", "TO"])
+    print_more(found)
 
 
 @dead_letters.command()
@@ -57,13 +68,13 @@ def list_(database: Database, type_: str | None, *, as_json: bool, **given: Any)
 def show(database: Database, delivery_id: str, *, as_json: bool) -> None:
     """Show one dead letter (dlv_…) with its attempts and payload."""
     with database.transaction() as connection:
-        found = operations.show_dead_letter(connection, delivery_id)
+        found = operations.show_dead_letter(connection, None, delivery_id)
     if as_json:
         print_json(found)
         return
-    print_fields({name: value for name, value in found.items() if name not in ("attempts_made", "payload")})
-    print_attempts(found["attempts_made"])
-    click.echo(f"\nPayload\n{escaped(found['payload'])}")
+    print_fields(fields_of(found, "attempts_made", "payload"))
+    print_attempts(found.attempts_made)
+    click.echo(f"\nPayload\n{escaped(found.payload)}")
 
 
 @dead_letters.command()
@@ -86,12 +97,15 @@ def purge(
     if bool(delivery_ids) != wanted.empty:
         raise click.UsageError("give ids, or at least one filter (--since, --subscription, …), not both")
     with database.transaction() as connection:
-        found = operations.find_by_id(connection, delivery_ids) if delivery_ids else operations.find(connection, wanted)
+        if delivery_ids:
+            found = operations.find_by_id(connection, None, delivery_ids)
+        else:
+            found = operations.find(connection, None, wanted)
     if dry_run:
         click.echo(f"{len(found)} dead letters would be purged")
         return 0
     confirm(f"Purge {len(found)} dead letters for good?", yes=yes)
     with database.transaction() as connection:
-        purged = operations.purge(connection, found, wanted)
+        purged = operations.purge(connection, None, found, wanted)
     click.echo(f"purged {purged}")
     return 0 if purged == len(found) else 1

@@ -6,9 +6,17 @@ from typing import Any
 
 import click
 
-from relay.cli.options import Database, filters, json_option, with_database
-from relay.cli.output import print_fields, print_json, print_json_lines, print_table
-from relay.cli.parts import host_of, print_attempts
+from relay.cli.options import Database, after_option, filters, json_option, with_database
+from relay.cli.output import (
+    fields_of,
+    host_of,
+    print_attempts,
+    print_fields,
+    print_json,
+    print_json_lines,
+    print_more,
+    print_table,
+)
 from relay.operations.deliveries import STATES, list_deliveries, show_delivery
 from relay.operations.filters import Filters
 
@@ -24,9 +32,10 @@ def deliveries() -> None:
 @filters("since", "until", "type", "tenant", "key", "subscription")
 @click.option("--state", type=click.Choice(STATES), help="Only these. [default: all but delivered]")
 @filters("limit")
+@after_option
 @json_option
 @with_database
-def list_(database: Database, type_: str | None, state: Any, *, as_json: bool, **given: Any) -> None:
+def list_(database: Database, type_: str | None, state: Any, after: str | None, *, as_json: bool, **given: Any) -> None:
     """List what is still to deliver, the longest due first; with --state delivered what was, newest first.
 
     \b
@@ -40,14 +49,13 @@ def list_(database: Database, type_: str | None, state: Any, *, as_json: bool, *
       relay deliveries list --state delivered --since 1h --json
     """
     with database.transaction() as connection:
-        found = list_deliveries(connection, Filters(type=type_, **given), state)
+        found = list_deliveries(connection, None, Filters(type=type_, **given), state, after=after)
     if as_json:
         print_json_lines(found)
-        return
-    rows = [
-        (item["id"], item["state"], item["at"], item["attempts"], item["type"], host_of(item["url"])) for item in found
-    ]
-    print_table(["DELIVERY", "STATE", "AT UTC", "#", "TYPE", "TO"], rows, flexible=["TYPE", "TO"])
+    else:
+        rows = [(item.id, item.state, item.at, item.attempts, item.type, host_of(item.url)) for item in found]
+        print_table(["DELIVERY", "STATE", "AT UTC", "#", "TYPE", "TO"], rows, flexible=["TYPE", "TO"])
+    print_more(found)
 
 
 @deliveries.command()
@@ -57,9 +65,10 @@ def list_(database: Database, type_: str | None, state: Any, *, as_json: bool, *
 def show(database: Database, delivery_id: str, *, as_json: bool) -> None:
     """Show one DELIVERY (dlv_…) with each of its attempts, wherever it is now."""
     with database.transaction() as connection:
-        found = show_delivery(connection, delivery_id)
+        found = show_delivery(connection, None, delivery_id)
+    alive = () if found.state == "dead" else ("reason", "error")
     if as_json:
-        print_json(found)
+        print_json(fields_of(found, *alive))
         return
-    print_fields({name: value for name, value in found.items() if name != "attempts_made"})
-    print_attempts(found["attempts_made"])
+    print_fields(fields_of(found, "attempts_made", *alive))
+    print_attempts(found.attempts_made)

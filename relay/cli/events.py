@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.cli.options import Database, filters, json_option, with_database
-from relay.cli.output import print_fields, print_json, print_json_lines, print_table
-from relay.cli.parts import host_of, print_attempts
+from relay.cli.options import Database, after_option, filters, json_option, with_database
+from relay.cli.output import (
+    fields_of,
+    host_of,
+    print_attempts,
+    print_fields,
+    print_json,
+    print_json_lines,
+    print_more,
+    print_table,
+)
 from relay.operations.events import list_events, show_event
 from relay.operations.filters import Filters
 from relay.operations.wording import escaped
+
+if TYPE_CHECKING:
+    from relay.operations.events import EventDetails, ListedEvent
 
 __all__ = ["events"]
 
@@ -23,9 +34,10 @@ def events() -> None:
 
 @events.command("list")
 @filters("since", "until", "type", "tenant", "key", "limit")
+@after_option
 @json_option
 @with_database
-def list_(database: Database, type_: str | None, *, as_json: bool, **given: Any) -> None:
+def list_(database: Database, type_: str | None, after: str | None, *, as_json: bool, **given: Any) -> None:
     """List events, newest first, with what became of each.
 
     \b
@@ -38,12 +50,13 @@ def list_(database: Database, type_: str | None, *, as_json: bool, **given: Any)
       relay events list --key customer-7 --json
     """
     with database.transaction() as connection:
-        found = list_events(connection, Filters(type=type_, **given))
+        found = list_events(connection, None, Filters(type=type_, **given), after=after)
     if as_json:
         print_json_lines(found)
-        return
-    rows = [(item["id"], item["recorded_at"], item["state"], item["type"], _key(item)) for item in found]
-    print_table(["EVENT", "RECORDED UTC", "STATE", "TYPE", "KEY"], rows, flexible=["TYPE", "KEY"])
+    else:
+        rows = [(item.id, item.recorded_at, item.state, item.type, _key(item)) for item in found]
+        print_table(["EVENT", "RECORDED UTC", "STATE", "TYPE", "KEY"], rows, flexible=["TYPE", "KEY"])
+    print_more(found)
 
 
 @events.command()
@@ -53,28 +66,28 @@ def list_(database: Database, type_: str | None, *, as_json: bool, **given: Any)
 def show(database: Database, event_id: str, *, as_json: bool) -> None:
     """Show one EVENT (evt_…): who matched, what is outstanding, each attempt, its payload."""
     with database.transaction() as connection:
-        found = show_event(connection, event_id)
+        found = show_event(connection, None, event_id)
     if as_json:
         print_json(found)
-        return
+    else:
+        _print_event(found)
+
+
+def _print_event(found: EventDetails) -> None:
+    matched = f"{found.resolution.matched} subscriptions" if found.resolution else None
     nested = ("resolution", "deliveries", "attempts", "dead_letters", "payload")
-    resolution = found["resolution"]
-    matched = f"{resolution['matched']} subscriptions" if resolution else None
-    print_fields({name: value for name, value in found.items() if name not in nested} | {"matched": matched})
-    if found["deliveries"]:
+    print_fields(fields_of(found, *nested) | {"matched": matched})
+    if found.deliveries:
         click.echo("\nOutstanding")
-        rows = [
-            (item["id"], item["state"], item["at"], item["attempts"], host_of(item["url"]))
-            for item in found["deliveries"]
-        ]
+        rows = [(item.id, item.state, item.at, item.attempts, host_of(item.url)) for item in found.deliveries]
         print_table(["DELIVERY", "STATE", "DUE", "#", "TO"], rows, flexible=["TO"])
-    print_attempts(found["attempts"])
-    if found["dead_letters"]:
+    print_attempts(found.attempts)
+    if found.dead_letters:
         click.echo("\nDead letters")
-        dead = [(item["delivery_id"], item["died_at"], item["reason"], item["error"]) for item in found["dead_letters"]]
+        dead = [(item.delivery_id, item.died_at, item.reason, item.error) for item in found.dead_letters]
         print_table(["DELIVERY", "DIED", "REASON", "ERROR"], dead, flexible=["ERROR"])
-    click.echo(f"\nPayload\n{escaped(found['payload'])}")
+    click.echo(f"\nPayload\n{escaped(found.payload)}")
 
 
-def _key(item: dict[str, Any]) -> str:
-    return f"{item['tenant']}/{item['key'] or ''}" if item["tenant"] else item["key"] or "-"
+def _key(item: ListedEvent) -> str:
+    return f"{item.tenant}/{item.key or ''}" if item.tenant else item.key or "-"

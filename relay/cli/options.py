@@ -32,6 +32,7 @@ else:
 __all__ = [
     "Database",
     "Moment",
+    "after_option",
     "config_option",
     "configured",
     "confirm",
@@ -197,6 +198,9 @@ def filters(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return command
 
     return decorate
+
+
+after_option = click.option("--after", metavar="CURSOR", help="Go on after this page: what the one before named.")
 
 
 def confirm(question: str, *, yes: bool) -> None:

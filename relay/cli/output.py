@@ -1,4 +1,8 @@
-"""What commands print: tables that fit the terminal, plain lines when piped, JSON; no control characters."""
+"""What commands print: tables that fit the terminal, plain lines when piped, JSON; no control characters.
+
+Operations return values; here they become text. A document is a JSON object of its fields, a time is RFC 3339 in UTC,
+an id is the text that people see.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +10,78 @@ import json
 import shutil
 import sys
 import unicodedata
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import click
 
+from relay.operations.pages import Page
 from relay.operations.wording import escaped, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["print_fields", "print_json", "print_json_lines", "print_table"]
+    from relay.operations.attempts import Attempt
+
+__all__ = [
+    "fields_of", "host_of", "print_attempts", "print_fields", "print_json", "print_json_lines", "print_more",
+    "print_table",
+]  # fmt: skip
 
 _MIN_FLEXIBLE_WIDTH = 8
 
 
-def print_json(value: Mapping[str, Any]) -> None:
-    """Print one object as one indented document."""
+def print_json(value: Any) -> None:
+    """Print one document as one indented object."""
     click.echo(json.dumps(value, default=_json_value, indent=2))
 
 
-def print_json_lines(values: Iterable[Mapping[str, Any]]) -> None:
-    """Print each object on a line of its own."""
+def print_json_lines(values: Iterable[Any]) -> None:
+    """Print each document on a line of its own."""
     for value in values:
         click.echo(json.dumps(value, default=_json_value))
 
 
-def print_fields(fields: Mapping[str, Any]) -> None:
+def fields_of(document: Any, *left_out: str) -> dict[str, Any]:
+    """Return the fields of a document by name, in order, but for those left out."""
+    return {field.name: getattr(document, field.name) for field in fields(document) if field.name not in left_out}
+
+
+def print_more(page: Page[Any]) -> None:
+    """Tell on stderr how to go on where the list does."""
+    if page.next is not None:
+        click.echo(f"there are more: --after {page.next}", err=True)
+
+
+def print_attempts(attempts: Iterable[Attempt]) -> None:
+    """Print attempts as a table under a heading; nothing when there are none."""
+    rows = [
+        (
+            item.delivery_id,
+            item.number,
+            item.at,
+            item.status or item.outcome,
+            f"{item.milliseconds} ms",
+            item.verdict if item.error is None else f"{item.verdict}: {item.error}",
+        )
+        for item in attempts
+    ]
+    if rows:
+        click.echo("\nAttempts")
+        print_table(["DELIVERY", "#", "AT UTC", "ANSWER", "TOOK", "RESULT"], rows, flexible=["RESULT"])
+
+
+def host_of(url: str | None) -> str | None:
+    """Return host and port of a URL: what tells endpoints apart in a narrow column."""
+    return url and url.partition("://")[2].partition("/")[0].partition("?")[0]
+
+
+def print_fields(named: Mapping[str, Any]) -> None:
     """Print names and values, one a line, the values aligned."""
-    width = max(len(name) for name in fields) + 2
-    for name, value in fields.items():
+    width = max(len(name) for name in named) + 2
+    for name, value in named.items():
         click.echo(f"{name:<{width}}{_cell(value) or '-'}")
 
 
@@ -121,4 +167,10 @@ def _piped(value: Any) -> str:
 def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return rfc3339(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Page):
+        return value.items
+    if is_dataclass(value):
+        return fields_of(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")

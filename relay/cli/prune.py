@@ -38,10 +38,12 @@ def prune(*, dry_run: bool, as_json: bool, actor: str, config_file: str | None, 
     days = {f"{kind}_days": getattr(config, f"{kind}_retention_days") for kind in _KINDS}
     with checked_connection(config) as connection:
         if dry_run:
-            gone = operations.count_prunable(connection, **days)._asdict()
+            gone = operations.count_prunable(connection, None, **days)
         else:
-            gone = operations.prune(connection, **days, actor=actor)._asdict()
+            gone = operations.prune(connection, None, **days, actor=actor)
     if as_json:
         print_json(gone)
     else:
-        click.echo(("would prune " if dry_run else "pruned ") + ", ".join(f"{gone[kind]:,} {kind}" for kind in _KINDS))
+        click.echo(
+            ("would prune " if dry_run else "pruned ") + ", ".join(f"{getattr(gone, kind):,} {kind}" for kind in _KINDS)
+        )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from outbox.ids import text_id
+from outbox.ids import SubscriptionId
 from relay.cli.options import Database, confirm, filters, json_option, with_database_to_change, yes_option
 from relay.cli.output import print_json
 from relay.operations.filters import Filters
@@ -14,6 +14,8 @@ from relay.operations.replay import replay as operations
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from outbox.ids import DeliveryId
 
 __all__ = ["replay"]
 
@@ -59,7 +61,7 @@ def replay(
     if not names:
         confirm(f"Replay {len(found)} {'dead letters' if state == 'dead' else 'deliveries'}?", yes=yes)
     with database.transaction() as connection:
-        made = operations.replay(connection, found, asked)
+        made = operations.replay(connection, None, found, asked)
     _report(found, made, as_json=as_json)
 
 
@@ -67,13 +69,13 @@ def _candidates(
     connection: Connection, names: tuple[str, ...], to: str | None, wanted: Filters, state: str
 ) -> list[operations.Candidate]:
     if not names:
-        return operations.candidates_by_filter(connection, wanted, delivered=state == "delivered", to=to)
-    return [item for name in names for item in operations.candidates_by_id(connection, name, to)]
+        return operations.candidates_by_filter(connection, None, wanted, delivered=state == "delivered", to=to)
+    return [item for name in names for item in operations.candidates_by_id(connection, None, name, to)]
 
 
-def _report(found: list[operations.Candidate], made: list[str] | None, *, as_json: bool) -> None:
+def _report(found: list[operations.Candidate], made: list[DeliveryId] | None, *, as_json: bool) -> None:
     """Print what was made of what was found; None stands for a dry run, in which nothing was."""
-    subscriptions = sorted({text_id("sub", item.subscription_id) for item in found if item.subscription_id})
+    subscriptions = sorted({SubscriptionId.of(item.subscription_id) for item in found if item.subscription_id})
     to_resolve = sum(item.subscription_id is None for item in found)
     direct = len(found) - to_resolve if made is None else len(made)
     deliveries = made or []

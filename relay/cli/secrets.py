@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,9 +86,9 @@ def rekey(database: Database, *, as_json: bool) -> int:
     from relay.secrets.keyring import Keyring
 
     with checked_connection(database.config) as connection:
-        done = operations.rekey(connection, Keyring(database.config.secret_key), database.actor)
+        done = operations.rekey(connection, None, Keyring(database.config.secret_key), database.actor)
     if as_json:
-        print_json(asdict(done))
+        print_json(done)
     else:
         _print(done)
     return 0 if done.complete else 1
@@ -103,7 +102,7 @@ def _print(done: Rekeyed) -> None:
     if done.busy:
         warn(f"{done.busy:,} were in use; repeat it")
     for row in done.unopened:
-        warn(row["reason"])
+        warn(row.reason)
     if done.complete:
         click.echo(
             "Nothing is sealed to an older key; repeat this when transactions open now have ended, then drop those.",

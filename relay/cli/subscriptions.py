@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from outbox import subscriptions as verbs
-from outbox.ids import parse_id
 from outbox.subscriptions import NewSubscription, Subscription
 from relay.cli.credential_options import credential_options
 from relay.cli.options import (
@@ -21,7 +20,7 @@ from relay.cli.options import (
     with_database_to_change,
     yes_option,
 )
-from relay.cli.output import print_fields, print_json, print_json_lines, print_table
+from relay.cli.output import fields_of, print_fields, print_json, print_json_lines, print_table
 from relay.cli.probe import check, test
 from relay.cli.subscription_options import (
     arguments_of,
@@ -134,8 +133,8 @@ def show(database: Database, subscription_id: str, tenant: str | None, *, as_jso
 
     with database.transaction() as connection:
         found = verbs.get(connection, subscription_id, tenant=tenant)
-        health = subscription_health(connection, parse_id("sub", found.id))
-    _show(found, health, as_json=as_json)
+        health = subscription_health(connection, tenant, found.id)
+    _show(found, fields_of(health), as_json=as_json)
 
 
 @subscriptions.command()
@@ -220,7 +219,7 @@ def remove(database: Database, subscription_id: str, tenant: str | None, *, yes:
 
     with database.transaction() as connection:
         found = verbs.get(connection, subscription_id, tenant=tenant)
-        outstanding = subscription_health(connection, parse_id("sub", found.id))["outstanding"]
+        outstanding = subscription_health(connection, tenant, found.id).outstanding
     confirm(f"Remove {found.id} ({found.url}) and cancel its {outstanding} outstanding deliveries?", yes=yes)
     with database.transaction() as connection:
         removed = verbs.remove(connection, subscription_id, tenant=tenant)

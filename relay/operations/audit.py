@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from outbox.ids import parse_id, text_id
+from outbox.ids import AuditId, DeliveryId, EventId, Id, SubscriptionId
+from relay.operations.pages import Key, Listing
+from relay.operations.scope import own
 from relay.operations.wording import rfc3339
 
 if TYPE_CHECKING:
@@ -22,8 +25,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from relay.operations.filters import Filters
+    from relay.operations.pages import Page
 
-__all__ = ["ACTIONS", "LISTED_IDS", "list_audit", "note", "spelled"]
+__all__ = ["ACTIONS", "LISTED_IDS", "AuditEntry", "list_audit", "note", "spelled"]
 
 ACTIONS = (
     *("added", "updated", "paused", "resumed", "disabled", "removed", "deleted"),
@@ -33,7 +37,7 @@ ACTIONS = (
 )
 LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
 
-_PREFIXES = ("sub", "dlv", "evt")
+_KINDS: dict[str, type[Id]] = {kind.prefix: kind for kind in (SubscriptionId, DeliveryId, EventId)}
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 
 _NOTE = text("select outbox.audit_operation(:action, :subject, :tenant, :details)").bindparams(
@@ -46,8 +50,8 @@ def note(
     action: str,
     *,
     count: int,
-    ids: Iterable[str] = (),
-    subject: str | None = None,
+    ids: Iterable[Id] = (),
+    subject: Id | None = None,
     tenants: Iterable[str] = (),
     filters: Filters | None = None,
     more: Mapping[str, Any] | None = None,
@@ -58,11 +62,11 @@ def note(
         connection: in the transaction that changes the rows.
         action: replayed, purged or pruned.
         count: how many rows.
-        ids: text ids of the rows; the first 1,000 are kept.
-        subject: the text id that it is about; default the only one of `ids`, or the filter's subscription.
+        ids: of the rows; the first 1,000 are kept.
+        subject: what it is about; default the only one of `ids`, or the filter's subscription.
         tenants: whose rows; a single one is noted.
         filters: what the operation was asked for, if not ids.
-        more: what else it was asked for or made: text, numbers, lists of text; None and empty lists are left out.
+        more: what else it was asked for or made: text, numbers, ids, lists of ids; None and empty lists are left out.
     """
     if not count:
         return
@@ -73,7 +77,7 @@ def note(
         subject = names[0] if len(names) == 1 else (filtered or {}).get("subscription", "")
     parameters = {
         "action": action,
-        "subject": subject,
+        "subject": str(subject),
         "tenant": owners.pop() if len(owners) == 1 else "",
         "details": {name: _capped(value) for name, value in details.items() if value not in (None, [])},
     }
@@ -88,33 +92,62 @@ def spelled(filters: Filters) -> dict[str, Any]:
         "type": filters.type,
         "tenant": filters.tenant,
         "key": filters.key,
-        "subscription": filters.subscription and text_id("sub", parse_id("sub", filters.subscription)),
+        "subscription": None if filters.subscription is None else str(SubscriptionId.of(filters.subscription)),
         "limit": filters.limit,
     }
     return {name: value for name, value in given.items() if value is not None}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One change. `before` and `after` have the fields of a row, `details` what was asked of an operation."""
+
+    id: AuditId
+    at: datetime
+    actor: str
+    role: str
+    action: str
+    subject: str
+    tenant: str
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    details: Mapping[str, Any] | None
+
+
+# What was done to rows of several tenants, and to sealing keys, carries no tenant: it is nothing that a tenant sees.
+_LISTING = Listing(
+    name="audit",
+    columns={"at": "at", "tenant": "tenant"},
+    own=f"{own('tenant')} and (cast(:asking as text) is null or tenant <> '' or details is null and subject ~ '^sub_')",
+    keys=(Key("at", "at", "timestamptz", descending=True), Key("id", "id", "uuid", descending=True)),
+)
+
+
 def list_audit(
     connection: Connection,
+    tenant: str | None,
     filters: Filters,
     *,
     subject: str | None = None,
     actor: str | None = None,
     action: str | None = None,
-) -> list[dict[str, Any]]:
-    """Return what was changed, newest first.
+    after: str | None = None,
+) -> Page[AuditEntry]:
+    """Return what was changed, newest first, `filters.limit` a page.
 
     Args:
         connection: to the database.
+        tenant: who asks; None is the operator.
         filters: since, until (about when it was changed), tenant, limit.
         subject: only this subscription, delivery, event (an id or UUID) or sealing key, also where it is one of many.
         actor: only this actor's changes.
         action: only this action, one of ACTIONS.
+        after: the cursor of the page before.
 
     Raises:
         NotFoundError: the subject is no id.
     """
-    where, parameters = filters.where({"at": "at", "tenant": "tenant"})
+    where, parameters = _LISTING.where(tenant, filters, after)
     for name, value in (("actor", actor), ("action", action)):
         if value is not None:
             where += f" and {name} = :{name}"
@@ -125,9 +158,9 @@ def list_audit(
         parameters |= bound
     statement = text(
         "select id, at, actor, role, action, subject, tenant, before, after, details from outbox.audit"  # noqa: S608
-        f" where {where} order by at desc, id desc limit :limit"
+        f" where {where} {_LISTING.order_by} limit :limit"
     )
-    return [_entry(row) for row in connection.execute(statement, parameters)]
+    return _LISTING.page(connection.execute(statement, parameters).all(), filters.limit, _entry)
 
 
 def _about(name: str) -> tuple[str, dict[str, Any]]:
@@ -142,14 +175,14 @@ def _about(name: str) -> tuple[str, dict[str, Any]]:
 def _subjects(name: str) -> list[str]:
     """Return every text id that the name may stand for: a UUID is one of a subscription, a delivery or an event."""
     if _UUID.fullmatch(name):
-        return [text_id(prefix, parse_id(prefix, name)) for prefix in _PREFIXES]
-    prefix = name.partition("_")[0]
-    return [text_id(prefix, parse_id(prefix, name)) if prefix in _PREFIXES else name]
+        return [str(kind.of(name)) for kind in _KINDS.values()]
+    kind = _KINDS.get(name.partition("_")[0])
+    return [name if kind is None else str(kind.of(name))]
 
 
-def _entry(row: Any) -> dict[str, Any]:
-    entry: dict[str, Any] = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
-    return entry | {"id": text_id("aud", entry["id"])}
+def _entry(row: Any) -> AuditEntry:
+    values: dict[str, Any] = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    return AuditEntry(**values | {"id": AuditId.of(row.id)})
 
 
 def _moment(value: datetime | timedelta | None) -> str | None:
@@ -159,4 +192,6 @@ def _moment(value: datetime | timedelta | None) -> str | None:
 
 
 def _capped(value: Any) -> Any:
-    return value[:LISTED_IDS] if isinstance(value, list) else value
+    if isinstance(value, Id):
+        return str(value)
+    return [_capped(item) for item in value[:LISTED_IDS]] if isinstance(value, list) else value

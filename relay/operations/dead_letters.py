@@ -2,96 +2,151 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
 from outbox.errors import NotFoundError
-from outbox.ids import parse_id, text_id
+from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations import audit
-from relay.operations.deliveries import attempts_of
+from relay.operations.attempts import Attempt, attempts_of_delivery
+from relay.operations.pages import Key, Listing, Page
+from relay.operations.scope import OWN_DEAD_LETTER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import Connection
 
     from relay.operations.filters import Filters
 
-__all__ = ["find", "find_by_id", "list_dead_letters", "purge", "show_dead_letter"]
+__all__ = [
+    "DeadLetterDetails", "ListedDeadLetter", "find", "find_by_id", "list_dead_letters", "purge", "show_dead_letter",
+]  # fmt: skip
 
-_COLUMNS = {
-    "at": "l.died_at", "type": "l.type", "tenant": "l.tenant", "key": "l.key", "subscription": "l.subscription_id",
-}  # fmt: skip
 
-_SELECT = """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedDeadLetter:
+    """A delivery that was given up, and why; `subscription_id` is None where its event could not be resolved."""
+
+    id: DeliveryId
+    event_id: EventId
+    subscription_id: SubscriptionId | None
+    url: str | None
+    type: str
+    tenant: str
+    key: str | None
+    recorded_at: datetime
+    died_at: datetime
+    attempts: int
+    reason: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterDetails(ListedDeadLetter):
+    """A dead letter with its attempts and its payload, which is JSON text."""
+
+    attempts_made: Page[Attempt]
+    payload: str
+
+
+_LISTING = Listing(
+    name="dead_letters",
+    columns={
+        "at": "l.died_at", "type": "l.type", "tenant": "l.tenant", "key": "l.key", "subscription": "l.subscription_id",
+    },
+    own=OWN_DEAD_LETTER,
+    keys=(Key("l.died_at", "died_at", "timestamptz", descending=True), Key("l.delivery_id", "delivery_id", "uuid")),
+)  # fmt: skip
+
+_FROM = "from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id"
+_SELECT = f"""
 select l.delivery_id, l.event_id, l.subscription_id, s.url, l.type, l.tenant, l.key, l.recorded_at, l.attempts,
        l.died_at, l.reason, l.error, l.payload
-from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id
+{_FROM}
 """
 
 
-def list_dead_letters(connection: Connection, filters: Filters) -> list[dict[str, Any]]:
+def list_dead_letters(
+    connection: Connection, tenant: str | None, filters: Filters, *, after: str | None = None
+) -> Page[ListedDeadLetter]:
     """Return the newest dead letters that pass the filters; since and until are about when they died."""
-    where, parameters = filters.where(_COLUMNS)
-    statement = text(f"{_SELECT} where {where} order by l.died_at desc, l.delivery_id limit :limit")
-    return [_dead_letter(row) for row in connection.execute(statement, parameters)]
+    where, parameters = _LISTING.where(tenant, filters, after)
+    statement = text(f"{_SELECT} where {where} {_LISTING.order_by} limit :limit")
+    return _LISTING.page(connection.execute(statement, parameters).all(), filters.limit, _listed)
 
 
-def show_dead_letter(connection: Connection, delivery_id: str) -> dict[str, Any]:
-    """Return one dead letter with its payload (JSON text) and attempts. Raises NotFoundError."""
-    uuid = parse_id("dlv", delivery_id)
-    row = connection.execute(text(f"{_SELECT} where l.delivery_id = :id"), {"id": uuid}).one_or_none()
+def show_dead_letter(connection: Connection, tenant: str | None, delivery_id: UUID | str) -> DeadLetterDetails:
+    """Return one dead letter with its payload and attempts. Raises NotFoundError."""
+    uuid = DeliveryId.of(delivery_id)
+    statement = text(f"{_SELECT} where l.delivery_id = :id and {OWN_DEAD_LETTER}")
+    row = connection.execute(statement, {"id": uuid, "asking": tenant}).one_or_none()
     if row is None:
         raise _not_found(uuid)
-    attempts = attempts_of(connection, delivery_id=uuid)
-    return _dead_letter(row) | {"attempts_made": attempts, "payload": row.payload}
+    attempts = attempts_of_delivery(connection, tenant, uuid)
+    return DeadLetterDetails(**_fields(row), attempts_made=attempts, payload=row.payload)
 
 
-def _not_found(uuid: UUID) -> NotFoundError:
-    return NotFoundError(f"dead letter: no {text_id('dlv', uuid)}; replayed, purged, or never died")
+def _not_found(uuid: DeliveryId) -> NotFoundError:
+    return NotFoundError(f"dead letter: no {uuid}; replayed, purged, or never died")
 
 
-def find_by_id(connection: Connection, names: Sequence[str]) -> list[UUID]:
-    """Return the delivery ids of these dead letters (dlv_…), each once. Raises NotFoundError where one is none."""
-    wanted = list(dict.fromkeys(parse_id("dlv", name) for name in names))
-    statement = text("select delivery_id from outbox.dead_letters where delivery_id = any(cast(:ids as uuid[]))")
-    found = set(connection.execute(statement, {"ids": wanted}).scalars())
+_FIND_BY_ID = text(f"""
+select l.delivery_id {_FROM} where l.delivery_id = any(cast(:ids as uuid[])) and {OWN_DEAD_LETTER}
+""")
+
+
+def find_by_id(connection: Connection, tenant: str | None, names: Sequence[UUID | str]) -> list[DeliveryId]:
+    """Return the ids of these dead letters, each once. Raises NotFoundError where one is none."""
+    wanted = list(dict.fromkeys(map(DeliveryId.of, names)))
+    found = set(connection.execute(_FIND_BY_ID, {"ids": wanted, "asking": tenant}).scalars())
     for uuid in wanted:
         if uuid not in found:
             raise _not_found(uuid)
     return wanted
 
 
-def find(connection: Connection, filters: Filters) -> list[UUID]:
-    """Return the delivery ids of the oldest dead letters that pass the filters."""
-    where, parameters = filters.where(_COLUMNS)
-    statement = text(
-        f"select l.delivery_id from outbox.dead_letters l where {where}"  # noqa: S608 - conditions are constants
-        " order by l.died_at, l.delivery_id limit :limit"
-    )
-    return list(connection.execute(statement, parameters).scalars())
+def find(connection: Connection, tenant: str | None, filters: Filters) -> list[DeliveryId]:
+    """Return the ids of the oldest dead letters that pass the filters, at most `filters.limit`."""
+    where, parameters = _LISTING.where(tenant, filters, None)
+    statement = text(f"select l.delivery_id {_FROM} where {where} order by l.died_at, l.delivery_id limit :limit")
+    found = connection.execute(statement, parameters | {"limit": filters.limit}).scalars()
+    return list(map(DeliveryId.of, found))
 
 
-def purge(connection: Connection, delivery_ids: Sequence[UUID], filters: Filters | None = None) -> int:
-    """Delete these dead letters for good and return how many there were; `filters` found them, for the audit."""
+def purge(
+    connection: Connection, tenant: str | None, delivery_ids: Sequence[UUID], filters: Filters | None = None
+) -> int:
+    """Delete these dead letters for good and return how many there were; `filters` found them, for the audit.
+
+    Raises NotFoundError, before any is deleted, where a tenant names one that is not its own.
+    """
+    if tenant is not None:
+        find_by_id(connection, tenant, delivery_ids)
     statement = text(
         "delete from outbox.dead_letters where delivery_id = any(cast(:ids as uuid[])) returning delivery_id, tenant"
     )
     gone = connection.execute(statement, {"ids": list(delivery_ids)}).all()
     audit.note(
-        connection, "purged", count=len(gone), ids=(text_id("dlv", row.delivery_id) for row in gone),
+        connection, "purged", count=len(gone), ids=(DeliveryId.of(row.delivery_id) for row in gone),
         tenants=(row.tenant for row in gone), filters=filters,
     )  # fmt: skip
     return len(gone)
 
 
-def _dead_letter(row: Any) -> dict[str, Any]:
+def _listed(row: Any) -> ListedDeadLetter:
+    return ListedDeadLetter(**_fields(row))
+
+
+def _fields(row: Any) -> dict[str, Any]:
     return {
-        "id": text_id("dlv", row.delivery_id),
-        "event_id": text_id("evt", row.event_id),
-        "subscription_id": row.subscription_id and text_id("sub", row.subscription_id),
+        "id": DeliveryId.of(row.delivery_id),
+        "event_id": EventId.of(row.event_id),
+        "subscription_id": SubscriptionId.maybe(row.subscription_id),
         "url": row.url,
         "type": row.type,
         "tenant": row.tenant,

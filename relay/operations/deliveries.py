@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqlalchemy import text
 
 from outbox.errors import NotFoundError
-from outbox.ids import parse_id, text_id
-from relay.operations.filters import FilterError
+from outbox.ids import DeliveryId, EventId, SubscriptionId
+from relay.operations.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts_of_delivery
+from relay.operations.filters import FilterError, Filters
+from relay.operations.pages import Key, Listing, Page
+from relay.operations.scope import OWN_DEAD_LETTER, own
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
     from sqlalchemy import Connection
 
-    from relay.operations.filters import Filters
-
-__all__ = ["STATES", "DeliveryState", "attempts_of", "list_deliveries", "outstanding_of", "show_delivery"]
+__all__ = [
+    "STATES", "DeliveryDetails", "DeliveryState", "ListedDelivery", "list_deliveries", "outstanding_of_event",
+    "show_delivery",
+]  # fmt: skip
 
 DeliveryState = Literal["due", "waiting", "leased", "held", "paused", "disabled", "cancelled", "delivered"]
 STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedDelivery:
+    """A delivery, and the event that it is of. Of an event past its retention nothing is known any more.
+
+    `state` is one of STATES, or where one is shown by its id also dead, test or replayed_or_purged. `at` is when it is
+    due, when its last attempt was, or when it died. `crashes` counts leases that ended unreported.
+    """
+
+    id: DeliveryId
+    event_id: EventId | None
+    subscription_id: SubscriptionId | None
+    state: str
+    at: datetime
+    attempts: int
+    crashes: int
+    type: str | None
+    tenant: str | None
+    key: str | None
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryDetails(ListedDelivery):
+    """A delivery with its attempts; of a dead one also why it died."""
+
+    reason: str | None
+    error: str | None
+    attempts_made: Page[Attempt]
+
 
 _STATE = """
 case when s.id is null or s.removed_at is not null then 'cancelled'
@@ -37,9 +76,24 @@ left join outbox.subscriptions s on s.id = d.subscription_id
 left join outbox.events e on e.seq = d.event_seq
 """  # noqa: S608 - the parts are constants
 
-_COLUMNS = {
-    "at": "d.due_at", "type": "e.type", "tenant": "e.tenant", "key": "e.key", "subscription": "d.subscription_id",
-}  # fmt: skip
+_OWN = own("s.tenant")
+_COLUMNS = {"type": "e.type", "tenant": "e.tenant", "key": "e.key"}
+_LISTED = Listing(
+    name="deliveries",
+    columns=_COLUMNS | {"at": "d.due_at", "subscription": "d.subscription_id"},
+    own=_OWN,
+    keys=(Key("d.due_at", "due_at", "timestamptz"), Key("d.id", "id", "uuid")),
+)
+_LISTED_DONE = Listing(
+    name="delivered",
+    columns=_COLUMNS | {"at": "a.at", "subscription": "a.subscription_id"},
+    own=_OWN,
+    keys=(
+        Key("a.at", "due_at", "timestamptz", descending=True),
+        Key("a.delivery_id", "id", "uuid", descending=True),
+    ),
+)
+_LISTED_OF_EVENT = Listing(name="outstanding", columns={}, own=_OWN, keys=(Key("d.id", "id", "uuid"),))
 
 _DONE = """
 select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url,
@@ -48,95 +102,96 @@ select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.k
 from outbox.attempts a
 left join outbox.subscriptions s on s.id = a.subscription_id
 left join outbox.events e on e.seq = a.event_seq
-where a.verdict in ({verdicts}) and {where} order by a.at desc limit :limit
+where a.verdict in ({verdicts}) and {where} {order_by} limit :limit
 """
 
-_ATTEMPTS = """
-select delivery_id, event_seq, subscription_id, number, at, verdict, outcome, status, milliseconds, error, url,
-       address, headers, excerpt
-from outbox.attempts where {where} order by at, number limit 1000
-"""
+_DEAD = f"""
+select l.delivery_id as id, l.event_seq, l.event_id, l.type, l.tenant, l.key, l.subscription_id, s.url, 'dead' as state,
+       l.died_at as due_at, l.attempts, 0 as crashes, l.reason, l.error
+from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id
+where l.delivery_id = :id and {OWN_DEAD_LETTER}
+"""  # noqa: S608 - the parts are constants
 
 
 def list_deliveries(
-    connection: Connection, filters: Filters, state: DeliveryState | None = None
-) -> list[dict[str, Any]]:
+    connection: Connection,
+    tenant: str | None,
+    filters: Filters,
+    state: DeliveryState | None = None,
+    *,
+    after: str | None = None,
+) -> Page[ListedDelivery]:
     """Return outstanding deliveries, the longest due first; with state 'delivered' the newest of the delivered.
 
-    since and until are about due_at, for delivered ones about the time of the attempt. `at` in an answer is the same.
+    Args:
+        connection: to the database.
+        tenant: who asks; None is the operator.
+        filters: since and until are about due_at, for delivered ones about the time of the attempt.
+        state: only these; None is all but delivered.
+        after: the cursor of the page before.
+
+    Raises:
+        FilterError: no such state, or a cursor of another list.
     """
     if state is not None and state not in STATES:
         raise FilterError(f"state: {state!r} is not one of {', '.join(STATES)}")
     if state == "delivered":
-        columns = _COLUMNS | {"at": "a.at", "subscription": "a.subscription_id"}
-        where, parameters = filters.where(columns)
-        return [
-            _delivery(row)
-            for row in connection.execute(text(_DONE.format(where=where, verdicts="'delivered'")), parameters)
-        ]
-    where, parameters = filters.where(_COLUMNS)
+        return _list_delivered(connection, tenant, filters, after)
+    where, parameters = _LISTED.where(tenant, filters, after)
     if state is not None:
         where, parameters["state"] = f"{where} and {_STATE} = :state", state
-    statement = f"{_OUTSTANDING} where {where} order by d.due_at, d.id limit :limit"
-    return [_delivery(row) for row in connection.execute(text(statement), parameters)]
+    statement = f"{_OUTSTANDING} where {where} {_LISTED.order_by} limit :limit"
+    return _LISTED.page(connection.execute(text(statement), parameters).all(), filters.limit, _listed)
 
 
-def outstanding_of(connection: Connection, *, event_seq: int) -> list[dict[str, Any]]:
-    """Return the outstanding deliveries of one event."""
-    statement = f"{_OUTSTANDING} where d.event_seq = :seq order by d.id"
-    return [_delivery(row) for row in connection.execute(text(statement), {"seq": event_seq})]
+def _list_delivered(
+    connection: Connection, tenant: str | None, filters: Filters, after: str | None
+) -> Page[ListedDelivery]:
+    where, parameters = _LISTED_DONE.where(tenant, filters, after)
+    statement = _DONE.format(where=where, verdicts="'delivered'", order_by=_LISTED_DONE.order_by)
+    return _LISTED_DONE.page(connection.execute(text(statement), parameters).all(), filters.limit, _listed)
 
 
-def show_delivery(connection: Connection, delivery_id: str) -> dict[str, Any]:
+def outstanding_of_event(
+    connection: Connection, tenant: str | None, event_id: UUID | str, *, after: str | None = None
+) -> Page[ListedDelivery]:
+    """Return the outstanding deliveries of one event, a thousand a page; none of an event that is not there."""
+    where, parameters = _LISTED_OF_EVENT.where(tenant, Filters(limit=PAGE_ROWS), after)
+    statement = (
+        f"{_OUTSTANDING} where d.event_seq = ({SEQ_OF_EVENT}) and {where} {_LISTED_OF_EVENT.order_by} limit :limit"
+    )
+    rows = connection.execute(text(statement), {**parameters, "event_id": EventId.of(event_id)}).all()
+    return _LISTED_OF_EVENT.page(rows, PAGE_ROWS, _listed)
+
+
+def show_delivery(connection: Connection, tenant: str | None, delivery_id: UUID | str) -> DeliveryDetails:
     """Return one delivery with its attempts, wherever it is: outstanding, delivered, a dead letter, or a test.
 
-    Raises NotFoundError when there is no such delivery, or its record is past its retention.
+    Raises NotFoundError when there is no such delivery of this tenant, or its record is past its retention.
     """
-    uuid = parse_id("dlv", delivery_id)
-    attempts = attempts_of(connection, delivery_id=uuid)
-    found = _outstanding_one(connection, uuid) or _dead_one(connection, uuid) or _done_one(connection, uuid)
-    if found is None:
-        raise NotFoundError(f"delivery: no {text_id('dlv', uuid)}; never made, cancelled, or past its retention")
-    return found | {"attempts_made": attempts}
+    uuid = DeliveryId.of(delivery_id)
+    for statement in (f"{_OUTSTANDING} where d.id = :id and {_OWN}", _DEAD, _ANY_DONE):
+        row = connection.execute(text(statement), {"id": uuid, "asking": tenant, "limit": 1}).one_or_none()
+        if row is not None:
+            attempts = attempts_of_delivery(connection, tenant, uuid)
+            return DeliveryDetails(**_fields(row), **_death(row), attempts_made=attempts)
+    raise NotFoundError(f"delivery: no {uuid}; never made, cancelled, or past its retention")
 
 
-def _outstanding_one(connection: Connection, uuid: Any) -> dict[str, Any] | None:
-    row = connection.execute(text(f"{_OUTSTANDING} where d.id = :id"), {"id": uuid}).one_or_none()
-    return None if row is None else _delivery(row)
+_ANY_DONE = _DONE.format(
+    where=f"a.delivery_id = :id and {_OWN}", verdicts="'delivered', 'dead', 'test'", order_by="order by a.at desc"
+)
 
 
-def _done_one(connection: Connection, uuid: Any) -> dict[str, Any] | None:
-    statement = text(_DONE.format(where="a.delivery_id = :id", verdicts="'delivered', 'dead', 'test'"))
-    row = connection.execute(statement, {"id": uuid, "limit": 1}).one_or_none()
-    return None if row is None else _delivery(row)
+def _listed(row: Any) -> ListedDelivery:
+    return ListedDelivery(**_fields(row))
 
 
-def _dead_one(connection: Connection, uuid: Any) -> dict[str, Any] | None:
-    row = connection.execute(
-        text("""
-select l.delivery_id as id, l.event_seq, l.event_id, l.type, l.tenant, l.key, l.subscription_id, s.url, 'dead' as state,
-       l.died_at as due_at, l.attempts, 0 as crashes, l.reason, l.error
-from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id
-where l.delivery_id = :id"""),
-        {"id": uuid},
-    ).one_or_none()
-    return None if row is None else _delivery(row) | {"reason": row.reason, "error": row.error}
-
-
-def attempts_of(
-    connection: Connection, *, delivery_id: Any = None, event_seq: int | None = None
-) -> list[dict[str, Any]]:
-    """Return the attempts of one delivery, or of one event, in the order they were made (at most 1000)."""
-    where = "delivery_id = :value" if event_seq is None else "event_seq = :value"
-    value = delivery_id if event_seq is None else event_seq
-    return [_attempt(row) for row in connection.execute(text(_ATTEMPTS.format(where=where)), {"value": value})]
-
-
-def _delivery(row: Any) -> dict[str, Any]:
+def _fields(row: Any) -> dict[str, Any]:
     return {
-        "id": text_id("dlv", row.id),
-        "event_id": row.event_id and text_id("evt", row.event_id),
-        "subscription_id": row.subscription_id and text_id("sub", row.subscription_id),
+        "id": DeliveryId.of(row.id),
+        "event_id": EventId.maybe(row.event_id),
+        "subscription_id": SubscriptionId.maybe(row.subscription_id),
         "state": row.state,
         "at": row.due_at,
         "attempts": row.attempts,
@@ -148,19 +203,6 @@ def _delivery(row: Any) -> dict[str, Any]:
     }
 
 
-def _attempt(row: Any) -> dict[str, Any]:
-    return {
-        "delivery_id": text_id("dlv", row.delivery_id),
-        "subscription_id": text_id("sub", row.subscription_id),
-        "number": row.number,
-        "at": row.at,
-        "verdict": row.verdict,
-        "outcome": row.outcome,
-        "status": row.status,
-        "milliseconds": row.milliseconds,
-        "error": row.error,
-        "url": row.url,
-        "address": row.address,
-        "headers": row.headers,
-        "excerpt": None if row.excerpt is None else bytes(row.excerpt).decode("utf-8", "backslashreplace"),
-    }
+def _death(row: Any) -> dict[str, Any]:
+    dead = row.state == "dead"
+    return {"reason": row.reason if dead else None, "error": row.error if dead else None}

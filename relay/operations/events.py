@@ -2,30 +2,96 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
 from outbox.errors import NotFoundError
-from outbox.ids import parse_id, text_id
-from relay.operations.deliveries import attempts_of, outstanding_of
+from outbox.ids import DeliveryId, EventId, SubscriptionId
+from relay.operations.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts_of_event
+from relay.operations.deliveries import ListedDelivery, outstanding_of_event
+from relay.operations.filters import Filters
+from relay.operations.pages import Key, Listing, Page
+from relay.operations.scope import OWN_DEAD_LETTER, own
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
     from sqlalchemy import Connection
 
-    from relay.operations.filters import Filters
+__all__ = [
+    "DeadDelivery", "EventDetails", "ListedEvent", "RecordedEvent", "Resolution", "dead_of_event", "event_state",
+    "list_events", "show_event",
+]  # fmt: skip
 
-__all__ = ["list_events", "show_event"]
 
-_COLUMNS = {"at": "e.recorded_at", "type": "e.type", "tenant": "e.tenant", "key": "e.key"}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """An event and the one word for what became of it. `available_at` is None where it is past its retention."""
+
+    id: EventId
+    type: str
+    tenant: str
+    key: str | None
+    recorded_at: datetime
+    available_at: datetime | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedEvent(RecordedEvent):
+    """An event with counts of its subscriptions, the operator's among them; `matched` is None before it is resolved."""
+
+    matched: int | None
+    delivered: int
+    outstanding: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """When an event was resolved, and how many subscriptions it matched."""
+
+    at: datetime
+    matched: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadDelivery:
+    """A dead letter of an event that is known."""
+
+    delivery_id: DeliveryId
+    subscription_id: SubscriptionId | None
+    attempts: int
+    died_at: datetime
+    reason: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDetails(RecordedEvent):
+    """An event with all that happened to it. The payload is JSON text; each list is its first page."""
+
+    resolution: Resolution | None
+    deliveries: Page[ListedDelivery]
+    attempts: Page[Attempt]
+    dead_letters: Page[DeadDelivery]
+    payload: str
+
+
+_LISTING = Listing(
+    name="events",
+    columns={"at": "e.recorded_at", "type": "e.type", "tenant": "e.tenant", "key": "e.key"},
+    own=own("e.tenant"),
+    keys=(Key("e.seq", "seq", "bigint", descending=True),),
+)
 
 # The resolution of an event begins at or before it, nearly always just before: look back so many batches, no further.
 _LOOK_BACK = 200
 
-_LIST = """
-with e as materialized (
-    select e.seq, e.id, e.type, e.tenant, e.key, e.recorded_at, e.available_at
-    from outbox.events e where {where} order by e.seq desc limit :limit)
+_COUNTED = """
 select e.*,
        exists (select from outbox.pending p where p.event_seq = e.seq) as pending,
        (select r.matches[array_position(r.seqs, e.seq)] from (
@@ -37,49 +103,62 @@ select e.*,
        (select count(*) from outbox.dead_letters l where l.event_seq = e.seq) as dead
 from e order by e.seq desc
 """
+_LIST = f"""
+with e as materialized (
+    select e.seq, e.id, e.type, e.tenant, e.key, e.recorded_at, e.available_at
+    from outbox.events e where {{where}} {_LISTING.order_by} limit :limit)
+{_COUNTED}
+"""  # noqa: S608 - the parts are constants
 
 _OUTSTANDING = """
 select event_seq, count(*) as outstanding from outbox.deliveries
 where event_seq = any(cast(:seqs as bigint[])) group by event_seq
 """
 
-_EVENT = """
-select seq, id, type, tenant, key, recorded_at, available_at, payload from outbox.events where id = :id
-union all
-(select event_seq, event_id, type, tenant, key, recorded_at, null, payload from outbox.dead_letters
- where event_id = :id limit 1)
-limit 1
-"""
+_EVENT = f"""
+with e as materialized (
+    select * from (
+        select seq, id, type, tenant, key, recorded_at, available_at, payload from outbox.events where id = :id
+        union all
+        (select event_seq, event_id, type, tenant, key, recorded_at, null, payload from outbox.dead_letters
+         where event_id = :id limit 1)
+        limit 1) e
+    where {own("e.tenant")})
+{_COUNTED}
+"""  # noqa: S608 - the parts are constants
 
-_DEAD = """
-select delivery_id, subscription_id, attempts, died_at, reason, error from outbox.dead_letters
-where event_seq = :seq order by died_at
-"""
 
-
-def list_events(connection: Connection, filters: Filters) -> list[dict[str, Any]]:
+def list_events(
+    connection: Connection, tenant: str | None, filters: Filters, *, after: str | None = None
+) -> Page[ListedEvent]:
     """Return the newest events that pass the filters, each with its state and counts of subscriptions."""
-    where, parameters = filters.where(_COLUMNS)
-    rows = connection.execute(text(_LIST.format(where=where)), {**parameters, "look_back": _LOOK_BACK}).all()
+    where, parameters = _LISTING.where(tenant, filters, after)
+    statement = text(_LIST.format(where=where))
+    rows = connection.execute(statement, {**parameters, "look_back": _LOOK_BACK}).all()
     outstanding = _outstanding(connection, [row.seq for row in rows])
-    return [_listed(row, outstanding.get(row.seq, 0)) for row in rows]
+    return _LISTING.page(rows, filters.limit, lambda row: _listed(row, outstanding.get(row.seq, 0)))
 
 
 def _outstanding(connection: Connection, seqs: list[int]) -> dict[int, int]:
     return {row.event_seq: row.outstanding for row in connection.execute(text(_OUTSTANDING), {"seqs": seqs})}
 
 
-def _listed(row: Any, outstanding: int) -> dict[str, Any]:
-    state = event_state(
-        pending=row.pending, matched=row.matched, delivered=row.delivered, dead=row.dead, outstanding=outstanding
+def _listed(row: Any, outstanding: int) -> ListedEvent:
+    return ListedEvent(
+        **_fields(row, row.matched, outstanding),
+        matched=row.matched,
+        delivered=row.delivered,
+        outstanding=outstanding,
+        dead=row.dead,
     )
-    counts = {"matched": row.matched, "delivered": row.delivered, "outstanding": outstanding, "dead": row.dead}
-    return _event(row, state) | counts
 
 
-def _event(row: Any, state: str) -> dict[str, Any]:
+def _fields(row: Any, matched: int | None, outstanding: int) -> dict[str, Any]:
+    state = event_state(
+        pending=row.pending, matched=matched, delivered=row.delivered, dead=row.dead, outstanding=outstanding
+    )
     return {
-        "id": text_id("evt", row.id),
+        "id": EventId.of(row.id),
         "type": row.type,
         "tenant": row.tenant,
         "key": row.key,
@@ -106,34 +185,26 @@ def event_state(*, pending: bool, matched: int | None, delivered: int, dead: int
     return {None: "unknown", 0: "unmatched"}.get(matched, "cancelled")
 
 
-def show_event(connection: Connection, event_id: str) -> dict[str, Any]:
-    """Return one event with its payload (JSON text), resolution, deliveries, attempts and dead letters.
+def show_event(connection: Connection, tenant: str | None, event_id: UUID | str) -> EventDetails:
+    """Return one event with its payload, resolution, deliveries, attempts and dead letters.
 
-    Raises NotFoundError when it was never recorded, or is past its retention.
+    Raises NotFoundError when it is none of this tenant's, was never recorded, or is past its retention.
     """
-    uuid = parse_id("evt", event_id)
-    event = connection.execute(text(_EVENT), {"id": uuid}).one_or_none()
-    if event is None:
-        raise NotFoundError(f"event: no {text_id('evt', uuid)}; never recorded, or pruned after its retention")
-    resolution = _resolution(connection, event.seq)
-    outstanding = outstanding_of(connection, event_seq=event.seq)
-    attempts = attempts_of(connection, event_seq=event.seq)
-    dead = [_dead(row) for row in connection.execute(text(_DEAD), {"seq": event.seq})]
-    pending = connection.execute(
-        text("select exists (select from outbox.pending where event_seq = :seq)"), {"seq": event.seq}
-    ).scalar_one()
-    delivered = {attempt["subscription_id"] for attempt in attempts if attempt["verdict"] == "delivered"}
-    matched = resolution["matched"] if resolution else None
-    state = event_state(
-        pending=pending, matched=matched, delivered=len(delivered), dead=len(dead), outstanding=len(outstanding)
+    uuid = EventId.of(event_id)
+    parameters = {"id": uuid, "asking": tenant, "look_back": _LOOK_BACK}
+    row = connection.execute(text(_EVENT), parameters).one_or_none()
+    if row is None:
+        raise NotFoundError(f"event: no {uuid}; never recorded, or pruned after its retention")
+    resolution = _resolution(connection, row.seq)
+    outstanding = _outstanding(connection, [row.seq]).get(row.seq, 0)
+    return EventDetails(
+        **_fields(row, resolution.matched if resolution else None, outstanding),
+        resolution=resolution,
+        deliveries=outstanding_of_event(connection, tenant, uuid),
+        attempts=attempts_of_event(connection, tenant, uuid),
+        dead_letters=dead_of_event(connection, tenant, uuid),
+        payload=row.payload,
     )
-    return _event(event, state) | {
-        "resolution": resolution,
-        "deliveries": outstanding,
-        "attempts": attempts,
-        "dead_letters": dead,
-        "payload": event.payload,
-    }
 
 
 _RESOLUTION = """
@@ -142,17 +213,39 @@ where first_seq <= :seq and :seq = any(seqs) order by first_seq desc, at desc li
 """
 
 
-def _resolution(connection: Connection, seq: int) -> dict[str, Any] | None:
+def _resolution(connection: Connection, seq: int) -> Resolution | None:
     row = connection.execute(text(_RESOLUTION), {"seq": seq}).one_or_none()
-    return None if row is None else {"at": row.at, "matched": row.matched}
+    return None if row is None else Resolution(at=row.at, matched=row.matched)
 
 
-def _dead(row: Any) -> dict[str, Any]:
-    return {
-        "delivery_id": text_id("dlv", row.delivery_id),
-        "subscription_id": row.subscription_id and text_id("sub", row.subscription_id),
-        "attempts": row.attempts,
-        "died_at": row.died_at,
-        "reason": row.reason,
-        "error": row.error,
-    }
+_DEAD_LISTING = Listing(
+    name="dead_of_event",
+    columns={},
+    own=OWN_DEAD_LETTER,
+    keys=(Key("l.died_at", "died_at", "timestamptz"), Key("l.delivery_id", "delivery_id", "uuid")),
+)
+_DEAD = """
+select l.delivery_id, l.subscription_id, l.attempts, l.died_at, l.reason, l.error
+from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id
+"""
+
+
+def dead_of_event(
+    connection: Connection, tenant: str | None, event_id: UUID | str, *, after: str | None = None
+) -> Page[DeadDelivery]:
+    """Return the dead letters of one event, the oldest first, a thousand a page."""
+    where, parameters = _DEAD_LISTING.where(tenant, Filters(limit=PAGE_ROWS), after)
+    statement = f"{_DEAD} where l.event_seq = ({SEQ_OF_EVENT}) and {where} {_DEAD_LISTING.order_by} limit :limit"
+    rows = connection.execute(text(statement), {**parameters, "event_id": EventId.of(event_id)}).all()
+    return _DEAD_LISTING.page(rows, PAGE_ROWS, _dead)
+
+
+def _dead(row: Any) -> DeadDelivery:
+    return DeadDelivery(
+        delivery_id=DeliveryId.of(row.delivery_id),
+        subscription_id=SubscriptionId.maybe(row.subscription_id),
+        attempts=row.attempts,
+        died_at=row.died_at,
+        reason=row.reason,
+        error=row.error,
+    )

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from outbox.errors import OutboxError
-from outbox.ids import parse_id
+from outbox.ids import SubscriptionId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
 __all__ = ["FilterError", "Filters"]
 
@@ -21,14 +22,17 @@ class FilterError(OutboxError):
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """What to look at. None is no condition; a timedelta is that long before the database's now."""
+    """What to look at. None is no condition; a timedelta is that long before the database's now.
+
+    `tenant` narrows what is looked for; who asks, and what they may see, is an argument of each operation.
+    """
 
     since: datetime | timedelta | None = None
     until: datetime | timedelta | None = None
     type: str | None = None
     tenant: str | None = None
     key: str | None = None
-    subscription: str | None = None
+    subscription: UUID | str | None = None
     limit: int = 50
 
     def __post_init__(self) -> None:
@@ -60,7 +64,7 @@ class Filters:
             "type": self.type,
             "tenant": self.tenant,
             "key": self.key,
-            "subscription": None if self.subscription is None else parse_id("sub", self.subscription),
+            "subscription": None if self.subscription is None else SubscriptionId.of(self.subscription),
         }
         conditions, parameters = ["true"], {"limit": self.limit}
         for name, value in given.items():

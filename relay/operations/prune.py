@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from relay.operations import audit
 from relay.operations.connection import begun
+from relay.operations.scope import operator_only
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause
@@ -53,7 +55,8 @@ select (select count(*) from old) as events,
 """)
 
 
-class Pruned(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
     """How many rows of each kind went, or would go."""
 
     events: int
@@ -63,6 +66,7 @@ class Pruned(NamedTuple):
 
 def prune(
     connection: Connection,
+    tenant: str | None,
     *,
     events_days: int,
     attempts_days: int,
@@ -73,11 +77,13 @@ def prune(
     """Delete what is done and older than so many days, and return how many rows of each kind went.
 
     The connection has no transaction open and is left so: every batch is committed by itself. The audit
-    notes at the end what went, by whom, also when it did not end well.
+    notes at the end what went, by whom, also when it did not end well. It is for the operator only.
 
     Raises:
+        NotFoundError: a tenant asks for it.
         sqlalchemy.exc.OperationalError: somebody held a lock for longer than 5 s; what went so far is gone for good.
     """
+    operator_only(tenant, "prune")
     days = {"events_days": events_days, "attempts_days": attempts_days, "resolutions_days": resolutions_days}
     batches = _Batches(connection, batch_rows)
     try:
@@ -99,10 +105,13 @@ def _note(connection: Connection, gone: dict[str, int], days: dict[str, int], ac
         audit.note(connection, "pruned", count=sum(gone.values()), more=gone | days)
 
 
-def count_prunable(connection: Connection, *, events_days: int, attempts_days: int, resolutions_days: int) -> Pruned:
-    """Return what `prune` would delete now, and delete nothing. Reads every event and attempt."""
+def count_prunable(
+    connection: Connection, tenant: str | None, *, events_days: int, attempts_days: int, resolutions_days: int
+) -> Pruned:
+    """Return what `prune` would delete now, and delete nothing. Reads every event and attempt. Operator only."""
+    operator_only(tenant, "prune")
     days = {"events_days": events_days, "attempts_days": attempts_days, "resolutions_days": resolutions_days}
-    return Pruned(*connection.execute(_COUNT, days).one())
+    return Pruned(**connection.execute(_COUNT, days).mappings().one())
 
 
 class _Batches:
@@ -111,7 +120,7 @@ class _Batches:
     def __init__(self, connection: Connection, batch_rows: int) -> None:
         self._connection = connection
         self._batch_rows = batch_rows
-        self.gone = dict.fromkeys(Pruned._fields, 0)
+        self.gone = {kind.name: 0 for kind in fields(Pruned)}
 
     def leaves(self, kind: str, statement: TextClause, days: int) -> None:
         """Empty whole leaves until none is left, or one is in use; its rows are then deleted in batches."""

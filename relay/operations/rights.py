@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from outbox.errors import OutboxError
+from relay.operations.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,11 @@ _VERBS = (("insert into", "insert"), ("update", "update"), ("delete from", "dele
 
 
 class RightsError(OutboxError):
-    """The database denied a right; the message has the GRANT."""
+    """The database denied a right; `finding` and the message have the GRANT."""
+
+    def __init__(self, seen: str, mend: str) -> None:
+        super().__init__(f"database: {seen}; {mend}")
+        self.finding = Finding(code="rights.denied", subject="database", seen=seen, mend=mend)
 
 
 @contextmanager
@@ -36,7 +41,7 @@ def denied_rights_named(connection: Connection) -> Iterator[None]:
             raise
         reason = str(error.orig).strip().splitlines()[0]
         role = connection.engine.url.username or "the relay's role"
-        raise RightsError(f"database: {reason}; {missing_grant(reason, error.statement or '', role)}") from error
+        raise RightsError(reason, missing_grant(reason, error.statement or "", role)) from error
 
 
 def missing_grant(reason: str, statement: str, role: str) -> str:

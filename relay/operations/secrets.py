@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import text
 
-from outbox.ids import text_id
+from outbox.ids import SubscriptionId
 from outbox.sealing import newest_key
 from relay.config.options import ConfigError
 from relay.operations.connection import begun
+from relay.operations.scope import operator_only
 from relay.secrets.resealing import BATCH_ROWS, READ, REPLACE, plan
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from outbox.sealing import SealingKey
     from relay.secrets.keyring import Keyring
 
-__all__ = ["Rekeyed", "rekey", "require_keys", "secrets_at_rest"]
+__all__ = ["Rekeyed", "SecretsAtRest", "UnopenedSecret", "rekey", "require_keys", "secrets_at_rest"]
 
 _PASSES = 3
 _PAUSE_SECONDS = 0.5  # for whoever holds a row to let go of it
@@ -53,19 +54,38 @@ on conflict (id) do update set created_at = excluded.created_at
 _COUNT_SEALED_TO = text("select count(*) from outbox.secrets where sealed_to = :id")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretsAtRest:
+    """How many secrets there are, in clear and sealed to another key than the newest, and that one's id."""
+
+    count: int
+    in_clear: int
+    sealed_to_older_keys: int
+    sealing_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnopenedSecret:
+    """A secret that no key of the ring opens: whose, of which kind, and why."""
+
+    subscription_id: SubscriptionId
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rekeyed:
     """What `rekey` did: rows that were sealed out of the clear, sealed anew, sealed to the key before, and left.
 
-    `busy` rows were held or changed by somebody else at each try. `unopened`: subscription, kind and reason.
+    `busy` rows were held or changed by somebody else at each try.
     """
 
     key_id: str
-    sealed: int = 0
-    resealed: int = 0
-    already: int = 0
-    busy: int = 0
-    unopened: list[dict[str, str]] = field(default_factory=list)
+    sealed: int
+    resealed: int
+    already: int
+    busy: int
+    unopened: tuple[UnopenedSecret, ...]
 
     @property
     def complete(self) -> bool:
@@ -73,9 +93,20 @@ class Rekeyed:
         return not self.busy and not self.unopened
 
 
-def secrets_at_rest(connection: Connection) -> dict[str, Any]:
-    """Return how many secrets there are, in clear and sealed to another key than the newest, and that one's id."""
-    return dict(connection.execute(_AT_REST).one()._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+@dataclass(slots=True)
+class _Progress:
+    """What the passes of `rekey` have done so far; `busy` and `unopened` are of the last pass."""
+
+    sealed: int = 0
+    resealed: int = 0
+    busy: int = 0
+    unopened: list[UnopenedSecret] = field(default_factory=list)
+
+
+def secrets_at_rest(connection: Connection, tenant: str | None) -> SecretsAtRest:
+    """Return how many secrets lie in clear, and how many are sealed to which key. For the operator only."""
+    operator_only(tenant, "secrets")
+    return SecretsAtRest(**connection.execute(_AT_REST).mappings().one())
 
 
 def require_keys(connection: Connection, keyring: Keyring) -> None:
@@ -92,7 +123,7 @@ def require_keys(connection: Connection, keyring: Keyring) -> None:
     )
 
 
-def rekey(connection: Connection, keyring: Keyring, actor: str | None = None) -> Rekeyed:
+def rekey(connection: Connection, tenant: str | None, keyring: Keyring, actor: str | None = None) -> Rekeyed:
     """Make the ring's newest key the one that secrets are sealed to, and seal every row to it.
 
     In short transactions of its own, so it may be ended at any point and repeated. A row that somebody changes
@@ -100,29 +131,38 @@ def rekey(connection: Connection, keyring: Keyring, actor: str | None = None) ->
 
     Args:
         connection: without a transaction.
+        tenant: None; it is for the operator only.
         keyring: what opens the rows; those it cannot open stay as they are and are returned.
         actor: who does it, for the audit.
 
     Raises:
         ConfigError: the ring is empty.
     """
+    operator_only(tenant, "secrets")
     key = keyring.newest
     if key is None:
         raise ConfigError("secret_key: not set; give RELAY_SECRET_KEY or RELAY_SECRET_KEY_FILE, the newest key first")
-    done = Rekeyed(key.id)
     with begun(connection, actor):
         if newest_key(connection) != key:
             connection.execute(_REGISTER, {"id": key.id, "key": key.text})
-        done.already = connection.execute(_COUNT_SEALED_TO, {"id": key.id}).scalar_one()
+        already = connection.execute(_COUNT_SEALED_TO, {"id": key.id}).scalar_one()
+    done = _Progress()
     for remaining in reversed(range(_PASSES)):
         _pass(connection, keyring, key, done, actor)
         if not done.busy or not remaining:
             break
         time.sleep(_PAUSE_SECONDS)
-    return done
+    return Rekeyed(
+        key_id=key.id,
+        sealed=done.sealed,
+        resealed=done.resealed,
+        already=already,
+        busy=done.busy,
+        unopened=tuple(done.unopened),
+    )
 
 
-def _pass(connection: Connection, keyring: Keyring, key: SealingKey, done: Rekeyed, actor: str | None) -> None:
+def _pass(connection: Connection, keyring: Keyring, key: SealingKey, done: _Progress, actor: str | None) -> None:
     """Go through every row that is not sealed to the key, a batch a transaction."""
     done.busy, done.unopened, after = 0, [], UUID(int=0)
     while True:
@@ -139,6 +179,6 @@ def _pass(connection: Connection, keyring: Keyring, key: SealingKey, done: Rekey
         done.resealed += len(replaced - in_clear)
         done.busy += len(planned.ids) - len(replaced)
         done.unopened += [
-            {"subscription_id": text_id("sub", subscription_id), "kind": kind, "reason": reason}
+            UnopenedSecret(subscription_id=SubscriptionId.of(subscription_id), kind=kind, reason=reason)
             for subscription_id, kind, reason in planned.unopened
         ]

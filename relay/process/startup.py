@@ -79,7 +79,7 @@ def _require_rights(connection: sa.Connection) -> None:
     missing = connection.execute(_MISSING_RIGHTS).scalar()
     if missing:
         role = connection.engine.url.username or "the relay's role"
-        raise RightsError(f"database: {role} may not {missing}; grant outbox_relay to {role}")
+        raise RightsError(f"{role} may not {missing}", f"grant outbox_relay to {role}")
 
 
 def _warn(connection: sa.Connection) -> None:

@@ -19,6 +19,7 @@ import outbox
 from outbox import subscriptions
 from outbox.errors import ActorError
 from outbox.ids import parse_id
+from relay.cli.output import fields_of
 from relay.config.database_url import RELAY_NAME
 from relay.operations.audit import ACTIONS, list_audit
 from relay.operations.filters import Filters
@@ -471,8 +472,8 @@ class TestList:
         subscriptions.pause(connection, one.id)
 
         def found(limit: int = 50, tenant: str | None = None, **given: str) -> list[tuple[str, str]]:
-            rows = list_audit(connection, Filters(limit=limit, tenant=tenant), **given)
-            return [(row["action"], row["subject"]) for row in rows]
+            rows = list_audit(connection, None, Filters(limit=limit, tenant=tenant), **given)
+            return [(row.action, row.subject) for row in rows]
 
         every = [("paused", one.id), ("secret added", other.id), ("added", other.id), ("secret added", one.id),
                  ("added", one.id)]  # fmt: skip
@@ -492,17 +493,17 @@ class TestList:
         made = [add(connection).id for _ in range(3)]
         connection.execute(text("update outbox.secrets set secret = 'sealed:1:0000000000000000:QUJD'"))
         for name in made:
-            newest = list_audit(connection, Filters(), subject=name)[0]
-            assert (newest["action"], newest["details"]["count"]) == ("secret resealed", 3)
+            newest = list_audit(connection, None, Filters(), subject=name).items[0]
+            assert (newest.action, newest.details["count"]) == ("secret resealed", 3)
 
     def test_a_row_is_a_document(self, connection):
         add(connection)
-        (row, _) = list_audit(connection, Filters())
-        assert list(row) == [
+        (row, _) = list_audit(connection, None, Filters())
+        assert list(fields_of(row)) == [
             *("id", "at", "actor", "role", "action", "subject", "tenant", "before", "after", "details"),
         ]
-        assert row["id"].startswith("aud_")
-        assert json.loads(json.dumps(row["after"])) == IN_CLEAR
+        assert str(row.id).startswith("aud_")
+        assert json.loads(json.dumps(row.after)) == IN_CLEAR
 
 
 def test_the_audit_adds_no_statement_of_the_applications(database_url):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
 
 import click
 import pytest
@@ -66,9 +65,9 @@ def dead(connection) -> list[str]:
     return names
 
 
-def entries(connection, action: str | None = None) -> list[dict[str, Any]]:
+def entries(connection, action: str | None = None) -> list[audit.AuditEntry]:
     """The audit, oldest first."""
-    return list(reversed(audit.list_audit(connection, Filters(limit=1000), action=action)))
+    return list(reversed(audit.list_audit(connection, None, Filters(limit=1000), action=action).items))
 
 
 def every_command(group: click.Command, path: str = "") -> list[tuple[str, click.Command]]:
@@ -99,23 +98,23 @@ class TestWho:
         run("subscriptions", "rotate-secret", name, "--actor", "alice")
         run("subscriptions", "remove", name, "--yes", "--actor", "alice")
         found = entries(connection)
-        assert [row["action"] for row in found] == [
+        assert [row.action for row in found] == [
             *("added", "secret added", "updated", "paused", "resumed", "secret expires", "secret added", "removed"),
         ]
-        assert {(row["actor"], row["subject"]) for row in found} == {("alice", name)}
-        assert (found[2]["before"], found[2]["after"]) == ({"url": URL}, {"url": f"{URL}/2"})
+        assert {(row.actor, row.subject) for row in found} == {("alice", name)}
+        assert (found[2].before, found[2].after) == ({"url": URL}, {"url": f"{URL}/2"})
 
     def test_by_the_environment_without_a_warning_and_the_flag_goes_first(self, run, connection):
         run("subscriptions", "add", URL, "*", RELAY_ACTOR="ci job 7")
         run("subscriptions", "add", URL, "*", "--actor", "alice", RELAY_ACTOR="ci job 7")
-        assert [row["actor"] for row in entries(connection, "added")] == ["ci job 7", "alice"]
+        assert [row.actor for row in entries(connection, "added")] == ["ci job 7", "alice"]
         assert "RELAY_ACTOR" not in run("status", RELAY_ACTOR="ci job 7")
 
     def test_by_default_it_is_the_login_on_this_machine(self, run, connection):
         run("subscriptions", "add", URL, "*", RELAY_ACTOR="")
         (added, _) = entries(connection)
-        assert added["actor"] == login_name()
-        assert added["role"] == connection.execute(text("select session_user::text")).scalar_one()
+        assert added.actor == login_name()
+        assert added.role == connection.execute(text("select session_user::text")).scalar_one()
 
     def test_a_name_that_is_none_is_refused_before_anything_is_done(self, run, connection):
         for name in ("a\nb", " ", "x" * 257):
@@ -128,32 +127,32 @@ class TestOperations:
     def test_a_replay_by_id(self, run, connection, dead):
         made = json.loads(run("replay", dead[0], "--actor", "alice", "--json"))["deliveries"]
         (row,) = entries(connection, "replayed")
-        (event_id,) = [name for name in row["details"]["ids"] if name.startswith("evt_")]
-        assert (row["actor"], row["subject"], row["tenant"]) == ("alice", dead[0], "acme")
-        assert row["details"] == {"count": 1, "ids": [dead[0], event_id], "deliveries": made}
+        (event_id,) = [name for name in row.details["ids"] if name.startswith("evt_")]
+        assert (row.actor, row.subject, row.tenant) == ("alice", dead[0], "acme")
+        assert row.details == {"count": 1, "ids": [dead[0], event_id], "deliveries": made}
         for name in (dead[0], event_id, made[0]):
-            assert [found["id"] for found in audit.list_audit(connection, Filters(), subject=name)] == [row["id"]]
+            assert [found.id for found in audit.list_audit(connection, None, Filters(), subject=name)] == [row.id]
 
     def test_a_replay_by_filter(self, run, connection, dead):
         name = subscriptions.list(connection)[0].id
         run("replay", "--subscription", name, "--since", "1h", "--limit", "2", "--yes")
         (row,) = entries(connection, "replayed")
-        assert (row["subject"], row["details"]["count"], row["details"]["state"]) == (name, 2, "dead")
-        assert row["details"]["filter"] == {"since": "3600s ago", "subscription": name, "limit": 2}
-        assert row["details"]["ids"][:2] == dead[:2]
+        assert (row.subject, row.details["count"], row.details["state"]) == (name, 2, "dead")
+        assert row.details["filter"] == {"since": "3600s ago", "subscription": name, "limit": 2}
+        assert row.details["ids"][:2] == dead[:2]
 
     def test_a_replay_to_another_subscription(self, run, connection, dead):
         other = seeding.subscribe(connection, tenant="acme")
         run("replay", dead[0], "--to", other)
         (row,) = entries(connection, "replayed")
-        assert (row["subject"], row["details"]["to"]) == (dead[0], other)
+        assert (row.subject, row.details["to"]) == (dead[0], other)
 
     def test_a_replay_of_what_could_not_be_resolved(self, run, connection):
         event_id = seeding.record(connection, tenant="acme")
         name = seeding.bury_unresolved(connection, event_id)
         run("replay", name)
         (row,) = entries(connection, "replayed")
-        assert (row["subject"], row["tenant"], row["details"]) == (name, "acme", {"count": 1, "ids": [name, event_id]})
+        assert (row.subject, row.tenant, row.details) == (name, "acme", {"count": 1, "ids": [name, event_id]})
 
     def test_of_two_tenants_none_is_named(self, run, connection, dead):
         other = seeding.subscribe(connection, tenant="globex")
@@ -162,16 +161,16 @@ class TestOperations:
         run("dead-letters", "purge", dead[0], dead[3], "--yes")
         run("replay", "--since", "1h", "--yes")
         purged, replayed = entries(connection, "purged")[0], entries(connection, "replayed")[0]
-        assert (purged["tenant"], replayed["tenant"]) == ("", "acme")
+        assert (purged.tenant, replayed.tenant) == ("", "acme")
 
     def test_a_purge_by_id_and_by_filter(self, run, connection, dead):
         run("dead-letters", "purge", dead[1], "--yes", "--actor", "alice")
         run("dead-letters", "purge", "--tenant", "acme", "--yes", "--actor", "alice")
         by_id, by_filter = entries(connection, "purged")
-        assert (by_id["actor"], by_id["subject"], by_id["tenant"]) == ("alice", dead[1], "acme")
-        assert by_id["details"] == {"count": 1, "ids": [dead[1]]}
-        assert sorted(by_filter["details"].pop("ids")) == sorted([dead[0], dead[2]])
-        assert by_filter["details"] == {"count": 2, "filter": {"tenant": "acme", "limit": 50}}
+        assert (by_id.actor, by_id.subject, by_id.tenant) == ("alice", dead[1], "acme")
+        assert by_id.details == {"count": 1, "ids": [dead[1]]}
+        assert sorted(by_filter.details.pop("ids")) == sorted([dead[0], dead[2]])
+        assert by_filter.details == {"count": 2, "filter": {"tenant": "acme", "limit": 50}}
 
     def test_a_dry_run_and_what_finds_nothing_are_not_noted(self, run, connection, dead):
         before = len(entries(connection))
@@ -185,8 +184,8 @@ class TestOperations:
     def test_what_is_rolled_back_is_not_noted(self, engine, connection, dead):
         before = len(entries(connection))
         with engine.connect() as own:
-            replay(own, candidates_by_id(own, dead[0]))
-            dead_letters.purge(own, dead_letters.find_by_id(own, dead[1:]))
+            replay(own, None, candidates_by_id(own, None, dead[0]))
+            dead_letters.purge(own, None, dead_letters.find_by_id(own, None, dead[1:]))
             assert len(entries(own)) == before + 2
         assert len(entries(connection)) == before
 
@@ -194,7 +193,7 @@ class TestOperations:
         names = [f"dlv_{number}" for number in range(audit.LISTED_IDS + 1)]
         audit.note(connection, "purged", count=len(names), ids=names)
         (row,) = entries(connection)
-        assert row["details"] == {"count": 1_001, "ids": names[:1_000]}
+        assert row.details == {"count": 1_001, "ids": names[:1_000]}
 
     def test_a_prune_with_the_retention_it_went_by(self, run, connection):
         seeding.resolve(connection, seeding.record(connection))
@@ -202,8 +201,8 @@ class TestOperations:
         connection.execute(text("update outbox.resolutions set at = at - interval '200 days'"))
         run("prune", "--actor", "cron")
         (row,) = entries(connection, "pruned")
-        assert (row["actor"], row["subject"]) == ("cron", "")
-        assert row["details"] == {
+        assert (row.actor, row.subject) == ("cron", "")
+        assert row.details == {
             "count": 2, "events": 1, "attempts": 0, "resolutions": 1,
             "events_days": 30, "attempts_days": 90, "resolutions_days": 90,
         }  # fmt: skip
@@ -213,15 +212,15 @@ class TestOperations:
         connection.execute(text("update outbox.events set recorded_at = recorded_at - interval '40 days'"))
         monkeypatch.setattr(prune_operation, "_PRUNE_ATTEMPTS", text("select 1/0, :days, :batch"))
         with engine.connect() as own, pytest.raises(Exception, match="division by zero"):
-            prune_operation.prune(own, events_days=30, attempts_days=90, resolutions_days=90, actor="cron")
+            prune_operation.prune(own, None, events_days=30, attempts_days=90, resolutions_days=90, actor="cron")
         (row,) = entries(connection, "pruned")
-        assert (row["actor"], row["details"]["count"], row["details"]["events"]) == ("cron", 1, 1)
+        assert (row.actor, row.details["count"], row.details["events"]) == ("cron", 1, 1)
 
     def test_a_prune_that_loses_the_database_tells_of_that(self, engine, monkeypatch):
         ended = text("select pg_terminate_backend(pg_backend_pid()), :days, :batch")
         monkeypatch.setattr(prune_operation, "_PRUNE_ATTEMPTS", ended)
         with engine.connect() as own, pytest.raises(OperationalError, match=r"terminat|closed"):
-            prune_operation.prune(own, events_days=30, attempts_days=90, resolutions_days=90)
+            prune_operation.prune(own, None, events_days=30, attempts_days=90, resolutions_days=90)
 
     def test_rekey_names_who_exchanged_the_key(self, run, connection):
         seeding.subscribe(connection)
@@ -229,9 +228,9 @@ class TestOperations:
         private, public = new_private_key()
         run("secrets", "rekey", "--actor", "alice", RELAY_SECRET_KEY=private.reveal())
         added, resealed = entries(connection)[-2:]
-        assert (added["actor"], added["action"], added["subject"]) == ("alice", "sealing key added", public.id)
-        assert (resealed["actor"], resealed["action"]) == ("alice", "secret resealed")
-        assert resealed["details"]["count"] == 2
+        assert (added.actor, added.action, added.subject) == ("alice", "sealing key added", public.id)
+        assert (resealed.actor, resealed.action) == ("alice", "secret resealed")
+        assert resealed.details["count"] == 2
 
 
 class TestList:

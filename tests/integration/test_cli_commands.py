@@ -233,8 +233,8 @@ class TestReplayAndPurge:
         seeding.prune_event(connection, seeding.record(connection))
         connection.execute(text("delete from outbox.events"))
         connection.execute(text("set role outbox_operator"))
-        unresolved = candidates_by_id(connection, dead[0])
-        assert len(replay(connection, unresolved)) == 1
+        unresolved = candidates_by_id(connection, None, dead[0])
+        assert len(replay(connection, None, unresolved)) == 1
 
 
 class TestConfig:

@@ -36,9 +36,9 @@ class TestEvents:
         for verdict in ("delivered", "dead"):
             (delivery_id,) = seeding.resolve(connection, events[verdict], subscription_id)
             seeding.attempt(connection, delivery_id, verdict)
-        found = list_events(connection, ALL)
-        assert {item["id"]: item["state"] for item in found} == {name: state for state, name in events.items()}
-        assert [item["id"] for item in found] == list(events.values())[::-1]
+        found = list_events(connection, None, ALL)
+        assert {str(item.id): item.state for item in found} == {name: state for state, name in events.items()}
+        assert [str(item.id) for item in found] == list(events.values())[::-1]
 
     def test_state_names_the_most_urgent(self):
         words = [
@@ -57,7 +57,7 @@ class TestEvents:
         seeding.record(connection, type="orders")
 
         def types(**given) -> list[str]:
-            return [item["type"] for item in list_events(connection, Filters(**given))]
+            return [item.type for item in list_events(connection, None, Filters(**given))]
 
         assert types(type="order.*") == ["order.paid", "order.created"]
         assert types(type="*", limit=1) == ["orders"]
@@ -77,11 +77,11 @@ class TestEvents:
         seeding.attempt(connection, waiting, "retry", error="answered 500")
         seeding.attempt(connection, done, "delivered")
         seeding.attempt(connection, lost, "dead", error="answered 410")
-        found = show_event(connection, event_id)
-        assert (found["state"], found["payload"], found["resolution"]["matched"]) == ("dead", payload, 3)
-        assert [(item["id"], item["state"]) for item in found["deliveries"]] == [(waiting, "waiting")]
-        assert [(item["delivery_id"], item["error"]) for item in found["dead_letters"]] == [(lost, "answered 410")]
-        assert {item["delivery_id"]: item["verdict"] for item in found["attempts"]} == {
+        found = show_event(connection, None, event_id)
+        assert (found.state, found.payload, found.resolution.matched) == ("dead", payload, 3)
+        assert [(str(item.id), item.state) for item in found.deliveries] == [(waiting, "waiting")]
+        assert [(str(item.delivery_id), item.error) for item in found.dead_letters] == [(lost, "answered 410")]
+        assert {str(item.delivery_id): item.verdict for item in found.attempts} == {
             waiting: "retry", done: "delivered", lost: "dead",
         }  # fmt: skip
 
@@ -90,11 +90,11 @@ class TestEvents:
         (delivery_id,) = seeding.resolve(connection, event_id, seeding.subscribe(connection))
         seeding.attempt(connection, delivery_id, "dead")
         seeding.prune_event(connection, event_id)
-        assert show_event(connection, event_id)["payload"] == '"kept"'
+        assert show_event(connection, None, event_id).payload == '"kept"'
 
     def test_an_unknown_one_is_not_found(self, connection):
         with pytest.raises(NotFoundError, match="never recorded, or pruned"):
-            show_event(connection, "evt_00000000000000000000000000")
+            show_event(connection, None, "evt_00000000000000000000000000")
 
 
 class TestDeliveries:
@@ -120,22 +120,22 @@ class TestDeliveries:
         )
         expected = {due: "due", expired: "due", waiting: "waiting", later: "waiting", leased: "leased", held: "held",
                     standing: "paused", off: "disabled", cancelled: "cancelled"}  # fmt: skip
-        assert {item["id"]: item["state"] for item in list_deliveries(connection, ALL)} == expected
+        assert {str(item.id): item.state for item in list_deliveries(connection, None, ALL)} == expected
         for state in set(expected.values()):
-            found = {item["id"] for item in list_deliveries(connection, ALL, state)}
+            found = {str(item.id) for item in list_deliveries(connection, None, ALL, state)}
             assert found == {name for name, other in expected.items() if other == state}
-        assert {item["id"] for item in list_deliveries(connection, Filters(subscription=paused))} == {standing}
+        assert {str(item.id) for item in list_deliveries(connection, None, Filters(subscription=paused))} == {standing}
         with pytest.raises(FilterError, match="state: 'stuck' is not one of due, waiting"):
-            list_deliveries(connection, ALL, "stuck")
+            list_deliveries(connection, None, ALL, "stuck")
 
     def test_the_delivered_are_listed_from_their_attempts(self, connection):
         event_id = seeding.record(connection, key="k")
         (delivery_id,) = seeding.resolve(connection, event_id, seeding.subscribe(connection))
         seeding.attempt(connection, delivery_id, "retry")
         seeding.attempt(connection, delivery_id, "delivered")
-        (found,) = list_deliveries(connection, Filters(key="k"), "delivered")
-        assert (found["id"], found["event_id"], found["attempts"]) == (delivery_id, event_id, 2)
-        assert list_deliveries(connection, ALL) == []
+        (found,) = list_deliveries(connection, None, Filters(key="k"), "delivered")
+        assert (str(found.id), str(found.event_id), found.attempts) == (delivery_id, event_id, 2)
+        assert list(list_deliveries(connection, None, ALL)) == []
 
     def test_one_is_shown_wherever_it_is(self, connection):
         event_id = seeding.record(connection)
@@ -143,10 +143,10 @@ class TestDeliveries:
         states = []
         for verdict in ("retry", "dead"):
             seeding.attempt(connection, delivery_id, verdict, error="answered 500")
-            found = show_delivery(connection, delivery_id)
-            states.append((found["state"], [attempt["number"] for attempt in found["attempts_made"]]))
-        dead_letters.purge(connection, [parse_id("dlv", delivery_id)])
-        states.append((show_delivery(connection, delivery_id)["state"], [1, 2]))
+            found = show_delivery(connection, None, delivery_id)
+            states.append((found.state, [attempt.number for attempt in found.attempts_made]))
+        dead_letters.purge(connection, None, [parse_id("dlv", delivery_id)])
+        states.append((show_delivery(connection, None, delivery_id).state, [1, 2]))
         assert states == [("waiting", [1]), ("dead", [1, 2]), ("replayed_or_purged", [1, 2])]
 
     def test_bytes_of_an_answer_are_shown_without_loss(self, connection):
@@ -154,8 +154,8 @@ class TestDeliveries:
         (delivery_id,) = seeding.resolve(connection, event_id, seeding.subscribe(connection))
         seeding.attempt(connection, delivery_id, "retry")
         connection.execute(text(r"update outbox.attempts set excerpt = '\x00ff41'"))
-        (found,) = show_delivery(connection, delivery_id)["attempts_made"]
-        assert found["excerpt"] == "\x00\\xffA"
+        (found,) = show_delivery(connection, None, delivery_id).attempts_made
+        assert found.excerpt == "\x00\\xffA"
 
 
 class TestDeadLetters:
@@ -167,16 +167,19 @@ class TestDeadLetters:
             names += seeding.resolve(connection, event_id, subscription_id)
             seeding.attempt(connection, names[-1], "dead", error="gone")
         unresolved = seeding.bury_unresolved(connection, seeding.record(connection))
-        listed = dead_letters.list_dead_letters(connection, ALL)
-        assert [item["id"] for item in listed] == [unresolved, *names[::-1]]
-        assert (listed[0]["subscription_id"], listed[0]["reason"]) == (None, "unresolvable")
-        shown = dead_letters.show_dead_letter(connection, names[1])
-        assert (shown["payload"], shown["error"], len(shown["attempts_made"])) == ('{"n":1}', "gone", 1)
-        oldest = dead_letters.find(connection, Filters(subscription=subscription_id, limit=2))
-        assert dead_letters.purge(connection, oldest) == 2
-        assert [item["id"] for item in dead_letters.list_dead_letters(connection, ALL)] == [unresolved, names[2]]
+        listed = dead_letters.list_dead_letters(connection, None, ALL).items
+        assert [str(item.id) for item in listed] == [unresolved, *names[::-1]]
+        assert (listed[0].subscription_id, listed[0].reason) == (None, "unresolvable")
+        shown = dead_letters.show_dead_letter(connection, None, names[1])
+        assert (shown.payload, shown.error, len(shown.attempts_made)) == ('{"n":1}', "gone", 1)
+        oldest = dead_letters.find(connection, None, Filters(subscription=subscription_id, limit=2))
+        assert dead_letters.purge(connection, None, oldest) == 2
+        assert [str(item.id) for item in dead_letters.list_dead_letters(connection, None, ALL)] == [
+            unresolved,
+            names[2],
+        ]
         with pytest.raises(NotFoundError, match="replayed, purged, or never died"):
-            dead_letters.show_dead_letter(connection, names[0])
+            dead_letters.show_dead_letter(connection, None, names[0])
 
 
 def test_c7_a_hostile_search_path_changes_no_answer(connection):
@@ -187,6 +190,6 @@ def test_c7_a_hostile_search_path_changes_no_answer(connection):
     connection.execute(text("create function pg_temp.text_id(text, uuid) returns text language sql as $$select 'x'$$"))
     connection.execute(text("set local search_path = pg_temp"))
     seeding.attempt(connection, delivery_id, "retry")
-    assert show_event(connection, event_id)["deliveries"][0]["id"] == delivery_id
-    assert [item["id"] for item in list_events(connection, ALL)] == [event_id]
-    assert [item["id"] for item in list_deliveries(connection, ALL)] == [delivery_id]
+    assert str(show_event(connection, None, event_id).deliveries.items[0].id) == delivery_id
+    assert [str(item.id) for item in list_events(connection, None, ALL)] == [event_id]
+    assert [str(item.id) for item in list_deliveries(connection, None, ALL)] == [delivery_id]

@@ -10,10 +10,12 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
+from outbox.ids import EventId
 from relay.cli import cli
 from relay.operations.replay import replay
-from relay.operations.status import unresolved as nowhere_module
-from relay.operations.status.unresolved import events_nowhere, mend
+from relay.operations.status import unresolved as unresolved_module
+from relay.operations.status.documents import Unresolved
+from relay.operations.status.unresolved import mend, unresolved_events
 from tests.support import seeding
 
 SQL = re.compile(r"insert into outbox\.pending .*")
@@ -27,8 +29,8 @@ def connection(engine):
 
 @pytest.fixture
 def window_of_ten(monkeypatch):
-    monkeypatch.setattr(nowhere_module, "_NEWEST", 10)
-    monkeypatch.setattr(nowhere_module, "_BATCHES_BELOW", 2)
+    monkeypatch.setattr(unresolved_module, "_NEWEST", 10)
+    monkeypatch.setattr(unresolved_module, "_BATCHES_BELOW", 2)
 
 
 def resolve_together(connection, seqs: list[int]) -> None:
@@ -44,7 +46,7 @@ def record_many(connection, count: int) -> list[int]:
     return [seeding.seq_of(connection, seeding.record(connection)) for _ in range(count)]
 
 
-def test_what_was_inserted_without_the_trigger_is_nowhere_until_the_printed_sql_ran(database_url, connection):
+def test_what_was_inserted_without_the_trigger_is_unresolved_until_the_printed_sql_ran(database_url, connection):
     def status(*flags: str) -> str:
         return CliRunner().invoke(cli, ["status", *flags], env={"RELAY_DATABASE_URL": database_url}).stdout
 
@@ -57,7 +59,7 @@ def test_what_was_inserted_without_the_trigger_is_nowhere_until_the_printed_sql_
     assert line.startswith("! 4 of the last 5 events are neither pending nor resolved")
     connection.execute(text("set role outbox_operator"))
     connection.exec_driver_sql(SQL.search(line)[0])
-    assert events_nowhere(connection)["events"] == lost[3:]
+    assert list(map(str, unresolved_events(connection, None).events)) == lost[3:]
 
 
 @pytest.mark.parametrize("role", ["outbox_reader", "outbox_operator"])
@@ -67,16 +69,16 @@ def test_a_deleted_pending_row_is_seen_by_whoever_may_look(connection, role):
         text("delete from outbox.pending where event_seq = :seq"), {"seq": seeding.seq_of(connection, lost)}
     )
     connection.execute(text(f"set role {role}"))
-    assert events_nowhere(connection) == {"of_last": 2, "count": 1, "events": [lost]}
+    assert unresolved_events(connection, None) == Unresolved(of_last=2, count=1, events=(EventId.of(lost),))
     assert kept not in mend([lost])
 
 
-def test_an_event_that_could_not_be_resolved_is_a_dead_letter_not_nowhere(connection):
+def test_an_event_that_could_not_be_resolved_is_a_dead_letter_not_unresolved(connection):
     seeding.bury_unresolved(connection, seeding.record(connection))
-    assert events_nowhere(connection)["count"] == 0
+    assert unresolved_events(connection, None).count == 0
 
 
-def test_an_event_that_replay_wrote_again_is_not_nowhere(connection):
+def test_an_event_that_replay_wrote_again_is_not_unresolved(connection):
     """Its resolution and attempts went with their retention; what is left is its delivery."""
     subscription_id = seeding.subscribe(connection)
     event_id = seeding.record(connection)
@@ -85,8 +87,8 @@ def test_an_event_that_replay_wrote_again_is_not_nowhere(connection):
     seeding.prune_event(connection, event_id)
     connection.execute(text("delete from outbox.resolutions"))
     connection.execute(text("delete from outbox.attempts"))
-    replay.replay(connection, replay.candidates_by_id(connection, delivery_id))
-    assert events_nowhere(connection) == {"of_last": 1, "count": 0, "events": []}
+    replay.replay(connection, None, replay.candidates_by_id(connection, None, delivery_id))
+    assert unresolved_events(connection, None) == Unresolved(of_last=1, count=0, events=())
 
 
 def test_a_batch_that_began_far_below_with_a_late_commit_counts(connection, window_of_ten):
@@ -94,16 +96,16 @@ def test_a_batch_that_began_far_below_with_a_late_commit_counts(connection, wind
     for seq in others[:-5]:
         resolve_together(connection, [seq])
     resolve_together(connection, [late, *others[-5:]])
-    assert events_nowhere(connection) == {"of_last": 10, "count": 0, "events": []}
+    assert unresolved_events(connection, None) == Unresolved(of_last=10, count=0, events=())
 
 
 def test_a_batch_across_the_border_of_what_is_read_counts(connection, window_of_ten):
     seqs = record_many(connection, 30)
     resolve_together(connection, seqs[:25])
     resolve_together(connection, seqs[25:29])
-    assert events_nowhere(connection)["count"] == 0
+    assert unresolved_events(connection, None).count == 0
     connection.execute(text("delete from outbox.pending"))
-    assert events_nowhere(connection)["count"] == 1
+    assert unresolved_events(connection, None).count == 1
 
 
 def test_a_busy_database_shows_none_at_any_moment(engine, window_of_ten):
@@ -132,7 +134,7 @@ def test_a_busy_database_shows_none_at_any_moment(engine, window_of_ten):
         looks = []
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             while not all(one.done() for one in working) or not looks:
-                looks.append(events_nowhere(connection)["count"])
+                looks.append(unresolved_events(connection, None).count)
     for one in working:
         one.result()
     assert set(looks) == {0}

@@ -51,9 +51,9 @@ def delivered(connection, subscription_id: str, **event) -> tuple[str, str]:
 def test_a_dead_letter_becomes_a_new_delivery_and_is_gone(connection):
     subscription_id = seeding.subscribe(connection)
     event_id, delivery_id = dead(connection, subscription_id)
-    (made,) = replay(connection, candidates_by_id(connection, delivery_id))
+    (made,) = replay(connection, None, candidates_by_id(connection, None, delivery_id))
     (row,) = outstanding(connection)
-    assert parse_id("dlv", made) == row.id != parse_id("dlv", delivery_id)
+    assert made == row.id != parse_id("dlv", delivery_id)
     assert row.id.version == 7
     assert (row.event_seq, row.subscription_id) == (
         seeding.seq_of(connection, event_id), parse_id("sub", subscription_id),
@@ -67,7 +67,7 @@ def test_what_was_delivered_is_delivered_again_as_often_as_it_is_asked(connectio
     event_id, delivery_id = delivered(connection, seeding.subscribe(connection))
     made = []
     for name in (delivery_id, event_id, delivery_id):
-        made += replay(connection, candidates_by_id(connection, name))
+        made += replay(connection, None, candidates_by_id(connection, None, name))
         seeding.attempt(connection, made[-1], "delivered")
     assert len(set(made)) == 3
 
@@ -77,28 +77,28 @@ def test_what_is_replayed_already_is_left_alone(connection, before):
     """Whoever asks twice, by whichever name, gets one delivery."""
     subscription_id = seeding.subscribe(connection)
     event_id, delivery_id = before(connection, subscription_id)
-    (made,) = replay(connection, candidates_by_id(connection, delivery_id))
+    (made,) = replay(connection, None, candidates_by_id(connection, None, delivery_id))
     for name in (delivery_id, event_id, made):
         for to in (None, subscription_id):
             with pytest.raises(ReplayError, match="still on its way"):
-                candidates_by_id(connection, name, to)
-    assert candidates_by_filter(connection, Filters(subscription=subscription_id), delivered=True) == []
+                candidates_by_id(connection, None, name, to)
+    assert candidates_by_filter(connection, None, Filters(subscription=subscription_id), delivered=True) == []
     assert len(outstanding(connection)) == 1
 
 
 def test_one_event_under_two_names_makes_one_delivery(connection):
     event_id, delivery_id = dead(connection, seeding.subscribe(connection))
-    found = [item for name in (event_id, delivery_id) for item in candidates_by_id(connection, name)]
-    assert len(replay(connection, found)) == 1
+    found = [item for name in (event_id, delivery_id) for item in candidates_by_id(connection, None, name)]
+    assert len(replay(connection, None, found)) == 1
 
 
 def test_two_people_replaying_what_was_delivered_at_once_make_one_delivery(engine):
     with engine.begin() as connection:
         event_id, _ = delivered(connection, seeding.subscribe(connection))
     with engine.connect() as one, engine.connect() as other, ThreadPoolExecutor(1) as pool:
-        seen_by_both = [candidates_by_id(connection, event_id) for connection in (one, other)]
-        first = replay(one, seen_by_both[0])
-        second = pool.submit(replay, other, seen_by_both[1])
+        seen_by_both = [candidates_by_id(connection, None, event_id) for connection in (one, other)]
+        first = replay(one, None, seen_by_both[0])
+        second = pool.submit(replay, other, None, seen_by_both[1])
         wait_until(lambda: is_waiting_for_a_lock(engine) or second.done())
         one.commit()
         assert (len(first), second.result()) == (1, [])
@@ -114,10 +114,10 @@ def test_two_people_replaying_one_dead_letter_at_once_make_one_delivery(engine):
     with engine.begin() as connection:
         _, delivery_id = dead(connection, seeding.subscribe(connection))
     with engine.connect() as one, engine.connect() as other:
-        seen_by_both = [candidates_by_id(connection, delivery_id) for connection in (one, other)]
-        first = replay(one, seen_by_both[0])
+        seen_by_both = [candidates_by_id(connection, None, delivery_id) for connection in (one, other)]
+        first = replay(one, None, seen_by_both[0])
         one.commit()
-        second = replay(other, seen_by_both[1])
+        second = replay(other, None, seen_by_both[1])
         other.commit()
         assert (len(first), second) == (1, [])
         assert len(outstanding(one)) == 1
@@ -127,7 +127,7 @@ def test_what_is_on_its_way_is_left_alone(connection):
     event_id = seeding.record(connection)
     (delivery_id,) = seeding.resolve(connection, event_id, seeding.subscribe(connection))
     with pytest.raises(ReplayError, match="still on its way"):
-        candidates_by_id(connection, delivery_id)
+        candidates_by_id(connection, None, delivery_id)
     assert len(outstanding(connection)) == 1
 
 
@@ -137,7 +137,7 @@ def test_an_event_goes_to_everybody_who_had_it_dead_or_alive(connection):
     deliveries = seeding.resolve(connection, event_id, one, other, third)
     seeding.attempt(connection, deliveries[0], "delivered")
     seeding.attempt(connection, deliveries[1], "dead")
-    replay(connection, candidates_by_id(connection, event_id))
+    replay(connection, None, candidates_by_id(connection, None, event_id))
     reached = [row.subscription_id for row in outstanding(connection)]
     assert sorted(reached) == sorted(parse_id("sub", name) for name in (one, other, third))
     assert count(connection, "dead_letters") == 0
@@ -146,10 +146,10 @@ def test_an_event_goes_to_everybody_who_had_it_dead_or_alive(connection):
 def test_to_another_subscription_the_dead_letter_stays(connection):
     own, other = seeding.subscribe(connection), seeding.subscribe(connection)
     event_id, delivery_id = dead(connection, own)
-    replay(connection, candidates_by_id(connection, delivery_id, to=other))
+    replay(connection, None, candidates_by_id(connection, None, delivery_id, to=other))
     assert [row.subscription_id for row in outstanding(connection)] == [parse_id("sub", other)]
     assert count(connection, "dead_letters") == 1
-    replay(connection, candidates_by_id(connection, event_id, to=own))
+    replay(connection, None, candidates_by_id(connection, None, event_id, to=own))
     assert count(connection, "dead_letters") == 0
 
 
@@ -157,8 +157,8 @@ def test_an_event_without_subscriber_needs_a_name(connection):
     event_id = seeding.record(connection)
     seeding.resolve(connection, event_id)
     with pytest.raises(ReplayError, match="--to sub_"):
-        replay(connection, candidates_by_id(connection, event_id))
-    replay(connection, candidates_by_id(connection, event_id, to=seeding.subscribe(connection)))
+        replay(connection, None, candidates_by_id(connection, None, event_id))
+    replay(connection, None, candidates_by_id(connection, None, event_id, to=seeding.subscribe(connection)))
     assert len(outstanding(connection)) == 1
 
 
@@ -167,7 +167,9 @@ def test_an_event_that_could_not_be_resolved_goes_back_to_pending(connection, by
     event_id = seeding.record(connection)
     delivery_id = seeding.bury_unresolved(connection, event_id)
     assert count(connection, "pending") == 0
-    assert replay(connection, candidates_by_id(connection, event_id if by == "event" else delivery_id)) == []
+    assert (
+        replay(connection, None, candidates_by_id(connection, None, event_id if by == "event" else delivery_id)) == []
+    )
     assert (count(connection, "pending"), count(connection, "dead_letters"), outstanding(connection)) == (1, 0, [])
 
 
@@ -179,7 +181,7 @@ class TestPruned:
         event_id, delivery_id = dead(connection, subscription_id, data=payload, key="k")
         before = connection.execute(text("select * from outbox.events")).one()
         seeding.prune_event(connection, event_id)
-        replay(connection, candidates_by_id(connection, delivery_id))
+        replay(connection, None, candidates_by_id(connection, None, delivery_id))
         assert connection.execute(text("select * from outbox.events")).one() == before
         assert before.payload == payload
         assert count(connection, "pending") == 0
@@ -189,16 +191,16 @@ class TestPruned:
         event_id = seeding.record(connection)
         delivery_id = seeding.bury_unresolved(connection, event_id)
         seeding.prune_event(connection, event_id)
-        replay(connection, candidates_by_id(connection, delivery_id))
+        replay(connection, None, candidates_by_id(connection, None, delivery_id))
         assert (count(connection, "events"), count(connection, "pending")) == (1, 1)
 
     def test_what_was_delivered_is_refused_since_its_payload_is_gone(self, connection):
         event_id, delivery_id = delivered(connection, seeding.subscribe(connection))
         seeding.prune_event(connection, event_id)
         with pytest.raises(ReplayError, match="its payload is gone"):
-            replay(connection, candidates_by_id(connection, delivery_id))
+            replay(connection, None, candidates_by_id(connection, None, delivery_id))
         with pytest.raises(NotFoundError, match="pruned"):
-            candidates_by_id(connection, event_id)
+            candidates_by_id(connection, None, event_id)
 
 
 class TestRefusals:
@@ -207,9 +209,9 @@ class TestRefusals:
         dead(connection, alive)
         dead(connection, removed)
         subscriptions.remove(connection, removed)
-        found = candidates_by_filter(connection, Filters(since=timedelta(hours=1)))
+        found = candidates_by_filter(connection, None, Filters(since=timedelta(hours=1)))
         with pytest.raises(ReplayError, match=f"{removed} is removed; name another with --to"):
-            replay(connection, found)
+            replay(connection, None, found)
         assert (count(connection, "dead_letters"), outstanding(connection)) == (2, [])
 
     def test_another_tenants_subscription_is_refused(self, connection):
@@ -217,23 +219,23 @@ class TestRefusals:
         everybody = seeding.subscribe(connection, tenant="*")
         event_id, _ = dead(connection, seeding.subscribe(connection, tenant="acme"), tenant="acme")
         with pytest.raises(ReplayError, match="another tenant"):
-            replay(connection, candidates_by_id(connection, event_id, to=stranger))
-        assert len(replay(connection, candidates_by_id(connection, event_id, to=everybody))) == 1
+            replay(connection, None, candidates_by_id(connection, None, event_id, to=stranger))
+        assert len(replay(connection, None, candidates_by_id(connection, None, event_id, to=everybody))) == 1
 
     def test_a_subscription_that_never_was_is_not_called_removed(self, connection):
         event_id, _ = dead(connection, seeding.subscribe(connection))
         nobody = "sub_00000000000000000000000000"
         with pytest.raises(ReplayError, match=f"no {nobody}; never made, or removed"):
-            replay(connection, candidates_by_id(connection, event_id, to=nobody))
+            replay(connection, None, candidates_by_id(connection, None, event_id, to=nobody))
 
     @pytest.mark.parametrize("name", ["dlv_00000000000000000000000000", "evt_00000000000000000000000000"])
     def test_what_was_never_there_is_not_found(self, connection, name):
         with pytest.raises(NotFoundError, match=name):
-            candidates_by_id(connection, name)
+            candidates_by_id(connection, None, name)
 
     def test_c24_no_filter_at_all_is_refused(self, connection):
         with pytest.raises(ReplayError, match="filter: none given"):
-            candidates_by_filter(connection, Filters())
+            candidates_by_filter(connection, None, Filters())
 
     def test_c24_since_after_until_is_refused(self):
         with pytest.raises(FilterError, match="since: is not before until"):
@@ -248,7 +250,7 @@ class TestByFilter:
         dead(connection, other, tenant="other", type="user.created", key="k1")
 
         def found(**given) -> int:
-            return len(candidates_by_filter(connection, Filters(**given)))
+            return len(candidates_by_filter(connection, None, Filters(**given)))
 
         assert found(tenant="acme") == 2
         assert found(type="order.*") == 2
@@ -257,16 +259,16 @@ class TestByFilter:
         assert found(subscription=other) == 1
         assert found(since=timedelta(hours=1), until=timedelta(seconds=0)) == 3
         assert found(until=timedelta(hours=1)) == 0
-        (oldest,) = candidates_by_filter(connection, Filters(tenant="acme", limit=1))
+        (oldest,) = candidates_by_filter(connection, None, Filters(tenant="acme", limit=1))
         assert oldest.dead == parse_id("dlv", first[1])
 
     def test_delivered_ones_are_found_once_each(self, connection):
         subscription_id = seeding.subscribe(connection)
         _, delivery_id = delivered(connection, subscription_id)
-        (again,) = replay(connection, candidates_by_id(connection, delivery_id))
+        (again,) = replay(connection, None, candidates_by_id(connection, None, delivery_id))
         seeding.attempt(connection, again, "delivered")
         delivered(connection, subscription_id)
         dead(connection, subscription_id)
-        found = candidates_by_filter(connection, Filters(subscription=subscription_id), delivered=True)
+        found = candidates_by_filter(connection, None, Filters(subscription=subscription_id), delivered=True)
         assert len(found) == 2
-        assert len(replay(connection, found)) == 2
+        assert len(replay(connection, None, found)) == 2

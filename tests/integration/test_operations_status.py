@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import text
 
 from outbox import subscriptions
-from outbox.ids import parse_id
+from relay.cli.findings import in_words
+from relay.cli.output import fields_of
+from relay.operations.secrets import SecretsAtRest
 from relay.operations.status import status as status_module
-from relay.operations.status.status import Count, attention, status
+from relay.operations.status.attention import findings_of
+from relay.operations.status.documents import Attempts, Count, DeadLetters, Pending, Settings, Unmatched
+from relay.operations.status.status import status
 from relay.operations.status.stuck import subscription_health
 from relay.operations.wording import utc
 from tests.support import seeding
@@ -28,13 +34,15 @@ def make_late(connection) -> None:
 def of_interest(connection) -> list[str]:
     """What needs a person, without what the test server's settings say and that secrets lie in clear."""
     usual = ("fsync", "synchronous_commit", "secrets lie in clear")
-    return [line for line in status(connection)["attention"] if not any(words in line for words in usual)]
+    return [
+        line for line in map(in_words, status(connection, None).findings) if not any(words in line for words in usual)
+    ]
 
 
 def test_an_idle_outbox_needs_nobody(connection):
-    found = status(connection)
-    assert found["pending"] == {"count": Count(0, exact=True), "oldest_seconds": None}
-    assert found["attempts"] == {"last_at": None, "last_delivered_at": None}
+    found = status(connection, None)
+    assert found.pending == Pending(count=Count(0, exact=True), oldest_seconds=None)
+    assert found.attempts == Attempts(last_at=None, last_delivered_at=None)
     assert of_interest(connection) == []
 
 
@@ -47,13 +55,15 @@ def test_everything_is_counted_where_it_is(connection):
     for name, verdict in ((waiting, "retry"), (done, "delivered"), (lost, "dead")):
         seeding.attempt(connection, name, verdict)
     subscriptions.pause(connection, paused)
-    found = status(connection)
-    counts = {name: str(count) for name, count in found["deliveries"].items() if isinstance(count, Count)}
+    found = status(connection, None)
+    counts = {name: str(count) for name, count in fields_of(found.deliveries).items() if isinstance(count, Count)}
     assert counts == {"due": "2", "waiting": "1", "leased": "0", "closed": "1"}
-    assert str(found["pending"]["count"]) == "1"
-    assert found["dead_letters"]["reasons"] == {"http_5xx": 1}
-    assert found["attempts"]["last_at"] >= found["attempts"]["last_delivered_at"]
-    assert found["subscriptions"] == {"active": 1, "paused": 1, "disabled": 0, "removed": 0, "every_tenant": 0}
+    assert str(found.pending.count) == "1"
+    assert found.dead_letters.reasons == {"http_5xx": 1}
+    assert found.attempts.last_at >= found.attempts.last_delivered_at
+    assert fields_of(found.subscriptions) == {
+        "active": 1, "paused": 1, "disabled": 0, "removed": 0, "every_tenant": 0,
+    }  # fmt: skip
     assert due
 
 
@@ -68,8 +78,8 @@ def test_a_subscription_that_is_behind_is_named_with_its_last_error(connection):
     (delivery_id, _) = seeding.resolve(connection, seeding.record(connection), behind, behind)
     seeding.attempt(connection, delivery_id, "retry", error="the server answered 500")
     make_late(connection)
-    (stuck,) = status(connection)["stuck"]
-    assert (stuck["subscription_id"], stuck["due"], stuck["outstanding"]) == (behind, 2, 2)
+    (stuck,) = status(connection, None).stuck
+    assert (str(stuck.subscription_id), stuck.health.due, stuck.health.outstanding) == (behind, 2, 2)
     assert of_interest(connection) == [f"{behind} is behind by 2h 0m: the server answered 500"]
     assert quiet != behind
 
@@ -79,10 +89,10 @@ def test_a_paused_subscription_is_not_stuck(connection):
     seeding.resolve(connection, seeding.record(connection), subscription_id)
     make_late(connection)
     subscriptions.pause(connection, subscription_id)
-    found = status(connection)
-    assert found["stuck"] == []
-    assert found["deliveries"]["oldest_due_seconds"] is None
-    assert str(found["deliveries"]["closed"]) == "1"
+    found = status(connection, None)
+    assert found.stuck == ()
+    assert found.deliveries.oldest_due_seconds is None
+    assert str(found.deliveries.closed) == "1"
 
 
 @pytest.fixture
@@ -97,9 +107,9 @@ def closed(connection) -> str:
 
 def test_a_disabled_subscription_is_named_with_its_reason_and_the_mend(connection, closed):
     made = subscriptions.disable(connection, closed, reason="the endpoint answered 410 Gone")
-    found = status(connection)
-    assert (found["stuck"], found["deliveries"]["oldest_due_seconds"]) == ([], None)
-    assert (found["subscriptions"]["active"], found["subscriptions"]["disabled"]) == (0, 1)
+    found = status(connection, None)
+    assert (found.stuck, found.deliveries.oldest_due_seconds) == ((), None)
+    assert (found.subscriptions.active, found.subscriptions.disabled) == (0, 1)
     assert made.disabled_at
     since = utc(made.disabled_at)
     why = "the endpoint answered 410 Gone; 2 deliveries wait"
@@ -117,39 +127,35 @@ def test_of_many_disabled_five_are_named_and_the_others_counted(connection):
 
 def test_a_held_subscription_is_named_with_its_end_and_not_as_stuck(connection, closed):
     connection.execute(text("update outbox.subscriptions set held_until = now() + interval '90 s'"))
-    found = status(connection)
-    assert (found["stuck"], found["deliveries"]["oldest_due_seconds"]) == ([], None)
-    assert str(found["deliveries"]["closed"]) == "2"
+    found = status(connection, None)
+    assert (found.stuck, found.deliveries.oldest_due_seconds) == ((), None)
+    assert str(found.deliveries.closed) == "2"
     until = subscriptions.get(connection, closed).held_until
     assert of_interest(connection) == [
         f"{closed} is held until {utc(until)} by the receiver's Retry-After; 2 deliveries wait"
     ]
-    assert 80 < subscription_health(connection, parse_id("sub", closed))["held_seconds"] <= 90
+    assert 80 < subscription_health(connection, None, closed).held_seconds <= 90
     connection.execute(text("update outbox.subscriptions set held_until = now() - interval '1 s'"))
-    assert subscription_health(connection, parse_id("sub", closed))["held_seconds"] is None
-    assert len(status(connection)["stuck"]) == 1
+    assert subscription_health(connection, None, closed).held_seconds is None
+    assert len(status(connection, None).stuck) == 1
 
 
 def test_events_without_subscriber_are_counted_and_their_types_named(connection):
     seeding.resolve(connection, seeding.record(connection, type="nobody.cares"))
     seeding.resolve(connection, seeding.record(connection), seeding.subscribe(connection))
-    assert status(connection)["unmatched"] == {"of_last": 2, "count": 1, "types": ["nobody.cares"]}
+    assert status(connection, None).unmatched == Unmatched(of_last=2, count=1, types=("nobody.cares",))
 
 
-def test_c11_dead_letters_and_weak_settings_are_pointed_out():
-    answer = {
-        "settings": {"fsync": "off", "synchronous_commit": "off"},
-        "pending": {"oldest_seconds": None},
-        "dead_letters": {"count": Count(3, exact=True)},
-        "stuck": [],
-        "disabled": {"count": 0, "named": []},
-        "held": {"count": 0, "named": []},
-        "nowhere": {"count": 0},
-        "secrets": {"in_clear": 2, "sealed_to_older_keys": 1, "sealing_key": "0123456789abcdef"},
-        "default_leaves": {"events": Count(0, exact=True), "attempts": Count(9, exact=False)},
-        "relay_connections": 0,
-    }
-    words = attention(answer)
+def test_c11_dead_letters_and_weak_settings_are_pointed_out(connection):
+    weak = replace(
+        status(connection, None),
+        settings=Settings(fsync="off", synchronous_commit="off"),
+        pending=Pending(count=Count(0, exact=True), oldest_seconds=None),
+        dead_letters=DeadLetters(count=Count(3, exact=True), newest_at=None, reasons={}),
+        secrets=SecretsAtRest(count=3, in_clear=2, sealed_to_older_keys=1, sealing_key="0123456789abcdef"),
+        default_leaves={"events": Count(0, exact=True), "attempts": Count(9, exact=False)},
+    )
+    words = list(map(in_words, findings_of(weak)))
     assert [line.split(" ")[0] for line in words] == ["fsync", "synchronous_commit", "3", "2", "1", "~9"]
 
 
@@ -159,9 +165,9 @@ def test_a_large_count_is_an_estimate_and_says_so(connection, monkeypatch):
     event_id = seeding.record(connection)
     seeding.resolve(connection, event_id, *[subscription_id] * 11)
     connection.execute(text("analyze outbox.deliveries"))
-    deliveries = status(connection)["deliveries"]
-    assert str(deliveries["due"]) == "~11"
-    assert str(deliveries["waiting"]) == "0"
+    deliveries = status(connection, None).deliveries
+    assert str(deliveries.due) == "~11"
+    assert str(deliveries.waiting) == "0"
     assert str(Count(1234567, exact=False)) == "~1,234,567"
 
 
@@ -177,7 +183,7 @@ def test_rows_that_found_no_leaf_are_pointed_out(connection):
 def test_it_needs_no_more_than_its_role(connection, role):
     seeding.resolve(connection, seeding.record(connection), seeding.subscribe(connection))
     connection.execute(text(f"set role {role}"))
-    assert str(status(connection)["deliveries"]["due"]) == "1"
+    assert str(status(connection, None).deliveries.due) == "1"
 
 
 def test_no_large_table_is_read_from_end_to_end(connection, engine):
@@ -187,10 +193,10 @@ def test_no_large_table_is_read_from_end_to_end(connection, engine):
     connection.execute(text(_MANY_ATTEMPTS))
     connection.execute(text("analyze outbox.deliveries, outbox.attempts"))
     with engine.begin() as reading:
-        found = status(reading)
+        found = status(reading, None)
         rows_read = reading.execute(text(_ROWS_READ)).scalar_one()
-    assert (found["deliveries"]["due"].exact, found["stuck"][0]["due"]) == (False, 1_001)
-    assert found["attempts"]["last_delivered_at"] is not None
+    assert (found.deliveries.due.exact, found.stuck[0].health.due) == (False, 1_001)
+    assert found.attempts.last_delivered_at is not None
     assert 0 < rows_read < 20_000
 
 

@@ -82,9 +82,9 @@ def remaining(connection: sa.Connection, table: str) -> list[int]:
 def test_old_events_go_in_batches_and_young_ones_stay(connection: sa.Connection) -> None:
     for days_old in (400, 40, 31, 29, 35, 0):
         record(connection, days_old=days_old)
-    assert count_prunable(connection, **DAYS).events == 4
+    assert count_prunable(connection, None, **DAYS).events == 4
     connection.rollback()
-    assert prune(connection, **DAYS, batch_rows=2).events == 4
+    assert prune(connection, None, **DAYS, batch_rows=2).events == 4
     assert remaining(connection, "events") == [4, 6]
 
 
@@ -95,7 +95,7 @@ def test_c25_nothing_undelivered_goes_whatever_its_age(connection: sa.Connection
     record(connection, days_old=4000)
     for seq in (unresolved, waiting):
         attempt(connection, seq, days_old=3999)
-    assert prune(connection, **DAYS) == Pruned(events=1, attempts=0, resolutions=1)
+    assert prune(connection, None, **DAYS) == Pruned(events=1, attempts=0, resolutions=1)
     assert remaining(connection, "events") == [unresolved, waiting]
     assert remaining(connection, "attempts") == [unresolved, waiting]
     assert remaining(connection, "resolutions") == [waiting]
@@ -104,7 +104,7 @@ def test_c25_nothing_undelivered_goes_whatever_its_age(connection: sa.Connection
 def test_the_record_of_attempts_outlives_its_event(connection: sa.Connection) -> None:
     for days_old in (40, 100):
         attempt(connection, record(connection, days_old=days_old), days_old=days_old)
-    assert prune(connection, **DAYS) == Pruned(events=2, attempts=1, resolutions=1)
+    assert prune(connection, None, **DAYS) == Pruned(events=2, attempts=1, resolutions=1)
     assert remaining(connection, "events") == []
     assert remaining(connection, "attempts") == remaining(connection, "resolutions") == [1]
 
@@ -118,7 +118,7 @@ def test_dead_letters_are_not_pruned(connection: sa.Connection) -> None:
            select gen_random_uuid(), seq, id, tenant, type, payload, recorded_at, 3, recorded_at, 'http_5xx'
            from outbox.events""",
     )
-    prune(connection, **DAYS)
+    prune(connection, None, **DAYS)
     assert remaining(connection, "dead_letters") == [seq]
 
 
@@ -127,7 +127,7 @@ def test_a_whole_leaf_goes_at_once_and_counts_its_rows(connection: sa.Connection
         record(connection, days_old=31)
     execute(connection, "update outbox.resolutions set at = at - interval '70 days'")
     execute(connection, "select setval('outbox.events_seq', 1000000)")
-    assert prune(connection, **DAYS) == Pruned(events=3, attempts=0, resolutions=3)
+    assert prune(connection, None, **DAYS) == Pruned(events=3, attempts=0, resolutions=3)
     assert execute(connection, "select outbox.drop_empty_leaf()") == ["outbox.events_1"]
 
 
@@ -135,7 +135,7 @@ def test_an_old_day_of_attempts_goes_at_once(connection: sa.Connection) -> None:
     execute(connection, "select outbox.make_attempt_leaf(0, current_date - 100)")
     attempt(connection, 1, days_old=100)
     leaf = execute(connection, "select tableoid::regclass::text from outbox.attempts")
-    assert prune(connection, **DAYS).attempts == 1
+    assert prune(connection, None, **DAYS).attempts == 1
     assert execute(connection, "select outbox.drop_empty_leaf()") == leaf
 
 
@@ -145,7 +145,7 @@ def test_an_old_day_of_attempts_stays_while_an_event_of_it_lives(connection: sa.
     deliver(connection, seq)
     attempt(connection, seq, days_old=100)
     attempt(connection, 4711, days_old=100)
-    assert prune(connection, **DAYS).attempts == 1
+    assert prune(connection, None, **DAYS).attempts == 1
     assert remaining(connection, "attempts") == [seq]
 
 
@@ -154,7 +154,7 @@ def test_an_event_that_a_replay_holds_is_passed_over(connection: sa.Connection, 
     seqs = [record(connection, days_old=40) for _ in range(3)]
     with psycopg.connect(database_url) as replay:
         replay.execute("select from outbox.events where seq = %s for key share", (seqs[1],))
-        assert prune(connection, **DAYS).events == 2
+        assert prune(connection, None, **DAYS).events == 2
     assert remaining(connection, "events") == [seqs[1]]
 
 
@@ -162,10 +162,10 @@ def test_counting_deletes_nothing_and_says_what_pruning_then_does(connection: sa
     for days_old in (10, 40, 100, 200):
         attempt(connection, record(connection, days_old=days_old), days_old=days_old)
     deliver(connection, record(connection, days_old=300))
-    counted = count_prunable(connection, **DAYS)
+    counted = count_prunable(connection, None, **DAYS)
     connection.rollback()
     assert len(remaining(connection, "events")) == 5
-    assert prune(connection, **DAYS) == counted == Pruned(events=3, attempts=2, resolutions=2)
+    assert prune(connection, None, **DAYS) == counted == Pruned(events=3, attempts=2, resolutions=2)
 
 
 # Housekeeping

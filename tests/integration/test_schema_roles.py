@@ -21,8 +21,9 @@ from sqlalchemy.engine import make_url
 import outbox
 from outbox.errors import SchemaError
 from outbox.schema import runner as schema
+from relay.cli.output import fields_of
 from relay.config.options import Config
-from relay.operations.prune import prune
+from relay.operations.prune import Pruned, prune
 from relay.operations.rights import RightsError
 from relay.operations.secrets import rekey, secrets_at_rest
 from relay.operations.status.status import status
@@ -184,8 +185,8 @@ def test_an_operator_manages_subscriptions_and_prunes(login: Callable[..., str])
             outbox.subscriptions.update(connection, made.id, url="https://example.com/2")
             outbox.subscriptions.rotate_secret(connection, made.id)
             outbox.subscriptions.remove(connection, made.id)
-        pruned = prune(connection, events_days=30, attempts_days=90, resolutions_days=90)
-        assert pruned == (0, 0, 0)
+        pruned = prune(connection, None, events_days=30, attempts_days=90, resolutions_days=90)
+        assert pruned == Pruned(events=0, attempts=0, resolutions=0)
 
 
 def test_an_operator_seals_what_only_a_relay_opens(login: Callable[..., str], engine: sa.Engine) -> None:
@@ -194,14 +195,14 @@ def test_an_operator_seals_what_only_a_relay_opens(login: Callable[..., str], en
     ring = Keyring([private])
     with databases.engine_on(login("outbox_operator")) as own, own.connect() as connection:
         for _ in range(2):  # the second time with the key registered
-            assert rekey(connection, ring).complete
+            assert rekey(connection, None, ring).complete
         with connection.begin():
             made = outbox.subscriptions.add(connection, "https://example.com/", ["order.*"])
             outbox.subscriptions.rotate_secret(connection, made.id)
             by_sql = "insert into outbox.secrets (subscription_id, kind, secret) select id, 'headers', '{}' from"
             connection.execute(sa.text(f"{by_sql} outbox.subscriptions"))
         with connection.begin():
-            assert secrets_at_rest(connection)["in_clear"] == 1
+            assert secrets_at_rest(connection, None).in_clear == 1
 
     async def keep_house() -> None:
         url = login("outbox_relay")
@@ -212,10 +213,10 @@ def test_an_operator_seals_what_only_a_relay_opens(login: Callable[..., str], en
 
     asyncio.run(keep_house())
     with databases.engine_on(login("outbox_reader")) as own, own.connect() as connection:
-        assert secrets_at_rest(connection) == {
+        assert fields_of(secrets_at_rest(connection, None)) == {
             "count": 3, "in_clear": 0, "sealed_to_older_keys": 0, "sealing_key": public.id,
         }  # fmt: skip
-        assert status(connection)["secrets"]["count"] == 3
+        assert status(connection, None).secrets.count == 3
 
 
 @pytest.mark.parametrize("role", ["outbox_app", "outbox_relay", "outbox_reader"])

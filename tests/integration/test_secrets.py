@@ -27,6 +27,7 @@ from outbox.sealing import SealingKey, seal
 from outbox.secret import Secret
 from outbox.subscriptions.signing_secrets import put
 from relay.cli import cli
+from relay.cli.findings import in_words
 from relay.config.options import Config, ConfigError
 from relay.operations import secrets as operations
 from relay.operations.status.status import status
@@ -76,7 +77,7 @@ def opened(connection: sa.Connection, *keys: Secret) -> list[str]:
 
 def rekey(connection: sa.Connection, *keys: Secret) -> operations.Rekeyed:
     with connection.engine.connect() as own:
-        return operations.rekey(own, Keyring(keys))
+        return operations.rekey(own, None, Keyring(keys))
 
 
 class TestWriting:
@@ -392,7 +393,7 @@ class TestHousekeeping:
 
 class TestStatus:
     def of_secrets(self, connection: sa.Connection) -> list[str]:
-        return [line for line in status(connection)["attention"] if "secrets" in line]
+        return [line for line in map(in_words, status(connection, None).findings) if "secrets" in line]
 
     def test_it_counts_what_lies_in_clear_and_what_an_older_key_opens(self, connection):
         assert self.of_secrets(connection) == []

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from outbox import subscriptions
-from outbox.ids import parse_id, text_id
+from outbox.ids import DeliveryId, parse_id, text_id
 
 
 def subscribe(connection: Connection, *, tenant: str = "", url: str = "https://example.com/hooks") -> str:
@@ -58,9 +58,9 @@ def _deliver(connection: Connection, seq: int, subscription_id: UUID) -> str:
     return text_id("dlv", uuid)
 
 
-def attempt(connection: Connection, delivery_id: str, verdict: str, *, error: str | None = None) -> None:
+def attempt(connection: Connection, delivery_id: DeliveryId | str, verdict: str, *, error: str | None = None) -> None:
     """Attempt a delivery once, with this verdict: delivered, retry (in an hour) or dead."""
-    parameters = {"id": parse_id("dlv", delivery_id), "verdict": verdict, "error": error,
+    parameters = {"id": DeliveryId.of(delivery_id), "verdict": verdict, "error": error,
                   "outcome": "delivered" if verdict == "delivered" else "http_5xx",
                   "status": 204 if verdict == "delivered" else 500}  # fmt: skip
     connection.execute(text(_ATTEMPT), parameters)

@@ -13,7 +13,7 @@ from relay.cli.audit import change_of
 
 
 def change(before=None, after=None, details=None) -> str:
-    return change_of({"before": before, "after": after, "details": details})
+    return change_of(SimpleNamespace(before=before, after=after, details=details))
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def send_test(
     type = checked_type(type)  # noqa: A001
     payload = encode(RawJSON(DEFAULT_DATA if data is None else data), Outbox().max_payload_bytes)
     with transaction(config) as connection:
-        target = read_target(connection, subscription_id, tenant)
+        target = read_target(connection, tenant, subscription_id)
         require_patience(connection, target)
         require_log(connection)
         event = make_event(connection, type, payload)
@@ -121,7 +121,7 @@ def check_endpoint(
     Raises NotFoundError when there is no such subscription for this tenant, or it is removed.
     """
     with transaction(config) as connection:
-        target = read_target(connection, subscription_id, tenant)
+        target = read_target(connection, tenant, subscription_id)
     steps = [] if target.hindrance is None else [_step("state", "warning", target.hindrance)]
     endpoint, secrets = _opened(config, target.subscription)
     steps.append(secrets)
@@ -133,9 +133,9 @@ def check_endpoint(
     ok = all(step["state"] != "failed" for step in steps)
     words = secrets["text"] + "."
     if secrets["state"] == "ok":
-        words = diagnosis.of_steps(target.id, parse_url(target.subscription.url), found, seconds)
+        words = diagnosis.of_steps(str(target.id), parse_url(target.subscription.url), found, seconds)
     return {
-        "subscription_id": target.id,
+        "subscription_id": str(target.id),
         "url": target.subscription.url,
         "ok": ok,
         "steps": steps,
@@ -225,16 +225,16 @@ async def _second_look(out: Network, endpoint: Endpoint, outcome: Outcome, secon
 def _words(target: Target, endpoint: Endpoint, outcome: Outcome, steps: Sequence[Step]) -> str:
     seconds = float(target.subscription.timeout_seconds)
     if any(step.state == "failed" for step in steps):
-        return diagnosis.of_steps(target.id, endpoint.url, steps, seconds)
-    words = diagnosis.of_outcome(target.id, endpoint.url, outcome, seconds)
+        return diagnosis.of_steps(str(target.id), endpoint.url, steps, seconds)
+    words = diagnosis.of_outcome(str(target.id), endpoint.url, outcome, seconds)
     return f"{words} A look just after found the way open: it comes and goes." if steps and not outcome.sent else words
 
 
 def _test_document(target: Target, logged: Logged, sent: _Sent) -> dict[str, Any]:
     outcome = sent.outcome
     return {
-        "subscription_id": target.id,
-        "delivery_id": logged.delivery_id,
+        "subscription_id": str(target.id),
+        "delivery_id": str(logged.delivery_id),
         "at": logged.at,
         "ok": outcome.kind == OutcomeKind.DELIVERED,
         "sent": outcome.sent,

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from outbox.errors import NotFoundError, OutboxError
-from outbox.ids import event_id_of, new_uuid7, parse_id, text_id
+from outbox.ids import DeliveryId, SubscriptionId, event_id_of, new_uuid7
 from relay.model.event import Event
 from relay.operations.wording import utc
 from relay.store import statements
@@ -42,9 +42,9 @@ class ProbeError(OutboxError):
 
 
 class Logged(NamedTuple):
-    """The attempt row of a test message: its delivery (`dlv_…`) and when it was written."""
+    """The attempt row of a test message: its delivery and when it was written."""
 
-    delivery_id: str
+    delivery_id: DeliveryId
     at: datetime
 
 
@@ -52,7 +52,7 @@ class Logged(NamedTuple):
 class Target:
     """A subscription as it is now: what sending needs of it, and in words why nothing is sent to it by itself."""
 
-    id: str
+    id: SubscriptionId
     subscription: Subscription
     hindrance: str | None
     unix_seconds: int
@@ -83,20 +83,20 @@ returning at
 """
 
 
-def read_target(connection: Connection, subscription_id: str, tenant: str | None) -> Target:
+def read_target(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> Target:
     """Read a subscription, whatever keeps it from getting events. Raises NotFoundError, also for a removed one."""
-    uuid = parse_id("sub", subscription_id)
+    uuid = SubscriptionId.of(subscription_id)
     row = connection.execute(text(_TARGET), {"id": uuid, "tenant": tenant}).one_or_none()
     if row is None:
-        raise NotFoundError(f"subscription: no {text_id('sub', uuid)}, or it is removed")
+        raise NotFoundError(f"subscription: no {uuid}, or it is removed")
     (found,) = connection.exec_driver_sql(statements.SUBSCRIPTIONS, ([uuid],)).all()
     subscription = subscription_of((uuid.bytes, *found[1:]))
-    return Target(text_id("sub", uuid), subscription, _hindrance(row), row.unix_seconds)
+    return Target(uuid, subscription, _hindrance(row), row.unix_seconds)
 
 
 def _hindrance(row: Any) -> str | None:
     """Return why deliveries wait, and who ends that."""
-    go_on = f"to go on: relay subscriptions resume {text_id('sub', row.id)}"
+    go_on = f"to go on: relay subscriptions resume {SubscriptionId.of(row.id)}"
     if row.disabled_at is not None:
         return f"disabled since {utc(row.disabled_at)} ({row.disabled_reason}); {go_on}"
     if row.paused_at is not None:
@@ -124,7 +124,7 @@ def make_event(connection: Connection, type: str, payload: str) -> Event:  # noq
 
 def log_test(connection: Connection, target: Target, outcome: Outcome) -> Logged:
     """Write the attempt row of a test message, of a delivery that there never was."""
-    delivery_id = new_uuid7()
+    delivery_id = DeliveryId.of(new_uuid7())
     row = {
         "delivery_id": delivery_id,
         "subscription_id": UUID(bytes=target.subscription.id),
@@ -138,7 +138,7 @@ def log_test(connection: Connection, target: Target, outcome: Outcome) -> Logged
         "excerpt": outcome.excerpt,
     }
     at: datetime = connection.execute(text(_LOG), row).scalar_one()
-    return Logged(text_id("dlv", delivery_id), at)
+    return Logged(delivery_id, at)
 
 
 def _text(value: str | None) -> str | None:

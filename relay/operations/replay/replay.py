@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from outbox.ids import parse_id, text_id
+from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations import audit
 from relay.operations.replay.replayable import (
     ON_THEIR_WAY,
@@ -20,6 +20,8 @@ from relay.operations.replay.replayable import (
     candidates_by_filter,
     candidates_by_id,
     columns_of,
+    refuse_strangers,
+    unknown_subscription,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "Candidate", "ReplayError", "candidates_by_filter", "candidates_by_id", "replay"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What a person asked to be replayed, for the audit: by ids, or by filter and state; `to` another subscription."""
 
@@ -43,14 +45,18 @@ class Asked:
     to: str | None = None
 
 
-def replay(connection: Connection, candidates: Sequence[Candidate], asked: Asked | None = None) -> list[str]:
+def replay(
+    connection: Connection, tenant: str | None, candidates: Sequence[Candidate], asked: Asked | None = None
+) -> list[DeliveryId]:
     """Put the candidates back and return the ids of the new deliveries, due now. All or nothing.
 
     The audit notes it, with what was `asked`.
 
     Raises:
         ReplayError: an event's payload is pruned, a subscription removed, of another tenant, or never had it.
+        NotFoundError: an event is another tenant's than who asks.
     """
+    refuse_strangers(connection, tenant, candidates)
     direct = [item for item in candidates if item.subscription_id is not None]
     unresolved = [item for item in candidates if item.subscription_id is None]
     _refuse_unresolved_without_dead_letter(unresolved)
@@ -63,12 +69,12 @@ def replay(connection: Connection, candidates: Sequence[Candidate], asked: Asked
 
 
 def _note(
-    connection: Connection, candidates: Sequence[Candidate], asked: Asked, made: list[str], resolved_again: int
+    connection: Connection, candidates: Sequence[Candidate], asked: Asked, made: list[DeliveryId], resolved_again: int
 ) -> None:
     events = connection.execute(text(_EVENTS), columns_of(candidates)).all()
-    names = [name if name.startswith("evt_") else text_id("dlv", parse_id("dlv", name)) for name in asked.names]
-    dead = [text_id("dlv", item.dead) for item in candidates if item.dead is not None]
-    ids = [*names, *dead, *(text_id("evt", row.id) for row in events)]
+    names = [EventId.of(name) if name.startswith("evt_") else DeliveryId.of(name) for name in asked.names]
+    dead = [DeliveryId.of(item.dead) for item in candidates if item.dead is not None]
+    ids = [*names, *dead, *(EventId.of(row.id) for row in events)]
     audit.note(
         connection, "replayed", count=len(made) + resolved_again, ids=ids,
         subject=ids[0] if len(names) == 1 or len(candidates) == 1 else None, tenants=(row.tenant for row in events),
@@ -123,14 +129,14 @@ def _refuse_impossible(connection: Connection, direct: Sequence[Candidate]) -> N
     row = connection.execute(text(_IMPOSSIBLE), columns).one_or_none()
     if row is None:
         return
-    subscription = text_id("sub", row.subscription_id)
+    subscription = SubscriptionId.of(row.subscription_id)
     if row.subscriber is None:
-        raise ReplayError(f"subscription: no {subscription}; never made, or removed: name another with --to sub_…")
+        raise unknown_subscription(subscription)
     if not row.alive:
         raise ReplayError(f"subscription: {subscription} is removed; name another with --to sub_…")
     if row.event_id is None:
         raise ReplayError(f"event: number {row.seq} is pruned after its retention; its payload is gone")
-    raise ReplayError(f"subscription: {subscription} is another tenant's than {text_id('evt', row.event_id)}")
+    raise ReplayError(f"subscription: {subscription} is another tenant's than {EventId.of(row.event_id)}")
 
 
 def _put_back(connection: Connection, dead: Sequence[UUID]) -> int:
@@ -163,6 +169,6 @@ returning id
 """  # noqa: S608 - constants
 
 
-def _revive(connection: Connection, direct: Sequence[Candidate]) -> list[str]:
+def _revive(connection: Connection, direct: Sequence[Candidate]) -> list[DeliveryId]:
     """Dead letter or done → a new delivery, due now."""
-    return [text_id("dlv", uuid) for uuid in connection.execute(text(_REVIVE), columns_of(direct)).scalars()]
+    return [DeliveryId.of(uuid) for uuid in connection.execute(text(_REVIVE), columns_of(direct)).scalars()]

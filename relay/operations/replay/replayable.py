@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from outbox.errors import NotFoundError, OutboxError
-from outbox.ids import parse_id, text_id
+from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations import dead_letters
+from relay.operations.scope import own
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
 
     from relay.operations.filters import Filters
 
-__all__ = ["ON_THEIR_WAY", "Candidate", "ReplayError", "candidates_by_filter", "candidates_by_id", "columns_of"]
+__all__ = [
+    "ON_THEIR_WAY", "Candidate", "ReplayError", "candidates_by_filter", "candidates_by_id", "columns_of",
+    "refuse_strangers", "unknown_subscription",
+]  # fmt: skip
 
 
 class ReplayError(OutboxError):
     """A replay was refused; nothing was changed. The message says why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """What a replay would put back: an event for a subscription (None: to be resolved again).
 
@@ -38,17 +42,20 @@ class Candidate:
     dead: UUID | None
 
 
-def candidates_by_id(connection: Connection, name: str, to: str | None = None) -> list[Candidate]:
+def candidates_by_id(
+    connection: Connection, tenant: str | None, name: DeliveryId | EventId | str, to: UUID | str | None = None
+) -> list[Candidate]:
     """Return what `dlv_…` or `evt_…` stands for: of an event, every subscription that it went to or died for.
 
     With `to` it is the event for that subscription alone. Subscriptions that it is on its way to are left out.
 
     Raises:
-        NotFoundError: no such delivery or event.
+        NotFoundError: no such delivery or event of this tenant.
         ReplayError: it is still on its way, to all of them.
     """
-    found = _of_event(connection, name) if name.startswith("evt_") else _of_delivery(connection, name)
-    found = found if to is None else _redirected(found, parse_id("sub", to))
+    is_event = str(name).startswith("evt_")
+    found = _of_event(connection, tenant, name) if is_event else _of_delivery(connection, tenant, name)
+    found = found if to is None else _redirected(found, SubscriptionId.of(to))
     idle = _idle(connection, found)
     if not idle:
         raise ReplayError(f"replay: {name} is still on its way; see `relay deliveries list --state waiting`")
@@ -56,7 +63,12 @@ def candidates_by_id(connection: Connection, name: str, to: str | None = None) -
 
 
 def candidates_by_filter(
-    connection: Connection, filters: Filters, *, delivered: bool = False, to: str | None = None
+    connection: Connection,
+    tenant: str | None,
+    filters: Filters,
+    *,
+    delivered: bool = False,
+    to: UUID | str | None = None,
 ) -> list[Candidate]:
     """Return the dead letters that pass the filters, or the delivered ones; at most `filters.limit`, oldest first.
 
@@ -64,8 +76,11 @@ def candidates_by_filter(
     """
     if filters.empty:
         raise ReplayError("filter: none given; give ids, or at least one of --since --until --type --subscription …")
-    found = _delivered(connection, filters) if delivered else _dead(connection, dead_letters.find(connection, filters))
-    return _idle(connection, found if to is None else _redirected(found, parse_id("sub", to)))
+    if delivered:
+        found = _delivered(connection, tenant, filters)
+    else:
+        found = _dead(connection, dead_letters.find(connection, tenant, filters))
+    return _idle(connection, found if to is None else _redirected(found, SubscriptionId.of(to)))
 
 
 ON_THEIR_WAY = """
@@ -96,17 +111,54 @@ def _redirected(found: Sequence[Candidate], subscription_id: UUID) -> list[Candi
     return [Candidate(seq, subscription_id, own.get(seq)) for seq in seqs]
 
 
-def _of_delivery(connection: Connection, name: str) -> list[Candidate]:
-    uuid = parse_id("dlv", name)
-    found = _dead(connection, [uuid])
+_OWN = """
+select c.seq, c.subscription_id, c.dead
+from unnest(cast(:seqs as bigint[]), cast(:subscription_ids as uuid[]), cast(:dead as uuid[])) with ordinality
+    c(seq, subscription_id, dead, place)
+left join outbox.subscriptions s on s.id = c.subscription_id
+where (s.id is null or s.tenant = :asking)
+  and (exists (select from outbox.events where seq = c.seq and tenant = :asking)
+       or exists (select from outbox.dead_letters where event_seq = c.seq and tenant = :asking))
+order by c.place
+"""
+
+
+def _own(connection: Connection, tenant: str | None, found: Sequence[Candidate]) -> list[Candidate]:
+    """Leave out what is of another tenant's event, or for another tenant's subscription."""
+    if tenant is None:
+        return list(found)
+    rows = connection.execute(text(_OWN), columns_of(found) | {"asking": tenant})
+    return [Candidate(row.seq, row.subscription_id, row.dead) for row in rows]
+
+
+def refuse_strangers(connection: Connection, tenant: str | None, candidates: Sequence[Candidate]) -> None:
+    """Raise for what is another tenant's the error that is raised for what never was."""
+    strangers = set(candidates) - set(_own(connection, tenant, candidates))
+    for item in strangers:
+        if item.subscription_id is not None:
+            raise unknown_subscription(item.subscription_id)
+        raise NotFoundError(f"event: no number {item.event_seq}; never recorded, or pruned after its retention")
+
+
+def unknown_subscription(uuid: UUID) -> ReplayError:
+    """Return the error for a subscription that there is not."""
+    return ReplayError(
+        f"subscription: no {SubscriptionId.of(uuid)}; never made, or removed: name another with --to sub_…"
+    )
+
+
+def _of_delivery(connection: Connection, tenant: str | None, name: UUID | str) -> list[Candidate]:
+    uuid = DeliveryId.of(name)
+    found = _own(connection, tenant, _dead(connection, [uuid]))
     if found:
         return found
     row = connection.execute(text(_DONE), {"id": uuid}).one_or_none()
-    if row is None:
-        raise NotFoundError(f"delivery: no {text_id('dlv', uuid)}; never made, cancelled, or past its retention")
+    done = [] if row is None else _own(connection, tenant, [Candidate(row.event_seq, row.subscription_id, None)])
+    if row is None or not done:
+        raise NotFoundError(f"delivery: no {uuid}; never made, cancelled, or past its retention")
     if row.outstanding:
-        raise ReplayError(f"delivery: {text_id('dlv', uuid)} is still on its way; see `relay deliveries show`")
-    return [Candidate(row.event_seq, row.subscription_id, None)]
+        raise ReplayError(f"delivery: {uuid} is still on its way; see `relay deliveries show`")
+    return done
 
 
 _DONE = """
@@ -118,11 +170,11 @@ limit 1
 """
 
 
-def _of_event(connection: Connection, name: str) -> list[Candidate]:
-    uuid = parse_id("evt", name)
-    seq = connection.execute(text(_SEQ), {"id": uuid}).scalar_one_or_none()
+def _of_event(connection: Connection, tenant: str | None, name: UUID | str) -> list[Candidate]:
+    uuid = EventId.of(name)
+    seq = connection.execute(text(_SEQ), {"id": uuid, "asking": tenant}).scalar_one_or_none()
     if seq is None:
-        raise NotFoundError(f"event: no {text_id('evt', uuid)}; never recorded, or pruned after its retention")
+        raise NotFoundError(f"event: no {uuid}; never recorded, or pruned after its retention")
     dead = _dead(connection, list(connection.execute(text(_DEAD_OF), {"seq": seq}).scalars()))
     buried = {item.subscription_id for item in dead}
     delivered = [
@@ -130,13 +182,13 @@ def _of_event(connection: Connection, name: str) -> list[Candidate]:
         for subscription_id in connection.execute(text(_DELIVERED_OF), {"seq": seq}).scalars()
         if subscription_id not in buried
     ]
-    return dead + delivered or [Candidate(seq, None, None)]
+    return _own(connection, tenant, dead + delivered) or [Candidate(seq, None, None)]
 
 
-_SEQ = """
-select seq from outbox.events where id = :id
-union all (select event_seq from outbox.dead_letters where event_id = :id limit 1) limit 1
-"""
+_SEQ = f"""
+select seq from outbox.events where id = :id and {own("tenant")}
+union all (select event_seq from outbox.dead_letters where event_id = :id and {own("tenant")} limit 1) limit 1
+"""  # noqa: S608 - constants
 _DEAD_OF = "select delivery_id from outbox.dead_letters where event_seq = :seq"
 _DELIVERED_OF = """
 select distinct subscription_id from outbox.attempts where event_seq = :seq and verdict = 'delivered'
@@ -153,12 +205,13 @@ where delivery_id = any(cast(:ids as uuid[])) order by died_at, delivery_id"""),
     return [Candidate(row.event_seq, row.subscription_id, row.delivery_id) for row in rows]
 
 
-def _delivered(connection: Connection, filters: Filters) -> list[Candidate]:
+def _delivered(connection: Connection, tenant: str | None, filters: Filters) -> list[Candidate]:
     where, parameters = filters.where(
         {"at": "a.at", "type": "e.type", "tenant": "e.tenant", "key": "e.key", "subscription": "a.subscription_id"}
     )
     statement = f"""
 select a.event_seq, a.subscription_id from outbox.attempts a join outbox.events e on e.seq = a.event_seq
-where a.verdict = 'delivered' and {where} group by 1, 2 order by 1, 2 limit :limit"""  # noqa: S608 - constants
-    rows = connection.execute(text(statement), parameters)
+left join outbox.subscriptions s on s.id = a.subscription_id
+where a.verdict = 'delivered' and {where} and {own("s.tenant")} group by 1, 2 order by 1, 2 limit :limit"""  # noqa: S608 - constants
+    rows = connection.execute(text(statement), parameters | {"asking": tenant})
     return [Candidate(row.event_seq, row.subscription_id, None) for row in rows]

@@ -5,69 +5,66 @@ Counts are exact up to 10,000 and the planner's estimate above. Nothing here sca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
 from relay.config.database_url import RELAY_NAME
+from relay.operations.scope import operator_only
 from relay.operations.secrets import secrets_at_rest
-from relay.operations.status.closed import (
-    closed_lines,
-    disabled_subscriptions,
-    due_of_closed,
-    held_subscriptions,
+from relay.operations.status.attention import findings_of
+from relay.operations.status.closed import disabled_subscriptions, due_of_closed, held_subscriptions
+from relay.operations.status.documents import (
+    Attempts,
+    Count,
+    DeadLetters,
+    Deliveries,
+    Pending,
+    Settings,
+    Status,
+    Subscriptions,
+    Unmatched,
 )
-from relay.operations.status.stuck import LATE_SECONDS, stuck_subscriptions
-from relay.operations.status.unresolved import events_nowhere, mend
-from relay.operations.wording import duration
+from relay.operations.status.stuck import stuck_subscriptions
+from relay.operations.status.unresolved import unresolved_events
 from relay.store.statements import OPEN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import date
 
     from sqlalchemy import Connection
 
-__all__ = ["Count", "status"]
+__all__ = ["status"]
 
 _EXACT_UP_TO = 10_000
 _RECENT_BATCHES = 100
 
 
-@dataclass(frozen=True)
-class Count:
-    """A number of rows; not exact means the planner's estimate."""
-
-    value: int
-    exact: bool
-
-    def __str__(self) -> str:
-        return f"{self.value:,}" if self.exact else f"~{self.value:,}"
-
-
-def status(connection: Connection) -> dict[str, Any]:
-    """Return the state of everything as one document; `attention` lists in words what a person should look at."""
-    answer = {
-        "at": connection.execute(text("select clock_timestamp()")).scalar_one(),
-        "schema_version": connection.execute(text(_VERSION)).scalar_one(),
-        "relay_connections": connection.execute(text(_RELAYS), {"relay_name": RELAY_NAME}).scalar_one(),
-        "pending": _pending(connection),
-        "deliveries": _deliveries(connection),
-        "dead_letters": _dead_letters(connection),
-        "attempts": _last_attempts(connection),
-        "unmatched": _unmatched(connection),
-        "nowhere": events_nowhere(connection),
-        "subscriptions": _subscriptions(connection),
-        "disabled": disabled_subscriptions(connection),
-        "held": held_subscriptions(connection),
-        "default_leaves": {name: _default_leaf(connection, name) for name in ("events", "attempts")},
-        "secrets": secrets_at_rest(connection),
-        "settings": dict(connection.execute(text(_SETTINGS)).one()._mapping),  # noqa: SLF001 - SQLAlchemy's name
-        "stuck": stuck_subscriptions(connection),
-    }
-    return answer | {"attention": attention(answer)}
+def status(connection: Connection, tenant: str | None) -> Status:
+    """Return the state of everything as one document; `findings` is what a person should look at. Operator only."""
+    operator_only(tenant, "status")
+    found = Status(
+        at=connection.execute(text("select clock_timestamp()")).scalar_one(),
+        schema_version=connection.execute(text(_VERSION)).scalar_one(),
+        relay_connections=connection.execute(text(_RELAYS), {"relay_name": RELAY_NAME}).scalar_one(),
+        pending=_pending(connection),
+        deliveries=_deliveries(connection),
+        dead_letters=_dead_letters(connection),
+        attempts=_last_attempts(connection),
+        unmatched=_unmatched(connection),
+        unresolved=unresolved_events(connection, tenant),
+        subscriptions=Subscriptions(**connection.execute(text(_SUBSCRIPTIONS)).mappings().one()),
+        disabled=disabled_subscriptions(connection, tenant),
+        held=held_subscriptions(connection, tenant),
+        default_leaves={name: _default_leaf(connection, name) for name in ("events", "attempts")},
+        secrets=secrets_at_rest(connection, tenant),
+        settings=Settings(**connection.execute(text(_SETTINGS)).mappings().one()),
+        stuck=stuck_subscriptions(connection, tenant),
+        findings=(),
+    )
+    return replace(found, findings=findings_of(found))
 
 
 def count_of(connection: Connection, source: str) -> Count:
@@ -101,10 +98,6 @@ from outbox.subscriptions
 """
 
 
-def _subscriptions(connection: Connection) -> dict[str, int]:
-    return dict(connection.execute(text(_SUBSCRIPTIONS)).one()._mapping)  # noqa: SLF001 - SQLAlchemy's name
-
-
 _SETTINGS = """
 select current_setting('fsync') as fsync, current_setting('synchronous_commit') as synchronous_commit
 """
@@ -115,12 +108,12 @@ where e.seq = (select event_seq from outbox.pending order by event_seq limit 1)
 """
 
 
-def _pending(connection: Connection) -> dict[str, Any]:
+def _pending(connection: Connection) -> Pending:
     age = connection.execute(text(_OLDEST_PENDING)).scalar_one_or_none()
-    return {
-        "count": count_of(connection, "from outbox.pending"),
-        "oldest_seconds": None if age is None else max(0.0, float(age)),
-    }
+    return Pending(
+        count=count_of(connection, "from outbox.pending"),
+        oldest_seconds=None if age is None else max(0.0, float(age)),
+    )
 
 
 _OLDEST_DUE = f"""
@@ -131,17 +124,17 @@ where {OPEN}
 """  # noqa: S608 - the parts are constants
 
 
-def _deliveries(connection: Connection) -> dict[str, Any]:
+def _deliveries(connection: Connection) -> Deliveries:
     """Return counts by state; `due` counts those of paused, disabled and held subscriptions too, as `closed`."""
     age = connection.execute(text(_OLDEST_DUE)).scalar_one()
-    closed, exact = due_of_closed(connection, _EXACT_UP_TO)
-    return {
-        "due": count_of(connection, "from outbox.deliveries where lease is null and due_at <= now()"),
-        "waiting": count_of(connection, "from outbox.deliveries where lease is null and due_at > now()"),
-        "leased": _leased(connection),
-        "closed": Count(closed, exact=exact),
-        "oldest_due_seconds": None if age is None else float(age),
-    }
+    closed, exact = due_of_closed(connection, None, _EXACT_UP_TO)
+    return Deliveries(
+        due=count_of(connection, "from outbox.deliveries where lease is null and due_at <= now()"),
+        waiting=count_of(connection, "from outbox.deliveries where lease is null and due_at > now()"),
+        leased=_leased(connection),
+        closed=Count(closed, exact=exact),
+        oldest_due_seconds=None if age is None else float(age),
+    )
 
 
 def _leased(connection: Connection) -> Count:
@@ -159,13 +152,13 @@ group by reason order by n desc, reason
 """
 
 
-def _dead_letters(connection: Connection) -> dict[str, Any]:
+def _dead_letters(connection: Connection) -> DeadLetters:
     rows = connection.execute(text(_REASONS), {"bound": _EXACT_UP_TO}).all()
-    return {
-        "count": count_of(connection, "from outbox.dead_letters"),
-        "newest_at": max((row.newest_at for row in rows), default=None),
-        "reasons": {row.reason: row.n for row in rows},
-    }
+    return DeadLetters(
+        count=count_of(connection, "from outbox.dead_letters"),
+        newest_at=max((row.newest_at for row in rows), default=None),
+        reasons={row.reason: row.n for row in rows},
+    )
 
 
 # Leaves are open to nobody, so a day's leaf is read through its table, and only its last pages: rows are appended.
@@ -186,16 +179,13 @@ where at >= cast(:day as timestamp) at time zone 'UTC' and at < cast(:next_day a
 _TAIL_PAGES = 64
 
 
-def _last_attempts(connection: Connection) -> dict[str, Any]:
-    """Return when the last attempt was and the last delivered one among the newest thousands of the last days.
-
-    delivered_at is None when none of these succeeded.
-    """
+def _last_attempts(connection: Connection) -> Attempts:
+    """Return when the last attempt was and the last delivered one among the newest thousands of the last days."""
     found = [_tail(connection, leaf.day, leaf.pages) for leaf in connection.execute(text(_LEAVES)).all()]
-    return {
-        "last_at": max((row.last_at for row in found if row.last_at), default=None),
-        "last_delivered_at": max((row.delivered_at for row in found if row.delivered_at), default=None),
-    }
+    return Attempts(
+        last_at=max((row.last_at for row in found if row.last_at), default=None),
+        last_delivered_at=max((row.delivered_at for row in found if row.delivered_at), default=None),
+    )
 
 
 def _tail(connection: Connection, day: date, pages: int) -> Any:
@@ -228,58 +218,6 @@ select (select count(*) from resolved) as looked_at,
 """
 
 
-def _unmatched(connection: Connection) -> dict[str, Any]:
-    """Return how many of the events resolved last had no subscriber, and the types of the newest of them."""
+def _unmatched(connection: Connection) -> Unmatched:
     row = connection.execute(text(_UNMATCHED), {"batches": _RECENT_BATCHES}).one()
-    return {"of_last": row.looked_at, "count": row.unmatched, "types": list(row.types)}
-
-
-def attention(answer: Mapping[str, Any]) -> list[str]:
-    """Return what a person should look at, in words, the worst first."""
-    lines = []
-    pending, dead, nowhere = answer["pending"], answer["dead_letters"], answer["nowhere"]
-    if nowhere["count"]:
-        lines.append(
-            f"{nowhere['count']:,} of the last {nowhere['of_last']:,} events are neither pending nor resolved, nobody"
-            f" will send them; as outbox_operator: {mend(nowhere['events'])}"
-        )
-    if answer["settings"]["fsync"] == "off":
-        lines.append("fsync is off on the server: a crash can lose committed events; set fsync = on")
-    if answer["settings"]["synchronous_commit"] == "off":
-        lines.append("synchronous_commit is off: a crash can lose events that were committed just before")
-    if pending["oldest_seconds"] is not None and pending["oldest_seconds"] > LATE_SECONDS:
-        running = "a relay is connected, look at its log" if answer["relay_connections"] else "is `relay run` running?"
-        lines.append(f"events wait {duration(pending['oldest_seconds'])} to be resolved: {running}")
-    lines += [_stuck_line(item) for item in answer["stuck"]]
-    lines += closed_lines(answer["disabled"], answer["held"])
-    if dead["count"].value:
-        lines.append(f"{dead['count']} dead letters wait for a person: relay dead-letters list")
-    lines += _secrets_lines(answer["secrets"])
-    lines += [
-        f"{count} rows of {name} are in the default leaf: partitions were not made in time; they stay usable"
-        for name, count in answer["default_leaves"].items()
-        if count.value
-    ]
-    return lines
-
-
-def _secrets_lines(secrets: Mapping[str, Any]) -> list[str]:
-    clear, older, key = secrets["in_clear"], secrets["sealed_to_older_keys"], secrets["sealing_key"]
-    lines = []
-    if clear and key:
-        lines.append(f"{clear:,} secrets lie in clear; a relay that holds key {key} seals them within a minute")
-    elif clear:
-        lines.append(
-            f"{clear:,} secrets lie in clear: relay secrets keygen, give the key to relays, relay secrets rekey"
-        )
-    if older:
-        lines.append(f"{older:,} secrets are sealed to another key than the newest, {key}: relay secrets rekey")
-    return lines
-
-
-def _stuck_line(item: Mapping[str, Any]) -> str:
-    why = item["last_error"] or item["last_outcome"] or "not attempted yet"
-    why = "it takes less than it gets" if why == "delivered" else why
-    if item["behind_seconds"] is None:
-        return f"{item['subscription_id']} is failing, retries wait: {why}"
-    return f"{item['subscription_id']} is behind by {duration(item['behind_seconds'])}: {why}"
+    return Unmatched(of_last=row.looked_at, count=row.unmatched, types=tuple(row.types))

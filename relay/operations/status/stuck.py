@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from outbox.ids import text_id
+from outbox.errors import NotFoundError
+from outbox.ids import SubscriptionId
+from relay.operations.scope import operator_only, own
+from relay.operations.status.documents import StuckSubscription, SubscriptionHealth
 from relay.store.statements import OPEN
 
 if TYPE_CHECKING:
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["LATE_SECONDS", "stuck_subscriptions", "subscription_health"]
+__all__ = ["LATE_SECONDS", "health_of", "stuck_subscriptions", "subscription_health"]
 
 LATE_SECONDS = 30
 """What has been due, or pending, for longer than this waits longer than a relay needs."""
@@ -41,7 +44,7 @@ group by s.id order by min(c.due_at) limit 5
 """  # noqa: S608 - the parts are constants
 
 _LAST_ATTEMPT = """
-select at, verdict, outcome, status, error from outbox.attempts
+select at, outcome, status, error from outbox.attempts
 where subscription_id = :id and verdict <> 'test' and at > now() - interval '7 days' order by at desc limit 1
 """
 
@@ -60,36 +63,48 @@ select count(*) from (select 1 from outbox.dead_letters where subscription_id = 
 """
 
 
-def stuck_subscriptions(connection: Connection) -> list[dict[str, Any]]:
-    """Return at most five subscriptions that are behind or whose deliveries are being retried, the oldest first."""
-    rows = connection.execute(text(_STUCK), {"late": LATE_SECONDS, "sample": _SAMPLE}).all()
-    return [
-        {
-            "subscription_id": text_id("sub", row.id),
-            "url": row.url,
-            "tenant": row.tenant,
-            "behind_seconds": float(row.oldest_seconds) if row.oldest_seconds > LATE_SECONDS else None,
-            **subscription_health(connection, row.id),
-        }
-        for row in rows
-    ]
+def stuck_subscriptions(connection: Connection, tenant: str | None) -> tuple[StuckSubscription, ...]:
+    """Return at most five subscriptions that are behind or whose deliveries are being retried, the oldest first.
 
-
-def subscription_health(connection: Connection, subscription_id: UUID) -> dict[str, Any]:
-    """Return due, outstanding and dead (each counted up to 1,001) and the last attempt of one subscription.
-
-    held_seconds: how long its receiver's Retry-After holds it back yet; None when it does not.
+    For the operator only.
     """
-    backlog = connection.execute(text(_BACKLOG), {"id": subscription_id}).one()
-    last = connection.execute(text(_LAST_ATTEMPT), {"id": subscription_id}).one_or_none()
-    held = connection.execute(text(_HELD), {"id": subscription_id}).scalar_one_or_none()
-    return {
-        "due": backlog.due,
-        "outstanding": backlog.outstanding,
-        "dead": connection.execute(text(_DEAD), {"id": subscription_id}).scalar_one(),
-        "held_seconds": None if held is None else float(held),
-        "last_attempt_at": last and last.at,
-        "last_outcome": last and last.outcome,
-        "last_status": last and last.status,
-        "last_error": last and last.error,
-    }
+    operator_only(tenant, "status")
+    rows = connection.execute(text(_STUCK), {"late": LATE_SECONDS, "sample": _SAMPLE}).all()
+    return tuple(
+        StuckSubscription(
+            subscription_id=SubscriptionId.of(row.id),
+            url=row.url,
+            tenant=row.tenant,
+            behind_seconds=float(row.oldest_seconds) if row.oldest_seconds > LATE_SECONDS else None,
+            health=health_of(connection, row.id),
+        )
+        for row in rows
+    )
+
+
+_KNOWN = f"select from outbox.subscriptions where id = :id and {own('tenant')}"
+
+
+def subscription_health(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> SubscriptionHealth:
+    """Return what waits for one subscription, removed ones too, and how its last attempt went. Raises NotFoundError."""
+    uuid = SubscriptionId.of(subscription_id)
+    if connection.execute(text(_KNOWN), {"id": uuid, "asking": tenant}).one_or_none() is None:
+        raise NotFoundError(f"subscription: no {uuid}, or it is removed")
+    return health_of(connection, uuid)
+
+
+def health_of(connection: Connection, uuid: UUID) -> SubscriptionHealth:
+    """Return the health of a subscription that is known to be there."""
+    backlog = connection.execute(text(_BACKLOG), {"id": uuid}).one()
+    at, outcome, status, error = connection.execute(text(_LAST_ATTEMPT), {"id": uuid}).one_or_none() or (None,) * 4
+    held = connection.execute(text(_HELD), {"id": uuid}).scalar_one_or_none()
+    return SubscriptionHealth(
+        due=backlog.due,
+        outstanding=backlog.outstanding,
+        dead=connection.execute(text(_DEAD), {"id": uuid}).scalar_one(),
+        held_seconds=None if held is None else float(held),
+        last_attempt_at=at,
+        last_outcome=outcome,
+        last_status=status,
+        last_error=error,
+    )

@@ -1,22 +1,24 @@
-"""Events that are nowhere: committed, but neither waiting to be resolved nor resolved, so nobody will ever send them.
+"""Unresolved events: committed, but neither waiting to be resolved nor resolved, so nobody will ever send them.
 
 None comes about by itself. Somebody deleted a pending row, or inserted while triggers were off.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from outbox.ids import text_id
+from outbox.ids import EventId
+from relay.operations.scope import operator_only
+from relay.operations.status.documents import Unresolved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-__all__ = ["events_nowhere", "mend"]
+__all__ = ["mend", "unresolved_events"]
 
 _NEWEST = 10_000
 _BATCHES_BELOW = 20
@@ -25,7 +27,7 @@ _BATCHES_BELOW = 20
 # a bounded part and leaves fewer; the last ones read nothing unless something is left. A batch that has a late commit
 # begins far below the events it resolved, so what the batches near them do not have is looked for by time. An event
 # that replay wrote again after its retention has no resolution any more, but a delivery, an attempt or a dead letter.
-_NOWHERE = text("""
+_LOST = text("""
 with newest as materialized (
     select seq from outbox.events order by seq desc limit :newest),
 low as materialized (select min(seq) as seq from newest),
@@ -55,25 +57,26 @@ untried as materialized (
     left join lateral (select event_seq from outbox.dead_letters where event_seq = u.seq limit 1) l on true
     left join lateral (select event_seq from outbox.attempts where event_seq = u.seq limit 1) a on true
     where l.event_seq is null and a.event_seq is null),
-nowhere as materialized (
+lost as materialized (
     select seq from untried
     except
     select event_seq from outbox.deliveries
     where exists (select from untried) and event_seq >= (select seq from low))
 select (select count(*) from newest) as looked_at,
-       (select count(*) from nowhere) as found,
-       array(select e.id from (select seq from nowhere order by seq limit 3) n
+       (select count(*) from lost) as found,
+       array(select e.id from (select seq from lost order by seq limit 3) n
              cross join lateral (select id from outbox.events where seq = n.seq limit 1) e) as ids
 """)
 
 
-def events_nowhere(connection: Connection) -> dict[str, Any]:
-    """Return how many of the newest 10,000 events are nowhere, and the ids (evt_…) of the oldest three of them."""
-    row = connection.execute(_NOWHERE, {"newest": _NEWEST, "batches_below": _BATCHES_BELOW}).one()
-    return {"of_last": row.looked_at, "count": row.found, "events": [text_id("evt", uuid) for uuid in row.ids]}
+def unresolved_events(connection: Connection, tenant: str | None) -> Unresolved:
+    """Return how many of the newest 10,000 events are unresolved, and the oldest three of them. Operator only."""
+    operator_only(tenant, "status")
+    row = connection.execute(_LOST, {"newest": _NEWEST, "batches_below": _BATCHES_BELOW}).one()
+    return Unresolved(of_last=row.looked_at, count=row.found, events=tuple(map(EventId.of, row.ids)))
 
 
-def mend(event_ids: Sequence[str]) -> str:
+def mend(event_ids: Sequence[EventId | str]) -> str:
     """Return the SQL that makes these events pending; outbox_operator may run it."""
     ids = ", ".join(f"outbox.uuid_of('{event_id}')" for event_id in event_ids)
     return f"insert into outbox.pending (event_seq) select seq from outbox.events where id in ({ids})"  # noqa: S608

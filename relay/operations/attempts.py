@@ -1,0 +1,106 @@
+"""Attempts: each POST that was made, of a delivery or of all deliveries of an event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from outbox.ids import DeliveryId, EventId, SubscriptionId
+from relay.operations.filters import Filters
+from relay.operations.pages import Key, Listing, Page
+from relay.operations.scope import own
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+__all__ = ["PAGE_ROWS", "SEQ_OF_EVENT", "Attempt", "attempts_of_delivery", "attempts_of_event"]
+
+PAGE_ROWS = 1_000
+"""How many rows a page has of what belongs to one event or delivery."""
+
+SEQ_OF_EVENT = """
+select seq from outbox.events where id = :event_id
+union all (select event_seq from outbox.dead_letters where event_id = :event_id limit 1) limit 1
+"""
+"""The number of an event, also of one past its retention that a dead letter has kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One POST: the outcome is what the network said, the verdict what was concluded; the rest as far as it is kept.
+
+    `excerpt` is the beginning of the answer's body; bytes that are no UTF-8 are written out as \\x…
+    """
+
+    delivery_id: DeliveryId
+    subscription_id: SubscriptionId
+    number: int
+    at: datetime
+    verdict: str
+    outcome: str
+    status: int | None
+    milliseconds: int
+    error: str | None
+    url: str | None
+    address: str | None
+    headers: str | None
+    excerpt: str | None
+
+
+_SUBSCRIPTIONS_TENANT = "(select tenant from outbox.subscriptions s where s.id = subscription_id)"
+_LISTING = Listing(
+    name="attempts",
+    columns={},
+    own=own(_SUBSCRIPTIONS_TENANT),
+    keys=(Key("at", "at", "timestamptz"), Key("number", "number", "bigint"), Key("delivery_id", "delivery_id", "uuid")),
+)
+_SELECT = """
+select delivery_id, event_seq, subscription_id, number, at, verdict, outcome, status, milliseconds, error, url,
+       address, headers, excerpt
+from outbox.attempts
+"""
+
+
+def attempts_of_delivery(
+    connection: Connection, tenant: str | None, delivery_id: UUID | str, *, after: str | None = None
+) -> Page[Attempt]:
+    """Return the attempts of one delivery in the order they were made, a thousand a page."""
+    return _page(connection, tenant, "delivery_id = :delivery_id", {"delivery_id": DeliveryId.of(delivery_id)}, after)
+
+
+def attempts_of_event(
+    connection: Connection, tenant: str | None, event_id: UUID | str, *, after: str | None = None
+) -> Page[Attempt]:
+    """Return the attempts of one event's deliveries in the order they were made, a thousand a page."""
+    return _page(connection, tenant, f"event_seq = ({SEQ_OF_EVENT})", {"event_id": EventId.of(event_id)}, after)
+
+
+def _page(
+    connection: Connection, tenant: str | None, condition: str, bound: dict[str, Any], after: str | None
+) -> Page[Attempt]:
+    where, parameters = _LISTING.where(tenant, Filters(limit=PAGE_ROWS), after)
+    statement = f"{_SELECT} where {condition} and {where} {_LISTING.order_by} limit :limit"
+    return _LISTING.page(connection.execute(text(statement), parameters | bound).all(), PAGE_ROWS, _attempt)
+
+
+def _attempt(row: Any) -> Attempt:
+    return Attempt(
+        delivery_id=DeliveryId.of(row.delivery_id),
+        subscription_id=SubscriptionId.of(row.subscription_id),
+        number=row.number,
+        at=row.at,
+        verdict=row.verdict,
+        outcome=row.outcome,
+        status=row.status,
+        milliseconds=row.milliseconds,
+        error=row.error,
+        url=row.url,
+        address=row.address,
+        headers=row.headers,
+        excerpt=None if row.excerpt is None else bytes(row.excerpt).decode("utf-8", "backslashreplace"),
+    )

@@ -1,0 +1,135 @@
+"""Pages: a list is read a page at a time, each from where the one before ended, however long it grows.
+
+A cursor holds the sort key of the last row, so what comes in or goes meanwhile moves no row from one page to another.
+It is opaque to callers and says nothing that the page did not.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from relay.operations.filters import FilterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from relay.operations.filters import Filters
+
+__all__ = ["Key", "Listing", "Page"]
+
+T = TypeVar("T")
+Made = TypeVar("Made")
+
+
+def _number(text: str) -> int:
+    value = int(text)
+    if value.bit_length() > 63:
+        raise ValueError
+    return value
+
+
+def _moment(text: str) -> datetime:
+    value = datetime.fromisoformat(text)
+    if value.tzinfo is None:
+        raise ValueError
+    return value
+
+
+_READ: dict[str, Callable[[str], Any]] = {"bigint": _number, "timestamptz": _moment, "uuid": UUID}
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some items of a list, and the cursor to the next of them; None where the list ends."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One column that a list is sorted by: the expression, its name in the row, its type, its direction."""
+
+    column: str
+    name: str
+    type: Literal["bigint", "timestamptz", "uuid"]
+    descending: bool = False
+
+    @property
+    def beyond(self) -> str:
+        """The comparison with which the list goes on."""
+        return "<" if self.descending else ">"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A list: its name, the columns that filters are about, whose its rows are, and the keys it is sorted by.
+
+    The keys together are of one row only. `own` is a condition on `:asking`, the tenant.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    own: str
+    keys: tuple[Key, ...]
+
+    @property
+    def order_by(self) -> str:
+        """The ORDER BY clause."""
+        return "order by " + ", ".join(f"{key.column} desc" if key.descending else key.column for key in self.keys)
+
+    def where(self, tenant: str | None, filters: Filters, after: str | None) -> tuple[str, dict[str, Any]]:
+        """Return the conditions and their parameters; `limit` is one row more than the page has.
+
+        Raises:
+            FilterError: a filter does not apply here, or the cursor is not of this list.
+        """
+        conditions, parameters = filters.where(self.columns)
+        parameters |= {"asking": tenant, "limit": filters.limit + 1}
+        if after is not None:
+            conditions += f" and {self._beyond}"
+            parameters |= {f"after_{place}": value for place, value in enumerate(self._values(after))}
+        return f"{conditions} and {self.own}", parameters
+
+    def page(self, rows: Sequence[Any], limit: int, make: Callable[[Any], Made]) -> Page[Made]:
+        """Return the rows as a page of what `make` makes of each."""
+        shown = rows[:limit]
+        cursor = self._cursor(shown[-1]) if len(rows) > limit else None
+        return Page(tuple(make(row) for row in shown), cursor)
+
+    @property
+    def _beyond(self) -> str:
+        """The condition that a row comes after the cursor's; the first key alone bounds the scan of an index."""
+        condition = ""
+        for place, key in reversed(list(enumerate(self.keys))):
+            value = f"cast(:after_{place} as {key.type})"
+            more = f" or ({key.column} = {value} and {condition})" if condition else ""
+            condition = f"({key.column} {key.beyond} {value}{more})"
+        first = self.keys[0]
+        return f"{first.column} {first.beyond}= cast(:after_0 as {first.type}) and {condition}"
+
+    def _cursor(self, row: Any) -> str:
+        values = [getattr(row, key.name) for key in self.keys]
+        plain = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
+        return base64.urlsafe_b64encode(json.dumps([self.name, *plain]).encode()).decode().rstrip("=")
+
+    def _values(self, cursor: str) -> list[Any]:
+        try:
+            name, *plain = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+            values = [_READ[key.type](value) for key, value in zip(self.keys, plain, strict=True)]
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            name, values = None, []
+        if name != self.name:
+            raise FilterError("after: is no cursor of this list; give the one that came with the page before")
+        return values

@@ -1,0 +1,187 @@
+"""What status returns: counts, and whoever needs a person. Names ending in `_seconds` are lengths of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from outbox.ids import EventId, SubscriptionId
+    from relay.operations.findings import Finding
+    from relay.operations.secrets import SecretsAtRest
+
+__all__ = [
+    "Attempts", "Count", "DeadLetters", "Deliveries", "DisabledSubscription", "HeldSubscription", "Named", "Newest",
+    "Pending",
+    "Settings", "Status", "StuckSubscription", "SubscriptionHealth", "Subscriptions", "Unmatched", "Unresolved",
+]  # fmt: skip
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A number of rows; not exact means the planner's estimate."""
+
+    value: int
+    exact: bool
+
+    def __str__(self) -> str:
+        return f"{self.value:,}" if self.exact else f"~{self.value:,}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """Events that wait to be resolved, and for how long the oldest of them does."""
+
+    count: Count
+    oldest_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliveries:
+    """Outstanding deliveries by state; `closed` are those due to subscriptions that nothing is sent to at present."""
+
+    due: Count
+    waiting: Count
+    leased: Count
+    closed: Count
+    oldest_due_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetters:
+    """Dead letters, and of the newest ten thousand how many died of which reason."""
+
+    count: Count
+    newest_at: datetime | None
+    reasons: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempts:
+    """When the last attempt was, and the last delivered one among the newest thousands."""
+
+    last_at: datetime | None
+    last_delivered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmatched:
+    """How many of the events resolved last had no subscriber, and the types of the newest of them."""
+
+    of_last: int
+    count: int
+    types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unresolved:
+    """How many of the newest events are neither pending nor resolved, and the oldest three of them."""
+
+    of_last: int
+    count: int
+    events: tuple[EventId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscriptions:
+    """Subscriptions by state; `every_tenant` are those that see every tenant's events."""
+
+    active: int
+    paused: int
+    disabled: int
+    removed: int
+    every_tenant: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionHealth:
+    """What waits for one subscription (each counted up to 1,001), and how its last attempt went.
+
+    `held_seconds`: how long its receiver's Retry-After holds it back yet; None when it does not.
+    """
+
+    due: int
+    outstanding: int
+    dead: int
+    held_seconds: float | None
+    last_attempt_at: datetime | None
+    last_outcome: str | None
+    last_status: int | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A subscription that is named, and how it is."""
+
+    subscription_id: SubscriptionId
+    url: str
+    tenant: str
+    health: SubscriptionHealth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisabledSubscription(Named):
+    """A subscription that is disabled, since when and why."""
+
+    disabled_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldSubscription(Named):
+    """A subscription that its receiver's Retry-After holds back, and until when."""
+
+    held_until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StuckSubscription(Named):
+    """A subscription that is behind, or failing where `behind_seconds` is None."""
+
+    behind_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Newest(Generic[T]):
+    """How many there are, and those that matter most."""
+
+    count: int
+    named: tuple[T, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settings of the server that durability rests on."""
+
+    fsync: str
+    synchronous_commit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The state of everything, and what of it a person should look at, the worst first."""
+
+    at: datetime
+    schema_version: int
+    relay_connections: int
+    pending: Pending
+    deliveries: Deliveries
+    dead_letters: DeadLetters
+    attempts: Attempts
+    unmatched: Unmatched
+    unresolved: Unresolved
+    subscriptions: Subscriptions
+    disabled: Newest[DisabledSubscription]
+    held: Newest[HeldSubscription]
+    default_leaves: Mapping[str, Count]
+    secrets: SecretsAtRest
+    settings: Settings
+    stuck: tuple[StuckSubscription, ...]
+    findings: tuple[Finding, ...]

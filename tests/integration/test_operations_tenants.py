@@ -1,0 +1,234 @@
+"""Every operation takes the tenant who asks first: what is another tenant's is not found, like what never was."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+import relay.operations
+from outbox.errors import NotFoundError
+from outbox.ids import DeliveryId, EventId, Id, SubscriptionId, new_uuid7
+from relay.operations import attempts, audit, dead_letters, deliveries, events, prune, secrets
+from relay.operations.filters import Filters
+from relay.operations.probe import target
+from relay.operations.replay import replay, replayable
+from relay.operations.status import closed, status, stuck, unresolved
+from relay.secrets.keyring import Keyring
+from tests.support import seeding
+
+ALL = Filters()
+SINCE = Filters(since=timedelta(hours=1))
+DAYS = {"events_days": 30, "attempts_days": 90, "resolutions_days": 90}
+
+# What takes a connection and is no operation: each is called inside one, after the tenant was asked for.
+PARTS = {
+    "audit.note": "writes down an operation on many rows, in its transaction",
+    "connection.begun": "begins a transaction",
+    "rights.denied_rights_named": "puts an error into words",
+    "secrets.require_keys": "checks the keys when a relay starts",
+    "status.stuck.health_of": "reads a subscription that was found",
+    "probe.target.require_patience": "is about a target that was found",
+    "probe.target.require_log": "writes nothing",
+    "probe.target.make_event": "makes what is nobody's",
+    "probe.target.log_test": "is about a target that was found",
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """What acme has: three events, and of the last two a delivery that died and one that was delivered."""
+
+    subscription: SubscriptionId
+    event: EventId
+    waiting: DeliveryId
+    dead: DeliveryId
+    delivered: DeliveryId
+
+
+BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
+    "events.show_event": ("event", events.show_event),
+    "deliveries.show_delivery": ("waiting", deliveries.show_delivery),
+    "deliveries.show_delivery of a dead one": ("dead", deliveries.show_delivery),
+    "deliveries.show_delivery of a delivered one": ("delivered", deliveries.show_delivery),
+    "dead_letters.show_dead_letter": ("dead", dead_letters.show_dead_letter),
+    "dead_letters.find_by_id": ("dead", lambda c, tenant, name: dead_letters.find_by_id(c, tenant, [name])),
+    "dead_letters.purge": ("dead", lambda c, tenant, name: dead_letters.purge(c, tenant, [name])),
+    "replay.replayable.candidates_by_id": ("dead", replayable.candidates_by_id),
+    "replay.replayable.candidates_by_id of a delivered one": ("delivered", replayable.candidates_by_id),
+    "status.stuck.subscription_health": ("subscription", stuck.subscription_health),
+    "probe.target.read_target": ("subscription", target.read_target),
+}
+LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
+    "events.list_events": lambda c, tenant, _: events.list_events(c, tenant, ALL),
+    "events.dead_of_event": lambda c, tenant, w: events.dead_of_event(c, tenant, w.event),
+    "deliveries.list_deliveries": lambda c, tenant, _: deliveries.list_deliveries(c, tenant, ALL),
+    "deliveries.list_deliveries delivered": lambda c, tenant, _: deliveries.list_deliveries(
+        c, tenant, ALL, "delivered"
+    ),
+    "deliveries.outstanding_of_event": lambda c, tenant, w: deliveries.outstanding_of_event(c, tenant, w.event),
+    "attempts.attempts_of_delivery": lambda c, tenant, w: attempts.attempts_of_delivery(c, tenant, w.delivered),
+    "attempts.attempts_of_event": lambda c, tenant, w: attempts.attempts_of_event(c, tenant, w.event),
+    "dead_letters.list_dead_letters": lambda c, tenant, _: dead_letters.list_dead_letters(c, tenant, ALL),
+    "dead_letters.find": lambda c, tenant, _: dead_letters.find(c, tenant, ALL),
+    "replay.replayable.candidates_by_filter": lambda c, tenant, _: replayable.candidates_by_filter(c, tenant, SINCE),
+    "replay.replayable.candidates_by_filter delivered": lambda c, tenant, _: replayable.candidates_by_filter(
+        c, tenant, SINCE, delivered=True
+    ),
+    "audit.list_audit": lambda c, tenant, _: audit.list_audit(c, tenant, ALL),
+}
+OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
+    "status.status.status": status.status,
+    "status.closed.disabled_subscriptions": closed.disabled_subscriptions,
+    "status.closed.held_subscriptions": closed.held_subscriptions,
+    "status.closed.due_of_closed": lambda c, tenant: closed.due_of_closed(c, tenant, 10),
+    "status.stuck.stuck_subscriptions": stuck.stuck_subscriptions,
+    "status.unresolved.unresolved_events": unresolved.unresolved_events,
+    "secrets.secrets_at_rest": secrets.secrets_at_rest,
+    "secrets.rekey": lambda c, tenant: secrets.rekey(c, tenant, Keyring(())),
+    "prune.prune": lambda c, tenant: prune.prune(c, tenant, **DAYS),
+    "prune.count_prunable": lambda c, tenant: prune.count_prunable(c, tenant, **DAYS),
+}
+TESTED_BELOW = {"replay.replay.replay", "replay.replayable.refuse_strangers"}
+
+
+def operations() -> Iterator[tuple[str, Any]]:
+    """Every public function of relay.operations that takes a connection, by module and name."""
+    for module in pkgutil.walk_packages(relay.operations.__path__, "relay.operations."):
+        found = importlib.import_module(module.name)
+        for name in getattr(found, "__all__", ()):
+            value = getattr(found, name)
+            if not inspect.isfunction(value) or value.__module__ != module.name:
+                continue
+            if next(iter(inspect.signature(value).parameters), None) == "connection":
+                yield f"{module.name.removeprefix('relay.operations.')}.{name}", value
+
+
+OPERATIONS = dict(operations())
+
+
+@pytest.fixture
+def connection(engine) -> Iterator[Connection]:
+    with engine.connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def world(connection) -> World:
+    name = seeding.subscribe(connection, tenant="acme")
+    event_id = seeding.record(connection, tenant="acme")
+    made = seeding.resolve(connection, event_id, name, name, name)
+    for delivery_id, verdict in zip(made, ("retry", "dead", "delivered"), strict=True):
+        seeding.attempt(connection, delivery_id, verdict)
+    again = seeding.resolve(connection, seeding.record(connection, tenant="acme"), name, name)
+    seeding.attempt(connection, again[0], "dead")
+    seeding.attempt(connection, again[1], "delivered")
+    for operators in (seeding.subscribe(connection, tenant="*"),):
+        seeding.resolve(connection, event_id, operators)
+    waiting, _, _ = map(DeliveryId.of, made)
+    return World(SubscriptionId.of(name), EventId.of(event_id), waiting, *map(DeliveryId.of, again))
+
+
+def test_the_tenant_comes_right_after_the_connection() -> None:
+    second = {
+        name: [(each.name, each.annotation) for each in list(inspect.signature(function).parameters.values())[1:2]]
+        for name, function in OPERATIONS.items()
+        if name not in PARTS
+    }
+    assert {name for name, found in second.items() if found != [("tenant", "str | None")]} == set()
+
+
+def test_every_operation_is_tried_as_another_tenant() -> None:
+    tried = {name.split(" ")[0] for name in (*BY_ID, *LISTS, *OPERATORS)} | TESTED_BELOW | set(PARTS)
+    assert set(OPERATIONS) - tried == set()
+    assert tried - set(OPERATIONS) == set()
+
+
+@pytest.mark.parametrize("case", BY_ID)
+def test_an_id_of_another_tenant_is_refused_like_one_that_never_was(case, connection, world) -> None:
+    kind, call = BY_ID[case]
+    theirs: Id = getattr(world, kind)
+    refused = [refusal_of(call, connection, "globex", name) for name in (theirs, type(theirs).of(new_uuid7()))]
+    assert refused[0] == refused[1]
+    assert call(connection, "acme", theirs)
+
+
+def refusal_of(call: Callable[..., Any], connection: Connection, tenant: str, name: Id) -> str:
+    with pytest.raises(NotFoundError) as refused:
+        call(connection, tenant, name)
+    assert str(name) in str(refused.value)
+    return str(refused.value).replace(str(name), "…")
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_a_list_holds_nothing_of_another_tenant(case, connection, world) -> None:
+    found = {tenant: len(LISTS[case](connection, tenant, world)) for tenant in ("globex", "", "acme", None)}
+    assert found["globex"] == found[""] == 0
+    assert 0 < found["acme"] <= found[None]
+
+
+@pytest.mark.parametrize("case", OPERATORS)
+def test_what_is_the_operators_is_not_found_by_a_tenant(case, connection, world) -> None:
+    for tenant in ("acme", ""):
+        with pytest.raises(NotFoundError, match="for the operator only"):
+            OPERATORS[case](connection, tenant)
+
+
+def test_a_tenant_replays_its_own_and_nothing_else(connection, world) -> None:
+    found = replayable.candidates_by_id(connection, None, world.dead)
+    for refuse in (replay.replay, replayable.refuse_strangers):
+        with pytest.raises(replayable.ReplayError, match=f"no {world.subscription}; never made, or removed"):
+            refuse(connection, "globex", found)
+    (made,) = replay.replay(connection, "acme", replayable.candidates_by_id(connection, "acme", world.dead))
+    assert deliveries.show_delivery(connection, "acme", made).subscription_id == world.subscription
+
+
+def test_a_tenant_replays_to_no_subscription_but_its_own(connection, world) -> None:
+    strangers = [seeding.subscribe(connection, tenant="globex"), seeding.subscribe(connection, tenant="*")]
+    for name in (*strangers, "sub_00000000000000000000000000"):
+        found = replayable.candidates_by_id(connection, "acme", world.dead, to=name)
+        with pytest.raises(replayable.ReplayError, match=f"no {name}; never made, or removed"):
+            replay.replay(connection, "acme", found)
+
+
+def test_an_event_that_is_still_on_its_way_is_not_found_by_another_tenant(connection, world) -> None:
+    """It would be refused in other words than what never was."""
+    for name in (world.waiting, world.event):
+        with pytest.raises(NotFoundError, match=str(name)):
+            replayable.candidates_by_id(connection, "globex", name)
+
+
+def test_what_goes_to_an_operators_subscription_is_nothing_of_the_tenant(connection) -> None:
+    """The tenant sees its event, and not to which address of the operator's it went."""
+    operators = seeding.subscribe(connection, tenant="*", url="https://internal.example.com/")
+    event_id = seeding.record(connection, tenant="acme")
+    waiting, lost, done = seeding.resolve(connection, event_id, operators, operators, operators)
+    for name, verdict in ((waiting, "retry"), (lost, "dead"), (done, "delivered")):
+        seeding.attempt(connection, name, verdict)
+    for name in (waiting, lost, done):
+        with pytest.raises(NotFoundError):
+            deliveries.show_delivery(connection, "acme", name)
+        assert deliveries.show_delivery(connection, None, name).url == "https://internal.example.com/"
+    seen, whole = (events.show_event(connection, tenant, event_id) for tenant in ("acme", None))
+    assert [len(part) for part in (seen.deliveries, seen.attempts, seen.dead_letters)] == [0, 0, 0]
+    assert [len(part) for part in (whole.deliveries, whole.attempts, whole.dead_letters)] == [1, 3, 1]
+    assert (seen.state, seen.payload) == (whole.state, whole.payload)
+
+
+def test_dead_letters_of_a_subscription_that_is_gone_stay_the_tenants(connection, world) -> None:
+    connection.execute(text("delete from outbox.secrets"))
+    connection.execute(text("delete from outbox.subscriptions where tenant = 'acme'"))
+    assert dead_letters.show_dead_letter(connection, "acme", world.dead).url is None
+
+
+def test_the_audit_shows_a_tenant_no_operation_on_rows_of_several(connection, world) -> None:
+    audit.note(connection, "purged", count=2, ids=[world.dead, world.waiting], tenants=["acme", ""])
+    assert "purged" not in {entry.action for entry in audit.list_audit(connection, "", ALL)}
+    assert "purged" in {entry.action for entry in audit.list_audit(connection, None, ALL)}
