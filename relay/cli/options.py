@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -15,14 +13,13 @@ import click
 from outbox.signing.schemes import ROWS, declare
 from relay.cli.actor import actor_option
 from relay.config.sources import load
+from relay.operations.connection import Database
 from relay.operations.wording import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-    from sqlalchemy import Connection
-
-    from relay.config.options import Config, Option
+    from relay.config.options import Option
     from relay.config.sources import Loaded
 
     _ParamType = click.ParamType[datetime | timedelta]
@@ -53,22 +50,6 @@ R = TypeVar("R")
 _AGO = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST = timedelta(days=36_500)
-
-
-@dataclass(frozen=True)
-class Database:
-    """Where a command finds its rows, and who changes them; None where nothing is changed."""
-
-    config: Config
-    actor: str | None = None
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Yield a connection in a transaction that carries the actor; print only after it has ended."""
-        from relay.operations.connection import transaction
-
-        with transaction(self.config, self.actor) as connection:
-            yield connection
 
 
 def configured(flags: dict[str, Any], config_file: str | None) -> Loaded:
@@ -126,7 +107,7 @@ def with_database_to_change(command: Callable[..., R]) -> Callable[..., R]:
     @with_database
     @functools.wraps(command)
     def wrapped(database: Database, *args: Any, actor: str, **kwargs: Any) -> R:
-        return command(replace(database, actor=actor), *args, **kwargs)
+        return command(Database(database.config, actor), *args, **kwargs)
 
     return wrapped
 

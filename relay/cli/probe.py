@@ -6,18 +6,24 @@ import re
 import shutil
 import sys
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import click
 
 from outbox.errors import RecordError
+from relay.cli.findings import in_sentences
 from relay.cli.options import Database, json_option, with_database
-from relay.cli.output import print_json
+from relay.cli.output import fields_of, print_json
 from relay.cli.subscription_options import own_tenant_option, subscription_argument
 from relay.operations.wording import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from relay.http.inspection.certificate import Certificate
+    from relay.operations.probe.documents import CheckedEndpoint, CheckedStep, SentTest
 
 __all__ = ["check", "test"]
 
@@ -54,14 +60,14 @@ def test(
     if data == "-":
         data = sys.stdin.read()
     try:
-        found = send_test(database.config, subscription_id, type=type_, data=data, tenant=tenant)
+        found = anyio.run(partial(send_test, database, tenant, subscription_id, type=type_, data=data))
     except RecordError as error:
         raise click.UsageError(f"--{error}".replace("RawJSON is not strict JSON", "not JSON")) from None
     if as_json:
-        print_json(found)
+        print_json(_document(found))
     else:
         _print_test(found)
-    return 0 if found["ok"] else 1
+    return 0 if found.ok else 1
 
 
 @click.command()
@@ -80,40 +86,45 @@ def check(database: Database, subscription_id: str, tenant: str | None, *, as_js
     """
     from relay.operations.probe.probe import check_endpoint
 
-    found = check_endpoint(database.config, subscription_id, tenant=tenant)
+    found = anyio.run(check_endpoint, database, tenant, subscription_id)
     if as_json:
-        print_json(found)
+        print_json(_document(found))
     else:
-        click.echo(click.style(escaped(found["url"]), bold=True))
-        _print_steps(found["steps"])
-        _print_words(found["diagnosis"])
-    return 0 if found["ok"] else 1
+        click.echo(click.style(escaped(found.url), bold=True))
+        _print_steps(found.steps)
+        _print_words(in_sentences(found.findings))
+    return 0 if found.ok else 1
 
 
-def _print_test(found: Mapping[str, Any]) -> None:
-    request, response = found["request"], found["response"]
-    if found["hindrance"]:
-        _print_words(f"Deliveries wait: the subscription is {found['hindrance']}.", before="")
+def _document(found: SentTest | CheckedEndpoint) -> dict[str, Any]:
+    """Return what was found as JSON has it, the findings in words."""
+    return fields_of(found, "findings") | {"diagnosis": in_sentences(found.findings)}
+
+
+def _print_test(found: SentTest) -> None:
+    request, response = found.request, found.response
+    if found.hindrance:
+        _print_words(f"Deliveries wait: the subscription is {found.hindrance}.", before="")
         click.echo()
     if request:
-        unsent = "" if found["sent"] else "  (not sent)"
-        click.echo(click.style(escaped(f"{request['method']} {request['url']}"), bold=True) + unsent)
-        if found["sent"]:
-            _print_headers(request["headers"])
-            _print_body(request["body"])
+        unsent = "" if found.sent else "  (not sent)"
+        click.echo(click.style(escaped(f"{request.method} {request.url}"), bold=True) + unsent)
+        if found.sent:
+            _print_headers(request.headers)
+            _print_body(request.body)
         click.echo()
-    where = f", {found['address']}" if found["address"] else ""
-    line = (response or {}).get("status_line") or f"{found['outcome']}: {found['error']}"
-    for part in _wrapped(escaped(f"{line} ({found['milliseconds']} ms{where})"), _room()):
+    where = f", {found.address}" if found.address else ""
+    line = (response and response.status_line) or f"{found.outcome}: {found.error}"
+    for part in _wrapped(escaped(f"{line} ({found.milliseconds} ms{where})"), _room()):
         click.echo(click.style(part, bold=True))
     if response:
-        _print_headers(response["headers"])
-        _print_body(response["excerpt"])
-    if found["steps"]:
+        _print_headers(response.headers)
+        _print_body(response.excerpt)
+    if found.steps:
         click.echo("\nThe way there, looked at just after:")
-        _print_steps(found["steps"])
-    _print_words(found["diagnosis"])
-    click.echo(f"logged as {found['delivery_id']}", err=True)
+        _print_steps(found.steps)
+    _print_words(in_sentences(found.findings))
+    click.echo(f"logged as {found.delivery_id}", err=True)
 
 
 def _print_headers(headers: Sequence[Sequence[str]]) -> None:
@@ -133,31 +144,31 @@ def _print_body(body: str) -> None:
         click.echo(f"  … ({len(body):,} characters in all; --json has them)")
 
 
-def _print_steps(steps: Sequence[Mapping[str, Any]]) -> None:
+def _print_steps(steps: Sequence[CheckedStep]) -> None:
     """Print a line for each step, and the certificates, each once."""
-    shown: list[Any] = []
+    shown: list[Certificate] = []
     for step in steps:
-        took = "" if step["milliseconds"] is None else f" ({step['milliseconds']} ms)"
-        where = f"{step['addresses'][0]}: " if step["name"] in ("tcp", "tls") and step["addresses"] else ""
-        state = click.style(f"{step['state']:<8}", fg=_COLOURS[step["state"]])
+        took = "" if step.milliseconds is None else f" ({step.milliseconds} ms)"
+        where = f"{step.addresses[0]}: " if step.name in ("tcp", "tls") and step.addresses else ""
+        state = click.style(f"{step.state:<8}", fg=_COLOURS[step.state])
         room = _room() - 18
-        first, *more = _wrapped(escaped(f"{where}{step['text']}{took}"), room)
-        click.echo(f"  {state}{step['name']:<8}{first}")
+        first, *more = _wrapped(escaped(f"{where}{step.text}{took}"), room)
+        click.echo(f"  {state}{step.name:<8}{first}")
         for line in more:
             click.echo(f"{'':18}{line}")
-        if step["certificate"] and step["certificate"] not in shown:
-            shown.append(step["certificate"])
-            _print_certificate(step["certificate"])
+        if step.certificate and step.certificate not in shown:
+            shown.append(step.certificate)
+            _print_certificate(step.certificate)
 
 
-def _print_certificate(certificate: Mapping[str, Any]) -> None:
-    names = certificate["names"]
+def _print_certificate(certificate: Certificate) -> None:
+    names = certificate.names
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     rows = {
-        "subject": certificate["subject"],
+        "subject": certificate.subject,
         "names": ", ".join(names[:_MAX_NAMES]) + more,
-        "issuer": certificate["issuer"],
-        "valid": f"{certificate['not_before']:%Y-%m-%d} to {certificate['not_after']:%Y-%m-%d %H:%M} UTC",
+        "issuer": certificate.issuer,
+        "valid": f"{certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d %H:%M} UTC",
     }
     for name, value in rows.items():
         first, *rest = _wrapped(escaped(value) or "-", _room() - 28)

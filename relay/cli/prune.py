@@ -32,11 +32,11 @@ def prune(*, dry_run: bool, as_json: bool, actor: str, config_file: str | None, 
       relay prune --events-retention-days 7 --dry-run
     """
     from relay.operations import prune as operations
-    from relay.operations.connection import checked_connection
+    from relay.operations.connection import Database
 
     config = configured(flags, config_file).config
     days = {f"{kind}_days": getattr(config, f"{kind}_retention_days") for kind in _KINDS}
-    with checked_connection(config) as connection:
+    with Database(config).connect() as connection:
         if dry_run:
             gone = operations.count_prunable(connection, None, **days)
         else:

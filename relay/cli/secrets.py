@@ -82,10 +82,9 @@ def rekey(database: Database, *, as_json: bool) -> int:
       RELAY_SECRET_KEY_FILE=/etc/relay.key relay secrets rekey
     """
     from relay.operations import secrets as operations
-    from relay.operations.connection import checked_connection
     from relay.secrets.keyring import Keyring
 
-    with checked_connection(database.config) as connection:
+    with database.connect() as connection:
         done = operations.rekey(connection, None, Keyring(database.config.secret_key), database.actor)
     if as_json:
         print_json(done)

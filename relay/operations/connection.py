@@ -1,8 +1,9 @@
-"""A short connection for one command: the schema checked, one transaction, nothing kept open."""
+"""The database that operations are asked of: connections opened when they are needed, the schema checked once."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from relay.config.options import Config
 
-__all__ = ["begun", "checked_connection", "make_engine", "transaction"]
+__all__ = ["Database", "begun", "make_engine"]
 
 # The driver reads dates of no other style, and no year 10000, which the last days of 9999 are east of UTC. Compiling a
 # plan takes longer than a bounded statement runs.
@@ -36,19 +37,54 @@ def make_engine(config: Config) -> Engine:
     )
 
 
-@contextmanager
-def transaction(config: Config, actor: str | None = None) -> Iterator[Connection]:
-    """Yield a connection in a transaction by this actor, and commit it.
+class Database:
+    """Connections to one database. The first of them, and no other, is checked against the schema."""
 
-    Raises SchemaError when the schema does not fit.
-    """
-    with make_engine(config).begin() as connection:
-        require_current(connection)
-        connection.execute(_SETTINGS)
-        if actor is not None:
-            act_as(connection, actor)
-        with denied_rights_named(connection):
-            yield connection
+    def __init__(self, config: Config, actor: str | None = None) -> None:
+        """Open nothing yet.
+
+        Args:
+            config: the relay's; it names the database.
+            actor: who changes what is changed; None where nothing is.
+        """
+        self.config = config
+        self.actor = actor
+        self._is_checked = False
+
+    @contextmanager
+    def transaction(self, actor: str | None = None) -> Iterator[Connection]:
+        """Yield a connection in a transaction, and commit it. An `actor` named here goes before the database's.
+
+        Raises:
+            SchemaError: the schema does not fit.
+            RightsError: the server denied a right.
+        """
+        with self._engine.begin() as connection:
+            self._check(connection)
+            connection.execute(_SETTINGS)
+            named = self.actor if actor is None else actor
+            if named is not None:
+                act_as(connection, named)
+            with denied_rights_named(connection):
+                yield connection
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Yield a connection without a transaction, for work in several. Raises as `transaction` does."""
+        with self._engine.connect() as connection:
+            self._check(connection)
+            connection.rollback()
+            with denied_rights_named(connection):
+                yield connection
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return make_engine(self.config)
+
+    def _check(self, connection: Connection) -> None:
+        if not self._is_checked:
+            require_current(connection)
+            self._is_checked = True
 
 
 @contextmanager
@@ -58,13 +94,3 @@ def begun(connection: Connection, actor: str | None) -> Iterator[None]:
         if actor is not None:
             act_as(connection, actor)
         yield
-
-
-@contextmanager
-def checked_connection(config: Config) -> Iterator[Connection]:
-    """Yield a connection without a transaction, for work in several. Raises SchemaError as `transaction` does."""
-    with make_engine(config).connect() as connection:
-        require_current(connection)
-        connection.rollback()
-        with denied_rights_named(connection):
-            yield connection

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 import outbox
 from outbox.errors import NotFoundError, PayloadError, SignatureError, SubscriptionError
-from outbox.ids import parse_id, text_id
+from outbox.ids import SubscriptionId, parse_id, text_id
 from outbox.recording import payload
 from outbox.sealing import SealedText
 from outbox.secret import Secret
@@ -29,6 +29,7 @@ from outbox.subscriptions.authentication import authentication_of, stored_authen
 from outbox.subscriptions.certificates import check_tls
 from outbox.subscriptions.headers import check_headers
 from outbox.subscriptions.url import parse_url
+from relay.cli.findings import in_sentences
 from relay.config.database_url import conninfo_of, normalised, shown
 from relay.config.egress_proxy import parse_egress_proxy
 from relay.http.addresses import AddressPolicy
@@ -39,7 +40,7 @@ from relay.message.authentication import Credentials
 from relay.message.oauth2 import Token, Tokens
 from relay.model.outcome import Outcome
 from relay.operations.probe.diagnosis import of_outcome
-from relay.operations.probe.exchange import response_document
+from relay.operations.probe.exchange import response_of
 from relay.secrets.keyring import Keyring, KeyUnavailableError, new_private_key, private_keys
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -47,6 +48,7 @@ POLICY = AddressPolicy(allow_http=True)
 URL = parse_url("https://a.example.com/in")
 KEY = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 KEYRING = Keyring([new_private_key()[0]])
+SUBSCRIPTION = SubscriptionId.of("sub_01jd3v00000000000000000000")
 EXCERPT = 100
 
 
@@ -276,10 +278,10 @@ def diagnosis(data: bytes) -> None:
     lines = head.decode("latin-1")
     for kind, status in (("http_3xx", 302), ("http_4xx", 400), ("protocol", None)):
         said = Outcome(kind, status, 1, headers=lines, excerpt=body)  # type: ignore[arg-type]
-        assert of_outcome("sub_x", URL, said, 15)
-        shown = response_document(said)
+        assert in_sentences(of_outcome(SUBSCRIPTION, URL, said, 15))
+        shown = response_of(said)
         assert shown is None or all(
-            value.endswith("***") for name, value in shown["headers"] if name.lower() == "set-cookie"
+            value.endswith("***") for name, value in shown.headers if name.lower() == "set-cookie"
         )
 
 

@@ -142,6 +142,18 @@ class TestLists:
         assert "dead: answered 410" in run("dead-letters", "show", lost)
         assert "retry: answered 500" in run("deliveries", "show", waiting)
 
+    def test_a_list_that_goes_on_says_how(self, run, connection, database_url):
+        recorded = [seeding.record(connection) for _ in range(3)]
+        seen, after = [], ()
+        for _ in range(3):
+            environ = {"RELAY_DATABASE_URL": database_url}
+            ended = CliRunner().invoke(cli, ["events", "list", "--json", "--limit", "1", *after], env=environ)
+            seen += [found["id"] for found in documents(ended.stdout)]
+            after = tuple(ended.stderr.removeprefix("there are more: ").split())
+        assert seen == recorded[::-1]
+        assert after == ()
+        assert "after: is no cursor of this list" in run("deliveries", "list", "--after", "x", code=2)
+
     def test_lists_are_json_lines_with_text_ids_and_utc_times(self, run, connection):
         subscription_id = seeding.subscribe(connection)
         (delivery_id,) = seeding.resolve(connection, seeding.record(connection), subscription_id)

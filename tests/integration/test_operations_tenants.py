@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import anyio
 import pytest
 from sqlalchemy import Connection, text
 
 import relay.operations
 from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, EventId, Id, SubscriptionId, new_uuid7
+from relay.config.options import Config
 from relay.operations import attempts, audit, dead_letters, deliveries, events, prune, secrets
+from relay.operations.connection import Database
 from relay.operations.filters import Filters
 from relay.operations.probe import target
+from relay.operations.probe.probe import check_endpoint, send_test
 from relay.operations.replay import replay, replayable
 from relay.operations.status import closed, status, stuck, unresolved
 from relay.secrets.keyring import Keyring
@@ -96,18 +100,21 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "prune.prune": lambda c, tenant: prune.prune(c, tenant, **DAYS),
     "prune.count_prunable": lambda c, tenant: prune.count_prunable(c, tenant, **DAYS),
 }
-TESTED_BELOW = {"replay.replay.replay", "replay.replayable.refuse_strangers"}
+TESTED_BELOW = {
+    *("replay.replay.replay", "replay.replayable.refuse_strangers"),
+    *("probe.probe.send_test", "probe.probe.check_endpoint"),
+}
 
 
 def operations() -> Iterator[tuple[str, Any]]:
-    """Every public function of relay.operations that takes a connection, by module and name."""
+    """Every public function of relay.operations that takes a connection or a database, by module and name."""
     for module in pkgutil.walk_packages(relay.operations.__path__, "relay.operations."):
         found = importlib.import_module(module.name)
         for name in getattr(found, "__all__", ()):
             value = getattr(found, name)
             if not inspect.isfunction(value) or value.__module__ != module.name:
                 continue
-            if next(iter(inspect.signature(value).parameters), None) == "connection":
+            if next(iter(inspect.signature(value).parameters), None) in ("connection", "database"):
                 yield f"{module.name.removeprefix('relay.operations.')}.{name}", value
 
 
@@ -130,8 +137,7 @@ def world(connection) -> World:
     again = seeding.resolve(connection, seeding.record(connection, tenant="acme"), name, name)
     seeding.attempt(connection, again[0], "dead")
     seeding.attempt(connection, again[1], "delivered")
-    for operators in (seeding.subscribe(connection, tenant="*"),):
-        seeding.resolve(connection, event_id, operators)
+    seeding.resolve(connection, event_id, seeding.subscribe(connection, tenant="*"))
     waiting, _, _ = map(DeliveryId.of, made)
     return World(SubscriptionId.of(name), EventId.of(event_id), waiting, *map(DeliveryId.of, again))
 
@@ -196,6 +202,19 @@ def test_a_tenant_replays_to_no_subscription_but_its_own(connection, world) -> N
         found = replayable.candidates_by_id(connection, "acme", world.dead, to=name)
         with pytest.raises(replayable.ReplayError, match=f"no {name}; never made, or removed"):
             replay.replay(connection, "acme", found)
+
+
+@pytest.mark.parametrize("call", [send_test, check_endpoint])
+def test_a_probe_asks_no_endpoint_of_another_tenant(call, engine, connection, world) -> None:
+    connection.commit()
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    database = Database(Config(database_url=url))
+
+    def probe(_: Connection, tenant: str | None, name: Id) -> Any:
+        return anyio.run(call, database, tenant, name)
+
+    refused = [refusal_of(probe, connection, "globex", name) for name in (world.subscription, SubscriptionId(int=1))]
+    assert refused[0] == refused[1]
 
 
 def test_an_event_that_is_still_on_its_way_is_not_found_by_another_tenant(connection, world) -> None:

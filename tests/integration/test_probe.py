@@ -13,9 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import trustme
 from sqlalchemy import Connection, text
@@ -25,9 +27,11 @@ from outbox import subscriptions
 from outbox.ids import parse_id
 from outbox.subscriptions.authentication import BearerToken, OAuth2ClientCredentials
 from relay.__main__ import run_command
+from relay.cli.findings import in_sentences
 from relay.config.options import Config
 from relay.http import AddressPolicy, DirectSender
 from relay.http.inspection.inspect import inspect
+from relay.operations.connection import Database
 from relay.operations.probe.probe import Network, check_endpoint, send_test
 from relay.operations.rights import RightsError
 from tests.support import seeding
@@ -235,10 +239,10 @@ class TestSending:
         try:
             with scripted(answers(response(200))) as receiver:
                 name = seeding.subscribe(connection, url=receiver.url)
-                assert send_test(config, name)["ok"]
+                assert ask(send_test, config, name).ok
                 connection.execute(text("revoke insert on outbox.attempts from outbox_operator"))
                 with pytest.raises(RightsError, match=r"grant select, insert on outbox\.attempts to"):
-                    send_test(config, name)
+                    ask(send_test, config, name)
             assert len(receiver.requests) == 1
         finally:
             connection.execute(text(f"drop owned by {login}"))
@@ -257,6 +261,11 @@ class _stdin:  # noqa: N801 - stands for the module's attribute
 
     def read(self) -> str:
         return self._content
+
+
+def ask(command: Callable, config: Config, name: str, **more: Any) -> Any:
+    """Ask as the operator, in an event loop of the test's."""
+    return anyio.run(partial(command, Database(config), None, name, **more))
 
 
 def _config(url: Any) -> Config:
@@ -353,9 +362,9 @@ class TestAddresses:
     @pytest.mark.parametrize("command", [send_test, check_endpoint])
     def test_a_name_that_leads_to_a_private_network(self, engine, connection, command: Callable) -> None:
         name = seeding.subscribe(connection, url="https://hooks.example.com/")
-        found = command(_config(engine.url), name, network=_resolving("10.0.0.5"))
-        assert found["ok"] is False
-        assert found["diagnosis"] == (
+        found = ask(command, _config(engine.url), name, network=_resolving("10.0.0.5"))
+        assert found.ok is False
+        assert in_sentences(found.findings) == (
             "hooks.example.com resolves to 10.0.0.5, a private network: RELAY_ALLOW_NETWORKS=10.0.0.0/8 would permit "
             "it, or a narrower network."
         )
@@ -363,18 +372,18 @@ class TestAddresses:
     def test_a_name_that_nobody_knows(self, engine, connection) -> None:
         name = seeding.subscribe(connection, url="https://hooks.example.com/")
         error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        found = send_test(_config(engine.url), name, network=_resolving(error=error))
-        assert (found["outcome"], found["sent"]) == ("dns", False)
-        assert found["diagnosis"].startswith("DNS: there is no address for hooks.example.com")
+        found = ask(send_test, _config(engine.url), name, network=_resolving(error=error))
+        assert (found.outcome, found.sent) == ("dns", False)
+        assert in_sentences(found.findings).startswith("DNS: there is no address for hooks.example.com")
 
     def test_what_comes_and_goes_is_said_to(self, relay, engine, connection) -> None:
         """The message met a dead name server; a moment later the look finds everything open."""
         with scripted(answers(response(200))) as receiver:
             name = seeding.subscribe(connection, url=f"http://hooks.example.com:{receiver.port}/")
             errors = [socket.gaierror(socket.EAI_AGAIN, "Temporary failure")]
-            found = send_test(_config(engine.url), name, network=_resolving("127.0.0.1", errors=errors))
-        assert found["outcome"] == "dns"
-        assert found["diagnosis"].endswith("A look just after found the way open: it comes and goes.")
+            found = ask(send_test, _config(engine.url), name, network=_resolving("127.0.0.1", errors=errors))
+        assert found.outcome == "dns"
+        assert in_sentences(found.findings).endswith("A look just after found the way open: it comes and goes.")
 
 
 def _resolving(

@@ -6,10 +6,14 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from outbox.ids import DeliveryId, SubscriptionId
 from relay.cli import output
 from relay.cli.options import Moment
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
+from relay.operations.events import DeadDelivery
+from relay.operations.pages import Page
 from relay.operations.rights import missing_grant
+from relay.operations.status.documents import Count
 from relay.telemetry.redaction import redacted
 
 AT = datetime(2026, 1, 31, 13, 0, 0, 5, tzinfo=timezone(timedelta(hours=1)))
@@ -64,6 +68,25 @@ def test_json_is_one_document_or_one_object_a_line(capsys):
     assert capsys.readouterr().out == (
         '{\n  "at": "2026-01-31T12:00:00.000005Z"\n}\n{"a": "\\u001b"}\n{"a": "\\u00e9"}\n'
     )
+
+
+def test_a_document_is_an_object_of_its_fields_and_a_page_a_list(capsys):
+    """Text ids, times in UTC, and what a document holds in the same form."""
+    attempt = DeadDelivery(
+        delivery_id=DeliveryId(int=1), subscription_id=None, attempts=2, died_at=AT, reason="http_5xx", error="\x1b"
+    )
+    print_json_lines([attempt])
+    print_json_lines([{"page": Page((SubscriptionId(int=2),), "cursor"), "count": Count(7, exact=False)}])
+    assert capsys.readouterr().out == (
+        '{"delivery_id": "dlv_00000000000000000000000001", "subscription_id": null, "attempts": 2, '
+        '"died_at": "2026-01-31T12:00:00.000005Z", "reason": "http_5xx", "error": "\\u001b"}\n'
+        '{"page": ["sub_00000000000000000000000002"], "count": {"value": 7, "exact": false}}\n'
+    )
+
+
+def test_what_has_no_json_form_is_refused(capsys):
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        print_json({"value": object()})
 
 
 class TestMoments:

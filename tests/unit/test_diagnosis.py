@@ -7,13 +7,15 @@ from typing import Any, get_args
 
 import pytest
 
+from outbox.ids import SubscriptionId
 from outbox.subscriptions.url import parse_url
+from relay.cli.findings import in_sentences
 from relay.http import Outcome
 from relay.http.inspection.certificate import Certificate
 from relay.http.inspection.steps import Cause, Step
 from relay.operations.probe.diagnosis import of_outcome, of_steps
 
-SUB = "sub_01jd3v00000000000000000000"
+SUB = SubscriptionId.of("sub_01jd3v00000000000000000000")
 URL = parse_url("https://hooks.example.com/in")
 CERTIFICATE = Certificate(
     "CN=www.example.com", "CN=Some CA", ("www.example.com",), datetime(2025, 1, 1, tzinfo=UTC),
@@ -27,7 +29,7 @@ def step(name: str, cause: str | None, text: str = "so it says", **more: Any) ->
 
 
 def said(failed: Step, url: str = URL.text) -> str:
-    return of_steps(SUB, parse_url(url), [Step(name="dns", state="ok", text="fine"), failed], 15)
+    return in_sentences(of_steps(SUB, parse_url(url), [Step(name="dns", state="ok", text="fine"), failed], 15))
 
 
 STEPS = {
@@ -80,11 +82,12 @@ def test_all_sentences_differ() -> None:
 
 def test_the_first_failure_is_told() -> None:
     steps = [step("dns", "no_such_name"), step("tls", "expired")]
-    assert of_steps(SUB, URL, steps, 15).startswith("DNS")
+    assert in_sentences(of_steps(SUB, URL, steps, 15)).startswith("DNS")
 
 
 def test_where_nothing_failed_the_next_step_is_a_test_message() -> None:
-    assert of_steps(SUB, URL, [Step(name="dns", state="ok", text="")], 15).endswith(f"relay subscriptions test {SUB}")
+    words = in_sentences(of_steps(SUB, URL, [Step(name="dns", state="ok", text="")], 15))
+    assert words.endswith(f"relay subscriptions test {SUB}")
 
 
 def test_every_fault_of_a_certificate_is_told_at_once() -> None:
@@ -134,7 +137,7 @@ def test_a_failure_at_the_egress_proxy() -> None:
 
 def of(status: int | None, kind: str, url: str = URL.text, **more: Any) -> str:
     outcome = Outcome(kind, status, more.pop("milliseconds", 20), **more)  # type: ignore[arg-type]
-    return of_outcome(SUB, parse_url(url), outcome, 15)
+    return in_sentences(of_outcome(SUB, parse_url(url), outcome, 15))
 
 
 ANSWERS = {
@@ -220,3 +223,16 @@ def test_a_connection_that_is_cut_after_the_request() -> None:
 @pytest.mark.parametrize("kind", ["local", "authorization", "key_unavailable", "unsendable"])
 def test_what_explains_itself(kind: str) -> None:
     assert of(None, kind, error="the reason and its mend", sent=False) == "the reason and its mend."
+
+
+def test_findings_are_data_with_a_code_and_a_mend_of_their_own() -> None:
+    """What a program reads of them; the sentences above are made of the same."""
+    found = [of_steps(SUB, URL, [failed], 15) for failed, _ in STEPS.values()]
+    assert all(finding.subject == SUB and finding.seen for findings in found for finding in findings)
+    codes = [finding.code for findings in found for finding in findings]
+    assert len(set(codes)) == len(STEPS)
+    assert {code.partition(".")[0] for code in codes} == {"dns", "policy", "tcp", "tls", "machine"}
+    both = of_steps(SUB, URL, [step("tls", "expired", certificate=CERTIFICATE)], 15)
+    assert [(finding.code, finding.mend) for finding in both] == [
+        ("tls.expired", "renew it"), ("tls.wrong_name", "add the name to it, or change the URL"),
+    ]  # fmt: skip

@@ -45,14 +45,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "relay.operations.probe": {
         *("outbox", "relay.config", "relay.engine", "relay.http", "relay.message", "relay.model", "relay.operations"),
-        *("relay.secrets", "relay.store", "sqlalchemy"),
+        *("relay.secrets", "relay.store", "sqlalchemy", "anyio"),
     },
     "relay.process": {
         *("outbox", "relay.config", "relay.engine", "relay.http", "relay.operations", "relay.process"),
         *("relay.secrets", "relay.store", "relay.telemetry", "anyio", "psycopg", "sqlalchemy", "uvloop"),
     },
     "relay.local": {"outbox", "relay.config", "relay.local", "httptools", "rich", "sqlalchemy"},
-    "relay.cli": {"outbox", "relay", "click", "sqlalchemy", "psycopg"},
+    "relay.cli": {"outbox", "relay", "click", "sqlalchemy", "psycopg", "anyio"},
     "relay": {"outbox", "relay.cli", "click"},
 }
 # Each of these can open a connection to somewhere else. A user's URL is called through relay.http and nothing else.
@@ -146,6 +146,20 @@ def test_nothing_but_relay_http_opens_a_connection() -> None:
         if name in OUTBOUND_CALLS or any(within(name, outbound) for outbound in OUTBOUND_MODULES)
     }
     assert found - {"relay.local.receiver.server: http.client.responses"} == set()
+
+
+def test_an_operation_runs_in_its_callers_event_loop_and_prints_nothing() -> None:
+    """Its callers are a command, a server and an application; each has a loop and an output of its own."""
+    operations = {module: tree for module, tree in MODULES.items() if within(module, "relay.operations")}
+    refused = {"run", "Runner", "run_until_complete", "start_blocking_portal", "print", "echo"}
+    assert {(module, name) for module, tree in operations.items() for name in called(tree) & refused} == set()
+    outputs = ("asyncio", "sys.stdout", "sys.stderr", "logging", "click")
+    assert {
+        (module, name)
+        for module, tree in operations.items()
+        for name in imported(tree)
+        if any(within(name, output) for output in outputs)
+    } == set()
 
 
 def test_only_few_modules_touch_sockets() -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from outbox.signing.schemes import written_headers
 from relay.http.configured import USER_AGENT
 from relay.http.sender import fixed_lines
+from relay.operations.probe.documents import ReceivedResponse, SentRequest
 
 if TYPE_CHECKING:
     from relay.http.sender import Endpoint, Sender
     from relay.model.outcome import Outcome
 
-__all__ = ["Recorder", "response_document"]
+__all__ = ["Recorder", "response_of"]
 
 # A subscription's own headers can have none of these names, so what is not known to be harmless is hidden.
 _SHOWN = {"host", "user-agent", "accept-encoding", "content-type", "content-length"}
@@ -35,39 +36,40 @@ class Recorder:
         """Close the sender."""
         await self._sender.close()
 
-    def request(self, endpoint: Endpoint) -> dict[str, Any] | None:
+    def request(self, endpoint: Endpoint) -> SentRequest | None:
         """Return the last request to this endpoint; None when there was none, as where no token was to be had."""
         for to, headers, body in reversed(self._sent):
             if to is endpoint:
-                return _request_document(endpoint, headers, body)
+                return _request_of(endpoint, headers, body)
         return None
 
 
-def _request_document(endpoint: Endpoint, headers: bytes, body: bytes) -> dict[str, Any]:
-    """Return the request as it went out; of headers that are not known to be harmless the names only."""
+def _request_of(endpoint: Endpoint, headers: bytes, body: bytes) -> SentRequest:
     first, *lines = (endpoint.prefix + fixed_lines(USER_AGENT) + headers).decode("latin-1").split("\r\n")[:-1]
     pairs = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     pairs.append(("content-length", str(len(body))))
     shown = _SHOWN | written_headers()
-    return {
-        "method": first.partition(" ")[0],
-        "url": endpoint.url.text,
-        "headers": [[name, value if name.lower() in shown else _HIDDEN] for name, value in pairs],
-        "body": body.decode("utf-8", "backslashreplace"),
-    }
+    return SentRequest(
+        method=first.partition(" ")[0],
+        url=endpoint.url.text,
+        headers=tuple((name, value if name.lower() in shown else _HIDDEN) for name, value in pairs),
+        body=body.decode("utf-8", "backslashreplace"),
+    )
 
 
-def response_document(outcome: Outcome) -> dict[str, Any] | None:
-    """Return what came back; None where the address was forbidden or nothing came. Cookies are named only."""
+def response_of(outcome: Outcome) -> ReceivedResponse | None:
+    """Return what came back; None where the address was forbidden or nothing came."""
     if outcome.kind == "blocked_address" or (outcome.headers is None and not outcome.excerpt):
         return None
     status_line, *lines = (outcome.headers or "").rstrip("\r\n").split("\r\n")
     pairs = ((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
-    return {
-        "status_line": status_line or None,
-        "headers": [[name, _without_cookie(value) if name.lower() == "set-cookie" else value] for name, value in pairs],
-        "excerpt": outcome.excerpt.decode("utf-8", "backslashreplace"),
-    }
+    return ReceivedResponse(
+        status_line=status_line or None,
+        headers=tuple(
+            (name, _without_cookie(value) if name.lower() == "set-cookie" else value) for name, value in pairs
+        ),
+        excerpt=outcome.excerpt.decode("utf-8", "backslashreplace"),
+    )
 
 
 def _without_cookie(value: str) -> str:

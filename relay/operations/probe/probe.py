@@ -1,15 +1,16 @@
 """Asking one endpoint: a test message over the real path, and a look at the way there without sending anything.
 
-Both open and close what they need by themselves, hold no transaction while they wait for the network, and return one
-document. No value of a credential is in it.
+Both run in the caller's event loop, open and close what they need by themselves, and hold no transaction while they
+wait for the network. The database is asked in a thread.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anyio import to_thread
 
 from outbox.errors import OutboxError
 from outbox.recording.payload import RawJSON, encode
@@ -24,20 +25,23 @@ from relay.http.tls import default_ssl_context
 from relay.http.tunnel import Tunneller
 from relay.message.envelope import Envelope
 from relay.model.outcome import Outcome, OutcomeKind
-from relay.operations.connection import transaction
 from relay.operations.probe import diagnosis
-from relay.operations.probe.exchange import Recorder, response_document
+from relay.operations.probe.documents import CheckedEndpoint, CheckedStep, SentTest
+from relay.operations.probe.exchange import Recorder, response_of
 from relay.operations.probe.target import log_test, make_event, read_target, require_log, require_patience
 from relay.secrets.keyring import Keyring, KeyUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from uuid import UUID
 
     from relay.config.options import Config
     from relay.http.inspection.steps import Step
     from relay.http.sender import Sender
     from relay.model.event import Event
-    from relay.model.subscription import Subscription
+    from relay.operations.connection import Database
+    from relay.operations.findings import Finding
+    from relay.operations.probe.documents import SentRequest
     from relay.operations.probe.target import Logged, Target
 
 __all__ = ["DEFAULT_TYPE", "Network", "check_endpoint", "network_of", "send_test"]
@@ -68,26 +72,26 @@ def network_of(config: Config) -> Network:
     return Network(make_sender(config), look)
 
 
-def send_test(
-    config: Config,
-    subscription_id: str,
+async def send_test(
+    database: Database,
+    tenant: str | None,
+    subscription_id: UUID | str,
     *,
     type: str = DEFAULT_TYPE,  # noqa: A002 - the event's type is called type everywhere
     data: str | None = None,
-    tenant: str | None = None,
     network: Callable[[Config], Network] = network_of,
-) -> dict[str, Any]:
+) -> SentTest:
     """Send one message that is no event of anybody's, log it as a test attempt, and return what came of it.
 
     It goes out as a delivery does, also to a subscription that is paused, disabled or held back, and counts in no
     statistic.
 
     Args:
-        config: the relay's.
+        database: where the subscription is, and the relay's configuration.
+        tenant: who asks; None is the operator.
         subscription_id: `sub_…` or the UUID.
         type: of the message, dotted words as for `record()`.
         data: JSON text; by default an object that says it is a test.
-        tenant: only if the subscription is this tenant's; None is the operator.
         network: makes the way out.
 
     Raises:
@@ -98,74 +102,86 @@ def send_test(
     """
     type = checked_type(type)  # noqa: A001
     payload = encode(RawJSON(DEFAULT_DATA if data is None else data), Outbox().max_payload_bytes)
-    with transaction(config) as connection:
+    target, event = await to_thread.run_sync(_prepare, database, tenant, subscription_id, type, payload)
+    sent = await _send(database.config, target, event, network)
+    logged = await to_thread.run_sync(_log, database, target, sent.outcome)
+    return _sent_test(target, logged, sent)
+
+
+def _prepare(
+    database: Database, tenant: str | None, subscription_id: UUID | str, type_: str, payload: str
+) -> tuple[Target, Event]:
+    with database.transaction() as connection:
         target = read_target(connection, tenant, subscription_id)
         require_patience(connection, target)
         require_log(connection)
-        event = make_event(connection, type, payload)
-    sent = _run(_send(config, target, event, network))
-    with transaction(config) as connection:
-        logged = log_test(connection, target, sent.outcome)
-    return _test_document(target, logged, sent)
+        return target, make_event(connection, type_, payload)
 
 
-def check_endpoint(
-    config: Config,
-    subscription_id: str,
+def _log(database: Database, target: Target, outcome: Outcome) -> Logged:
+    with database.transaction() as connection:
+        return log_test(connection, target, outcome)
+
+
+async def check_endpoint(
+    database: Database,
+    tenant: str | None,
+    subscription_id: UUID | str,
     *,
-    tenant: str | None = None,
     network: Callable[[Config], Network] = network_of,
-) -> dict[str, Any]:
+) -> CheckedEndpoint:
     """Look at everything between here and the endpoint, send no byte of HTTP, and return the steps.
 
     Raises NotFoundError when there is no such subscription for this tenant, or it is removed.
     """
-    with transaction(config) as connection:
-        target = read_target(connection, tenant, subscription_id)
-    steps = [] if target.hindrance is None else [_step("state", "warning", target.hindrance)]
-    endpoint, secrets = _opened(config, target.subscription)
-    steps.append(secrets)
-    found: list[Step] = []
+    target = await to_thread.run_sync(_read, database, tenant, subscription_id)
     seconds = float(target.subscription.timeout_seconds)
-    if endpoint is not None:
-        found = _run(_look(config, endpoint, seconds, network))
-    steps += [asdict(step) for step in found]
-    ok = all(step["state"] != "failed" for step in steps)
-    words = secrets["text"] + "."
-    if secrets["state"] == "ok":
-        words = diagnosis.of_steps(str(target.id), parse_url(target.subscription.url), found, seconds)
-    return {
-        "subscription_id": str(target.id),
-        "url": target.subscription.url,
-        "ok": ok,
-        "steps": steps,
-        "diagnosis": words,
-    }
+    endpoint, before, findings = _opened(database.config, target)
+    found = [] if endpoint is None else await _look(database.config, endpoint, seconds, network)
+    if not findings:
+        findings = diagnosis.of_steps(target.id, parse_url(target.subscription.url), found, seconds)
+    steps = (*_of_state(target), before, *map(CheckedStep.of, found))
+    return CheckedEndpoint(
+        subscription_id=target.id,
+        url=target.subscription.url,
+        ok=all(step.state != "failed" for step in steps),
+        steps=steps,
+        findings=findings,
+    )
 
 
-def _opened(config: Config, subscription: Subscription) -> tuple[Endpoint | None, dict[str, Any]]:
-    """Return where to, and whether the secrets can be opened; no endpoint where the URL cannot be read."""
-    kinds = Counter(kind for kind, _ in subscription.secrets)
+def _read(database: Database, tenant: str | None, subscription_id: UUID | str) -> Target:
+    with database.transaction() as connection:
+        return read_target(connection, tenant, subscription_id)
+
+
+def _of_state(target: Target) -> list[CheckedStep]:
+    return [] if target.hindrance is None else [CheckedStep(name="state", state="warning", text=target.hindrance)]
+
+
+def _opened(config: Config, target: Target) -> tuple[Endpoint | None, CheckedStep, tuple[Finding, ...]]:
+    """Return where to, whether the secrets can be opened, and what is to say of them where they cannot.
+
+    There is no endpoint where the URL cannot be read.
+    """
+    subscription = target.subscription
     try:
         endpoint = Envelope(subscription, Keyring(config.secret_key)).endpoint
     except OutboxError as error:
-        failed = _step("secrets", "failed", str(error))
-        try:
-            return Endpoint.of(subscription.url), failed
-        except OutboxError:
-            return None, _step("url", "failed", str(error))
+        return _unopened(target, error)
+    kinds = Counter(kind for kind, _ in subscription.secrets)
     named = ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in kinds.items())
-    return endpoint, _step("secrets", "ok", f"can be opened: {named}")
+    return endpoint, CheckedStep(name="secrets", state="ok", text=f"can be opened: {named}"), ()
 
 
-def _step(name: str, state: str, words: str) -> dict[str, Any]:
-    return {"name": name, "state": state, "text": words, "cause": None, "addresses": (), "milliseconds": None,
-            "certificate": None}  # fmt: skip
-
-
-def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner() as runner:
-        return runner.run(coroutine)
+def _unopened(target: Target, error: OutboxError) -> tuple[Endpoint | None, CheckedStep, tuple[Finding, ...]]:
+    try:
+        endpoint = Endpoint.of(target.subscription.url)
+    except OutboxError:
+        failed = CheckedStep(name="url", state="failed", text=str(error))
+        return None, failed, diagnosis.of_error(target.id, "url.refused", error)
+    failed = CheckedStep(name="secrets", state="failed", text=str(error))
+    return endpoint, failed, diagnosis.of_error(target.id, "secrets.unopened", error)
 
 
 async def _look(config: Config, endpoint: Endpoint, seconds: float, network: Callable[[Config], Network]) -> list[Step]:
@@ -179,9 +195,9 @@ async def _look(config: Config, endpoint: Endpoint, seconds: float, network: Cal
 @dataclass(frozen=True)
 class _Sent:
     outcome: Outcome
-    request: dict[str, Any] | None
+    request: SentRequest | None
     steps: list[Step]
-    diagnosis: str
+    findings: tuple[Finding, ...]
 
 
 async def _send(config: Config, target: Target, event: Event, network: Callable[[Config], Network]) -> _Sent:
@@ -189,10 +205,10 @@ async def _send(config: Config, target: Target, event: Event, network: Callable[
     try:
         envelope = Envelope(subscription, Keyring(config.secret_key))
     except OutboxError as error:
-        kind: OutcomeKind = (
-            OutcomeKind.KEY_UNAVAILABLE if isinstance(error, KeyUnavailableError) else OutcomeKind.UNSENDABLE
-        )
-        return _Sent(Outcome(kind, None, 0, str(error), sent=False), None, [], f"{error}.")
+        unavailable = isinstance(error, KeyUnavailableError)
+        kind = OutcomeKind.KEY_UNAVAILABLE if unavailable else OutcomeKind.UNSENDABLE
+        outcome = Outcome(kind, None, 0, str(error), sent=False)
+        return _Sent(outcome, None, [], diagnosis.of_error(target.id, f"message.{kind}", error))
     out = network(config)
     recorder = Recorder(out.sender)
     try:
@@ -202,7 +218,7 @@ async def _send(config: Config, target: Target, event: Event, network: Callable[
         steps = await _second_look(out, envelope.endpoint, outcome, seconds) if request else []
     finally:
         await recorder.close()
-    return _Sent(outcome, request, steps, _words(target, envelope.endpoint, outcome, steps))
+    return _Sent(outcome, request, steps, _findings(target, envelope.endpoint, outcome, steps))
 
 
 _OF_THE_WAY = (
@@ -222,30 +238,30 @@ async def _second_look(out: Network, endpoint: Endpoint, outcome: Outcome, secon
     return await out.look(endpoint, min(seconds, MOST_LOOK_SECONDS))
 
 
-def _words(target: Target, endpoint: Endpoint, outcome: Outcome, steps: Sequence[Step]) -> str:
+def _findings(target: Target, endpoint: Endpoint, outcome: Outcome, steps: Sequence[Step]) -> tuple[Finding, ...]:
     seconds = float(target.subscription.timeout_seconds)
     if any(step.state == "failed" for step in steps):
-        return diagnosis.of_steps(str(target.id), endpoint.url, steps, seconds)
-    words = diagnosis.of_outcome(str(target.id), endpoint.url, outcome, seconds)
-    return f"{words} A look just after found the way open: it comes and goes." if steps and not outcome.sent else words
+        return diagnosis.of_steps(target.id, endpoint.url, steps, seconds)
+    found = diagnosis.of_outcome(target.id, endpoint.url, outcome, seconds)
+    return (*found, diagnosis.open_again(target.id)) if steps and not outcome.sent else found
 
 
-def _test_document(target: Target, logged: Logged, sent: _Sent) -> dict[str, Any]:
+def _sent_test(target: Target, logged: Logged, sent: _Sent) -> SentTest:
     outcome = sent.outcome
-    return {
-        "subscription_id": str(target.id),
-        "delivery_id": str(logged.delivery_id),
-        "at": logged.at,
-        "ok": outcome.kind == OutcomeKind.DELIVERED,
-        "sent": outcome.sent,
-        "outcome": outcome.kind,
-        "status": outcome.status,
-        "milliseconds": outcome.milliseconds,
-        "error": outcome.error,
-        "address": outcome.address,
-        "hindrance": target.hindrance,
-        "request": sent.request,
-        "response": response_document(outcome),
-        "steps": [asdict(step) for step in sent.steps],
-        "diagnosis": sent.diagnosis,
-    }
+    return SentTest(
+        subscription_id=target.id,
+        delivery_id=logged.delivery_id,
+        at=logged.at,
+        ok=outcome.kind == "delivered",
+        sent=outcome.sent,
+        outcome=outcome.kind,
+        status=outcome.status,
+        milliseconds=outcome.milliseconds,
+        error=outcome.error,
+        address=outcome.address,
+        hindrance=target.hindrance,
+        request=sent.request,
+        response=response_of(outcome),
+        steps=tuple(map(CheckedStep.of, sent.steps)),
+        findings=sent.findings,
+    )
