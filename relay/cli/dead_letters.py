@@ -17,6 +17,7 @@ from relay.cli.options import (
     yes_option,
 )
 from relay.cli.output import (
+    escaped,
     fields_of,
     host_of,
     print_attempts,
@@ -28,7 +29,6 @@ from relay.cli.output import (
 )
 from relay.operations import dead_letters as operations
 from relay.operations.filters import Filters
-from relay.operations.wording import escaped
 
 __all__ = ["dead_letters"]
 

@@ -8,6 +8,7 @@ import click
 
 from relay.cli.options import Database, after_option, filters, json_option, with_database
 from relay.cli.output import (
+    escaped,
     fields_of,
     host_of,
     print_attempts,
@@ -19,7 +20,6 @@ from relay.cli.output import (
 )
 from relay.operations.events import list_events, show_event
 from relay.operations.filters import Filters
-from relay.operations.wording import escaped
 
 if TYPE_CHECKING:
     from relay.operations.events import EventDetails, ListedEvent

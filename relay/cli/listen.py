@@ -15,10 +15,11 @@ from outbox.signing.schemes import SCHEMES, named
 from outbox.signing.verify import check_key
 from relay.cli.interrupt import interruptible
 from relay.cli.options import config_option, configured, scheme_option
+from relay.cli.output import escaped
 from relay.config.options import ConfigError
 from relay.local.receiver.listener import Arrival, Listener
 from relay.local.receiver.server import serve
-from relay.operations.wording import escaped, rfc3339
+from relay.operations.wording import rfc3339
 
 __all__ = ["as_json", "as_text", "echo", "listen", "open_port"]
 

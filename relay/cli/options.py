@@ -1,8 +1,9 @@
-"""Options that commands share: those of the configuration, the database, --json, and the filters."""
+"""Options that commands share: those of the configuration, the database, who acts, --json, and the filters."""
 
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -11,10 +12,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from outbox.signing.schemes import ROWS, declare
-from relay.cli.actor import actor_option
+from relay.cli.output import escaped
 from relay.config.sources import load
 from relay.operations.connection import Database
-from relay.operations.wording import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,6 +29,7 @@ else:
 __all__ = [
     "Database",
     "Moment",
+    "actor_option",
     "after_option",
     "config_option",
     "configured",
@@ -37,6 +38,7 @@ __all__ = [
     "filters",
     "flags_of",
     "json_option",
+    "login_name",
     "scheme_option",
     "warn",
     "with_database",
@@ -85,6 +87,30 @@ def scheme_option(meaning: str, default: str | None = None) -> Callable[[Callabl
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON; a list is one object a line.")
+
+
+def login_name() -> str:
+    """Return `os:` and the name of the user that this process runs as, or the number of one without a name."""
+    number = os.getuid()
+    try:
+        import pwd
+
+        name = pwd.getpwuid(number).pw_name
+    except (ImportError, KeyError):
+        return f"os:{number}"
+    return f"os:{name}" if name.isprintable() and name else f"os:{number}"
+
+
+def _checked_actor(_context: click.Context, _option: click.Parameter, value: str | None) -> str:
+    from outbox._actor import check_actor
+
+    return check_actor(login_name() if value is None else value)
+
+
+actor_option = click.option(
+    "--actor", metavar="NAME", envvar="RELAY_ACTOR", callback=_checked_actor,
+    help="Who does this, for `relay audit`. [env RELAY_ACTOR; default: the login on this machine]",
+)  # fmt: skip
 
 
 def with_database(command: Callable[..., R]) -> Callable[..., R]:

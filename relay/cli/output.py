@@ -18,7 +18,7 @@ from uuid import UUID
 import click
 
 from relay.operations.pages import Page
-from relay.operations.wording import escaped, rfc3339
+from relay.operations.wording import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,11 +26,18 @@ if TYPE_CHECKING:
     from relay.operations.attempts import Attempt
 
 __all__ = [
-    "fields_of", "host_of", "print_attempts", "print_fields", "print_json", "print_json_lines", "print_more",
+    "escaped", "fields_of", "host_of", "print_attempts", "print_fields", "print_json", "print_json_lines", "print_more",
     "print_table",
 ]  # fmt: skip
 
 _MIN_FLEXIBLE_WIDTH = 8
+
+
+def escaped(text: str) -> str:
+    """Return the text with every control and format character written out (\\x1b, \\u202e, \\n)."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def print_json(value: Any) -> None:

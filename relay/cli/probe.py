@@ -15,9 +15,8 @@ import click
 from outbox.errors import RecordError
 from relay.cli.findings import in_sentences
 from relay.cli.options import Database, json_option, with_database
-from relay.cli.output import fields_of, print_json
+from relay.cli.output import escaped, fields_of, print_json
 from relay.cli.subscription_options import own_tenant_option, subscription_argument
-from relay.operations.wording import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

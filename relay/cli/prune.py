@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from relay.cli.actor import actor_option
-from relay.cli.options import config_option, configured, database_url_option, flags_of, json_option
+from relay.cli.options import actor_option, config_option, configured, database_url_option, flags_of, json_option
 from relay.cli.output import print_json
 from relay.config.options import options
 

@@ -8,9 +8,9 @@ import click
 
 from relay.cli.findings import in_words
 from relay.cli.options import Database, json_option, with_database
-from relay.cli.output import fields_of, host_of, print_fields, print_json, print_table
+from relay.cli.output import escaped, fields_of, host_of, print_fields, print_json, print_table
 from relay.operations.status.status import status as status_of
-from relay.operations.wording import duration, escaped
+from relay.operations.wording import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

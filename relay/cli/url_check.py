@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from outbox.subscriptions.url import Url
     from relay.http.addresses import AddressPolicy
 
-    Verdict = tuple[bool, str]
-    Look = Callable[[Url], Verdict]
+    Judgement = tuple[bool, str]
+    Judge = Callable[[Url], Judgement]
 
 __all__ = ["url_check"]
 
@@ -51,14 +51,14 @@ def url_check(*, urls: tuple[str, ...], resolve: bool, config_file: str | None, 
     if "-" in urls and len(urls) > 1:
         raise click.UsageError("- reads URLs from standard input and stands alone; give it no other")
     policy = make_policy(configured(flags, config_file).config)
-    look: Look = _resolving(policy) if resolve else _as_written
+    judge: Judge = _resolving(policy) if resolve else _as_written
     if urls == ("-",):
-        _print(_answers_to_lines(sys.stdin.buffer if sys.stdin else (), policy, look))
+        _print(_answers_to_lines(sys.stdin.buffer if sys.stdin else (), policy, judge))
         return 0
-    return 0 if _print((url, _verdict(url, policy, look)) for url in urls) else 1
+    return 0 if _print((url, _judgement(url, policy, judge)) for url in urls) else 1
 
 
-def _print(answers: Iterable[tuple[str, Verdict]]) -> bool:
+def _print(answers: Iterable[tuple[str, Judgement]]) -> bool:
     """Print each answer as soon as it is there; return whether all were allowed."""
     every = True
     for url, (allow, reason) in answers:
@@ -68,13 +68,13 @@ def _print(answers: Iterable[tuple[str, Verdict]]) -> bool:
     return every
 
 
-def _answers_to_lines(lines: Iterable[bytes], policy: AddressPolicy, look: Look) -> Iterator[tuple[str, Verdict]]:
+def _answers_to_lines(lines: Iterable[bytes], policy: AddressPolicy, judge: Judge) -> Iterator[tuple[str, Judgement]]:
     for line in lines:
         url = _json_string(line)
         if url is None:
             yield _shown(line), (False, 'the line is not one JSON string; write e.g. "https://example.com/hooks"')
         else:
-            yield url, _verdict(url, policy, look)
+            yield url, _judgement(url, policy, judge)
 
 
 def _json_string(line: bytes) -> str | None:
@@ -92,23 +92,23 @@ def _shown(line: bytes) -> str:
     return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "backslashreplace")
 
 
-def _verdict(text: str, policy: AddressPolicy, look: Look) -> Verdict:
+def _judgement(text: str, policy: AddressPolicy, judge: Judge) -> Judgement:
     try:
         url = parse_url(text)
     except SubscriptionError as error:
         return False, str(error)
     refusal = policy.refusal_of_url(url)
-    return (False, refusal) if refusal else look(url)
+    return (False, refusal) if refusal else judge(url)
 
 
-def _as_written(url: Url) -> Verdict:
+def _as_written(url: Url) -> Judgement:
     if literal_address(url.host):
         return True, "the address may be dialled"
     return True, "the name may be resolved; its addresses are judged each time it is dialled"
 
 
-def _resolving(policy: AddressPolicy) -> Look:
-    """Return the look that resolves the host and judges every answer, as the sender does before it dials."""
+def _resolving(policy: AddressPolicy) -> Judge:
+    """Return a judge that resolves the host and looks at every address, as the sender does before it dials."""
 
     async def addresses(host: str) -> str:
         resolver = Resolver()
@@ -118,10 +118,10 @@ def _resolving(policy: AddressPolicy) -> Look:
         finally:
             await resolver.close()
 
-    def look(url: Url) -> Verdict:
+    def judge(url: Url) -> Judgement:
         try:
             return True, f"may be dialled at {asyncio.run(addresses(url.host))}"
         except DialError as error:
             return False, str(error)
 
-    return look
+    return judge

@@ -10,14 +10,14 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 
 from outbox import act_as
 from outbox.schema.runner import require_current
-from relay.operations.rights import denied_rights_named
+from relay.operations.rights import name_denied_rights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from relay.config.options import Config
 
-__all__ = ["Database", "begun", "make_engine"]
+__all__ = ["Database", "begin", "make_engine"]
 
 # The driver reads dates of no other style, and no year 10000, which the last days of 9999 are east of UTC. Compiling a
 # plan takes longer than a bounded statement runs.
@@ -65,7 +65,7 @@ class Database:
             named = self.actor if actor is None else actor
             if named is not None:
                 act_as(connection, named)
-            with denied_rights_named(connection):
+            with name_denied_rights(connection):
                 yield connection
 
     @contextmanager
@@ -74,7 +74,7 @@ class Database:
         with self._engine.connect() as connection:
             self._check(connection)
             connection.rollback()
-            with denied_rights_named(connection):
+            with name_denied_rights(connection):
                 yield connection
 
     @cached_property
@@ -88,7 +88,7 @@ class Database:
 
 
 @contextmanager
-def begun(connection: Connection, actor: str | None) -> Iterator[None]:
+def begin(connection: Connection, actor: str | None) -> Iterator[None]:
     """Begin a transaction by this actor on a connection without one, and commit it."""
     with connection.begin():
         if actor is not None:

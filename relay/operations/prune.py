@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from relay.operations import audit
-from relay.operations.connection import begun
+from relay.operations.connection import begin
 from relay.operations.scope import operator_only
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def prune(
 
 
 def _note(connection: Connection, gone: dict[str, int], days: dict[str, int], actor: str | None) -> None:
-    with begun(connection, actor):
+    with begin(connection, actor):
         audit.note(connection, "pruned", count=sum(gone.values()), more=gone | days)
 
 

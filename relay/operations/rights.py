@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["RightsError", "denied_rights_named", "missing_grant"]
+__all__ = ["RightsError", "missing_grant", "name_denied_rights"]
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 _DENIED = re.compile(r"permission denied for (\w+)(?: \w+)*? (\w+)\s*$")
@@ -32,7 +32,7 @@ class RightsError(OutboxError):
 
 
 @contextmanager
-def denied_rights_named(connection: Connection) -> Iterator[None]:
+def name_denied_rights(connection: Connection) -> Iterator[None]:
     """Turn the server's "permission denied" into a RightsError."""
     try:
         yield

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from outbox.ids import SubscriptionId
 from outbox.sealing import newest_key
 from relay.config.options import ConfigError
-from relay.operations.connection import begun
+from relay.operations.connection import begin
 from relay.operations.scope import operator_only
 from relay.secrets.resealing import BATCH_ROWS, READ, REPLACE, plan
 
@@ -142,7 +142,7 @@ def rekey(connection: Connection, tenant: str | None, keyring: Keyring, actor: s
     key = keyring.newest
     if key is None:
         raise ConfigError("secret_key: not set; give RELAY_SECRET_KEY or RELAY_SECRET_KEY_FILE, the newest key first")
-    with begun(connection, actor):
+    with begin(connection, actor):
         if newest_key(connection) != key:
             connection.execute(_REGISTER, {"id": key.id, "key": key.text})
         already = connection.execute(_COUNT_SEALED_TO, {"id": key.id}).scalar_one()
@@ -166,7 +166,7 @@ def _pass(connection: Connection, keyring: Keyring, key: SealingKey, done: _Prog
     """Go through every row that is not sealed to the key, a batch a transaction."""
     done.busy, done.unopened, after = 0, [], UUID(int=0)
     while True:
-        with begun(connection, actor):
+        with begin(connection, actor):
             bounds = {"after": after, "key": key.id, "batch": BATCH_ROWS}
             rows = connection.exec_driver_sql(READ, bounds).all()
             if not rows:

@@ -1,17 +1,10 @@
-"""How times, lengths of time and text from outside are written, in whatever is printed."""
+"""How times and lengths of time are written in text: in findings, in the audit, and in what is printed."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-__all__ = ["duration", "escaped", "rfc3339", "utc"]
-
-
-def escaped(text: str) -> str:
-    """Return the text with every control and format character written out (\\x1b, \\u202e, \\n)."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+__all__ = ["duration", "rfc3339", "utc"]
 
 
 def rfc3339(moment: datetime) -> str:

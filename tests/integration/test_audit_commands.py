@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from outbox import subscriptions
 from relay.cli import cli
-from relay.cli.actor import login_name
+from relay.cli.options import login_name
 from relay.operations import audit, dead_letters
 from relay.operations import prune as prune_operation
 from relay.operations.filters import Filters

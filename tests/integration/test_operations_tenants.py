@@ -35,8 +35,8 @@ DAYS = {"events_days": 30, "attempts_days": 90, "resolutions_days": 90}
 # What takes a connection and is no operation: each is called inside one, after the tenant was asked for.
 PARTS = {
     "audit.note": "writes down an operation on many rows, in its transaction",
-    "connection.begun": "begins a transaction",
-    "rights.denied_rights_named": "puts an error into words",
+    "connection.begin": "begins a transaction",
+    "rights.name_denied_rights": "puts an error into words",
     "secrets.require_keys": "checks the keys when a relay starts",
     "status.stuck.health_of": "reads a subscription that was found",
     "probe.target.require_patience": "is about a target that was found",

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from relay.cli.actor import login_name
 from relay.cli.audit import change_of
+from relay.cli.options import login_name
 
 
 def change(before=None, after=None, details=None) -> str:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.operations.wording import duration, escaped, rfc3339
+from relay.cli.output import escaped
+from relay.operations.wording import duration, rfc3339
 
 
 @given(st.text())

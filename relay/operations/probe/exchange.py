@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder", "response_of"]
 
-# A subscription's own headers can have none of these names, so what is not known to be harmless is hidden.
-_SHOWN = {"host", "user-agent", "accept-encoding", "content-type", "content-length"}
-_HIDDEN = "***"
+# A subscription's own headers can have none of these names, so what is not known to be harmless is redacted.
+_HARMLESS = {"host", "user-agent", "accept-encoding", "content-type", "content-length"}
+_REDACTED = "***"
 
 
 class Recorder:
@@ -48,11 +48,11 @@ def _request_of(endpoint: Endpoint, headers: bytes, body: bytes) -> SentRequest:
     first, *lines = (endpoint.prefix + fixed_lines(USER_AGENT) + headers).decode("latin-1").split("\r\n")[:-1]
     pairs = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     pairs.append(("content-length", str(len(body))))
-    shown = _SHOWN | written_headers()
+    harmless = _HARMLESS | written_headers()
     return SentRequest(
         method=first.partition(" ")[0],
         url=endpoint.url.text,
-        headers=tuple((name, value if name.lower() in shown else _HIDDEN) for name, value in pairs),
+        headers=tuple((name, value if name.lower() in harmless else _REDACTED) for name, value in pairs),
         body=body.decode("utf-8", "backslashreplace"),
     )
 
@@ -74,4 +74,4 @@ def response_of(outcome: Outcome) -> ReceivedResponse | None:
 
 def _without_cookie(value: str) -> str:
     name, separator, _ = value.partition("=")
-    return f"{name}={_HIDDEN}" if separator else _HIDDEN  # without a name it is all value (RFC 6265bis)
+    return f"{name}={_REDACTED}" if separator else _REDACTED  # without a name it is all value (RFC 6265bis)
