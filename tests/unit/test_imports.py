@@ -130,6 +130,17 @@ def test_the_name_of_a_module_is_that_module_and_nothing_else(module: str) -> No
     assert value is imported
 
 
+@pytest.mark.parametrize("package", ["sqlalchemy", "psycopg", "anyio", "click"])
+def test_what_users_install_with_it_is_in_use(package: str) -> None:
+    assert [name for name, tree in MODULES.items() if any(within(each, package) for each in imported(tree))] != []
+
+
+@pytest.mark.parametrize("package", ["httpx", "pytest", "testcontainers"])
+def test_what_tests_are_said_to_use_is_in_use(package: str) -> None:
+    trees = [ast.parse(file.read_text("utf-8")) for file in Path(__file__).parents[1].rglob("*.py")]
+    assert [tree for tree in trees if any(within(name, package) for name in imported(tree))] != []
+
+
 def test_outbox_never_imports_relay() -> None:
     assert {
         m for m, tree in MODULES.items() if within(m, "outbox") and any(within(n, "relay") for n in imported(tree))
