@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from relay.local.children import Child
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = {"RELAY_ALLOW_NETWORKS": "127.0.0.0/8", "RELAY_ALLOW_HTTP": "true"}
 
 
-@contextmanager
-def program(arguments: list[str], environment: dict[str, str], output: Path) -> Iterator[None]:
+def program(arguments: list[str], environment: dict[str, str], output: Path) -> Child:
     """Run a program of this environment until the block ends."""
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            cwd=ROOT,
-            env=os.environ | environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
+    return Child(arguments[0], ["-m", *arguments], output, os.environ | {"PYTHONPATH": str(ROOT)} | environment)
 
 
-def call(url: str, body: Any = None) -> Any:
-    """POST a JSON body, or GET without one; return the JSON answer."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.loads(answer.read())
+def call(url: str, body: Any = None) -> httpx.Response:
+    """POST a JSON body, or GET without one."""
+    return httpx.request("GET" if body is None else "POST", url, json=body, timeout=10, trust_env=False)
+
+
+def receipts(shop: str) -> Any:
+    """What the shop says that it received."""
+    return call(f"{shop}/receipts").raise_for_status().json()
 
 
 def free_port() -> int:
@@ -71,24 +56,22 @@ def shop(database_url: str, tmp_path: Path) -> Iterator[str]:
 
 def answers(url: str) -> bool:
     try:
-        return call(f"{url}/receipts") == []
-    except (urllib.error.URLError, OSError):
+        return receipts(url) == []
+    except httpx.HTTPError:
         return False
 
 
 def test_an_order_reaches_the_customer_that_subscribed(shop: str) -> None:
-    subscription = call(f"{shop}/subscriptions", {"url": f"{shop}/webhooks", "types": ["order.*"]})
-    order = call(f"{shop}/orders", {"cents": 4200})
-    wait_until(lambda: call(f"{shop}/receipts") != [], message="no webhook came", timeout_seconds=30)
-    (receipt,) = call(f"{shop}/receipts")
+    subscription = call(f"{shop}/subscriptions", {"url": f"{shop}/webhooks", "types": ["order.*"]}).json()
+    order = call(f"{shop}/orders", {"cents": 4200}).json()
+    wait_until(lambda: receipts(shop) != [], message="no webhook came", timeout_seconds=30)
+    (receipt,) = receipts(shop)
     assert subscription["secret"].startswith("whsec_")
     assert receipt["type"] == "order.placed"
     assert receipt["data"] == {"id": order["order"], "cents": 4200}
 
 
 def test_a_refused_subscription_says_what_to_mend(shop: str) -> None:
-    with pytest.raises(urllib.error.HTTPError) as refusal:
-        call(f"{shop}/subscriptions", {"url": "ftp://example.com/", "types": ["order.*"]})
-    with refusal.value as answer:
-        assert answer.code == 422
-        assert json.loads(answer.read())["detail"].startswith("url: ")
+    refusal = call(f"{shop}/subscriptions", {"url": "ftp://example.com/", "types": ["order.*"]})
+    assert refusal.status_code == 422
+    assert refusal.json()["detail"].startswith("url: ")
