@@ -1,10 +1,10 @@
 """Reliable, signed webhooks for an application on PostgreSQL: what the application imports.
 
 `record()` writes an event in the application's own transaction; the relay delivers it to every subscription that
-matches. `subscribe()` and `subscriptions` say who wants which events. `verify()` is for those who receive them.
+matches. `subscribe()` and `subscriptions` manage subscriptions. A receiver calls `verify()`.
 
-Importing this package loads SQLAlchemy and the standard library only, and lets sessions write what waits in them when
-they commit; import it with the application, not in the middle of a flush.
+Importing this package loads SQLAlchemy and the standard library only. It also registers listeners on every session, so
+import it when the application starts, not during a flush.
 """
 
 from outbox import subscriptions

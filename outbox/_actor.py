@@ -1,4 +1,4 @@
-"""Who changes something: a name for the audit, carried by the caller's transaction."""
+"""The actor: who makes a change, by the name that the audit notes. The caller's transaction carries it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ __all__ = ["act_as", "check_actor"]
 
 _MAX_ACTOR_BYTES = 256
 _SET = text("select set_config('outbox.actor', :actor, true)")
-_KEPT = text("select current_setting('outbox.actor', true)")
+_CURRENT = text("select current_setting('outbox.actor', true)")
 
 
 def act_as(connection: Session | Connection, actor: str) -> None:
-    """Let the audit name `actor` ("alice@example.com") for what this transaction changes from here on.
+    """Set the actor ("alice@example.com") that the audit notes for every later change in this transaction.
 
-    It ends with the transaction, or with the savepoint it was said in. Nothing checks that it is true: pass what your
-    own login says. The database's login role is noted beside it.
+    It ends with the transaction, or with the savepoint in which it was set. Nothing verifies the name: pass one that
+    your own login has checked. The audit notes the database's login role too.
 
     Raises:
         ActorError: the name was refused, or no transaction would carry it (autocommit).
     """
     name = check_actor(actor)
     connection.execute(_SET, {"actor": name})
-    if connection.execute(_KEPT).scalar_one() != name:
+    if connection.execute(_CURRENT).scalar_one() != name:
         raise ActorError(
             "actor: the connection is in autocommit, where it would be forgotten at once; begin a transaction"
         )
 
 
 def check_actor(value: object) -> str:
-    """Return the name of whoever acts: printable text of 1 to 256 bytes. Raises ActorError."""
+    """Return the actor's name, printable text of 1 to 256 bytes. Raises ActorError."""
     if refused := complaint("actor", value, _MAX_ACTOR_BYTES):
         raise ActorError(refused)
     name = str.__str__(value)

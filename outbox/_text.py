@@ -1,4 +1,4 @@
-"""What text must be to be stored, and how long the texts of events and of subscriptions may be."""
+"""Check that text can be stored; the longest texts that events and subscriptions have in common."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_TENANT_BYTES = 256
 
 
 def complaint(name: str, value: object, max_bytes: int) -> str | None:
-    """Return why `value` cannot be stored as the field `name`, or None when it can: then it is a str."""
+    """Return why `value` cannot be stored as the field `name`, or None when it is a str that can be."""
     if not isinstance(value, str):
         return f"{name}: must be a str, not {type(value).__qualname__}; convert it with str()"
     if "\0" in value:

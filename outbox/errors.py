@@ -1,11 +1,11 @@
-"""Every error that outbox raises on purpose. Each message names the field and the mend, and holds no secret.
+"""Every error that outbox raises on purpose. Each message names the field and the fix, and holds no secret.
 
 OutboxError
 ├── RecordError              record() refused the event; no SQL was sent, the caller's transaction stays usable
-│   ├── PayloadError         the data cannot be JSON as it stands (names the path)
+│   ├── PayloadError         the data has no exact JSON form (the message names the path)
 │   │   └── PayloadTooLarge
 │   ├── TransactionError     there is no transaction that could carry the event
-│   └── TargetError          the first argument is nothing that an event can be recorded on (also a TypeError)
+│   └── TargetError          no event can be recorded on the first argument (also a TypeError)
 ├── SubscriptionError        a subscription's field was refused
 ├── ActorError               act_as() refused a name, or no transaction would carry it
 ├── NotFoundError            no such row, for this tenant
@@ -49,7 +49,7 @@ class TransactionError(RecordError):
 
 
 class TargetError(RecordError, TypeError):
-    """The first argument is nothing that an event can be recorded on; the message says what is."""
+    """No event can be recorded on the first argument; the message says what to pass."""
 
 
 class SubscriptionError(OutboxError):
@@ -57,7 +57,7 @@ class SubscriptionError(OutboxError):
 
 
 class ActorError(OutboxError):
-    """The name of whoever acts was refused, or no transaction would carry it."""
+    """An actor's name was refused, or no transaction would carry it."""
 
 
 class NotFoundError(OutboxError):

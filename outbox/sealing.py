@@ -1,4 +1,4 @@
-"""Sealing: a secret is stored so that whoever writes it cannot read it back, and only a relay can open it.
+"""Seal secrets before they are stored: whoever writes one cannot read it back; only a relay can open it.
 
 Each secret is encrypted to the newest public key in `outbox.sealing_keys`; the private key is in the relays'
 configuration and never in the database. While there is no such key, secrets are stored in clear.
@@ -10,11 +10,11 @@ configuration and never in the database. While there is no such key, secrets are
   (RFC 9180) makes in base mode with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20Poly1305 (0x0020, 0x0001, 0x0003),
   single shot, without associated data.
 - info: `outbox-relay`, the 16 bytes of the subscription's UUID, and the kind (`signing`, `headers`, `authentication`,
-  `tls`) in ASCII. A ciphertext moved to another subscription or kind therefore opens for nobody.
+  `tls`) in ASCII. A ciphertext that is moved to another subscription or kind therefore cannot be opened.
 - plaintext: the secret in UTF-8.
 
-Any HPKE library of any language can make that, from `select id, key from outbox.sealing_keys order by created_at desc,
-id desc limit 1`. Where there is none, insert the text in clear: a relay seals it within a minute.
+Any HPKE library of any language can make that, with the key from `select id, key from outbox.sealing_keys order by
+created_at desc, id desc limit 1`. Without such a library, insert the text in clear: a relay seals it within a minute.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["NEWEST_KEY", "PREFIX", "SealedText", "SealingKey", "info", "newest_key", "seal", "suite"]
 
 PREFIX = "sealed:"
-"""What every sealed text begins with, and no text in clear."""
+"""Every sealed text begins with this, and no text in clear does."""
 
 NEWEST_KEY = "select id, key from outbox.sealing_keys order by created_at desc, id desc limit 1"
 
@@ -53,7 +53,7 @@ class SealingKey:
 
     @classmethod
     def of(cls, text: str) -> SealingKey:
-        """Return the key that `text` writes, as `outbox.sealing_keys` holds it."""
+        """Read a key from base64, as `outbox.sealing_keys` holds it."""
         return cls(b64decode(text))
 
     @property
@@ -76,27 +76,27 @@ class SealedText:
 
     @classmethod
     def parse(cls, stored: str) -> SealedText | None:
-        """Return the parts, or None when the text has not this form."""
+        """Return the parts, or None when the text has another form."""
         match = _SEALED.fullmatch(stored)
         if match is None:
             return None
         try:
             return cls(match[1], b64decode(match[2], validate=True))
-        except ValueError:  # the length of its padding
+        except ValueError:  # the padding has a wrong length
             return None
 
 
 def newest_key(connection: Session | Connection) -> SealingKey | None:
-    """Return the public key that secrets are sealed to now, or None while they are stored in clear."""
+    """Read the public key that secrets are sealed to now; None while they are stored in clear."""
     row = connection.execute(text(NEWEST_KEY)).one_or_none()
     return None if row is None else SealingKey.of(row.key)
 
 
 def seal(clear: str, key: SealingKey, subscription_id: bytes, kind: str) -> str:
-    """Return `sealed:1:…`, which only the holder of the private key opens, for this subscription and kind.
+    """Return `sealed:1:…`. Only the holder of the private key can open it, for this subscription and kind alone.
 
     Raises:
-        SubscriptionError: the text is no Unicode, or the key none that can be sealed to.
+        SubscriptionError: the text is not valid Unicode, or the key cannot be used.
     """
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 

@@ -1,4 +1,4 @@
-"""A credential in memory: text that shows itself only where somebody asks for it by name."""
+"""A secret in memory: text that is redacted everywhere but in `reveal()`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["Secret"]
 
 
 class Secret:
-    """Text that must not be shown. `reveal()` returns it; repr, str and every format are `***`.
+    """Secret text. `reveal()` returns it; repr, str and every format give `***`.
 
-    Not a str, so that nothing joins, logs or serialises it by accident; it can be copied within the process, never
+    It is not a str, so nothing joins, logs or serialises it by accident. It can be copied within the process, but not
     pickled. Equal texts are equal secrets, compared in constant time.
     """
 

@@ -1,5 +1,6 @@
 """Record an event in the caller's own transaction: check and serialise it, keep it with its session, insert it.
 
-record.py is the door; targets.py tells a session from a connection; payload.py and raw_json.py make the JSON text;
-session.py keeps events until the commit and commit_guard.py watches for commits made by hand; insert.py writes them.
+record.py has the public functions; targets.py tells a session from a connection; payload.py and raw_json.py make the
+JSON text; session.py keeps events until the commit; commit_guard.py refuses a commit that bypasses the session;
+insert.py inserts them.
 """

@@ -1,8 +1,8 @@
-"""A COMMIT by other hands than the session's is refused while events wait in the session.
+"""Refuse a COMMIT that bypasses the session while events wait in the session.
 
-`session.connection().commit()`, or the owner of the Connection a session was given, would make the rows durable that
-the session has flushed, and the events that tell of them would be lost without a word. SQL text that commits, and the
-driver's own commit(), cannot be seen.
+`session.connection().commit()`, or a commit by the owner of the Connection that the session was given, would store the
+rows that the session has flushed and silently lose their events. COMMIT as SQL text, and the driver's own commit(),
+cannot be seen.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = ["CommitGuard"]
 
-_SHOWN = 5
+_NAMED_MAX = 5
 
 
 class CommitGuard:
-    """Watches one connection for the length of its open transaction.
+    """Watches one connection until its open transaction ends.
 
     Args:
         connection: the one that carries the session's events.
-        joined: the transaction or savepoint of it that the session takes for its own.
-        waiting: gives the events that are not written yet.
+        joined: its transaction or savepoint that the session uses as its own.
+        waiting: returns the events that are not written yet.
     """
 
     def __init__(
@@ -45,22 +45,22 @@ class CommitGuard:
         event.listen(connection, "commit", self._refuse)
 
     def is_left_open(self) -> bool:
-        """Whether the session, now that it has ended, has left its transaction to the connection's owner."""
+        """Tell whether the session, which has ended, left its transaction open for the connection's owner."""
         return self._joined is self._transaction and self._transaction is not None and self._transaction.is_active
 
     def stop(self) -> None:
-        """Let the connection commit."""
+        """Stop watching; the connection may commit again."""
         if not self._connection.closed:
             event.remove(self._connection, "commit", self._refuse)
 
     def _refuse(self, connection: Connection) -> None:
         if connection.get_transaction() is not self._transaction or not (rows := self._waiting()):
             return
-        # SQLAlchemy takes a transaction whose commit failed for ended, and would give it to the pool as it is.
+        # SQLAlchemy believes that a transaction whose commit failed has ended: it would not roll it back.
         connection.dialect.do_rollback(connection.connection)
-        shown = ", ".join(f"{row.type} {text_id('evt', row.id)}" for row in rows[:_SHOWN])
-        more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+        named = ", ".join(f"{row.type} {text_id('evt', row.id)}" for row in rows[:_NAMED_MAX])
+        more = f" and {len(rows) - _NAMED_MAX} more" if len(rows) > _NAMED_MAX else ""
         raise TransactionError(
-            f"a session on this connection holds events that are not written yet ({shown}{more}): "
+            f"a session on this connection holds events that are not written yet ({named}{more}): "
             "commit the session, not its connection; the transaction was rolled back"
         )

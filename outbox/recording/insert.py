@@ -1,8 +1,8 @@
-"""The INSERT of events: one statement for all rows, in the order given, on whatever kind of connection there is.
+"""Insert events: one statement for all rows, in the order given, on any kind of connection.
 
-psycopg gets binary parameters (`%b`: 5 µs a payload of 500 bytes, where a text array takes 160); other drivers get one
-JSON document. Before any SQL, the connection is asked what it knows of itself: a refusal costs the caller nothing, an
-error from the server would cost the transaction.
+psycopg gets binary parameters (`%b`: 5 µs for a payload of 500 bytes; a text array takes 160 µs). Other drivers get
+one JSON document. The state of the connection is checked before any SQL: a refusal then costs the caller nothing,
+while an error from the server would end the transaction.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IN_TRANSACTION, _FAILED, _UNKNOWN = 2, 3, 4  # libpq's PQTRANS_INTRANS, _INERRO
 
 
 class Row(NamedTuple):
-    """One event as it is written. At most one of the last two is set; the delay counts on the database's clock."""
+    """One event as it is inserted. At most one of the last two is set; the delay counts from the database's now."""
 
     id: UUID
     type: str
@@ -74,7 +74,7 @@ def write(connection: Connection, rows: Sequence[Row]) -> None:
         TransactionError: the transaction could not carry them.
         SchemaError: the database has no outbox schema.
     """
-    with _errors_named:
+    with _name_errors:
         _check(connection)
         insert = _insert_binary if connection.dialect.driver in ("psycopg", "psycopg_async") else _insert_json
         for chunk in _chunks(rows) if len(rows) > 1 else (rows,):
@@ -84,30 +84,30 @@ def write(connection: Connection, rows: Sequence[Row]) -> None:
 def write_psycopg(connection: Any, row: Row) -> None:
     """Insert one row on a raw psycopg connection, whatever its cursor and row factories.
 
-    In pipeline mode what is queued goes first, and the answer is waited for: only then is it known whether there is a
-    transaction, and only so is an error named.
+    In pipeline mode, send what is queued first and wait for the answers: only then is it known whether a transaction is
+    open, and whose error it is.
     """
     from psycopg import Cursor, rows
 
-    with _settled(connection):
+    with _sync_pipeline(connection):
         _check_driver(connection, connection)
-    with _errors_named, _settled(connection):
+    with _name_errors, _sync_pipeline(connection):
         Cursor(connection, row_factory=rows.tuple_row).execute(_PSYCOPG_ONE, row)
 
 
 async def awrite_psycopg(connection: Any, row: Row) -> None:
-    """Insert one row on a raw psycopg AsyncConnection, just so."""
+    """Insert one row on a raw psycopg AsyncConnection, as `write_psycopg` does."""
     from psycopg import AsyncCursor, rows
 
-    async with _settled(connection):
+    async with _sync_pipeline(connection):
         _check_driver(connection, connection)
-    with _errors_named:
-        async with _settled(connection):
+    with _name_errors:
+        async with _sync_pipeline(connection):
             await AsyncCursor(connection, row_factory=rows.tuple_row).execute(_PSYCOPG_ONE, row)
 
 
-def _settled(connection: Any) -> Any:
-    """Until here and until the end of the block, nothing stays in the connection's pipeline, if it is in that mode."""
+def _sync_pipeline(connection: Any) -> Any:
+    """Return a block that empties the connection's pipeline, if there is one, when it begins and when it ends."""
     return connection.pipeline() if connection.info.pipeline_status else nullcontext()
 
 
@@ -117,7 +117,7 @@ async def awrite_asyncpg(connection: Any, row: Row) -> None:
         raise TransactionError("the connection is closed: no transaction can carry the event")
     if not connection.is_in_transaction():
         raise TransactionError(_AUTOCOMMIT.format("open one with `async with connection.transaction():`"))
-    with _errors_named:
+    with _name_errors:
         await connection.execute(_ASYNCPG_ONE, *row)
 
 
@@ -139,7 +139,7 @@ def _document(row: Row) -> dict[str, Any]:
 
 
 def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """Split by count and by size, so that no statement grows without bound."""
+    """Split the rows by count and by size, so that no statement grows without bound."""
     start = characters = 0
     for place, row in enumerate(rows):
         size = len(row.payload)
@@ -157,7 +157,7 @@ _ABORTED = "the transaction has failed and takes no more commands: roll it back 
 
 
 def _check(connection: Connection) -> None:
-    """Refuse, without SQL, a connection that is known not to be able to carry an event."""
+    """Refuse, without SQL, a connection that cannot carry an event."""
     if connection.dialect.name != "postgresql":
         raise RecordError(f"the outbox lives in PostgreSQL, but this connection speaks {connection.dialect.name}")
     if connection.closed:
@@ -170,7 +170,7 @@ def _check(connection: Connection) -> None:
 
 
 def _check_driver(connection: Any, driver: Any) -> None:
-    """The same for a DBAPI connection and the driver's own connection under it (often one object)."""
+    """Do the same for a DBAPI connection and the driver's own connection under it (often one object)."""
     info = getattr(driver, "info", None)
     status = getattr(info, "transaction_status", None)
     if status == _FAILED:
@@ -185,8 +185,8 @@ def _check_driver(connection: Any, driver: Any) -> None:
         raise TransactionError(_STANDBY)
 
 
-class _ErrorsNamed:
-    """Gives the few errors a user can mend a name of their own; every other passes, without the payload."""
+class _NameErrors:
+    """Raises an error of ours for the few causes that a user can fix. Every other error passes, without the payload."""
 
     def __enter__(self) -> None: ...
 
@@ -194,19 +194,19 @@ class _ErrorsNamed:
         if isinstance(error, InvalidRequestError):
             raise TransactionError(f"no transaction can carry the event: {error}") from error
         if isinstance(error, Exception):
-            _hide_payload(error)
+            _redact_payload(error)
             cause = getattr(error, "orig", None) or error
-            if isinstance(cause, UnicodeEncodeError):  # which holds the text
+            if isinstance(cause, UnicodeEncodeError):  # it holds the payload, so it must not be the cause
                 raise RecordError(f"the connection's encoding, {cause.encoding}, lacks a character: use UTF8") from None
-            if (named := _named(cause)) is not None:
-                raise named from cause
+            if (ours := _our_error(cause)) is not None:
+                raise ours from cause
 
 
-_errors_named = _ErrorsNamed()  # a generator as context manager costs three times as much
+_name_errors = _NameErrors()  # a context manager made from a generator takes three times as long
 
 
-def _hide_payload(error: BaseException) -> None:
-    """Take out of an error and its causes what prints the payload: the parameters, and PostgreSQL's "Failing row"."""
+def _redact_payload(error: BaseException) -> None:
+    """Redact what prints the payload in an error and its causes: the parameters, and PostgreSQL's "Failing row"."""
     chain = [error]
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
@@ -216,21 +216,21 @@ def _hide_payload(error: BaseException) -> None:
             link.hide_parameters = True
         if getattr(link, "detail", None):
             link.detail = None  # type: ignore[attr-defined] # asyncpg's
-        link.args = tuple(_without(details, part) for part in link.args)
+        link.args = tuple(_redact(details, part) for part in link.args)
 
 
 def _detail(error: BaseException) -> str | None:
-    """The server's DETAIL, in psycopg's and psycopg2's errors or in asyncpg's."""
+    """Return the server's DETAIL from an error of psycopg, psycopg2 or asyncpg."""
     return getattr(getattr(error, "diag", None), "message_detail", None) or getattr(error, "detail", None)
 
 
-def _without(details: Sequence[str], part: Any) -> Any:
+def _redact(details: Sequence[str], part: Any) -> Any:
     for detail in details:
         part = part.replace(detail, "(hidden)") if isinstance(part, str) else part
     return part
 
 
-def _named(error: BaseException) -> OutboxError | None:
+def _our_error(error: BaseException) -> OutboxError | None:
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if state in ("42P01", "3F000", "42703"):
         return SchemaError("the outbox schema is missing or old in this database: run `relay migrate`")

@@ -1,8 +1,8 @@
-"""From Python values to the exact JSON text that is stored and sent.
+"""Turn Python values into the exact JSON text that is stored and sent.
 
 Ordinary data (str, int, float, bool, None in dicts with str keys, lists and tuples) goes through the C encoder of the
 standard library. Anything else, and anything wrong, goes through `_Writer`, which converts, checks, and knows the path.
-Both write the same text for the same ordinary data: no spaces, key order kept, UTF-8 rather than escapes.
+Both write the same text for ordinary data: no spaces, key order kept, UTF-8 rather than escapes.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def encode(data: object, max_payload_bytes: int) -> str:
 
 
 def _encode_plain(data: object, max_payload_bytes: int) -> str | None:
-    """Return the C encoder's text, or None where that encoder alone would not be right."""
+    """Return the C encoder's text, or None for data that only `_Writer` writes or refuses correctly."""
     if not _is_plain(data, max_payload_bytes):
         return None
     try:
@@ -80,9 +80,9 @@ def _encode_plain(data: object, max_payload_bytes: int) -> str | None:
 
 
 def _is_plain(data: object, max_payload_bytes: int) -> bool:
-    """Whether data is made of exact JSON types with str keys, not too deep and not hopelessly large.
+    """Tell whether data consists of exact JSON types with str keys, is not too deep and not far too large.
 
-    Types, not values: json.dumps writes the keys None, True and 1 as strings, silently.
+    Keys are checked because json.dumps silently writes the keys None, True and 1 as strings.
     """
     level: list[Any] = [[data]]
     for _ in range(MAX_DEPTH + 1):
@@ -122,7 +122,7 @@ class _Open:
 
 
 class _Writer:
-    """Writes one value, without recursion, so that depth can neither crash it nor hide a cycle."""
+    """Writes one value without recursion: deep data cannot crash it, and it finds every cycle."""
 
     def __init__(self, max_payload_bytes: int, *, inside: str = "data", depth: int = 0) -> None:
         self._max = max_payload_bytes
@@ -199,7 +199,7 @@ class _Writer:
         self._open.append(_Open(value, members, keyed))
 
     def _model(self, model: Any) -> object:
-        """A pydantic model is what it says of itself in JSON mode."""
+        """Return what a pydantic model gives in JSON mode."""
         try:
             return model.model_dump(mode="json")
         except (ValueError, TypeError, RecursionError) as error:
@@ -227,13 +227,13 @@ class _Writer:
         return float.__repr__(value)
 
     def _decimal(self, value: Decimal) -> str:
-        """The exact digits, as a JSON number: 19.90 stays 19.90."""
+        """Return the exact digits as a JSON number: 19.90 stays 19.90."""
         if not value.is_finite():
             self._refuse(_NOT_FINITE)
         return str(value)
 
     def _datetime(self, value: datetime) -> str:
-        """RFC 3339, which knows no seconds in an offset."""
+        """Return RFC 3339 text. Its offset has no seconds, so a time with such an offset becomes UTC."""
         offset = value.utcoffset()
         if offset is None:
             self._refuse("a datetime without time zone is ambiguous; give it a tzinfo, e.g. datetime.now(UTC)")

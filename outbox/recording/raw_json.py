@@ -1,4 +1,4 @@
-"""Strict reading of JSON text that is kept as written."""
+"""Check JSON text strictly that is stored as written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BRACKET_OR_STRING = re.compile(r'[\[{]|[\]}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.
 
 
 def parse(text: str) -> object:
-    """Return what the text says, numbers left out: their spelling is kept and their value needed by nobody.
+    """Return the parsed text, with 0 for every number: the text keeps their spelling, and nobody needs their value.
 
     Raises:
         ValueError: not one JSON value by RFC 8259, or NaN or Infinity, or an object has the same key twice.
@@ -21,7 +21,7 @@ def parse(text: str) -> object:
 
 
 def depth(text: str) -> int:
-    """The deepest nesting of brackets outside strings, of text that may not even be JSON."""
+    """Return the deepest nesting of brackets outside strings. The text need not be JSON."""
     level = deepest = 0
     for token in _BRACKET_OR_STRING.finditer(text):
         character = text[token.start()]

@@ -1,7 +1,7 @@
-"""`record()`: write an event in the transaction that changes the rows it tells of.
+"""Record an event in the transaction that changes the rows it is about.
 
-Everything is validated and serialised at once, in the caller, before any SQL: a refused event leaves the transaction as
-it was, and changing the data afterwards changes nothing. Nothing here flushes, commits or catches.
+Everything is validated and serialised at once, in the caller, before any SQL. So a refused event leaves the transaction
+as it was, and later changes of the data have no effect. Nothing here flushes, commits or catches an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, complaint
 from outbox.errors import RecordError
 from outbox.ids import new_uuid7, text_id
-from outbox.recording import targets as _target
+from outbox.recording import targets as _targets
 from outbox.recording.insert import Row, awrite_asyncpg, awrite_psycopg, write, write_psycopg
 from outbox.recording.payload import encode
 from outbox.recording.session import remember
@@ -40,7 +40,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A recorded event. It exists for others when, and only when, its transaction commits.
+    """A recorded event. Others see it once its transaction has committed, and only then.
 
     `id` is the `webhook-id` of every delivery (`evt_…`); `available_at` is as given to `record()`.
     """
@@ -79,8 +79,8 @@ class Outbox:
 
         On a session (SQLAlchemy's Session, AsyncSession, either scoped session, and subclasses) the event waits in
         memory and is written just before COMMIT, after the flush; a rolled-back savepoint drops it. On a SQLAlchemy
-        Connection or a psycopg Connection it is written at once. Where `data` holds a key that the database makes,
-        flush first.
+        Connection or a psycopg Connection it is written at once. If `data` holds a key that the database makes, flush
+        first.
 
         Args:
             session_or_connection: what holds the transaction.
@@ -89,24 +89,24 @@ class Outbox:
                 dataclasses, pydantic models, or `RawJSON`; a str is a JSON string.
             key: what the event is about, e.g. an order's id; at most 1024 bytes.
             tenant: whose event it is; at most 256 bytes.
-            available_at: not to be delivered before; a timedelta counts on the database's clock.
+            available_at: the earliest time of delivery; a timedelta counts from the database's now.
 
         Raises:
             PayloadError: the data has no exact JSON form, or is too large.
             TransactionError: no transaction can carry the event.
             TargetError: the first argument is of another kind; the message says what to use.
             RecordError: another argument was refused.
-            SchemaError: the outbox schema is missing. On a session this, too, comes with the commit.
+            SchemaError: the outbox schema is missing. On a session, the commit raises it.
         """
         event, row = self._event(type, data, key, tenant, available_at)
-        if (session := _target.session_of(session_or_connection)) is not None:
+        if (session := _targets.session_of(session_or_connection)) is not None:
             remember(session, row)
         elif isinstance(session_or_connection, Connection):
             write(session_or_connection, [row])
-        elif _target.is_psycopg(session_or_connection):
+        elif _targets.is_psycopg(session_or_connection):
             write_psycopg(session_or_connection, row)
         else:
-            _target.refuse(session_or_connection)
+            _targets.refuse(session_or_connection)
         return event
 
     async def arecord(
@@ -122,15 +122,15 @@ class Outbox:
     ) -> Event:
         """Record an event on a raw psycopg AsyncConnection or asyncpg connection; written at once.
 
-        Everything else takes the plain `record()`, an AsyncSession too. Arguments and errors are those of `record()`.
+        For everything else, an AsyncSession too, call `record()`. Arguments and errors are those of `record()`.
         """
         event, row = self._event(type, data, key, tenant, available_at)
-        if _target.is_psycopg_async(connection):
+        if _targets.is_psycopg_async(connection):
             await awrite_psycopg(connection, row)
-        elif _target.is_asyncpg(connection):
+        elif _targets.is_asyncpg(connection):
             await awrite_asyncpg(connection, row)
         else:
-            _target.refuse(connection)
+            _targets.refuse(connection)
         return event
 
     def _event(
@@ -141,7 +141,7 @@ class Outbox:
         tenant: str,
         available_at: datetime | timedelta | None,
     ) -> tuple[Event, Row]:
-        """Check everything and return the event as the caller sees it and as the database does."""
+        """Check the arguments; return the event for the caller and its row for the database."""
         type = checked_type(type)  # noqa: A001
         if key is not None:
             key = _checked_text("key", key, _MAX_KEY_BYTES)
@@ -156,11 +156,11 @@ class Outbox:
 
 
 def checked_type(value: object) -> str:
-    """Return the type of an event as text. Raises RecordError for what is no dotted words, or too long."""
+    """Return an event's type as text. Raises RecordError when it is not dotted words, or too long."""
     if not isinstance(value, str) or len(value) > MAX_TYPE_BYTES or not _TYPE.fullmatch(value):
-        shown = ascii(value[:60]) if isinstance(value, str) else type(value).__qualname__
+        given = ascii(value[:60]) if isinstance(value, str) else type(value).__qualname__
         raise RecordError(
-            f"type: {shown} is not dotted words of letters, digits and _, like 'order.created', "
+            f"type: {given} is not dotted words of letters, digits and _, like 'order.created', "
             f"of at most {MAX_TYPE_BYTES} bytes"
         )
     return str.__str__(value)

@@ -1,27 +1,27 @@
-"""What a SQLAlchemy session remembers of the events recorded on it, until just before COMMIT.
+"""Keep the events that are recorded on a SQLAlchemy session, and write them just before COMMIT.
 
-An event is owned by the innermost transaction that is open when it is recorded. A savepoint that is rolled back takes
-its events along, one that is released hands them to its parent. All are written in one statement in `before_commit`,
-after a flush: the business rows' locks are held by then, so two writers of one key draw sequence numbers in the order
-they commit.
+The innermost transaction that is open when an event is recorded owns it. A savepoint that is rolled back drops its
+events; one that is released hands them to its parent. All are written in one statement in `before_commit`, after a
+flush: the locks of the business rows are held by then, so two writers of one key draw sequence numbers in the order in
+which they commit.
 
-Rules that SQLAlchemy's events force, each the cause of a lost or a kept-wrongly event when it is broken:
+SQLAlchemy's events force these rules. Each one that is broken loses an event, or keeps one that should be dropped:
 
-- not `after_flush`: it does not fire when nothing is dirty, and an outer event flushed inside a savepoint is lost with
-  the savepoint;
-- `before_commit` fires ahead of commit's own flush, and for a released savepoint as well; a listener may record during
-  that flush, so the flush is done here first, for every session;
-- what is recorded after `before_commit` has run is written at once: nothing else would write it;
-- what lives no longer than the session is kept in the session itself: an entry knows its transaction, so its session,
-  and a table of sessions, even of weak keys, would keep every forgotten one and its connection;
-- `after_transaction_end` decides who owns what (`after_commit` has said whether it ended well): `after_soft_rollback`
-  comes later than it, and close() fires neither commit nor rollback.
+- `after_flush` is not used: it does not fire when nothing is dirty, and an outer event that is written inside a
+  savepoint is lost with the savepoint.
+- `before_commit` fires ahead of commit's own flush, and also for a released savepoint. A listener may record during
+  that flush, so the session is flushed here first.
+- An event that is recorded after `before_commit` has run is written at once: nothing else would write it.
+- The buffer is kept in the session itself. Its entries refer to their session, so a table of sessions, even with weak
+  keys, would keep every forgotten session and its connection.
+- `after_transaction_end` decides who owns what; `after_commit` has noted whether the transaction ended well. The others
+  will not do: `after_soft_rollback` comes later, and close() fires neither commit nor rollback.
 
-Entries form a stack: what an ended transaction owns is at its end, and what is written is before what is not. So the
-end of a savepoint looks at its own entries only, however many wait.
+Entries form a stack: those of an ended transaction are at its end, and written ones come before the others. So the end
+of a savepoint looks at its own entries only, however many wait.
 
-Importing this module listens on `sqlalchemy.orm.Session`, since a session that never recorded anything may be in the
-middle of its commit when a listener records on it for the first time.
+Importing this module registers listeners on `sqlalchemy.orm.Session`: a session may be in the middle of its commit when
+something is recorded on it for the first time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["events_table", "remember"]
 
 events_table = table("events", schema="outbox")
-"""The table events are written to: a session with binds of its own per class needs one for it as well, e.g.
+"""The table that events are written to. A session with a bind for each class needs one for this table too, e.g.
 `Session(binds={Base: engine, outbox.events_table: engine})`."""
 
 
@@ -60,9 +60,9 @@ class _Entry:
 class _Buffer:
     """The events of one session's open transaction. The first `written` entries are in the database.
 
-    `committing` has an entry for each `before_commit` whose transaction has not ended yet: the innermost transaction at
-    that time, which is the one that commits or one inside it that was left open. `begun` are the session's connections,
-    each with its transaction or savepoint that the session has joined; `engine` is that of the events.
+    `committing` has an item for each `before_commit` whose transaction has not ended yet: the innermost transaction at
+    that time. It is the one that commits, or one inside it that was left open. `begun` has the session's connections,
+    each with the transaction or savepoint that the session has joined. `engine` is the one that carries the events.
     """
 
     entries: list[_Entry] = field(default_factory=list)
@@ -75,11 +75,11 @@ class _Buffer:
     guard: CommitGuard | None = None
 
     def waiting(self) -> Sequence[Row]:
-        """Return what is not written yet, or is being written."""
+        """Return the rows that are not written yet, or are being written."""
         return [entry.row for entry in self.entries[self.written :]]
 
     def write(self, session: Session) -> None:
-        """Write what waits."""
+        """Write the waiting rows."""
         rows = self.waiting()
         if not rows:
             return
@@ -94,14 +94,14 @@ class _Buffer:
         self.written = len(self.entries)
 
     def watch(self) -> None:
-        """While something waits, let the connection that is to carry it commit by nobody but the session."""
+        """While rows wait, refuse commits that bypass the session on the connection that will carry them."""
         if self.guard is None and not self.writing and self.written < len(self.entries):
             for connection, joined in self.begun:
                 if connection.engine is self.engine:
                     self.guard = CommitGuard(connection, joined, self.waiting)
 
     def end(self) -> None:
-        """Forget everything, unless the session has left its transaction, and rows in it, to the connection's owner."""
+        """Forget everything, unless the session left its transaction open, with rows waiting for it."""
         if self.guard is not None:
             if self.written < len(self.entries) and self.guard.is_left_open():
                 return
@@ -120,12 +120,12 @@ class _Buffer:
             self.entries[place].written_in = parent
         if self.committing:
             self.committing.pop()
-        if parent.parent is None:  # what is written in the outermost transaction needs no more care
+        if parent.parent is None:  # no savepoint can undo these rows any more
             del self.entries[: self.written]
             self.written = 0
 
     def drop(self, ended: SessionTransaction) -> None:
-        """Forget what a rolled-back savepoint owned; what others owned and it had written waits again."""
+        """Forget what a rolled-back savepoint owned. Rows of other owners that were written in it wait again."""
         self.committing = [innermost for innermost in self.committing if innermost is not ended]
         while self.entries and self.entries[-1].owner is ended:
             self.entries.pop()
@@ -173,7 +173,7 @@ def _begin(session: Session) -> SessionTransaction:
 
 
 def _checked_bind(session: Session) -> Engine:
-    """Return the engine that is to carry the events; refuse now what is known to fail at commit."""
+    """Return the engine that will carry the events. Refuse now what would fail at commit."""
     try:
         bind = session.get_bind(clause=events_table)
     except UnboundExecutionError as error:
@@ -196,7 +196,7 @@ def _innermost(session: Session) -> SessionTransaction | None:
 
 
 def _is_boundary(transaction: SessionTransaction) -> bool:
-    """Whether it is a real transaction or savepoint, not the bookkeeping of a flush."""
+    """Tell whether it is a real transaction or savepoint, not an internal one of a flush."""
     return transaction.nested or transaction.parent is None
 
 
@@ -210,7 +210,7 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
 
 @event.listens_for(Session, "before_commit")
 def _before_commit(session: Session) -> None:
-    if not session._flushing:  # noqa: SLF001 - a savepoint released inside a flush; SQLAlchemy asks itself the same
+    if not session._flushing:  # noqa: SLF001 - a savepoint may end inside a flush; SQLAlchemy itself checks this
         session.flush()
     buffer = _buffer_of(session)
     buffer.write(session)

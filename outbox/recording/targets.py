@@ -1,7 +1,7 @@
-"""What `record()` was given: a session of any kind, a connection of any kind, or something else.
+"""Recognise what `record()` was given: a session of any kind, a connection of any kind, or something else.
 
-Drivers and SQLAlchemy's asyncio are recognised by where their classes come from, never imported: who passes such an
-object has it loaded, and who does not need not have it installed.
+Classes of drivers and of SQLAlchemy's asyncio are recognised by name and never imported, so that none of them must be
+installed.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ def _is_of(target: object, package: str, *names: str) -> bool:
 
 
 def is_psycopg(target: object) -> bool:
-    """Whether it is a psycopg 3 Connection."""
+    """Tell whether it is a psycopg 3 Connection."""
     return _is_of(target, "psycopg", "Connection")
 
 
 def is_psycopg_async(target: object) -> bool:
-    """Whether it is a psycopg 3 AsyncConnection."""
+    """Tell whether it is a psycopg 3 AsyncConnection."""
     return _is_of(target, "psycopg", "AsyncConnection")
 
 
 def is_asyncpg(target: object) -> bool:
-    """Whether it is an asyncpg Connection, or a pool's proxy of one."""
+    """Tell whether it is an asyncpg Connection, or a pool's proxy of one."""
     return _is_of(target, "asyncpg", "Connection", "PoolConnectionProxy")
 
 
 def refuse(target: object) -> NoReturn:
-    """Say what the thing is and what to do instead."""
+    """Raise a TargetError that says what the target is and what to do instead."""
     kind = f"{type(target).__module__}.{type(target).__qualname__}"
     if is_psycopg_async(target) or is_asyncpg(target):
         mend = "use `await outbox.arecord(connection, …)` for it"

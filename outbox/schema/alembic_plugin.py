@@ -1,7 +1,7 @@
-"""Living beside an application's own Alembic: autogenerate never proposes to drop the schema `outbox`.
+"""Keep an application's own Alembic away from the schema `outbox`: autogenerate never proposes to drop it.
 
 Without `include_schemas` Alembic does not look at other schemas. With it, Alembic 1.18 and later find this module by
-its entry point and leave the schema alone. For an older one, say so in env.py:
+its entry point and ignore the schema. For an older Alembic, write in env.py:
 
     context.configure(…, include_schemas=True, include_name=outbox.schema.alembic_plugin.include_name)
 """
@@ -19,20 +19,20 @@ SCHEMA = "outbox"
 
 
 def include_name(name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:
-    """Return whether Alembic should look at this name: at everything but our schema. For context.configure()."""
+    """Tell whether Alembic should look at this name: at everything but our schema. Pass it to context.configure()."""
     if type_ == "schema":
         return name != SCHEMA
     return parent_names.get("schema_name") != SCHEMA
 
 
 def setup(plugin: Any) -> None:
-    """Register with Alembic; called by Alembic itself, with its `Plugin`."""
+    """Register with Alembic, which calls this itself with its `Plugin`."""
     from alembic.util import DispatchPriority
 
-    plugin.add_autogenerate_comparator(_leave_ours_alone, "schema", priority=DispatchPriority.FIRST)
+    plugin.add_autogenerate_comparator(_ignore_our_schema, "schema", priority=DispatchPriority.FIRST)
 
 
-def _leave_ours_alone(_context: Any, _upgrade_ops: Any, schemas: set[str | None]) -> Any:
+def _ignore_our_schema(_context: Any, _upgrade_ops: Any, schemas: set[str | None]) -> Any:
     from alembic.util import PriorityDispatchResult
 
     schemas.discard(SCHEMA)

@@ -1,7 +1,7 @@
-"""The database schema: numbered plain SQL files, and the small runner that applies them.
+"""Apply and check the database schema, which is numbered plain SQL files.
 
-Own runner rather than Alembic: the SQL files stay the one truth, `import outbox` stays free of Alembic, and a user's
-own Alembic keeps its version table to itself. `grants.sql` and `leaves.sql` may be run again, and are, at each migrate.
+Alembic is not used: the SQL files stay the one truth, `import outbox` does not need Alembic, and a user's own Alembic
+keeps its version table to itself. Each `migrate` also runs `grants.sql` and `leaves.sql` again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 ROLES = ("outbox_app", "outbox_operator", "outbox_relay", "outbox_reader")
 _OLDEST_SERVER = 15
-_LOCK = 0x6F7574626F78  # "outbox": the advisory lock two migrators meet at
+_LOCK = 0x6F7574626F78  # "outbox" in ASCII: the advisory lock that lets one process migrate at a time
 _LOCK_NOT_AVAILABLE = "55P03"
 _UNDEFINED, _NOT_ALLOWED = ("42P01", "3F000"), "42501"
 _SEARCH_PATH = "set local search_path = pg_catalog, pg_temp;\n"
@@ -90,18 +90,18 @@ def migrations() -> list[Migration]:
 
 
 def migrate(connection: Connection) -> list[Migration]:
-    """Apply what is missing, in one transaction, and return it; then grant rights and make the first leaves.
+    """Apply the missing migrations in one transaction and return them; then grant rights and make the first leaves.
 
-    Safe twice and from two processes at once. The connection is on psycopg or psycopg2, with no transaction open, and
-    is left so. Raises SchemaError where the server or the schema does not fit or the user lacks a right; nothing is
-    changed then.
+    It may run twice, and in two processes at once. The connection is on psycopg or psycopg2 and has no transaction
+    open, before and after. Raises SchemaError when the server or the schema does not fit, or the user lacks a right;
+    nothing is changed then.
     """
-    with connection.begin(), _rights_named(connection):
+    with connection.begin(), _explain_missing_right(connection):
         _require_server(connection)
         cursor = connection.connection.cursor()
         cursor.execute(f"{_SEARCH_PATH}select pg_advisory_xact_lock({_LOCK});")
         if connection.scalar(text("select pg_catalog.to_regnamespace('outbox')")) is None:
-            cursor.execute(_SCHEMA)  # asks for a right on the database, which the schema's owner may not have
+            cursor.execute(_SCHEMA)  # needs a right on the database, even where the schema exists
         cursor.execute(_VERSIONS)
         applied = _applied(connection)
         _require_not_newer(max(applied, default=0))
@@ -118,7 +118,7 @@ def migrate(connection: Connection) -> list[Migration]:
 
 
 def render_sql() -> str:
-    """Return all of it as one script for psql and a database without the schema."""
+    """Return everything as one psql script, for a database without the schema."""
     parts = [f"-- {m.version:04} {m.name}\n{m.sql}\n{m.record}" for m in migrations()]
     script = [_SEARCH_PATH, _SCHEMA, _VERSIONS, *parts, _file("grants.sql"), _file("leaves.sql")]
     return "\n".join(["\\set ON_ERROR_STOP on\nbegin;", *script, "commit;\n"])
@@ -126,7 +126,7 @@ def render_sql() -> str:
 
 def require_current(connection: Connection) -> None:
     """Raise SchemaError unless the schema is there, readable, and exactly the one this version knows."""
-    with _errors_named(connection):
+    with _explain_errors(connection):
         applied = _applied(connection)
     newest, known = max(applied, default=0), migrations()[-1].version
     _require_not_newer(newest)
@@ -140,9 +140,9 @@ def missing_roles(connection: Connection) -> list[str]:
 
 
 def differences(connection: Connection) -> list[str]:
-    """Compare the database's outbox schema with the listing of this version; one line a difference, none if alike.
+    """Return the differences between the database's outbox schema and this version's listing, one line each.
 
-    Leaves, grants and the tables' contents do not count. Raises SchemaError like `require_current`.
+    Leaves, grants and the tables' contents are not compared. Raises SchemaError like `require_current`.
     """
     require_current(connection)
     found, expected = set(catalog(connection)), set(_file("catalog.txt").splitlines())
@@ -155,7 +155,7 @@ def differences(connection: Connection) -> list[str]:
 
 
 def catalog(connection: Connection) -> list[str]:
-    """Return the schema as the server's catalog has it, one sorted line an object, alike on every server version."""
+    """Read the schema from the server's catalog: one line for each object, sorted, the same on every server version."""
     with connection.begin_nested() if connection.in_transaction() else connection.begin():
         connection.execute(text("select set_config('search_path', 'pg_catalog', true)"))
         return sorted(connection.exec_driver_sql(_file("catalog.sql")).scalars())
@@ -183,8 +183,8 @@ def _require_not_newer(newest: int) -> None:
 
 
 @contextmanager
-def _errors_named(connection: Connection) -> Iterator[None]:
-    """Turn the server's words about a schema that is missing or forbidden into one line with the mend."""
+def _explain_errors(connection: Connection) -> Iterator[None]:
+    """Turn the server's error about a missing or forbidden schema into one line with the fix."""
     try:
         yield
     except DBAPIError as error:
@@ -200,12 +200,12 @@ def _errors_named(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _rights_named(connection: Connection) -> Iterator[None]:
-    """Turn the server's refusal to migrate into one line that says who may."""
+def _explain_missing_right(connection: Connection) -> Iterator[None]:
+    """Turn the server's refusal to migrate into one line that says who may migrate."""
     database, role, owner = connection.execute(text(_OWNER)).one()
     try:
         yield
-    except Exception as error:  # the cursor is the driver's own, so is what it raises
+    except Exception as error:  # the cursor is the driver's own and raises the driver's errors
         if _sqlstate(error) != _NOT_ALLOWED:
             raise
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]

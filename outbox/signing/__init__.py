@@ -1,5 +1,5 @@
-"""Sign what is sent and verify what is received: Standard Webhooks, and the schemes of other senders.
+"""Sign requests and verify them: by Standard Webhooks, and by the schemes of other senders.
 
-verify.py has `sign`, `signed_headers` and `verify`; each scheme in schemes/ owns its rule for secrets, the text that is
-signed, and its header lines.
+verify.py has `sign`, `signed_headers` and `verify`; each scheme in schemes/ says which secrets it takes, which text it
+signs, and which headers it writes.
 """

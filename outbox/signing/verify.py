@@ -1,4 +1,4 @@
-"""Sign what is sent and verify what arrived: the public face of the signature schemes (outbox.signing.schemes)."""
+"""Sign and verify requests: the public functions over the signature schemes (outbox.signing.schemes)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def new_secret(scheme: str = "standard", key_type: str | None = None) -> str:
 
 
 def check_secret(text: object, scheme: str = "standard") -> str:
-    """Return a secret of the user's own in the canonical spelling of its scheme.
+    """Return a user's own secret in the canonical spelling of its scheme.
 
     Raises SubscriptionError for what that scheme cannot use; the message never holds the secret.
     """
@@ -49,7 +49,7 @@ def check_key(text: str, scheme: str = "standard") -> str:
 
 
 def public_key(secret: str, scheme: str = "standard") -> str:
-    """Return what may be shown of a secret: the `whpk_…` of an Ed25519 one, '' of every other."""
+    """Return the public key of an Ed25519 secret, `whpk_…`; '' for every other secret."""
     return schemes.named(scheme).keys.public_key(secret)
 
 
@@ -75,12 +75,12 @@ def signed_headers(
     """Return the headers that a relay sends with a message, for the tests of a receiver.
 
     Args:
-        secrets: one or, newest first, several; each signs where the scheme carries several signatures.
-        message_id: what webhook-id says.
+        secrets: one, or several, newest first; all of them sign where the scheme carries several signatures.
+        message_id: the value of webhook-id.
         body: the exact bytes that are sent.
         timestamp: seconds since 1970 UTC; now by default.
         scheme: one of those that `relay schemes list` shows, or declared.
-        type: the event's, which the headers of some schemes name.
+        type: the event's type; some schemes have a header for it.
 
     Raises:
         SubscriptionError: the scheme is unknown, or a secret is not one for it.
@@ -98,9 +98,9 @@ def signed_headers(
 class Webhook:
     """A message whose signature was verified, and its body as it came.
 
-    id: where the signature covers it, as in `standard` and `svix`; elsewhere '', for anyone could have altered it.
-    timestamp: of the attempt, seconds since 1970 UTC, as compared with the clock; None where the scheme carries none.
-    In `leads`, and wherever it is not part of the signed text, it was compared but anyone could have altered it.
+    id: '' where the signature does not cover it, since anyone could have altered it. `standard` and `svix` cover it.
+    timestamp: the attempt's, seconds since 1970 UTC; None where the scheme carries none. It was compared with the
+    clock. Where it is not part of the signed text, as in `leads`, anyone could have altered it.
     """
 
     id: str
@@ -123,36 +123,36 @@ def verify(
 ) -> Webhook:
     """Return the verified message, or raise SignatureError and nothing else.
 
-    Any one signature by any one secret is enough, so that secrets can be rotated. What a stranger recorded verifies
-    again: within the tolerance in every scheme, and at any time in `github`, `convoy`, `notely`, `notely-node`,
-    `fulfil`, `soundhash` (which sign no time) and `leads` (which does not sign the one it sends).
+    One signature by one of the secrets is enough, so that secrets can be rotated. Whoever records a request can send it
+    again, and it verifies: within the tolerance in every scheme, and at any time in `github`, `convoy`, `notely`,
+    `notely-node`, `fulfil`, `soundhash` (which sign no time) and `leads` (which does not sign the time that it sends).
 
     Args:
         secrets: one or several, as the subscription's scheme has them; for Ed25519 `whpk_…`.
         headers: of the request: a mapping or pairs, str or bytes, in any case, or a WSGI environ (Django's META).
         body: the raw bytes of the request.
-        tolerance_seconds: how far the message's timestamp may lie from `now`, either way; by default what the scheme
-            declares, 300 in all that come with the library.
+        tolerance_seconds: how far the message's timestamp may lie from `now`, either way; by default the scheme's own,
+            which is 300 in all that come with the library.
         now: seconds since 1970 UTC; the machine's clock by default.
-        scheme: the subscription's.
+        scheme: the subscription's scheme.
     """
     try:
         chosen, keys = schemes.named(scheme), _listed(secrets)
         if not keys:
             raise SignatureError("secrets: there is none to verify with")
         raw = _raw(body)
-        claim = chosen.judge(keys, _found(chosen.headers, headers), raw)
+        verified = chosen.verify(keys, _found(chosen.headers, headers), raw)
     except SubscriptionError as error:
         raise SignatureError(str(error)) from None
-    if claim.timestamp is not None:
+    if verified.timestamp is not None:
         tolerance = chosen.row.tolerance_seconds if tolerance_seconds is None else tolerance_seconds
-        _check_age(claim.timestamp, time.time() if now is None else now, tolerance)
-    return Webhook(claim.id, claim.timestamp, raw)
+        _check_age(verified.timestamp, time.time() if now is None else now, tolerance)
+    return Webhook(verified.id, verified.timestamp, raw)
 
 
 def _check_age(timestamp: int, now: object, tolerance_seconds: object) -> None:
     tolerance = _number("tolerance_seconds", tolerance_seconds)
-    if not abs(_number("now", now) - timestamp) <= tolerance:  # so that NaN fails
+    if not abs(_number("now", now) - timestamp) <= tolerance:  # with `not`, NaN fails too
         raise SignatureError(f"timestamp: more than {tolerance:g} s away from now; check both clocks")
 
 
@@ -191,7 +191,7 @@ def _pairs(headers: Any) -> list[tuple[Any, Any]]:
     try:
         pairs = headers.items() if hasattr(headers, "items") else headers
         return [(name, value) for name, value in pairs]
-    except Exception:  # noqa: BLE001 - a stranger's object may raise anything
+    except Exception:  # noqa: BLE001 - the caller's object may raise anything
         raise SignatureError("headers: pass a mapping or pairs of name and value") from None
 
 
@@ -211,7 +211,7 @@ def _listed(secrets: Any) -> list[str]:
     """Return the secrets as text. Raises SubscriptionError."""
     try:
         several = [secrets] if isinstance(secrets, str | Secret) else list(secrets)
-    except Exception:  # noqa: BLE001 - a stranger's object may raise anything
+    except Exception:  # noqa: BLE001 - the caller's object may raise anything
         raise SubscriptionError("secrets: pass one secret or a list of them") from None
     return [str.__str__(_revealed(each)) for each in several]
 

@@ -1,8 +1,8 @@
-"""Signature schemes: how a subscription's requests are signed, chosen so that its receiver verifies them unchanged.
+"""Signature schemes: ways to sign a subscription's requests, so that existing receivers verify them unchanged.
 
-A scheme is a declaration (rows.py), and code only where it computes differently. A subscription names one of SCHEMES;
-`declare()` adds one, `signer()` is what the relay sends by, `named()` is for everything else. webhook-id and
-webhook-timestamp go along in all of them.
+A scheme is a declaration (rows.py), with code only where it computes differently. A subscription names one of SCHEMES.
+`declare()` adds a scheme, `signer()` returns what the relay signs with, `named()` returns the whole scheme. Every
+scheme also sends webhook-id and webhook-timestamp.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SCHEMES = MappingProxyType(_schemes)
 
 
 def declare(declaration: SchemeDeclaration) -> None:
-    """Make a scheme of the user's own known to this process, so that a subscription may name it.
+    """Add a user's own scheme in this process, so that a subscription may name it.
 
     The same declaration may be repeated. Relays read theirs from the tables `[schemes.NAME]` of their configuration.
-    Every header that the scheme writes is reserved: no subscription may have one of its own by that name.
+    Every header that the scheme writes is reserved: no subscription may have an own header of that name.
 
-    Raises SubscriptionError where another scheme has the name.
+    Raises SubscriptionError when another scheme has the name.
     """
     known = _schemes.setdefault(declaration.name, scheme_of(declaration))
     if known.row != declaration:
@@ -58,10 +58,10 @@ def _how_to_declare(name: object) -> str:
 
 
 def signer(name: str, secrets: Sequence[str]) -> Signer:
-    """Return what signs requests by the scheme `name` with these secrets, newest first.
+    """Return the signer of the scheme `name` for these secrets, newest first.
 
     A scheme that carries one signature signs with the newest. Raises SubscriptionError when the scheme is unknown, a
-    secret unusable, or there is none.
+    secret cannot be used, or there is no secret.
     """
     scheme = named(name)
     if not secrets:
@@ -70,5 +70,5 @@ def signer(name: str, secrets: Sequence[str]) -> Signer:
 
 
 def written_headers() -> frozenset[str]:
-    """Return every header that a scheme writes, in lower case: no subscription may have one of its own by that name."""
+    """Return every header that a scheme writes, in lower case. No subscription may have an own header of that name."""
     return frozenset(name for scheme in SCHEMES.values() for name in scheme.sends)

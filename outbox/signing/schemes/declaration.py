@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from outbox.errors import SubscriptionError
-from outbox.signing.schemes.scheme import ALONG
+from outbox.signing.schemes.scheme import COMMON_HEADERS
 from outbox.signing.schemes.template import Element, Template, dividing, elements_of, parse
 
 __all__ = ["RELAY_HEADERS", "SchemeDeclaration", "declaration_of", "is_scheme_name"]
@@ -23,7 +23,7 @@ RELAY_HEADERS = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect",
      "content-type", "content-encoding", "accept-encoding", "date", "user-agent", "http2-settings")
 )  # fmt: skip
-"""Framing, routing and what the relay itself says of the body: neither a scheme nor a subscription writes these."""
+"""Headers that only the relay writes (framing, routing, the form of the body): no scheme or subscription may."""
 
 _CREDENTIALS = frozenset(("authorization", "cookie"))
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -41,20 +41,20 @@ _MAX_TOLERANCE_SECONDS = 86_400
 
 @dataclass(frozen=True, slots=True)
 class SchemeDeclaration:
-    """How some sender signs, for receivers that were written for it. Raises SubscriptionError for what cannot work.
+    """How a sender signs, for receivers that were written for it. Raises SubscriptionError for what cannot work.
 
     name: 1 to 32 lower-case letters, digits and `-`.
-    signed: the text that is signed: `{body}`, and where wanted `{id}`, `{timestamp}` (seconds since 1970) and `{type}`.
+    signed: the text that is signed: `{body}`, and if wanted `{id}`, `{timestamp}` (seconds since 1970) and `{type}`.
     signature_header: the header that carries the signature.
-    value: what stands in it: `{signature}`, and in some schemes `{timestamp}`, as in `t={timestamp},v1={signature}`.
-    separator: what divides the elements of `value`, where it has several.
-    several: whether each live secret signs, so that a rotation can overlap; its element is repeated.
-    hash: of the HMAC: `sha256`, `sha512` or `sha1`.
-    encoding: of the signature: `hex` or `base64`.
+    value: its value: `{signature}`, and in some schemes `{timestamp}`, as in `t={timestamp},v1={signature}`.
+    separator: what divides the elements of `value`, if it has several.
+    several: whether each live secret signs, so that a rotation can overlap; the signature's element is repeated.
+    hash: the hash of the HMAC: `sha256`, `sha512` or `sha1`.
+    encoding: the form of the signature: `hex` or `base64`.
     key: what the HMAC is keyed with: `text`, the secret as it stands; `whsec`, what the base64 behind `whsec_` holds;
         `whsec-as-text`, the secret as it stands, where new ones begin with `whsec_`.
-    id_header, timestamp_header, type_header: further headers that carry these. The id and the time always go along as
-        `webhook-id` and `webhook-timestamp`, and are read from there where they are signed and no other is named.
+    id_header, timestamp_header, type_header: further headers that carry these. The id and the time are always sent as
+        `webhook-id` and `webhook-timestamp` too. A signed one is read from there when no other header is named.
     tolerance_seconds: how old a request may be at its receiver.
     """
 
@@ -80,7 +80,7 @@ class SchemeDeclaration:
 
     @property
     def text(self) -> Template:
-        """The text that is signed, taken apart."""
+        """The text that is signed, parsed."""
         return parse(self.signed)
 
     @property
@@ -95,12 +95,12 @@ class SchemeDeclaration:
 
     @property
     def sources(self) -> dict[str, str]:
-        """What a receiver reads (id, type, timestamp, signature), and from which header, in lower case."""
+        """The header (in lower case) of each part that a receiver reads: id, type, timestamp, signature."""
         signed = self.text.parts
         headers = {
-            "id": (self.id_header or ALONG[0]) if "id" in signed else "",
+            "id": (self.id_header or COMMON_HEADERS[0]) if "id" in signed else "",
             "type": self.type_header if "type" in signed else "",
-            "timestamp": self.timestamp_header or (ALONG[1] if "timestamp" in signed else ""),
+            "timestamp": self.timestamp_header or (COMMON_HEADERS[1] if "timestamp" in signed else ""),
             "signature": self.signature_header,
         }
         if self.is_stamped:
@@ -112,8 +112,8 @@ class SchemeDeclaration:
         """Every header that is written, and which of type, id, timestamp and signature it carries."""
         own = [(getattr(self, f"{part}_header"), part) for part in ("type", "id", "timestamp", "signature")]
         written = {header.lower() for header, _ in own}
-        along = [pair for pair in zip(ALONG, ("id", "timestamp"), strict=True) if pair[0] not in written]
-        return *((header, part) for header, part in own if header), *along
+        common = [pair for pair in zip(COMMON_HEADERS, ("id", "timestamp"), strict=True) if pair[0] not in written]
+        return *((header, part) for header, part in own if header), *common
 
 
 def declaration_of(name: str, table: object) -> SchemeDeclaration:
@@ -182,12 +182,12 @@ def _wrong_parts(template: Template, known: tuple[str, ...], needed: str) -> str
 
 
 def _undivided(text: Template, part: str) -> str | None:
-    """Return why two messages could sign alike: nothing tells where a part ends."""
+    """Return why two messages could have one signature: nothing tells where a part ends."""
     if part == "body" or dividing(part, text.divider(part)):
         return None
     beside_body = abs(text.parts.index(part) - text.parts.index("body")) == 1
     if part == "timestamp" and beside_body and not text.divider(part):
-        return None  # a digit more or less is a time far outside every tolerance
+        return None  # one digit more or less makes a time far outside every tolerance
     return f"signed: nothing tells where {{{part}}} ends; divide it from the rest by ':', which it never holds"
 
 
@@ -225,10 +225,10 @@ def _check_headers(row: SchemeDeclaration) -> str | None:
 
 
 def _check_names(row: SchemeDeclaration) -> str | None:
-    """Return which two headers would be one, and which part of the signed text no header carries."""
+    """Return which part of the signed text has no header, or which two headers have one name."""
     if "type" in row.text.parts and not row.type_header:
         return "type_header: missing; {type} is signed, so name the header that carries it"
-    carried = dict(zip(ALONG, ("id", "timestamp"), strict=True))
+    carried = dict(zip(COMMON_HEADERS, ("id", "timestamp"), strict=True))
     for part in ("type", "id", "timestamp", "signature"):
         header = getattr(row, f"{part}_header")
         if header and carried.setdefault(header.lower(), part) != part:
@@ -237,7 +237,7 @@ def _check_names(row: SchemeDeclaration) -> str | None:
 
 
 def _brief(value: Any) -> str:
-    """Return a value as it may stand in a message: a word as it is, everything else quoted and short."""
+    """Return a value for an error text: a word as it is, everything else quoted and cut."""
     if isinstance(value, str) and re.fullmatch(r"[\w-]{1,40}", value, re.ASCII):
         return value
     text = ascii(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"

@@ -1,7 +1,7 @@
-"""Sign and judge as a declaration says. Hashes of keys and all constant bytes are prepared once for a subscription.
+"""Sign and verify as a declaration says. Hashes of keys and all constant bytes are prepared once for a subscription.
 
-A signature covers its text and nothing else. Where that holds no time, who records a request can send it again; where
-it holds no id, nobody but a receiver that remembers bodies notices.
+A signature covers its text and nothing else. If the text has no time, whoever records a request can send it again. If
+it has no id either, only a receiver that remembers bodies notices.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from outbox.errors import SignatureError
 from outbox.signing.schemes.keys import KEY_RULES, any_equal, mac
-from outbox.signing.schemes.scheme import MESSAGE_ID, TIMESTAMP, Claim, Scheme
+from outbox.signing.schemes.scheme import MESSAGE_ID, TIMESTAMP, Scheme, Verified
 from outbox.signing.schemes.template import Template, dividing, formatter, parse
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ _TYPE = re.compile(r"[!-~]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A declaration taken apart, once.
+    """A declaration, parsed once.
 
-    text: from id, type, timestamp and body to what is signed.
-    sources: what a receiver reads, and from which header.
-    signature, stamp: the elements of the signature header that hold the signature, and the time if it does.
-    ends: by part, the characters that would end it in the signed text, which no value may hold.
+    text: the function from id, type, timestamp and body to the signed text.
+    sources: the header of each part that a receiver reads.
+    signature, stamp: the elements of the signature header that hold the signature, and the time if there is one.
+    ends: for each part, the characters that would end it in the signed text. No value of it may hold them.
     """
 
     row: SchemeDeclaration
@@ -54,7 +54,7 @@ class Form:
 
     @classmethod
     def of(cls, row: SchemeDeclaration) -> Form:
-        """Take a declaration apart."""
+        """Parse a declaration."""
         elements = {element.part: element for element in row.elements}
         ends = {part: frozenset(dividing(part, row.text.divider(part))) for part in ("id", "type", "timestamp")}
         return cls(row, _text(row), row.sources, elements["signature"], elements.get("timestamp"), ends)
@@ -86,7 +86,7 @@ def scheme_of(
 ) -> Scheme:
     """Return the scheme that a declaration describes.
 
-    keys, maker, matches: for one that also knows keys of another kind; HMAC by default.
+    keys, maker, matches: for a scheme that also has keys of another kind; HMAC by default.
     """
     form = Form.of(row)
     sends = tuple(header.lower() for header, _ in row.header_lines)
@@ -96,7 +96,7 @@ def scheme_of(
         sends=sends,
         keys=keys or KEY_RULES[row.key],
         sign=partial(_sign, form, maker),
-        judge=partial(_judge, form, matches),
+        verify=partial(_verify, form, matches),
         note=note,
     )
 
@@ -136,7 +136,7 @@ def _signatures(row: SchemeDeclaration, elements: list[Mac]) -> Mac:
 
 
 def _header_lines(row: SchemeDeclaration) -> Template:
-    """Return the lines of every header. The part `signature` of them is the whole element, or all of them."""
+    """Return the lines of every header. Their part `signature` is one whole element, or several."""
     elements = ["{signature}" if part == "signature" else f"{before}{_braced(part)}{after}"
                 for before, part, after in row.elements]  # fmt: skip
     values = {"signature": row.separator.join(elements)}
@@ -147,7 +147,7 @@ def _braced(part: str) -> str:
     return f"{{{part}}}" if part else ""
 
 
-def _judge(form: Form, matches: Matcher, secrets: Sequence[str], headers: Mapping[str, str], body: bytes) -> Claim:
+def _verify(form: Form, matches: Matcher, secrets: Sequence[str], headers: Mapping[str, str], body: bytes) -> Verified:
     values = {part: headers[header] for part, header in form.sources.items()}
     elements = _elements(form, values.pop("signature"))
     if form.stamp:
@@ -158,10 +158,10 @@ def _judge(form: Form, matches: Matcher, secrets: Sequence[str], headers: Mappin
     message_id, type_, timestamp = (values.get(part, "").encode("ascii") for part in _SHAPES)
     signed = form.text(message_id, type_, timestamp, body)
     given = [element.encode("ascii", "replace") for element in elements]
-    found = [matches(form, secret, given, signed) for secret in secrets]  # all, so that the time it takes tells nothing
+    found = [matches(form, secret, given, signed) for secret in secrets]  # all of them, so that timing tells nothing
     if not any(found):
         raise SignatureError(f"{form.header}: no signature in it matches the body and any secret")
-    return Claim(values.get("id", ""), int(timestamp) if timestamp else None)
+    return Verified(values.get("id", ""), int(timestamp) if timestamp else None)
 
 
 _SHAPES = {"id": MESSAGE_ID, "type": _TYPE, "timestamp": TIMESTAMP}

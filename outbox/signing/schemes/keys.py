@@ -1,4 +1,4 @@
-"""Secrets of keyed hashes: `whsec_` and base64, or text as it stands; and the hashes themselves, prepared once."""
+"""Secrets for HMAC (`whsec_` and base64, or text as it stands), and the HMAC itself, prepared once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check_whsec(text: object) -> str:
 
 
 def whsec_key(secret: object) -> bytes:
-    """Return the bytes of a secret, written with or without `whsec_` and padding, of any length but none."""
+    """Return the bytes of a secret, written with or without `whsec_` and padding, of any length above 0."""
     if not isinstance(secret, str):
         raise SubscriptionError("secret: must be text, whsec_ and base64")
     encoded = secret.removeprefix(_PREFIX)
@@ -68,7 +68,7 @@ def decoded(encoded: str, prefix: str) -> bytes:
 
 
 def text_key(secret: object) -> bytes:
-    """Return the bytes of a secret that is used as it stands: its UTF-8, a prefix included."""
+    """Return the bytes of a secret that is used as it stands: UTF-8, with its prefix."""
     if not isinstance(secret, str):
         raise SubscriptionError("secret: must be text")
     if not secret.strip():
@@ -82,7 +82,7 @@ def text_key(secret: object) -> bytes:
 
 
 def _check_text(text: object) -> str:
-    """Return a secret that is used as it stands, or say why a person cannot have meant it."""
+    """Return a secret that is used as it stands. Raises SubscriptionError when it looks like a mistake."""
     size = len(text_key(text))
     secret = str(text)
     if size not in _TEXT_BYTES:
@@ -101,14 +101,14 @@ KEY_RULES = {
     "whsec": KeyRule(whsec_key, check_whsec, {"hmac": new_whsec}),
     "whsec-as-text": KeyRule(text_key, _check_text, {"hmac": new_whsec}),
 }
-"""By the word of a declaration. A text is 12 to 512 bytes and printable; `whsec_` holds 24 to 64 bytes."""
+"""The rules by a declaration's `key`. A text is 12 to 512 bytes and printable; `whsec_` holds 24 to 64 bytes."""
 
 
 def mac(key: bytes, hash_name: str, encoding: str, before: str = "", after: str = "") -> Mac:
     """Return the function from bytes to their HMAC in `hex` (lower case) or `base64`, between two texts.
 
-    It is RFC 2104 written out: both halves of the key are hashed once and copied for each message, which takes two
-    thirds of the time that a copy of `hmac.new(key)` takes.
+    This is RFC 2104 written out: both padded keys are hashed once and copied for each message. It takes two thirds of
+    the time of a copied `hmac.new(key)`.
     """
     new = _HASHES[hash_name]
     block = new().block_size
@@ -133,8 +133,7 @@ _ENCODINGS: dict[str, Mac] = {"hex": binascii.hexlify, "base64": partial(binasci
 def any_equal(expected: list[bytes], given: list[bytes]) -> bool:
     """Tell in constant time whether a given signature is an expected one.
 
-    They are compared as text: lower-case hexadecimal and canonical base64 have one spelling, so that there is nothing
-    lenient to decode.
+    They are compared as text, not decoded: lower-case hexadecimal and canonical base64 have one spelling.
     """
     matches = [hmac.compare_digest(ours, theirs) for theirs in given for ours in expected]
     return any(matches)

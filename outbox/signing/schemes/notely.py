@@ -1,9 +1,9 @@
-r"""`X-Webhook-Signature: sha256={hex}` over the body as its receiver writes it anew: the schemes of the application S1.
+r"""The schemes `notely` and `notely-node`: they sign the body as its receiver writes it anew.
 
-Its receivers parse the body and hash what their own JSON library makes of it, in Python
+The receivers parse the body and hash what their own JSON library makes of it: in Python
 `json.dumps(payload, separators=(",", ":"))`, in Node.js `JSON.stringify(payload)`. A request carries one signature, so
-that the subscription says what reads it: `notely` is for the receivers in Python, `notely-node` for those in Node.js.
-The key is the secret's text in UTF-8, the hexadecimal may come without `sha256=`.
+the subscription must say which receivers read it: `notely` is for those in Python, `notely-node` for those in Node.js.
+The key is the secret's text in UTF-8. The receivers also take the hexadecimal without `sha256=`.
 
 Both receivers accept `notely` where the two libraries write the same; where they differ, each accepts its own scheme:
 
@@ -28,9 +28,8 @@ Both receivers accept `notely` where the two libraries write the same; where the
     nesting too deep for a stack   refuses the request      may refuse               neither, or Node.js
     no JSON at all                 refuses the request      refuses the request      neither
 
-`record()` takes nothing of the last four rows but, as RawJSON, a number of so many digits; rows inserted by other means
-can hold the rest. A body that this module cannot write anew is signed as it stands: it then fails at the receiver, and
-nowhere else.
+`record()` refuses what the last four rows name, except such a long number in RawJSON. Rows inserted by other means can
+hold all of it. A body that this module cannot write anew is signed as it stands; only its receiver then refuses it.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from outbox.signing.schemes.declaration import SchemeDeclaration
-    from outbox.signing.schemes.scheme import Claim, Lines, Scheme
+    from outbox.signing.schemes.scheme import Lines, Scheme, Verified
 
 __all__ = ["as_node_writes", "as_python_writes", "for_node_receivers", "for_python_receivers"]
 
@@ -76,11 +75,11 @@ def _rewriting(row: SchemeDeclaration, write: Callable[[bytes], bytes], what: st
         lines = plain.sign(secrets)
         return lambda message_id, type_, timestamp, body: lines(message_id, type_, timestamp, write(body))
 
-    def judge(secrets: Sequence[str], headers: Mapping[str, str], body: bytes) -> Claim:
-        whole = prefix + headers[header].removeprefix(prefix)  # its receivers take it without the prefix too
-        return plain.judge(secrets, {**headers, header: whole}, write(body))
+    def verify(secrets: Sequence[str], headers: Mapping[str, str], body: bytes) -> Verified:
+        whole = prefix + headers[header].removeprefix(prefix)  # the receivers take it without the prefix too
+        return plain.verify(secrets, {**headers, header: whole}, write(body))
 
-    return replace(plain, sign=sign, judge=judge, note=f"what is signed is not the body as sent, but {what}")
+    return replace(plain, sign=sign, verify=verify, note=f"what is signed is not the body as sent, but {what}")
 
 
 def as_python_writes(body: bytes) -> bytes:

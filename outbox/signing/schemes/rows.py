@@ -1,15 +1,15 @@
 """The schemes that come with the library, one row each.
 
 `standard`, https://github.com/standard-webhooks/standard-webhooks, v1; its v1a is code (standard.py). An id never holds
-a dot, or two messages could sign alike. "Message" is that standard's word for what one request carries.
+a dot, or two messages could have one signature. "Message" is that standard's word for what one request carries.
 `svix`: the same v1 under Svix's names.
 `stripe`, https://docs.stripe.com/webhooks: the key is the whole text of the secret, `whsec_` included.
 `github`, https://docs.github.com/webhooks: its receivers' middleware wants the further headers.
 `convoy`, `convoy-advanced`: the two signatures of pkg/signature/signature.go of frain-dev/convoy.
-`notely`, `notely-node`, `fulfil`, `soundhash`, `leads` (n8n) are the senders of four applications, for receivers that
-were written for those. The former two sign another text than the body that is sent (notely.py). The paper on
-`soundhash` names no header, and that on `leads` neither the time's form nor the text it signs: the header is the one
-its peers use, the time is seconds since 1970 like every other, the text is the body, so that anyone can renew the time.
+`notely`, `notely-node`, `fulfil`, `soundhash`, `leads` (n8n) are for receivers that were written for four applications.
+The first two sign another text than the body that is sent (notely.py). The description of `soundhash` names no header:
+ours is that of the other applications. That of `leads` names neither the form of the time nor the signed text: ours are
+seconds since 1970, as everywhere, and the body. So anyone can renew its time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a signature scheme is made of."""
+"""The parts of a signature scheme."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     Lines = Callable[[bytes, bytes, bytes, bytes], bytes]
 
-__all__ = ["ALONG", "MESSAGE_ID", "TIMESTAMP", "Claim", "KeyRule", "Scheme", "Signer"]
+__all__ = ["COMMON_HEADERS", "MESSAGE_ID", "TIMESTAMP", "KeyRule", "Scheme", "Signer", "Verified"]
 
-ALONG = ("webhook-id", "webhook-timestamp")
-"""Headers that go along in every scheme: a receiver tells repetitions by the id, whatever it verifies."""
+COMMON_HEADERS = ("webhook-id", "webhook-timestamp")
+"""Headers that every scheme sends: by the id a receiver recognises a repetition, whatever it verifies."""
 
 MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}")  # visible ASCII without the dot
 TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
@@ -36,8 +36,8 @@ class Signer:
         return "<Signer>"
 
 
-class Claim(NamedTuple):
-    """What a verified request says: its id where the signature covers it ('' else), its time where it carries one."""
+class Verified(NamedTuple):
+    """The verified request's id ('' where the signature does not cover it) and time (None where it carries none)."""
 
     id: str
     timestamp: int | None
@@ -47,10 +47,10 @@ class Claim(NamedTuple):
 class KeyRule:
     """Which secrets a scheme takes. Every function raises SubscriptionError, whose text never holds the secret.
 
-    key: returns the bytes that a secret stands for, of any that could ever have been taken.
-    check: returns a secret of the user's own in its canonical spelling.
-    makers: how to make a new one, by type of key; the first is the default.
-    public_key: what may be shown of a secret, '' when it is symmetric.
+    key: returns the bytes of a secret, also of one that only an older version took.
+    check: returns a user's own secret in its canonical spelling.
+    makers: functions that make a new secret, by type of key; the first is the default.
+    public_key: returns the public key of a secret, '' when it is symmetric.
     """
 
     key: Callable[[object], bytes]
@@ -63,12 +63,12 @@ class KeyRule:
 class Scheme:
     """A way to sign: its declaration, and what follows from it.
 
-    headers: what a receiver verifies by, in lower case; `judge` gets all of them.
+    headers: every header that a receiver reads, in lower case; `verify` gets all of them.
     sends: every header that a signer writes, in lower case.
     sign: makes the `lines` of a Signer from secrets, newest first; raises SubscriptionError for one it cannot use.
-    judge: (secrets, headers, body) → Claim, raising SignatureError unless a signature of one of the secrets matches
-        and SubscriptionError for a secret it cannot use. The age of the timestamp is the caller's to judge.
-    note: what it does besides that no declaration can say; '' where it does nothing else.
+    verify: (secrets, headers, body) → Verified, raising SignatureError unless a signature of one of the secrets matches
+        and SubscriptionError for a secret it cannot use. The caller checks the age of the timestamp.
+    note: what it does besides, which no declaration can say; '' where it does nothing else.
     """
 
     row: SchemeDeclaration
@@ -76,12 +76,12 @@ class Scheme:
     sends: tuple[str, ...]
     keys: KeyRule
     sign: Callable[[Sequence[str]], Lines]
-    judge: Callable[[Sequence[str], Mapping[str, str], bytes], Claim]
+    verify: Callable[[Sequence[str], Mapping[str, str], bytes], Verified]
     note: str = ""
 
     @property
     def name(self) -> str:
-        """The word by which a subscription names it."""
+        """The name that a subscription gives."""
         return self.row.name
 
     @property

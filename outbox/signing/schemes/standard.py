@@ -1,7 +1,7 @@
-"""Ed25519 beside the keyed hash: what `standard` has and no declaration can say.
+"""The scheme `standard`: Ed25519 beside HMAC, which no declaration can say.
 
-Keys `whsk_` sign v1a and `whpk_` verify it, over the same text as v1; a secret of either kind signs an element of its
-own in the same header.
+Keys `whsk_` sign v1a and keys `whpk_` verify it, over the same text as v1. Each secret, of either kind, adds an element
+to the same header.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def with_ed25519(row: SchemeDeclaration) -> Scheme:
 
 
 def _check(text: object) -> str:
-    """Return a secret in its canonical spelling; by its prefix it is one of v1a, or of v1."""
+    """Return a secret in its canonical spelling. Its prefix tells whether it is for v1a or v1."""
     if isinstance(text, str) and text.startswith(ed25519.PUBLIC):
         raise SubscriptionError("secret: whpk_ is the public key, which only verifies; give the whsk_ key")
     if isinstance(text, str) and text.startswith(ed25519.SIGNING):
@@ -49,7 +49,7 @@ def _element(form: Form, secret: str) -> Callable[[bytes], bytes]:
 
 
 def _matches(form: Form, secret: str, elements: list[bytes], signed: bytes) -> bool:
-    """Tell whether one of the elements is this secret's; those of versions it has not are passed over."""
+    """Tell whether one of the elements is this secret's signature. Elements of other versions are ignored."""
     if isinstance(secret, str) and secret.startswith((ed25519.SIGNING, ed25519.PUBLIC)):
         verifies = ed25519.verifying(secret)
         return any(verifies(element, signed) for element in elements if element.startswith(b"v1a,"))

@@ -1,4 +1,4 @@
-"""Texts with named parts in them, as `{timestamp}.{body}`: how a declaration says what is signed and what is sent."""
+"""Parse texts with named parts, such as `{timestamp}.{body}`: a declaration says by them what is signed and sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INSIDE = {"id": re.compile("[A-Za-z0-9_]"), "type": re.compile("[A-Za-z0-9_.]")
 
 
 class Template(NamedTuple):
-    """A text taken apart. `literals` stand around `parts`: there is one more of them, and each may be ''."""
+    """A parsed text. `literals` stand around `parts`, so there is one more of them; each may be ''."""
 
     literals: tuple[str, ...]
     parts: tuple[str, ...]
@@ -39,7 +39,7 @@ class Element(NamedTuple):
 
 
 def parse(text: str) -> Template:
-    """Return the template that a text writes."""
+    """Parse a text."""
     pieces = _PART.split(text)
     return Template(tuple(pieces[::2]), tuple(pieces[1::2]))
 
