@@ -1,4 +1,4 @@
-"""claim: due deliveries (retries, backlog) → leased to this process."""
+"""Claim due deliveries (retries, backlog): due → leased to this process."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Claim", "admit"]
 
 ROWS_MAX = 500
-WORTHWHILE = 128  # free slots that make another claim worth its statements while much is on the way
-UNPROVEN_SECONDS = 0.001  # of rest for each unproven endpoint asked for: hundreds must not slow the round of the others
+WORTHWHILE = 128  # free slots that make another claim worth its statement while deliveries are under way
+UNPROVEN_SECONDS = 0.001  # pause for each unproven endpoint of a claim, so that hundreds of them do not slow the others
 
 
 class Claim:
@@ -39,16 +39,16 @@ class Claim:
         self._unproven_from = 0.0
 
     def is_possible(self) -> bool:
-        """Whether a subscription in the due map has room whose endpoint answers; the others delay nobody's events."""
+        """Tell whether a claim could lease anything for an endpoint that answers."""
         return self._room.free > 0 and any(self._answers(subscription_id) for subscription_id, _ in self._slots())
 
     def is_worthwhile(self) -> bool:
-        """Whether enough is free for what is due; rows claimed one by one would cost a statement each."""
+        """Tell whether enough slots are free; rows that are claimed one by one cost a statement each."""
         slots = self._slots()
         return bool(slots) and (self._sending.idle or sum(count for _, count in slots) >= WORTHWHILE)
 
     async def run(self) -> bool:
-        """due → leased; tell whether there were any."""
+        """Claim one batch (due → leased) and hand it over to be sent; tell whether there were any."""
         self._due.keep([i for i in self._due if self._endpoints.may_be_asked(i)])
         room, free_bytes, slots = min(ROWS_MAX, self._room.free), self._room.free_bytes, self._slots()
         if not slots or room <= 0:
@@ -60,7 +60,7 @@ class Claim:
         got = Counter(row.subscription_id for row in rows)
         full = len(rows) == room or sum(row.event.size for row in rows if row.event) >= free_bytes
         for subscription_id, count in slots:
-            self._due.asked(subscription_id, more=full or got[subscription_id] == count)
+            self._due.move_on(subscription_id, more=full or got[subscription_id] == count)
         if rows:
             await admit(self._sending, self._store, rows, lease, began)
         else:
@@ -68,13 +68,13 @@ class Claim:
         return bool(rows)
 
     async def _recheck(self, ids: Sequence[bytes]) -> None:
-        """Read again what an empty claim asked for: some may be paused or held, and hints would name them for ever."""
+        """Read again the subscriptions of an empty claim: the due map would keep naming one that is paused or held."""
         changed = await self._store.changed([(i, self._endpoints.version_of(i)) for i in ids])
         if changed:
             self._sending.update(await self._store.subscriptions(changed))
 
     def _slots(self) -> list[tuple[bytes, int]]:
-        """The due map's subscriptions with their free slots, in rotation; one slot for a subscription not yet known."""
+        """Return the due map's subscriptions with their free slots, in rotation; an unknown subscription has one."""
         grants, slots = self._room.grants(), []
         unproven_too = time.monotonic() >= self._unproven_from
         for subscription_id in self._due:
@@ -94,8 +94,8 @@ class Claim:
 async def admit(
     sending: Sending, store: Store, rows: Sequence[Leased], lease: int, began: float, *, suspect: bool = False
 ) -> None:
-    """Hand claimed rows over to be sent. `began`: the monotonic time at which the claim was asked for."""
-    await sending.know({(row.subscription_id, row.version) for row in rows}, store.subscriptions)
+    """Hand claimed rows over to be sent. `began`: the monotonic time before the claim."""
+    await sending.refresh({(row.subscription_id, row.version) for row in rows}, store.subscriptions)
     start_by = began + START_WITHIN_SECONDS
     sending.admit([_delivery(row, lease, start_by, suspect=suspect) for row in rows])
 

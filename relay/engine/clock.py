@@ -1,4 +1,4 @@
-"""The database's clock, told between two polls by this process's monotonic time."""
+"""The database's clock, continued between two polls by this process's monotonic time."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ __all__ = ["DatabaseClock"]
 
 
 class DatabaseClock:
-    """Signatures carry the database's time, whatever this machine's clock says."""
+    """Tells the database's time for signatures, whatever this machine's clock says."""
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
 
     def set(self, unix_seconds: float) -> None:
-        """Take over what the database says it is now."""
+        """Set the clock to the database's time."""
         self._offset = unix_seconds - time.monotonic()
 
     def timestamp(self) -> bytes:
-        """Return whole seconds since 1970, as a header carries them."""
+        """Return whole seconds since 1970 in decimal digits, for a header."""
         return b"%d" % (time.monotonic() + self._offset)

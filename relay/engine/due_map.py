@@ -1,6 +1,6 @@
-"""The due map: which subscriptions are known to have due deliveries, in the order in which they are asked for.
+"""The due map: the subscriptions that are known to have due deliveries, in the order in which they are claimed for.
 
-It is a hint. A subscription that is missing is found by the sweep, one too many costs an empty claim.
+It is a hint. The sweep finds a subscription that is missing; one too many costs an empty claim.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class DueMap:
         return subscription_id in self._ids
 
     def add(self, *subscription_ids: bytes) -> None:
-        """Note that these have something due; those known already keep their places."""
+        """Add subscriptions; those that are here already keep their places."""
         self._ids.update(dict.fromkeys(subscription_ids))
 
-    def asked(self, subscription_id: bytes, *, more: bool) -> None:
-        """Take out a subscription that was asked for, or put it last when there may be more."""
+    def move_on(self, subscription_id: bytes, *, more: bool) -> None:
+        """After a claim, drop its subscription, or put it last when there may be more."""
         del self._ids[subscription_id]
         if more:
             self._ids[subscription_id] = None

@@ -1,10 +1,10 @@
-"""One subscription's endpoint as this process sees it: what its requests carry, what waits for it, how it is doing.
+"""One subscription's endpoint as this process sees it: what its requests carry, what waits for it, its health.
 
 Two limits isolate every endpoint. `sending` counts its requests on the wire; the window of its health bounds them.
-`leased` also counts what waits its turn here; it may be at most what the endpoint takes off in a second.
+`leased` also counts what waits here; at most, that is what the endpoint can answer in a second.
 
-An endpoint is closed while its subscription is paused, disabled, removed or held back, and at once when the endpoint
-asks for it (410, Retry-After). The database has the same rule (OPEN in relay/store) for what is not leased yet.
+An endpoint is closed while its subscription is paused, disabled, removed or held back. It is closed at once when the
+endpoint asks for it (410, Retry-After). The database has the same rule (OPEN in relay/store) for what is not leased.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ __all__ = ["Endpoint", "Owner"]
 
 
 class Owner(Protocol):
-    """Who begins an endpoint's attempts when the room says that it is its turn."""
+    """Begins an endpoint's attempts when the room gives it a place."""
 
     def begin_next(self, endpoint: Endpoint) -> None:
-        """Begin what waits first for this endpoint."""
+        """Begin the attempt that waits first for this endpoint."""
         ...
 
 
 class Endpoint:
-    """The sending side of one subscription at one version of its row."""
+    """The receiving side of one subscription, at one version of its row."""
 
     __slots__ = ("_closed_until", "_keyring", "envelope", "health", "leased", "owner", "problem", "queued", "sending",
                  "subscription", "waiting", "warned_at")  # fmt: skip
 
     owner: Owner
-    """The sending side of the engine that this endpoint belongs to."""
+    """The `Sending` of the engine that this endpoint belongs to."""
 
     def __init__(self, subscription: Subscription, window_max: int, keyring: Keyring) -> None:
         self._keyring = keyring
@@ -51,12 +51,12 @@ class Endpoint:
         self.waiting: deque[Delivery] = deque()
         self.leased = 0
         self.sending = 0
-        self.queued = False  # whether it stands in line for a place among all requests
-        self.warned_at = -math.inf  # when the log last told that nothing can be sent to it
+        self.queued = False  # whether it is in a queue of the room
+        self.warned_at = -math.inf  # when the log last said that nothing can be sent to it
         self.update(subscription)
 
     def update(self, subscription: Subscription) -> None:
-        """Take over a newer version; what is on the way keeps its counts."""
+        """Use a newer version of the subscription; what is under way keeps its counts."""
         self.subscription = subscription
         self._closed_until = time.monotonic() + subscription.closed_seconds
         self.problem: tuple[OutcomeKind, str] | None = None
@@ -83,7 +83,7 @@ class Endpoint:
         return math.isinf(self._closed_until)
 
     def close(self, seconds: float) -> None:
-        """Let nothing more begin for so long, unless a newer version of the subscription says otherwise."""
+        """Begin no attempt for so many seconds, unless a newer version of the subscription says otherwise."""
         self._closed_until = max(self._closed_until, time.monotonic() + seconds)
 
     @property

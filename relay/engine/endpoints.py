@@ -1,4 +1,4 @@
-"""The registry of endpoints: what this process knows of subscriptions, each as of one version of its row."""
+"""The registry of endpoints: the subscriptions that this process knows, each at one version of its row."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ class Endpoints:
         return iter(self._known.values())
 
     def get(self, subscription_id: bytes) -> Endpoint | None:
-        """Return the endpoint of this subscription, or None when nothing of it is known here."""
+        """Return the endpoint of this subscription, or None when it is not known here."""
         return self._known.get(subscription_id)
 
     def version_of(self, subscription_id: bytes) -> int:
-        """Return at which version the subscription is known here; 0 when it is not."""
+        """Return the version at which the subscription is known here; 0 when it is not."""
         endpoint = self._known.get(subscription_id)
         return 0 if endpoint is None else endpoint.subscription.version
 
     def stale(self, versions: Iterable[tuple[bytes, int]]) -> list[bytes]:
-        """Return which of these (id, version) are newer than what is known here."""
+        """Return the ids of those (id, version) that are newer than what is known here, or not known."""
         return [i for i, version in versions if self.version_of(i) < version]
 
     def outdated(self, versions: Iterable[tuple[bytes, int]]) -> list[bytes]:
-        """Return which of these (id, version) are known here, at an older version."""
+        """Return the ids of those (id, version) that are known here at an older version."""
         return [i for i, version in versions if 0 < self.version_of(i) < version]
 
     def waiting_for(self) -> list[tuple[bytes, int]]:
-        """Return the subscriptions (id, version) of which something waits here for its turn."""
+        """Return the subscriptions (id, version) that have deliveries waiting here."""
         return [(i, one.subscription.version) for i, one in self._known.items() if one.waiting]
 
     def update(self, subscription: Subscription) -> Endpoint:
-        """Take over a subscription as read from the database; return its endpoint."""
+        """Store a subscription that was read from the database; return its endpoint."""
         endpoint = self._known.get(subscription.id)
         if endpoint is None:
             endpoint = self._known[subscription.id] = Endpoint(subscription, self._window_max, self._keyring)
@@ -69,12 +69,12 @@ class Endpoints:
         return subscription_id not in self._closed or self._known[subscription_id].is_open
 
     def take_reopened(self) -> list[bytes]:
-        """Return, once, which subscriptions were closed and are open again."""
+        """Return the subscriptions that were closed and are open again; name each once."""
         opened = [i for i in self._closed if self._known[i].is_open]
         self._closed.difference_update(opened)
         return opened
 
     def forget(self, subscription_id: bytes) -> None:
-        """Drop an endpoint that holds nothing here; whoever needs it again reads it again."""
+        """Drop an endpoint that has nothing leased here; it is read again when it is needed."""
         del self._known[subscription_id]
         self._closed.discard(subscription_id)

@@ -1,4 +1,4 @@
-"""Everything that one database needs: its connections, its loops, its endpoints, and how they come to rest."""
+"""Build and run everything that one database needs: its connections, loops and endpoints; stop them in order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["Engine", "EngineOptions"]
 
 log = logging.getLogger("relay")
 
-LAST_WORDS_SECONDS = 5.0  # to settle what was answered, once the drain is over
+SETTLE_AFTER_DRAIN_SECONDS = 5.0  # to settle what was answered, once the drain is over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Engine:
         keyring: Keyring,
         options: EngineOptions,
         *,
-        dice: Callable[[], float] = random.random,
+        random_number: Callable[[], float] = random.random,
     ) -> None:
         self.feed_store, self.settle_store = (
             Store(conninfo, asynchronous_commit=options.asynchronous_commit) for _ in range(2)
@@ -75,7 +75,7 @@ class Engine:
             clock,
             self.lone_suspect,
             keep_all_responses=options.keep_all_responses,
-            dice=dice,
+            random_number=random_number,
         )
         self.feeder = Feeder(
             self.feed_store,
@@ -102,7 +102,7 @@ class Engine:
         await self.close()
 
     def stop(self, drain_seconds: float | None = None) -> None:
-        """Take no more work, and let what is on the wire finish within so many seconds; None: as configured."""
+        """Take no more work, and let what is on the wire finish within `drain_seconds`; None: as configured."""
         if drain_seconds is not None:
             self._drain_seconds = drain_seconds
         self.feeder.stop()
@@ -121,13 +121,16 @@ class Engine:
         settled.set()
 
     async def _drain(self, settled: anyio.Event) -> None:
-        """Give back what has not begun, let the rest finish for a while, and settle everything that is known."""
+        """Give back what has not begun, let the rest finish for a while, and settle every result.
+
+        The order matters: an aborted attempt has a result too, and `close` ends the settler once it has none left.
+        """
         self.sending.release_waiting()
         with self._hurry, anyio.move_on_after(self._drain_seconds):
             await self.sending.finish()
         await self.sending.abort()
         self.settler.close()
-        with anyio.move_on_after(LAST_WORDS_SECONDS):
+        with anyio.move_on_after(SETTLE_AFTER_DRAIN_SECONDS):
             await settled.wait()
         if self.settler.unsettled:
             log.warning("%d results could not be settled; their leases run out", self.settler.unsettled)

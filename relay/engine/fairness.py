@@ -1,10 +1,10 @@
-"""What endpoints that may not answer can hold together, so that those which answer never wait behind them.
+"""Limit the places that unproven endpoints take together, so that endpoints which answer never wait behind them.
 
 An endpoint is unproven when it did not answer the last time, or was never asked. Its attempts may last as long as the
-timeout, and a few hundred of them could take every place there is: requests on the wire, and leases. So unproven
-endpoints together have seven eighths of the places, and once they hold half of them, one each: an endpoint that comes
-then still finds a place to prove that it answers. With fewer than eight places none is reserved for endpoints that
-answer.
+timeout, and a few hundred of them could take every place: requests on the wire, and leases. So unproven endpoints
+together get at most seven eighths of the places. Once they hold half of them, each gets one only: an endpoint that
+comes later still finds a place to prove that it answers. With fewer than eight places none is reserved for endpoints
+that answer.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from relay.engine.endpoint import Endpoint
 
-__all__ = ["Grants", "Lines", "Places"]
+__all__ = ["Grants", "Places", "Queues"]
 
 
 class Places:
-    """So many places in all: how many are taken, and how many of those by unproven endpoints."""
+    """Counts places: how many there are, how many are taken, and how many of those by unproven endpoints."""
 
-    __slots__ = ("_freely", "_most", "taken", "total", "unproven")
+    __slots__ = ("_one_each_from", "_unproven_max", "taken", "total", "unproven")
 
     def __init__(self, total: int) -> None:
         spare = total // 8
-        self._freely, self._most = total - 4 * spare, total - spare
+        self._one_each_from, self._unproven_max = total - 4 * spare, total - spare
         self.total = total
         self.taken = 0
         self.unproven = 0
@@ -43,19 +43,19 @@ class Places:
             self.unproven -= 1
 
     def reclassify(self, places: int, *, answers: bool) -> None:
-        """Count the places of an endpoint that just began or ceased to answer on the other side."""
+        """Count the places of an endpoint that just became proven (`answers`) or unproven on the other side."""
         self.unproven += -places if answers else places
 
     def allowance(self, own: int, promised: int = 0) -> int:
-        """Return how many more an unproven endpoint may have that holds `own`, when others are promised so many."""
+        """Return how many more places an unproven endpoint with `own` places may take, with `promised` to others."""
         unproven = self.unproven + promised
-        if unproven < self._freely:
-            return self._freely - unproven
-        return 1 if not own and unproven < self._most else 0
+        if unproven < self._one_each_from:
+            return self._one_each_from - unproven
+        return 1 if not own and unproven < self._unproven_max else 0
 
 
 class Grants:
-    """What may be leased in one batch; made anew for each, since endpoints learn of their leases at its end only."""
+    """Counts what one batch promises to lease: endpoints count their leases only after the batch."""
 
     __slots__ = ("_leases", "_promised")
 
@@ -64,7 +64,7 @@ class Grants:
         self._promised = 0
 
     def take(self, endpoint: Endpoint, taken: int) -> bool:
-        """Tell whether an endpoint, which took so many in this batch, may lease one more; it is then taken."""
+        """Tell whether an endpoint that took `taken` in this batch may lease one more; if it may, count it."""
         if endpoint.answers:
             return True
         may = self._leases.allowance(endpoint.leased + taken, self._promised) > 0
@@ -80,41 +80,41 @@ class Grants:
         return granted
 
 
-class Lines:
-    """Which endpoints wait for a place among the requests on the wire: unproven ones in a line of their own."""
+class Queues:
+    """The endpoints that wait for a place among the requests on the wire; unproven ones have a queue of their own."""
 
-    __slots__ = ("_lines", "_requests", "_turn")
+    __slots__ = ("_proven_next", "_queues", "_requests")
 
     def __init__(self, requests: Places) -> None:
         self._requests = requests
-        self._lines: dict[bool, deque[Endpoint]] = {True: deque(), False: deque()}  # by whether the endpoint answers
-        self._turn = True
+        self._queues: dict[bool, deque[Endpoint]] = {True: deque(), False: deque()}  # by whether the endpoint answers
+        self._proven_next = True
 
     def append(self, endpoint: Endpoint) -> None:
-        """Put an endpoint that may send at the end of its line, once."""
+        """Put an endpoint that may send at the end of its queue, once."""
         if endpoint.may_send and not endpoint.queued:
             endpoint.queued = True
-            self._lines[endpoint.answers].append(endpoint)
+            self._queues[endpoint.answers].append(endpoint)
 
     def next(self) -> Endpoint | None:
-        """Return whose turn it is, of both lines in turn; unproven ones stand still while they hold all they may.
+        """Take the next endpoint, from both queues in turn. Unproven ones wait while they hold all that they may.
 
-        An unproven endpoint that has its one place steps out: it is appended again when that attempt ends.
+        An unproven endpoint that has its one place leaves the queue: it is appended again when that attempt ends.
         """
-        while line := self._next_line():
-            endpoint = line.popleft()
+        while queue := self._next_queue():
+            endpoint = queue.popleft()
             endpoint.queued = False
             if endpoint.may_send and (endpoint.answers or self._requests.allowance(endpoint.sending)):
                 return endpoint
         return None
 
     def move(self, endpoint: Endpoint) -> None:
-        """Let an endpoint that began or ceased to answer stand in the other line."""
+        """Move an endpoint that just became proven or unproven to the other queue."""
         if endpoint.queued:
-            self._lines[not endpoint.answers].remove(endpoint)
-            self._lines[endpoint.answers].append(endpoint)
+            self._queues[not endpoint.answers].remove(endpoint)
+            self._queues[endpoint.answers].append(endpoint)
 
-    def _next_line(self) -> deque[Endpoint] | None:
-        unproven = self._lines[False] if self._requests.allowance(0) else None
-        self._turn = not self._turn
-        return (self._lines[True] or unproven) if self._turn else (unproven or self._lines[True])
+    def _next_queue(self) -> deque[Endpoint] | None:
+        proven, unproven = self._queues[True], self._queues[False] if self._requests.allowance(0) else None
+        self._proven_next = not self._proven_next
+        return (proven or unproven) if self._proven_next else (unproven or proven)

@@ -1,4 +1,4 @@
-"""fan_out: pending events × matching subscriptions → deliveries, born leased to this process where there is room."""
+"""Fan out: pending events × matching subscriptions → deliveries, born leased to this process where there is room."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ log = logging.getLogger("relay.engine")
 EVENTS_MAX = 500
 DELIVERIES_MAX = 20_000
 DELIVERIES_AIM = 5000  # in one transaction, when each event matches many subscriptions
-WAITING_ENOUGH = 512  # leased deliveries waiting their turn here, none of them for more than a second
+BUSY_FROM = 512  # leased deliveries that wait here, none of them for more than a second
 EVERY_SECONDS = 0.25
 
 
 class FanOut:
-    """One engine's turns at fan_out. `limit`: how many events the next batch takes at most."""
+    """One engine's fan_out. `limit`: how many events the next batch takes at most."""
 
     def __init__(self, store: Store, endpoints: Endpoints, room: Room, sending: Sending, due: DueMap) -> None:
         self._store = store
@@ -52,17 +52,17 @@ class FanOut:
         self._began = 0.0
 
     def is_due(self, *, claimable: bool) -> bool:
-        """Whether to fan out now: at once, or while older work keeps this process busy, four times a second.
+        """Tell whether to fan out now: yes, but only four times a second while older work keeps this process busy.
 
-        An event that is born leased costs a third less than one that has to be claimed. It can be only where no backlog
-        is due and where room is, so what can be claimed goes first, and what already waits its turn here. A backlog of
-        endpoints that have no room keeps nobody waiting.
+        A delivery that is born leased costs a third less than one that has to be claimed. It needs room, and an
+        endpoint without backlog: so what can be claimed, and what waits here, goes first. A backlog of endpoints that
+        have no room delays nothing.
         """
-        busy = claimable or self._room.waiting >= WAITING_ENOUGH
+        busy = claimable or self._room.waiting >= BUSY_FROM
         return not busy or time.monotonic() >= self._began + EVERY_SECONDS
 
     async def run(self, low: int, up_to: int = MAX_SEQ) -> tuple[int | None, bool]:
-        """pending → due or leased, one batch from above `low`.
+        """Fan out one batch of the events above `low`: pending → due or leased.
 
         Returns:
             The first event taken (None when nothing was), and whether there may be more.
@@ -76,7 +76,7 @@ class FanOut:
                     return None, False
                 if self._is_too_many(batch):
                     return None, True
-                await self._sending.know(_versions(batch), batch.subscriptions)
+                await self._sending.refresh(_versions(batch), batch.subscriptions)  # _plan asks their endpoints
                 births, leased = self._plan(batch)
                 await batch.resolve(births)
         except psycopg.errors.LockNotAvailable:
@@ -84,10 +84,10 @@ class FanOut:
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
-            await self._set_apart(alone, error)
+            await self._isolate_refused(alone, error)
             return alone, True
         self._adapt(len(batch.taken), len(births))
-        self._sending.admit(leased)
+        self._sending.admit(leased)  # only now: the transaction has committed
         return batch.taken[0].seq, len(batch.taken) == limit
 
     def _plan(self, batch: TakenBatch) -> tuple[list[Birth], list[Delivery]]:
@@ -116,7 +116,7 @@ class FanOut:
         return births, leased
 
     def _takes(self, endpoint: Endpoint, free: dict[bytes, int], grants: Grants) -> bool:
-        """Tell whether one more may be leased for this endpoint, and count it."""
+        """Tell whether one more may be leased for this endpoint; if it may, count it."""
         subscription_id = endpoint.subscription.id
         left = free[subscription_id]
         if left <= 0 or not grants.take(endpoint, endpoint.free - left):
@@ -127,19 +127,19 @@ class FanOut:
     def _newborn(
         self, identity: bytes, seq: int, endpoint: Endpoint, lease: int, event: Event
     ) -> tuple[Birth, Delivery]:
-        """Return the row of a delivery that is born leased, and what this process will send."""
+        """Return the row of a delivery that is born leased, and the delivery that this process will send."""
         subscription_id = endpoint.subscription.id
         seconds = endpoint.subscription.timeout_seconds + LEASE_SLACK_SECONDS
         birth = Birth(identity, seq, subscription_id, None, lease, seconds)
         return birth, Delivery(identity, seq, subscription_id, 1, lease, event, self._began + START_WITHIN_SECONDS)
 
     def _free(self, subscription_id: bytes) -> int:
-        """Slots for newborn deliveries. None with a backlog: new events must not overtake it and starve it."""
+        """Return the slots for deliveries that are born leased: 0 with a backlog, which new events must not starve."""
         endpoint = self._endpoints.get(subscription_id)
         return 0 if endpoint is None or subscription_id in self._due else endpoint.free
 
     def _is_too_many(self, batch: TakenBatch) -> bool:
-        """Give a batch back whose events match far more subscriptions than the last one's; take fewer next time."""
+        """Tell whether a batch has too many deliveries for one transaction; if so, take fewer events next time."""
         births = sum(len(_matches(batch, taken)) for taken in batch.taken)
         if len(batch.taken) == 1 or births <= DELIVERIES_MAX:
             return False
@@ -151,8 +151,8 @@ class FanOut:
         ratio = max(1.0, births / events)
         self.limit = max(1, min(EVENTS_MAX, int(DELIVERIES_AIM / ratio), self.limit * 2))
 
-    async def _set_apart(self, alone: int | None, error: psycopg.Error) -> None:
-        """Halve the batch until the event that the database refuses is taken alone, then park that one."""
+    async def _isolate_refused(self, alone: int | None, error: psycopg.Error) -> None:
+        """Halve the batch until the event that the database refuses is alone, then make it a dead letter."""
         if alone is None:
             self.limit = max(1, self.limit // 2)
             return
@@ -161,7 +161,7 @@ class FanOut:
 
 
 def _versions(batch: TakenBatch) -> set[tuple[bytes, int]]:
-    """The subscriptions that matched, with the versions that the take saw."""
+    """Return the subscriptions that matched, each with its version in the batch's snapshot."""
     return {(match.subscription_id, match.version) for matches in batch.matches.values() for match in matches}
 
 
@@ -170,8 +170,8 @@ def _matches(batch: TakenBatch, taken: Taken) -> Sequence[Match]:
 
 
 def _pairs(batch: TakenBatch) -> Iterator[tuple[Taken, Sequence[Match], list[bytes]]]:
-    """Each event with what matches it, and an id for each delivery of it."""
+    """Return each event with its matches, and an id for each of its deliveries."""
     pairs = [(taken, _matches(batch, taken)) for taken in batch.taken]
-    ids = iter(new_ids(sum(len(matches) for _, matches in pairs)))  # at once: each call asks the kernel for its dice
+    ids = iter(new_ids(sum(len(matches) for _, matches in pairs)))  # in one call: each call is a system call
     for taken, matches in pairs:
         yield taken, matches, list(islice(ids, len(matches)))

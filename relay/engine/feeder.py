@@ -1,7 +1,7 @@
-"""The loop that looks for work: poll, sweep, claim, fan_out, and a rest when there was nothing.
+"""Look for work in a loop: poll, sweep, claim, fan_out, and a rest when there was nothing.
 
-What it knows between two looks are hints only, and every hint is backed by a slower look that needs none: the due map
-(subscriptions with due rows) by the sweep over all subscriptions, the low-water mark by a look without it.
+What the loop remembers is hints only, and something slower finds what a hint misses: the sweep over all subscriptions
+backs the due map (subscriptions with due rows), and a poll without the low-water mark backs the mark.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ __all__ = ["Feeder", "Part"]
 
 POLL_BUSY_SECONDS = 0.1  # between two polls while fan_out says that there is more
 DUE_LOOK_BACK_SECONDS = 0.5  # for deliveries whose transaction committed after a later one; the sweep finds the rest
-GATHER_SECONDS = 0.002  # between two looks at how much room came free; each asks every subscription that is due
+GATHER_SECONDS = 0.002  # lets more room come free; each check of the room goes through the whole due map
 SWEEP_EVERY_SECONDS = 1.0
 
 
 class Part(Flag):
-    """The parts of a step that have their times. Claims come at every step."""
+    """The parts of a step that are not done every time. Claims are."""
 
     SWEEP = auto()
     POLL = auto()
     FAN_OUT = auto()
-    """fan_out even though older work keeps this process busy."""
+    """fan_out, even while older work keeps this process busy."""
     EVERY = SWEEP | POLL | FAN_OUT
 
 
 class Feeder:
-    """One engine's share of finding work. `steps` counts those that ended without an error."""
+    """Finds work for one engine. `steps` counts the steps that ended without an error."""
 
     def __init__(
         self,
@@ -101,10 +101,10 @@ class Feeder:
                 if not worked and self._until_drained and self._sending.idle and await self._store.drained():
                     return
             except (psycopg.Error, OSError, TimeoutError) as error:
-                self._outage.note(error)
+                self._outage.note_failure(error)
                 await self._rest(self._outage.pause_seconds)
                 continue
-            self._outage.over()
+            self._outage.note_success()
             if worked:
                 self._worked_at = time.monotonic()
             else:
@@ -112,7 +112,11 @@ class Feeder:
                 await self._rest(began + pause - time.monotonic())
 
     async def step(self, parts: Part = Part.EVERY) -> bool:
-        """Look for work once, by these parts and by claims; tell whether any found work that could be taken."""
+        """Look for work once, by these parts and by claims; tell whether any work was taken.
+
+        The order matters: sweep and poll fill the due map for the claim, and fan_out comes after the claim, because
+        what is due has to be leased before newer events.
+        """
         now = time.monotonic()
         if Part.SWEEP in parts:
             await self.sweep.run()
@@ -124,7 +128,7 @@ class Feeder:
         if self._more_pending and (Part.FAN_OUT in parts or self._fan_out_is_due()):
             first, self._more_pending = await self.fan_out.run(low, up_to)
             if first is not None:
-                self.low_water.took(now, first)
+                self.low_water.note_taken(now, first)
                 worked = True
         worked = await self.suspect_claim.run() or worked
         self.steps += 1
@@ -135,7 +139,7 @@ class Feeder:
         return sweep | (Part.POLL if not self._more_pending or now >= self._next_poll else Part(0))
 
     async def _poll(self, low: int) -> tuple[int, int]:
-        """Look above `low`; return between which sequence numbers there is something pending."""
+        """Poll for pending events above `low` and for due rows; return the bounds of what is pending."""
         began = time.monotonic()
         seen = await self._store.poll(low, self._due_since)
         self._next_poll = began + POLL_BUSY_SECONDS
@@ -143,14 +147,14 @@ class Feeder:
         self._clock.set(seen.unix_seconds)
         self.due.add(*seen.due)
         self._more_pending = seen.first is not None
-        self.low_water.looked(low, began, time.monotonic(), found=self._more_pending)
+        self.low_water.note_look(low, began, time.monotonic(), found=self._more_pending)
         return (low if seen.first is None else seen.first - 1), seen.drawn
 
     def _fan_out_is_due(self) -> bool:
         return self.fan_out.is_due(claimable=self.claim.is_possible())
 
     async def _rest(self, seconds: float) -> None:
-        """Sleep; room for something that is known to wait, or being stopped, ends it early."""
+        """Sleep, but end early when there is room for work that is known to wait, or when stopped."""
         if not self._stopping.is_set():
             self._freed.clear()
         try:

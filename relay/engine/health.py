@@ -1,4 +1,4 @@
-"""How an endpoint is doing: the window of requests it may have at once, its latency, and whether it answers.
+"""An endpoint's health: the window of requests it may have at once, its latency, and whether it answers.
 
 The window grows by one with each success and is halved by each failure to answer, so an endpoint that hangs soon holds
 a single slot.
@@ -19,11 +19,11 @@ UNHEALTHY = frozenset(
         OutcomeKind.AUTHORIZATION,
     }
 )
-UNWILLING = frozenset({429, 503})
+OVERLOADED = frozenset({429, 503})
 
 
 class Health:
-    """What one endpoint's outcomes tell. `window` is how many requests it may have on the wire."""
+    """Learns from one endpoint's outcomes. `window` is how many requests it may have on the wire."""
 
     __slots__ = ("_latency", "_window_max", "answers", "window")
 
@@ -34,17 +34,17 @@ class Health:
         self.answers = False  # whether the endpoint answered the last time it was asked
 
     def learn(self, kind: OutcomeKind, status: int | None, seconds: float) -> None:
-        """Follow one outcome, which took so many seconds."""
+        """Adapt to one outcome. `seconds`: how long the attempt took."""
         self._latency += (seconds - self._latency) / 8
         self.answers = status is not None or (self.answers and kind not in UNHEALTHY)
-        if kind in UNHEALTHY or status in UNWILLING:
+        if kind in UNHEALTHY or status in OVERLOADED:
             self.window = max(1, self.window // 2)
         elif self.window < self._window_max:
             self.window += 1
 
     @property
     def capacity(self) -> int:
-        """How many deliveries may be leased for the endpoint: its window, and at its best a second's work besides."""
+        """How many deliveries may be leased: the window, and a second's work besides while the window is at its max."""
         if self.window < self._window_max:
             return self.window
         return self.window + min(QUEUE_MAX, int(self.window * QUEUE_SECONDS / max(self._latency, 0.001)))

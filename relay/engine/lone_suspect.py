@@ -1,4 +1,4 @@
-"""Which suspect bears a charge: the one that this process began last, until the database knows what became of it."""
+"""Remember the suspect that is charged for a crash: the one begun last, until the database has its result."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ __all__ = ["LoneSuspect"]
 
 
 class LoneSuspect:
-    """Follows one suspect from its begin to its settlement. While it is out it could end the process."""
+    """Follows one suspect from its claim to its settlement; until then it could end the process."""
 
     def __init__(self, settler: Settler) -> None:
         self._settler = settler
         self._begun: Delivery | None = None
         self._is_out = False
 
-    def began(self, delivery: Delivery) -> None:
-        """Take note that this suspect is leased here."""
+    def note_begun(self, delivery: Delivery) -> None:
+        """Note that this suspect is leased here."""
         self._begun, self._is_out = delivery, True
 
-    def ended(self, delivery: Delivery) -> None:
-        """Take note that this suspect's result is with the settler."""
+    def note_ended(self, delivery: Delivery) -> None:
+        """Note that this suspect's result is with the settler."""
         if self._begun is delivery:
             self._is_out = False
 
     @property
     def charged(self) -> Delivery | None:
-        """The suspect that still bears a charge, if any."""
+        """The suspect that would be charged if this process crashed now, or None."""
         if self._begun is not None and not self._is_out and not self._settler.holds(self._begun):
             self._begun = None
         return self._begun

@@ -1,4 +1,4 @@
-"""Where a look at pending may begin, so that it need not step over the dead index entries of a held snapshot."""
+"""Say above which sequence number to look for pending events, to skip the dead index entries of a held snapshot."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import deque
 
 __all__ = ["LowWater"]
 
-TRAILS_SECONDS = 5.0
-FULL_LOOK_SHARE = 10  # a look without the mark may take a tenth of the time
+BEHIND_SECONDS = 5.0
+FULL_LOOK_SHARE = 10  # looks without the mark may take a tenth of the time
 
 
 class LowWater:
-    """A mark that trails behind what was taken, and the turn of looks that do without it.
+    """A mark BEHIND_SECONDS behind what was taken, and the times of looks without it.
 
-    Such a look comes every TRAILS_SECONDS, and whenever one with the mark was empty, unless it has become slow. It is
-    how an event is found whose transaction committed late: the mark is a hint for speed, never the truth.
+    A look without the mark comes every BEHIND_SECONDS, and after an empty look with it, unless such looks are slow. It
+    finds events whose transaction committed late: the mark is a hint for speed, never the truth.
     """
 
     def __init__(self) -> None:
@@ -25,18 +25,18 @@ class LowWater:
 
     def bound(self, now: float) -> int:
         """Return the sequence number to look above; -1 looks at everything."""
-        while self._taken and self._taken[0][0] < now - TRAILS_SECONDS:
+        while self._taken and self._taken[0][0] < now - BEHIND_SECONDS:
             self._mark = self._taken.popleft()[1] - 1
         return -1 if now >= max(self._full_wanted_at, self._full_allowed_at) else self._mark
 
-    def took(self, now: float, first_seq: int) -> None:
-        """Remember that a batch taken at `now` began with this event."""
+    def note_taken(self, now: float, first_seq: int) -> None:
+        """Note that a batch taken at `now` began with this event."""
         self._taken.append((now, first_seq))
 
-    def looked(self, low: int, began: float, ended: float, *, found: bool) -> None:
-        """Learn from a look above `low`: how long it took, and whether it found anything."""
+    def note_look(self, low: int, began: float, ended: float, *, found: bool) -> None:
+        """Note a look above `low`: how long it took, and whether it found anything."""
         if low < 0:
             self._full_allowed_at = ended + FULL_LOOK_SHARE * (ended - began)
-            self._full_wanted_at = ended + TRAILS_SECONDS
+            self._full_wanted_at = ended + BEHIND_SECONDS
         if not found:
             self._full_wanted_at = ended

@@ -1,7 +1,7 @@
-"""How long the relay rests between two looks at the database. Pure arithmetic; the clock and the dice are passed in.
+"""How long the relay rests between two looks at the database. Pure: time and random number are passed in.
 
-Polling, because the application's transaction must carry no NOTIFY (it halves its commits at 32 clients) and read no
-"asleep" flag (a proven race). Eight milliseconds keep the median from commit to receiver below ten.
+The relay polls, because NOTIFY in the application's transaction halves its commits at 32 clients, and a flag "asleep"
+that it would read is a proven race. A rest of 8 ms keeps the median from commit to receiver below 10 ms.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ ASLEEP_AFTER_SECONDS = 600.0
 JITTER = 0.2
 
 
-def pause_seconds(quiet_seconds: float, processes: int, dice: float) -> float:
+def pause_seconds(quiet_seconds: float, processes: int, random_number: float) -> float:
     """Return the rest after a look that found nothing.
 
     Args:
         quiet_seconds: time since this process last saw work.
-        processes: how many processes share the looking; each looks that much more rarely.
-        dice: a random number in [0, 1) for the jitter of ±20 %.
+        processes: how many processes share the work; each looks that much more rarely.
+        random_number: in [0, 1), for the jitter of ±20 %.
     """
     eased = (quiet_seconds - BUSY_FOR_SECONDS) / (ASLEEP_AFTER_SECONDS - BUSY_FOR_SECONDS)
     base = FAST_SECONDS * processes + (SLOW_SECONDS - FAST_SECONDS) * min(max(eased, 0.0), 1.0)
-    return base * (1 + JITTER * (2 * dice - 1))
+    return base * (1 + JITTER * (2 * random_number - 1))

@@ -1,4 +1,4 @@
-"""send and decide: what is leased waits here for its turn, goes out once, and its verdict goes to the settler."""
+"""Send and decide: a leased delivery waits here, is sent once, and its result goes to the settler."""
 
 from __future__ import annotations
 
@@ -30,16 +30,19 @@ __all__ = ["Sending"]
 log = logging.getLogger("relay.engine")
 
 WARN_EVERY_SECONDS = 10.0
-# After a 410 the database closes the endpoint with the result. If it cannot (somebody has the subscription locked) the
-# endpoint is asked again after this.
+# After a 410 the database disables the subscription with the result. If it cannot, because somebody has locked the
+# subscription, the endpoint is asked again after this time.
 GONE_SECONDS = 60.0
-# Before a delivery is due again whose attempt ended in an error of our own. Whatever raised will mostly raise again.
+# An attempt that ended in an error of our own is due again after this time: the error will mostly come again.
 OWN_ERROR_SECONDS = 60.0
 NO_EVENT = "the event's row is gone; it was removed by hand while a delivery of it was outstanding"
 
 
 class Sending:
-    """Everything that one engine has leased. Made inside the running loop; nothing here waits for the database."""
+    """Holds and sends everything that one engine has leased. Made inside the running loop.
+
+    Only `refresh` waits for the database.
+    """
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class Sending:
         suspect: LoneSuspect,
         *,
         keep_all_responses: bool,
-        dice: Callable[[], float],
+        random_number: Callable[[], float],
     ) -> None:
         self._sender = sender
         self._settler = settler
@@ -60,54 +63,54 @@ class Sending:
         self._clock = clock
         self._suspect = suspect
         self._keep_all_responses = keep_all_responses
-        self._dice = dice
-        self._create_task = asyncio.get_running_loop().create_task  # looking the loop up costs a system call
+        self._random_number = random_number
+        self._create_task = asyncio.get_running_loop().create_task  # each look-up of the loop costs a system call
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held = 0
+        self._leased = 0
         self._warned_at = -WARN_EVERY_SECONDS
 
     @property
     def idle(self) -> bool:
         """Whether nothing is leased."""
-        return not self._held
+        return not self._leased
 
-    async def know(
+    async def refresh(
         self,
         versions: Iterable[tuple[bytes, int]],
         read: Callable[[list[bytes]], Awaitable[Iterable[Subscription]]],
     ) -> None:
-        """Read those subscriptions (id, version) of which this process knows no version as new."""
+        """Read again, by `read`, those subscriptions (id, version) that are newer than what is known here."""
         stale = self._endpoints.stale(versions)
         if stale:
             self.update(await read(stale))
 
     def update(self, subscriptions: Iterable[Subscription]) -> None:
-        """Take over subscriptions as read from the database; of closed ones, give back what has not begun."""
+        """Store subscriptions that were read from the database; for closed ones, give back what has not begun."""
         for subscription in subscriptions:
             endpoint = self._endpoints.update(subscription)
             endpoint.owner = self
             self._give_back_if_closed(endpoint)
 
     def admit(self, deliveries: Iterable[Delivery]) -> None:
-        """Take leased deliveries in and send what may go now."""
+        """Take leased deliveries in, and begin the attempts that may begin now. Call `refresh` for them before."""
         for delivery in deliveries:
             endpoint = self._endpoints.get(delivery.subscription_id)
-            if endpoint is None:  # its subscription vanished since; housekeeping clears the row
+            if endpoint is None:  # its subscription was removed meanwhile; housekeeping clears the row
                 continue
-            self._held += 1
+            self._leased += 1
             self._room.enter(endpoint, delivery)
             if delivery.suspect:
-                self._suspect.began(delivery)
+                self._suspect.note_begun(delivery)
             self._give_back_if_closed(endpoint)
-        self._room.begin_what_may()
+        self._room.begin_attempts()
 
     def release_waiting(self) -> None:
-        """Give back everything that has not begun (on the way out of the process)."""
+        """Give back everything that has not begun; the engine stops."""
         for endpoint in self._endpoints:
             self._give_back_waiting(endpoint)
 
     def release_late(self) -> None:
-        """Give back what found no place in time, before its lease ends and it is taken for one that ends processes."""
+        """Give back what found no place in time, before its lease ends: it would become a suspect."""
         now = time.monotonic()
         for endpoint in self._endpoints:
             waiting, timeout = endpoint.waiting, endpoint.subscription.timeout_seconds
@@ -121,13 +124,16 @@ class Sending:
 
     async def abort(self) -> None:
         """Cut what is still on the wire; each ends as a failed attempt, because its request may have been read."""
-        await asyncio.sleep(0)  # a task cancelled before its first step would end without a word
+        await asyncio.sleep(0)  # a task that is cancelled before its first step would leave no result
         for task in self._tasks:
             task.cancel()
         await self.finish()
 
     async def attempt(self, endpoint: Endpoint, delivery: Delivery) -> None:
-        """send → decide → settle, for one delivery. Whatever raises on the way, its places come free."""
+        """Make one attempt: send → decide → settle. Whatever raises on the way, its places come free.
+
+        The order matters: the request is counted off before the endpoint is queued again.
+        """
         subscription = endpoint.subscription
         outcome = await self._outcome_of(endpoint, delivery)
         self._room.end(endpoint)
@@ -136,8 +142,8 @@ class Sending:
         except Exception:
             log.exception("%s: given back; what follows from its attempt could not be concluded", delivery)
             self._give_back(endpoint, delivery, OWN_ERROR_SECONDS)
-        self._room.line_up(endpoint)
-        self._room.begin_what_may()
+        self._room.enqueue(endpoint)
+        self._room.begin_attempts()
 
     def begin_next(self, endpoint: Endpoint) -> None:
         """Begin the attempt that waits first for this endpoint, or give it back when it waited too long."""
@@ -151,7 +157,7 @@ class Sending:
         task.add_done_callback(self._tasks.discard)
 
     async def _outcome_of(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
-        """Send; an exception is an outcome too, because the request may have been read."""
+        """Send and return the outcome. An exception becomes one too, because the request may have been read."""
         began = time.monotonic()
         try:
             return await self._send(endpoint, delivery)
@@ -172,12 +178,13 @@ class Sending:
         return await endpoint.envelope.send(self._sender, event, self._clock.timestamp(), timeout_seconds)
 
     def _conclude(self, endpoint: Endpoint, delivery: Delivery, subscription: Subscription, outcome: Outcome) -> None:
-        """Decide, and do what follows; the only place where a verdict's kind makes a difference to the engine.
+        """Decide, and do what follows. Only here does the engine branch on a verdict's kind.
 
-        Everything that could raise comes before the delivery leaves. `subscription` is as of the attempt's begin.
+        Everything that could raise comes before the delivery leaves. `subscription` is the version at the begin of the
+        attempt.
         """
         schedule, final = subscription.schedule_seconds, subscription.final_statuses
-        verdict = decide(outcome, delivery.attempts, schedule, self._dice(), final)
+        verdict = decide(outcome, delivery.attempts, schedule, self._random_number(), final)
         self._room.learn(endpoint, outcome)
         if verdict.endpoint is not None and subscription.url == endpoint.subscription.url:
             endpoint.close(verdict.endpoint.seconds if isinstance(verdict.endpoint, Hold) else GONE_SECONDS)
@@ -192,7 +199,7 @@ class Sending:
         self._settler.settle(settlement)
 
     def _warn_unsent(self, endpoint: Endpoint, outcome: Outcome) -> None:
-        """Log one line in ten seconds, for missing keys one a subscription: no attempt row tells of it."""
+        """Log that nothing was sent, since no attempt row says so: a line in ten seconds; with no key, one for each."""
         now = time.monotonic()
         if outcome.kind == OutcomeKind.KEY_UNAVAILABLE:
             if now >= endpoint.warned_at + WARN_EVERY_SECONDS:
@@ -216,10 +223,10 @@ class Sending:
         self._settler.release(delivery, seconds)
 
     def _leave(self, endpoint: Endpoint, delivery: Delivery) -> None:
-        self._held -= 1
+        self._leased -= 1
         self._room.leave(endpoint, delivery)
         if delivery.suspect:
-            self._suspect.ended(delivery)
+            self._suspect.note_ended(delivery)
 
 
 def _failed(kind: OutcomeKind, began: float, error: str) -> Outcome:

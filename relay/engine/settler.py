@@ -1,4 +1,4 @@
-"""settle and release, in batches. Results stay in memory until the database has taken them, however long it is away."""
+"""Settle and release in batches. Results stay in memory until the database has taken them, however long it is away."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger("relay.engine")
 BATCH = 500
 LINGER_QUIET_SECONDS = 0.005
 LINGER_BUSY_SECONDS = 0.040
-BUSY_FROM = 16  # results in the last batch from which on lingering longer saves statements
+BUSY_FROM = 16  # results in the last batch; from this number on, waiting longer saves statements
 
 
 class Settler:
@@ -51,11 +51,11 @@ class Settler:
         return len(self._results) + len(self._later) + len(self._releases)
 
     def holds(self, delivery: Delivery) -> bool:
-        """Tell whether what became of this delivery is not in the database yet."""
+        """Tell whether this delivery's result is not in the database yet."""
         return delivery.id in self._results or any(released is delivery for released, _ in self._releases)
 
     def settle(self, settlement: Settlement) -> None:
-        """Take one attempt's result; a batch holds one a delivery, and success wins."""
+        """Take one attempt's result. A batch has one for each delivery; a second one waits for the next batch."""
         known = self._results.setdefault(settlement.delivery.id, settlement)
         if known is not settlement:
             self._later.append(settlement)
@@ -69,7 +69,7 @@ class Settler:
         self._arrived.set()
 
     def close(self) -> None:
-        """Write what is there without lingering, and let `run` end once nothing is left."""
+        """Write what is there without waiting for more; `run` ends once nothing is left."""
         self._closing = True
         self._arrived.set()
         self._full.set()
@@ -100,9 +100,9 @@ class Settler:
             if releases:
                 await self._store.release(releases)
         except (psycopg.Error, OSError, TimeoutError) as error:
-            self._outage.note(error)
+            self._outage.note_failure(error)
             return False
-        self._outage.over()
+        self._outage.note_success()
         del self._releases[: len(releases)]
         later, self._later = self._later, []
         self._arrived.clear()
@@ -114,7 +114,7 @@ class Settler:
         return True
 
     async def _write(self, batch: list[Settlement]) -> None:
-        """Settle a batch; one that the database refuses is halved until the bad row stands alone."""
+        """Settle a batch; halve one that the database refuses until the bad row is alone."""
         try:
             settled = await self._store.settle(batch)
         except psycopg.Error as error:
@@ -125,10 +125,10 @@ class Settler:
                 await self._write(batch[len(batch) // 2 :])
                 return
             settled = await self._write_alone(batch[0], error)
-        self._follow(batch, settled)
+        self._conclude(batch, settled)
 
     async def _write_alone(self, settlement: Settlement, error: psycopg.Error) -> Settled:
-        """Settle a refused result without what is kept of its answer; if refused again it is left to its lease."""
+        """Settle a refused result without what is kept of its answer; if refused again, its lease runs out."""
         log.error("%s: its result was refused: %s", settlement.delivery, one_line(error))
         try:
             return await self._store.settle([replace(settlement, kept=None)])
@@ -138,8 +138,8 @@ class Settler:
             log.error("%s: left unsettled; it is sent again when its lease ends", settlement.delivery)
             return Settled()
 
-    def _follow(self, batch: list[Settlement], settled: Settled) -> None:
-        """Do what follows once the database has taken a batch."""
+    def _conclude(self, batch: list[Settlement], settled: Settled) -> None:
+        """Forget the results that the database has taken; log dead letters and disabled subscriptions."""
         for settlement in batch:
             self._results.pop(settlement.delivery.id, None)
             if settlement.verdict.kind == VerdictKind.DEAD:

@@ -1,7 +1,7 @@
-"""claim_suspect: deliveries whose lease ended without a word → leased to this process, one at a time.
+"""Claim suspects (deliveries whose lease ended without a result): suspect → leased to this process, one at a time.
 
-Whoever held a suspect may have died of it, so a suspect bears a charge while it is out, and only lone crashes may bury
-it. One at a time, so that only the delivery which ends the process is charged for that.
+A suspect may have ended the process that held it. Each process sends one at a time, so that a crash is charged to the
+delivery that caused it. Only crashes while it was alone make it a dead letter.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SuspectClaim"]
 
-ALONE_SECONDS = 0.2  # a suspect that has not ended its process by then no longer keeps the next one waiting
+ALONE_SECONDS = 0.2  # the next suspect waits for so long; by then this one would have ended its process
 
 
 class SuspectClaim:
-    """One engine's claims of suspects. `subscriptions`: those known to have any."""
+    """One engine's claims of suspects. `subscriptions`: those that are known to have suspects."""
 
     def __init__(self, store: Store, endpoints: Endpoints, sending: Sending, lone: LoneSuspect) -> None:
         self._store = store
@@ -36,13 +36,13 @@ class SuspectClaim:
         self.subscriptions = DueMap()
 
     def is_possible(self) -> bool:
-        """Whether there is a suspect to begin, and the one before has had its time alone."""
+        """Tell whether there is a suspect to begin, and the one before has had its time alone."""
         if not self.subscriptions:
             return False
         return self._lone.charged is None or time.monotonic() >= self._began + ALONE_SECONDS
 
     async def run(self) -> bool:
-        """suspect → leased, one at most; tell whether there was one."""
+        """Claim one suspect at most (suspect → leased) and hand it over to be sent; tell whether there was one."""
         if not self.is_possible():
             return False
         began, lease = time.monotonic(), new_lease()
@@ -51,7 +51,7 @@ class SuspectClaim:
         if not rows:
             self.subscriptions.keep(())
             return False
-        self.subscriptions.asked(rows[0].subscription_id, more=True)
+        self.subscriptions.move_on(rows[0].subscription_id, more=True)
         self._began = began
         await admit(self._sending, self._store, rows, lease, began, suspect=True)
         return True

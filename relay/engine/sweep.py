@@ -1,7 +1,7 @@
-"""The sweep: a rotating look at all subscriptions, a slice at a time, which needs no hint.
+"""Sweep over all subscriptions in rotation, a slice at a time, without any hint.
 
-It finds due rows and suspects that nobody told of, learns of changes that no claim brings, and lets endpoints leave
-memory whose subscriptions are removed.
+It finds due rows and suspects that no hint names, notices changes that no claim brings, and drops the endpoints of
+removed subscriptions from memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ START = bytes(16)
 
 
 class Sweep:
-    """One engine's turns. `position`: the subscription after which the next slice begins."""
+    """One engine's sweep. `position`: the subscription after which the next slice begins."""
 
     def __init__(self, store: Store, endpoints: Endpoints, sending: Sending, due: DueMap, suspects: DueMap) -> None:
         self._store = store
@@ -38,7 +38,7 @@ class Sweep:
         self.position = START
 
     async def run(self) -> None:
-        """Look at the next slice."""
+        """Sweep the next slice."""
         self._sending.release_late()
         rows = await self._store.sweep(self.position, SLICE)
         await self._refresh(rows)
@@ -49,7 +49,7 @@ class Sweep:
         self.position = START if wrapped else rows[-1].id
 
     async def _refresh(self, rows: Sequence[Swept]) -> None:
-        """Learn of changes that no claim brings: what was closed and is open again, what waits here and may not go."""
+        """Read changed subscriptions: those of this slice, and those with deliveries waiting here."""
         stale = self._endpoints.outdated((row.id, row.version) for row in rows)
         waiting = self._endpoints.waiting_for()
         if waiting:
@@ -58,10 +58,10 @@ class Sweep:
             self._sending.update(await self._store.subscriptions(stale))
 
     async def _forget(self, rows: Sequence[Swept]) -> None:
-        """Let endpoints leave memory that a whole turn of the sweep did not meet and that a person closed.
+        """Drop endpoints that a whole turn of the sweep did not meet, if their subscription is closed or removed.
 
-        Only open subscriptions are met. One that is not, and does not look closed here, is read again, a slice at a
-        time: it may be removed, or may have been made during the turn.
+        The sweep meets open subscriptions only. One that it did not meet but that looks open here is read again, a
+        slice at a time: it may be removed, or may have been made during the turn.
         """
         self._seen.update(row.id for row in rows)
         if len(rows) < SLICE:
@@ -78,7 +78,7 @@ class Sweep:
                 self._endpoints.forget(subscription_id)
 
     def _may_be_gone(self, endpoint: Endpoint) -> bool:
-        """Tell whether this turn did not meet an endpoint that holds nothing and is not merely held back."""
+        """Tell whether this turn did not meet an endpoint that has nothing leased and is not just held back."""
         if endpoint.leased or endpoint.subscription.id in self._seen:
             return False
         return endpoint.is_open or endpoint.is_closed_for_good

@@ -1,4 +1,4 @@
-"""From an outcome to a verdict. Pure: no clock, no database; the dice are passed in."""
+"""Make a verdict from an outcome. Pure: no clock, no database; the random number is passed in."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["GONE", "JITTER", "OWN_PAUSES", "RETRY_AFTER_MAX_SECONDS", "decide"]
 GONE = Disable("the endpoint answered 410 Gone")
 JITTER = 0.1  # a retry waits its delay and up to this fraction more, never less
 RETRY_AFTER_MAX_SECONDS = 86_400.0
-# Before this process tries again what our own machine could not send, or whose secrets it cannot open. The endpoint's
-# other deliveries would fare alike: a long backlog would be leased and given back thousands of times a second.
+# Seconds for which this process holds an endpoint back after a fault of its own. The endpoint's other deliveries would
+# fail in the same way: a long backlog would be leased and given back thousands of times a second.
 OWN_PAUSES = {OutcomeKind.LOCAL: 1.0, OutcomeKind.KEY_UNAVAILABLE: 60.0}
 
 
@@ -27,21 +27,21 @@ def decide(
     outcome: Outcome,
     attempts: int,
     schedule_seconds: Sequence[int],
-    dice: float,
+    random_number: float,
     final_statuses: Sequence[int] = (),
 ) -> Verdict:
-    """Conclude from the outcome of attempt number `attempts` (from 1).
+    """Return the verdict on the outcome of attempt number `attempts` (from 1).
 
     410 Gone is about the endpoint: it is disabled, and the delivery waits with all others until a person resumes it.
-    So is Retry-After, which holds the endpoint back even when it answers the last attempt of a delivery; the delivery's
-    own wait is its schedule's, and ends no sooner than the hold, unless a person lifts that.
+    Retry-After is about the endpoint too: it holds the endpoint back even after the last attempt of a delivery. The
+    delivery waits as its schedule says, and until the hold ends or a person lifts it.
 
     Args:
         outcome: what the network said.
         attempts: attempts charged so far, this one included.
-        schedule_seconds: delays after the first, second, … failure; when it is used up the delivery is dead.
-        dice: a random number in [0, 1) for the jitter.
-        final_statuses: statuses after which the subscription wants no further attempt.
+        schedule_seconds: delays after the first, second, … failure; when they are used up the delivery is dead.
+        random_number: in [0, 1), for the jitter.
+        final_statuses: statuses after which the delivery is dead at once.
     """
     if outcome.kind == OutcomeKind.DELIVERED:
         return Verdict(VerdictKind.DELIVERED)
@@ -53,5 +53,5 @@ def decide(
     hold = Hold(asked) if asked else None
     if outcome.kind == OutcomeKind.EVENT_GONE or outcome.status in final_statuses or attempts > len(schedule_seconds):
         return Verdict(VerdictKind.DEAD, endpoint=hold)
-    delay = schedule_seconds[attempts - 1] * (1 + JITTER * dice)
+    delay = schedule_seconds[attempts - 1] * (1 + JITTER * random_number)
     return Verdict(VerdictKind.RETRY, delay, hold)

@@ -1,4 +1,4 @@
-"""The composition root of `relay run`: builds one process's parts, owns their tasks, and drains them at the end."""
+"""Run one process of `relay run`: build its parts, run their tasks, drain them at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import anyio
 
 from outbox._version import __version__
 from relay.config.database_url import RELAY_NAME
-from relay.engine.engine import LAST_WORDS_SECONDS, Engine, EngineOptions
+from relay.engine.engine import SETTLE_AFTER_DRAIN_SECONDS, Engine, EngineOptions
 from relay.engine.room import Room
 from relay.http.configured import check_sender, make_sender
 from relay.process import supervisor
@@ -35,14 +35,14 @@ log = logging.getLogger("relay")
 
 SPARE_FILES = 64  # beside the sockets of requests
 HURRY_SECONDS = 2.0  # after a second signal
-ORPHAN_DRAIN_SECONDS = 0.5  # for a process whose parent is gone
+ORPHAN_DRAIN_SECONDS = 0.5  # when the parent process is gone
 
 
 def run(config: Config, *, until_drained: bool = False) -> int:
     """Run the relay until a signal, or until drained, and return its exit code.
 
     SIGTERM or SIGINT drains: nothing new is claimed, what is on the wire may finish within `drain_seconds`, the rest is
-    given back. A second signal leaves at once.
+    given back. A second signal stops at once.
     """
     set_up_logging(config)
     check_sender(config)
@@ -81,7 +81,7 @@ class _Process:
 
     async def serve(self) -> None:
         """Run until told to stop or drained; then drain."""
-        with self._signals():
+        with self._handle_signals():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._housekeeping.run)
                 log.info("relay %s running, process %d", __version__, os.getpid())
@@ -91,28 +91,28 @@ class _Process:
         log.info("relay process %d stopped", os.getpid())
 
     def _stop(self, drain_seconds: float | None = None) -> None:
-        """Begin the drain; the second time, cut it short. A database that hangs may hold up neither."""
+        """Begin the drain; the second time, cut it short. After a limit exit anyway: the database may hang."""
         hurried = self._stopping.is_set()
         if hurried:
             self._engine.hurry()
         drain_seconds = self._drain_seconds if drain_seconds is None else drain_seconds
-        patience = HURRY_SECONDS if hurried else drain_seconds + LAST_WORDS_SECONDS + HURRY_SECONDS
-        asyncio.get_running_loop().call_later(patience, _leave)
+        limit_seconds = HURRY_SECONDS if hurried else drain_seconds + SETTLE_AFTER_DRAIN_SECONDS + HURRY_SECONDS
+        asyncio.get_running_loop().call_later(limit_seconds, _exit_now)
         self._stopping.set()
         self._engine.stop(drain_seconds)
 
-    def _orphaned(self) -> None:
+    def _stop_without_parent(self) -> None:
         log.warning("the parent process is gone; stopping")
         asyncio.get_running_loop().remove_reader(supervisor.parent_pipe())
         self._stop(ORPHAN_DRAIN_SECONDS)
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _handle_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         if supervisor.is_child():
-            loop.add_reader(supervisor.parent_pipe(), self._orphaned)
+            loop.add_reader(supervisor.parent_pipe(), self._stop_without_parent)
         try:
             yield
         finally:
@@ -120,8 +120,8 @@ class _Process:
                 loop.remove_signal_handler(number)
 
 
-def _leave() -> None:
-    """End the process without asking anything of it that could wait: leases run out, nothing is lost."""
+def _exit_now() -> None:
+    """Exit without anything that could wait. Nothing is lost: leases run out."""
     log.error("stopping takes too long; leaving as it is")
     logging.shutdown()
     os._exit(1)
@@ -136,13 +136,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _collect_garbage_rarely() -> None:
-    """The default threshold collects every few deliveries, all of which reference counting frees already."""
+    """Raise the thresholds: the default collects every few deliveries, which reference counting frees anyway."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
 def _raise_file_limit(max_in_flight: int) -> None:
-    """Allow as many sockets as the machine lets us have: each endpoint keeps connections of its own."""
+    """Allow as many open files as the machine permits: each endpoint keeps connections of its own."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     if soft < wanted:

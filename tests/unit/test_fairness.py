@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.engine.endpoint import Endpoint
-from relay.engine.fairness import Grants, Lines, Places
+from relay.engine.fairness import Grants, Places, Queues
 from relay.secrets.keyring import Keyring
 from tests.unit.test_endpoint import subscription
 
@@ -52,32 +52,32 @@ def test_a_batch_leases_no_more_for_unproven_than_they_may_hold() -> None:
 
 def test_who_answers_passes_unproven_that_hold_all_they_may() -> None:
     requests = Places(8)
-    lines = Lines(requests)
+    queues = Queues(requests)
     unproven, answering = [endpoint() for _ in range(20)], endpoint(answers=True, waiting=2)
     for one in [*unproven, answering]:
-        lines.append(one)
+        queues.append(one)
     served = []
-    while (one := lines.next()) is not None:
+    while (one := queues.next()) is not None:
         one.waiting.popleft()
         one.sending += 1
         requests.unproven += not one.answers
         served.append(one)
-        lines.append(one)
+        queues.append(one)
     assert served.count(answering) == 2
     assert len(served) == 2 + 7
-    assert answering in served[:2], "the lines take turns"
+    assert answering in served[:2], "the queues take turns"
 
 
 def test_an_endpoint_that_begins_to_answer_changes_the_line() -> None:
     requests = Places(8)
-    lines, one = Lines(requests), endpoint()
-    lines.append(one)
+    queues, one = Queues(requests), endpoint()
+    queues.append(one)
     requests.unproven = 7
-    assert lines.next() is None
+    assert queues.next() is None
     one.health.answers = True
-    lines.move(one)
-    assert lines.next() is one
-    assert lines.next() is None
+    queues.move(one)
+    assert queues.next() is one
+    assert queues.next() is None
 
 
 def test_an_endpoint_answers_until_it_does_not() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from relay.engine.pacing import pause_seconds
 
 quiet = st.floats(0, 1e7)
-dice = st.floats(0, 1, exclude_max=True)
+random_number = st.floats(0, 1, exclude_max=True)
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,10 @@ def test_eight_milliseconds_for_a_minute_then_easing_to_a_quarter_second(quiet_s
     assert pause_seconds(quiet_seconds, 1, 0.5) == pytest.approx(seconds)
 
 
-@given(quiet, st.integers(1, 64), dice)
-def test_jitter_is_a_fifth_either_way(quiet_seconds: float, processes: int, dice: float) -> None:
+@given(quiet, st.integers(1, 64), random_number)
+def test_jitter_is_a_fifth_either_way(quiet_seconds: float, processes: int, random_number: float) -> None:
     middle = pause_seconds(quiet_seconds, processes, 0.5)
-    assert 0.8 * middle * 0.999 <= pause_seconds(quiet_seconds, processes, dice) <= 1.2 * middle * 1.001
+    assert 0.8 * middle * 0.999 <= pause_seconds(quiet_seconds, processes, random_number) <= 1.2 * middle * 1.001
 
 
 @given(quiet, quiet, st.integers(1, 64))

@@ -61,7 +61,7 @@ async def test_c13_a_server_without_a_free_connection_is_waited_for(
     url = make_conninfo(world.url, user=role, password=role)
     refused: list[BaseException] = []
     async with running(url, far_end) as relay:
-        monkeypatch.setattr(relay.outage, "note", refused.append)
+        monkeypatch.setattr(relay.outage, "note_failure", refused.append)
         await await_until(lambda: len(refused) > 2)
         world.rows(f"alter role {role} connection limit -1")
         await await_until(lambda: world.count("attempts") == 1)

@@ -103,7 +103,7 @@ async def test_f4_results_that_the_database_cannot_take_for_now_are_kept(
         await await_until(lambda: far_end.in_flight == 5)
         own_world.rows("alter table outbox.attempts rename to mislaid")
         refusals = []
-        monkeypatch.setattr(relay.outage, "note", refusals.append)
+        monkeypatch.setattr(relay.outage, "note_failure", refusals.append)
         freed.set()
         await await_until(lambda: len(refusals) > 2)
         assert relay.settler.unsettled == 5

@@ -168,13 +168,13 @@ async def test_a_subscription_that_vanishes_in_mid_fan_out_stops_nobody(
     world.subscribe("a.b", path="/fine")
     world.record("a.b", 2)
     async with running(world.url, far_end) as relay:
-        know = relay.sending.know
+        refresh = relay.sending.refresh
 
         async def late(*versions: Any) -> None:
             world.rows("delete from outbox.subscriptions where id = %s", uuid_of(vanishing))
-            await know(*versions)
+            await refresh(*versions)
 
-        monkeypatch.setattr(relay.sending, "know", late)
+        monkeypatch.setattr(relay.sending, "refresh", late)
         world.record("a.b", 2)
         await await_until(lambda: world.count("attempts", "verdict = 'delivered'") >= 4)
         assert far_end.paths().count("/fine") == 4

@@ -98,7 +98,7 @@ async def test_an_event_with_a_lower_number_that_commits_late_is_found_by_a_runn
         async with running(world.url, far_end) as relay:
             world.record(count=3)
             await await_until(lambda: world.count("attempts") == 3)
-            relay.feeder.low_water.took(0.0, late + 3)  # long ago, so that the mark is there now
+            relay.feeder.low_water.note_taken(0.0, late + 3)  # long ago, so that the mark is there now
             writer.commit()
             await await_until(lambda: world.count("attempts") == 4)
 

@@ -192,7 +192,7 @@ class Relay:
             keep_all_responses=keep_all_responses,
             until_drained=until_drained,
         )
-        self.engine = Engine(url, far_end, self.room, keyring or Keyring(), options, dice=lambda: 0.0)
+        self.engine = Engine(url, far_end, self.room, keyring or Keyring(), options, random_number=lambda: 0.0)
         self.endpoints, self.sending = self.engine.endpoints, self.engine.sending
         self.settler, self.feeder, self.outage = self.engine.settler, self.engine.feeder, self.engine.outage
         self.feeding: asyncio.Task[None] | None = None
