@@ -28,7 +28,7 @@ def config(*, as_json: bool, config_file: str | None, **flags: Any) -> None:
     rows = [
         {
             "name": option.name,
-            "value": option.shown(getattr(loaded.config, option.name)),
+            "value": option.text_of(getattr(loaded.config, option.name)),
             "origin": loaded.origins[option.name],
         }
         for option in options()

@@ -11,7 +11,7 @@ import click
 from relay.cli.interrupt import interruptible
 from relay.cli.listen import as_text, echo, open_port
 from relay.cli.options import confirm, yes_option
-from relay.config.database_url import shown
+from relay.config.database_url import redacted
 from relay.config.sources import load
 from relay.local.children import Child
 from relay.local.demo.dev import environment, make_directory, migrate_and_subscribe, start_server, unsubscribe, users_of
@@ -45,7 +45,7 @@ def dev(*, database_url: str | None, directory: Path, port: int, yes: bool) -> i
     with interruptible(), ExitStack() as stack, suppress(KeyboardInterrupt):
         url = loaded.config.database_url.reveal()
         if url:
-            click.echo(f"database  {shown(url)} ({loaded.origins['database_url']})")
+            click.echo(f"database  {redacted(url)} ({loaded.origins['database_url']})")
             if users := users_of(url):
                 confirm(f"It has {' and '.join(users)}; this relay delivers for real. Go on?", yes=yes)
         else:

@@ -15,7 +15,7 @@ from outbox.errors import ActorError, OutboxError, SchemaError, SubscriptionErro
 from relay.config.options import ConfigError
 from relay.operations.filters import FilterError
 from relay.operations.rights import RightsError
-from relay.telemetry.redaction import redacted
+from relay.telemetry.redaction import redact
 
 __all__ = ["explain"]
 
@@ -43,11 +43,11 @@ def _explain_database(error: Any) -> tuple[int, str]:
     import psycopg
 
     state = getattr(error.orig, "sqlstate", None) or ""
-    reason = redacted(str(error.orig).strip().splitlines()[0]) if str(error.orig).strip() else "no reason given"
+    reason = redact(str(error.orig).strip().splitlines()[0]) if str(error.orig).strip() else "no reason given"
     if isinstance(error.orig, psycopg.OperationalError) and (state in ("", "53300") or state[:2] in ("08", "57")):
         if state == "57014":
             return 1, f"database: took too long ({reason}); narrow it with --since, --subscription or --limit"
-        return 3, f"database: unreachable: {redacted(_last_reason(str(error.orig)))}"
+        return 3, f"database: unreachable: {redact(_last_reason(str(error.orig)))}"
     if state in ("42P01", "3F000", "42883", "42703"):
         return 2, f"schema: {reason}; run `relay migrate`, or update outbox-relay to the schema's version"
     if state == "25006":
@@ -64,7 +64,7 @@ def _last_reason(message: str) -> str:
 
 
 def _unexpected(error: BaseException) -> tuple[int, str]:
-    report = redacted("".join(traceback.format_exception(error)))
+    report = redact("".join(traceback.format_exception(error)))
     name = type(error).__name__
     try:
         handle, path = tempfile.mkstemp(prefix="relay-traceback-", suffix=".txt")

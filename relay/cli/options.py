@@ -150,7 +150,7 @@ def flags_of(declared: Iterable[Option]) -> Callable[[Callable[..., R]], Callabl
 
 
 def _flag(option: Option) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    default = option.shown(option.default)
+    default = option.text_of(option.default)
     meaning = f"{option.meaning} [env {option.env}" + (f"; default {default}]" if default else "]")
     if isinstance(option.default, bool):
         return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, default=None, help=meaning)

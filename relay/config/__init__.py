@@ -1,4 +1,5 @@
-"""Every option of the relay, declared once: options.py. kinds.py reads and checks one value; sources.py collects them.
+"""The relay's configuration. options.py declares every option once; kinds.py reads and checks one value; sources.py
+collects the values.
 
-database_url.py and egress_proxy.py are the two options that are more than a value.
+database_url.py, egress_proxy.py and schemes.py parse the options that are more than a plain value.
 """

@@ -1,6 +1,6 @@
-"""The database's address: what people write, what libpq and SQLAlchemy read, and what may be shown.
+"""The database's address: as people write it, as libpq and SQLAlchemy read it, and redacted.
 
-Understood: `postgres://`, `postgresql://` and `postgresql+driver://`, with everything libpq knows (several
+It may begin with `postgres://`, `postgresql://` or `postgresql+driver://` and have everything that libpq knows (several
 hosts, `?sslmode=…`, sockets by `?host=/run/postgresql`). No message here repeats any part of a password.
 """
 
@@ -14,9 +14,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
-__all__ = ["LIBPQ_DEFAULTS", "RELAY_NAME", "conninfo_of", "normalised", "shown", "sqlalchemy_url_of"]
+__all__ = ["LIBPQ_DEFAULTS", "RELAY_NAME", "conninfo_of", "normalised", "redacted", "sqlalchemy_url_of"]
 
-# libpq parameters where the URL says nothing: a dead server is noticed within half a minute or so.
+# libpq parameters that the URL may override: a dead server is noticed within about half a minute.
 LIBPQ_DEFAULTS: dict[str, str | int] = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -24,7 +24,7 @@ LIBPQ_DEFAULTS: dict[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-# The application_name of connections that deliver, whatever the URL says: `relay status` finds relays by it.
+# The application_name of connections that deliver, whatever the URL says. `relay status` finds relays by it.
 RELAY_NAME = "outbox-relay"
 
 _SCHEME = re.compile(r"(postgres|postgresql)(\+[a-z0-9_]+)?://", re.IGNORECASE)
@@ -32,7 +32,7 @@ _SHAPE = "expected postgresql://user:password@host:5432/name, special characters
 
 
 def normalised(url: str) -> str:
-    """Return the URL as libpq reads it, or raise ValueError, whose message repeats no secret."""
+    """Return the URL as libpq reads it. Raises ValueError; its message repeats no secret."""
     match = _SCHEME.match(url)
     if not match:
         scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}(?=://)", url)
@@ -60,7 +60,7 @@ def _refuse_unknown_parameters(libpq_url: str) -> None:
 
 
 def conninfo_of(url: str, **settings: str) -> str:
-    """Return the conninfo for psycopg: `settings` (libpq parameters), then the URL, then LIBPQ_DEFAULTS count."""
+    """Return the conninfo for psycopg: `settings` (libpq parameters) override the URL, and it LIBPQ_DEFAULTS."""
     return make_conninfo("", **_parameters(url, settings))
 
 
@@ -75,7 +75,7 @@ def _parameters(url: str, settings: dict[str, str]) -> dict[str, str | int | Non
     return {**LIBPQ_DEFAULTS, **conninfo_to_dict(url), **settings}
 
 
-def shown(url: str) -> str:
-    """Return the URL with every password masked."""
-    masked = re.sub(r"(//[^@:]*):.*@", r"\1:***@", url, flags=re.DOTALL)
-    return re.sub(r"([?&](?:\w*password))=[^&]*", r"\1=***", masked)
+def redacted(url: str) -> str:
+    """Return the URL with every password redacted."""
+    without_login = re.sub(r"(//[^@:]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&](?:\w*password))=[^&]*", r"\1=***", without_login)

@@ -1,4 +1,4 @@
-"""The address of an egress proxy: what operators write, and what may be shown of it."""
+"""The address of an egress proxy: as operators write it, parsed, and redacted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EXAMPLE = "write http://user:password@proxy.example.com:3128, or https:// or so
 class EgressProxy:
     """Where the proxy listens and how to log in: scheme 'http', 'https' or 'socks5', host without brackets.
 
-    user is None where the proxy asks for none; the two are sent as UTF-8.
+    user is None without a login; user and password are sent as UTF-8.
     """
 
     scheme: str
@@ -38,16 +38,16 @@ class EgressProxy:
         return f"{bracketed(self.host)}:{self.port}"
 
     @property
-    def shown(self) -> str:
-        """The URL without user and password: either may be the secret."""
+    def redacted(self) -> str:
+        """The URL with user and password redacted: either may be the secret."""
         return f"{self.scheme}://{'' if self.user is None else '***@'}{self.place}"
 
     def __repr__(self) -> str:
-        return f"EgressProxy({self.shown})"
+        return f"EgressProxy({self.redacted})"
 
 
 def parse_egress_proxy(text: str) -> EgressProxy:
-    """Return the proxy that a URL names, or raise ValueError, whose message repeats nothing of user and password."""
+    """Parse a proxy's URL. Raises ValueError; its message repeats nothing of user and password."""
     shape = _SHAPE.fullmatch(text)
     scheme = _SCHEMES.get(shape["scheme"].lower()) if shape else None
     if shape is None or scheme is None:

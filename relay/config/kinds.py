@@ -1,4 +1,4 @@
-"""The sorts of value that options have: how each is read from text, and what is refused."""
+"""The kinds of values that options have: how each is read from text and checked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from outbox.secret import Secret
 from outbox.signing.schemes import SchemeDeclaration
-from relay.config.database_url import normalised, shown
+from relay.config.database_url import normalised, redacted
 from relay.config.egress_proxy import EgressProxy, parse_egress_proxy
 from relay.config.schemes import parse_schemes, read_schemes
 from relay.secrets import keyring
@@ -25,15 +25,16 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True)
 class Kind:
-    """How one sort of value is read: from text (flag, environment), and checked; both raise ValueError.
+    """How one kind of value is read from text (flag, environment) and checked; both raise ValueError.
 
-    A secret one says how it is shown. `lines`: its text may have several.
+    redact: returns a secret value as redacted text; None for a value that is no secret. lines: the text may have
+    several lines.
     """
 
     from_text: Callable[[str], object]
     check: Callable[[Any], Any]
     metavar: str
-    masked: Callable[[Any], str] | None = None
+    redact: Callable[[Any], str] | None = None
     lines: bool = False
 
 
@@ -52,7 +53,7 @@ def integer(low: int, high: int) -> Kind:
 
 
 def boolean() -> Kind:
-    """true or false, and the words people write for them."""
+    """true or false, or another word for them, such as yes or 0."""
     words = {
         "true": True,
         "1": True,
@@ -84,7 +85,7 @@ def choice(*words: str) -> Kind:
 
 
 def networks() -> Kind:
-    """Networks in CIDR form, none of them everything."""
+    """Networks in CIDR form; none of them may be every address."""
 
     def check(value: object) -> tuple[Network, ...]:
         if not isinstance(value, list | tuple):
@@ -129,7 +130,7 @@ def database_url() -> Kind:
             raise ValueError("not text; write postgresql://user:password@host:5432/name")  # noqa: TRY004
         return Secret(normalised(text) if text else text)
 
-    return Kind(str, check, "URL", masked=lambda url: shown(url.reveal()))
+    return Kind(str, check, "URL", redact=lambda url: redacted(url.reveal()))
 
 
 def private_keys() -> Kind:
@@ -142,7 +143,7 @@ def private_keys() -> Kind:
             raise ValueError("not text; `relay secrets keygen` makes a key")
         return keyring.private_keys(" ".join(keys))
 
-    return Kind(str, check, "KEY,…", masked=lambda keys: ",".join("***" for _ in keys), lines=True)
+    return Kind(str, check, "KEY,…", redact=lambda keys: ",".join("***" for _ in keys), lines=True)
 
 
 def egress_proxy() -> Kind:
@@ -155,11 +156,11 @@ def egress_proxy() -> Kind:
             raise ValueError("not text; write http://proxy.example.com:3128")  # noqa: TRY004
         return parse_egress_proxy(value) if value else None
 
-    return Kind(str, check, "URL", masked=lambda proxy: proxy.shown if proxy else "")
+    return Kind(str, check, "URL", redact=lambda proxy: proxy.redacted if proxy else "")
 
 
 def schemes() -> Kind:
-    """Signature schemes: tables, or the path of the file that has them."""
+    """Declared signature schemes: tables, or the path of the file that has them."""
 
     def check(value: object) -> tuple[SchemeDeclaration, ...]:
         if isinstance(value, tuple) and all(isinstance(each, SchemeDeclaration) for each in value):

@@ -1,8 +1,8 @@
 """The relay's configuration: one frozen value, each option declared once, as a field of `Config`.
 
-An option `x_y` is the flag `--x-y`, the environment variable `RELAY_X_Y` and the TOML key `x_y`. The first that says
-something wins: flag, environment (a secret may be in the file `RELAY_X_Y_FILE` names), TOML file (`--config` or
-`RELAY_CONFIG`), default. The database's address is also looked for in `DATABASE_URL`, last.
+An option `x_y` is the flag `--x-y`, the environment variable `RELAY_X_Y` and the TOML key `x_y`. The first one given
+wins: flag, environment (a secret may be in the file that `RELAY_X_Y_FILE` names), TOML file (`--config` or
+`RELAY_CONFIG`), default. The database's address may also come from `DATABASE_URL`, after all of these.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Config", "ConfigError", "Option", "checked", "config_table", "option
 
 
 class ConfigError(OutboxError):
-    """An option was refused; the message names it, where it came from, and the mend."""
+    """An option was refused; the message names it, where it came from, and the fix."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Option:
 
     @property
     def secret(self) -> bool:
-        """Whether its value is never shown."""
-        return self.kind.masked is not None
+        """Whether its value is a secret."""
+        return self.kind.redact is not None
 
     @property
     def flag(self) -> str:
@@ -51,10 +51,10 @@ class Option:
         """The environment variable."""
         return "RELAY_" + self.name.upper()
 
-    def shown(self, value: Any) -> str:
-        """Return the value as text, masked where it is secret."""
-        if self.kind.masked:
-            return self.kind.masked(value)
+    def text_of(self, value: Any) -> str:
+        """Return the value as text, redacted if it is a secret."""
+        if self.kind.redact:
+            return self.kind.redact(value)
         if isinstance(value, bool):
             return "true" if value else "false"
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -66,7 +66,7 @@ def _option(kind: Kind, default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything the relay can be told. Making one checks it; ConfigError names the value refused."""
+    """The value of every option. Making one checks it; ConfigError names the refused value."""
 
     database_url: Secret = _option(  # noqa: RUF009 - a field
         kinds.database_url(),
@@ -147,7 +147,7 @@ class Config:
                 )
 
     def conninfo(self, **settings: str) -> str:
-        """Return the conninfo for psycopg; `settings` (libpq parameters) count whatever the URL says."""
+        """Return the conninfo for psycopg; `settings` (libpq parameters) override the URL."""
         return conninfo_of(self._required_database_url(), **settings)
 
     def sqlalchemy_url(self, **settings: str) -> Any:
@@ -168,7 +168,7 @@ def options() -> list[Option]:
 
 
 def checked(option: Option, value: object, source: str) -> Any:
-    """Return the value as the option holds it, or raise ConfigError that names `source`."""
+    """Return the value as the option holds it. Raises ConfigError, which names `source`."""
     try:
         return option.kind.check(value)
     except ValueError as error:
@@ -176,13 +176,13 @@ def checked(option: Option, value: object, source: str) -> Any:
 
 
 def config_table() -> list[dict[str, str]]:
-    """Return name, flag, env, default and meaning of every option as text."""
+    """Return name, flag, environment variable, default and meaning of every option as text."""
     return [
         {
             "name": option.name,
             "flag": option.flag,
             "env": option.env,
-            "default": option.shown(option.default),
+            "default": option.text_of(option.default),
             "meaning": option.meaning,
         }
         for option in options()

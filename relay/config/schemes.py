@@ -1,4 +1,4 @@
-"""Signature schemes of the operator's own: tables `[schemes.NAME]`, in the relay's file or in one of their own."""
+"""Read an operator's own signature schemes: tables `[schemes.NAME]`, in the relay's file or in a separate one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["parse_schemes", "read_schemes"]
 
 
 def read_schemes(path: Path) -> object:
-    """Return the tables in a file, TOML or, where its name ends so, JSON. Raises ValueError."""
+    """Read the tables from a TOML file, or from a JSON file if its name ends in .json. Raises ValueError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
@@ -36,7 +36,7 @@ def read_schemes(path: Path) -> object:
 
 
 def parse_schemes(tables: object) -> tuple[SchemeDeclaration, ...]:
-    """Return what tables declare. Raises ValueError, which names table, key and mend."""
+    """Return the declarations in tables. Raises ValueError, which names table, key and fix."""
     if not isinstance(tables, Mapping):
         raise ValueError("not tables; write [schemes.NAME] and below it signed, signature_header, …")  # noqa: TRY004
     try:

@@ -1,4 +1,4 @@
-"""Where configuration comes from: flags, environment, files. `relay.config.options` has the order."""
+"""Load the configuration from flags, environment and files. `relay.config.options` has the order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class Loaded:
-    """The configuration, where each value came from (by option name), and warnings to show once."""
+    """The configuration, the origin of each value (by option name), and warnings to print once."""
 
     config: Config
     origins: dict[str, str]
@@ -36,12 +36,12 @@ def load(
     environ: Mapping[str, str] | None = None,
     config_file: str | None = None,
 ) -> Loaded:
-    """Return the configuration that flags, environment and TOML file add up to.
+    """Read the configuration from flags, environment and TOML file.
 
     Args:
-        flags: option name to text (or bool), as the command line gave it; None and missing mean not given.
-        environ: the environment; default os.environ.
-        config_file: the TOML file; default the one RELAY_CONFIG names, if any.
+        flags: text (or bool) by option name, as the command line gave it; None or missing: not given.
+        environ: the environment; os.environ by default.
+        config_file: the TOML file; by default the one that RELAY_CONFIG names, if any.
 
     Raises:
         ConfigError: a value, key or file was refused.
@@ -71,7 +71,7 @@ def _first(
     path: str,
     warnings: list[str],
 ) -> tuple[object, str] | None:
-    """Return the value that wins and its origin, or None."""
+    """Return the first value given and its origin, or None."""
     flag = flags.get(option.name)
     if isinstance(flag, str):
         if option.name == "secret_key":
@@ -106,7 +106,7 @@ def _from_environment(option: Option, environ: Mapping[str, str], warnings: list
 
 
 def _clean(text: str, source: str, *, lines: bool = False) -> str:
-    """Drop what copying leaves behind: a BOM, blanks and line ends around, one pair of quotes around."""
+    """Drop what copying leaves around a value: a BOM, blanks, line ends, one pair of quotes."""
     text = text.removeprefix("\ufeff").strip()
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1].strip()
@@ -124,12 +124,12 @@ def _read(path: Path, source: str) -> str:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether anyone on this machine may read the file."""
+    """Tell whether everyone on this machine may read the file."""
     return bool(path.stat().st_mode & stat.S_IROTH)
 
 
 def _toml(path: Path, warnings: list[str]) -> dict[str, Any]:
-    """Return the file's keys, and add warnings about it."""
+    """Read the file's keys, and add warnings about the file."""
     text = _read(path, "config")
     try:
         table = tomllib.loads(text)
@@ -146,7 +146,7 @@ def _toml(path: Path, warnings: list[str]) -> dict[str, Any]:
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """Warn only: a Kubernetes service named relay sets RELAY_PORT, RELAY_SERVICE_HOST and more."""
+    """Return a warning, no error: a Kubernetes service named relay sets RELAY_PORT, RELAY_SERVICE_HOST and more."""
     known = {option.env for option in options()} | {"RELAY_CONFIG", "RELAY_ACTOR"}
     known |= {f"{option.env}_FILE" for option in options() if option.secret}
     unknown = sorted(name for name in environ if name.startswith("RELAY_") and name not in known)

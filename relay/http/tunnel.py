@@ -148,7 +148,7 @@ class Tunneller:
         raise self._own_fault(text) if kind == OutcomeKind.LOCAL else DialError(kind, text)
 
     def _own_fault(self, text: str) -> DialError:
-        return DialError(OutcomeKind.LOCAL, f"egress proxy {self._proxy.shown}: {text}")
+        return DialError(OutcomeKind.LOCAL, f"egress proxy {self._proxy.redacted}: {text}")
 
 
 def refusal_of_connect(head: bytes) -> Refusal | None:

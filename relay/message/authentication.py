@@ -1,7 +1,7 @@
-"""What a subscription's requests carry besides event and signature: own headers, authentication, own TLS.
+"""What a subscription adds to its requests besides event and signature: own headers, authentication, own TLS.
 
-Everything is checked here again, since a row can be written by hand: what breaks a rule makes the subscription
-unsendable, and no byte of it goes out.
+Everything is checked here again, since a row can be written by hand. A part that breaks a rule makes the subscription
+unsendable, and nothing of it is sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from outbox.subscriptions.authentication import BasicAuth, BearerToken, authenti
 from outbox.subscriptions.headers import check_headers
 from relay.http.sender import Endpoint
 from relay.http.tls import ClientTLS
-from relay.message.echoes import MIN_BLOTTED, blotted, spelled
+from relay.message.echoes import MIN_REDACTED, redact_echoes, spellings_of
 from relay.message.oauth2 import Tokens
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
 
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from relay.http.sender import Sender
     from relay.message.oauth2 import Token
 
-__all__ = ["Credentials"]
+__all__ = ["RequestAdditions"]
 
 
-class Credentials:
-    """Made once for each version of a subscription. `lines` go with every request, `endpoint` is where to."""
+class RequestAdditions:
+    """Made once for each version of a subscription. `lines` go with every request; `endpoint` is where they go."""
 
     __slots__ = ("_secrets", "_tokens", "endpoint", "lines")
 
     def __init__(self, url: str, opened: Mapping[str, str]) -> None:
-        """Read what is stored.
+        """Check and parse what is stored.
 
         Args:
-            url: the subscription's.
-            opened: kind ('headers', 'authentication', 'tls') to JSON text.
+            url: the subscription's URL.
+            opened: JSON text, by kind ('headers', 'authentication', 'tls').
 
         Raises:
-            SubscriptionError: the URL or a credential cannot be used.
+            SubscriptionError: the URL or a part cannot be used.
         """
         documents = {kind: stored_document(kind, text) for kind, text in opened.items()}
         headers = check_headers(documents.get("headers", {}))
@@ -61,10 +61,10 @@ class Credentials:
         self._secrets = _secrets(headers, authentication)
 
     async def send(self, sender: Sender, lines: bytes, body: bytes, timeout_seconds: float) -> Outcome:
-        """POST with all that; `timeout_seconds` also covers fetching a token. See `Sender.send`."""
+        """POST with these additions; `timeout_seconds` also covers fetching a token. See `Sender.send`."""
         if self._tokens is None:
             outcome = await sender.send(self.endpoint, lines, body, timeout_seconds)
-            return blotted(outcome, self._secrets)
+            return redact_echoes(outcome, self._secrets)
         began = time.monotonic()
         outcome = await self._send_with_token(self._tokens, sender, lines, body, began + timeout_seconds)
         return replace(outcome, milliseconds=milliseconds_since(began))
@@ -80,19 +80,19 @@ class Credentials:
             return outcome
         fresh = await tokens.get(sender, deadline, refused=token)
         if isinstance(fresh, Outcome):
-            # A request went out, so the attempt is not given back.
+            # A request was sent, so the attempt must be charged; LOCAL would give it back.
             return outcome if fresh.kind == OutcomeKind.LOCAL else replace(fresh, sent=True)
         return await self._send_with(fresh, sender, lines, body, deadline)
 
     async def _send_with(self, token: Token, sender: Sender, lines: bytes, body: bytes, deadline: float) -> Outcome:
         seconds = max(deadline - time.monotonic(), 0.0)
         outcome = await sender.send(self.endpoint, lines + token.line, body, seconds)
-        secrets = sorted((*self._secrets, *spelled([token.value])), key=len, reverse=True)
-        return blotted(outcome, secrets)
+        secrets = sorted((*self._secrets, *spellings_of([token.value])), key=len, reverse=True)
+        return redact_echoes(outcome, secrets)
 
 
 def _authorization(authentication: Authentication) -> dict[str, str]:
-    """Return the Authorization header that stays the same, if there is one."""
+    """Return the Authorization header, {} when it needs a token."""
     if isinstance(authentication, BearerToken):
         return {"authorization": f"Bearer {authentication.token}"}
     if isinstance(authentication, BasicAuth):
@@ -102,15 +102,15 @@ def _authorization(authentication: Authentication) -> dict[str, str]:
 
 
 def _tls_for(token_url: str, endpoint: Endpoint) -> ClientTLS | None:
-    """Return the own TLS for a token endpoint on the receiver's host; another host never sees the certificate."""
+    """Return the subscription's own TLS for a token URL on its host; another host never sees the certificate."""
     token_endpoint = Endpoint.of(token_url)
     return endpoint.tls if token_endpoint.url.host == endpoint.url.host else None
 
 
 def _secrets(headers: Mapping[str, str], authentication: Authentication | None) -> tuple[bytes, ...]:
-    """Return what must not come back from a receiver into our rows, longest first."""
+    """Return what must be redacted in a receiver's answer, longest first."""
     values = [value for name, value in headers.items() if not name.lower().startswith("accept")]
     values += [value.partition(" ")[2] for name, value in headers.items() if name.lower() == "authorization"]
     if isinstance(authentication, BasicAuth):
         values.append(authentication.password)
-    return spelled(value for value in values if len(value) >= MIN_BLOTTED)
+    return spellings_of(value for value in values if len(value) >= MIN_REDACTED)

@@ -1,4 +1,4 @@
-"""What a receiver echoes of a request's secrets is taken out of its answer before anything of that is kept."""
+"""Redact a request's secrets in the receiver's answer before the answer is kept."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
     from relay.model.outcome import Outcome
 
-__all__ = ["MIN_BLOTTED", "blotted", "spelled"]
+__all__ = ["MIN_REDACTED", "redact_echoes", "spellings_of"]
 
-MIN_BLOTTED = 6
-"""Shorter values are left alone in what a receiver echoes: they hide nothing and occur everywhere."""
+MIN_REDACTED = 6
+"""Shorter values (in characters) are not redacted: they protect nothing and occur everywhere."""
 
-BLOT = b"***"
+REDACTED = b"***"
 
 
-def spelled(values: Iterable[str]) -> tuple[bytes, ...]:
-    """Return each value as it was sent and as pages that show a request write it, longest first."""
+def spellings_of(values: Iterable[str]) -> tuple[bytes, ...]:
+    """Return each value as it was sent, and as JSON, HTML and URLs write it, longest first."""
     spellings: set[str] = set()
     for value in values:
         in_json = [json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]]
@@ -33,20 +33,20 @@ def spelled(values: Iterable[str]) -> tuple[bytes, ...]:
     return tuple(sorted((spelling.encode() for spelling in spellings), key=len, reverse=True))
 
 
-def blotted(outcome: Outcome, secrets: Sequence[bytes]) -> Outcome:
-    """Take out of an answer what the receiver echoes of the request's secrets, in one of the spellings known here."""
+def redact_echoes(outcome: Outcome, secrets: Sequence[bytes]) -> Outcome:
+    """Redact the request's secrets in the answer. `secrets`: their spellings, longest first."""
     if not outcome.excerpt and not outcome.headers:
         return outcome
-    headers = outcome.headers and _without(outcome.headers.encode("latin-1"), secrets).decode("latin-1")
-    return replace(outcome, excerpt=_without(outcome.excerpt, secrets), headers=headers)
+    headers = outcome.headers and _redact(outcome.headers.encode("latin-1"), secrets).decode("latin-1")
+    return replace(outcome, excerpt=_redact(outcome.excerpt, secrets), headers=headers)
 
 
-def _without(text: bytes, secrets: Sequence[bytes]) -> bytes:
+def _redact(text: bytes, secrets: Sequence[bytes]) -> bytes:
     for secret in secrets:
-        text = text.replace(secret, BLOT)
-        at = max(0, len(text) - len(secret) + 1)  # where the end of the text could hold its beginning
-        while (at := text.find(secret[:MIN_BLOTTED], at)) >= 0:
+        text = text.replace(secret, REDACTED)
+        at = max(0, len(text) - len(secret) + 1)  # the text may be cut inside a secret: look for its beginning
+        while (at := text.find(secret[:MIN_REDACTED], at)) >= 0:
             if secret.startswith(text[at:]):
-                text = text[:at] + BLOT
+                text = text[:at] + REDACTED
             at += 1
     return text

@@ -1,4 +1,4 @@
-"""What the requests of one subscription have in common: where to, signed by what, with which header lines."""
+"""Build and send the requests of one subscription: its endpoint, its signer, its header lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from outbox.signing import schemes
 from relay.http.sender import Endpoint
-from relay.message.authentication import Credentials
+from relay.message.authentication import RequestAdditions
 from relay.message.body import body_of
 
 if TYPE_CHECKING:
@@ -24,26 +24,26 @@ CONTENT_TYPE = b"content-type: application/json\r\n"
 class Envelope:
     """Made once for each version of a subscription, used for each of its requests."""
 
-    __slots__ = ("_credentials", "_lines", "_signer", "endpoint")
+    __slots__ = ("_additions", "_lines", "_signer", "endpoint")
 
     def __init__(self, subscription: Subscription, keyring: Keyring) -> None:
         """Open the secrets and parse the URL.
 
         Raises:
-            KeyUnavailableError: a secret is sealed to a key that is not in the ring.
+            KeyUnavailableError: a secret is sealed to a key that is not in the keyring.
             SubscriptionError: the URL, the scheme or a secret cannot be used.
         """
         opened = [(kind, keyring.open(text, subscription.id, kind).reveal()) for kind, text in subscription.secrets]
         self._signer = schemes.signer(subscription.scheme, [text for kind, text in opened if kind == "signing"])
         others = {kind: text for kind, text in opened if kind != "signing"}
-        self._credentials = Credentials(subscription.url, others) if others else None
-        self.endpoint = self._credentials.endpoint if self._credentials else Endpoint.of(subscription.url)
-        self._lines = CONTENT_TYPE + (self._credentials.lines if self._credentials else b"")
+        self._additions = RequestAdditions(subscription.url, others) if others else None
+        self.endpoint = self._additions.endpoint if self._additions else Endpoint.of(subscription.url)
+        self._lines = CONTENT_TYPE + (self._additions.lines if self._additions else b"")
 
     async def send(self, sender: Sender, event: Event, timestamp: bytes, timeout_seconds: float) -> Outcome:
-        """POST the event, signed as of `timestamp` (seconds since 1970); never raises for an expected failure."""
+        """POST the event, signed with `timestamp` (seconds since 1970). Never raises for an expected failure."""
         body = body_of(event)
         lines = self._lines + self._signer.lines(event.id, event.type, timestamp, body)
-        if self._credentials is not None:
-            return await self._credentials.send(sender, lines, body, timeout_seconds)
+        if self._additions is not None:
+            return await self._additions.send(sender, lines, body, timeout_seconds)
         return await sender.send(self.endpoint, lines, body, timeout_seconds)

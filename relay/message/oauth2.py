@@ -1,7 +1,7 @@
-"""Access tokens by client credentials (RFC 6749, section 4.4): fetched when needed, kept while valid.
+"""Fetch access tokens by client credentials (RFC 6749, section 4.4) when needed, and keep them while they are valid.
 
-A token is fetched through the sender that carries the events, so that the same address policy holds for its endpoint.
-What comes back is a stranger's text: read with limits, never logged, never stored.
+A token is fetched through the sender of the events, so the same address policy holds for the token URL. Its answer is
+not trusted: it is read with limits, never logged, never stored.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["Token", "Tokens", "token_in"]
 
 MAX_TOKEN_CHARACTERS = 8192
 MAX_VALID_SECONDS = 86_400.0
-VALID_SECONDS_UNSAID = 300.0
-"""How long a token is used that comes without `expires_in`."""
+DEFAULT_VALID_SECONDS = 300.0
+"""How long a token is used when its answer has no `expires_in`."""
 
 MARGIN_SECONDS = 30.0
-"""How long before its end a token is no longer used; a tenth of its life where that is less."""
+"""A token is not used so long before its end, or for the last tenth of its life where that is less."""
 
 REPLACED_AFTER_SECONDS = 5.0
-"""A token younger than this which the endpoint refuses is not replaced: another one would fare no better."""
+"""A refused token that is younger than this is not replaced: another one would be refused too."""
 
 _VISIBLE = re.compile(r"[!-~]+")
 _ERROR_CODE = re.compile(r"[a-z_]{1,40}")
@@ -42,7 +42,7 @@ _ERROR_CODE = re.compile(r"[a-z_]{1,40}")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An access token; times are monotonic."""
+    """An access token. Its times are this process's monotonic time."""
 
     value: str = field(repr=False)
     fetched_at: float
@@ -55,7 +55,7 @@ class Token:
 
 
 class Tokens:
-    """The token of one subscription. Whoever asks while one is being fetched waits for that one."""
+    """The token of one subscription. While one is being fetched, everyone waits for that one."""
 
     def __init__(self, credentials: OAuth2ClientCredentials, tls: ClientTLS | None) -> None:
         """Raises SubscriptionError when the token URL cannot be used."""
@@ -65,9 +65,9 @@ class Tokens:
         self._fetching: asyncio.Future[Token | Outcome | None] | None = None
 
     async def get(self, sender: Sender, deadline: float, refused: Token | None = None) -> Token | Outcome:
-        """Return a token other than the refused one, or the outcome of an attempt that ends for want of one.
+        """Return a token other than the refused one, fetched if needed, or the outcome of the attempt without one.
 
-        `deadline` is monotonic time. A failure is shared by all who waited for it.
+        `deadline` is monotonic time. All attempts that waited for a failed fetch share its failure.
         """
         while True:
             token = self._token
@@ -84,16 +84,16 @@ class Tokens:
                 return result if isinstance(result, Token) else replace(result)
 
     def may_replace(self, refused: Token) -> bool:
-        """Tell whether a token that the endpoint refused may be exchanged within the same attempt."""
+        """Tell whether a refused token may be replaced within the same attempt."""
         return refused is not self._token or time.monotonic() >= refused.fetched_at + REPLACED_AFTER_SECONDS
 
     async def _fetch(self, sender: Sender, deadline: float) -> Token | Outcome:
         shared = self._fetching = asyncio.get_running_loop().create_future()
-        result: Token | Outcome | None = None  # stays None when this one is cancelled: the next one then fetches
+        result: Token | Outcome | None = None  # stays None when this attempt is cancelled: another one then fetches
         try:
             began = time.monotonic()
-            said = await sender.send(self._endpoint, self._lines, self._body, deadline - began)
-            result = self._read(said, began)
+            answer = await sender.send(self._endpoint, self._lines, self._body, deadline - began)
+            result = self._read(answer, began)
             if isinstance(result, Token):
                 self._token = result
             return result
@@ -101,33 +101,33 @@ class Tokens:
             self._fetching = None
             shared.set_result(result)
 
-    def _read(self, said: Outcome, now: float) -> Token | Outcome:
-        if said.kind in (OutcomeKind.BLOCKED_ADDRESS, OutcomeKind.LOCAL):
-            return self._failure(said.error or "", said)
-        if said.kind != OutcomeKind.DELIVERED:
-            code = _document(said.excerpt).get("error")
+    def _read(self, answer: Outcome, now: float) -> Token | Outcome:
+        if answer.kind in (OutcomeKind.BLOCKED_ADDRESS, OutcomeKind.LOCAL):
+            return self._failure(answer.error or "", answer)
+        if answer.kind != OutcomeKind.DELIVERED:
+            code = _document(answer.excerpt).get("error")
             known = f" ({code})" if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else ""
-            return self._failure(said.error or f"it answered {said.status}{known}", said)
-        token = token_in(said.excerpt, now)
-        return token if isinstance(token, Token) else self._failure(token, said)
+            return self._failure(answer.error or f"it answered {answer.status}{known}", answer)
+        token = token_in(answer.excerpt, now)
+        return token if isinstance(token, Token) else self._failure(token, answer)
 
-    def _failure(self, error: str, said: Outcome | None = None) -> Outcome:
-        """Return an attempt's outcome from the token endpoint's: without its headers and its text."""
+    def _failure(self, error: str, answer: Outcome | None = None) -> Outcome:
+        """Return the attempt's outcome, without headers and text of the token URL's answer."""
         url = self._endpoint.url
         return Outcome(
             OutcomeKind.AUTHORIZATION
-            if said is None or said.kind not in (OutcomeKind.BLOCKED_ADDRESS, OutcomeKind.LOCAL)
-            else said.kind,
+            if answer is None or answer.kind not in (OutcomeKind.BLOCKED_ADDRESS, OutcomeKind.LOCAL)
+            else answer.kind,
             None,
             0,
             f"no access token from {url.scheme}://{url.authority}: {error}",
-            retry_after_seconds=None if said is None else said.retry_after_seconds,
+            retry_after_seconds=None if answer is None else answer.retry_after_seconds,
             sent=False,
         )
 
 
 def token_in(body: bytes, now: float) -> Token | str:
-    """Return the token that the body of a 2xx holds, or why there is none to be used (RFC 6749, section 5.1)."""
+    """Return the token in the body of a 2xx answer, or why it has none that can be used (RFC 6749, section 5.1)."""
     document = _document(body)
     value, kind = document.get("access_token"), document.get("token_type", "bearer")
     if not isinstance(value, str) or len(value) > MAX_TOKEN_CHARACTERS or not _VISIBLE.fullmatch(value):
@@ -152,7 +152,7 @@ def _request(credentials: OAuth2ClientCredentials) -> tuple[bytes, bytes]:
 
 
 def _document(body: bytes) -> dict[str, Any]:
-    """Return the JSON object that a body is; {} when it is something else, or was cut for its length."""
+    """Parse a body as a JSON object; {} when it is something else, or was cut."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -161,9 +161,9 @@ def _document(body: bytes) -> dict[str, Any]:
 
 
 def _valid_seconds(value: object) -> float:
-    """Return how long a token may be used; some servers write the number as text."""
+    """Return how many seconds a token may be used; some servers write the number as text."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return VALID_SECONDS_UNSAID
+        return DEFAULT_VALID_SECONDS
     return float(min(value, MAX_VALID_SECONDS)) if value > 0 else 0.0  # NaN is not > 0 either

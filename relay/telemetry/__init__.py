@@ -1,1 +1,1 @@
-"""What the relay says of itself: log lines (logs.py), with secrets taken out of them (redaction.py)."""
+"""What the relay tells about itself: log lines (logs.py), with secrets redacted (redaction.py)."""

@@ -1,4 +1,4 @@
-"""Log lines: one a change of state, never a secret, a payload or a header. Text for people, JSON for collectors."""
+"""Write log lines: one for each change of state, without secrets, payloads and headers; as text or as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from relay.telemetry.redaction import redacted
+from relay.telemetry.redaction import redact
 
 if TYPE_CHECKING:
     from relay.config.options import Config
@@ -20,8 +20,8 @@ class _Text(logging.Formatter):
     """`2026-11-21T23:38:13.123Z warning relay.database: away for 10 s`, a traceback after it where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_utc(record)} {record.levelname.lower()} {record.name}: {redacted(record.getMessage())}"
-        return f"{line}\n{redacted(self.formatException(record.exc_info))}" if record.exc_info else line
+        line = f"{_utc(record)} {record.levelname.lower()} {record.name}: {redact(record.getMessage())}"
+        return f"{line}\n{redact(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class _Json(logging.Formatter):
@@ -33,17 +33,17 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
-            "message": redacted(record.getMessage()),
+            "message": redact(record.getMessage()),
         }
         if record.exc_info:
-            entry["traceback"] = redacted(self.formatException(record.exc_info))
+            entry["traceback"] = redact(self.formatException(record.exc_info))
         return json.dumps(entry, ensure_ascii=False)
 
 
 def set_up_logging(config: Config) -> None:
-    """Send every log line of this process to standard error, in the configured form and from the configured level.
+    """Write every log line of this process to standard error, in the configured form and from the configured level.
 
-    Of libraries only warnings and errors are shown: below that some tell what they read, such as an answer's headers.
+    Libraries log warnings and errors only: below that, some log what they read, such as an answer's headers.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if config.log_format == "json" else _Text())
@@ -52,7 +52,7 @@ def set_up_logging(config: Config) -> None:
     for ours in ("relay", "outbox"):
         logging.getLogger(ours).setLevel(level)
     if config.log_level != "debug":
-        logging.getLogger("psycopg").setLevel(logging.ERROR)  # says each failed transaction that the relay sums up
+        logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of each failed transaction; the relay sums up
 
 
 def _utc(record: logging.LogRecord) -> str:

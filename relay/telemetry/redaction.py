@@ -1,10 +1,10 @@
-"""The last net: what may have slipped into a traceback or a log line, masked by its look."""
+"""Redact secrets that got into a traceback or log line in spite of everything; they are recognised by their form."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["redacted"]
+__all__ = ["redact"]
 
 _SECRETS = [
     (re.compile(r"\b(whsec_|whsk_|rsk_)[A-Za-z0-9+/=_-]+"), r"\1***"),
@@ -15,8 +15,8 @@ _SECRETS = [
 ]
 
 
-def redacted(text: str) -> str:
-    """Return the text with signing secrets, private keys, passwords and Authorization values masked."""
+def redact(text: str) -> str:
+    """Return the text with signing secrets, private keys, passwords and Authorization values redacted."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text

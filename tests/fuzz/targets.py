@@ -30,13 +30,13 @@ from outbox.subscriptions.certificates import check_tls
 from outbox.subscriptions.headers import check_headers
 from outbox.subscriptions.url import parse_url
 from relay.cli.findings import in_sentences
-from relay.config.database_url import conninfo_of, normalised, shown
+from relay.config.database_url import conninfo_of, normalised, redacted
 from relay.config.egress_proxy import parse_egress_proxy
 from relay.http.addresses import AddressPolicy
 from relay.http.inspection.certificate import read_certificate
 from relay.http.reader import Answer, Lost, ResponseReader
 from relay.http.response import retry_after_seconds
-from relay.message.authentication import Credentials
+from relay.message.authentication import RequestAdditions
 from relay.message.oauth2 import Token, Tokens
 from relay.model.outcome import Outcome
 from relay.operations.probe.diagnosis import of_outcome
@@ -158,7 +158,7 @@ def headers(data: bytes) -> None:
     """No header that is accepted can end its line or stand twice."""
     with suppress(SubscriptionError):
         accepted = check_headers(stored_document("headers", _text(data)))
-        lines = Credentials("https://example.com/", {"headers": _text(data)}).lines
+        lines = RequestAdditions("https://example.com/", {"headers": _text(data)}).lines
         assert lines.count(b"\n") == lines.count(b"\r\n") == len(accepted)
         names = [line.partition(b":")[0].lower() for line in lines.split(b"\r\n")[:-1]]
         assert len(set(names)) == len(names)
@@ -171,7 +171,7 @@ def authentication(data: bytes) -> None:
         stored = stored_authentication(given)
         assert authentication_of(json.loads(stored)) == given
         assert repr(given).endswith("(***)")
-        lines = Credentials("https://example.com/", {"authentication": stored}).lines
+        lines = RequestAdditions("https://example.com/", {"authentication": stored}).lines
         assert lines.count(b"\n") == lines.count(b"\r\n") <= 1
 
 
@@ -184,7 +184,7 @@ def certificates(data: bytes) -> None:
         with suppress(SubscriptionError):
             check_tls(tls_of({"client_certificate": text, "client_key": KEY}))
     with suppress(SubscriptionError):
-        Credentials("https://example.com/", {"tls": json.dumps({"ca": data.decode("latin-1")})})
+        RequestAdditions("https://example.com/", {"tls": json.dumps({"ca": data.decode("latin-1")})})
 
 
 def token(data: bytes) -> None:
@@ -256,7 +256,7 @@ def database_url(data: bytes) -> None:
     except ValueError as error:
         assert "s3cr3tword" not in str(error)
         return
-    assert "s3cr3tword" not in shown(address)
+    assert "s3cr3tword" not in redacted(address)
 
 
 def _text(data: bytes) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from relay.config.database_url import normalised, shown
+from relay.config.database_url import normalised, redacted
 from relay.config.options import Config, ConfigError, config_table, options
 from relay.config.sources import load
 
@@ -185,10 +185,10 @@ class TestSecretKey:
         with pytest.raises(ConfigError, match=r"secret_key .*not text"):
             loaded(config_file=toml(tmp_path, "secret_key = 7\n"))
 
-    def test_it_is_masked_wherever_it_is_shown(self):
+    def test_it_is_redacted_everywhere(self):
         config = Config(secret_key=self.KEYS)
         (option,) = [option for option in options() if option.name == "secret_key"]
-        assert option.shown(config.secret_key) == "***,***"
+        assert option.text_of(config.secret_key) == "***,***"
         assert "AAAA" not in repr(config) + str(config) + f"{config.secret_key[0]}"
 
     @pytest.mark.parametrize(("mode", "warns"), [(0o644, True), (0o604, True), (0o640, False), (0o400, False)])
@@ -297,7 +297,7 @@ class TestDatabaseUrl:
 
     def test_the_password_is_in_no_repr(self):
         assert PASSWORD not in repr(Config(database_url=URL))
-        assert PASSWORD not in shown(URL + f"?sslpassword={PASSWORD}")
+        assert PASSWORD not in redacted(URL + f"?sslpassword={PASSWORD}")
 
     @given(st.text(alphabet="ab1:/?#@%[]&=\x00 é", max_size=20))
     def test_no_text_makes_anything_but_a_url_or_a_refusal_without_it(self, noise):

@@ -37,7 +37,7 @@ from outbox.subscriptions.authentication import (
 from outbox.subscriptions.certificates import check_tls
 from outbox.subscriptions.headers import check_headers, is_reserved
 from outbox.subscriptions.stored_credentials import checked
-from relay.message.authentication import Credentials
+from relay.message.authentication import RequestAdditions
 
 CANARY = "canary-4711"
 URL = "https://hooks.example.com/in"
@@ -358,21 +358,21 @@ class TestReadAgain:
         ],
     )
     def test_b20_b21_b22_a_stored_bad_value_is_a_subscription_error(self, kind, text):
-        assert refused(Credentials, URL, {kind: text}).startswith(kind)
+        assert refused(RequestAdditions, URL, {kind: text}).startswith(kind)
 
     def test_a_stored_header_beside_an_authentication(self):
         opened = {
             "headers": json.dumps({"authorization": CANARY}),
             "authentication": json.dumps({"type": "basic", "username": "u", "password": CANARY}),
         }
-        assert refused(Credentials, URL, opened).startswith("headers")
+        assert refused(RequestAdditions, URL, opened).startswith("headers")
 
     def test_a_stored_key_under_a_passphrase_asks_nobody(self, leaf):
         """OpenSSL would ask the terminal, and the relay would stand still."""
         lines = key(leaf).splitlines()
         text = "\n".join([lines[0], "A" + lines[1][1:], *lines[2:]])
         opened = {"tls": json.dumps({"client_certificate": chain(leaf), "client_key": text})}
-        assert refused(Credentials, URL, opened).startswith("tls: OpenSSL refuses it")
+        assert refused(RequestAdditions, URL, opened).startswith("tls: OpenSSL refuses it")
 
     def test_is_reserved_says_no_to_ordinary_names(self):
         assert not any(map(is_reserved, ("X-Api-Key", "Authorization", "Cookie", "Accept", "Webhooks", "X-Date")))

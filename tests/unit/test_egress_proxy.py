@@ -92,8 +92,8 @@ def test_any_text_is_read_or_refused(user: str, rest: str) -> None:
 
 def test_user_and_password_are_shown_nowhere(tmp_path) -> None:
     config = Config(egress_proxy=URL)
-    assert OPTION.shown(config.egress_proxy) == "http://***@proxy.example.com:3128"
-    assert OPTION.shown(None) == ""
+    assert OPTION.text_of(config.egress_proxy) == "http://***@proxy.example.com:3128"
+    assert OPTION.text_of(None) == ""
     for text in (repr(config), str(config.egress_proxy), f"{config.egress_proxy}"):
         assert PASSWORD not in text
         assert "relay:" not in text

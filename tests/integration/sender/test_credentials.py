@@ -21,7 +21,7 @@ from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAu
 from outbox.subscriptions.stored_credentials import checked
 from relay.http import AddressPolicy, DirectSender, Outcome
 from relay.message import oauth2 as oauth2_module
-from relay.message.authentication import Credentials
+from relay.message.authentication import RequestAdditions
 from relay.message.oauth2 import Token, Tokens
 from tests.integration.sender.conftest import LOOPBACK, MakeSender
 from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving, response
@@ -33,12 +33,12 @@ SECRET = "s3cret/with+signs"
 NAME = "hooks.example.com"
 
 
-def credentials(url: str, **given: Any) -> Credentials:
+def credentials(url: str, **given: Any) -> RequestAdditions:
     """What a relay makes of a subscription, from what was stored of it."""
-    return Credentials(url, {kind: one[0] for kind, one in checked(**given).items() if one is not None})
+    return RequestAdditions(url, {kind: one[0] for kind, one in checked(**given).items() if one is not None})
 
 
-async def post(sender: DirectSender, own: Credentials, timeout_seconds: float = 10) -> Outcome:
+async def post(sender: DirectSender, own: RequestAdditions, timeout_seconds: float = 10) -> Outcome:
     return await own.send(sender, b"webhook-id: evt_1\r\n" + own.lines, b"{}", timeout_seconds)
 
 
@@ -87,7 +87,7 @@ class TestHeaders:
         ],
         ids=["headers", "bearer", "basic"],
     )
-    async def test_b24_what_a_receiver_echoes_is_blotted_out(self, sender: DirectSender, given, secrets) -> None:
+    async def test_b24_what_a_receiver_echoes_is_redacted(self, sender: DirectSender, given, secrets) -> None:
         async with receiving(echoes) as receiver:
             outcome = await post(sender, credentials(receiver.url, **given))
         assert (outcome.status, b"***" in outcome.excerpt, "***" in (outcome.headers or "")) == (400, True, True)
@@ -115,7 +115,7 @@ class TestHeaders:
         for secret in (own, *(value for name, value in fields(receiver.requests[0]).items() if "auth" in name)):
             assert write(secret).strip('"') not in outcome.excerpt.decode()
 
-    async def test_b24_a_secret_that_the_excerpt_cuts_in_two_is_blotted_out(self, make_sender: MakeSender) -> None:
+    async def test_b24_a_secret_that_the_excerpt_cuts_in_two_is_redacted(self, make_sender: MakeSender) -> None:
         async with receiving(echoes) as receiver:
             given = {"headers": {"X-Api-Key": SECRET}}
             start = len(b"POST /hook HTTP/1.1\r\nhost: 127.0.0.1:%d\r\n" % receiver.port) + len(
@@ -389,7 +389,7 @@ class TestOAuth2:
         assert (outcome.kind, outcome.sent) == ("blocked_address", False)
         assert (outcome.error or "").startswith("no access token from http")
 
-    async def test_an_echoed_token_is_blotted_out(self, sender: DirectSender) -> None:
+    async def test_an_echoed_token_is_redacted(self, sender: DirectSender) -> None:
         async with receiving(Issuer(token("tok3n-" * 5))) as issuer, receiving(echoes) as receiver:
             outcome = await post(sender, credentials(receiver.url, authentication=oauth2(issuer)))
         assert b"authorization: Bearer ***\r\n" in outcome.excerpt
