@@ -1,5 +1,5 @@
 """The values that travel through the data plane, and the pure decisions about them. Nothing here does I/O.
 
 event.py has the parts of an event; delivery.py draws the states of a delivery; outcome.py is what the network said;
-decide.py concludes from it.
+decide.py makes a verdict from it; settlement.py is what the database gets.
 """

@@ -6,11 +6,11 @@
     fan_out ──▶ due/waiting ──claim──▶ leased ──settle: retry──▶ waiting (due_at = now + backoff)
                    ▲                     │ └────settle: dead────▶ dead letter
                    └──────release────────┘
-                     (attempt given back)      lease expires unreported ──▶ suspect ──claim_suspect──▶ leased
+                     (attempt given back)      lease ends without a result ──▶ suspect ──claim_suspect──▶ leased
 
-A delivery is *due* when it has no lease and due_at has come, *waiting* when due_at lies ahead, *leased* while lease is
-set and due_at (now the end of the lease) lies ahead, and a *suspect* when a lease ended without a word: whoever held
-it may have died of it.
+A delivery is *due* when it has no lease and due_at has passed, *waiting* when due_at is in the future, *leased* while
+it has a lease and due_at (then the end of the lease) is in the future. It is a *suspect* when its lease ended without a
+result: it may have ended the process that held it.
 """
 
 from __future__ import annotations

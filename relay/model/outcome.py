@@ -1,4 +1,4 @@
-"""What the network said to one attempt: the one value that leaves relay.http."""
+"""The outcome of one attempt: what the network said. It is the one value that leaves relay.http."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Outcome", "OutcomeKind", "milliseconds_since"]
 
 
 class OutcomeKind(StrEnum):
-    """The class of what happened; the text stands in `attempts.outcome` and in logs."""
+    """What happened, in one word; it is the text in `attempts.outcome` and in logs."""
 
     DELIVERED = "delivered"
     """2xx."""
@@ -27,17 +27,17 @@ class OutcomeKind(StrEnum):
     REFUSED = "refused"
     """Nobody listens at the address."""
     CONNECTION = "connection"
-    """The connection was closed, reset, or found no way."""
+    """The connection was closed or reset, or there is no route."""
     DNS = "dns"
     """The host name does not resolve."""
     TLS = "tls"
     """The handshake failed, or the certificate does not verify."""
     AUTHORIZATION = "authorization"
-    """No access token for the receiver could be had."""
+    """No access token for the receiver could be fetched."""
     BLOCKED_ADDRESS = "blocked_address"
     """The address policy forbids the URL or its address."""
     LOCAL = "local"
-    """This machine could not send, for example for want of a file descriptor. The attempt is not charged."""
+    """This machine could not send, for example without a free file descriptor. The attempt is not charged."""
     ABORTED = "aborted"
     """The relay was told to leave at once and cut the request."""
     INTERNAL = "internal"
@@ -52,11 +52,11 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The class of what happened, and what came back.
+    """What happened to one attempt, and what came back.
 
-    status, headers (4 KiB at most) and retry_after_seconds (0 to 86400, of a 429 or 503) are None without them;
-    error is None when there is a status. excerpt: the first bytes of the body, or of what was not HTTP. address: the
-    one dialled. sent is False only when no byte of the request can have reached the receiver.
+    status, headers (4 KiB at most) and retry_after_seconds (0 to 86400, of a 429 or 503) are None when the answer has
+    none; error is None when there is a status. excerpt: the first bytes of the body, or of an answer that is not HTTP.
+    address: the one dialled. sent is False only when no byte of the request can have reached the receiver.
     """
 
     kind: OutcomeKind
@@ -71,5 +71,5 @@ class Outcome:
 
 
 def milliseconds_since(started: float) -> int:
-    """Return whole milliseconds since this time of `time.monotonic()`."""
+    """Return whole milliseconds since `started`, a time of `time.monotonic()`."""
     return round((time.monotonic() - started) * 1000)

@@ -1,4 +1,4 @@
-"""One attempt's result on its way to the database."""
+"""One attempt's result, as the database takes it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What happened at an attempt, what it means, and what is kept of it.
+    """The outcome and verdict of an attempt, and what is kept of its answer.
 
-    url: the one that was asked. The verdict's change of the endpoint is about this URL, whatever is kept.
-    kept: None where nothing of the answer is to be kept.
+    url: where the request went. The verdict's change of the endpoint is about this URL, whatever is kept.
+    kept: None when nothing of the answer is kept.
     """
 
     delivery: Delivery
@@ -45,7 +45,7 @@ class Settlement:
 
     @classmethod
     def of(cls, delivery: Delivery, verdict: Verdict, outcome: Outcome, url: str, *, keep: bool) -> Settlement:
-        """Join the parts as the database takes them; with `keep` the details of the answer go along."""
+        """Make a settlement within the database's limits; `keep`: keep the details of the answer."""
         kept = Kept(url, outcome.error, outcome.address, outcome.headers, outcome.excerpt) if keep else None
         status = outcome.status if outcome.status is None or outcome.status <= STATUS_MAX else None
         milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)

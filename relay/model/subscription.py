@@ -1,4 +1,4 @@
-"""What sending needs of a subscription."""
+"""The part of a subscription that sending needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Subscription"]
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What sending needs of a subscription, as of one version of its row."""
+    """The part of a subscription that sending needs, at one version of its row."""
 
     id: bytes
     version: int
@@ -22,8 +22,8 @@ class Subscription:
     schedule_seconds: tuple[int, ...]
     scheme: str
     final_statuses: tuple[int, ...]
-    secrets: tuple[tuple[str, Secret], ...]  # kind and text, sealed or clear; newest first
-    closed_seconds: float = 0.0  # nothing may be sent for so long; inf: paused, disabled or removed
+    secrets: tuple[tuple[str, Secret], ...]  # kind and text, sealed or in clear; newest first
+    closed_seconds: float = 0.0  # how long nothing may be sent; inf: paused, disabled or removed
 
     def __repr__(self) -> str:
         return f"Subscription(id={self.id.hex()}, version={self.version})"

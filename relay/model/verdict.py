@@ -1,4 +1,4 @@
-"""What we conclude from an outcome: for the delivery, and for the endpoint that was asked."""
+"""What follows from an outcome: for the delivery, and for the endpoint that was asked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Disable", "EndpointChange", "Hold", "Verdict", "VerdictKind"]
 
 
 class VerdictKind(IntEnum):
-    """What becomes of the delivery. The numbers are the settle statement's."""
+    """What becomes of the delivery. The settle statement uses these numbers."""
 
     DELIVERED = 0
     """Done: the delivery leaves the hot table."""
@@ -24,7 +24,7 @@ class VerdictKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Send nothing more to the endpoint for so long. A release binds only the process that could not send."""
+    """Send nothing more to the endpoint for `seconds`. With RELEASE, only this process holds back, in memory."""
 
     seconds: float
 
@@ -41,7 +41,7 @@ EndpointChange: TypeAlias = Hold | Disable
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The conclusion for the delivery, the seconds until its next attempt, and what follows for its endpoint."""
+    """What becomes of the delivery, the seconds until its next attempt, and the change of its endpoint, if any."""
 
     kind: VerdictKind
     wait_seconds: float = 0.0

@@ -1,9 +1,9 @@
-"""What a running relay does beside delivering, on a connection of its own: leaves ahead, removed subscriptions, secrets
-that ran out or lie in clear, retention.
+"""Keep the tables small and the secrets sealed, on a connection of its own, while the relay delivers.
 
-Each round repeats one short transaction until nothing is left for it. Several relays may run: a transaction does its
-work only while it holds the round's advisory lock, so that one of them does. Whoever meets a lock waits at most 50 ms
-for it and comes back a round later; nobody queues behind housekeeping.
+The rounds make leaves ahead, clear removed subscriptions and expired secrets, seal secrets in clear, and apply
+retention. Each repeats one short transaction until it has nothing left to do. A transaction works only while it holds
+the round's advisory lock, so that one of several relays does it. It waits at most 50 ms for any other lock and then
+tries again a round later, so nothing queues behind housekeeping.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ __all__ = ["ROUNDS", "Housekeeping", "Round"]
 log = logging.getLogger("relay.process.housekeeping")
 
 BATCH_ROWS = 2_000
-# The default leaf is read while inserts into it wait, so a running relay leaves a large one alone: `relay migrate`
-# makes the next leaf whatever its size.
+# To make a leaf, the default leaf is read while inserts into it wait. A running relay therefore makes none while the
+# default leaf is large; `relay migrate` does.
 MAX_DEFAULT_BYTES = 256 * 1024 * 1024
 _TURN = "select pg_try_advisory_xact_lock(hashtext('outbox.housekeeping'), hashtext(%s))"
 _TICK_SECONDS = 1.0
@@ -49,15 +49,15 @@ _SEALING_EVERY_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Round:
-    """A statement to repeat until its first column says that nothing is left: null, false or zero."""
+    """A statement to repeat until its first column is null, false or zero: nothing is left then."""
 
     name: str
     every_seconds: float
     statement: str
 
 
-# The row of a removed subscription outlives its deliveries by an hour: a fan_out that began before the removal may
-# still add some. Whole leaves go as soon as they may; rows one by one only when their leaf did not for a day longer.
+# The row of a removed subscription stays an hour longer than its deliveries: a fan_out that began before the removal
+# may still add some. Whole leaves go as soon as they are old; single rows only if their leaf stayed a day longer.
 ROUNDS = (
     Round("attempt leaves", 60, "select outbox.make_attempt_leaf()"),
     Round("event leaves", 60, "select outbox.make_event_leaf(max_default_bytes => %(max_default_bytes)s)"),
@@ -136,9 +136,9 @@ class Housekeeping:
         self._due_at = dict.fromkeys([*(round_.name for round_ in ROUNDS), _SEALING], 0.0)
 
     async def run(self) -> None:
-        """Do every round when it is due, until cancelled. A database that is away is tried again."""
+        """Do every round when it is due, until cancelled. Connect again when the database is away."""
         while True:
-            # Whoever delivers says that the database is away, or read-only after a failover.
+            # The engine logs a database that is away, or read-only after a failover.
             with suppress(psycopg.OperationalError, ReadOnlySqlTransaction):
                 async with await psycopg.AsyncConnection.connect(
                     self._conninfo, autocommit=True, prepare_threshold=None
@@ -173,7 +173,7 @@ class Housekeeping:
 
 
 async def _repeat(connection: psycopg.AsyncConnection[Any], round_: Round, parameters: Mapping[str, int]) -> None:
-    """Repeat a round's transaction while it is our turn and something is left; each learns what the last returned."""
+    """Repeat a round's transaction while we hold its lock and something is left; `reached`: what the last returned."""
     answer: Any = 0
     while answer is not None:
         async with connection.transaction():
@@ -187,7 +187,7 @@ async def _repeat(connection: psycopg.AsyncConnection[Any], round_: Round, param
 
 
 async def _seal(connection: psycopg.AsyncConnection[Any], keyring: Keyring) -> None:
-    """Seal what was stored in clear to the newest key, if this relay can open that again; a batch a transaction."""
+    """Seal secrets in clear to the newest key, if this relay has its private half; one batch in each transaction."""
     after: UUID | None = UUID(int=0)
     while after is not None and keyring.newest is not None:
         async with connection.transaction():
@@ -206,6 +206,6 @@ async def _seal(connection: psycopg.AsyncConnection[Any], keyring: Keyring) -> N
 
 
 async def _is_our_turn(connection: psycopg.AsyncConnection[Any], name: str) -> bool:
-    """Tell whether this transaction got the round's lock."""
+    """Try to take the round's lock in this transaction; tell whether we got it."""
     row = await (await connection.execute(_TURN, (name,))).fetchone()
     return row is not None and bool(row[0])

@@ -1,4 +1,4 @@
-"""What `relay run` makes sure of before it claims: the database answers, its schema fits, its promises hold."""
+"""Check before `relay run` claims: the database answers, its schema fits, its settings keep the promise."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ log = logging.getLogger("relay")
 
 WAIT_SECONDS = 30.0
 CLOCK_TOLERANCE_SECONDS = 5.0
-_LOOK = sa.text(
+_SETTINGS = sa.text(
     "select current_setting('fsync') = 'on', current_setting('synchronous_commit') <> 'off',"
     " extract(epoch from clock_timestamp())::double precision"
 )
 
 
-# What `relay run` writes; whoever may do these may do the rest (see migrations/grants.sql).
+# What `relay run` needs; a role with these rights has the others too (see migrations/grants.sql).
 _MISSING_RIGHTS = sa.text("""
 select string_agg(required || ' on ' || relation, ', ') from (values
     ('insert', 'outbox.deliveries'), ('update', 'outbox.deliveries'), ('delete', 'outbox.deliveries'),
@@ -45,7 +45,7 @@ where not case required when 'delete' then has_table_privilege(relation, require
 
 
 def check_database(config: Config) -> None:
-    """Wait for the database a while, then check its schema and warn of settings that weaken the promise.
+    """Wait for the database at most 30 s, then check its schema and warn of settings that weaken the promise.
 
     Raises:
         SchemaError: the schema is missing, older or newer than this version.
@@ -66,7 +66,7 @@ def check_database(config: Config) -> None:
                 require_current(connection)
                 _require_rights(connection)
                 require_keys(connection, Keyring(config.secret_key))
-                _warn(connection)
+                _warn_of_settings(connection)
                 return
         except OperationalError as error:
             if time.monotonic() > give_up_at:
@@ -82,8 +82,8 @@ def _require_rights(connection: sa.Connection) -> None:
         raise RightsError(f"{role} may not {missing}", f"grant outbox_relay to {role}")
 
 
-def _warn(connection: sa.Connection) -> None:
-    fsync, synchronous, clock = connection.execute(_LOOK).one()
+def _warn_of_settings(connection: sa.Connection) -> None:
+    fsync, synchronous, clock = connection.execute(_SETTINGS).one()
     if not fsync:
         log.warning("fsync is off on the server: committed events can vanish in a crash")
     if not synchronous:

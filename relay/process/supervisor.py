@@ -1,7 +1,7 @@
-"""`relay run --processes N`: the parent starts the processes and starts them again; it touches no data.
+"""Start the processes of `relay run --processes N` and restart those that die; the parent touches no data.
 
-Each child holds the reading end of a pipe whose writing end only the parent has. When the parent dies, however it
-dies, the kernel closes that end, and the children stop.
+Each child holds the reading end of a pipe; only the parent has the writing end. When the parent dies in any way, the
+kernel closes that end, and the children stop.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ log = logging.getLogger("relay.process.supervisor")
 _PIPE = "OUTBOX_RELAY_PARENT_PIPE"
 RESTART_PAUSE_SECONDS = 0.2
 RESTART_PAUSE_MAX_SECONDS = 5.0
-SETTLED_AFTER_SECONDS = 10.0  # a child that lived this long starts its pauses anew
-NOT_WORTH_RESTARTING = (0, 2)  # drained or stopped; or refused its configuration or the schema
+STABLE_AFTER_SECONDS = 10.0  # after a life of this length, a child's pauses are short again
+FINAL_EXIT_CODES = (0, 2)  # drained or stopped; or it refused its configuration or the schema
 
 
 def is_child() -> bool:
-    """Whether this process was started by `supervise`."""
+    """Tell whether `supervise` started this process."""
     return _PIPE in os.environ
 
 
 def parent_pipe() -> int:
-    """Return the file descriptor that becomes readable when the parent is gone."""
+    """Return the file descriptor that becomes readable when the parent process is gone."""
     return int(os.environ[_PIPE])
 
 
@@ -44,7 +44,7 @@ def supervise(processes: int) -> int:
 
 
 class _Child:
-    """One slot: the process in it, and how its starts went."""
+    """One child process, which may be restarted, and how often it died quickly."""
 
     def __init__(self, number: int, reading_end: int) -> None:
         self.number = number
@@ -63,9 +63,9 @@ class _Child:
         )
 
     def plan_restart(self) -> float:
-        """Decide when to start again, later each time it dies young; return the pause in seconds."""
+        """Decide when to start again, later after each quick death; return the pause in seconds."""
         lived = time.monotonic() - self.started_at
-        self._quick_deaths = 0 if lived > SETTLED_AFTER_SECONDS else self._quick_deaths + 1
+        self._quick_deaths = 0 if lived > STABLE_AFTER_SECONDS else self._quick_deaths + 1
         pause = min(RESTART_PAUSE_SECONDS * 2.0 ** max(0, self._quick_deaths - 3), RESTART_PAUSE_MAX_SECONDS)
         self.restart_at = time.monotonic() + pause
         return pause
@@ -83,15 +83,15 @@ class _Supervisor:
         worst = 0
         while self._children:
             for child in self._children[:]:
-                code = self._look_after(child)
+                code = self._check(child)
                 if code is not None:
                     worst = max(worst, abs(code))
                     self._children.remove(child)
             time.sleep(0.05)
         return worst
 
-    def _look_after(self, child: _Child) -> int | None:
-        """Start a dead child again when its time has come; return the exit code of one that is to stay away."""
+    def _check(self, child: _Child) -> int | None:
+        """Restart a dead child when its pause is over; return the exit code of one that is not restarted."""
         if child.restart_at is not None:
             if self._signals:
                 return 0
@@ -101,7 +101,7 @@ class _Supervisor:
         code = child.process.poll()
         if code is None:
             return None
-        if self._signals or code in NOT_WORTH_RESTARTING:
+        if self._signals or code in FINAL_EXIT_CODES:
             return code
         pause = child.plan_restart()
         log.warning("process %d ended with %d; starting it again in %.1f s", child.process.pid, code, pause)

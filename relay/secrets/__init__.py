@@ -1,1 +1,1 @@
-"""The keys that open sealed secrets: keyring.py. Sealing anew what lies in clear or to an old key: resealing.py."""
+"""Open sealed secrets with the relay's private keys (keyring.py), and seal stored ones again (resealing.py)."""

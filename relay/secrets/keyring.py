@@ -1,7 +1,7 @@
-"""The private keys of a relay: they alone open what applications seal.
+"""The private keys of a relay: only they open what applications seal.
 
-A private key is written `rsk_` and the base64 of its 32 bytes (X25519). `relay secrets keygen` makes one; relays get
-theirs as the option secret_key, several while one follows another, the newest first.
+A private key is written as `rsk_` and the base64 of its 32 bytes (X25519). `relay secrets keygen` makes one. Relays get
+theirs as the option secret_key; during a change of keys there are several, the newest first.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _BYTES = 32
 
 
 class KeyUnavailableError(OutboxError):
-    """A secret cannot be opened: it is sealed to a key that is not held, or damaged, or belongs elsewhere."""
+    """A secret cannot be opened: its key is not here, it is damaged, or it was sealed for another subscription."""
 
 
 class Keyring:
-    """Opens the secrets of subscriptions; what lies in clear passes through.
+    """Opens the secrets of subscriptions; returns those in clear as they are.
 
-    `newest` is the public half of its first key, None without any.
+    `newest` is the public half of the first key, None without a key.
     """
 
     def __init__(self, private_keys: Iterable[Secret] = ()) -> None:
@@ -61,10 +61,10 @@ class Keyring:
         return list(self._keys)
 
     def open(self, stored: Secret, subscription_id: bytes, kind: str) -> Secret:
-        """Return a secret as it is used, from how it is stored: sealed or in clear.
+        """Return the secret in clear from its stored text, which is sealed or in clear.
 
         Raises KeyUnavailableError when no key fits, or the text is damaged or was sealed for another subscription or
-        kind; its message names these, and nothing of the secret.
+        kind. Its message says which, and holds nothing of the secret.
         """
         text = stored.reveal()
         if not text.startswith(PREFIX):
@@ -78,10 +78,10 @@ class Keyring:
             raise KeyUnavailableError(
                 f"{name} is sealed to key {sealed.key_id}, which this relay does not hold; add it to secret_key"
             )
-        return _opened(sealed, key, name, info(subscription_id, kind))
+        return _decrypt(sealed, key, name, info(subscription_id, kind))
 
 
-def _opened(sealed: SealedText, key: X25519PrivateKey, name: str, binding: bytes) -> Secret:
+def _decrypt(sealed: SealedText, key: X25519PrivateKey, name: str, binding: bytes) -> Secret:
     from cryptography.exceptions import InvalidTag
 
     try:
@@ -100,9 +100,9 @@ def _load(text: Secret) -> X25519PrivateKey:
 
 
 def private_keys(text: str) -> tuple[Secret, ...]:
-    """Return the private keys in `text`: separated by commas or white space, each perhaps in quotes, newest first.
+    """Return the private keys in `text`, in its order: separated by commas or white space, each in quotes or not.
 
-    Raises ValueError, whose message repeats nothing of them.
+    Raises ValueError; its message repeats nothing of the text.
     """
     words = [word.strip("\"'\ufeff") for word in _SEPARATORS.split(text)]
     found = tuple(Secret(word) for word in words if word)
@@ -121,7 +121,7 @@ def new_private_key() -> tuple[Secret, SealingKey]:
 
 
 def _bytes_of(text: str) -> bytes:
-    """Return the 32 bytes of `rsk_…`, whose padding may be missing."""
+    """Return the 32 bytes of `rsk_…`; its padding may be missing. Raises ValueError."""
     encoded = text.removeprefix(_PREFIX)
     try:
         raw = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)

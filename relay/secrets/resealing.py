@@ -1,7 +1,7 @@
-"""Sealing rows again, to the newest key: what `relay secrets rekey` and a running relay's housekeeping have in common.
+"""Seal stored secrets again, to the newest key, for `relay secrets rekey` and for housekeeping.
 
-A row is replaced only if it is still what was read, and its locks are taken without waiting, the subscription's first,
-as a rotation takes them: whoever changes a secret meanwhile wins, and is never waited for.
+A row is replaced only if it has not changed since it was read. Locks are taken without waiting, in the order of a
+rotation: first the subscription's. So a change by somebody else wins, and nothing waits for it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ update outbox.secrets s set secret = f.sealed from free f where s.id = f.id retu
 
 @dataclass(slots=True)
 class Plan:
-    """What to replace by what, row by row, and which rows could not be opened: (subscription, kind, reason)."""
+    """The rows to replace, with former and new text, and the unopened ones: (subscription, kind, reason)."""
 
     ids: list[UUID] = field(default_factory=list)
     former: list[str] = field(default_factory=list, repr=False)
@@ -54,7 +54,7 @@ class Plan:
 
 
 def plan(rows: Sequence[Any], keyring: Keyring, key: SealingKey) -> Plan:
-    """Open each row of READ with the ring and seal it to `key`."""
+    """Open each row of READ with the keyring and seal it to `key`. Does no I/O."""
     planned = Plan()
     for identity, subscription_id, kind, text, _ in rows:
         try:
