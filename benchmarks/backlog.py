@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from benchmarks.bench import Bench, BenchmarkError, Result, median, percentile, wait_until
 from benchmarks.children import receiver, relay
 from benchmarks.events import record_many, settled, subscribe
-from relay.store.store import Store, new_lease
+from relay.store.lease import new_lease
+from relay.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator

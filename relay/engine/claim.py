@@ -7,8 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from relay.model.delivery import Delivery
-from relay.store.statements import START_WITHIN_SECONDS
-from relay.store.store import new_lease
+from relay.store.lease import START_WITHIN_SECONDS, new_lease
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,9 +11,9 @@ import psycopg
 
 from relay.engine.outage import is_refusal, one_line
 from relay.model.delivery import Delivery
+from relay.store.lease import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS, new_lease
+from relay.store.pending import MAX_SEQ, new_ids
 from relay.store.rows import Birth
-from relay.store.statements import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS
-from relay.store.store import MAX_SEQ, new_ids, new_lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from relay.engine.room import Room
     from relay.engine.sending import Sending
     from relay.model.event import Event
+    from relay.store.pending import TakenBatch
     from relay.store.rows import Match, Taken
-    from relay.store.store import Store, TakenBatch
+    from relay.store.store import Store
 
 __all__ = ["FanOut"]
 

@@ -21,7 +21,7 @@ from relay.engine.low_water import LowWater
 from relay.engine.pacing import pause_seconds
 from relay.engine.suspects import SuspectClaim
 from relay.engine.sweep import Sweep
-from relay.store.store import MAX_SEQ
+from relay.store.pending import MAX_SEQ
 
 if TYPE_CHECKING:
     from relay.engine.clock import DatabaseClock

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from relay.engine.claim import admit
 from relay.engine.due_map import DueMap
-from relay.store.store import new_lease
+from relay.store.lease import new_lease
 
 if TYPE_CHECKING:
     from relay.engine.endpoints import Endpoints

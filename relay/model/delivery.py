@@ -7,6 +7,10 @@
                    ▲                     │ └────settle: dead────▶ dead letter
                    └──────release────────┘
                      (attempt given back)      lease ends without a result ──▶ suspect ──claim_suspect──▶ leased
+                                                         (or, after too many crashes, ──▶ dead letter)
+
+    dead letter ──late success──▶ gone     dead letter ──purge──▶ gone     dead letter, gone ──replay──▶ due, a new one
+    of a removed subscription: whatever is outstanding ──clearing──▶ gone
 
 A delivery is *due* when it has no lease and due_at has passed, *waiting* when due_at is in the future, *leased* while
 it has a lease and due_at (then the end of the lease) is in the future. It is a *suspect* when its lease ended without a

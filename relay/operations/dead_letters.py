@@ -13,6 +13,7 @@ from relay.operations import audit
 from relay.operations.attempts import Attempt, attempts_of_delivery
 from relay.operations.pages import Key, Listing, Page
 from relay.operations.scope import OWN_DEAD_LETTER
+from relay.store import dead_letters as store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,13 +128,10 @@ def purge(
     """
     if tenant is not None:
         find_by_id(connection, tenant, delivery_ids)
-    statement = text(
-        "delete from outbox.dead_letters where delivery_id = any(cast(:ids as uuid[])) returning delivery_id, tenant"
-    )
-    gone = connection.execute(statement, {"ids": list(delivery_ids)}).all()
+    gone = store.purge(connection, delivery_ids)
     audit.note(
-        connection, "purged", count=len(gone), ids=(DeliveryId.of(row.delivery_id) for row in gone),
-        tenants=(row.tenant for row in gone), filters=filters,
+        connection, "purged", count=len(gone), ids=(DeliveryId.of(delivery_id) for delivery_id, _ in gone),
+        tenants=(tenant for _, tenant in gone), filters=filters,
     )  # fmt: skip
     return len(gone)
 

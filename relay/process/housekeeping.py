@@ -26,6 +26,7 @@ from outbox.sealing import NEWEST_KEY, SealingKey
 from relay.config.database_url import RELAY_NAME
 from relay.secrets import resealing
 from relay.secrets.keyring import Keyring
+from relay.store.subscriptions import CLEAR_REMOVED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -64,15 +65,7 @@ ROUNDS = (
     Round(
         "deliveries of removed subscriptions",
         5,
-        """
-with gone as (
-    delete from outbox.deliveries where id = any(array(
-        select d.id from outbox.subscriptions s cross join lateral (
-            select id from outbox.deliveries where subscription_id = s.id order by due_at, id
-            limit %(batch)s for update skip locked) d
-        where s.removed_at is not null limit %(batch)s))
-    returning id)
-select count(*) from gone""",
+        CLEAR_REMOVED,
     ),
     Round(
         "removed subscriptions",

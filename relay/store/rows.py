@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from outbox.ids import event_id_of
+from relay.model.event import Event
 
 if TYPE_CHECKING:
-    from relay.model.event import Event
+    from collections.abc import Sequence
 
-__all__ = ["Birth", "Leased", "Look", "Match", "Settled", "Swept", "Taken"]
+__all__ = ["Birth", "Leased", "Match", "Poll", "Settled", "Swept", "Taken", "event_of"]
 
 
-class Look(NamedTuple):
+class Poll(NamedTuple):
     """What a poll saw: the first pending event, the last number drawn, subscriptions that became due, the clock."""
 
     first: int | None
@@ -47,7 +50,7 @@ class Taken(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A subscription that matches, at the version the take saw, and whether it was open (statements.OPEN) then."""
+    """A subscription that matches, at the version the take saw, and whether it was open then (subscriptions.OPEN)."""
 
     subscription_id: bytes
     version: int
@@ -91,3 +94,16 @@ class Leased(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Leased(id={self.id.hex()}, event_seq={self.event_seq}, attempts={self.attempts})"
+
+
+def event_of(parts: Sequence[Any]) -> Event | None:
+    """Return the event of these columns: id, tenant, type, key, recorded_at, payload as UTF-8.
+
+    Ids and times come as the bytes that the server sent. None where there is no payload: it was not read, or the row is
+    gone.
+    """
+    identity, tenant, type_, key, recorded_at, payload = parts
+    if payload is None:
+        return None
+    moment = int.from_bytes(recorded_at, "big", signed=True)
+    return Event(event_id_of(identity), type_.encode(), tenant, key, moment, payload)

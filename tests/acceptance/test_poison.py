@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from relay.store.statements import MAX_CRASHES
+from relay.store.suspects import MAX_CRASHES
 from tests.support.application import Application
 
 

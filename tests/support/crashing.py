@@ -20,16 +20,16 @@ from typing import Any
 
 from relay.engine.sending import Sending
 from relay.http.sender import DirectSender
-from relay.store import store
+from relay.store.pending import TakenBatch
+from relay.store.store import Store
 from tests.support.incidents import connected_ports, note
 
 
 def steps() -> dict[str, tuple[type, str]]:
-    """Every public coroutine of the classes in the engine's store and of the sender, and the attempt itself."""
-    owners = [value for value in vars(store).values() if inspect.isclass(value) and value.__module__ == store.__name__]
+    """Every public coroutine of the engine's store and of the sender, and the attempt itself."""
     found = {
         f"{owner.__name__}.{attribute}": (owner, attribute)
-        for owner in [*owners, DirectSender]
+        for owner in [Store, TakenBatch, DirectSender]
         for attribute, value in vars(owner).items()
         if not attribute.startswith("_") and _is_step(value)
     }

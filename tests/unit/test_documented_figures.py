@@ -9,7 +9,8 @@ from relay.config.options import options
 from relay.engine.health import WINDOW_START
 from relay.engine.settler import LINGER_BUSY_SECONDS
 from relay.model.decide import JITTER
-from relay.store.statements import LEASE_SLACK_SECONDS, MAX_CRASHES
+from relay.store.lease import LEASE_SLACK_SECONDS
+from relay.store.suspects import MAX_CRASHES
 from tests.support import readme
 
 WORDS = {3: "three", 10: "ten", 0.1: "a tenth"}

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay.http.inspection.certificate": {"cryptography"},
     "relay.http.proxied": {"relay.config.egress_proxy", "relay.http", "relay.model", "anyio", "httpcore"},
     "relay.message": {"outbox", "relay.http", "relay.message", "relay.model", "relay.secrets"},
-    "relay.store": {"outbox", "relay.model", "relay.store", "psycopg"},
+    "relay.store": {"outbox", "relay.model", "relay.store", "psycopg", "sqlalchemy"},
     "relay.engine": {
         *("outbox", "relay.engine", "relay.http", "relay.message", "relay.model", "relay.secrets", "relay.store"),
         *("psycopg", "anyio"),

@@ -12,8 +12,8 @@ from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import DeliveryId, SubscriptionId, event_id_of, new_uuid7
 from relay.model.event import Event
 from relay.operations.wording import utc
-from relay.store import statements
-from relay.store.store import storable, subscription_of
+from relay.store.settlement import storable
+from relay.store.subscriptions import SUBSCRIPTIONS, subscription_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -89,7 +89,7 @@ def read_target(connection: Connection, tenant: str | None, subscription_id: UUI
     row = connection.execute(text(_TARGET), {"id": uuid, "tenant": tenant}).one_or_none()
     if row is None:
         raise NotFoundError(f"subscription: no {uuid}, or it is removed")
-    (found,) = connection.exec_driver_sql(statements.SUBSCRIPTIONS, ([uuid],)).all()
+    (found,) = connection.exec_driver_sql(SUBSCRIPTIONS, ([uuid],)).all()
     subscription = subscription_of((uuid.bytes, *found[1:]))
     return Target(uuid, subscription, _hindrance(row), row.unix_seconds)
 

@@ -11,6 +11,7 @@ from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations import dead_letters
 from relay.operations.scope import own
+from relay.store.replay import on_their_way
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from relay.operations.filters import Filters
 
 __all__ = [
-    "ON_THEIR_WAY", "Candidate", "ReplayError", "candidates_by_filter", "candidates_by_id", "columns_of",
+    "Candidate", "ReplayError", "candidates_by_filter", "candidates_by_id", "columns_of",
     "refuse_strangers", "unknown_subscription",
 ]  # fmt: skip
 
@@ -83,16 +84,11 @@ def candidates_by_filter(
     return _idle(connection, found if to is None else _redirected(found, SubscriptionId.of(to)))
 
 
-ON_THEIR_WAY = """
-select event_seq, subscription_id from outbox.deliveries where event_seq = any(cast(:seqs as bigint[]))
-"""
-
-
 def _idle(connection: Connection, found: Sequence[Candidate]) -> list[Candidate]:
     """Leave out what has a delivery on its way: to that subscription, or where none is named, to any."""
-    rows = connection.execute(text(ON_THEIR_WAY), columns_of(found))
-    on_their_way = {pair for row in rows for pair in ((row.event_seq, row.subscription_id), (row.event_seq, None))}
-    return [item for item in found if (item.event_seq, item.subscription_id) not in on_their_way]
+    pairs = on_their_way(connection, [item.event_seq for item in found])
+    taken = {*pairs, *((seq, None) for seq, _ in pairs)}
+    return [item for item in found if (item.event_seq, item.subscription_id) not in taken]
 
 
 def columns_of(candidates: Sequence[Candidate]) -> dict[str, Any]:

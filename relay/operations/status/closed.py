@@ -13,7 +13,7 @@ from outbox.ids import SubscriptionId
 from relay.operations.scope import operator_only
 from relay.operations.status.documents import DisabledSubscription, HeldSubscription, Newest
 from relay.operations.status.stuck import health_of
-from relay.store.statements import OPEN
+from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -29,7 +29,7 @@ from relay.operations.status.documents import (
 )
 from relay.operations.status.stuck import stuck_subscriptions
 from relay.operations.status.unresolved import unresolved_events
-from relay.store.statements import OPEN
+from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
     from datetime import date

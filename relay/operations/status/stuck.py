@@ -10,7 +10,7 @@ from outbox.errors import NotFoundError
 from outbox.ids import SubscriptionId
 from relay.operations.scope import operator_only, own
 from relay.operations.status.documents import StuckSubscription, SubscriptionHealth
-from relay.store.statements import OPEN
+from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -9,8 +9,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from relay.model.outcome import Outcome
-from relay.store.statements import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS
-from relay.store.store import Store, new_lease
+from relay.store.lease import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS, new_lease
+from relay.store.store import Store
 from tests.integration.engine.world import FarEnd, World, fan_out, running
 from tests.support.waiting import await_until
 

@@ -15,8 +15,9 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from relay.message.body import body_of
 from relay.model.event import Event
-from relay.store.events import event_of
-from relay.store.store import Store, new_lease
+from relay.store.lease import new_lease
+from relay.store.rows import event_of
+from relay.store.store import Store
 from tests.integration.engine.world import FarEnd, World, fan_out, stepping
 
 PARTS = """

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from relay.store.store import Store, new_lease
+from relay.store.lease import new_lease
+from relay.store.store import Store
 from tests.integration.engine.world import FarEnd, World, fan_out, stepping, uuid_of
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,8 @@ from relay.http import AddressPolicy, DirectSender
 from relay.model import decide
 from relay.model.outcome import Outcome
 from relay.model.verdict import Hold, VerdictKind
-from relay.store.store import Store, new_lease
+from relay.store.lease import new_lease
+from relay.store.store import Store
 from tests.integration.engine.world import (
     ERROR_500,
     FarEnd,

@@ -7,8 +7,9 @@ import asyncio
 import psycopg
 import pytest
 
-from relay.store import statements
-from relay.store.store import Store, new_lease
+from relay.store import pending, polling
+from relay.store.lease import new_lease
+from relay.store.store import Store
 from tests.integration.engine.world import ERROR_500, FarEnd, World, fan_out, running, uuid_of
 from tests.support.waiting import await_until
 
@@ -195,14 +196,14 @@ async def test_c21_the_signature_carries_the_databases_clock(
 
 async def test_nothing_is_compiled(own_world: World, store: Store) -> None:
     """Before version 18, a seq scan that cannot be avoided looks so dear that JIT would take 100 ms a statement."""
-    ((jit,),) = await store._rows("select current_setting('jit')")
+    ((jit,),) = await store.rows("select current_setting('jit')")
     assert jit == "off"
-    assert "set local jit = off" in statements.POLL
-    assert "'jit', 'off'" in statements.FAN_OUT_SETTINGS
+    assert "set local jit = off" in polling.POLL
+    assert "'jit', 'off'" in pending.FAN_OUT_SETTINGS
 
 
 async def test_only_fan_out_chooses_partitions_while_it_runs(own_world: World, store: Store) -> None:
     """Where others change the rows that a statement locks, PostgreSQL 18 would read freed memory and restart."""
-    ((pruning,),) = await store._rows("select current_setting('enable_partition_pruning')")
+    ((pruning,),) = await store.rows("select current_setting('enable_partition_pruning')")
     assert pruning == "off"
-    assert "enable_partition_pruning" not in statements.FAN_OUT_SETTINGS
+    assert "enable_partition_pruning" not in pending.FAN_OUT_SETTINGS

@@ -13,8 +13,9 @@ import pytest
 from relay.model.decide import GONE
 from relay.model.delivery import Delivery
 from relay.model.verdict import Hold, VerdictKind
+from relay.store.lease import new_lease
+from relay.store.pending import new_ids
 from relay.store.rows import Birth
-from relay.store.store import new_ids, new_lease
 from tests.integration.engine.world import PlanWatch, World, claimed, held, result
 from tests.support import databases
 
@@ -299,6 +300,6 @@ async def test_matching_a_type_among_ten_thousand_subscriptions_touches_few_page
 async def test_the_statement_is_planned_anew_each_time_and_nothing_is_prepared(full: World, watch: PlanWatch) -> None:
     for _ in range(8):
         await watch.store.poll(-1, 2e9)
-    connection: Any = await watch.store._connection()
+    connection: Any = await watch.store.connection()
     cursor = await connection.execute("select count(*) from pg_prepared_statements")
     assert await cursor.fetchone() == (0,)

@@ -10,7 +10,7 @@ import pytest
 
 from relay.model.outcome import Outcome, OutcomeKind
 from relay.model.verdict import VerdictKind
-from relay.store import statements
+from relay.store import settlement
 from relay.store.store import Store
 from tests.integration.engine.world import (
     DELIVERED,
@@ -92,7 +92,7 @@ async def test_a_success_whose_snapshot_is_older_than_a_burial_still_raises_the_
     world.subscribe()
     world.record()
     (birth,) = await fan_out(other_store, leased=True)
-    patient = statements.SETTLE.replace(
+    patient = settlement.SETTLE.replace(
         "with r as", "with w as materialized (select pg_advisory_xact_lock(5)), r as", 1
     )
     patient = patient.replace("select * from unnest(", "select r.* from w cross join unnest(", 1)
@@ -112,9 +112,9 @@ def _settle_in_a_thread(url: str, statement: str, birth: object) -> None:
     import asyncio
 
     class Patient(Store):
-        async def _transaction(self, *asked: tuple[str, Sequence[object]]) -> list[object]:
-            given = [(statement if one is statements.SETTLE else one, parameters) for one, parameters in asked]
-            return await super()._transaction(*given)
+        async def transaction(self, *asked: tuple[str, Sequence[object]]) -> list[object]:
+            given = [(statement if one is settlement.SETTLE else one, parameters) for one, parameters in asked]
+            return await super().transaction(*given)
 
     async def run() -> None:
         store = Patient(url)

@@ -9,8 +9,9 @@ import pytest
 
 from relay.model.settlement import Settlement
 from relay.model.verdict import VerdictKind
-from relay.store.statements import MAX_CRASHES
-from relay.store.store import Store, new_lease
+from relay.store.lease import new_lease
+from relay.store.store import Store
+from relay.store.suspects import MAX_CRASHES
 from tests.integration.engine.world import (
     FarEnd,
     Relay,

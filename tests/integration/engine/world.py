@@ -23,8 +23,10 @@ from relay.model.outcome import Outcome, OutcomeKind
 from relay.model.settlement import Settlement
 from relay.model.verdict import EndpointChange, Verdict, VerdictKind
 from relay.secrets.keyring import Keyring
+from relay.store.lease import new_lease
+from relay.store.pending import new_ids
 from relay.store.rows import Birth, Leased
-from relay.store.store import Store, new_ids, new_lease
+from relay.store.store import Store
 from tests.support.waiting import await_until
 
 DELIVERED = Outcome(kind="delivered", status=200, milliseconds=1)
@@ -319,7 +321,7 @@ class PlanWatch:
 
     async def begin(self) -> None:
         """Forget what was seen, and listen."""
-        connection = await self.store._connection()
+        connection = await self.store.connection()
         if not connection._notice_handlers:
             connection.add_notice_handler(self._note)
         self.plans.clear()

@@ -1,0 +1,39 @@
+"""Into the dead letters, and out of them for good. Replay, which puts them back, has replay.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+__all__ = ["burial", "purge"]
+
+_BURIAL = """
+insert into outbox.dead_letters (delivery_id, event_seq, event_id, subscription_id, tenant, type, key, payload,
+                                 recorded_at, attempts, reason, error)
+select b.id, b.event_seq, coalesce(e.id, b.id), b.subscription_id, coalesce(e.tenant, ''), coalesce(e.type, 'unknown'),
+       e.key, coalesce(e.payload, 'null'), coalesce(e.recorded_at, clock_timestamp()), b.attempts, b.reason, b.error
+from {source} b
+left join lateral (select id, tenant, type, key, payload, recorded_at from outbox.events
+                   where seq = b.event_seq limit 1) e on true"""
+
+
+def burial(source: str) -> str:
+    """leased or suspect → dead letter: return the insert for the deliveries that the CTE `source` deleted."""
+    return _BURIAL.format(source=source)
+
+
+_PURGE = text(
+    "delete from outbox.dead_letters where delivery_id = any(cast(:ids as uuid[])) returning delivery_id, tenant"
+)
+
+
+def purge(connection: Connection, delivery_ids: Sequence[UUID]) -> list[tuple[UUID, str]]:
+    """dead letter → gone, by a person's will; return those that there were, each with its tenant."""
+    return [(row.delivery_id, row.tenant) for row in connection.execute(_PURGE, {"ids": list(delivery_ids)})]

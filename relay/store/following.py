@@ -1,0 +1,102 @@
+"""What follows from a settlement and is written in its transaction, after it.
+
+Each function here looks at the batch and returns the step that follows from it, or None; `_FOLLOWING` lists them in the
+order in which they run. What must never be seen without the result that caused it belongs here. What may only happen
+after the commit (log lines; looks that must see it) belongs in the settler of relay.engine, which gets what changed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from relay.model.verdict import Disable, Hold, VerdictKind
+from relay.store.arrays import Floats, Texts, Uuids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from relay.model.settlement import Settlement
+
+__all__ = ["Step", "following"]
+
+
+class Step(NamedTuple):
+    """One statement of a settlement's transaction; it returns the ids that it changed."""
+
+    changes: Literal["won", "risen", "held", "disabled"]  # the field of relay.store.rows.Settled
+    statement: str
+    columns: tuple[object, ...]
+
+
+def following(rows: Sequence[Settlement]) -> list[Step]:
+    """Return what is written after these settlements, in their transaction; mostly there is little."""
+    steps = [follow(rows) for follow in _FOLLOWING]
+    return [step for step in steps if step is not None]
+
+
+# What succeeded after another relay buried it. A statement after SETTLE, in the same transaction: SETTLE's own snapshot
+# may be older than the burial.
+_DELETE_BURIED_SUCCESSES = "delete from outbox.dead_letters where delivery_id = any(%b) returning delivery_id"
+
+
+def _buried_successes(rows: Sequence[Settlement]) -> Step | None:
+    """dead letter → gone: the delivery succeeded after all."""
+    delivered = [row.delivery.id for row in rows if row.verdict.kind == VerdictKind.DELIVERED]
+    return Step("risen", _DELETE_BURIED_SUCCESSES, (Uuids(delivered),)) if delivered else None
+
+
+# What an endpoint asked for stands with the results that tell of it. It is about the URL that was asked, not one that
+# took its place since. A row that somebody else has locked is passed over: no result waits for an application's
+# transaction, and the endpoint's next answer says it again. A hold is written only when it ends later by a second.
+_HOLD = """
+with held as materialized (
+    select asked.id, s.until from unnest(%b, %b, %b) asked(id, url, seconds)
+    cross join lateral (
+        select clock_timestamp() + make_interval(secs => asked.seconds) as until from outbox.subscriptions
+        where id = asked.id and url = asked.url
+          and coalesce(held_until < clock_timestamp() + make_interval(secs => asked.seconds - 1), true)
+        limit 1 for no key update skip locked) s)
+update outbox.subscriptions s set held_until = (select until from held where id = s.id)
+where id = any(array(select id from held))
+returning id
+"""
+
+
+def _holds(rows: Sequence[Settlement]) -> Step | None:
+    """Hold back the endpoints that asked for it, each for the longest time that it named."""
+    holds: dict[tuple[bytes, str], float] = {}
+    for row in rows:
+        if isinstance(row.verdict.endpoint, Hold):
+            asked_of = (row.delivery.subscription_id, row.url)
+            holds[asked_of] = max(holds.get(asked_of, 0.0), row.verdict.endpoint.seconds)
+    return Step("held", _HOLD, (*_endpoints(holds), Floats(list(holds.values())))) if holds else None
+
+
+_DISABLE = """
+with gone as materialized (
+    select asked.id, asked.reason from unnest(%b, %b, %b) asked(id, url, reason)
+    cross join lateral (select from outbox.subscriptions where id = asked.id and url = asked.url and disabled_at is null
+                        limit 1 for no key update skip locked) s)
+update outbox.subscriptions s
+set disabled_at = clock_timestamp(), disabled_reason = (select reason from gone where id = s.id limit 1)
+where id = any(array(select id from gone))
+returning id
+"""
+
+
+def _disables(rows: Sequence[Settlement]) -> Step | None:
+    """Disable the endpoints that are gone."""
+    reasons = {
+        (row.delivery.subscription_id, row.url): row.verdict.endpoint.reason.encode()
+        for row in rows
+        if isinstance(row.verdict.endpoint, Disable)
+    }
+    return Step("disabled", _DISABLE, (*_endpoints(reasons), Texts(list(reasons.values())))) if reasons else None
+
+
+def _endpoints(changes: Iterable[tuple[bytes, str]]) -> tuple[Uuids, Texts]:
+    ids, urls = zip(*changes, strict=True)
+    return Uuids(ids), Texts([url.encode() for url in urls])
+
+
+_FOLLOWING: tuple[Callable[[Sequence[Settlement]], Step | None], ...] = (_buried_successes, _holds, _disables)

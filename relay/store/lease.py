@@ -1,0 +1,48 @@
+"""A lease, the right to make one attempt: how long it lasts, and how it is given back unused."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from relay.store.arrays import Bigints, Floats, Smallints, Uuids
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.model.delivery import Delivery
+    from relay.store.database import Database
+
+__all__ = ["LEASE_END", "LEASE_SLACK_SECONDS", "START_WITHIN_SECONDS", "new_lease", "release"]
+
+LEASE_SLACK_SECONDS = 6.0  # a lease outlives the timeout by this
+START_WITHIN_SECONDS = 3.0  # of it to begin the attempt; the rest is for settling it
+
+LEASE_END = f"""clock_timestamp() + make_interval(secs => {LEASE_SLACK_SECONDS} + (
+        select timeout_seconds from outbox.subscriptions where id = d.subscription_id))"""
+
+
+def new_lease() -> int:
+    """Return a random 63-bit lease: unlike a sequence it is never issued twice, whatever crashes."""
+    return int.from_bytes(os.urandom(8), "big") >> 1
+
+
+# The end of a hold is not written into it: a hold may be lifted, and what waited goes on at once.
+_RELEASE = """
+update outbox.deliveries d set lease = null, attempts = greatest(attempts - r.charged, 0), crashes = 0,
+       due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
+from unnest(%b, %b, %b, %b) r(id, lease, charged, wait_seconds)
+where d.id = r.id and d.lease = r.lease
+"""
+
+
+async def release(database: Database, rows: Sequence[tuple[Delivery, float]]) -> None:
+    """leased → due after so many seconds, the attempt given back: nothing was sent."""
+    deliveries = [delivery for delivery, _ in rows]
+    await database.rows(
+        _RELEASE,
+        Uuids([delivery.id for delivery in deliveries]),
+        Bigints([delivery.lease for delivery in deliveries]),
+        Smallints([0 if delivery.suspect else 1 for delivery in deliveries]),
+        Floats([seconds for _, seconds in rows]),
+    )

@@ -1,0 +1,185 @@
+"""From a pending event to its deliveries: fan_out, or where the database refuses them, a dead letter.
+
+Ids and times are the bytes that the server sends: the data plane compares and returns them, it never reads them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from relay.store.arrays import Bigints, Floats, Integers, Timestamps, Uuids
+from relay.store.database import BEGIN, PLANS, rollback_if_open
+from relay.store.rows import Match, Taken, event_of
+from relay.store.subscriptions import OPEN, SUBSCRIPTIONS, subscription_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    import psycopg
+
+    from relay.model.subscription import Subscription
+    from relay.store.database import Database
+    from relay.store.rows import Birth
+
+__all__ = ["FAN_OUT_SETTINGS", "MAX_SEQ", "TakenBatch", "fan_out", "first_pending", "new_ids", "unresolvable"]
+
+MAX_SEQ = 2**63 - 1  # no event has a higher number
+
+# A process that is stopped between take and commit must not stop the fan_out of all: the server ends its transaction,
+# and whoever waits for the lock goes back to its claims meanwhile.
+FAN_OUT_SETTINGS = (
+    f"{PLANS}, set_config('lock_timeout', '250ms', true), set_config('idle_in_transaction_session_timeout', '5s', true)"
+)
+_LOCK_KEY = 0x6F7574626F7801  # the advisory lock that lets one fan_out run at a time
+_LOCK = f"select pg_advisory_xact_lock({_LOCK_KEY})"
+
+# The bounds stand twice, so that the planner sees which partitions they leave: planning many takes longer than taking.
+# Two kinds of row in one answer, read by one snapshot: the events taken, and for each distinct (tenant, type) among
+# them the subscriptions that match. A subscription committed before an event is therefore never missed.
+_TAKE = f"""
+with taken as materialized (
+    select event_seq from outbox.pending where event_seq > %b and event_seq <= %b
+    order by event_seq limit %b for update skip locked),
+gone as (
+    delete from outbox.pending where event_seq = any(array(select event_seq from taken))),
+e as materialized (
+    select t.event_seq, ev.*, sum(octet_length(ev.payload)) over (order by t.event_seq) as bytes
+    from taken t left join lateral (
+        select id, tenant, type, key, recorded_at, available_at, payload
+        from outbox.events where seq = t.event_seq and seq > %b and seq <= %b limit 1) ev on true),
+kinds as (select distinct tenant, type from e where type is not null),
+matches as (
+    select k.tenant, k.type, array_agg(s.id) as ids, array_agg(s.version) as versions, array_agg(s.open) as open
+    from kinds k
+    cross join lateral (
+        select distinct st.subscription_id from outbox.subscription_types st
+        where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type))) m
+    cross join lateral (select id, version, {OPEN} as open
+                        from outbox.subscriptions where id = m.subscription_id limit 1) s
+    group by k.tenant, k.type)
+select event_seq, available_at, coalesce(available_at <= clock_timestamp(), true),
+       id, tenant, type, key, recorded_at, case when bytes <= %b then convert_to(payload, 'UTF8') end,
+       null::uuid[], null::bigint[], null::boolean[]
+from e
+union all select null, null, null, null, tenant, type, null, null, null, ids, versions, open from matches
+"""
+
+
+@asynccontextmanager
+async def fan_out(
+    database: Database, after_seq: int, limit: int, byte_budget: int, *, up_to_seq: int = MAX_SEQ
+) -> AsyncIterator[TakenBatch]:
+    """pending → due or leased. Yields what was taken and matched; nothing is kept unless `resolve` is called.
+
+    Raises psycopg.errors.LockNotAvailable when another relay's fan_out lasts too long.
+
+    Args:
+        database: the data plane's.
+        after_seq: the low-water mark; -1 looks at everything.
+        limit: events at most.
+        byte_budget: payloads beyond this many bytes are left out.
+        up_to_seq: events above are left for the next time.
+    """
+    connection = await database.connection()
+    try:
+        async with connection.pipeline():
+            await connection.execute(BEGIN)
+            await connection.execute(FAN_OUT_SETTINGS, (database.synchronous_commit,))
+            await connection.execute(_LOCK)
+        # Not in the pipeline: after one, the server does not start its idle-in-transaction timer.
+        bounds = (after_seq, up_to_seq)
+        cursor = await connection.execute(_TAKE, (*bounds, limit, *bounds, byte_budget), binary=True)
+        yield TakenBatch(connection, await cursor.fetchall())
+    finally:
+        await rollback_if_open(connection)
+
+
+# due is "not before" for a row that nobody leases yet; for a leased one, due_at is the end of its lease.
+_BIRTH = """
+with resolved as (
+    insert into outbox.resolutions (first_seq, seqs, matches) values (%b, %b, %b))
+insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts, lease)
+select id, event_seq, subscription_id,
+       case when lease is null then greatest(due, clock_timestamp())
+            else clock_timestamp() + make_interval(secs => lease_seconds) end,
+       case when lease is null then 0 else 1 end, lease
+from unnest(%b, %b, %b, %b, %b, %b) r(id, event_seq, subscription_id, due, lease, lease_seconds)
+"""
+
+
+class TakenBatch:
+    """One fan_out transaction, open between its take and its `resolve`."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any], rows: list[Any]) -> None:
+        self._connection = connection
+        self.taken = sorted((_taken(row) for row in rows if row[0] is not None), key=lambda t: t.seq)
+        self.matches: dict[tuple[str, str], list[Match]] = {
+            (row[4], row[5]): list(map(Match, *row[9:12])) for row in rows if row[0] is None
+        }
+
+    async def subscriptions(self, ids: Sequence[bytes]) -> list[Subscription]:
+        """Read what sending needs of these subscriptions, inside this transaction."""
+        cursor = await self._connection.execute(SUBSCRIPTIONS, (Uuids(ids),), binary=True)
+        return [subscription_of(row) for row in await cursor.fetchall()]
+
+    async def resolve(self, births: Sequence[Birth]) -> None:
+        """pending → due or leased: insert the deliveries, and how many subscriptions each event matched; commit."""
+        seqs = [taken.seq for taken in self.taken]
+        counts = [len(self.matches.get((taken.tenant, taken.type), ())) for taken in self.taken]
+        columns = (
+            seqs[0],
+            Bigints(seqs),
+            Integers(counts),
+            Uuids([birth.id for birth in births]),
+            Bigints([birth.event_seq for birth in births]),
+            Uuids([birth.subscription_id for birth in births]),
+            Timestamps([birth.due for birth in births]),
+            Bigints([birth.lease for birth in births]),
+            Floats([birth.lease_seconds for birth in births]),
+        )
+        async with self._connection.pipeline():
+            await self._connection.execute(_BIRTH, columns, binary=True)
+            await self._connection.execute("commit")
+
+
+def _taken(row: Sequence[Any]) -> Taken:
+    seq, available_at, available = row[:3]
+    return Taken(seq, row[4], row[5], available_at, available, event_of(row[3:9]))
+
+
+def new_ids(count: int) -> list[bytes]:
+    """Return `count` UUIDv7s as raw bytes, ascending in time, random below the millisecond."""
+    head = (time.time_ns() // 1_000_000).to_bytes(6, "big")
+    dice = os.urandom(10 * count)
+    return [
+        head + bytes((0x70 | dice[at] & 0x0F, dice[at + 1], 0x80 | dice[at + 2] & 0x3F)) + dice[at + 3 : at + 10]
+        for at in range(0, 10 * count, 10)
+    ]
+
+
+_FIRST_PENDING = "select event_seq from outbox.pending where event_seq > %b order by event_seq limit 1"
+
+
+async def first_pending(database: Database, after_seq: int) -> int | None:
+    """Return the lowest pending event above `after_seq`."""
+    rows = await database.rows(_FIRST_PENDING, after_seq)
+    return rows[0][0] if rows else None
+
+
+_UNRESOLVABLE = """
+with gone as (delete from outbox.pending where event_seq = %b returning event_seq)
+insert into outbox.dead_letters (delivery_id, event_seq, event_id, tenant, type, key, payload, recorded_at, attempts,
+                                 reason, error)
+select %b, seq, id, tenant, type, key, payload, recorded_at, 0, 'unresolvable', %s
+from gone join outbox.events on seq = event_seq
+"""
+
+
+async def unresolvable(database: Database, event_seq: int, error: str) -> None:
+    """pending → dead letter: an event that fan_out cannot resolve is parked, so that it stops nobody."""
+    (delivery_id,) = new_ids(1)
+    await database.rows(_UNRESOLVABLE, event_seq, UUID(bytes=delivery_id), error)

@@ -1,0 +1,76 @@
+"""What there is to do: looks at pending events and due deliveries that change nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from relay.store.database import BEGIN, rollback_if_open
+from relay.store.rows import Poll, Swept
+from relay.store.subscriptions import OPEN
+from relay.store.suspects import SUSPECTS_AMONG
+
+if TYPE_CHECKING:
+    from relay.store.database import Database
+
+__all__ = ["POLL", "drained", "poll", "sweep"]
+
+# The look that an idle relay repeats a hundred times a second: one message of the simple protocol costs Python half of
+# what a pipeline does. Its two numbers are formatted by %d and %f, so nothing else can get in.
+POLL = f"""{BEGIN};
+set local enable_seqscan = off;
+set local jit = off;
+select (select min(event_seq) from outbox.pending where event_seq > %d),
+       (select last_value from outbox.events_seq),
+       array(select distinct subscription_id from outbox.deliveries
+             where lease is null and due_at > to_timestamp(%f) and due_at <= now()),
+       extract(epoch from clock_timestamp())::double precision;
+commit"""
+
+
+async def poll(database: Database, after_seq: int, due_since: float) -> Poll:
+    """Read what is pending above `after_seq` and what became due after `due_since` (Unix seconds)."""
+    connection = await database.connection()
+    try:
+        cursor = await connection.execute((POLL % (after_seq, due_since)).encode())
+        for _ in ("begin", "set", "set"):
+            cursor.nextset()
+        rows = await cursor.fetchall()
+    finally:
+        await rollback_if_open(connection)
+    ((first, drawn, due, clock),) = rows
+    return Poll(first, drawn, [subscription_id.bytes for subscription_id in due], clock)
+
+
+# The rotating look at every subscription in turn: finds what the due map does not know, and expired leases.
+_SWEEP = f"""
+with slice as materialized (
+    select id, version from outbox.subscriptions where id > %b and {OPEN} order by id limit %b)
+select s.id,
+       exists (select from outbox.deliveries
+               where subscription_id = s.id and due_at <= now() and coalesce(lease, -1) < 0),
+       exists (select from (select lease from outbox.deliveries where subscription_id = s.id and due_at <= now()
+                            order by due_at, id limit {SUSPECTS_AMONG}) oldest where lease is not null),
+       s.version
+from slice s order by s.id
+"""
+
+
+async def sweep(database: Database, after_id: bytes, count: int) -> list[Swept]:
+    """Look at the next `count` subscriptions by id, passing over those that may not be sent to now."""
+    return [Swept(*row) for row in await database.rows(_SWEEP, UUID(bytes=after_id), count)]
+
+
+_DRAINED = f"""
+select not exists (select from outbox.pending)
+   and not exists (select from outbox.subscriptions s
+                   where {OPEN}
+                     and exists (select from outbox.deliveries d where d.subscription_id = s.id
+                                 and (d.due_at <= (select clock_timestamp()) or d.lease is not null)))
+"""
+
+
+async def drained(database: Database) -> bool:
+    """Tell whether nothing is pending, due or leased; what waits for a later time, or is paused, does not count."""
+    ((nothing,),) = await database.rows(_DRAINED)
+    return bool(nothing)

@@ -1,0 +1,82 @@
+"""From leased to gone, waiting or dead letter: the result of an attempt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.store.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Uuids
+from relay.store.dead_letters import burial
+from relay.store.following import Step, following
+from relay.store.rows import Settled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.model.settlement import Settlement
+    from relay.store.database import Database
+
+__all__ = ["SETTLE", "settle", "storable"]
+
+# Success is accepted from whoever brings it: a 2xx that a relay saw must not end as "dead". Failure is fenced by the
+# lease, or a stale holder would overwrite a newer one.
+SETTLE = f"""
+with r as materialized (
+    select * from unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+        as r(id, lease, verdict, wait_seconds, event_seq, subscription_id, number, outcome, status, milliseconds,
+             error, url, address, headers, excerpt)),
+won as (
+    delete from outbox.deliveries where id = any(array(select id from r where verdict = 0)) returning id),
+again as (
+    update outbox.deliveries d set lease = null, crashes = 0,
+           due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
+    from r where d.id = r.id and d.lease = r.lease and r.verdict = 1 returning d.id),
+lost as (
+    delete from outbox.deliveries d using r where d.id = r.id and d.lease = r.lease and r.verdict = 2
+    returning d.id, d.event_seq, d.subscription_id, d.attempts, r.outcome as reason, r.error),
+buried as ({burial("lost")}),
+logged as (
+    insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict, outcome, status,
+                                 milliseconds, error, url, address, headers, excerpt)
+    select id, event_seq, subscription_id, number, (array['delivered', 'retry', 'dead'])[verdict + 1], outcome, status,
+           milliseconds, error, url, address, headers, excerpt
+    from r)
+select id from won
+"""
+
+
+async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
+    """leased → gone, waiting or dead letter, and one attempt row each; a delivery stands in `batch` once.
+
+    What follows from it is written in the same transaction: following.py lists it.
+    """
+    rows = sorted(batch, key=lambda settlement: settlement.delivery.id)
+    steps = [Step("won", SETTLE, _columns(rows)), *following(rows)]
+    answers = await database.transaction(*[(step.statement, step.columns) for step in steps])
+    changed = {step.changes: frozenset(row[0] for row in ids) for step, ids in zip(steps, answers, strict=True)}
+    return Settled(**changed)
+
+
+def _columns(rows: Sequence[Settlement]) -> tuple[object, ...]:
+    deliveries, answers = [row.delivery for row in rows], [row.kept for row in rows]
+    return (
+        Uuids([delivery.id for delivery in deliveries]),
+        Bigints([delivery.lease for delivery in deliveries]),
+        Smallints([row.verdict.kind for row in rows]),
+        Floats([row.verdict.wait_seconds for row in rows]),
+        Bigints([delivery.event_seq for delivery in deliveries]),
+        Uuids([delivery.subscription_id for delivery in deliveries]),
+        Smallints([delivery.attempts for delivery in deliveries]),
+        Texts([row.outcome.encode() for row in rows]),
+        Smallints([row.status for row in rows]),
+        Integers([row.milliseconds for row in rows]),
+        Texts([storable(kept.error) if kept else None for kept in answers]),
+        Texts([storable(kept.url) if kept else None for kept in answers]),
+        Texts([storable(kept.address) if kept else None for kept in answers]),
+        Texts([storable(kept.headers) if kept else None for kept in answers]),
+        Byteas([kept.excerpt if kept else None for kept in answers]),
+    )
+
+
+def storable(value: str | None) -> bytes | None:
+    """Return a text as PostgreSQL takes it, in UTF-8: a NUL and half a surrogate pair are replaced."""
+    return None if value is None else value.replace("\x00", "\ufffd").encode("utf-8", "replace")

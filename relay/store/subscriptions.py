@@ -1,0 +1,74 @@
+"""Subscriptions: which of them may be sent to now, what sending needs of them, and what goes after a removal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from outbox.secret import Secret
+from relay.model.subscription import Subscription
+from relay.store.arrays import Bigints, Uuids
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.store.database import Database
+
+__all__ = ["CLEAR_REMOVED", "OPEN", "SUBSCRIPTIONS", "changed_subscriptions", "read_subscriptions", "subscription_of"]
+
+# A subscription that may be sent to now; of any other nothing is claimed, so nothing of it is charged.
+_WANTED = "paused_at is null and disabled_at is null and removed_at is null"
+OPEN = f"{_WANTED} and coalesce(held_until <= clock_timestamp(), true)"
+_CLOSED_SECONDS = (
+    f"case when {_WANTED} then greatest(extract(epoch from held_until - clock_timestamp())::double precision, 0)"
+    " else 'infinity' end"
+)
+
+_LIVE = "subscription_id = s.id and (expires_at is null or expires_at > now())"
+SUBSCRIPTIONS = f"""
+select s.id, version, url, timeout_seconds, schedule_seconds, scheme, final_statuses,
+       array(select kind from outbox.secrets where {_LIVE} order by created_at desc, id desc),
+       array(select secret from outbox.secrets where {_LIVE} order by created_at desc, id desc),
+       {_CLOSED_SECONDS}
+from outbox.subscriptions s where s.id = any(%b)
+"""
+
+
+async def read_subscriptions(database: Database, ids: Sequence[bytes]) -> list[Subscription]:
+    """Read what sending needs of these subscriptions."""
+    return [subscription_of(row) for row in await database.rows(SUBSCRIPTIONS, Uuids(ids))]
+
+
+def subscription_of(row: Sequence[Any]) -> Subscription:
+    """Return a row of SUBSCRIPTIONS as what sending needs; its id is 16 raw bytes."""
+    identity, version, url, timeout_seconds, schedule, scheme, final_statuses, kinds, texts, closed_seconds = row
+    secrets = tuple(zip(kinds, map(Secret, texts), strict=True))
+    return Subscription(
+        identity, version, url, timeout_seconds, tuple(schedule), scheme, tuple(final_statuses), secrets, closed_seconds
+    )
+
+
+_CHANGED = f"""
+select s.id from unnest(%b, %b) known(id, version)
+cross join lateral (select id, version, {OPEN} as open from outbox.subscriptions where id = known.id limit 1) s
+where s.version > known.version or not s.open
+"""
+
+
+async def changed_subscriptions(database: Database, known: Sequence[tuple[bytes, int]]) -> list[bytes]:
+    """Return which of these (id, version) have a newer version, or may not be sent to now."""
+    ids, versions = zip(*known, strict=True)
+    return [row[0] for row in await database.rows(_CHANGED, Uuids(ids), Bigints(versions))]
+
+
+CLEAR_REMOVED = """
+with gone as (
+    delete from outbox.deliveries where id = any(array(
+        select d.id from outbox.subscriptions s cross join lateral (
+            select id from outbox.deliveries where subscription_id = s.id order by due_at, id
+            limit %(batch)s for update skip locked) d
+        where s.removed_at is not null limit %(batch)s))
+    returning id)
+select count(*) from gone
+"""
+"""due, waiting, leased or suspect → gone: deliveries of removed subscriptions. Housekeeping repeats it until none is
+left."""
