@@ -117,9 +117,7 @@ class TakenBatch:
     def __init__(self, connection: psycopg.AsyncConnection[Any], rows: list[Any]) -> None:
         self._connection = connection
         self.taken = sorted((_taken(row) for row in rows if row[0] is not None), key=lambda t: t.seq)
-        self.matches: dict[tuple[str, str], list[Match]] = {
-            (row[4], row[5]): list(map(Match, *row[9:12])) for row in rows if row[0] is None
-        }
+        self.matches = dict(_matched(row) for row in rows if row[0] is None)
 
     async def subscriptions(self, ids: Sequence[bytes]) -> list[Subscription]:
         """Read what sending needs of these subscriptions, inside this transaction."""
@@ -147,8 +145,13 @@ class TakenBatch:
 
 
 def _taken(row: Sequence[Any]) -> Taken:
-    seq, available_at, available = row[:3]
-    return Taken(seq, row[4], row[5], available_at, available, event_of(row[3:9]))
+    seq, available_at, available, _, tenant, type_ = row[:6]
+    return Taken(seq, tenant, type_, available_at, available, event_of(row[3:9]))
+
+
+def _matched(row: Sequence[Any]) -> tuple[tuple[str, str], list[Match]]:
+    tenant, type_ = row[4:6]
+    return (tenant, type_), list(map(Match, *row[9:]))
 
 
 def new_ids(count: int) -> list[bytes]:

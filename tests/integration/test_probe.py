@@ -130,6 +130,10 @@ class TestSending:
             "outbox.test",
             {"test": True},
         )
+        age = connection.execute(
+            text("select extract(epoch from clock_timestamp() - cast(:at as timestamptz))"), {"at": body["timestamp"]}
+        ).scalar_one()
+        assert 0 <= age < 60, "the body's time is the database's"
         found = ended.document
         assert (ended.code, found["ok"], found["status"], found["address"]) == (0, True, 204, "127.0.0.1")
         assert [f"{name}: {value}" for name, value in found["request"]["headers"]] == lines
