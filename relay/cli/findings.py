@@ -19,6 +19,7 @@ _JOINTS = {
     **dict.fromkeys(("events.unresolved", "settings.fsync", "answer.redirect_refused"), "; "),
     **dict.fromkeys(("answer.400", "answer.422", "answer.other"), "; "),
     **dict.fromkeys(("way.open", "tcp.timeout", "answer.redirect"), ". "),
+    **dict.fromkeys(("hindrance.disabled", "hindrance.paused"), "; to go on: "),
 }
 # These end with a command to copy.
 _OPEN_ENDED = ("way.open", "answer.redirect")

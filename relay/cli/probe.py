@@ -7,22 +7,23 @@ import shutil
 import sys
 import textwrap
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import click
 
 from outbox.errors import RecordError
-from relay.cli.findings import in_sentences
+from relay.cli.findings import in_sentences, in_words
 from relay.cli.options import Database, json_option, with_database
 from relay.cli.output import escaped, fields_of, print_json
 from relay.cli.subscription_options import own_tenant_option, subscription_argument
+from relay.operations.probe.documents import CheckedStep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.http.inspection.certificate import Certificate
-    from relay.operations.probe.documents import CheckedEndpoint, CheckedStep, SentTest
+    from relay.operations.probe.documents import CheckedEndpoint, SentTest
 
 __all__ = ["check", "test"]
 
@@ -63,7 +64,9 @@ def test(
     except RecordError as error:
         raise click.UsageError(f"--{error}".replace("RawJSON is not strict JSON", "not JSON")) from None
     if as_json:
-        print_json(_document(found))
+        hindrance = found.hindrance and in_words(found.hindrance)
+        diagnosis = in_sentences(found.findings)
+        print_json(fields_of(found, "findings") | {"hindrance": hindrance, "diagnosis": diagnosis})
     else:
         _print_test(found)
     return 0 if found.ok else 1
@@ -86,24 +89,27 @@ def check(database: Database, subscription_id: str, tenant: str | None, *, as_js
     from relay.operations.probe.probe import check_endpoint
 
     found = anyio.run(check_endpoint, database, tenant, subscription_id)
+    steps, diagnosis = _steps_of(found), in_sentences(found.findings)
     if as_json:
-        print_json(_document(found))
+        print_json(fields_of(found, "findings", "hindrance") | {"steps": steps, "diagnosis": diagnosis})
     else:
         click.echo(click.style(escaped(found.url), bold=True))
-        _print_steps(found.steps)
-        _print_words(in_sentences(found.findings))
+        _print_steps(steps)
+        _print_words(diagnosis)
     return 0 if found.ok else 1
 
 
-def _document(found: SentTest | CheckedEndpoint) -> dict[str, Any]:
-    """Return what was found as JSON has it, the findings in words."""
-    return fields_of(found, "findings") | {"diagnosis": in_sentences(found.findings)}
+def _steps_of(found: CheckedEndpoint) -> list[CheckedStep]:
+    """Return the steps; what holds deliveries up is shown as the first of them."""
+    if found.hindrance is None:
+        return list(found.steps)
+    return [CheckedStep(name="state", state="warning", text=in_words(found.hindrance)), *found.steps]
 
 
 def _print_test(found: SentTest) -> None:
     request, response = found.request, found.response
     if found.hindrance:
-        _print_words(f"Deliveries wait: the subscription is {found.hindrance}.", before="")
+        _print_words(f"Deliveries wait: the subscription is {in_words(found.hindrance)}.", before="")
         click.echo()
     if request:
         unsent = "" if found.sent else "  (not sent)"

@@ -80,7 +80,7 @@ class SentTest:
     milliseconds: int
     error: str | None
     address: str | None
-    hindrance: str | None
+    hindrance: Finding | None
     request: SentRequest | None
     response: ReceivedResponse | None
     steps: tuple[CheckedStep, ...]
@@ -89,10 +89,11 @@ class SentTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedEndpoint:
-    """The way to an endpoint, step by step, and what it means."""
+    """The way to an endpoint, step by step, and what it means; `hindrance` says why deliveries wait, if they do."""
 
     subscription_id: SubscriptionId
     url: str
     ok: bool
+    hindrance: Finding | None
     steps: tuple[CheckedStep, ...]
     findings: tuple[Finding, ...]

@@ -140,11 +140,12 @@ async def check_endpoint(
     found = [] if endpoint is None else await _look(database.config, endpoint, seconds, network)
     if not findings:
         findings = diagnosis.of_steps(target.id, parse_url(target.subscription.url), found, seconds)
-    steps = (*_of_state(target), before, *map(CheckedStep.of, found))
+    steps = (before, *map(CheckedStep.of, found))
     return CheckedEndpoint(
         subscription_id=target.id,
         url=target.subscription.url,
         ok=all(step.state != "failed" for step in steps),
+        hindrance=target.hindrance,
         steps=steps,
         findings=findings,
     )
@@ -153,10 +154,6 @@ async def check_endpoint(
 def _read(database: Database, tenant: str | None, subscription_id: UUID | str) -> Target:
     with database.transaction() as connection:
         return read_target(connection, tenant, subscription_id)
-
-
-def _of_state(target: Target) -> list[CheckedStep]:
-    return [] if target.hindrance is None else [CheckedStep(name="state", state="warning", text=target.hindrance)]
 
 
 def _opened(config: Config, target: Target) -> tuple[Endpoint | None, CheckedStep, tuple[Finding, ...]]:

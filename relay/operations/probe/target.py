@@ -11,6 +11,7 @@ from sqlalchemy import text
 from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import DeliveryId, SubscriptionId, event_id_of, new_uuid7
 from relay.model.event import Event
+from relay.operations.findings import Finding
 from relay.operations.wording import utc
 from relay.store.settlement import storable
 from relay.store.subscriptions import SUBSCRIPTIONS, subscription_of
@@ -50,11 +51,11 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """A subscription as it is now: what sending needs of it, and in words why nothing is sent to it by itself."""
+    """A subscription as it is now: what sending needs of it, and why nothing is sent to it by itself."""
 
     id: SubscriptionId
     subscription: Subscription
-    hindrance: str | None
+    hindrance: Finding | None
     unix_seconds: int
 
 
@@ -94,14 +95,20 @@ def read_target(connection: Connection, tenant: str | None, subscription_id: UUI
     return Target(uuid, subscription, _hindrance(row), row.unix_seconds)
 
 
-def _hindrance(row: Any) -> str | None:
-    """Return why deliveries wait, and who ends that."""
-    go_on = f"to go on: relay subscriptions resume {SubscriptionId.of(row.id)}"
+def _hindrance(row: Any) -> Finding | None:
+    """Return why deliveries wait, and what ends that."""
+    subject = SubscriptionId.of(row.id)
+    resume = f"relay subscriptions resume {subject}"
     if row.disabled_at is not None:
-        return f"disabled since {utc(row.disabled_at)} ({row.disabled_reason}); {go_on}"
+        seen = f"disabled since {utc(row.disabled_at)} ({row.disabled_reason})"
+        return Finding(code="hindrance.disabled", subject=subject, seen=seen, mend=resume)
     if row.paused_at is not None:
-        return f"paused since {utc(row.paused_at)}; {go_on}"
-    return None if row.held is None else f"held back until {utc(row.held)}, as the endpoint asked"
+        seen = f"paused since {utc(row.paused_at)}"
+        return Finding(code="hindrance.paused", subject=subject, seen=seen, mend=resume)
+    if row.held is None:
+        return None
+    seen = f"held back until {utc(row.held)}, as the endpoint asked"
+    return Finding(code="hindrance.held", subject=subject, seen=seen)
 
 
 def require_patience(connection: Connection, target: Target) -> None:
