@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from outbox.ids import SubscriptionId
 from relay.cli.options import Database, confirm, filters, json_option, with_database_to_change, yes_option
 from relay.cli.output import print_json
 from relay.operations.filters import Filters
@@ -75,7 +74,7 @@ def _candidates(
 
 def _report(found: list[operations.Candidate], made: list[DeliveryId] | None, *, as_json: bool) -> None:
     """Print what was made of what was found; None stands for a dry run, in which nothing was."""
-    subscriptions = sorted({SubscriptionId.of(item.subscription_id) for item in found if item.subscription_id})
+    subscriptions = sorted({item.subscription_id for item in found if item.subscription_id})
     to_resolve = sum(item.subscription_id is None for item in found)
     direct = len(found) - to_resolve if made is None else len(made)
     deliveries = made or []

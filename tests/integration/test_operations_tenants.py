@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -106,19 +106,20 @@ TESTED_BELOW = {
 }
 
 
-def operations() -> Iterator[tuple[str, Any]]:
-    """Every public function of relay.operations that takes a connection or a database, by module and name."""
+def public_values() -> Iterator[Any]:
+    """Every public function and class of relay.operations, each where it is defined."""
     for module in pkgutil.walk_packages(relay.operations.__path__, "relay.operations."):
         found = importlib.import_module(module.name)
-        for name in getattr(found, "__all__", ()):
-            value = getattr(found, name)
-            if not inspect.isfunction(value) or value.__module__ != module.name:
-                continue
-            if next(iter(inspect.signature(value).parameters), None) in ("connection", "database"):
-                yield f"{module.name.removeprefix('relay.operations.')}.{name}", value
+        values = [getattr(found, name) for name in getattr(found, "__all__", ())]
+        yield from (value for value in values if getattr(value, "__module__", None) == module.name)
 
 
-OPERATIONS = dict(operations())
+# What takes a connection or a database first, by module and name.
+OPERATIONS = {
+    f"{value.__module__.removeprefix('relay.operations.')}.{value.__name__}": value
+    for value in public_values()
+    if inspect.isfunction(value) and next(iter(inspect.signature(value).parameters), None) in ("connection", "database")
+}
 
 
 @pytest.fixture
@@ -155,6 +156,14 @@ def test_every_operation_is_tried_as_another_tenant() -> None:
     tried = {name.split(" ")[0] for name in (*BY_ID, *LISTS, *OPERATORS)} | TESTED_BELOW | set(PARTS)
     assert set(OPERATIONS) - tried == set()
     assert tried - set(OPERATIONS) == set()
+
+
+def test_what_operations_return_is_typed_and_frozen() -> None:
+    returned = {name: str(inspect.signature(function).return_annotation) for name, function in OPERATIONS.items()}
+    assert {name: found for name, found in returned.items() if "dict" in found or "Any" in found} == {}
+    documents = [value for value in public_values() if is_dataclass(value)]
+    assert len(documents) > 30
+    assert [each for each in documents if not each.__dataclass_params__.frozen] == []
 
 
 @pytest.mark.parametrize("case", BY_ID)

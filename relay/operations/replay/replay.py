@@ -72,7 +72,7 @@ def _note(
 ) -> None:
     events = connection.execute(text(_EVENTS), columns_of(candidates)).all()
     names = [EventId.of(name) if name.startswith("evt_") else DeliveryId.of(name) for name in asked.names]
-    dead = [DeliveryId.of(item.dead) for item in candidates if item.dead is not None]
+    dead = [item.dead for item in candidates if item.dead is not None]
     ids = [*names, *dead, *(EventId.of(row.id) for row in events)]
     audit.note(
         connection, "replayed", count=len(made) + resolved_again, ids=ids,

@@ -39,8 +39,8 @@ class Candidate:
     """
 
     event_seq: int
-    subscription_id: UUID | None
-    dead: UUID | None
+    subscription_id: SubscriptionId | None
+    dead: DeliveryId | None
 
 
 def candidates_by_id(
@@ -100,7 +100,7 @@ def columns_of(candidates: Sequence[Candidate]) -> dict[str, Any]:
     }
 
 
-def _redirected(found: Sequence[Candidate], subscription_id: UUID) -> list[Candidate]:
+def _redirected(found: Sequence[Candidate], subscription_id: SubscriptionId) -> list[Candidate]:
     """Return one candidate an event for this subscription; dead letters of others stay where they are."""
     own = {item.event_seq: item.dead for item in found if item.subscription_id == subscription_id}
     seqs = dict.fromkeys(item.event_seq for item in found)
@@ -124,7 +124,11 @@ def _own(connection: Connection, tenant: str | None, found: Sequence[Candidate])
     if tenant is None:
         return list(found)
     rows = connection.execute(text(_OWN), columns_of(found) | {"asking": tenant})
-    return [Candidate(row.seq, row.subscription_id, row.dead) for row in rows]
+    return [_candidate(row.seq, row.subscription_id, row.dead) for row in rows]
+
+
+def _candidate(seq: int, subscription_id: UUID | None, dead: UUID | None = None) -> Candidate:
+    return Candidate(seq, SubscriptionId.maybe(subscription_id), DeliveryId.maybe(dead))
 
 
 def refuse_strangers(connection: Connection, tenant: str | None, candidates: Sequence[Candidate]) -> None:
@@ -136,11 +140,9 @@ def refuse_strangers(connection: Connection, tenant: str | None, candidates: Seq
         raise NotFoundError(f"event: no number {item.event_seq}; never recorded, or pruned after its retention")
 
 
-def unknown_subscription(uuid: UUID) -> ReplayError:
+def unknown_subscription(subscription_id: SubscriptionId) -> ReplayError:
     """Return the error for a subscription that there is not."""
-    return ReplayError(
-        f"subscription: no {SubscriptionId.of(uuid)}; never made, or removed: name another with --to sub_…"
-    )
+    return ReplayError(f"subscription: no {subscription_id}; never made, or removed: name another with --to sub_…")
 
 
 def _of_delivery(connection: Connection, tenant: str | None, name: UUID | str) -> list[Candidate]:
@@ -149,7 +151,7 @@ def _of_delivery(connection: Connection, tenant: str | None, name: UUID | str) -
     if found:
         return found
     row = connection.execute(text(_DONE), {"id": uuid}).one_or_none()
-    done = [] if row is None else _own(connection, tenant, [Candidate(row.event_seq, row.subscription_id, None)])
+    done = [] if row is None else _own(connection, tenant, [_candidate(row.event_seq, row.subscription_id)])
     if row is None or not done:
         raise NotFoundError(f"delivery: no {uuid}; never made, cancelled, or past its retention")
     if row.outstanding:
@@ -174,7 +176,7 @@ def _of_event(connection: Connection, tenant: str | None, name: UUID | str) -> l
     dead = _dead(connection, list(connection.execute(text(_DEAD_OF), {"seq": seq}).scalars()))
     buried = {item.subscription_id for item in dead}
     delivered = [
-        Candidate(seq, subscription_id, None)
+        _candidate(seq, subscription_id)
         for subscription_id in connection.execute(text(_DELIVERED_OF), {"seq": seq}).scalars()
         if subscription_id not in buried
     ]
@@ -198,7 +200,7 @@ select event_seq, subscription_id, delivery_id from outbox.dead_letters
 where delivery_id = any(cast(:ids as uuid[])) order by died_at, delivery_id"""),
         {"ids": list(ids)},
     )
-    return [Candidate(row.event_seq, row.subscription_id, row.delivery_id) for row in rows]
+    return [_candidate(row.event_seq, row.subscription_id, row.delivery_id) for row in rows]
 
 
 def _delivered(connection: Connection, tenant: str | None, filters: Filters) -> list[Candidate]:
@@ -210,4 +212,4 @@ select a.event_seq, a.subscription_id from outbox.attempts a join outbox.events 
 left join outbox.subscriptions s on s.id = a.subscription_id
 where a.verdict = 'delivered' and {where} and {own("s.tenant")} group by 1, 2 order by 1, 2 limit :limit"""  # noqa: S608 - constants
     rows = connection.execute(text(statement), parameters | {"asking": tenant})
-    return [Candidate(row.event_seq, row.subscription_id, None) for row in rows]
+    return [_candidate(row.event_seq, row.subscription_id) for row in rows]
