@@ -1,14 +1,14 @@
-"""The part of a subscription that sending needs."""
+"""The part of a subscription that sending needs. A field has the name of the column that it is read from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from outbox.secret import Secret
 
-__all__ = ["Subscription"]
+__all__ = ["SUBSCRIPTION_COLUMNS", "Subscription"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +27,8 @@ class Subscription:
 
     def __repr__(self) -> str:
         return f"Subscription(id={self.id.hex()}, version={self.version})"
+
+
+_FROM_ELSEWHERE = ("secrets", "closed_seconds")
+SUBSCRIPTION_COLUMNS = tuple(field.name for field in fields(Subscription) if field.name not in _FROM_ELSEWHERE)
+"""What is read from outbox.subscriptions, in this order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from outbox.secret import Secret
-from relay.model.subscription import Subscription
+from relay.model.subscription import SUBSCRIPTION_COLUMNS, Subscription
 from relay.store.arrays import Bigints, Uuids
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _CLOSED_SECONDS = (
 
 _LIVE = "subscription_id = s.id and (expires_at is null or expires_at > now())"
 SUBSCRIPTIONS = f"""
-select s.id, version, url, timeout_seconds, schedule_seconds, scheme, final_statuses,
+select {", ".join(f"s.{name}" for name in SUBSCRIPTION_COLUMNS)},
        array(select kind from outbox.secrets where {_LIVE} order by created_at desc, id desc),
        array(select secret from outbox.secrets where {_LIVE} order by created_at desc, id desc),
        {_CLOSED_SECONDS}
@@ -40,11 +40,11 @@ async def read_subscriptions(database: Database, ids: Sequence[bytes]) -> list[S
 
 def subscription_of(row: Sequence[Any]) -> Subscription:
     """Return a row of SUBSCRIPTIONS as what sending needs; its id is 16 raw bytes."""
-    identity, version, url, timeout_seconds, schedule, scheme, final_statuses, kinds, texts, closed_seconds = row
-    secrets = tuple(zip(kinds, map(Secret, texts), strict=True))
-    return Subscription(
-        identity, version, url, timeout_seconds, tuple(schedule), scheme, tuple(final_statuses), secrets, closed_seconds
-    )
+    *columns, kinds, texts, closed_seconds = row
+    values = (tuple(value) if isinstance(value, list) else value for value in columns)
+    fields: dict[str, Any] = dict(zip(SUBSCRIPTION_COLUMNS, values, strict=True))
+    fields["secrets"] = tuple(zip(kinds, map(Secret, texts), strict=True))
+    return Subscription(**fields, closed_seconds=closed_seconds)
 
 
 _CHANGED = f"""
