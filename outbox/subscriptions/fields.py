@@ -1,161 +1,242 @@
-"""What a subscription's fields may hold: each check returns what to store or raises SubscriptionError."""
+"""A subscription's fields, each declared once: what it may be told (`Settings`, `Changes`), and what is read of it.
 
-from __future__ import annotations
+A key of the TypedDicts is a field, and its `Field` says all the rest: the column or secret, the check, the default, the
+flags, the documentation. A new field is one key here, one line in `Subscription`, and a migration.
+"""
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypedDict
 
-from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, complaint
-from outbox.errors import SubscriptionError
-from outbox.signing import schemes
-from outbox.subscriptions.url import parse_url
+from sqlalchemy import Integer, SmallInteger, Text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from outbox.signing.verify import public_key
+from outbox.subscriptions import checks
+from outbox.subscriptions.authentication import TLS, Authentication
+from outbox.subscriptions.declaration import REQUIRED, Field, Flag, fields_in, number, numbers, pair, words
 
 __all__ = [
+    "COLUMNS",
     "DEFAULT_SCHEDULE_SECONDS",
-    "DEFAULT_TIMEOUT_SECONDS",
-    "check_reason",
-    "check_seconds",
-    "check_tenant",
+    "FIELDS",
+    "SECRETS",
+    "Changes",
+    "NewSubscription",
+    "Settings",
+    "Subscription",
     "checked",
 ]
 
-DEFAULT_TIMEOUT_SECONDS = 15
 DEFAULT_SCHEDULE_SECONDS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 
-_PATTERN = re.compile(r"\*|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(\.\*)?")
-_MAX_TYPES = 200
-_MAX_DESCRIPTION_BYTES = 2048
-_MAX_METADATA_BYTES = 8192
-_MAX_DELAYS = 20
-_MAX_REASON_BYTES = 500
-_NEVER_FINAL = {408: "it says try again", 410: "it disables the subscription", 425: "it says try again",
-                429: "it says try again later"}  # fmt: skip
-_WEEK_SECONDS = 604_800
+
+class _Target(TypedDict, total=False):
+    """Where to send which events: what every subscription has."""
+
+    url: Annotated[
+        str,
+        Field(
+            column=Text(),
+            check=checks.check_url,
+            default=REQUIRED,
+            constraint="url ~ '^https?://' and octet_length(url) <= 8000",
+            flags=(Flag(metavar="URL", help="Where to send; also what is under way."),),
+            meaning="Where to send, https://…; http:// only where the relay allows it.",
+        ),
+    ]
+    types: Annotated[
+        Sequence[str],
+        Field(
+            column=ARRAY(Text),
+            check=checks.check_patterns,
+            default=REQUIRED,
+            constraint="cardinality(types) between 1 and 200",
+            flags=(Flag(metavar="TYPE,TYPE…", from_text=words, help="All types it gets from now on."),),
+            meaning="Which events: 1 to 200 patterns, each an exact type, a prefix and `.*`, or `*`.",
+        ),
+    ]
 
 
-def checked(**given: Any) -> dict[str, Any]:
-    """Return the fields to store; each was checked, or SubscriptionError names it."""
-    checks: dict[str, Any] = {
-        "url": lambda text: parse_url(text).text,
-        "types": _check_types,
-        "description": _check_description,
-        "metadata": _check_metadata,
-        "timeout_seconds": _check_timeout,
-        "schedule_seconds": _check_schedule,
-        "final_statuses": _check_final_statuses,
-        "scheme": lambda name: schemes.named(name).name,
-    }
-    return {name: checks[name](value) for name, value in given.items()}
+class Settings(TypedDict, total=False):
+    """What `add` and `update` may be told of a subscription; None is the default."""
+
+    description: Annotated[
+        str | None,
+        Field(
+            column=Text(),
+            check=checks.text(2048),
+            default="",
+            flags=(Flag(metavar="TEXT", help="For people; at most 2 kB."),),
+            meaning="Free text for people, at most 2 kB.",
+        ),
+    ]
+    metadata: Annotated[
+        Mapping[str, str] | None,
+        Field(
+            column=JSONB(),
+            check=checks.check_metadata,
+            default={},
+            constraint="jsonb_typeof(metadata) = 'object'",
+            flags=(Flag(metavar="NAME=VALUE", from_text=pair, repeatable=True, help="For programs; repeatable."),),
+            meaning="Text to text for programs, at most 8 kB as JSON.",
+        ),
+    ]
+    timeout_seconds: Annotated[
+        int | None,
+        Field(
+            column=Integer(),
+            check=checks.whole_number(1, 300, of="seconds"),
+            default=15,
+            constraint="timeout_seconds between 1 and 300",
+            flags=(Flag(metavar="N", from_text=number, help="Of one attempt, 1 to 300."),),
+            meaning="How long one attempt may take, 1 to 300.",
+        ),
+    ]
+    schedule_seconds: Annotated[
+        Sequence[int] | None,
+        Field(
+            column=ARRAY(Integer),
+            check=checks.check_delays,
+            default=DEFAULT_SCHEDULE_SECONDS,
+            default_words="75 hours",
+            constraint="cardinality(schedule_seconds) <= 20"
+            " and 0 <= all (schedule_seconds) and 604800 >= all (schedule_seconds)"
+            " and array_position(schedule_seconds, null) is null",
+            flags=(
+                Flag(
+                    metavar="N,N,…",
+                    from_text=numbers("seconds", "5,300,1800"),
+                    help="Delays after failures, or none.",
+                ),
+            ),
+            meaning="0 to 20 delays, one after each failure; an empty list is one attempt.",
+        ),
+    ]
+    final_statuses: Annotated[
+        Sequence[int] | None,
+        Field(
+            column=ARRAY(SmallInteger),
+            check=checks.check_final_statuses,
+            default=(),
+            default_words="none",
+            constraint="cardinality(final_statuses) <= 100"
+            " and 400 <= all (final_statuses) and 499 >= all (final_statuses)"
+            " and array_position(final_statuses, null) is null and not final_statuses && '{408,410,425,429}'",
+            flags=(
+                Flag(
+                    metavar="N,N,…",
+                    from_text=numbers("statuses", "400,413,422"),
+                    help="4xx answers that are not tried again, or none.",
+                ),
+            ),
+            meaning="Answers after which a delivery is a dead letter at once, such as 400, 413, 422: of 400 to 499,"
+            " without 408, 410, 425 and 429. Name none that the receiver may give while it is deployed.",
+        ),
+    ]
+    headers: Annotated[
+        Mapping[str, str] | None,
+        Field(
+            check=checks.headers_to_store,
+            flags=(
+                Flag(name="header", metavar="NAME=VALUE", repeatable=True, help="Send it along; repeatable."),
+                Flag(name="headers_file", file=True, help="Headers: a JSON object, or 'Name: value' lines."),
+            ),
+            no_flag="Send no own headers any more.",
+            meaning="Own headers of every request, at most 50 and 8 KiB; their values are kept as secrets.",
+        ),
+    ]
+    authentication: Annotated[
+        Authentication | None,
+        Field(
+            check=checks.authentication_to_store,
+            flags=(
+                Flag(
+                    name="authentication_file",
+                    file=True,
+                    help="JSON whose type is basic, bearer or oauth2; - is stdin.",
+                ),
+            ),
+            no_flag="Authenticate no more.",
+            meaning="BasicAuth, BearerToken or OAuth2ClientCredentials, kept as a secret.",
+        ),
+    ]
+    tls: Annotated[
+        TLS | None,
+        Field(
+            check=checks.tls_to_store,
+            flags=(
+                Flag(name="client_certificate", file=True, help="PEM to show to the receiver, with --client-key."),
+                Flag(name="client_key", file=True, help="PEM of its private key, without a passphrase."),
+                Flag(name="ca", file=True, help="PEM of the authority to trust instead of the public ones."),
+            ),
+            no_flag="No client certificate, no own authority.",
+            meaning="A client certificate, an own certificate authority, or both, kept as a secret.",
+        ),
+    ]
 
 
-def _check_types(value: object) -> tuple[str, ...]:
-    """Return the type patterns without repetitions: `*`, an exact type, or a prefix followed by `.*`."""
-    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise SubscriptionError("types: give a list of 1 to 200 patterns, such as ['order.created', 'user.*']")
-    patterns = tuple(dict.fromkeys(_check_pattern(item) for item in value))
-    if len(patterns) > _MAX_TYPES:
-        raise SubscriptionError(f"types: {len(patterns)} patterns, the limit is {_MAX_TYPES}; use a prefix and .*")
-    return patterns
+class Changes(_Target, Settings, total=False):
+    """What `update` may be told of a subscription; None puts a field of `Settings` back to its default."""
 
 
-def _check_pattern(value: object) -> str:
-    if not isinstance(value, str) or not _PATTERN.fullmatch(value):
-        raise SubscriptionError(
-            f"types: {_brief(value)} is not a pattern; use a type (order.created), a prefix (order.*) or *"
-        )
-    if len(value) > MAX_TYPE_BYTES:
-        raise SubscriptionError(f"types: a pattern has {len(value)} characters, the limit is {MAX_TYPE_BYTES}")
-    return value
+FIELDS = fields_in(_Target) + fields_in(Settings)
+COLUMNS = tuple(one for one in FIELDS if not one.is_secret)
+SECRETS = tuple(one for one in FIELDS if one.is_secret)
 
 
-def _check_description(value: object) -> str:
-    """Return a text of at most 2 kB; None is ''. It is stored as given: whoever shows it escapes it."""
-    return "" if value is None else _check_text("description", value, _MAX_DESCRIPTION_BYTES)
+@dataclass(frozen=True, kw_only=True)
+class Subscription:
+    """A subscription as it was read. `id` is text (`sub_…`), times are aware; it never holds secrets.
+
+    Of `headers` it has the names; `authentication` and `tls` tell in words what there is, '' without.
+    `public_keys` are those of Ed25519 signatures (`whpk_…`), newest first; () of other keys.
+    `held_until` is when the endpoint's last Retry-After ends; it may be over.
+    """
+
+    id: str
+    tenant: str
+    url: str
+    types: tuple[str, ...]
+    description: str
+    metadata: Mapping[str, str]
+    timeout_seconds: int
+    schedule_seconds: tuple[int, ...]
+    scheme: str
+    public_keys: tuple[str, ...]
+    headers: tuple[str, ...]
+    authentication: str
+    tls: str
+    final_statuses: tuple[int, ...]
+    paused_at: datetime | None
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    held_until: datetime | None
+    removed_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def state(self) -> Literal["active", "paused", "disabled", "removed"]:
+        """What it does now; what is disabled may be paused too."""
+        if self.removed_at or self.disabled_at:
+            return "removed" if self.removed_at else "disabled"
+        return "paused" if self.paused_at else "active"
 
 
-def _check_metadata(value: object) -> dict[str, str]:
-    """Return a mapping of text to text, at most 8 kB as JSON; None is {}."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise SubscriptionError(f"metadata: {_brief(value)} is not a mapping of text to text")
-    for key, item in value.items():
-        _check_text("metadata", key, _MAX_METADATA_BYTES)
-        _check_text(f"metadata.{_printable(key)}", item, _MAX_METADATA_BYTES)
-    size = len(json.dumps(dict(value)))
-    if size > _MAX_METADATA_BYTES:
-        raise SubscriptionError(f"metadata: {size} bytes as JSON, the limit is {_MAX_METADATA_BYTES}")
-    return dict(value)
+@dataclass(frozen=True, kw_only=True)
+class NewSubscription(Subscription):
+    """A subscription together with its signing secret, which is handed out this once; repr hides it."""
+
+    secret: str = field(repr=False)
+
+    @property
+    def public_key(self) -> str:
+        """The `whpk_…` that belongs to an Ed25519 secret; '' for every other."""
+        return public_key(self.secret, self.scheme)
 
 
-def check_tenant(value: object) -> str:
-    """Return a tenant's name, at most 256 bytes; `*` is no tenant."""
-    tenant = _check_text("tenant", value, MAX_TENANT_BYTES)
-    if tenant == "*":
-        raise SubscriptionError(
-            "tenant: '*' is no tenant; a subscription to every tenant is made by the operator, "
-            "with `relay subscriptions add --all-tenants`"
-        )
-    return tenant
-
-
-def _check_timeout(value: object) -> int:
-    """Return the timeout of one attempt in seconds, 1 to 300; None is the default."""
-    return DEFAULT_TIMEOUT_SECONDS if value is None else check_seconds("timeout_seconds", value, 1, 300)
-
-
-def _check_schedule(value: object) -> tuple[int, ...]:
-    """Return 0 to 20 delays in seconds, one after each failure; () is one attempt, None the default."""
-    if value is None:
-        return DEFAULT_SCHEDULE_SECONDS
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        raise SubscriptionError(f"schedule_seconds: {_brief(value)} is not a list of delays, such as [5, 300, 1800]")
-    if len(value) > _MAX_DELAYS:
-        raise SubscriptionError(f"schedule_seconds: {len(value)} delays, the limit is {_MAX_DELAYS}")
-    return tuple(check_seconds("schedule_seconds", delay, 0, _WEEK_SECONDS) for delay in value)
-
-
-def _check_final_statuses(value: object) -> tuple[int, ...]:
-    """Return the statuses, 400 to 499, after which a delivery is not tried again, in order; None is none."""
-    if value is None:
-        return ()
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        raise SubscriptionError(f"final_statuses: {_brief(value)} is not a list of statuses, such as [400, 413, 422]")
-    for status in value:
-        if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 499:
-            raise SubscriptionError(f"final_statuses: {_brief(status)} is not a status from 400 to 499")
-        if status in _NEVER_FINAL:
-            raise SubscriptionError(f"final_statuses: {status} cannot be final, {_NEVER_FINAL[status]}; leave it out")
-    return tuple(sorted(set(value)))
-
-
-def check_reason(value: object) -> str:
-    """Return why a subscription is disabled: text of 1 to 500 bytes, stored as given."""
-    if value == "":
-        raise SubscriptionError("reason: it is empty; say why")
-    return _check_text("reason", value, _MAX_REASON_BYTES)
-
-
-def check_seconds(name: str, value: object, low: int, high: int) -> int:
-    """Return a whole number of seconds from `low` to `high`; True is not 1, and '10' is not 10."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SubscriptionError(f"{name}: {_brief(value)} is not a whole number of seconds from {low} to {high}")
-    return value
-
-
-def _check_text(name: str, value: object, max_bytes: int) -> str:
-    if refused := complaint(name, value, max_bytes):
-        raise SubscriptionError(refused)
-    return str.__str__(value)
-
-
-def _brief(value: object) -> str:
-    """Return the value in at most 43 printable characters."""
-    text = ascii(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
-    return text if len(text) <= 40 else text[:40] + "…"
-
-
-def _printable(key: str) -> str:
-    return key if len(key) <= 40 and key.isprintable() else _brief(key)
+def checked(**given: object) -> dict[str, Any]:
+    """Return what to store of each field; raises SubscriptionError that names the first field refused."""
+    return {one.name: one.checked(given[one.name]) for one in FIELDS if one.name in given}

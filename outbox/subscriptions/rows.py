@@ -1,15 +1,12 @@
-"""The rows of subscriptions and their secrets: tables, conditions, reads and writes, and the values people get."""
+"""The rows of subscriptions and their secrets: tables, conditions, reads and writes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     ColumnElement,
     DateTime,
-    Integer,
-    SmallInteger,
     Text,
     Uuid,
     and_,
@@ -20,24 +17,20 @@ from sqlalchemy import (
     table,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from outbox.errors import NotFoundError, SubscriptionError
 from outbox.ids import parse_id, text_id
-from outbox.signing.verify import public_key
+from outbox.subscriptions.fields import COLUMNS, SECRETS, Subscription
 from outbox.subscriptions.headers import header_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
 __all__ = [
-    "NewSubscription",
-    "Subscription",
     "change",
     "columns",
     "fields_of",
@@ -54,14 +47,8 @@ subscriptions = table(
     "subscriptions",
     column("id", Uuid),
     column("tenant", Text),
-    column("url", Text),
-    column("types", ARRAY(Text)),
-    column("description", Text),
-    column("metadata", JSONB),
-    column("timeout_seconds", Integer),
-    column("schedule_seconds", ARRAY(Integer)),
+    *(column(field.name, field.column) for field in COLUMNS),
     column("scheme", Text),
-    column("final_statuses", ARRAY(SmallInteger)),
     column("paused_at", DateTime(timezone=True)),
     column("disabled_at", DateTime(timezone=True)),
     column("disabled_reason", Text),
@@ -99,59 +86,8 @@ def _public_keys() -> ColumnElement[list[str]]:
     return select(hints).where(own).correlate(subscriptions).scalar_subquery().label("public_keys")
 
 
-columns = (*subscriptions.c, *map(_hint, ("headers", "authentication", "tls")), _public_keys())
+columns = (*subscriptions.c, *(_hint(field.name) for field in SECRETS), _public_keys())
 """What a Subscription is read from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subscription:
-    """A subscription as it was read. `id` is text (`sub_…`), times are aware; it never holds secrets.
-
-    Of `headers` it has the names; `authentication` and `tls` tell in words what there is, '' without.
-    `public_keys` are those of Ed25519 signatures (`whpk_…`), newest first; () of other keys.
-    `held_until` is when the endpoint's last Retry-After ends; it may be over.
-    """
-
-    id: str
-    tenant: str
-    url: str
-    types: tuple[str, ...]
-    description: str
-    metadata: Mapping[str, str]
-    timeout_seconds: int
-    schedule_seconds: tuple[int, ...]
-    scheme: str
-    public_keys: tuple[str, ...]
-    headers: tuple[str, ...]
-    authentication: str
-    tls: str
-    final_statuses: tuple[int, ...]
-    paused_at: datetime | None
-    disabled_at: datetime | None
-    disabled_reason: str | None
-    held_until: datetime | None
-    removed_at: datetime | None
-    created_at: datetime
-    updated_at: datetime
-
-    @property
-    def state(self) -> Literal["active", "paused", "disabled", "removed"]:
-        """What it does now; what is disabled may be paused too."""
-        if self.removed_at or self.disabled_at:
-            return "removed" if self.removed_at else "disabled"
-        return "paused" if self.paused_at else "active"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewSubscription(Subscription):
-    """A subscription together with its signing secret, which is handed out this once; repr hides it."""
-
-    secret: str = field(repr=False)
-
-    @property
-    def public_key(self) -> str:
-        """The `whpk_…` that belongs to an Ed25519 secret; '' for every other."""
-        return public_key(self.secret, self.scheme)
 
 
 def named(subscription_id: str, tenant: str | None) -> ColumnElement[bool]:
@@ -182,16 +118,18 @@ def not_found(subscription_id: str) -> NotFoundError:
 
 
 def fields_of(row: Any) -> dict[str, Any]:
-    """Return a row of `subscriptions` as the fields of a Subscription."""
+    """Return a row of `columns` as the fields of a Subscription."""
     values: dict[str, Any] = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
-    return values | {
-        "id": text_id("sub", values["id"]),
-        "types": tuple(values["types"]),
-        "schedule_seconds": tuple(values["schedule_seconds"]),
-        "final_statuses": tuple(values["final_statuses"]),
-        "public_keys": tuple(filter(None, values["public_keys"] or ())),
-        "headers": header_names(values["headers"]),
-    }
+    arrays = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return (
+        values
+        | arrays
+        | {
+            "id": text_id("sub", values["id"]),
+            "public_keys": tuple(filter(None, values["public_keys"] or ())),
+            "headers": header_names(values["headers"]),
+        }
+    )
 
 
 def locked(connection: Session | Connection, subscription_id: str, tenant: str | None) -> Any:

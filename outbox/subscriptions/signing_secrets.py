@@ -11,7 +11,7 @@ from outbox.errors import SubscriptionError
 from outbox.sealing import PREFIX, newest_key, seal
 from outbox.signing import schemes
 from outbox.signing.verify import check_secret, new_secret, public_key
-from outbox.subscriptions.fields import check_seconds
+from outbox.subscriptions.checks import check_seconds
 from outbox.subscriptions.rows import secrets
 
 if TYPE_CHECKING:

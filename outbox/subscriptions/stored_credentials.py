@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete
 
 from outbox.errors import SubscriptionError
-from outbox.subscriptions.authentication import TLS, Authentication, authentication_of, stored_authentication, tls_of
-from outbox.subscriptions.headers import check_headers, header_names
+from outbox.subscriptions.fields import SECRETS
+from outbox.subscriptions.headers import header_names
 from outbox.subscriptions.rows import secrets
 from outbox.subscriptions.signing_secrets import put
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-__all__ = ["Credentials", "check_together", "checked", "hints_of", "write"]
+__all__ = ["Credentials", "check_together", "hints_of", "write"]
 
 Credentials = dict[str, tuple[str, str] | None]
 """Kind to the text to store and what may be shown of it; None takes away what there is."""
 
 
-def checked(**given: object) -> Credentials:
-    """Check `headers`, `authentication` and `tls`, those that are given; None is "none". Raises SubscriptionError."""
-    checks: dict[str, Any] = {"headers": _headers, "authentication": _authentication, "tls": _tls}
-    return {kind: None if value is None else checks[kind](value) for kind, value in given.items()}
-
-
 def hints_of(row: Any) -> dict[str, str]:
-    """Return what may be shown of each kind in a row read from `subscription_rows.columns`."""
-    return {"headers": row.headers, "authentication": row.authentication, "tls": row.tls}
+    """Return what may be shown of each kind in a row read from `rows.columns`."""
+    return {field.name: getattr(row, field.name) for field in SECRETS}
 
 
 def check_together(url: str, hints: Mapping[str, str], given: Credentials) -> None:
@@ -57,25 +49,3 @@ def write(connection: Session | Connection, subscription_id: UUID, given: Creden
         else:
             text, hint = one
             put(connection, subscription_id, kind, text, hint=hint)
-
-
-def _headers(value: object) -> tuple[str, str] | None:
-    headers = check_headers(value)
-    return (json.dumps(headers), ", ".join(headers)) if headers else None
-
-
-def _authentication(value: object) -> tuple[str, str]:
-    if isinstance(value, Mapping):
-        value = authentication_of(value)
-    if not isinstance(value, get_args(Authentication)):
-        raise SubscriptionError("authentication: give BasicAuth, BearerToken or OAuth2ClientCredentials")
-    return stored_authentication(value), value.hint
-
-
-def _tls(value: object) -> tuple[str, str]:
-    from outbox.subscriptions.certificates import check_tls
-
-    own = tls_of(value) if isinstance(value, Mapping) else value
-    if not isinstance(own, TLS):
-        raise SubscriptionError("tls: give outbox.TLS(…)")
-    return json.dumps(asdict(own)), check_tls(own)

@@ -12,33 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from outbox.subscriptions.authentication import authentication_of, tls_of
+from outbox.subscriptions.fields import SECRETS
+from relay.cli.subscription_options import field_options, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
 
-__all__ = ["credential_options", "read_file"]
+__all__ = ["credential_options"]
 
 R = TypeVar("R")
 
-_FILE = click.File(encoding="utf-8-sig")
-_GIVEN = {
-    "header": click.option("--header", multiple=True, metavar="NAME=VALUE", help="Send it along; repeatable."),
-    "headers_file": click.option("--headers-file", type=_FILE, help="Headers: a JSON object, or 'Name: value' lines."),
-    "authentication_file": click.option(
-        "--authentication-file", type=_FILE, help="JSON whose type is basic, bearer or oauth2; - is stdin."
-    ),
-    "client_certificate": click.option(
-        "--client-certificate", type=_FILE, help="PEM to show to the receiver, with --client-key."
-    ),
-    "client_key": click.option("--client-key", type=_FILE, help="PEM of its private key, without a passphrase."),
-    "ca": click.option("--ca", type=_FILE, help="PEM of the authority to trust instead of the public ones."),
-}
-_REMOVED = {
-    "no_headers": click.option("--no-headers", is_flag=True, help="Send no own headers any more."),
-    "no_authentication": click.option("--no-authentication", is_flag=True, help="Authenticate no more."),
-    "no_tls": click.option("--no-tls", is_flag=True, help="No client certificate, no own authority."),
-}
+_NAMES = [flag.name for field in SECRETS for flag in field.flags]
 
 
 def credential_options(*, removable: bool = False) -> Callable[[Callable[..., R]], Callable[..., R]]:
@@ -46,17 +31,17 @@ def credential_options(*, removable: bool = False) -> Callable[[Callable[..., R]
 
     What is given replaces what there is of its kind as a whole; None in `credentials` removes it.
     """
-    options = _GIVEN | (_REMOVED if removable else {})
+    names = [*_NAMES, *(f"no_{field.name}" for field in SECRETS if removable)]
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
         @functools.wraps(command)
         def wrapped(*args: Any, **kwargs: Any) -> R:
-            chosen = {name: value for name in options if (value := kwargs.pop(name))}
+            chosen = {name: value for name in names if (value := kwargs.pop(name))}
             return command(*args, credentials=_credentials(chosen), **kwargs)
 
-        for option in reversed(options.values()):
-            wrapped = option(wrapped)
-        return wrapped
+        for field in reversed(SECRETS if removable else ()):
+            wrapped = click.option(f"--no-{field.name}", is_flag=True, help=field.no_flag)(wrapped)
+        return field_options(SECRETS)(wrapped)
 
     return decorate
 
@@ -71,11 +56,10 @@ def _credentials(chosen: dict[str, Any]) -> dict[str, Any]:
     pem = {name: read_file(name, chosen[name]) for name in ("client_certificate", "client_key", "ca") if name in chosen}
     if pem:
         credentials["tls"] = tls_of(pem)
-    for name in ("headers", "authentication", "tls"):
-        if f"no_{name}" in chosen and name in credentials:
+    for name in (field.name for field in SECRETS if f"no_{field.name}" in chosen):
+        if name in credentials:
             raise click.UsageError(f"--no-{name} excludes the options that give {name}")
-        if f"no_{name}" in chosen:
-            credentials[name] = None
+        credentials[name] = None
     return credentials
 
 
@@ -110,11 +94,3 @@ def _loaded(flag: str, text: str) -> list[tuple[str, Any]]:
     if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, tuple) for pair in pairs):
         raise click.UsageError(f"{flag}: the file must hold one JSON object")
     return pairs
-
-
-def read_file(name: str, file: TextIO) -> str:
-    """Return the text of the file that the option `name` gave; bytes that are no UTF-8 are a UsageError."""
-    try:
-        return file.read()
-    except UnicodeDecodeError:
-        raise click.UsageError(f"--{name.replace('_', '-')}: the file is not text in UTF-8") from None

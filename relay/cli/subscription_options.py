@@ -2,70 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from relay.cli.credential_options import read_file
-
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import TextIO
 
+    from outbox.subscriptions.declaration import Field, Flag
+
 __all__ = [
-    "arguments_of", "description_option", "final_statuses_option", "key_type_option", "metadata_option",
-    "own_tenant_option", "schedule_option", "secret_file_option", "secret_in", "subscription_argument",
-    "timeout_option",
-]  # fmt: skip
+    "FILE",
+    "arguments_of",
+    "field_options",
+    "key_type_option",
+    "own_tenant_option",
+    "read_file",
+    "secret_file_option",
+    "secret_in",
+    "spelled",
+    "subscription_argument",
+]
+
+R = TypeVar("R")
+
+FILE = click.File(encoding="utf-8-sig")
 
 
-class _Pairs(click.ParamType):  # type: ignore[type-arg]  # not generic in every click
-    name = "name=value"
+class _FromText(click.ParamType):  # type: ignore[type-arg]  # not generic in every click
+    name = "text"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        name, separator, content = value.partition("=")
-        if not separator:
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name, content
+    def __init__(self, from_text: Callable[[str], object]) -> None:
+        self._from_text = from_text
 
-
-class _Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic in every click
-    def __init__(self, name: str, example: str) -> None:
-        self.name = name
-        self._example = example
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        if isinstance(value, list):
-            return value
-        words = [] if value.strip() in ("", "none") else value.split(",")
-        if not all(word.strip().isascii() and word.strip().isdigit() for word in words):
-            self.fail(f"{value!r} is not a list of {self.name} such as {self._example}, or none", param, ctx)
-        return [int(word) for word in words]
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._from_text(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-description_option = click.option("--description", metavar="TEXT", help="For people; at most 2 kB.")
-metadata_option = click.option(
-    "--metadata", type=_Pairs(), multiple=True, metavar="NAME=VALUE", help="For programs; repeatable."
-)
-timeout_option = click.option(
-    "--timeout-seconds", type=int, metavar="N", help="Of one attempt, 1 to 300. [default: 15]"
-)
-schedule_option = click.option(
-    "--schedule-seconds",
-    type=_Numbers("seconds", "5,300,1800"),
-    metavar="N,N,…",
-    help="Delays after failures, or none. [default: 75 hours]",
-)
-final_statuses_option = click.option(
-    "--final-statuses",
-    type=_Numbers("statuses", "400,413,422"),
-    metavar="N,N,…",
-    help="4xx answers that are not tried again, or none. [default: none]",
-)
+def field_options(fields: Iterable[Field]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a command the flags of these fields of a subscription, in this order."""
+    options = [_option(field, flag) for field in fields for flag in field.flags]
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _option(field: Field, flag: Flag) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    kind = FILE if flag.file else _FromText(flag.from_text)
+    shown = f"{flag.help} [default: {field.default_text}]" if field.default_text else flag.help
+    return click.option(
+        spelled(flag.name), flag.name, type=kind, multiple=flag.repeatable, metavar=flag.metavar, help=shown
+    )
+
+
 secret_file_option = click.option(
     "--secret-file",
-    type=click.File(encoding="utf-8-sig"),
+    type=FILE,
     help="Own secret (as the scheme wants it) from a file, - is stdin.",
 )
 key_type_option = click.option(
@@ -76,13 +76,24 @@ own_tenant_option = click.option("--tenant", metavar="NAME", help="Only if it is
 
 
 def arguments_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, as arguments of outbox.subscriptions."""
+    """Return the options that were given, as arguments of outbox.subscriptions; pairs become a mapping."""
     given = {name: value for name, value in settings.items() if value not in (None, ())}
-    if "metadata" in given:
-        given["metadata"] = dict(given["metadata"])
-    return given
+    return {name: dict(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 def secret_in(file: TextIO | None) -> str | None:
     """Return the secret that --secret-file holds; None where it was not given."""
     return None if file is None else read_file("secret_file", file).strip()
+
+
+def read_file(name: str, file: TextIO) -> str:
+    """Return the text of the file that the option `name` gave; bytes that are no UTF-8 are a UsageError."""
+    try:
+        return file.read()
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{spelled(name)}: the file is not text in UTF-8") from None
+
+
+def spelled(name: str) -> str:
+    """Return the flag of an option."""
+    return "--" + name.replace("_", "-")

@@ -9,6 +9,8 @@ import click
 
 from outbox import subscriptions as verbs
 from outbox.subscriptions import NewSubscription, Subscription
+from outbox.subscriptions.declaration import REQUIRED
+from outbox.subscriptions.fields import COLUMNS
 from relay.cli.credential_options import credential_options
 from relay.cli.options import (
     Database,
@@ -24,16 +26,12 @@ from relay.cli.output import fields_of, print_fields, print_json, print_json_lin
 from relay.cli.probe import check, test
 from relay.cli.subscription_options import (
     arguments_of,
-    description_option,
-    final_statuses_option,
+    field_options,
     key_type_option,
-    metadata_option,
     own_tenant_option,
-    schedule_option,
     secret_file_option,
     secret_in,
     subscription_argument,
-    timeout_option,
 )
 from relay.operations.wording import duration
 
@@ -50,11 +48,7 @@ def subscriptions() -> None:
 @click.argument("types", metavar="TYPE...", nargs=-1, required=True)
 @click.option("--tenant", default="", metavar="NAME", help="Whose events. [default: no tenant]")
 @click.option("--all-tenants", is_flag=True, help="Events of every tenant; for the operator only.")
-@description_option
-@metadata_option
-@timeout_option
-@schedule_option
-@final_statuses_option
+@field_options(field for field in COLUMNS if field.default is not REQUIRED)
 @scheme_option("How to sign. [default: standard]")
 @key_type_option
 @secret_file_option
@@ -140,19 +134,13 @@ def show(database: Database, subscription_id: str, tenant: str | None, *, as_jso
 @subscriptions.command()
 @subscription_argument
 @own_tenant_option
-@click.option("--url", metavar="URL", help="Where to send; also what is under way.")
-@click.option("--types", metavar="TYPE,TYPE…", help="All types it gets from now on.")
-@description_option
-@metadata_option
-@timeout_option
-@schedule_option
-@final_statuses_option
+@field_options(COLUMNS)
 @credential_options(removable=True)
 @json_option
 @with_database_to_change
 def update(
-    database: Database, subscription_id: str, tenant: str | None, url: str | None, types: str | None, *,
-    as_json: bool, credentials: dict[str, Any], **settings: Any,
+    database: Database, subscription_id: str, tenant: str | None, *, as_json: bool, credentials: dict[str, Any],
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Change the fields that are given; the others stay.
 
@@ -160,8 +148,7 @@ def update(
     Example:
       relay subscriptions update sub_… --url https://example.com/new --types 'order.*,user.created'
     """
-    given = settings | {"url": url, "types": types.split(",") if types is not None else None}
-    changes = arguments_of(given) | credentials
+    changes = arguments_of(settings) | credentials
     with database.transaction() as connection:
         changed = verbs.update(connection, subscription_id, tenant=tenant, **changes)
     _show(changed, as_json=as_json)
@@ -276,12 +263,16 @@ def _show(item: Subscription, health: dict[str, Any] | None = None, *, as_json: 
         left = duration(document["held_seconds"])
         document["state"] = f"{item.state}, held back for another {left} by the receiver's Retry-After"
     document["tenant"] = _tenant_name(item)
-    document["metadata"] = [f"{name}={value}" for name, value in item.metadata.items()]
-    print_fields(document)
+    print_fields({name: _words(value) for name, value in document.items()})
     if isinstance(item, NewSubscription):
         click.echo("Keep the secret now: it is not shown again.", err=True)
         if item.public_key:
             click.echo("Its receiver verifies with the public key, and needs no secret.", err=True)
+
+
+def _words(value: Any) -> Any:
+    """Return a mapping as NAME=VALUE, as a flag gives it; anything else as it is."""
+    return [f"{name}={item}" for name, item in value.items()] if isinstance(value, dict) else value
 
 
 def _tenant_name(item: Subscription) -> str:

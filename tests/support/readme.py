@@ -1,4 +1,4 @@
-"""The documents: their code blocks, what they name, and the parts of README.md that are made from code.
+"""The documents: their code blocks, what they name, and their parts that are made from code.
 
 `python -m tests.support.readme --write` makes those parts anew.
 """
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
+from outbox.subscriptions.declaration import REQUIRED, Field
+from outbox.subscriptions.fields import FIELDS
+from relay.cli.subscription_options import spelled
 from relay.config.options import config_table
 from relay.local.demo import shop
 
@@ -72,14 +75,14 @@ def relay_commands(document: Path) -> list[str]:
 
 
 def section(name: str) -> str:
-    """Return what stands between the markers `<!-- name -->` and `<!-- /name -->` of README.md."""
-    (found,) = _section(name).findall(README.read_text(encoding="utf-8"))
+    """Return what stands between the markers `<!-- name -->` and `<!-- /name -->` of the one document that has them."""
+    (found,) = [text for document in DOCUMENTS for text in _section(name).findall(document.read_text(encoding="utf-8"))]
     return str(found)
 
 
 def made_sections() -> dict[str, str]:
     """Return the sections that are made from code, by name."""
-    return {"shop": _shop(), "configuration": _configuration()}
+    return {"shop": _shop(), "configuration": _configuration(), "fields": _fields()}
 
 
 def _section(name: str) -> re.Pattern[str]:
@@ -96,12 +99,26 @@ def _configuration() -> str:
     return "\n".join(["| option | default | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
+def _fields() -> str:
+    rows = [
+        f"| `{field.name}` | {', '.join(f'`{spelled(flag.name)}`' for flag in field.flags)} | {_default(field)}"
+        f" | {field.meaning} |"
+        for field in FIELDS
+    ]
+    return "\n".join(["| field | flags | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def _default(field: Field) -> str:
+    return "required" if field.default is REQUIRED else field.default_text or "none"
+
+
 def write() -> None:
-    """Replace the sections of README.md that are made from code."""
-    content = README.read_text(encoding="utf-8")
-    for name, body in made_sections().items():
-        content = _section(name).sub(lambda _, body=body: body, content)
-    README.write_text(content, encoding="utf-8")
+    """Replace the sections that are made from code, in every document."""
+    for document in DOCUMENTS:
+        content = document.read_text(encoding="utf-8")
+        for name, body in made_sections().items():
+            content = _section(name).sub(lambda _, body=body: body, content)
+        document.write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":

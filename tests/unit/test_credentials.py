@@ -35,8 +35,8 @@ from outbox.subscriptions.authentication import (
     tls_of,
 )
 from outbox.subscriptions.certificates import check_tls
+from outbox.subscriptions.fields import checked
 from outbox.subscriptions.headers import check_headers, is_reserved
-from outbox.subscriptions.stored_credentials import checked
 from relay.message.authentication import RequestAdditions
 
 CANARY = "canary-4711"

@@ -18,7 +18,7 @@ import pytest
 import trustme
 
 from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
-from outbox.subscriptions.stored_credentials import checked
+from outbox.subscriptions.fields import checked
 from relay.http import AddressPolicy, DirectSender, Outcome
 from relay.message import oauth2 as oauth2_module
 from relay.message.authentication import RequestAdditions

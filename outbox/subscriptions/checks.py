@@ -1,0 +1,187 @@
+"""What a subscription's fields may hold: each check returns what to store or raises SubscriptionError.
+
+A field that has a default is not asked about None, which stands for that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, get_args
+
+from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, complaint
+from outbox.errors import SubscriptionError
+from outbox.subscriptions.authentication import TLS, Authentication, authentication_of, stored_authentication, tls_of
+from outbox.subscriptions.headers import check_headers
+from outbox.subscriptions.url import parse_url
+
+__all__ = [
+    "Check",
+    "authentication_to_store",
+    "check_delays",
+    "check_final_statuses",
+    "check_metadata",
+    "check_patterns",
+    "check_reason",
+    "check_seconds",
+    "check_tenant",
+    "check_url",
+    "headers_to_store",
+    "text",
+    "tls_to_store",
+    "whole_number",
+]
+
+Check = Callable[[str, Any], Any]
+"""A field's name and the value given, to what is stored; it raises SubscriptionError."""
+
+_PATTERN = re.compile(r"\*|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(\.\*)?")
+_MAX_TYPES = 200
+_MAX_METADATA_BYTES = 8192
+_MAX_DELAYS = 20
+_MAX_REASON_BYTES = 500
+_NEVER_FINAL = {408: "it says try again", 410: "it disables the subscription", 425: "it says try again",
+                429: "it says try again later"}  # fmt: skip
+_WEEK_SECONDS = 604_800
+
+
+def check_url(_name: str, value: object) -> str:
+    """Return the URL in its one spelling."""
+    return parse_url(value).text
+
+
+def check_patterns(name: str, value: object) -> tuple[str, ...]:
+    """Return the type patterns without repetitions: `*`, an exact type, or a prefix followed by `.*`."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise SubscriptionError(f"{name}: give a list of 1 to 200 patterns, such as ['order.created', 'user.*']")
+    patterns = tuple(dict.fromkeys(_check_pattern(name, item) for item in value))
+    if len(patterns) > _MAX_TYPES:
+        raise SubscriptionError(f"{name}: {len(patterns)} patterns, the limit is {_MAX_TYPES}; use a prefix and .*")
+    return patterns
+
+
+def _check_pattern(name: str, value: object) -> str:
+    if not isinstance(value, str) or not _PATTERN.fullmatch(value):
+        raise SubscriptionError(
+            f"{name}: {_brief(value)} is not a pattern; use a type (order.created), a prefix (order.*) or *"
+        )
+    if len(value) > MAX_TYPE_BYTES:
+        raise SubscriptionError(f"{name}: a pattern has {len(value)} characters, the limit is {MAX_TYPE_BYTES}")
+    return value
+
+
+def check_metadata(name: str, value: object) -> dict[str, str]:
+    """Return a mapping of text to text, at most 8 kB as JSON."""
+    if not isinstance(value, Mapping):
+        raise SubscriptionError(f"{name}: {_brief(value)} is not a mapping of text to text")
+    for key, item in value.items():
+        _check_text(name, key, _MAX_METADATA_BYTES)
+        _check_text(f"{name}.{_printable(key)}", item, _MAX_METADATA_BYTES)
+    size = len(json.dumps(dict(value)))
+    if size > _MAX_METADATA_BYTES:
+        raise SubscriptionError(f"{name}: {size} bytes as JSON, the limit is {_MAX_METADATA_BYTES}")
+    return dict(value)
+
+
+def check_tenant(value: object) -> str:
+    """Return a tenant's name, at most 256 bytes; `*` is no tenant."""
+    tenant = _check_text("tenant", value, MAX_TENANT_BYTES)
+    if tenant == "*":
+        raise SubscriptionError(
+            "tenant: '*' is no tenant; a subscription to every tenant is made by the operator, "
+            "with `relay subscriptions add --all-tenants`"
+        )
+    return tenant
+
+
+def check_delays(name: str, value: object) -> tuple[int, ...]:
+    """Return 0 to 20 delays in seconds, one after each failure; () is one attempt."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise SubscriptionError(f"{name}: {_brief(value)} is not a list of delays, such as [5, 300, 1800]")
+    if len(value) > _MAX_DELAYS:
+        raise SubscriptionError(f"{name}: {len(value)} delays, the limit is {_MAX_DELAYS}")
+    return tuple(check_seconds(name, delay, 0, _WEEK_SECONDS) for delay in value)
+
+
+def check_final_statuses(name: str, value: object) -> tuple[int, ...]:
+    """Return the statuses, 400 to 499, after which a delivery is not tried again, in order."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise SubscriptionError(f"{name}: {_brief(value)} is not a list of statuses, such as [400, 413, 422]")
+    for status in value:
+        if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 499:
+            raise SubscriptionError(f"{name}: {_brief(status)} is not a status from 400 to 499")
+        if status in _NEVER_FINAL:
+            raise SubscriptionError(f"{name}: {status} cannot be final, {_NEVER_FINAL[status]}; leave it out")
+    return tuple(sorted(set(value)))
+
+
+def headers_to_store(_name: str, value: object) -> tuple[str, str] | None:
+    """Return own headers as JSON and their names, which may be shown; None for no header."""
+    headers = check_headers(value)
+    return (json.dumps(headers), ", ".join(headers)) if headers else None
+
+
+def authentication_to_store(name: str, value: object) -> tuple[str, str]:
+    """Return the authentication as JSON and what may be shown of it; a mapping is read as its file is."""
+    if isinstance(value, Mapping):
+        value = authentication_of(value)
+    if not isinstance(value, get_args(Authentication)):
+        raise SubscriptionError(f"{name}: give BasicAuth, BearerToken or OAuth2ClientCredentials")
+    return stored_authentication(value), value.hint
+
+
+def tls_to_store(name: str, value: object) -> tuple[str, str]:
+    """Return certificates and key as JSON and what may be shown of them."""
+    from outbox.subscriptions.certificates import check_tls  # cryptography is not loaded before it is needed
+
+    own = tls_of(value) if isinstance(value, Mapping) else value
+    if not isinstance(own, TLS):
+        raise SubscriptionError(f"{name}: give outbox.TLS(…)")
+    return json.dumps(asdict(own)), check_tls(own)
+
+
+def check_reason(value: object) -> str:
+    """Return why a subscription is disabled: text of 1 to 500 bytes, stored as given."""
+    if value == "":
+        raise SubscriptionError("reason: it is empty; say why")
+    return _check_text("reason", value, _MAX_REASON_BYTES)
+
+
+def text(max_bytes: int) -> Check:
+    """Return the check for text of so many bytes in UTF-8, stored as given: whoever shows it escapes it."""
+    return lambda name, value: _check_text(name, value, max_bytes)
+
+
+def whole_number(low: int, high: int, of: str = "") -> Check:
+    """Return the check for a whole number (of seconds, say) from `low` to `high`."""
+    return lambda name, value: _check_whole(name, value, low, high, f" of {of}" if of else "")
+
+
+def check_seconds(name: str, value: object, low: int, high: int) -> int:
+    """Return a whole number of seconds from `low` to `high`."""
+    return _check_whole(name, value, low, high, " of seconds")
+
+
+def _check_whole(name: str, value: object, low: int, high: int, of: str) -> int:
+    """Return the number; True is not 1, and '10' is not 10."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise SubscriptionError(f"{name}: {_brief(value)} is not a whole number{of} from {low} to {high}")
+    return value
+
+
+def _check_text(name: str, value: object, max_bytes: int) -> str:
+    if refused := complaint(name, value, max_bytes):
+        raise SubscriptionError(refused)
+    return str.__str__(value)
+
+
+def _brief(value: object) -> str:
+    """Return the value in at most 43 printable characters."""
+    text = ascii(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+    return text if len(text) <= 40 else text[:40] + "…"
+
+
+def _printable(key: str) -> str:
+    return key if len(key) <= 40 and key.isprintable() else _brief(key)

@@ -1,0 +1,282 @@
+"""The verbs of subscriptions, in the caller's transaction.
+
+Every function takes a SQLAlchemy Session or Connection first and neither commits nor rolls back. Asynchronous code
+calls `await session.run_sync(outbox.subscribe, url, types)`. A tenant's request passes `tenant=`: what is another
+tenant's is then not found. Without it every tenant's are seen, which is for the operator.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import func, insert, select
+
+from outbox.errors import SubscriptionError
+from outbox.ids import parse_id
+from outbox.signing import schemes
+from outbox.subscriptions import signing_secrets, stored_credentials
+from outbox.subscriptions.checks import check_reason, check_tenant
+from outbox.subscriptions.declaration import with_fields
+from outbox.subscriptions.fields import (
+    SECRETS,
+    Changes,
+    NewSubscription,
+    Settings,
+    Subscription,
+    checked,
+)
+from outbox.subscriptions.rows import (
+    change,
+    columns,
+    fields_of,
+    in_state,
+    locked,
+    named,
+    not_found,
+    read,
+    subscriptions,
+)
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Mapping, Sequence
+    from typing import Unpack
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+    from outbox.subscriptions.stored_credentials import Credentials
+
+__all__ = [
+    "add",
+    "add_for_every_tenant",
+    "disable",
+    "get",
+    "list",
+    "pause",
+    "remove",
+    "resume",
+    "rotate_secret",
+    "update",
+]
+
+_now = func.clock_timestamp()
+
+
+@with_fields(Settings)
+def add(
+    connection: Session | Connection,
+    url: str,
+    types: Sequence[str],
+    *,
+    tenant: str = "",
+    secret: str | None = None,
+    scheme: str = "standard",
+    key_type: Literal["hmac", "ed25519"] | None = None,
+    **settings: Unpack[Settings],
+) -> NewSubscription:
+    """Subscribe `url` to the tenant's events of these types, and return it with its secret.
+
+    Args:
+        connection: a Session or Connection; the caller commits.
+        url: the endpoint, https://… (http:// only where the relay allows it).
+        types: 1 to 200 patterns: an exact type, a prefix and `.*`, or `*`.
+        tenant: whose events; '' where there are no tenants.
+        secret: an own signing secret as its scheme wants it (`whsec_…`, base64 of 24 to 64 bytes); default a new one.
+        scheme: how requests are signed: one that `relay schemes list` shows, or declared by declare_scheme().
+        key_type: of a new secret: `hmac`, or with scheme `standard` also `ed25519`, whose public key receivers get.
+        {fields}
+
+    Raises:
+        SubscriptionError: a field was refused; nothing was written.
+    """
+    _refuse_unknown("add", settings, Settings)
+    own_secret = (scheme, secret, key_type)
+    return _insert(connection, check_tenant(tenant), own_secret, {"url": url, "types": types, **settings})
+
+
+@with_fields(Settings)
+def add_for_every_tenant(
+    connection: Session | Connection,
+    url: str,
+    types: Sequence[str],
+    *,
+    secret: str | None = None,
+    scheme: str = "standard",
+    key_type: Literal["hmac", "ed25519"] | None = None,
+    **settings: Unpack[Settings],
+) -> NewSubscription:
+    """Subscribe `url` to every tenant's events, for the operator's command line only; else as `add`."""
+    _refuse_unknown("add_for_every_tenant", settings, Settings)
+    return _insert(connection, "*", (scheme, secret, key_type), {"url": url, "types": types, **settings})
+
+
+def _insert(
+    connection: Session | Connection,
+    tenant: str,
+    own_secret: tuple[str, str | None, str | None],
+    given: Mapping[str, object],
+) -> NewSubscription:
+    secret = signing_secrets.signing_secret(*own_secret)
+    scheme = schemes.named(own_secret[0]).name
+    values, credentials = _checked(given)
+    stored_credentials.check_together(values["url"], {}, credentials)
+    statement = insert(subscriptions).values(tenant=tenant, scheme=scheme, **values).returning(subscriptions.c.id)
+    subscription_id = connection.execute(statement).scalar_one()
+    signing_secrets.put_signing(connection, subscription_id, scheme, secret)
+    stored_credentials.write(connection, subscription_id, credentials)
+    return NewSubscription(secret=secret, **fields_of(read(connection, subscription_id)))
+
+
+def _checked(given: Mapping[str, object]) -> tuple[dict[str, Any], Credentials]:
+    """Return what to store in columns, and what among the secrets."""
+    stored = checked(**given)
+    credentials = {field.name: stored.pop(field.name) for field in SECRETS if field.name in stored}
+    return stored, credentials
+
+
+def _refuse_unknown(verb: str, given: Mapping[str, object], known: type) -> None:
+    """Raise the TypeError that Python raises for a keyword that is no argument."""
+    for name in given.keys() - known.__annotations__.keys():
+        raise TypeError(f"{verb}() got an unexpected keyword argument {name!r}")
+
+
+def get(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
+    """Return one subscription, also a removed one as long as its row is there. Raises NotFoundError."""
+    row = connection.execute(select(*columns).where(named(subscription_id, tenant))).one_or_none()
+    if row is None:
+        raise not_found(subscription_id)
+    return Subscription(**fields_of(row))
+
+
+def list(  # noqa: A001 - the verb of the interface
+    connection: Session | Connection,
+    *,
+    tenant: str | None = None,
+    state: Literal["active", "paused", "disabled", "removed"] | None = None,
+    type: str | None = None,  # noqa: A002
+    after: str | None = None,
+    limit: int = 100,
+) -> builtins.list[Subscription]:
+    """Return subscriptions, oldest first, at most `limit` (1 to 1000).
+
+    Args:
+        connection: a Session or Connection.
+        tenant: only this tenant's; None is every tenant's.
+        state: only these; None is all but the removed ones.
+        type: only those which get events of this type.
+        after: the id of the last one of the page before.
+        limit: size of the page.
+    """
+    if isinstance(limit, bool) or not 1 <= limit <= 1000:
+        raise SubscriptionError(f"limit: {limit} is not a whole number from 1 to 1000")
+    conditions = [in_state(state)]
+    if tenant is not None:
+        conditions.append(subscriptions.c.tenant == tenant)
+    if type is not None:
+        conditions.append(subscriptions.c.types.overlap(func.outbox.patterns_of(type)))
+    if after is not None:
+        conditions.append(subscriptions.c.id > parse_id("sub", after))
+    statement = select(*columns).where(*conditions).order_by(subscriptions.c.id).limit(limit)
+    return [Subscription(**fields_of(row)) for row in connection.execute(statement)]
+
+
+@with_fields(Changes)
+def update(
+    connection: Session | Connection, subscription_id: str, *, tenant: str | None = None, **changes: Unpack[Changes]
+) -> Subscription:
+    """Change the fields that are given, of deliveries under way too; None puts a field back to its default.
+
+    Another `url` is not bound by what the old one asked for: it is not held back, but disabled until `resume`.
+    `headers`, `authentication` and `tls` replace what there is as a whole; None takes it away.
+
+    Args:
+        connection: a Session or Connection; the caller commits.
+        subscription_id: which one.
+        tenant: only if it is this tenant's.
+        {fields}
+
+    Raises:
+        SubscriptionError: a field was refused, or none was given; nothing was written.
+        NotFoundError: no such subscription for this tenant, or it is removed.
+    """
+    _refuse_unknown("update", changes, Changes)
+    values, credentials = _checked(changes)
+    if not changes:
+        raise SubscriptionError("update: nothing to change; give at least one field")
+    row = locked(connection, subscription_id, tenant)
+    if values.get("url", row.url) != row.url:
+        values["held_until"] = None
+    stored_credentials.check_together(values.get("url", row.url), stored_credentials.hints_of(row), credentials)
+    stored_credentials.write(connection, row.id, credentials)
+    return change(connection, subscription_id, tenant, values) if values else get(connection, subscription_id)
+
+
+def pause(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
+    """Stop sending; deliveries gather and wait. Pausing twice keeps the first time."""
+    return change(connection, subscription_id, tenant, {"paused_at": func.coalesce(subscriptions.c.paused_at, _now)})
+
+
+def disable(
+    connection: Session | Connection, subscription_id: str, *, reason: str, tenant: str | None = None
+) -> Subscription:
+    """Stop sending for a reason (1 to 500 bytes) that everybody is shown, as a relay does after 410 Gone.
+
+    Deliveries gather and wait until `resume`. Disabling twice keeps the first time and reason.
+    """
+    own = subscriptions.c
+    return change(
+        connection, subscription_id, tenant,
+        {"disabled_at": func.coalesce(own.disabled_at, _now),
+         "disabled_reason": func.coalesce(own.disabled_reason, check_reason(reason))},
+    )  # fmt: skip
+
+
+def resume(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
+    """Send again, beginning with what gathered, whether it was paused, disabled or held back by its Retry-After."""
+    closed = ("paused_at", "disabled_at", "disabled_reason", "held_until")
+    return change(connection, subscription_id, tenant, dict.fromkeys(closed))
+
+
+def remove(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
+    """End it for good: no event matches it any more, and what it had still to get is cancelled."""
+    return change(connection, subscription_id, tenant, {"removed_at": _now})
+
+
+def rotate_secret(
+    connection: Session | Connection,
+    subscription_id: str,
+    *,
+    tenant: str | None = None,
+    secret: str | None = None,
+    scheme: str | None = None,
+    key_type: Literal["hmac", "ed25519"] | None = None,
+    overlap_seconds: int | None = None,
+) -> NewSubscription:
+    """Give it a new secret and return that; the old ones sign along for a while.
+
+    Args:
+        connection: a Session or Connection; the caller commits.
+        subscription_id: which one.
+        tenant: only if it is this tenant's.
+        secret: an own one, as its scheme wants it; default a new one.
+        scheme: sign by this scheme from now on; the old secrets then end at once.
+        key_type: of a new secret, as for `add`; default the type it has.
+        overlap_seconds: how long old secrets sign along, 0 to 30 days; default a day, or 0 where a request carries one
+            signature only.
+
+    Raises:
+        SubscriptionError: a field was refused, or five secrets are live already.
+        NotFoundError: no such subscription for this tenant, or it is removed.
+    """
+    row = locked(connection, subscription_id, tenant)
+    by = row.scheme if scheme is None else schemes.named(scheme).name
+    if secret is None and key_type is None and by == row.scheme:
+        key_type = "ed25519" if any((row.public_keys or [])[:1]) else "hmac"
+    fresh = signing_secrets.signing_secret(by, secret, key_type)
+    overlap = signing_secrets.overlap_of(by, overlap_seconds, changed=by != row.scheme)
+    signing_secrets.expire(connection, row.id, overlap)
+    signing_secrets.put_signing(connection, row.id, by, fresh)
+    if by != row.scheme:
+        change(connection, subscription_id, tenant, {"scheme": by})
+    return NewSubscription(secret=fresh, **fields_of(read(connection, row.id)))

@@ -1,0 +1,140 @@
+"""A subscription's field is declared once: its types, checks, flags and documentation agree with the declaration."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args, get_origin, get_type_hints
+
+import click
+import pytest
+from sqlalchemy import JSON, Integer, Text
+from sqlalchemy.dialects.postgresql import ARRAY
+
+import outbox
+from outbox import subscriptions
+from outbox.errors import SubscriptionError
+from outbox.subscriptions.declaration import REQUIRED, Field, fields_in
+from outbox.subscriptions.fields import COLUMNS, FIELDS, SECRETS, Changes, Settings, Subscription, checked
+from relay.cli import cli
+
+TOLD = get_type_hints(Changes)
+READ = get_type_hints(Subscription)
+UNTOUCHED: Any = None  # what is refused is refused before the connection is looked at
+each_field = pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+each_column = pytest.mark.parametrize("field", COLUMNS, ids=lambda field: field.name)
+VERBS = {subscriptions.add: Settings, subscriptions.add_for_every_tenant: Settings, subscriptions.update: Changes}
+each_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
+
+
+def shape(column: Any) -> tuple[Any, Any]:
+    """What a column's type is told as, and read as."""
+    if isinstance(column, ARRAY):
+        item, _ = shape(column.item_type)
+        return Sequence[item], tuple[item, ...]
+    for kind, python in ((Text, str), (Integer, int)):
+        if isinstance(column, kind):
+            return python, python
+    assert isinstance(column, JSON)
+    return Mapping, Mapping
+
+
+def same(hint: Any, expected: Any, *, or_none: bool) -> bool:
+    if or_none:
+        assert type(None) in get_args(hint)
+        (hint,) = (part for part in get_args(hint) if part is not type(None))
+    return expected in (hint, get_origin(hint))
+
+
+def test_the_typed_dicts_are_the_declarations() -> None:
+    assert [field.name for field in FIELDS] == list(TOLD)
+    assert list(fields_in(Settings)) == [field for field in FIELDS if field.default is not REQUIRED]
+
+
+@each_column
+def test_a_field_is_told_and_read_in_the_type_of_its_column(field: Field) -> None:
+    told, read = shape(field.column)
+    assert same(TOLD[field.name], told, or_none=field.default is not REQUIRED)
+    assert same(READ[field.name], read, or_none=field.default is None)
+
+
+def test_of_a_secret_only_words_are_read() -> None:
+    assert {field.name: READ[field.name] for field in SECRETS} == {
+        "headers": tuple[str, ...],
+        "authentication": str,
+        "tls": str,
+    }
+    assert [field.default for field in SECRETS] == [None] * len(SECRETS)
+
+
+@each_field
+def test_none_is_the_default_and_the_default_passes_its_check(field: Field) -> None:
+    if field.default is REQUIRED:
+        with pytest.raises(SubscriptionError, match=f"^{field.name}: "):
+            checked(**{field.name: None})
+        return
+    assert checked(**{field.name: None}) == {field.name: field.default}
+    if field.default is not None:
+        assert checked(**{field.name: field.default}) == {field.name: field.default}
+
+
+@each_field
+def test_a_refusal_names_the_field(field: Field) -> None:
+    with pytest.raises(SubscriptionError, match=f"^{field.name}: "):
+        checked(**{field.name: object()})
+
+
+@each_verb
+def test_a_verb_shows_every_field_in_its_signature_and_its_help(verb: Any) -> None:
+    names = list(get_type_hints(VERBS[verb]))
+    assert f"Unpack[{VERBS[verb].__name__}]" in verb.__annotations__.values(), "editors and type checkers read this"
+    assert list(inspect.signature(verb).parameters)[-len(names) :] == names
+    if verb is not subscriptions.add_for_every_tenant:  # "else as add"
+        assert all(f"\n        {name}: " in inspect.getsource(verb) + verb.__doc__ for name in names)
+
+
+@each_verb
+def test_what_is_no_field_is_refused_as_python_does(verb: Any) -> None:
+    arguments = ("sub_",) if verb is subscriptions.update else ("https://example.com/", ["*"])
+    with pytest.raises(TypeError, match=rf"^{verb.__name__}\(\) got an unexpected keyword argument 'timeout'$"):
+        verb(UNTOUCHED, *arguments, timeout=3)
+
+
+def test_url_and_types_are_told_once() -> None:
+    with pytest.raises(TypeError, match="url"):
+        outbox.subscribe(UNTOUCHED, "https://example.com/", ["*"], url="https://example.com/")
+
+
+def options(command: str) -> dict[str, click.Option]:
+    group = cli.get_command(click.Context(cli), "subscriptions")
+    assert isinstance(group, click.Group)
+    found = group.get_command(click.Context(group), command)
+    assert found is not None
+    return {option.opts[0]: option for option in found.params if isinstance(option, click.Option)}
+
+
+@pytest.mark.parametrize("command", ["add", "update"])
+@each_field
+def test_the_command_line_has_the_flags_and_their_help(field: Field, command: str) -> None:
+    if command == "add" and field.default is REQUIRED:
+        return  # its arguments
+    for flag in field.flags:
+        option = options(command)["--" + flag.name.replace("_", "-")]
+        default = f" [default: {field.default_text}]" if field.default_text else ""
+        assert (option.help, option.multiple) == (flag.help + default, flag.repeatable)
+
+
+@each_field
+def test_a_column_has_one_flag_of_its_name_and_a_secret_can_be_taken_away(field: Field) -> None:
+    if field.is_secret:
+        assert all(flag.file or flag.repeatable for flag in field.flags)
+        assert options("update")[f"--no-{field.name}"].help == field.no_flag != ""
+    else:
+        assert [flag.name for flag in field.flags] == [field.name]
+
+
+@each_field
+def test_a_field_is_documented_in_whole_sentences(field: Field) -> None:
+    for text in (field.meaning, *(flag.help for flag in field.flags)):
+        assert text[0].isupper() or text[0].isdigit()
+        assert text.endswith(".") or ";" in text
