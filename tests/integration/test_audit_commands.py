@@ -27,7 +27,7 @@ NOT_ACTING = {
     *("demo", "dev", "listen", "migrate", "run", "status", "audit", "config", "completion", "url-check"),
     *("subscriptions list", "subscriptions show", "subscriptions test", "subscriptions check"),
     *("events list", "events show", "deliveries list", "deliveries show"),
-    *("dead-letters list", "dead-letters show", "secrets keygen"),
+    *("dead-letters list", "dead-letters show", "secrets keygen", "schemes list", "schemes show"),
 }
 
 
