@@ -16,8 +16,7 @@ from outbox.subscriptions.declaration import REQUIRED, Field
 from outbox.subscriptions.fields import COLUMNS
 from relay.cli import cli
 from relay.model.subscription import SUBSCRIPTION_COLUMNS
-from relay.store import statements
-from relay.store.store import subscription_of
+from relay.store.subscriptions import SUBSCRIPTIONS, subscription_of
 from tests.support import seeding
 
 # What no caller sets by name: the relay's, the database's, or a verb's of its own.
@@ -121,7 +120,7 @@ def test_a_relay_reads_what_was_stored(connection: Connection) -> None:
     told = {"timeout_seconds": 3, "schedule_seconds": [1, 2], "final_statuses": [404, 422]}
     made = subscriptions.add(connection, "https://example.com/", ["a"], **told)
     uuid = parse_id("sub", made.id)
-    (row,) = connection.exec_driver_sql(statements.SUBSCRIPTIONS, ([uuid],)).all()
+    (row,) = connection.exec_driver_sql(SUBSCRIPTIONS, ([uuid],)).all()
     sent_by = subscription_of((uuid.bytes, *row[1:]))
     shared = set(SUBSCRIPTION_COLUMNS) - {"id", "version"}
     assert shared <= {*(field.name for field in COLUMNS), "scheme"}
