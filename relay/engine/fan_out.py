@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from relay.engine.fairness import Grants
     from relay.engine.room import Room
     from relay.engine.sending import Sending
-    from relay.model.event import Event
+    from relay.model.event import EventParts
     from relay.store.pending import TakenBatch
     from relay.store.rows import Match, Taken
     from relay.store.store import Store
@@ -126,7 +126,7 @@ class FanOut:
         return True
 
     def _newborn(
-        self, identity: bytes, seq: int, endpoint: Endpoint, lease: int, event: Event
+        self, identity: bytes, seq: int, endpoint: Endpoint, lease: int, event: EventParts
     ) -> tuple[Birth, Delivery]:
         """Return the row of a delivery that is born leased, and the delivery that this process will send."""
         subscription_id = endpoint.subscription.id

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from relay.model.event import Event
+    from relay.model.event import EventParts
 
 __all__ = ["FORMATS", "body_of"]
 
 _EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 - UTC throughout; isoformat() must not add an offset
 
 
-def body_of(event: Event, form: str = "standard") -> bytes:
+def body_of(event: EventParts, form: str = "standard") -> bytes:
     """Return the body in this format; the event keeps it, so that its other deliveries share the bytes."""
     made = event.bodies.get(form)
     if made is None:
@@ -27,7 +27,7 @@ def body_of(event: Event, form: str = "standard") -> bytes:
     return made
 
 
-def _standard(event: Event) -> bytes:
+def _standard(event: EventParts) -> bytes:
     """Put the payload, unparsed, between type and time: the same bytes as outbox.body() shows to users of SQL."""
     seconds, microseconds = divmod(event.recorded_at, 1_000_000)
     return b'{"type":"%b","timestamp":"%b.%06dZ","data":%b}' % (
@@ -40,4 +40,4 @@ def _second(seconds: int) -> bytes:
     return (_EPOCH + timedelta(seconds=seconds)).isoformat().encode()
 
 
-FORMATS: Mapping[str, Callable[[Event], bytes]] = {"standard": _standard}
+FORMATS: Mapping[str, Callable[[EventParts], bytes]] = {"standard": _standard}

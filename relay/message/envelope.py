@@ -11,7 +11,7 @@ from relay.message.body import body_of
 
 if TYPE_CHECKING:
     from relay.http.sender import Sender
-    from relay.model.event import Event
+    from relay.model.event import EventParts
     from relay.model.outcome import Outcome
     from relay.model.subscription import Subscription
     from relay.secrets.keyring import Keyring
@@ -40,7 +40,7 @@ class Envelope:
         self.endpoint = self._additions.endpoint if self._additions else Endpoint.of(subscription.url)
         self._lines = CONTENT_TYPE + (self._additions.lines if self._additions else b"")
 
-    async def send(self, sender: Sender, event: Event, timestamp: bytes, timeout_seconds: float) -> Outcome:
+    async def send(self, sender: Sender, event: EventParts, timestamp: bytes, timeout_seconds: float) -> Outcome:
         """POST the event, signed with `timestamp` (seconds since 1970). Never raises for an expected failure."""
         body = body_of(event)
         lines = self._lines + self._signer.lines(event.id, event.type, timestamp, body)

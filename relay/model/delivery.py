@@ -26,7 +26,7 @@ from uuid import UUID
 from outbox.ids import text_id
 
 if TYPE_CHECKING:
-    from relay.model.event import Event
+    from relay.model.event import EventParts
 
 __all__ = ["Delivery"]
 
@@ -43,7 +43,7 @@ class Delivery:
     subscription_id: bytes
     attempts: int
     lease: int
-    event: Event | None
+    event: EventParts | None
     start_by: float  # this process's monotonic time after which no attempt may begin
     suspect: bool = False
 

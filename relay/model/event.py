@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["Event"]
+__all__ = ["EventParts"]
 
 _AROUND_THE_PAYLOAD = len('{"type":"","timestamp":"2000-01-01T00:00:00.000000Z","data":}')
 
 
 @dataclass(slots=True)
-class Event:
+class EventParts:
     """One recorded fact. All deliveries of it in a batch share one of these, and with it the bodies made so far.
 
     An event whose row somebody removed is None wherever a delivery carries one.

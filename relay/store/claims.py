@@ -12,7 +12,7 @@ from relay.store.subscriptions import OPEN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from relay.model.event import Event
+    from relay.model.event import EventParts
     from relay.store.database import Database
 
 __all__ = ["ASKED", "LEASED_WITH_EVENT", "claim", "leased_rows"]
@@ -66,7 +66,7 @@ async def claim(
 
 def leased_rows(rows: Sequence[Any]) -> list[Leased]:
     """Return the rows of a claim; those of one event share it, and with it the body that is made once."""
-    events: dict[int, Event | None] = {}
+    events: dict[int, EventParts | None] = {}
     for row in rows:
         if row[1] not in events:
             events[row[1]] = event_of(row[6:])

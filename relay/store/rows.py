@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from outbox.ids import event_id_of
-from relay.model.event import Event
+from relay.model.event import EventParts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Taken(NamedTuple):
     type: str
     available_at: bytes | None
     available: bool
-    event: Event | None
+    event: EventParts | None
 
     def __repr__(self) -> str:
         return f"Taken(seq={self.seq}, type={self.type!r})"
@@ -90,13 +90,13 @@ class Leased(NamedTuple):
     attempts: int
     version: int
     timeout_seconds: int
-    event: Event | None
+    event: EventParts | None
 
     def __repr__(self) -> str:
         return f"Leased(id={self.id.hex()}, event_seq={self.event_seq}, attempts={self.attempts})"
 
 
-def event_of(parts: Sequence[Any]) -> Event | None:
+def event_of(parts: Sequence[Any]) -> EventParts | None:
     """Return the event of these columns: id, tenant, type, key, recorded_at, payload as UTF-8.
 
     Ids and times come as the bytes that the server sent. None where there is no payload: it was not read, or the row is
@@ -106,4 +106,4 @@ def event_of(parts: Sequence[Any]) -> Event | None:
     if payload is None:
         return None
     moment = int.from_bytes(recorded_at, "big", signed=True)
-    return Event(event_id_of(identity), type_.encode(), tenant, key, moment, payload)
+    return EventParts(event_id_of(identity), type_.encode(), tenant, key, moment, payload)

@@ -35,7 +35,7 @@ from relay.config.options import Config
 from relay.local import embedded
 from relay.message.envelope import Envelope
 from relay.model.delivery import Delivery
-from relay.model.event import Event
+from relay.model.event import EventParts
 from relay.model.outcome import OutcomeKind
 from relay.model.settlement import Kept, Settlement
 from relay.model.subscription import Subscription
@@ -313,7 +313,7 @@ def test_no_canary_is_in_the_repr_of_anything_that_holds_one(aviary: Aviary) -> 
         ("authentication", json.dumps({"type": "bearer", "token": BEARER})),
     ))  # fmt: skip
     held = Subscription(bytes(16), 1, "https://example.com/", 15, (), "standard", (), secrets=stored)
-    event = Event(b"evt_1", b"order.placed", "", PAYLOAD, 0, PAYLOAD.encode())
+    event = EventParts(b"evt_1", b"order.placed", "", PAYLOAD, 0, PAYLOAD.encode())
     delivery = Delivery(bytes(16), 1, bytes(16), 1, 1, event, 0.0)
     engine = sa.create_engine(make_url(aviary.url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
     with engine.begin() as connection:

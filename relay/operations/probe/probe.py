@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from relay.config.options import Config
     from relay.http.inspection.steps import Step
     from relay.http.sender import Sender
-    from relay.model.event import Event
+    from relay.model.event import EventParts
     from relay.operations.connection import Database
     from relay.operations.findings import Finding
     from relay.operations.probe.documents import SentRequest
@@ -110,7 +110,7 @@ async def send_test(
 
 def _prepare(
     database: Database, tenant: str | None, subscription_id: UUID | str, type_: str, payload: str
-) -> tuple[Target, Event]:
+) -> tuple[Target, EventParts]:
     with database.transaction() as connection:
         target = read_target(connection, tenant, subscription_id)
         require_patience(connection, target)
@@ -197,7 +197,7 @@ class _Sent:
     findings: tuple[Finding, ...]
 
 
-async def _send(config: Config, target: Target, event: Event, network: Callable[[Config], Network]) -> _Sent:
+async def _send(config: Config, target: Target, event: EventParts, network: Callable[[Config], Network]) -> _Sent:
     subscription = target.subscription
     try:
         envelope = Envelope(subscription, Keyring(config.secret_key))

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import DeliveryId, SubscriptionId, event_id_of, new_uuid7
-from relay.model.event import Event
+from relay.model.event import EventParts
 from relay.operations.findings import Finding
 from relay.operations.wording import utc
 from relay.store.settlement import storable
@@ -123,10 +123,10 @@ def require_log(connection: Connection) -> None:
     connection.execute(text(_MAY_LOG))
 
 
-def make_event(connection: Connection, type: str, payload: str) -> Event:  # noqa: A002 - called type everywhere
+def make_event(connection: Connection, type: str, payload: str) -> EventParts:  # noqa: A002 - called type everywhere
     """Return an event that is nobody's, with a fresh id, of now."""
     now: int = connection.execute(text(_NOW)).scalar_one()
-    return Event(event_id_of(new_uuid7().bytes), type.encode(), "", None, now, payload.encode())
+    return EventParts(event_id_of(new_uuid7().bytes), type.encode(), "", None, now, payload.encode())
 
 
 def log_test(connection: Connection, target: Target, outcome: Outcome) -> Logged:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from psycopg.types.string import ByteaBinaryLoader
 
 from relay.message.body import body_of
-from relay.model.event import Event
+from relay.model.event import EventParts
 from relay.store.lease import new_lease
 from relay.store.rows import event_of
 from relay.store.store import Store
@@ -57,7 +57,7 @@ def test_the_bytes_are_those_of_the_function_for_sql_users(
 
 
 def test_no_part_of_an_event_that_may_be_private_is_in_its_repr() -> None:
-    event = Event(b"evt_x", b"a.b", "", "a person's key", 0, b'"a secret"')
+    event = EventParts(b"evt_x", b"a.b", "", "a person's key", 0, b'"a secret"')
     body_of(event)
     assert "secret" not in repr(event)
     assert "person" not in repr(event)

@@ -18,7 +18,7 @@ from relay.engine.engine import Engine, EngineOptions
 from relay.engine.room import LEASED_MAX, Room
 from relay.http.sender import Endpoint
 from relay.model.delivery import Delivery
-from relay.model.event import Event
+from relay.model.event import EventParts
 from relay.model.outcome import Outcome, OutcomeKind
 from relay.model.settlement import Settlement
 from relay.model.verdict import EndpointChange, Verdict, VerdictKind
@@ -281,7 +281,7 @@ def held(birth: Birth, *, attempts: int = 1, lease: int | None = None, suspect: 
     """The delivery that whoever was given this birth (or a later lease of it) holds."""
     lease = birth.lease if lease is None else lease
     assert lease is not None
-    event = Event(b"evt_x", b"a.b", "", None, 0, b"{}")
+    event = EventParts(b"evt_x", b"a.b", "", None, 0, b"{}")
     return Delivery(birth.id, birth.event_seq, birth.subscription_id, attempts, lease, event, 1e18, suspect)
 
 
