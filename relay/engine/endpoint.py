@@ -22,7 +22,7 @@ from relay.secrets.keyring import KeyUnavailableError
 
 if TYPE_CHECKING:
     from relay.model.delivery import Delivery
-    from relay.model.subscription import Subscription
+    from relay.model.subscription import SubscriptionVersion
     from relay.secrets.keyring import Keyring
 
 __all__ = ["Endpoint", "Owner"]
@@ -45,7 +45,7 @@ class Endpoint:
     owner: Owner
     """The `Sending` of the engine that this endpoint belongs to."""
 
-    def __init__(self, subscription: Subscription, window_max: int, keyring: Keyring) -> None:
+    def __init__(self, subscription: SubscriptionVersion, window_max: int, keyring: Keyring) -> None:
         self._keyring = keyring
         self.health = Health(window_max)
         self.waiting: deque[Delivery] = deque()
@@ -55,7 +55,7 @@ class Endpoint:
         self.warned_at = -math.inf  # when the log last said that nothing can be sent to it
         self.update(subscription)
 
-    def update(self, subscription: Subscription) -> None:
+    def update(self, subscription: SubscriptionVersion) -> None:
         """Use a newer version of the subscription; what is under way keeps its counts."""
         self.subscription = subscription
         self._closed_until = time.monotonic() + subscription.closed_seconds

@@ -9,7 +9,7 @@ from relay.engine.endpoint import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from relay.model.subscription import Subscription
+    from relay.model.subscription import SubscriptionVersion
     from relay.secrets.keyring import Keyring
 
 __all__ = ["Endpoints"]
@@ -51,7 +51,7 @@ class Endpoints:
         """Return the subscriptions (id, version) that have deliveries waiting here."""
         return [(i, one.subscription.version) for i, one in self._known.items() if one.waiting]
 
-    def update(self, subscription: Subscription) -> Endpoint:
+    def update(self, subscription: SubscriptionVersion) -> Endpoint:
         """Store a subscription that was read from the database; return its endpoint."""
         endpoint = self._known.get(subscription.id)
         if endpoint is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from relay.engine.settler import Settler
     from relay.http.sender import Sender
     from relay.model.delivery import Delivery
-    from relay.model.subscription import Subscription
+    from relay.model.subscription import SubscriptionVersion
 
 __all__ = ["Sending"]
 
@@ -77,14 +77,14 @@ class Sending:
     async def refresh(
         self,
         versions: Iterable[tuple[bytes, int]],
-        read: Callable[[list[bytes]], Awaitable[Iterable[Subscription]]],
+        read: Callable[[list[bytes]], Awaitable[Iterable[SubscriptionVersion]]],
     ) -> None:
         """Read again, by `read`, those subscriptions (id, version) that are newer than what is known here."""
         stale = self._endpoints.stale(versions)
         if stale:
             self.update(await read(stale))
 
-    def update(self, subscriptions: Iterable[Subscription]) -> None:
+    def update(self, subscriptions: Iterable[SubscriptionVersion]) -> None:
         """Store subscriptions that were read from the database; for closed ones, give back what has not begun."""
         for subscription in subscriptions:
             endpoint = self._endpoints.update(subscription)
@@ -177,7 +177,9 @@ class Sending:
         timeout_seconds = endpoint.subscription.timeout_seconds
         return await endpoint.envelope.send(self._sender, event, self._clock.timestamp(), timeout_seconds)
 
-    def _conclude(self, endpoint: Endpoint, delivery: Delivery, subscription: Subscription, outcome: Outcome) -> None:
+    def _conclude(
+        self, endpoint: Endpoint, delivery: Delivery, subscription: SubscriptionVersion, outcome: Outcome
+    ) -> None:
         """Decide, and do what follows. Only here does the engine branch on a verdict's kind.
 
         Everything that could raise comes before the delivery leaves. `subscription` is the version at the begin of the

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from relay.http.sender import Sender
     from relay.model.event import EventParts
     from relay.model.outcome import Outcome
-    from relay.model.subscription import Subscription
+    from relay.model.subscription import SubscriptionVersion
     from relay.secrets.keyring import Keyring
 
 __all__ = ["Envelope"]
@@ -26,7 +26,7 @@ class Envelope:
 
     __slots__ = ("_additions", "_lines", "_signer", "endpoint")
 
-    def __init__(self, subscription: Subscription, keyring: Keyring) -> None:
+    def __init__(self, subscription: SubscriptionVersion, keyring: Keyring) -> None:
         """Open the secrets and parse the URL.
 
         Raises:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from outbox.secret import Secret
 
-__all__ = ["SUBSCRIPTION_COLUMNS", "Subscription"]
+__all__ = ["SUBSCRIPTION_COLUMNS", "SubscriptionVersion"]
 
 
 @dataclass(frozen=True, slots=True)
-class Subscription:
+class SubscriptionVersion:
     """The part of a subscription that sending needs, at one version of its row."""
 
     id: bytes
@@ -26,9 +26,9 @@ class Subscription:
     closed_seconds: float = 0.0  # how long nothing may be sent; inf: paused, disabled or removed
 
     def __repr__(self) -> str:
-        return f"Subscription(id={self.id.hex()}, version={self.version})"
+        return f"SubscriptionVersion(id={self.id.hex()}, version={self.version})"
 
 
 _FROM_ELSEWHERE = ("secrets", "closed_seconds")
-SUBSCRIPTION_COLUMNS = tuple(field.name for field in fields(Subscription) if field.name not in _FROM_ELSEWHERE)
+SUBSCRIPTION_COLUMNS = tuple(field.name for field in fields(SubscriptionVersion) if field.name not in _FROM_ELSEWHERE)
 """What is read from outbox.subscriptions, in this order."""

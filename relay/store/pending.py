@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from relay.model.subscription import Subscription
+    from relay.model.subscription import SubscriptionVersion
     from relay.store.database import Database
     from relay.store.rows import Birth
 
@@ -119,7 +119,7 @@ class TakenBatch:
         self.taken = sorted((_taken(row) for row in rows if row[0] is not None), key=lambda t: t.seq)
         self.matches = dict(_matched(row) for row in rows if row[0] is None)
 
-    async def subscriptions(self, ids: Sequence[bytes]) -> list[Subscription]:
+    async def subscriptions(self, ids: Sequence[bytes]) -> list[SubscriptionVersion]:
         """Read what sending needs of these subscriptions, inside this transaction."""
         cursor = await self._connection.execute(SUBSCRIPTIONS, (Uuids(ids),), binary=True)
         return [subscription_of(row) for row in await cursor.fetchall()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from outbox.secret import Secret
-from relay.model.subscription import SUBSCRIPTION_COLUMNS, Subscription
+from relay.model.subscription import SUBSCRIPTION_COLUMNS, SubscriptionVersion
 from relay.store.arrays import Bigints, Uuids
 
 if TYPE_CHECKING:
@@ -33,18 +33,18 @@ from outbox.subscriptions s where s.id = any(%b)
 """
 
 
-async def read_subscriptions(database: Database, ids: Sequence[bytes]) -> list[Subscription]:
+async def read_subscriptions(database: Database, ids: Sequence[bytes]) -> list[SubscriptionVersion]:
     """Read what sending needs of these subscriptions."""
     return [subscription_of(row) for row in await database.rows(SUBSCRIPTIONS, Uuids(ids))]
 
 
-def subscription_of(row: Sequence[Any]) -> Subscription:
+def subscription_of(row: Sequence[Any]) -> SubscriptionVersion:
     """Return a row of SUBSCRIPTIONS as what sending needs; its id is 16 raw bytes."""
     *columns, kinds, texts, closed_seconds = row
     values = (tuple(value) if isinstance(value, list) else value for value in columns)
     fields: dict[str, Any] = dict(zip(SUBSCRIPTION_COLUMNS, values, strict=True))
     fields["secrets"] = tuple(zip(kinds, map(Secret, texts), strict=True))
-    return Subscription(**fields, closed_seconds=closed_seconds)
+    return SubscriptionVersion(**fields, closed_seconds=closed_seconds)
 
 
 _CHANGED = f"""

@@ -38,7 +38,7 @@ from relay.model.delivery import Delivery
 from relay.model.event import EventParts
 from relay.model.outcome import OutcomeKind
 from relay.model.settlement import Kept, Settlement
-from relay.model.subscription import Subscription
+from relay.model.subscription import SubscriptionVersion
 from relay.model.verdict import Verdict, VerdictKind
 from relay.secrets.keyring import Keyring, new_private_key
 from tests.support.processes import Process
@@ -312,7 +312,7 @@ def test_no_canary_is_in_the_repr_of_anything_that_holds_one(aviary: Aviary) -> 
         ("signing", SIGNING), ("headers", json.dumps({"X-Own": HEADER})),
         ("authentication", json.dumps({"type": "bearer", "token": BEARER})),
     ))  # fmt: skip
-    held = Subscription(bytes(16), 1, "https://example.com/", 15, (), "standard", (), secrets=stored)
+    held = SubscriptionVersion(bytes(16), 1, "https://example.com/", 15, (), "standard", (), secrets=stored)
     event = EventParts(b"evt_1", b"order.placed", "", PAYLOAD, 0, PAYLOAD.encode())
     delivery = Delivery(bytes(16), 1, bytes(16), 1, 1, event, 0.0)
     engine = sa.create_engine(make_url(aviary.url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from outbox.secret import Secret
 from relay.engine.endpoint import Endpoint
 from relay.engine.health import QUEUE_MAX, WINDOW_START
-from relay.model.subscription import Subscription
+from relay.model.subscription import SubscriptionVersion
 from relay.secrets.keyring import Keyring
 
 SECRET = "whsec_" + "A" * 43 + "="
 
 
-def subscription(**changes: Any) -> Subscription:
+def subscription(**changes: Any) -> SubscriptionVersion:
     fields = {"id": bytes(16), "version": 1, "url": "http://127.0.0.1/", "timeout_seconds": 15,
               "schedule_seconds": (5,), "scheme": "standard",
               "final_statuses": (), "secrets": (("signing", Secret(SECRET)),), **changes}  # fmt: skip
-    return Subscription(**fields)
+    return SubscriptionVersion(**fields)
 
 
 def endpoint(window_max: int = 64) -> Endpoint:

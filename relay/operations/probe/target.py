@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from relay.model.outcome import Outcome
-    from relay.model.subscription import Subscription
+    from relay.model.subscription import SubscriptionVersion
 
 __all__ = [
     "Logged",
@@ -54,7 +54,7 @@ class Target:
     """A subscription as it is now: what sending needs of it, and why nothing is sent to it by itself."""
 
     id: SubscriptionId
-    subscription: Subscription
+    subscription: SubscriptionVersion
     hindrance: Finding | None
     unix_seconds: int
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.model.subscription import Subscription
+from relay.model.subscription import SubscriptionVersion
 from tests.integration.engine.world import DELIVERED, FarEnd, Outcome, World, fan_out, running, stepping, uuid_of
 from tests.support.waiting import await_until
 
@@ -190,7 +190,7 @@ async def test_a_subscription_that_vanishes_in_mid_claim_stops_nobody(
         await fan_out(relay.engine.feed_store)
         subscriptions = relay.engine.feed_store.subscriptions
 
-        async def late(ids: Sequence[bytes]) -> list[Subscription]:
+        async def late(ids: Sequence[bytes]) -> list[SubscriptionVersion]:
             world.rows("delete from outbox.subscriptions where id = %s", uuid_of(vanishing))
             return await subscriptions(ids)
 
