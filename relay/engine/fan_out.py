@@ -36,7 +36,7 @@ log = logging.getLogger("relay.engine")
 EVENTS_MAX = 500
 DELIVERIES_MAX = 20_000
 DELIVERIES_AIM = 5000  # in one transaction, when each event matches many subscriptions
-BUSY_FROM = 512  # leased deliveries that wait here, none of them for more than a second
+BUSY_FROM_WAITING = 512  # leased deliveries that wait here, none of them for more than a second
 EVERY_SECONDS = 0.25
 
 
@@ -59,7 +59,7 @@ class FanOut:
         endpoint without backlog: so what can be claimed, and what waits here, goes first. A backlog of endpoints that
         have no room delays nothing.
         """
-        busy = claimable or self._room.waiting >= BUSY_FROM
+        busy = claimable or self._room.waiting >= BUSY_FROM_WAITING
         return not busy or time.monotonic() >= self._began + EVERY_SECONDS
 
     async def run(self, low: int, up_to: int = MAX_SEQ) -> tuple[int | None, bool]:
