@@ -41,7 +41,7 @@ SWEEP_EVERY_SECONDS = 1.0
 
 
 class Part(Flag):
-    """The parts of a step that are not done every time. Claims are."""
+    """The parts of a step that have times of their own. Every step also claims."""
 
     SWEEP = auto()
     POLL = auto()

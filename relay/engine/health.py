@@ -44,7 +44,7 @@ class Health:
 
     @property
     def capacity(self) -> int:
-        """How many deliveries may be leased: the window, and a second's work besides while the window is at its max."""
+        """How many deliveries may be leased: the window; once that is at its maximum, a second's work more."""
         if self.window < self._window_max:
             return self.window
         return self.window + min(QUEUE_MAX, int(self.window * QUEUE_SECONDS / max(self._latency, 0.001)))

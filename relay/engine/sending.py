@@ -92,7 +92,10 @@ class Sending:
             self._give_back_if_closed(endpoint)
 
     def admit(self, deliveries: Iterable[Delivery]) -> None:
-        """Take leased deliveries in, and begin the attempts that may begin now. Call `refresh` for them before."""
+        """Take leased deliveries in, and begin the attempts that may begin now.
+
+        Call `refresh` before: a delivery of an unknown subscription is skipped.
+        """
         for delivery in deliveries:
             endpoint = self._endpoints.get(delivery.subscription_id)
             if endpoint is None:  # its subscription was removed meanwhile; housekeeping clears the row
@@ -201,7 +204,10 @@ class Sending:
         self._settler.settle(settlement)
 
     def _warn_unsent(self, endpoint: Endpoint, outcome: Outcome) -> None:
-        """Log that nothing was sent, since no attempt row says so: a line in ten seconds; with no key, one for each."""
+        """Log that nothing was sent, since no attempt row says so.
+
+        Log at most one line in ten seconds; for a missing key, one for each subscription.
+        """
         now = time.monotonic()
         if outcome.kind == OutcomeKind.KEY_UNAVAILABLE:
             if now >= endpoint.warned_at + WARN_EVERY_SECONDS:
