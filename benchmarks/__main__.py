@@ -33,7 +33,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
 
 def main() -> None:
     """Run what was asked for, in order; the table goes to standard output, progress to standard error."""
-    asked = _arguments()
+    asked = parse_arguments()
     began, load = time.monotonic(), os.getloadavg()[0]
     with server() as running, tempfile.TemporaryDirectory(prefix="outbox-benchmarks-") as folder:
         bench = Bench(running, _sizes(asked), Path(folder), _say)
@@ -55,7 +55,7 @@ def _measure(bench: Bench, names: Sequence[str]) -> list[Result]:
     return results
 
 
-def _arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure the relay as it runs by default. About ten minutes, or two with --quick.",

@@ -109,7 +109,7 @@ def migrate(connection: Connection) -> list[Migration]:
         for migration in missing:
             cursor.execute(migration.sql)
             cursor.execute(migration.record)
-        cursor.execute(_file("grants.sql"))
+        cursor.execute(read_sql("grants.sql"))
     _make_leaves(connection)
     if absent := missing_roles(connection):
         log.warning("%s not made: the migrating user may not make roles", ", ".join(absent))
@@ -120,7 +120,7 @@ def migrate(connection: Connection) -> list[Migration]:
 def render_sql() -> str:
     """Return everything as one psql script, for a database without the schema."""
     parts = [f"-- {m.version:04} {m.name}\n{m.sql}\n{m.record}" for m in migrations()]
-    script = [_SEARCH_PATH, _SCHEMA, _VERSIONS, *parts, _file("grants.sql"), _file("leaves.sql")]
+    script = [_SEARCH_PATH, _SCHEMA, _VERSIONS, *parts, read_sql("grants.sql"), read_sql("leaves.sql")]
     return "\n".join(["\\set ON_ERROR_STOP on\nbegin;", *script, "commit;\n"])
 
 
@@ -145,7 +145,7 @@ def differences(connection: Connection) -> list[str]:
     Leaves, grants and the tables' contents are not compared. Raises SchemaError like `require_current`.
     """
     require_current(connection)
-    found, expected = set(catalog(connection)), set(_file("catalog.txt").splitlines())
+    found, expected = set(catalog(connection)), set(read_sql("catalog.txt").splitlines())
     edited = {m.version: m.checksum for m in migrations()}.items() ^ _applied(connection).items()
     return [
         *(f"missing: {line}" for line in sorted(expected - found)),
@@ -158,7 +158,7 @@ def catalog(connection: Connection) -> list[str]:
     """Read the schema from the server's catalog: one line for each object, sorted, the same on every server version."""
     with connection.begin_nested() if connection.in_transaction() else connection.begin():
         connection.execute(text("select set_config('search_path', 'pg_catalog', true)"))
-        return sorted(connection.exec_driver_sql(_file("catalog.sql")).scalars())
+        return sorted(connection.exec_driver_sql(read_sql("catalog.sql")).scalars())
 
 
 def _applied(connection: Connection) -> dict[int, str]:
@@ -217,7 +217,7 @@ def _explain_missing_right(connection: Connection) -> Iterator[None]:
 def _make_leaves(connection: Connection) -> None:
     try:
         with connection.begin():
-            connection.exec_driver_sql(_file("leaves.sql"))
+            connection.exec_driver_sql(read_sql("leaves.sql"))
     except DBAPIError as error:
         if _sqlstate(error) != _LOCK_NOT_AVAILABLE:
             raise
@@ -229,5 +229,5 @@ def _sqlstate(error: Exception) -> Any:
     return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
 
 
-def _file(name: str) -> str:
+def read_sql(name: str) -> str:
     return files("outbox.schema").joinpath("migrations", name).read_text(encoding="utf-8")

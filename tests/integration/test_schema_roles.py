@@ -308,9 +308,11 @@ def test_without_the_right_to_make_roles_migrate_says_so_and_goes_on(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = f"outbox_test_{secrets.token_hex(6)}"
-    grants = schema._file("grants.sql").replace("outbox_reader", f"{name}_reader")
+    grants = schema.read_sql("grants.sql").replace("outbox_reader", f"{name}_reader")
     monkeypatch.setattr(schema, "ROLES", ("outbox_app", f"{name}_reader"))
-    monkeypatch.setattr(schema, "_file", lambda file, read=schema._file: grants if file == "grants.sql" else read(file))
+    monkeypatch.setattr(
+        schema, "read_sql", lambda file, read=schema.read_sql: grants if file == "grants.sql" else read(file)
+    )
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(f"create role {name} login password '{name}'")
         connection.execute(f"grant create on database {make_url(empty_database_url).database} to {name}")

@@ -56,8 +56,14 @@ def relay(database_url: str) -> Callable[..., Any]:
     return run
 
 
+REGISTER = sa.text("""
+insert into outbox.sealing_keys (id, key) values (:id, :key)
+on conflict (id) do update set created_at = clock_timestamp()
+""")
+
+
 def register(connection: sa.Connection, key: SealingKey) -> None:
-    connection.execute(operations._REGISTER, {"id": key.id, "key": key.text})
+    connection.execute(REGISTER, {"id": key.id, "key": key.text})
 
 
 def add(connection: sa.Connection, secret: str | None = None) -> Any:
@@ -123,7 +129,7 @@ class TestWriting:
     )
     def test_the_database_refuses_what_is_no_key(self, connection, key_id, key):
         with pytest.raises(sa.exc.DBAPIError, match=r"_of_the_key|32_bytes|base64"):
-            connection.execute(operations._REGISTER, {"id": key_id, "key": key})
+            connection.execute(REGISTER, {"id": key_id, "key": key})
 
     def test_the_documented_sql_finds_the_key(self, connection):
         """What the docstring tells other languages to ask."""

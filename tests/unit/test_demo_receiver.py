@@ -37,6 +37,9 @@ class Receiving:
                 log.read(line)
         return log
 
+    def close(self) -> None:
+        self._client.close()
+
     def post(self, event_id: str, secret: str = SECRET) -> int:
         headers = signed_headers(secret, event_id, BODY)
         return self._client.post(self.url, content=BODY, headers=headers, timeout=20).status_code
@@ -49,7 +52,7 @@ def receiver(tmp_path: Path) -> Iterator[Receiving]:
     with Child("receiver", program, tmp_path / "receiver.log", environment) as child:
         receiving = Receiving(child)
         yield receiving
-        receiving._client.close()
+        receiving.close()
 
 
 def test_a_request_is_in_the_log_before_it_is_answered(receiver: Receiving) -> None:

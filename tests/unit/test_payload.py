@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections import OrderedDict
@@ -231,7 +232,7 @@ def test_a_deep_caller_does_not_matter():
         return encode({"a": [1, {"b": 2}]}, LIMIT) if left == 0 else descend(left - 1)
 
     frames = 0
-    frame = sys._getframe()
+    frame = inspect.currentframe()
     while frame:
         frames, frame = frames + 1, frame.f_back
     assert descend(sys.getrecursionlimit() - frames - 40) == '{"a":[1,{"b":2}]}'

@@ -168,7 +168,7 @@ def test_files_and_names_of_the_code_exist(document: Path) -> None:
 def test_benchmarks_exist(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in re.findall(r"python -m benchmarks([^\n`#]*)", document.read_text(encoding="utf-8")):
         monkeypatch.setattr(sys, "argv", ["benchmarks", *shlex.split(arguments)])
-        assert benchmarks._arguments()
+        assert benchmarks.parse_arguments()
 
 
 def test_the_examples_in_the_help_of_commands_exist() -> None:

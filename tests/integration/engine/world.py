@@ -318,12 +318,14 @@ class PlanWatch:
         )
         self.store = Store(psycopg.conninfo.make_conninfo(url, options=options))
         self.plans: list[dict[str, Any]] = []
+        self._listening: psycopg.AsyncConnection[Any] | None = None
 
     async def begin(self) -> None:
         """Forget what was seen, and listen."""
         connection = await self.store.connection()
-        if not connection._notice_handlers:
+        if self._listening is not connection:
             connection.add_notice_handler(self._note)
+            self._listening = connection
         self.plans.clear()
 
     def _note(self, notice: psycopg.errors.Diagnostic) -> None:
