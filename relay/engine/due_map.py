@@ -30,7 +30,11 @@ class DueMap:
     def __contains__(self, subscription_id: bytes) -> bool:
         return subscription_id in self._ids
 
-    def add(self, *subscription_ids: bytes) -> None:
+    def add(self, subscription_id: bytes) -> None:
+        """Add a subscription; one that is here already keeps its place."""
+        self._ids[subscription_id] = None
+
+    def add_all(self, subscription_ids: Iterable[bytes]) -> None:
         """Add subscriptions; those that are here already keep their places."""
         self._ids.update(dict.fromkeys(subscription_ids))
 

@@ -145,7 +145,7 @@ class Feeder:
         self._next_poll = began + POLL_BUSY_SECONDS
         self._due_since = seen.unix_seconds - DUE_LOOK_BACK_SECONDS
         self._clock.set(seen.unix_seconds)
-        self.due.add(*seen.due)
+        self.due.add_all(seen.due)
         self._more_pending = seen.first is not None
         self.low_water.note_look(low, began, time.monotonic(), found=self._more_pending)
         return (low if seen.first is None else seen.first - 1), seen.drawn

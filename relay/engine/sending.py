@@ -64,7 +64,7 @@ class Sending:
         self._suspect = suspect
         self._keep_all_responses = keep_all_responses
         self._random_number = random_number
-        self._create_task = asyncio.get_running_loop().create_task  # each look-up of the loop costs a system call
+        self._loop = asyncio.get_running_loop()  # each look-up is a system call
         self._tasks: set[asyncio.Task[None]] = set()
         self._leased = 0
         self._warned_at = -WARN_EVERY_SECONDS
@@ -147,6 +147,8 @@ class Sending:
             self._give_back(endpoint, delivery, OWN_ERROR_SECONDS)
         self._room.enqueue(endpoint)
         self._room.begin_attempts()
+        if (task := asyncio.current_task(self._loop)) is not None:
+            self._tasks.discard(task)  # a done callback would cost each attempt a turn of the loop
 
     def begin_next(self, endpoint: Endpoint) -> None:
         """Begin the attempt that waits first for this endpoint, or give it back when it waited too long."""
@@ -155,30 +157,23 @@ class Sending:
             self._give_back(endpoint, delivery, 0.0)
             return
         self._room.begin(endpoint)
-        task = self._create_task(self.attempt(endpoint, delivery))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.add(self._loop.create_task(self.attempt(endpoint, delivery)))
 
     async def _outcome_of(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
         """Send and return the outcome. An exception becomes one too, because the request may have been read."""
-        began = time.monotonic()
+        began, event = time.monotonic(), delivery.event
         try:
-            return await self._send(endpoint, delivery)
+            if endpoint.problem is not None:
+                return _failed(endpoint.problem[0], began, endpoint.problem[1])
+            if event is None:
+                return _failed(OutcomeKind.EVENT_GONE, began, NO_EVENT)
+            timeout_seconds = endpoint.subscription.timeout_seconds
+            return await endpoint.envelope.send(self._sender, event, self._clock.timestamp(), timeout_seconds)
         except asyncio.CancelledError:
             return _failed(OutcomeKind.ABORTED, began, "the relay was told to stop at once")
         except Exception as error:
             log.exception("%s: attempt failed inside the relay", delivery)
             return _failed(OutcomeKind.INTERNAL, began, f"{type(error).__name__} inside the relay; see its log")
-
-    async def _send(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
-        if endpoint.problem is not None:
-            kind, error = endpoint.problem
-            return _failed(kind, time.monotonic(), error)
-        event = delivery.event
-        if event is None:
-            return _failed(OutcomeKind.EVENT_GONE, time.monotonic(), NO_EVENT)
-        timeout_seconds = endpoint.subscription.timeout_seconds
-        return await endpoint.envelope.send(self._sender, event, self._clock.timestamp(), timeout_seconds)
 
     def _conclude(
         self, endpoint: Endpoint, delivery: Delivery, subscription: SubscriptionVersion, outcome: Outcome

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -131,7 +130,7 @@ class Settler:
         """Settle a refused result without what is kept of its answer; if refused again, its lease runs out."""
         log.error("%s: its result was refused: %s", settlement.delivery, one_line(error))
         try:
-            return await self._store.settle([replace(settlement, kept=None)])
+            return await self._store.settle([settlement._replace(kept=None)])
         except psycopg.Error as again:
             if not is_refusal(again):
                 raise

@@ -42,8 +42,9 @@ class Sweep:
         self._sending.release_late()
         rows = await self._store.sweep(self.position, SLICE)
         await self._refresh(rows)
-        self._due.add(*(row.id for row in rows if row.due), *self._endpoints.take_reopened())
-        self._suspects.add(*(row.id for row in rows if row.suspects))
+        self._due.add_all(row.id for row in rows if row.due)
+        self._due.add_all(self._endpoints.take_reopened())
+        self._suspects.add_all(row.id for row in rows if row.suspects)
         await self._forget(rows)
         wrapped = len(rows) < SLICE
         self.position = START if wrapped else rows[-1].id

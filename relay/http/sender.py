@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from outbox.subscriptions.url import Url, parse_url
@@ -127,7 +127,7 @@ class DirectSender:
             fresh = await self._dialler.dial(endpoint.url, endpoint.tls, deadline, self._pools.forget)
         except DialError as error:
             outcome = unsent(error.kind, str(error), started, error.address)
-            return replace(outcome, sent=rested is not None)
+            return outcome._replace(sent=rested is not None)
         return outcome_of(await self._exchange(pool, fresh, request, deadline), fresh.address, started)
 
     async def _exchange(self, pool: Pool, connection: Connection, request: bytes, deadline: float) -> Answer | Lost:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from outbox.errors import SubscriptionError
@@ -67,7 +66,7 @@ class RequestAdditions:
             return redact_echoes(outcome, self._secrets)
         began = time.monotonic()
         outcome = await self._send_with_token(self._tokens, sender, lines, body, began + timeout_seconds)
-        return replace(outcome, milliseconds=milliseconds_since(began))
+        return outcome._replace(milliseconds=milliseconds_since(began))
 
     async def _send_with_token(
         self, tokens: Tokens, sender: Sender, lines: bytes, body: bytes, deadline: float
@@ -81,7 +80,7 @@ class RequestAdditions:
         fresh = await tokens.get(sender, deadline, refused=token)
         if isinstance(fresh, Outcome):
             # A request was sent, so the attempt must be charged; LOCAL would give it back.
-            return outcome if fresh.kind == OutcomeKind.LOCAL else replace(fresh, sent=True)
+            return outcome if fresh.kind == OutcomeKind.LOCAL else fresh._replace(sent=True)
         return await self._send_with(fresh, sender, lines, body, deadline)
 
     async def _send_with(self, token: Token, sender: Sender, lines: bytes, body: bytes, deadline: float) -> Outcome:

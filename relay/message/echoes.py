@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
@@ -38,7 +37,7 @@ def redact_echoes(outcome: Outcome, secrets: Sequence[bytes]) -> Outcome:
     if not outcome.excerpt and not outcome.headers:
         return outcome
     headers = outcome.headers and _redact(outcome.headers.encode("latin-1"), secrets).decode("latin-1")
-    return replace(outcome, excerpt=_redact(outcome.excerpt, secrets), headers=headers)
+    return outcome._replace(excerpt=_redact(outcome.excerpt, secrets), headers=headers)
 
 
 def _redact(text: bytes, secrets: Sequence[bytes]) -> bytes:

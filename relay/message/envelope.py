@@ -10,6 +10,8 @@ from relay.message.authentication import RequestAdditions
 from relay.message.body import body_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from relay.http.sender import Sender
     from relay.model.event import EventParts
     from relay.model.outcome import Outcome
@@ -40,10 +42,10 @@ class Envelope:
         self.endpoint = self._additions.endpoint if self._additions else Endpoint.of(subscription.url)
         self._lines = CONTENT_TYPE + (self._additions.lines if self._additions else b"")
 
-    async def send(self, sender: Sender, event: EventParts, timestamp: bytes, timeout_seconds: float) -> Outcome:
-        """POST the event, signed with `timestamp` (seconds since 1970). Never raises for an expected failure."""
+    def send(self, sender: Sender, event: EventParts, timestamp: bytes, timeout_seconds: float) -> Awaitable[Outcome]:
+        """POST the event, signed with `timestamp` (seconds since 1970). Awaiting it raises for no expected failure."""
         body = body_of(event)
         lines = self._lines + self._signer.lines(event.id, event.type, timestamp, body)
         if self._additions is not None:
-            return await self._additions.send(sender, lines, body, timeout_seconds)
-        return await sender.send(self.endpoint, lines, body, timeout_seconds)
+            return self._additions.send(sender, lines, body, timeout_seconds)
+        return sender.send(self.endpoint, lines, body, timeout_seconds)

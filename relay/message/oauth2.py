@@ -11,7 +11,7 @@ import base64
 import json
 import re
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode
 
@@ -81,7 +81,7 @@ class Tokens:
             except TimeoutError:
                 return self._failure("no token in time")
             if result is not None:
-                return result if isinstance(result, Token) else replace(result)
+                return result
 
     def may_replace(self, refused: Token) -> bool:
         """Tell whether a refused token may be replaced within the same attempt."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GONE", "JITTER", "OWN_PAUSES", "RETRY_AFTER_MAX_SECONDS", "decide"]
 
+DELIVERED = Verdict(VerdictKind.DELIVERED)
 GONE = Disable("the endpoint answered 410 Gone")
 JITTER = 0.1  # a retry waits its delay and up to this fraction more, never less
 RETRY_AFTER_MAX_SECONDS = 86_400.0
@@ -44,7 +45,7 @@ def decide(
         final_statuses: statuses after which the delivery is dead at once.
     """
     if outcome.kind == OutcomeKind.DELIVERED:
-        return Verdict(VerdictKind.DELIVERED)
+        return DELIVERED
     if pause := OWN_PAUSES.get(outcome.kind):
         return Verdict(VerdictKind.RELEASE, pause, Hold(pause))
     if outcome.status == HTTPStatus.GONE:

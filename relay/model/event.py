@@ -26,8 +26,8 @@ class EventParts:
     recorded_at: int
     payload: bytes = field(repr=False)
     bodies: dict[str, bytes] = field(default_factory=dict, repr=False)
+    size: int = field(init=False)
+    """How many bytes its body has, or will have, in the standard format."""
 
-    @property
-    def size(self) -> int:
-        """How many bytes its body has, or will have, in the standard format."""
-        return _AROUND_THE_PAYLOAD + len(self.type) + len(self.payload)
+    def __post_init__(self) -> None:
+        self.size = _AROUND_THE_PAYLOAD + len(self.type) + len(self.payload)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 __all__ = ["Outcome", "OutcomeKind", "milliseconds_since"]
 
@@ -50,8 +50,7 @@ class OutcomeKind(StrEnum):
     """Somebody removed the event's row while a delivery of it was outstanding."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What happened to one attempt, and what came back.
 
     status, headers (4 KiB at most) and retry_after_seconds (0 to 86400, of a 429 or 503) are None when the answer has

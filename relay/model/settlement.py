@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from relay.model.delivery import Delivery
@@ -16,19 +15,20 @@ MILLISECONDS_MAX = 2**31 - 1  # of an integer column
 STATUS_MAX = 999  # what a smallint with a check takes; a receiver may answer 9999
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """What the attempt's row keeps of the request and its answer."""
 
     url: str
     error: str | None = None
     address: str | None = None
-    headers: str | None = field(default=None, repr=False)
-    excerpt: bytes | None = field(default=None, repr=False)
+    headers: str | None = None
+    excerpt: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Kept(url={self.url!r}, error={self.error!r})"  # the answer may repeat a secret
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """The outcome and verdict of an attempt, and what is kept of its answer.
 
     url: where the request went. The verdict's change of the endpoint is about this URL, whatever is kept.

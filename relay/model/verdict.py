@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 __all__ = ["Disable", "EndpointChange", "Hold", "Verdict", "VerdictKind"]
 
@@ -39,8 +39,7 @@ class Disable:
 EndpointChange: TypeAlias = Hold | Disable
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What becomes of the delivery, the seconds until its next attempt, and the change of its endpoint, if any."""
 
     kind: VerdictKind
