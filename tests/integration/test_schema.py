@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,10 @@ def test_the_committed_listing_is_what_this_server_makes(server_url: str) -> Non
         ("alter table outbox.deliveries drop constraint counts_from_zero", "missing: constraint deliveries.counts"),
         ("alter table outbox.pending reset (autovacuum_vacuum_threshold)", "missing: table pending with"),
         ("alter function outbox.mark_pending() security invoker", "missing: function mark_pending()"),
+        (
+            "alter function outbox.text_id(text, uuid) volatile",
+            "missing: function text_id(prefix text, id uuid) text is",
+        ),
         ("update outbox.schema_migrations set checksum = '' where version = 1", "migration 0001 was edited"),
     ],
 )
@@ -139,6 +144,47 @@ def test_a_schema_that_fits_is_accepted(engine: sa.Engine) -> None:
     with engine.connect() as connection:
         schema.require_current(connection)
         assert connection.scalar(sa.text("select 1")) == 1
+
+
+def at_the_version_before(url: str, name: str) -> None:
+    """Make the schema as it was before the migration of this name, with its leaves."""
+    execute(url, schema._SCHEMA, schema._VERSIONS)
+    for migration in itertools.takewhile(lambda one: one.name != name, schema.migrations()):
+        execute(url, f"set search_path = pg_catalog, pg_temp; {migration.sql}; {migration.record}")
+    execute(url, (Path(schema.__file__).parent / "migrations" / "leaves.sql").read_text(encoding="utf-8"))
+
+
+def test_events_recorded_before_the_rules_became_one_check_stay(empty_database_url: str) -> None:
+    at_the_version_before(empty_database_url, "lighter_rows")
+    into = "insert into outbox.events (seq, type, payload) values"
+    execute(empty_database_url, f"{into} (nextval('outbox.events_seq'), 'a', '1'), (4000000000, 'b', '2')")
+    migrate(empty_database_url)
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        assert connection.execute("select type from outbox.events order by seq").fetchall() == [("a",), ("b",)]
+        assert connection.execute("select outbox.make_event_leaf(20)").fetchone() == ("outbox.events_4000000001",)
+        for seq in (2, 3999999999, 4000000001):  # of an old leaf, of the default one, and of the new one
+            with pytest.raises(psycopg.errors.CheckViolation) as refused:
+                connection.execute(f"{into} ({seq}, 'a b', '1')")
+            assert refused.value.diag.constraint_name == "type_is_dotted_words"
+        with pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute("update outbox.events set available_at = 'infinity'")
+    with databases.engine_on(empty_database_url) as engine, engine.connect() as connection:
+        assert schema.differences(connection) == []
+
+
+def test_a_rule_of_events_heeds_no_search_path_of_its_caller(database_url: str) -> None:
+    execute(
+        database_url,
+        "create schema evil; create domain evil.text as pg_catalog.text",
+        "create function evil.octet_length(pg_catalog.text) returns integer language sql return 0",
+        "create function evil.any(bigint, bigint) returns boolean language sql return true",
+        "create operator evil.>= (leftarg = bigint, rightarg = bigint, function = evil.any)",
+    )
+    with psycopg.connect(database_url) as connection:
+        connection.execute("set search_path = evil, pg_catalog")
+        with pytest.raises(psycopg.errors.CheckViolation) as refused:
+            connection.execute("insert into outbox.events (seq, type, payload) values (-5, 'a', '1')")
+        assert refused.value.diag.constraint_name == "seq_is_drawn"
 
 
 def test_a_newer_schema_is_not_touched_by_migrate(database_url: str) -> None:

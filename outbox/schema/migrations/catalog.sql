@@ -23,14 +23,14 @@ union all
 select 'index ' || pg_get_indexdef(i.indexrelid)
 from tables t join pg_index i on i.indrelid = t.oid
 union all
-select 'trigger ' || pg_get_triggerdef(g.oid) || case g.tgenabled when 'O' then '' else format(' (%s)', g.tgenabled) end
+select 'trigger ' || pg_get_triggerdef(g.oid) || case g.tgenabled when 'O' then '' else ' (' || g.tgenabled::text || ')' end
 from tables t join pg_trigger g on g.tgrelid = t.oid and not g.tgisinternal
 union all
 select 'sequence ' || c.relname || ' ' || format_type(s.seqtypid, null) || ' increment ' || s.seqincrement
 from pg_class c join pg_sequence s on s.seqrelid = c.oid where c.relnamespace = 'outbox'::regnamespace
 union all
 select 'function ' || p.proname || '(' || pg_get_function_arguments(p.oid) || ') '
-       || coalesce(pg_get_function_result(p.oid), '') || format(' %s%s', p.provolatile, p.proparallel)
+       || coalesce(pg_get_function_result(p.oid), '') || ' ' || p.provolatile::text || p.proparallel::text
        || case when p.prosecdef then ' definer' else '' end || case when p.proisstrict then ' strict' else '' end
        || coalesce(' set ' || array_to_string(p.proconfig, ', '), '') || ' '
        || md5(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc))

@@ -13,6 +13,7 @@ declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body';
+    rules constant text := 'outbox.keeps_rules, outbox.broken_rule';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
         outbox.prune_events, outbox.retire_attempt_leaf, outbox.prune_attempts, outbox.prune_resolutions,
         outbox.drop_empty_leaf, outbox.audit_operation';
@@ -22,7 +23,7 @@ declare
         ['outbox_app', 'insert (id, tenant, type, key, payload, recorded_at, available_at) on outbox.events'],
         ['outbox_app', 'select (seq, id) on outbox.events'],
         ['outbox_app', 'usage on sequence outbox.events_seq'],
-        ['outbox_app', 'execute on function outbox.record, outbox.uuid7, ' || texts],
+        ['outbox_app', 'execute on function outbox.record, outbox.uuid7, ' || rules || ', ' || texts],
 
         ['outbox_operator', 'usage on schema outbox'],
         ['outbox_operator', 'select on outbox.secrets, ' || tables],
@@ -33,7 +34,7 @@ declare
         ['outbox_operator', 'insert, update, delete on outbox.secrets, outbox.deliveries, outbox.dead_letters'],
         ['outbox_operator', 'insert, update (available_at) on outbox.events'],
         ['outbox_operator', 'insert, delete on outbox.pending'],
-        ['outbox_operator', 'execute on function outbox.uuid7, ' || upkeep || ', ' || texts],
+        ['outbox_operator', 'execute on function outbox.uuid7, ' || rules || ', ' || upkeep || ', ' || texts],
 
         ['outbox_relay', 'usage on schema outbox'],
         ['outbox_relay', 'select on outbox.secrets, ' || tables],
