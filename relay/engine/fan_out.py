@@ -34,6 +34,7 @@ __all__ = ["FanOut"]
 log = logging.getLogger("relay.engine")
 
 EVENTS_MAX = 500
+EVENTS_FIRST = 64  # in the first batch: how many subscriptions an event matches is not known yet
 DELIVERIES_MAX = 20_000
 DELIVERIES_AIM = 5000  # in one transaction, when each event matches many subscriptions
 BUSY_FROM_WAITING = 512  # leased deliveries that wait here, none of them for more than a second
@@ -41,7 +42,7 @@ EVERY_SECONDS = 0.25
 
 
 class FanOut:
-    """One engine's fan_out. `limit`: how many events the next batch takes at most."""
+    """One engine's fan_out. `limit`: how many events the next batch takes at most, whatever room there is."""
 
     def __init__(self, store: Store, endpoints: Endpoints, room: Room, sending: Sending, due: DueMap) -> None:
         self._store = store
@@ -49,7 +50,8 @@ class FanOut:
         self._room = room
         self._sending = sending
         self._due = due
-        self.limit = EVENTS_MAX
+        self.limit = EVENTS_FIRST
+        self._matches_each = 1.0  # on average, in the last batch
         self._began = 0.0
 
     def is_due(self, *, claimable: bool) -> bool:
@@ -68,7 +70,7 @@ class FanOut:
         Returns:
             The first event taken (None when nothing was), and whether there may be more.
         """
-        self._began, limit = time.monotonic(), self.limit
+        self._began, limit = time.monotonic(), self._fitting()
         alone = await self._store.first_pending(low) if limit == 1 else None
         try:
             after = low if alone is None else alone - 1
@@ -85,11 +87,19 @@ class FanOut:
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
-            await self._isolate_refused(alone, error)
+            await self._isolate_refused(alone, limit, error)
             return alone, True
         self._adapt(len(batch.taken), len(births))
         self._sending.admit(leased)  # only now: the transaction has committed
         return batch.taken[0].seq, len(batch.taken) == limit
+
+    def _fitting(self) -> int:
+        """How many events to take: as many as have all their deliveries born leased, so that none must be claimed.
+
+        While something is due nothing is born leased, and a large batch would keep that so for ever.
+        """
+        room = 0 if self._due else self._room.free
+        return max(1, min(self.limit, int(max(room, BUSY_FROM_WAITING) / self._matches_each)))
 
     def _plan(self, batch: TakenBatch) -> tuple[list[Birth], list[Delivery]]:
         """Decide for every event × matching subscription whether it is born leased to this process or merely due."""
@@ -149,13 +159,13 @@ class FanOut:
 
     def _adapt(self, events: int, births: int) -> None:
         """Aim the next batch at a bounded number of deliveries; recover from a batch that was halved."""
-        ratio = max(1.0, births / events)
-        self.limit = max(1, min(EVENTS_MAX, int(DELIVERIES_AIM / ratio), self.limit * 2))
+        self._matches_each = max(1.0, births / events)
+        self.limit = max(1, min(EVENTS_MAX, int(DELIVERIES_AIM / self._matches_each), self.limit * 2))
 
-    async def _isolate_refused(self, alone: int | None, error: psycopg.Error) -> None:
+    async def _isolate_refused(self, alone: int | None, limit: int, error: psycopg.Error) -> None:
         """Halve the batch until the event that the database refuses is alone, then make it a dead letter."""
         if alone is None:
-            self.limit = max(1, self.limit // 2)
+            self.limit = max(1, limit // 2)
             return
         log.error("event %d cannot be resolved and is parked as a dead letter: %s", alone, one_line(error))
         await self._store.unresolvable(alone, one_line(error))

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from relay.store.store import Store
-from tests.integration.engine.world import FarEnd, World, fan_out, stepping, uuid_of
+from tests.integration.engine.world import FarEnd, Relay, World, fan_out, stepping, uuid_of
 from tests.support.waiting import await_until, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -195,6 +195,40 @@ async def test_one_event_of_a_thousand_subscriptions_is_one_batch(world: World, 
         assert world.matches() == {seq: 1000}
         assert len(far_end.requests) == 1000
         assert relay.feeder.fan_out.limit == 5, "the next batch aims at 5,000 deliveries"
+
+
+async def proven(world: World, relay: Relay, subscriptions: int) -> None:
+    """Let so many subscriptions get a few events, until their windows are open."""
+    for number in range(subscriptions):
+        world.subscribe(path=f"/{number}")
+    world.record(count=100)
+    while await relay.look():
+        await relay.settled()
+    assert world.count("attempts") == 100 * subscriptions
+
+
+async def test_with_ten_subscriptions_as_many_events_are_taken_as_can_be_born_leased(
+    world: World, far_end: FarEnd
+) -> None:
+    async with stepping(world.url, far_end) as relay:
+        await proven(world, relay, 10)
+        world.record(count=1000)
+        assert await relay.look()
+        assert world.count("pending") == 1000 - 2048 // 10
+        assert world.count("deliveries", "lease is null") == 0, "nothing has to be claimed"
+
+
+async def test_while_something_is_due_a_batch_leaves_most_events_pending(world: World, far_end: FarEnd) -> None:
+    """What is taken then has to be claimed; a large batch would keep the backlog for ever."""
+    async with stepping(world.url, far_end) as relay:
+        await proven(world, relay, 10)
+        world.rows(
+            "insert into outbox.deliveries (id, event_seq, subscription_id, due_at)"
+            " select gen_random_uuid(), 1, id, now() from outbox.subscriptions, generate_series(1, 1000)"
+        )
+        world.record(count=1000)
+        assert await relay.look()
+        assert world.count("pending") == 1000 - 512 // 10
 
 
 async def test_an_event_delayed_is_fanned_out_at_once_and_due_when_it_is_available(
