@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.model.verdict import VerdictKind
 from relay.store.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Uuids
 from relay.store.dead_letters import burial
 from relay.store.following import Step, following
@@ -19,21 +20,23 @@ __all__ = ["SETTLE", "settle", "storable"]
 
 # Success is accepted from whoever brings it: a 2xx that a relay saw must not end as "dead". Failure is fenced by the
 # lease, or a stale holder would overwrite a newer one.
-SETTLE = f"""
+_AGAIN = """
+again as (
+    update outbox.deliveries d set lease = null, crashes = 0,
+           due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
+    from r where d.id = r.id and d.lease = r.lease and r.verdict = 1 returning d.id),"""
+_BURY = f"""
+lost as (
+    delete from outbox.deliveries d using r where d.id = r.id and d.lease = r.lease and r.verdict = 2
+    returning d.id, d.event_seq, d.subscription_id, d.attempts, r.outcome as reason, r.error),
+buried as ({burial("lost")}),"""
+_SETTLE = """
 with r as materialized (
     select * from unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
         as r(id, lease, verdict, wait_seconds, event_seq, subscription_id, number, outcome, status, milliseconds,
              error, url, address, headers, excerpt)),
 won as (
-    delete from outbox.deliveries where id = any(array(select id from r where verdict = 0)) returning id),
-again as (
-    update outbox.deliveries d set lease = null, crashes = 0,
-           due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
-    from r where d.id = r.id and d.lease = r.lease and r.verdict = 1 returning d.id),
-lost as (
-    delete from outbox.deliveries d using r where d.id = r.id and d.lease = r.lease and r.verdict = 2
-    returning d.id, d.event_seq, d.subscription_id, d.attempts, r.outcome as reason, r.error),
-buried as ({burial("lost")}),
+    delete from outbox.deliveries where id = any(array(select id from r where verdict = 0)) returning id),{failures}
 logged as (
     insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict, outcome, status,
                                  milliseconds, error, url, address, headers, excerpt)
@@ -42,6 +45,14 @@ logged as (
     from r)
 select id from won
 """
+# By the gravest verdict of a batch. Planning a burial, whose event may be in any leaf, takes as long as settling fifty
+# successes, and longer with more leaves; so only a batch that buries something pays for it.
+SETTLE = _SETTLE.format(failures="")
+_SETTLE_UP_TO = {
+    VerdictKind.DELIVERED: SETTLE,
+    VerdictKind.RETRY: _SETTLE.format(failures=_AGAIN),
+    VerdictKind.DEAD: _SETTLE.format(failures=_AGAIN + _BURY),
+}
 
 
 async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
@@ -50,7 +61,8 @@ async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
     What follows from it is written in the same transaction: following.py lists it.
     """
     rows = sorted(batch, key=lambda settlement: settlement.delivery.id)
-    steps = [Step("won", SETTLE, _columns(rows)), *following(rows)]
+    gravest = max(row.verdict.kind for row in rows)
+    steps = [Step("won", _SETTLE_UP_TO[gravest], _columns(rows)), *following(rows)]
     answers = await database.transaction(*[(step.statement, step.columns) for step in steps])
     changed = {step.changes: frozenset(row[0] for row in ids) for step, ids in zip(steps, answers, strict=True)}
     return Settled(**changed)
