@@ -32,8 +32,8 @@ class Sizes:
     latency_seconds: Mapping[int, float] = field(default_factory=lambda: {1: 60, 50: 20, 200: 15, 1000: 10})
     silent_events: int = 25
     silent_names_seconds: float = 60.0
-    record_seconds: float = 2.0
-    record_rounds: int = 5
+    record_seconds: float = 1.0
+    record_rounds: int = 11
     backlog: int = 1_000_000
     claims: int = 50
 
