@@ -130,6 +130,7 @@ async def test_rows_are_born_leased_while_there_is_room_and_due_beyond_it(world:
     world.record(count=100)
     far_end.hold("/")
     async with stepping(world.url, far_end, max_in_flight=100, per_endpoint=64) as relay:
+        relay.feeder.fan_out.limit = 100
         await relay.feeder.fan_out.run(-1)
         assert Counter(row[0] for row in world.deliveries("lease is not null")) == {True: 16, False: 84}
         assert world.count("deliveries", "attempts <> (lease is not null)::int") == 0
@@ -174,6 +175,7 @@ async def test_a_backlog_is_worked_off_through_the_due_map(world: World, far_end
         world.subscribe(path=f"/{number}")
     world.record(count=200)
     async with stepping(world.url, far_end, per_endpoint=8) as relay:
+        relay.feeder.fan_out.limit = 200
         await relay.look()
         while world.count("deliveries"):
             await relay.look()
