@@ -10,11 +10,11 @@ from relay.http import resolver
 if __name__ == "__main__":
     from relay.__main__ import main
 
-    port, addresses = int(sys.argv.pop(1)), resolver._addresses  # noqa: SLF001
+    port, addresses = int(sys.argv.pop(1)), resolver.ask_machine
 
     def asking(host: str) -> list[str] | OSError:
         believe(port)
         return addresses(host)
 
-    resolver._addresses = asking  # noqa: SLF001
+    resolver.ask_machine = asking
     main()

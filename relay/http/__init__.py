@@ -4,7 +4,8 @@ Nothing else opens a socket to a URL that a user gave.
 """
 
 from relay.http.addresses import AddressPolicy
-from relay.http.sender import DirectSender, Endpoint, Sender
+from relay.http.dial import DirectDialler
+from relay.http.sender import Endpoint, HttpSender, Sender
 from relay.model.outcome import Outcome, OutcomeKind
 
-__all__ = ["AddressPolicy", "DirectSender", "Endpoint", "Outcome", "OutcomeKind", "Sender"]
+__all__ = ["AddressPolicy", "DirectDialler", "Endpoint", "HttpSender", "Outcome", "OutcomeKind", "Sender"]

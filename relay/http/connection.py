@@ -11,9 +11,7 @@ from relay.http.reader import Answer, Lost, ResponseReader
 from relay.model.outcome import OutcomeKind
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
-
 
 __all__ = ["Connection"]
 
@@ -33,15 +31,12 @@ class Connection(asyncio.Protocol):
         "address",
     )  # fmt: skip
 
-    def __init__(
-        self, sock: socket.socket, address: str, excerpt_bytes: int, on_end: Callable[[Connection], None]
-    ) -> None:
+    def __init__(self, address: str | None, excerpt_bytes: int, on_end: Callable[[Connection], None]) -> None:
         self.address = address
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._reader = ResponseReader(excerpt_bytes)
         self._poll = select.poll()
-        self._poll.register(sock.fileno(), select.POLLIN)
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Answer | Lost] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -56,7 +51,7 @@ class Connection(asyncio.Protocol):
         answer = self._answer = self._loop.create_future()
         self._uses += 1
         self._reader.begin()
-        if self._transport is None:
+        if self._transport is None or not self.is_open():
             self._end(Lost(OutcomeKind.CONNECTION, "the connection was closed before the request", b""))
             return answer
         self._wake_by(deadline)
@@ -64,17 +59,23 @@ class Connection(asyncio.Protocol):
         return answer
 
     def is_open(self) -> bool:
-        """Tell whether the connection outlived its last answer."""
+        """Tell whether neither side has closed the connection."""
         return self._transport is not None and not self._transport.is_closing()
 
     def is_reusable(self) -> bool:
-        """Tell whether another request may be written: alive, not worn out, and nothing at all waiting to be read."""
+        """Tell whether another request may be written: alive, not worn out, and nothing at all waiting to be read.
+
+        The kernel is asked right before the request is written: whatever comes between those two is microseconds old.
+        What the kernel gave out earlier has ended the connection, or waits in a layer of TLS for the rest of its
+        record: our own layers tell of it, those of the loop (TLS without a proxy) cannot.
+        """
         return (
             self._transport is not None
             and self._answer is None
             and not self._transport.is_closing()
             and self._uses < MAX_USES
             and not self._poll.poll(0)
+            and not self._transport.get_extra_info("unread")
         )
 
     def rest(self) -> None:
@@ -90,6 +91,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """Read on; a byte that nobody asked for ends the connection."""

@@ -1,6 +1,7 @@
-"""From a URL to an open connection: resolve, check every address, dial the checked one, and TLS on top.
+"""From a URL to an endpoint in reach: look the name up, judge every address, dial the judged one.
 
-The address that was judged is the address given to connect(): nothing looks the name up a second time.
+The address that was judged is the address given to connect(): nothing looks the name up a second time. A `Dialler`
+gives a way to the endpoint; TLS with the endpoint, and what is said to it, come on top and are the same for each.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import asyncio
 import errno
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from relay.http.addresses import AddressPolicy, is_private_name, literal_address
-from relay.http.connection import Connection
+from relay.http.resolver import Resolver
 from relay.http.tls import reason_of_tls
 from relay.model.outcome import OutcomeKind
 
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from outbox.subscriptions.url import Url
-    from relay.http.tls import ClientTLS
 
     Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
-__all__ = ["DialError", "Dialler", "checked_addresses", "connected", "judged"]
+__all__ = ["DialError", "Dialler", "DirectDialler", "Reached", "checked_addresses", "connect", "judge_addresses"]
 
 MAX_SECONDS_AN_ADDRESS = 5.0
 """How long one address may take to accept while there are others to try."""
@@ -41,51 +41,105 @@ class DialError(Exception):
         self.address = address
 
 
-class Dialler:
-    """Opens connections for one sender; the deadlines are `loop.time()`."""
+class Reached(Protocol):
+    """An endpoint in reach: a way to it is open, and nothing was said to it yet."""
 
-    def __init__(
-        self, policy: AddressPolicy, resolve: Resolve, ssl_context: ssl.SSLContext, excerpt_bytes: int
-    ) -> None:
-        self._policy, self._resolve, self._ssl_context = policy, resolve, ssl_context
-        self._excerpt_bytes = excerpt_bytes
+    @property
+    def address(self) -> str | None:
+        """Return the address that was dialled; None where a proxy dials it out of sight."""
+        ...
 
-    async def dial(
-        self, url: Url, tls: ClientTLS | None, deadline: float, on_end: Callable[[Connection], None]
-    ) -> Connection:
-        """Return an open connection to the first address that accepts; raises DialError."""
-        addresses = await checked_addresses(self._policy, self._resolve, url.host, deadline)
-        context = await tls_context(url, tls, self._ssl_context)
-        for position, address in enumerate(addresses, 1):
-            others = len(addresses) - position
-            try:
-                sock = await connected(address, url.port, share_of_time(deadline, others))
-                break
-            except DialError as error:
-                if not others or error.kind == OutcomeKind.LOCAL:
-                    raise
-        return await self._opened(sock, address, (url.host, context), deadline, on_end)
+    async def open(
+        self, protocol: asyncio.Protocol, name: str, context: ssl.SSLContext | None, deadline: float
+    ) -> asyncio.Transport:
+        """Shake hands with the endpoint where there is a context, then give the protocol the connection.
 
-    async def _opened(
-        self,
-        sock: socket.socket,
-        address: str,
-        tls: tuple[str, ssl.SSLContext | None],
-        deadline: float,
-        on_end: Callable[[Connection], None],
-    ) -> Connection:
-        loop, (name, context) = asyncio.get_running_loop(), tls
-        connection = Connection(sock, address, self._excerpt_bytes, on_end)
-        encryption: dict[str, Any] = {}
-        if context is not None:
-            seconds = max(deadline - loop.time(), 0.001)
-            encryption = {"ssl": context, "server_hostname": name, "ssl_handshake_timeout": seconds}
+        `name` is whom the certificate must be for. Raises OSError (ssl.SSLError is one) and DialError; then the way is
+        closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close a way that was not opened."""
+        ...
+
+
+class Dialler(Protocol):
+    """Whatever can reach an endpoint; belongs to one running event loop. Deadlines are `loop.time()`."""
+
+    async def reach(self, url: Url, deadline: float) -> Reached:
+        """Return a way to the endpoint; raises DialError."""
+        ...
+
+    async def close(self) -> None:
+        """Stop looking names up."""
+        ...
+
+
+class DirectDialler:
+    """Reaches endpoints from this machine, at addresses that the policy allows.
+
+    `resolve` (a host name to addresses as text, raising OSError) is exchangeable.
+    """
+
+    def __init__(self, policy: AddressPolicy, resolve: Resolve | None = None) -> None:
+        self._resolver = Resolver()
+        self.policy = policy
+        self.resolve: Resolve = resolve or self._resolver
+
+    async def reach(self, url: Url, deadline: float) -> Reached:
+        """Connect to the first address that accepts; see `Dialler.reach`."""
+        check_url(self.policy, url)
+        addresses = await checked_addresses(self.policy, self.resolve, url.host, deadline)
+        return await connect_to_one(addresses, url.port, deadline)
+
+    async def close(self) -> None:
+        """Stop looking names up."""
+        await self._resolver.close()
+
+
+class Connected:
+    """A socket connected to the endpoint itself; see `Reached`."""
+
+    def __init__(self, sock: socket.socket, address: str) -> None:
+        self._sock, self.address = sock, address
+
+    async def open(
+        self, protocol: asyncio.Protocol, name: str, context: ssl.SSLContext | None, deadline: float
+    ) -> asyncio.Transport:
+        """Shake hands, and give the protocol the connection; see `Reached.open`."""
+        loop = asyncio.get_running_loop()
+        if context is None:
+            transport, _ = await loop.create_connection(lambda: protocol, sock=self._sock)
+        else:
+            transport, _ = await loop.create_connection(
+                lambda: protocol, sock=self._sock, ssl=context, server_hostname=name,
+                ssl_handshake_timeout=seconds_until(deadline),
+            )  # fmt: skip
+        return transport
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+
+def check_url(policy: AddressPolicy, url: Url) -> None:
+    """Raise DialError where the URL alone tells that the policy forbids it."""
+    refusal = policy.refusal_of_url(url)
+    if refusal is not None:
+        raise DialError(OutcomeKind.BLOCKED_ADDRESS, refusal)
+
+
+async def connect_to_one(addresses: Sequence[str], port: int, deadline: float) -> Connected:
+    """Connect to the first address that accepts, of one or more; raises DialError about the last one tried."""
+    *first, last = addresses
+    for position, address in enumerate(first, 1):
         try:
-            await loop.create_connection(lambda: connection, sock=sock, **encryption)
-        except OSError as error:  # with TLS: ssl.SSLError, a reset, and the handshake's own timeout are all OSErrors
-            kind: OutcomeKind = OutcomeKind.TLS if encryption else OutcomeKind.CONNECTION
-            raise DialError(kind, f"{kind} failed: {_reason(error)}", address) from None
-        return connection
+            return await connect(address, port, share_of_time(deadline, len(addresses) - position))
+        except DialError as error:
+            if error.kind == OutcomeKind.LOCAL:
+                raise
+    return await connect(last, port, deadline)
 
 
 async def checked_addresses(policy: AddressPolicy, resolve: Resolve, host: str, deadline: float) -> Sequence[str]:
@@ -95,7 +149,7 @@ async def checked_addresses(policy: AddressPolicy, resolve: Resolve, host: str, 
     name, or every one of a private network's name, whose answers are the operator's own (localhost in two families).
     """
     addresses = [host] if literal_address(host) else await _resolved(resolve, host, deadline)
-    refusals = judged(policy, addresses)
+    refusals = judge_addresses(policy, addresses)
     allowed = [address for address, refusal in refusals.items() if refusal is None]
     if is_private_name(host) and allowed:
         return allowed
@@ -105,7 +159,7 @@ async def checked_addresses(policy: AddressPolicy, resolve: Resolve, host: str, 
     return allowed
 
 
-def judged(policy: AddressPolicy, addresses: Sequence[str]) -> dict[str, str | None]:
+def judge_addresses(policy: AddressPolicy, addresses: Sequence[str]) -> dict[str, str | None]:
     """Return for each address why it may not be dialled, None when it may."""
     return {address: policy.refusal(address) or _refusal_of_own(policy, address) for address in addresses}
 
@@ -142,22 +196,12 @@ async def _resolved(resolve: Resolve, host: str, deadline: float) -> Sequence[st
     return addresses
 
 
-async def tls_context(url: Url, tls: ClientTLS | None, default: ssl.SSLContext) -> ssl.SSLContext | None:
-    """Return the context to connect with, None for plain http. Raises DialError ('local')."""
-    if url.scheme != "https":
-        return None
-    try:
-        return default if tls is None else await tls.context()
-    except OSError as error:
-        raise DialError(OutcomeKind.LOCAL, f"cannot prepare TLS: {error.strerror or type(error).__name__}") from None
-
-
-async def connected(address: str, port: int, deadline: float) -> socket.socket:
-    """Return a socket connected to an address that the policy allowed; raises DialError."""
+async def connect(address: str, port: int, deadline: float) -> Connected:
+    """Connect to an address that was judged; raises DialError, whose cause is the OSError."""
     try:
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     except OSError as error:
-        raise DialError(OutcomeKind.LOCAL, f"no socket: {error.strerror}", address) from None
+        raise DialError(OutcomeKind.LOCAL, f"no socket: {error.strerror}", address) from error
     try:
         sock.settimeout(0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -166,9 +210,9 @@ async def connected(address: str, port: int, deadline: float) -> socket.socket:
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError):
-            raise _refusal_to_connect(error, address) from None
+            raise _refusal_to_connect(error, address) from error
         raise
-    return sock
+    return Connected(sock, address)
 
 
 def _refusal_to_connect(error: OSError, address: str) -> DialError:
@@ -184,18 +228,24 @@ def _refusal_to_connect(error: OSError, address: str) -> DialError:
 def share_of_time(deadline: float, others: int) -> float:
     """Return until when one address may be tried while so many others wait; both are `loop.time()`."""
     now = asyncio.get_running_loop().time()
-    return min(now + (deadline - now) / (others + 1), now + MAX_SECONDS_AN_ADDRESS) if others else deadline
+    return min(now + (deadline - now) / (others + 1), now + MAX_SECONDS_AN_ADDRESS)
+
+
+def seconds_until(deadline: float) -> float:
+    """Return how long a handshake may take, which must be more than nothing."""
+    return max(deadline - asyncio.get_running_loop().time(), 0.001)
+
+
+def reason_of_handshake(error: OSError) -> str:
+    """Return why no connection came of a way that was open, in words."""
+    if isinstance(error, ssl.SSLError):
+        return reason_of_tls(error)
+    if isinstance(error, ConnectionAbortedError):
+        return "the handshake did not finish in time"
+    return "the connection was closed"
 
 
 def _is_own_fault(error: OSError) -> bool:
     if isinstance(error, socket.gaierror):
         return error.errno == socket.EAI_MEMORY
     return error.errno in _OWN_FAULTS
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return reason_of_tls(error)
-    if isinstance(error, ConnectionAbortedError):
-        return "the handshake did not finish in time"
-    return "the connection was closed"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from relay.http.connection import Connection
 
-__all__ = ["Key", "Pool", "Pools"]
+__all__ = ["MAX_RESTING", "Key", "Pool", "Pools"]
 
 Key = tuple[str, str, int, bytes]
 """Scheme, host, port, and the digest of own TLS: what decides whether two requests may share a connection."""
@@ -55,6 +55,11 @@ class Pool:
                 return
         self._free += 1
 
+    @property
+    def waiting(self) -> int:
+        """Return how many sends wait for a place."""
+        return len(self._waiting)
+
     def is_unused(self) -> bool:
         """Tell whether nothing is under way and nothing rests."""
         return self._free == self._places and not self.resting
@@ -69,10 +74,20 @@ class Pool:
 class Pools:
     """The pools of all endpoints: made when first needed, dropped when unused, so that they cannot pile up."""
 
-    def __init__(self, places: int, max_resting: int = MAX_RESTING) -> None:
+    def __init__(self, places: int, max_resting: int) -> None:
         self._places, self._max_resting = places, max_resting
         self._by_key: dict[Key, Pool] = {}
         self._resting: dict[Connection, Pool] = {}  # the one that has rested longest comes first
+
+    @property
+    def endpoints(self) -> int:
+        """Return how many endpoints have a pool."""
+        return len(self._by_key)
+
+    @property
+    def resting(self) -> int:
+        """Return how many connections rest."""
+        return len(self._resting)
 
     def of(self, key: Key) -> Pool:
         """Return the pool of this endpoint."""

@@ -16,7 +16,7 @@ import httptools
 from relay.http.response import MAX_HEAD_BYTES, final_head, refusal_of_head
 from relay.model.outcome import OutcomeKind
 
-__all__ = ["WITHOUT_BODY", "Answer", "Lost", "ResponseReader"]
+__all__ = ["Answer", "Lost", "ResponseReader"]
 
 MAX_INTERIM_RESPONSES = 20
 

@@ -13,10 +13,16 @@ import errno
 import socket
 import threading
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from relay.http.addresses import is_private_name
 
-__all__ = ["MAX_THREADS", "Resolver"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    LookUp = Callable[[str], list[str] | OSError]
+
+__all__ = ["MAX_THREADS", "LookupClass", "Resolver", "ask_machine"]
 
 SLOW_SECONDS = 1.0
 """A lookup that takes longer was slow if an answer came, and silent if none did."""
@@ -25,21 +31,21 @@ MAX_NAMES_KNOWN = 100_000
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How names behaved: how many of these are looked up at once, and how long a caller waits for one."""
+class LookupClass:
+    """A class of names by how they behaved: how many are looked up at once, and how long a caller waits for one."""
 
     name: str
     threads: int
     patience_seconds: float
 
 
-NEW = Manner("new", 256, 5.0)
-QUICK = Manner("quick", 256, 5.0)
-SLOW = Manner("slow", 32, 30.0)
-SILENT = Manner("silent", 32, 2.0)
-MANNERS = (NEW, QUICK, SLOW, SILENT)
+NEW = LookupClass("new", 256, 5.0)
+QUICK = LookupClass("quick", 256, 5.0)
+SLOW = LookupClass("slow", 32, 30.0)
+SILENT = LookupClass("silent", 32, 2.0)
+CLASSES = (NEW, QUICK, SLOW, SILENT)
 
-MAX_THREADS = sum(manner.threads for manner in MANNERS)
+MAX_THREADS = sum(one.threads for one in CLASSES)
 
 
 class Resolver:
@@ -48,23 +54,26 @@ class Resolver:
     Nothing is cached: an answer serves those who asked while its lookup was under way. A lookup that outlasts its
     callers goes on, and is how a name whose server answers again is found out. A public name is looked up as absolute,
     so that search domains never apply; only a name of a private network is looked up as the machine does.
+
+    `look_up` is called in a thread of its own; it is exchangeable.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, look_up: LookUp | None = None) -> None:
+        self._look_up = look_up or ask_machine
         self._under_way: dict[str, asyncio.Task[list[str] | OSError]] = {}
-        self._manner_of: dict[str, Manner] = {}
-        self._free = {manner.name: asyncio.Semaphore(manner.threads) for manner in MANNERS}
+        self._classes: dict[str, LookupClass] = {}
+        self._free = {one.name: asyncio.Semaphore(one.threads) for one in CLASSES}
 
     async def __call__(self, host: str) -> list[str]:
         """Return the addresses of a host; cancelling one caller leaves the lookup to the others."""
         lookup = self._under_way.get(host)
         if lookup is None:
-            lookup = self._under_way[host] = asyncio.create_task(self._look_up(host))
+            lookup = self._under_way[host] = asyncio.create_task(self._learn_of(host))
         try:
-            async with asyncio.timeout(self._manner_of.get(host, NEW).patience_seconds):
+            async with asyncio.timeout(self.class_of(host).patience_seconds):
                 found = await asyncio.shield(lookup)
         except TimeoutError:
-            self._manner_of[host] = SILENT  # until its lookup ends: who asks meanwhile need not wait as long
+            self._classes[host] = SILENT  # until its lookup ends: who asks meanwhile need not wait as long
             raise socket.gaierror(socket.EAI_AGAIN, "its name server does not answer") from None
         if isinstance(found, OSError):
             raise found
@@ -77,27 +86,37 @@ class Resolver:
             lookup.cancel()
         await asyncio.gather(*lookups, return_exceptions=True)
 
-    async def _look_up(self, host: str) -> list[str] | OSError:
+    @property
+    def under_way(self) -> int:
+        """Return how many names are being looked up."""
+        return len(self._under_way)
+
+    def class_of(self, host: str) -> LookupClass:
+        """Return the class in which this name would be looked up now."""
+        return self._classes.get(host, NEW)
+
+    def note(self, host: str, found: list[str] | OSError, seconds: float) -> None:
+        """Remember how a lookup went, for the next one of this name."""
+        if len(self._classes) >= MAX_NAMES_KNOWN:
+            self._classes.clear()
+        if seconds <= SLOW_SECONDS:
+            self._classes[host] = QUICK
+        else:
+            self._classes[host] = SILENT if isinstance(found, OSError) else SLOW
+
+    async def _learn_of(self, host: str) -> list[str] | OSError:
         loop = asyncio.get_running_loop()
         try:
-            async with self._free[self._manner_of.get(host, NEW).name]:
+            async with self._free[self.class_of(host).name]:
                 started = loop.time()
-                found = await _in_thread(host)
-                self._learn(host, found, loop.time() - started)
+                found = await _in_thread(self._look_up, host)
+                self.note(host, found, loop.time() - started)
             return found
         finally:
             del self._under_way[host]
 
-    def _learn(self, host: str, found: list[str] | OSError, seconds: float) -> None:
-        if len(self._manner_of) >= MAX_NAMES_KNOWN:
-            self._manner_of.clear()
-        if seconds <= SLOW_SECONDS:
-            self._manner_of[host] = QUICK
-        else:
-            self._manner_of[host] = SILENT if isinstance(found, OSError) else SLOW
 
-
-def _in_thread(host: str) -> asyncio.Future[list[str] | OSError]:
+def _in_thread(look_up: LookUp, host: str) -> asyncio.Future[list[str] | OSError]:
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[str] | OSError] = loop.create_future()
 
@@ -105,21 +124,22 @@ def _in_thread(host: str) -> asyncio.Future[list[str] | OSError]:
         if not found.done():
             found.set_result(result)
 
-    def look_up() -> None:
-        result = _addresses(host)
+    def run() -> None:
+        result = look_up(host)
         try:
             loop.call_soon_threadsafe(report, result)
         except RuntimeError:  # the loop was closed while the lookup hung
             return
 
     try:
-        threading.Thread(target=look_up, name="outbox-relay lookup", daemon=True).start()
+        threading.Thread(target=run, name="outbox-relay lookup", daemon=True).start()
     except RuntimeError as error:
         found.set_result(OSError(errno.ENOMEM, f"no thread for a lookup: {error}"))
     return found
 
 
-def _addresses(host: str) -> list[str] | OSError:
+def ask_machine(host: str) -> list[str] | OSError:
+    """Return the addresses that this machine's resolver has for a name, or why it has none. Blocks."""
     name = host if is_private_name(host) else f"{host}."
     try:
         # Bytes, not text: Python would pass text through IDNA 2003.

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from outbox.subscriptions.url import Url, parse_url
-from relay.http.dial import DialError, Dialler
-from relay.http.pool import Key, Pool, Pools
+from relay.http.connection import Connection
+from relay.http.dial import DialError, reason_of_handshake
+from relay.http.pool import MAX_RESTING, Key, Pool, Pools
 from relay.http.reader import Answer, Lost
-from relay.http.resolver import Resolver
 from relay.http.response import kind_of_status, retry_after_seconds
 from relay.http.tls import default_ssl_context
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
@@ -22,12 +22,10 @@ from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
 if TYPE_CHECKING:
     import ssl
 
-    from relay.http.addresses import AddressPolicy
-    from relay.http.connection import Connection
-    from relay.http.dial import Resolve
+    from relay.http.dial import Dialler
     from relay.http.tls import ClientTLS
 
-__all__ = ["DirectSender", "Endpoint", "Sender", "fixed_lines", "outcome_of", "unsent"]
+__all__ = ["Endpoint", "HttpSender", "Sender", "fixed_lines"]
 
 MAX_HEADERS_KEPT = 4096
 
@@ -68,30 +66,40 @@ class Sender(Protocol):
         ...
 
 
-class DirectSender:
-    """Sends over connections of its own to addresses that the policy allows; belongs to one running event loop.
+class HttpSender:
+    """Sends over connections that it keeps and uses again, to wherever its dialler reaches; belongs to one event loop.
 
     `timeout_seconds` of a send is one total over waiting for a place, DNS, connect, TLS, headers and body. A connection
     that was kept open and dies without a byte of an answer is replaced once, at once: the receiver had closed it.
     Redirects are not followed, bodies are neither decompressed nor read beyond `excerpt_bytes`, proxies of the
-    environment are not used. `resolve` (a host name to addresses as text, raising OSError) is exchangeable.
+    environment are not used. `ssl_context` is for endpoints that have no TLS of their own.
     """
 
     def __init__(
         self,
-        policy: AddressPolicy,
+        dialler: Dialler,
         *,
         user_agent: str,
         connections_per_endpoint: int = 64,
+        max_resting: int = MAX_RESTING,
         ssl_context: ssl.SSLContext | None = None,
-        resolve: Resolve | None = None,
         excerpt_bytes: int = 16_384,
     ) -> None:
-        self._policy = policy
-        self._pools = Pools(connections_per_endpoint)
-        self._resolver = Resolver()
-        self._dialler = Dialler(policy, resolve or self._resolver, ssl_context or default_ssl_context(), excerpt_bytes)
+        self._dialler = dialler
+        self._pools = Pools(connections_per_endpoint, max_resting)
+        self._ssl_context = ssl_context or default_ssl_context()
+        self._excerpt_bytes = excerpt_bytes
         self._fixed = fixed_lines(user_agent)
+
+    @property
+    def endpoints(self) -> int:
+        """Return how many endpoints have a send under way or a connection that rests."""
+        return self._pools.endpoints
+
+    @property
+    def resting(self) -> int:
+        """Return how many connections rest."""
+        return self._pools.resting
 
     async def send(self, endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
         """POST the body; see `Sender.send`."""
@@ -109,7 +117,7 @@ class DirectSender:
     async def close(self) -> None:
         """Close what rests; see `Sender.close`."""
         self._pools.close_resting()
-        await self._resolver.close()
+        await self._dialler.close()
         await asyncio.sleep(0)  # lets the closed transports say so
 
     async def _attempt(
@@ -120,15 +128,33 @@ class DirectSender:
             result = await self._exchange(pool, rested, request, deadline)
             if not _was_closed_before(result):
                 return outcome_of(result, rested.address, started)
-        refusal = self._policy.refusal_of_url(endpoint.url)
-        if refusal is not None:
-            return unsent(OutcomeKind.BLOCKED_ADDRESS, refusal, started)
         try:
-            fresh = await self._dialler.dial(endpoint.url, endpoint.tls, deadline, self._pools.forget)
+            fresh = await self._dial(endpoint, deadline)
         except DialError as error:
             outcome = unsent(error.kind, str(error), started, error.address)
             return outcome._replace(sent=rested is not None)
         return outcome_of(await self._exchange(pool, fresh, request, deadline), fresh.address, started)
+
+    async def _dial(self, endpoint: Endpoint, deadline: float) -> Connection:
+        """Return an open connection to the endpoint; raises DialError."""
+        url = endpoint.url
+        context = await self._context(endpoint) if url.scheme == "https" else None
+        reached = await self._dialler.reach(url, deadline)
+        connection = Connection(reached.address, self._excerpt_bytes, self._pools.forget)
+        try:
+            await reached.open(connection, url.host, context, deadline)
+        except OSError as error:
+            kind = OutcomeKind.CONNECTION if context is None else OutcomeKind.TLS
+            raise DialError(kind, f"{kind} failed: {reason_of_handshake(error)}", reached.address) from None
+        return connection
+
+    async def _context(self, endpoint: Endpoint) -> ssl.SSLContext:
+        try:
+            return self._ssl_context if endpoint.tls is None else await endpoint.tls.context()
+        except OSError as error:
+            raise DialError(
+                OutcomeKind.LOCAL, f"cannot prepare TLS: {error.strerror or type(error).__name__}"
+            ) from None
 
     async def _exchange(self, pool: Pool, connection: Connection, request: bytes, deadline: float) -> Answer | Lost:
         try:

@@ -13,30 +13,28 @@ import base64
 import ipaddress
 import os
 import ssl
-from typing import TYPE_CHECKING
-
-import anyio
-from anyio.streams.tls import TLSStream
+from typing import TYPE_CHECKING, cast
 
 from outbox.subscriptions.url import bracketed
 from relay.http.addresses import literal_address
-from relay.http.dial import DialError, share_of_time
+from relay.http.dial import DialError, check_url, connect_to_one
+from relay.http.resolver import Resolver
 from relay.http.response import MAX_HEAD_BYTES, final_head, header, refusal_of_head
-from relay.http.tls import reason_of_tls
+from relay.http.tls import default_ssl_context, reason_of_tls
+from relay.http.tls_layer import start_tls
 from relay.model.outcome import OutcomeKind
 
 if TYPE_CHECKING:
-    from anyio.abc import ByteStream
+    from collections.abc import Sequence
 
+    from outbox.subscriptions.url import Url
     from relay.config.egress_proxy import EgressProxy
-    from relay.http.dial import Resolve
+    from relay.http.addresses import AddressPolicy
+    from relay.http.dial import Reached, Resolve
 
-__all__ = ["BROKEN", "Tunneller", "encrypted", "reason"]
+__all__ = ["TunnelDialler"]
 
 Refusal = tuple["OutcomeKind", str]
-
-BROKEN = (OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
-"""What a connection raises when it ends or fails."""
 
 _NO_LOGIN, _LOGIN = 0, 2  # methods of RFC 1928
 _SOCKS_REPLIES: dict[int, Refusal] = {
@@ -49,96 +47,124 @@ _SOCKS_REPLIES: dict[int, Refusal] = {
 }
 
 
-class Tunneller:
-    """Opens tunnels through one proxy. `resolve` looks up the proxy's own name, `ssl_context` verifies an https one."""
+class TunnelDialler:
+    """Reaches endpoints through one egress proxy, which resolves their names and must refuse private addresses itself.
 
-    def __init__(self, proxy: EgressProxy, resolve: Resolve, ssl_context: ssl.SSLContext) -> None:
-        self._proxy, self._resolve, self._ssl_context = proxy, resolve, ssl_context
+    Of the address policy, what the URL alone tells is applied (scheme, port, literal address, private name). A tunnel
+    has no address. Plain http goes through CONNECT, too, so that no proxy can answer for the receiver. Bytes that come
+    before anything was said to the endpoint end the tunnel. `resolve` looks up the proxy's own name, `ssl_context`
+    verifies an https proxy. Neither proxies nor .netrc of the environment are read.
+    """
 
-    async def open(self, host: str, port: int, deadline: float) -> ByteStream:
-        """Return a pipe to the endpoint, on which nothing was said yet; raises DialError. `deadline`: `loop.time()`."""
-        pipe = await self._reach(deadline)
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        proxy: EgressProxy,
+        resolve: Resolve | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._resolver = Resolver()
+        self.policy = policy
+        self._proxy, self._resolve = proxy, resolve or self._resolver
+        self._ssl_context = ssl_context or default_ssl_context()
+
+    async def reach(self, url: Url, deadline: float) -> Reached:
+        """Open a tunnel to the endpoint; see `Dialler.reach`."""
+        check_url(self.policy, url)
+        talk = await self._connect_to_proxy(deadline)
         try:
             async with asyncio.timeout_at(deadline):
-                await (self._ask_socks5 if self._proxy.scheme == "socks5" else self._ask_http)(pipe, host, port)
+                await (self._ask_socks5 if self._proxy.scheme == "socks5" else self._ask_http)(talk, url.host, url.port)
+                talk.check_silence()
         except BaseException as error:
-            await pipe.aclose()
+            talk.close()
             if isinstance(error, TimeoutError):
                 raise DialError(OutcomeKind.TIMEOUT, "the egress proxy did not reach the endpoint in time") from None
-            if isinstance(error, BROKEN):
+            if isinstance(error, OSError):
                 raise DialError(
                     OutcomeKind.CONNECTION, "the egress proxy closed the connection instead of an answer"
                 ) from None
             raise
-        return pipe
+        return Tunnel(talk)
 
-    async def _reach(self, deadline: float) -> ByteStream:
+    async def close(self) -> None:
+        """Stop looking the proxy's name up."""
+        await self._resolver.close()
+
+    async def _connect_to_proxy(self, deadline: float) -> _Talk:
         """Return a connection to the proxy, inside TLS for an https one. Every failure is our own."""
+        proxy, talk = self._proxy, _Talk()
         try:
-            async with asyncio.timeout_at(deadline):
-                pipe = await self._dial(deadline)
-                if self._proxy.scheme == "https":
-                    pipe = await encrypted(pipe, self._proxy.host, self._ssl_context)
-        except TimeoutError:
-            raise self._own_fault("no connection in time") from None
-        except BROKEN as error:
-            raise self._own_fault(reason(error)) from None
-        return pipe
+            reached = await connect_to_one(await self._addresses(deadline), proxy.port, deadline)
+            await reached.open(talk, proxy.host, None, deadline)
+            if proxy.scheme == "https":
+                await self._start_tls_with_proxy(talk, deadline)
+        except DialError as error:
+            raise self._own_fault(_reason(error.__cause__)) from None
+        except OSError as error:
+            raise self._own_fault(_reason(error)) from None
+        return talk
 
-    async def _dial(self, deadline: float) -> ByteStream:
-        host, port = self._proxy.host, self._proxy.port
-        addresses = [host] if literal_address(host) else await self._resolve(host)
-        for others in reversed(range(len(addresses))):
-            try:
-                async with asyncio.timeout_at(share_of_time(deadline, others)):
-                    return await anyio.connect_tcp(addresses[-1 - others], port)
-            except OSError:  # a timeout is one, too
-                if not others:
-                    raise
-        raise OSError("its name has no address")
+    async def _addresses(self, deadline: float) -> Sequence[str]:
+        host = self._proxy.host
+        async with asyncio.timeout_at(deadline):
+            addresses = [host] if literal_address(host) else await self._resolve(host)
+        if not addresses:
+            raise OSError("its name has no address")
+        return addresses
 
-    async def _ask_http(self, pipe: ByteStream, host: str, port: int) -> None:
+    async def _start_tls_with_proxy(self, talk: _Talk, deadline: float) -> None:
+        below = talk.transport
+        try:
+            await start_tls(below, talk, self._proxy.host, self._ssl_context, deadline)
+        except BaseException:
+            below.abort()
+            raise
+
+    async def _ask_http(self, talk: _Talk, host: str, port: int) -> None:
         target = f"{bracketed(host)}:{port}"
         request = f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n"
         if self._proxy.user is not None:
             login = base64.b64encode(f"{self._proxy.user}:{self._proxy.password.reveal()}".encode())
             request += f"proxy-authorization: Basic {login.decode()}\r\n"
-        await pipe.send(f"{request}\r\n".encode("ascii"))
-        received = bytearray()
-        while not (found := final_head(received))[1]:
-            received += await pipe.receive()
-            if received[:7] != b"HTTP/1."[: len(received)] or len(received) > MAX_HEAD_BYTES:
+        talk.write(f"{request}\r\n".encode("ascii"))
+        head = await self._take_head(talk)
+        self._judge(refusal_of_connect(head))
+
+    async def _take_head(self, talk: _Talk) -> bytes:
+        while not (found := final_head(talk.received))[1]:
+            await talk.listen()
+            if talk.received[:7] != b"HTTP/1."[: len(talk.received)] or len(talk.received) > MAX_HEAD_BYTES:
                 raise self._own_fault("its answer to CONNECT is not HTTP")
         head, end = found
-        self._judge(refusal_of_connect(head))
-        if len(received) > end:
-            raise DialError(OutcomeKind.PROTOCOL, "bytes came through the egress proxy before the request was sent")
+        del talk.received[:end]
+        return head
 
-    async def _ask_socks5(self, pipe: ByteStream, host: str, port: int) -> None:
+    async def _ask_socks5(self, talk: _Talk, host: str, port: int) -> None:
         methods = [_NO_LOGIN] if self._proxy.user is None else [_NO_LOGIN, _LOGIN]
-        await pipe.send(bytes([5, len(methods), *methods]))
-        version, method = await _exactly(pipe, 2)
+        talk.write(bytes([5, len(methods), *methods]))
+        version, method = await talk.take(2)
         if version != 5:
             raise self._own_fault("it does not speak SOCKS5")
         if method not in methods:
             raise self._own_fault("it wants another login")
         if method == _LOGIN:
-            await self._log_in_socks5(pipe)
-        await pipe.send(b"\x05\x01\x00" + _socks_address(host) + port.to_bytes(2, "big"))
-        version, reply, _, kind = await _exactly(pipe, 4)
+            await self._log_in_socks5(talk)
+        talk.write(b"\x05\x01\x00" + _socks_address(host) + port.to_bytes(2, "big"))
+        version, reply, _, kind = await talk.take(4)
         if version != 5:
             raise self._own_fault("it does not speak SOCKS5")
         if reply:
             self._judge(
                 _SOCKS_REPLIES.get(reply, (OutcomeKind.CONNECTION, "the egress proxy could not reach the endpoint"))
             )
-        length = {1: 4, 4: 16}.get(kind) or (await _exactly(pipe, 1))[0]
-        await _exactly(pipe, length + 2)
+        length = {1: 4, 4: 16}.get(kind) or (await talk.take(1))[0]
+        await talk.take(length + 2)
 
-    async def _log_in_socks5(self, pipe: ByteStream) -> None:
+    async def _log_in_socks5(self, talk: _Talk) -> None:
         user, password = (self._proxy.user or "").encode(), self._proxy.password.reveal().encode()
-        await pipe.send(bytes([1, len(user)]) + user + bytes([len(password)]) + password)
-        if (await _exactly(pipe, 2))[1]:
+        talk.write(bytes([1, len(user)]) + user + bytes([len(password)]) + password)
+        if (await talk.take(2))[1]:
             raise self._own_fault("it refuses the user and password")
 
     def _judge(self, refusal: Refusal | None) -> None:
@@ -167,34 +193,100 @@ def refusal_of_connect(head: bytes) -> Refusal | None:
     return OutcomeKind.CONNECTION, f"the egress proxy could not reach the endpoint ({status})"
 
 
-async def encrypted(pipe: ByteStream, name: str, context: ssl.SSLContext) -> ByteStream:
-    """Return the pipe inside TLS with a server of this name or address, or close it and raise what went wrong."""
-    try:
-        return await TLSStream.wrap(
-            pipe, hostname=name, ssl_context=context, server_side=False, standard_compatible=False
-        )
-    except BaseException:
-        await pipe.aclose()
-        raise
+class Tunnel:
+    """A tunnel that stands; see `Reached`."""
+
+    address = None
+
+    def __init__(self, talk: _Talk) -> None:
+        self._talk = talk
+
+    async def open(
+        self, protocol: asyncio.Protocol, name: str, context: ssl.SSLContext | None, deadline: float
+    ) -> asyncio.Transport:
+        """Shake hands through the tunnel, and give the protocol the connection; see `Reached.open`."""
+        transport = self._talk.transport
+        try:
+            self._talk.check_silence()
+            if context is not None:
+                return await start_tls(transport, protocol, name, context, deadline)
+        except BaseException:
+            self.close()
+            raise
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        return transport
+
+    def close(self) -> None:
+        """Close the tunnel."""
+        self._talk.close()
 
 
-def reason(error: BaseException) -> str:
-    """Return why a connection or a handshake failed, in words."""
+class _Talk(asyncio.Protocol):
+    """What is said with the proxy until the tunnel stands; `received` is what nobody has taken yet."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self._has_ended = False
+        self._news = asyncio.Event()
+
+    def write(self, data: bytes) -> None:
+        """Say this to the proxy."""
+        self.transport.write(data)
+
+    async def listen(self) -> None:
+        """Wait until more has come; raises ConnectionError when nothing will."""
+        self._news.clear()
+        if not self._has_ended:
+            await self._news.wait()
+        if self._has_ended:
+            raise ConnectionResetError("the proxy closed the connection")
+
+    async def take(self, length: int) -> bytes:
+        """Return the next so many bytes and no more."""
+        while len(self.received) < length:
+            await self.listen()
+        taken = bytes(self.received[:length])
+        del self.received[:length]
+        return taken
+
+    def check_silence(self) -> None:
+        """Raise DialError when more came than was waited for, or the other side has gone."""
+        if self.received:
+            raise DialError(OutcomeKind.PROTOCOL, "bytes came through the egress proxy before the request was sent")
+        if self._has_ended:
+            raise DialError(OutcomeKind.CONNECTION, "the egress proxy closed the tunnel before the request was sent")
+
+    def close(self) -> None:
+        """Close at once."""
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what came."""
+        self.received += data
+        self._news.set()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - what matters is that it ended
+        """Wake whoever listens."""
+        self._has_ended = True
+        self._news.set()
+
+
+def _reason(error: BaseException | None) -> str:
+    """Return why the proxy cannot be reached, in words."""
     if isinstance(error, ssl.SSLError):
         return reason_of_tls(error)
-    while error.__cause__ is not None:
-        error = error.__cause__
+    if isinstance(error, TimeoutError | ConnectionAbortedError):
+        return "no connection in time"
     if not isinstance(error, OSError):
         return "the connection was closed"
     return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-
-
-async def _exactly(pipe: ByteStream, length: int) -> bytes:
-    """Take so many bytes and no more: what follows belongs to the endpoint."""
-    received = b""
-    while len(received) < length:
-        received += await pipe.receive(length - len(received))
-    return received
 
 
 def _socks_address(host: str) -> bytes:

@@ -17,7 +17,7 @@ from outbox._version import __version__
 from relay.config.database_url import RELAY_NAME
 from relay.engine.engine import SETTLE_AFTER_DRAIN_SECONDS, Engine, EngineOptions
 from relay.engine.room import Room
-from relay.http.configured import check_sender, make_sender
+from relay.http.configured import make_sender
 from relay.process import supervisor
 from relay.process.housekeeping import Housekeeping
 from relay.process.startup import check_database
@@ -45,7 +45,6 @@ def run(config: Config, *, until_drained: bool = False) -> int:
     given back. A second signal stops at once.
     """
     set_up_logging(config)
-    check_sender(config)
     check_database(config)
     if config.processes > 1 and not supervisor.is_child():
         return supervisor.supervise(config.processes)

@@ -20,7 +20,7 @@ BROKEN = "broken.event"
 
 def _leave_suspects(app: Application) -> None:
     """Let a relay die while it sends, so that the next one finds leases that ended without a word."""
-    _crash(app, "DirectSender.send:after:3")
+    _crash(app, "HttpSender.send:after:3")
 
 
 def _refuse_broken_events(app: Application) -> None:

@@ -42,7 +42,7 @@ def test_b17_every_request_goes_through_the_proxy_that_is_set(app: Application, 
     assert relay.wait(60) == 0, relay.text
     app.assert_each_once()  # the receiver verified every signature
     assert {(asked.host, asked.port, asked.login) for asked in proxy.asked} == {(NAME, port, LOGIN)}
-    assert len(proxy.asked) == 10
+    assert 1 <= len(proxy.asked) == proxy.accepted <= 10, "connections are kept"
     assert "ss-word" not in relay.text
 
 

@@ -29,7 +29,7 @@ from outbox.subscriptions.authentication import BearerToken, OAuth2ClientCredent
 from relay.__main__ import run_command
 from relay.cli.findings import in_sentences
 from relay.config.options import Config
-from relay.http import AddressPolicy, DirectSender
+from relay.http import AddressPolicy, DirectDialler, HttpSender
 from relay.http.inspection.inspect import inspect
 from relay.operations.connection import Database
 from relay.operations.probe.probe import Network, check_endpoint, send_test
@@ -402,9 +402,10 @@ def _resolving(
 
     def network(config: Config) -> Network:
         policy = AddressPolicy(config.allow_networks, allow_http=config.allow_http)
+        dialler = DirectDialler(policy, resolve)
         return Network(
-            DirectSender(policy, user_agent="outbox-relay/test", resolve=resolve),
-            lambda endpoint, seconds: inspect(endpoint, policy, resolve, timeout_seconds=seconds),
+            HttpSender(dialler, user_agent="outbox-relay/test"),
+            lambda endpoint, seconds: inspect(endpoint, dialler, timeout_seconds=seconds),
         )
 
     return network

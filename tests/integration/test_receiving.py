@@ -30,7 +30,7 @@ from django.urls import path
 import outbox
 from outbox.signing import schemes
 from outbox.signing.verify import new_secret, public_key
-from relay.http import AddressPolicy, DirectSender, Endpoint
+from relay.http import AddressPolicy, DirectDialler, Endpoint, HttpSender
 from tests.integration.test_cli_commands import run  # noqa: F401 - a fixture
 from tests.support import readme
 from tests.support.npm import Npm
@@ -201,7 +201,8 @@ class Request:
 
 async def status_of(receiver: Receiver, request: Request) -> int | None:
     """Send by the relay's own sender; what the receiver answered."""
-    sender = DirectSender(AddressPolicy(["127.0.0.0/8"], allow_http=True), user_agent="outbox-relay/test")
+    policy = AddressPolicy(["127.0.0.0/8"], allow_http=True)
+    sender = HttpSender(DirectDialler(policy), user_agent="outbox-relay/test")
     try:
         outcome = await sender.send(Endpoint.of(receiver.url), request.headers, request.sent, 30)
     finally:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.engine.sending import Sending
-from relay.http.sender import DirectSender
+from relay.http.sender import HttpSender
 from relay.store.pending import TakenBatch
 from relay.store.store import Store
 from tests.support.incidents import connected_ports, note
@@ -29,7 +29,7 @@ def steps() -> dict[str, tuple[type, str]]:
     """Every public coroutine of the engine's store and of the sender, and the attempt itself."""
     found = {
         f"{owner.__name__}.{attribute}": (owner, attribute)
-        for owner in [Store, TakenBatch, DirectSender]
+        for owner in [Store, TakenBatch, HttpSender]
         for attribute, value in vars(owner).items()
         if not attribute.startswith("_") and _is_step(value)
     }
@@ -94,15 +94,15 @@ def _around_block(original: Callable[..., AbstractAsyncContextManager[Any]], tra
 
 def poison(event_type: str, trap: Trap) -> None:
     """Die whenever an event of this type is about to be sent."""
-    original = DirectSender.send
+    original = HttpSender.send
     mark = b'{"type":"%b"' % event_type.encode()
 
-    async def send(self: DirectSender, endpoint: Any, headers: bytes, body: bytes, timeout_seconds: float) -> Any:
+    async def send(self: HttpSender, endpoint: Any, headers: bytes, body: bytes, timeout_seconds: float) -> Any:
         if body.startswith(mark):
             trap.pull()
         return await original(self, endpoint, headers, body, timeout_seconds)
 
-    DirectSender.send = send  # type: ignore[method-assign]
+    HttpSender.send = send  # type: ignore[method-assign]
 
 
 def main() -> None:

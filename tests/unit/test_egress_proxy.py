@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,10 +10,9 @@ from outbox.secret import Secret
 from relay.config.egress_proxy import EgressProxy, parse_egress_proxy
 from relay.config.options import Config, ConfigError, options
 from relay.config.sources import load
-from relay.http.configured import make_sender
-from relay.http.proxied import ProxySender
-from relay.http.sender import DirectSender
-from relay.http.tunnel import refusal_of_connect
+from relay.http.configured import make_dialler
+from relay.http.dial import DirectDialler
+from relay.http.tunnel import TunnelDialler, refusal_of_connect
 
 PASSWORD = "s3cret-pa55"
 URL = f"http://relay:{PASSWORD}@proxy.example.com:3128"
@@ -107,17 +104,11 @@ def test_user_and_password_are_shown_nowhere(tmp_path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_the_configuration_chooses_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
-    for config, kind in ((Config(), DirectSender), (Config(egress_proxy=URL), ProxySender)):
-        sender = make_sender(config)
-        assert type(sender) is kind
-        await sender.close()
-    monkeypatch.setitem(sys.modules, "httpcore", None)
-    assert type(make_sender(Config())) is DirectSender
-    with pytest.raises(
-        ConfigError, match=r"egress_proxy: needs the extra 'proxy'; pip install 'outbox-relay\[proxy\]'"
-    ):
-        make_sender(Config(egress_proxy=URL))
+async def test_the_configuration_chooses_the_way_out() -> None:
+    for config, kind in ((Config(), DirectDialler), (Config(egress_proxy=URL), TunnelDialler)):
+        dialler = make_dialler(config)
+        assert type(dialler) is kind
+        await dialler.close()
 
 
 @given(st.binary(max_size=200))

@@ -31,9 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay.config.kinds": {"outbox.secret", "outbox.signing", "relay.config", "relay.secrets.keyring"},
     "relay.secrets": {"outbox", "relay.secrets", "cryptography"},
     "relay.telemetry": {"relay.config", "relay.telemetry"},
-    "relay.http": {"outbox", "relay.config", "relay.http", "relay.model", "anyio", "httptools"},
+    "relay.http": {"outbox", "relay.config", "relay.http", "relay.model", "httptools"},
     "relay.http.inspection.certificate": {"cryptography"},
-    "relay.http.proxied": {"relay.config.egress_proxy", "relay.http", "relay.model", "anyio", "httpcore"},
     "relay.message": {"outbox", "relay.http", "relay.message", "relay.model", "relay.secrets"},
     "relay.store": {"outbox", "relay.model", "relay.store", "psycopg", "sqlalchemy"},
     "relay.engine": {

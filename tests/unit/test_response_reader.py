@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import h11
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -240,3 +241,38 @@ def test_e16_retry_after_counts_only_with_429_and_503() -> None:
 def test_no_retry_after_breaks_the_sender(value: str) -> None:
     seconds = retry_after_seconds(503, b"HTTP/1.1 503 X\r\nretry-after: " + value.encode("latin-1") + b"\r\n\r\n")
     assert seconds is None or 0 <= seconds <= 86_400
+
+
+LINES = [
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 500 X\r\n", b"HTTP/1.1 103 E\r\n", b"HTTP/1.0 200 K\r\n", b"HTTP/1.1 204 N\r\n",
+    b"HTTP/1.1 101 S\r\nupgrade: x\r\nconnection: upgrade\r\n", b"HTTP/1.1 200\r\n", b"content-length: 4\r\n",
+    b"content-length: 0\r\n", b"content-length: 4, 4\r\n", b"transfer-encoding: chunked\r\n", b" folded\r\n",
+    b"a: b\r\n", b"transfer-encoding: gzip, chunked\r\n", b"4\r\nbody\r\n", b"0\r\n\r\n", b"\r\n", b"\n", b"\r",
+    b"\0", b"body",
+]  # fmt: skip
+
+
+@given(pieces=st.lists(st.sampled_from(LINES), min_size=1, max_size=8))
+@settings(max_examples=500, deadline=None)
+def test_another_reader_never_reads_another_status_from_the_same_bytes(pieces: list[bytes]) -> None:
+    """h11 may refuse what is taken here, or take what is refused here."""
+    data = b"".join(pieces)
+    reader = ResponseReader(16_384)
+    ours = reader.feed(data) or reader.give_up("connection", "closed")
+    theirs = status_by_h11(data)
+    if isinstance(ours, Answer) and theirs is not None:
+        assert ours.status == theirs
+
+
+def status_by_h11(data: bytes) -> int | None:
+    """Return the status of the final response to a POST, None where h11 finds none."""
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method="POST", target="/", headers=[("host", "a"), ("content-length", "0")]))
+    connection.send(h11.EndOfMessage())
+    try:
+        connection.receive_data(data)
+        while isinstance(event := connection.next_event(), h11.InformationalResponse):
+            continue
+    except h11.RemoteProtocolError:
+        return None
+    return event.status_code if isinstance(event, h11.Response) else None

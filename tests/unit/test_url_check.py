@@ -106,7 +106,7 @@ def test_resolving_judges_every_address(monkeypatch: pytest.MonkeyPatch) -> None
     def addresses(host: str) -> list[str] | OSError:
         return names.get(host) or OSError(-2, "Name or service not known")
 
-    monkeypatch.setattr("relay.http.resolver._addresses", addresses)
+    monkeypatch.setattr("relay.http.resolver.ask_machine", addresses)
     urls = [f"https://{name}/" for name in (*names, "gone.example", "8.8.4.4")]
     _, printed = checked("--resolve", *urls)
     assert [answer["allow"] for answer in printed] == [True, False, False, False, True]

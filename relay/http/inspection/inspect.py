@@ -1,7 +1,8 @@
-"""The way to an endpoint, step by step as the sender takes it: dns, policy, tcp, tls. Not one byte of HTTP is sent.
+"""The way to an endpoint, step by step as the sender takes it. Not one byte of HTTP is sent.
 
-Every address is judged by the same policy and dialled by the same function as for an attempt; what the policy
-forbids is not dialled.
+Directly the steps are dns, policy, tcp, tls: every address is judged by the same policy and dialled by the same
+function as for an attempt; what the policy forbids is not dialled. Through an egress proxy they are dns, policy, proxy,
+tls: names and addresses are the proxy's affair, and the tunnel is opened as for an attempt.
 """
 
 from __future__ import annotations
@@ -10,21 +11,12 @@ import asyncio
 import socket
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from relay.http.addresses import is_private_name, literal_address
-from relay.http.dial import MAX_SECONDS_AN_ADDRESS, DialError, connected, judged
-from relay.http.inspection.certificate import read_certificate
-from relay.http.inspection.steps import (
-    LAST_ALERT_SECONDS,
-    OF_CERTIFICATE,
-    Step,
-    context_for,
-    failure_of_tls,
-    refused_url,
-    with_its_end,
-)
-from relay.http.tls import unverifying_context
+from relay.http.dial import MAX_SECONDS_AN_ADDRESS, DialError, DirectDialler, connect, judge_addresses
+from relay.http.inspection.handshake import Way, check_tls, speaks_tls
+from relay.http.inspection.steps import Step, context_for, refused_url
 from relay.model.outcome import OutcomeKind, milliseconds_since
 
 if TYPE_CHECKING:
@@ -32,11 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from outbox.subscriptions.url import Url
-    from relay.http.addresses import AddressPolicy
-    from relay.http.dial import Resolve
-    from relay.http.inspection.certificate import Certificate
+    from relay.http.dial import Reached, Resolve
     from relay.http.inspection.steps import Cause
     from relay.http.sender import Endpoint
+    from relay.http.tunnel import TunnelDialler
 
 __all__ = ["inspect"]
 
@@ -46,39 +37,62 @@ PLAIN_PROBE_SECONDS = 1.0  # for a port of an http:// URL to show that it speaks
 
 async def inspect(
     endpoint: Endpoint,
-    policy: AddressPolicy,
-    resolve: Resolve,
+    dialler: DirectDialler | TunnelDialler,
     *,
     timeout_seconds: float,
     ssl_context: ssl.SSLContext | None = None,
 ) -> list[Step]:
     """Take the steps in order up to the first that fails, and return them; each may last `timeout_seconds`."""
     url = endpoint.url
-    refused = refused_url(url, policy)
+    refused = refused_url(url, dialler.policy)
     if refused is not None:
         return [refused]
-    steps = [await _resolved(url, resolve, timeout_seconds)]
-    if steps[-1].state == "ok":
-        refusals = judged(policy, steps[-1].addresses)
-        allowed = [address for address, refusal in refusals.items() if refusal is None]
-        steps += _verdict(url.host, refusals)
-    if any(step.state == "failed" for step in steps):
+    steps, ways = await (
+        _find_direct(dialler, url, timeout_seconds)
+        if isinstance(dialler, DirectDialler)
+        else _find_tunnel(dialler, url, timeout_seconds)
+    )
+    if not ways:
         return steps
-    dialled = allowed[:MAX_ADDRESSES]
-    reached = await asyncio.gather(*(_reached(address, url.port, timeout_seconds) for address in dialled))
-    steps += _tolerated(reached)
-    accepting = [step.addresses[0] for step in reached if step.state == "ok"]
-    if url.scheme == "https":
-        context = await context_for(endpoint, ssl_context)
-        if isinstance(context, Step):
-            return [*steps, context]
-        steps += await asyncio.gather(*(_secured(address, url, context, timeout_seconds) for address in accepting))
-    elif accepting:
-        steps.append(await _plain(accepting[0], url))
-    return steps
+    if url.scheme == "http":
+        return [*steps, *await _check_plain(ways[0], url)]
+    context = await context_for(endpoint, ssl_context)
+    if isinstance(context, Step):
+        return [*steps, context]
+    return [*steps, *await asyncio.gather(*(check_tls(way, url, context, timeout_seconds) for way in ways))]
 
 
-async def _resolved(url: Url, resolve: Resolve, timeout_seconds: float) -> Step:
+async def _find_direct(dialler: DirectDialler, url: Url, timeout_seconds: float) -> tuple[list[Step], list[Way]]:
+    steps = [await _resolve(url, dialler.resolve, timeout_seconds)]
+    if steps[-1].state == "failed":
+        return steps, []
+    refusals = judge_addresses(dialler.policy, steps[-1].addresses)
+    steps += _judge(url.host, refusals)
+    if any(step.state == "failed" for step in steps):
+        return steps, []
+    allowed = [address for address, refusal in refusals.items() if refusal is None][:MAX_ADDRESSES]
+    dialled = await asyncio.gather(*(_dial(address, url.port, timeout_seconds) for address in allowed))
+    ways = [_way_to(step.addresses[0], url.port) for step in dialled if step.state == "ok"]
+    return steps + _tolerate(dialled), ways
+
+
+async def _find_tunnel(dialler: TunnelDialler, url: Url, timeout_seconds: float) -> tuple[list[Step], list[Way]]:
+    steps = [
+        Step(name="dns", state="ok", text="left to the egress proxy"),
+        Step(name="policy", state="ok", text="the URL is allowed; addresses are the egress proxy's to refuse"),
+    ]
+    started = time.monotonic()
+    try:
+        (await dialler.reach(url, asyncio.get_running_loop().time() + timeout_seconds)).close()
+    except DialError as error:
+        failed = Step(name="proxy", state="failed", text=str(error), milliseconds=milliseconds_since(started))
+        return [*steps, failed], []
+    text = f"it opens a tunnel to {url.host}, port {url.port}"
+    opened = Step(name="proxy", state="ok", text=text, milliseconds=milliseconds_since(started))
+    return [*steps, opened], [Way(lambda deadline: dialler.reach(url, deadline))]
+
+
+async def _resolve(url: Url, resolve: Resolve, timeout_seconds: float) -> Step:
     if literal_address(url.host):
         return Step(name="dns", state="ok", text="the host is an address", addresses=(url.host,))
     started = time.monotonic()
@@ -107,7 +121,7 @@ def _cause_of_dns(error: OSError) -> Cause:
     return "local" if error.errno == socket.EAI_MEMORY else "no_answer"
 
 
-def _verdict(host: str, refusals: Mapping[str, str | None]) -> list[Step]:
+def _judge(host: str, refusals: Mapping[str, str | None]) -> list[Step]:
     """Say what the policy thinks: one forbidden address of a public name is enough to refuse, as for the sender."""
     forbidden = {address: refusal for address, refusal in refusals.items() if refusal is not None}
     if not forbidden:
@@ -126,101 +140,40 @@ _CAUSES: dict[OutcomeKind, Cause] = {
 }  # fmt: skip
 
 
-async def _reached(address: str, port: int, timeout_seconds: float) -> Step:
+async def _dial(address: str, port: int, timeout_seconds: float) -> Step:
     started = time.monotonic()
     seconds = min(timeout_seconds, MAX_SECONDS_AN_ADDRESS)
     try:
-        sock = await connected(address, port, asyncio.get_running_loop().time() + seconds)
+        reached = await connect(address, port, asyncio.get_running_loop().time() + seconds)
     except DialError as error:
         cause = _CAUSES.get(error.kind, "connection")
         return Step(name="tcp", state="failed", text=f"{error}", cause=cause, addresses=(address,),
                     milliseconds=milliseconds_since(started))  # fmt: skip
-    sock.close()
+    reached.close()
     return Step(name="tcp", state="ok", text=f"port {port} is open", addresses=(address,),
                 milliseconds=milliseconds_since(started))  # fmt: skip
 
 
-def _tolerated(reached: Sequence[Step]) -> list[Step]:
+def _tolerate(dialled: Sequence[Step]) -> list[Step]:
     """Where one address accepts, the sender gets past those that do not."""
-    if all(step.state == "failed" for step in reached):
-        return list(reached)
-    return [step if step.state == "ok" else replace(step, state="warning") for step in reached]
+    if all(step.state == "failed" for step in dialled):
+        return list(dialled)
+    return [step if step.state == "ok" else replace(step, state="warning") for step in dialled]
 
 
-class _Listening(asyncio.Protocol):
-    """Says nothing; `ended` is done when the other side has closed, with its error if it gave one."""
+def _way_to(address: str, port: int) -> Way:
+    async def reach(deadline: float) -> Reached:
+        soon = asyncio.get_running_loop().time() + MAX_SECONDS_AN_ADDRESS
+        return await connect(address, port, min(deadline, soon))
 
-    def __init__(self) -> None:
-        self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Keep the error, which may be the alert of a server that wants a client certificate."""
-        if not self.ended.done():
-            self.ended.set_result(error)
+    return Way(reach, (address,))
 
 
-async def _secured(address: str, url: Url, context: ssl.SSLContext, timeout_seconds: float) -> Step:
-    started = time.monotonic()
-    try:
-        shaken = await _handshake(address, url, context, timeout_seconds, LAST_ALERT_SECONDS)
-    except (OSError, DialError) as error:
-        cause, text = failure_of_tls(error)
-        failed = Step(name="tls", state="failed", text=text, cause=cause, addresses=(address,),
-                      milliseconds=milliseconds_since(started))  # fmt: skip
-        shown = await _shown(address, url, timeout_seconds) if cause in OF_CERTIFICATE else None
-        return replace(failed, certificate=shown)
-    step = Step(name="tls", state="ok", text=f"{shaken.text}, valid for {url.host}", addresses=(address,),
-                milliseconds=shaken.milliseconds,
-                certificate=await asyncio.to_thread(read_certificate, shaken.der))  # fmt: skip
-    if shaken.alert is None:
-        return with_its_end(step)
-    cause, text = failure_of_tls(shaken.alert)
-    return replace(step, state="failed", text=text, cause=cause)
-
-
-class _Shaken(NamedTuple):
-    """A finished handshake: version and cipher, the server's certificate, and the alert it closed with, if it did."""
-
-    text: str
-    der: bytes | None
-    milliseconds: int
-    alert: Exception | None
-
-
-async def _handshake(
-    address: str, url: Url, context: ssl.SSLContext, timeout_seconds: float, listen_seconds: float = 0.0
-) -> _Shaken:
-    """Shake hands, listen whether the server takes it back, and hang up. Raises OSError and DialError."""
-    loop, started = asyncio.get_running_loop(), time.monotonic()
-    deadline = loop.time() + timeout_seconds
-    sock = await connected(address, url.port, min(deadline, loop.time() + MAX_SECONDS_AN_ADDRESS))
-    seconds = max(deadline - loop.time(), 0.001)
-    transport, listening = await loop.create_connection(
-        _Listening, sock=sock, ssl=context, server_hostname=url.host, ssl_handshake_timeout=seconds
-    )
-    took = milliseconds_since(started)
-    try:
-        tls = transport.get_extra_info("ssl_object")
-        text, der = f"{tls.version()}, {(tls.cipher() or ('no cipher',))[0]}", tls.getpeercert(binary_form=True)
-        await asyncio.wait([listening.ended], timeout=listen_seconds)
-        return _Shaken(text, der, took, listening.ended.result() if listening.ended.done() else None)
-    finally:
-        transport.abort()
-
-
-async def _shown(address: str, url: Url, timeout_seconds: float) -> Certificate | None:
-    """Return the certificate that did not verify, from a second handshake that looks at it and trusts nothing."""
-    try:
-        shaken = await _handshake(address, url, unverifying_context(), timeout_seconds)
-    except (OSError, DialError):
-        return None
-    return await asyncio.to_thread(read_certificate, shaken.der)
-
-
-async def _plain(address: str, url: Url) -> Step:
-    try:
-        await _handshake(address, url, unverifying_context(), PLAIN_PROBE_SECONDS)
-    except (OSError, DialError):
-        return Step(name="tls", state="ok", text="not used: the URL begins with http://")
-    return Step(name="tls", state="failed", text=f"port {url.port} speaks TLS, but the URL begins with http://",
-                cause="speaks_tls", addresses=(address,))  # fmt: skip
+async def _check_plain(way: Way, url: Url) -> list[Step]:
+    """Look whether the port of an http:// URL speaks TLS; through a proxy there is no telling who would."""
+    if not way.addresses:
+        return []
+    if not await speaks_tls(way, url, PLAIN_PROBE_SECONDS):
+        return [Step(name="tls", state="ok", text="not used: the URL begins with http://")]
+    return [Step(name="tls", state="failed", text=f"port {url.port} speaks TLS, but the URL begins with http://",
+                 cause="speaks_tls", addresses=way.addresses)]  # fmt: skip

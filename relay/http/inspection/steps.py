@@ -1,4 +1,4 @@
-"""What the looks at the way to an endpoint have in common, direct and through a proxy: the steps, and why one fails."""
+"""The steps of a look at the way to an endpoint, and why one fails."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     from relay.http.sender import Endpoint
 
 __all__ = [
-    "LAST_ALERT_SECONDS", "OF_CERTIFICATE", "Cause", "Step", "context_for", "failure_of_tls", "refused_url",
-    "with_its_end",
+    "OF_CERTIFICATE", "Cause", "Step", "context_for", "failure_of_tls", "refused_url", "warn_of_expiry",
 ]  # fmt: skip
 
 RENEWED_BEFORE = timedelta(days=7)  # certificates of 90 days are renewed a month before, those of 45 two weeks
-LAST_ALERT_SECONDS = 0.4  # with TLS 1.3 a server refuses the client's certificate only after the handshake
 
 Cause: TypeAlias = Literal[
     "url_refused", "no_such_name", "no_answer", "dns_timeout", "forbidden",
@@ -76,7 +74,7 @@ async def context_for(endpoint: Endpoint, usual: ssl.SSLContext | None) -> ssl.S
         return Step(name="tls", state="failed", text=text, cause="local")
 
 
-def with_its_end(step: Step) -> Step:
+def warn_of_expiry(step: Step) -> Step:
     """Warn of a certificate that nobody seems to renew."""
     left = step.certificate and step.certificate.not_after - datetime.now(UTC)
     if not left or left > RENEWED_BEFORE:

@@ -16,13 +16,9 @@ from outbox.errors import OutboxError
 from outbox.recording.payload import RawJSON, encode
 from outbox.recording.record import Outbox, checked_type
 from outbox.subscriptions.url import parse_url
-from relay.http.configured import make_policy, make_sender
+from relay.http.configured import make_dialler, make_sender
 from relay.http.inspection.inspect import inspect
-from relay.http.inspection.inspect_tunnel import inspect_through
-from relay.http.resolver import Resolver
 from relay.http.sender import Endpoint
-from relay.http.tls import default_ssl_context
-from relay.http.tunnel import Tunneller
 from relay.message.envelope import Envelope
 from relay.model.outcome import Outcome, OutcomeKind
 from relay.operations.probe import diagnosis
@@ -61,13 +57,10 @@ class Network:
 
 def network_of(config: Config) -> Network:
     """Return the way out that `relay run` uses under this configuration. Called inside a running loop."""
-    policy, resolver, proxy = make_policy(config), Resolver(), config.egress_proxy
+    dialler = make_dialler(config)
 
     async def look(endpoint: Endpoint, seconds: float) -> list[Step]:
-        if proxy is None:
-            return await inspect(endpoint, policy, resolver, timeout_seconds=seconds)
-        tunneller = Tunneller(proxy, resolver, default_ssl_context())
-        return await inspect_through(tunneller, endpoint, policy, timeout_seconds=seconds)
+        return await inspect(endpoint, dialler, timeout_seconds=seconds)
 
     return Network(make_sender(config), look)
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from relay.engine.feeder import Part
-from relay.http import AddressPolicy, DirectSender
+from relay.http import AddressPolicy, DirectDialler, HttpSender
 from relay.model import decide
 from relay.model.outcome import Outcome
 from relay.model.verdict import Hold, VerdictKind
@@ -347,7 +347,7 @@ async def test_e12_e13_what_a_receiver_writes_on_the_wire_holds_its_endpoint_bac
     async def behaviour(exchange: Exchange) -> None:
         await exchange.play(response(status, headers=line + b"\r\n"))
 
-    sender = DirectSender(AddressPolicy(["127.0.0.0/8"], allow_http=True), user_agent="test")
+    sender = HttpSender(DirectDialler(AddressPolicy(["127.0.0.0/8"], allow_http=True)), user_agent="test")
     async with receiving(behaviour) as receiver:
         world.subscribe(path=f":{receiver.port}/", schedule=(60, 60))
         world.record()

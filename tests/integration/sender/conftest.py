@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relay.http import AddressPolicy, DirectSender
+from relay.http import AddressPolicy, DirectDialler, HttpSender
 
 LOOPBACK = AddressPolicy(["127.0.0.0/8"], allow_http=True)
 REFUSED_BY_URL = [
@@ -32,7 +32,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": request.param}
 
 
-MakeSender = Callable[..., DirectSender]
+MakeSender = Callable[..., HttpSender]
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ async def make_sender() -> AsyncIterator[MakeSender]:
     """Make senders that may dial 127.0.0.0/8 over http; they are closed after the test."""
     async with AsyncExitStack() as stack:
 
-        def make(policy: AddressPolicy = LOOPBACK, **options: Any) -> DirectSender:
-            sender = DirectSender(policy, user_agent="outbox-relay/test", **options)
+        def make(policy: AddressPolicy = LOOPBACK, resolve: Any = None, **options: Any) -> HttpSender:
+            sender = HttpSender(DirectDialler(policy, resolve), user_agent="outbox-relay/test", **options)
             stack.push_async_callback(sender.close)
             return sender
 
@@ -49,5 +49,5 @@ async def make_sender() -> AsyncIterator[MakeSender]:
 
 
 @pytest.fixture
-async def sender(make_sender: MakeSender) -> DirectSender:
+async def sender(make_sender: MakeSender) -> HttpSender:
     return make_sender()

@@ -1,6 +1,6 @@
 """Every URL of the corpus, and every spelling of every forbidden address, through the sender, to what it really dials.
 
-A URL is stored by `outbox.subscriptions.add`, and what was stored is sent to by DirectSender with all that is its own
+A URL is stored by `outbox.subscriptions.add`, and what was stored is sent to by HttpSender with all that is its own
 but two things: names are answered by a stub, and a socket writes down where it is to connect to and refuses.
 """
 
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import outbox
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.url import parse_url
-from relay.http import AddressPolicy, DirectSender, Endpoint
+from relay.http import AddressPolicy, DirectDialler, Endpoint, HttpSender
 from relay.http.addresses import _FORBIDDEN, literal_address
 from relay.http.tls import default_ssl_context
 from tests.support import databases
@@ -72,7 +72,7 @@ async def send(url: str, policy: AddressPolicy, answers: Answers) -> str:
     async def resolve(host: str) -> list[str]:
         return answers(host)
 
-    sender = DirectSender(policy, user_agent="outbox-relay/test", resolve=resolve, ssl_context=CONTEXT)
+    sender = HttpSender(DirectDialler(policy, resolve), user_agent="outbox-relay/test", ssl_context=CONTEXT)
     try:
         return (await sender.send(Endpoint.of(url), b"webhook-id: evt_1\r\n", b"{}", 5)).kind
     finally:

@@ -19,7 +19,7 @@ import trustme
 
 from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
 from outbox.subscriptions.fields import checked
-from relay.http import AddressPolicy, DirectSender, Outcome
+from relay.http import AddressPolicy, HttpSender, Outcome
 from relay.message import oauth2 as oauth2_module
 from relay.message.authentication import RequestAdditions
 from relay.message.oauth2 import Token, Tokens
@@ -38,7 +38,7 @@ def credentials(url: str, **given: Any) -> RequestAdditions:
     return RequestAdditions(url, {kind: one[0] for kind, one in checked(**given).items() if one is not None})
 
 
-async def post(sender: DirectSender, own: RequestAdditions, timeout_seconds: float = 10) -> Outcome:
+async def post(sender: HttpSender, own: RequestAdditions, timeout_seconds: float = 10) -> Outcome:
     return await own.send(sender, b"webhook-id: evt_1\r\n" + own.lines, b"{}", timeout_seconds)
 
 
@@ -57,20 +57,20 @@ async def echoes(exchange: Exchange) -> None:
 
 
 class TestHeaders:
-    async def test_they_go_out_as_given(self, sender: DirectSender) -> None:
+    async def test_they_go_out_as_given(self, sender: HttpSender) -> None:
         given = {"X-Api-Key": SECRET, "Cookie": "a=b; c=d", "x-team": "a\tb", "X-Empty": ""}
         async with receiving(answers_ok) as receiver:
             assert (await post(sender, credentials(receiver.url, headers=given))).kind == "delivered"
         assert given.items() <= fields(receiver.requests[0]).items()
         assert receiver.requests[0].head.lower().count(b"\r\nhost:") == 1
 
-    async def test_basic(self, sender: DirectSender) -> None:
+    async def test_basic(self, sender: HttpSender) -> None:
         async with receiving(answers_ok) as receiver:
             await post(sender, credentials(receiver.url, authentication=BasicAuth("Jürgen", "p:€")))
         expected = base64.b64encode("Jürgen:p:€".encode()).decode()
         assert fields(receiver.requests[0])["authorization"] == f"Basic {expected}"
 
-    async def test_bearer(self, sender: DirectSender) -> None:
+    async def test_bearer(self, sender: HttpSender) -> None:
         async with receiving(answers_ok) as receiver:
             await post(sender, credentials(receiver.url, authentication=BearerToken("abc.def=")))
         assert fields(receiver.requests[0])["authorization"] == "Bearer abc.def="
@@ -87,7 +87,7 @@ class TestHeaders:
         ],
         ids=["headers", "bearer", "basic"],
     )
-    async def test_b24_what_a_receiver_echoes_is_redacted(self, sender: DirectSender, given, secrets) -> None:
+    async def test_b24_what_a_receiver_echoes_is_redacted(self, sender: HttpSender, given, secrets) -> None:
         async with receiving(echoes) as receiver:
             outcome = await post(sender, credentials(receiver.url, **given))
         assert (outcome.status, b"***" in outcome.excerpt, "***" in (outcome.headers or "")) == (400, True, True)
@@ -102,7 +102,7 @@ class TestHeaders:
          quote, lambda text: quote(text, safe=""), quote_plus],
         ids=["json", "php", "html", "html of others", "path", "query", "form"],
     )  # fmt: skip
-    async def test_b24_so_is_what_it_echoes_in_a_spelling_of_its_own(self, sender: DirectSender, write) -> None:
+    async def test_b24_so_is_what_it_echoes_in_a_spelling_of_its_own(self, sender: HttpSender, write) -> None:
         own = 'a/b+c "d" \\e\' <f>&g=='
 
         async def shows_the_request(exchange: Exchange) -> None:
@@ -170,7 +170,7 @@ def any_age(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestOAuth2:
-    async def test_the_request_for_a_token(self, sender: DirectSender) -> None:
+    async def test_the_request_for_a_token(self, sender: HttpSender) -> None:
         async with receiving(Issuer()) as issuer, receiving(answers_ok) as receiver:
             given = oauth2(issuer, scope="a b", audience="https://x.example/?y")
             outcome = await post(sender, credentials(receiver.url, authentication=given))
@@ -185,7 +185,7 @@ class TestOAuth2:
             "audience": ["https://x.example/?y"],
         }
 
-    async def test_the_client_may_authenticate_in_the_form(self, sender: DirectSender) -> None:
+    async def test_the_client_may_authenticate_in_the_form(self, sender: HttpSender) -> None:
         async with receiving(Issuer()) as issuer, receiving(answers_ok) as receiver:
             given = oauth2(issuer, client_authentication="body")
             await post(sender, credentials(receiver.url, authentication=given))
@@ -196,7 +196,7 @@ class TestOAuth2:
             "client_secret": [SECRET],
         }
 
-    async def test_a_token_is_kept_until_shortly_before_it_ends(self, sender: DirectSender) -> None:
+    async def test_a_token_is_kept_until_shortly_before_it_ends(self, sender: HttpSender) -> None:
         issue = Issuer(token("t1", expires_in=0), token("t2", expires_in="3600"))
         async with receiving(issue) as issuer, receiving(answers_ok) as receiver:
             own = credentials(receiver.url, authentication=oauth2(issuer))
@@ -209,14 +209,14 @@ class TestOAuth2:
         [(3600, 3570), (100, 90), (0, 0), (-5, 0), ("60", 54), (1.5, 1.35), (None, 270), (True, 270), ("soon", 270),
          ([], 270), (10**4000, 86_370), (1e308, 86_370), (float("nan"), 0), (float("inf"), 86_370), ("9" * 30, 270)],
     )  # fmt: skip
-    async def test_how_long_a_token_is_used(self, sender: DirectSender, expires_in: object, seconds: float) -> None:
+    async def test_how_long_a_token_is_used(self, sender: HttpSender, expires_in: object, seconds: float) -> None:
         async with receiving(Issuer(token("t", expires_in=expires_in))) as issuer:
             got = await Tokens(oauth2(issuer), None).get(sender, asyncio.get_running_loop().time() + 10)
         assert isinstance(got, Token)
         assert got.use_until - got.fetched_at == pytest.approx(seconds)
         assert repr(got).count("'t'") == 0
 
-    async def test_whoever_needs_a_token_meanwhile_waits_for_the_same_one(self, sender: DirectSender) -> None:
+    async def test_whoever_needs_a_token_meanwhile_waits_for_the_same_one(self, sender: HttpSender) -> None:
         issue = Issuer()
         issue.go.clear()
         async with receiving(issue) as issuer, receiving(answers_ok) as receiver:
@@ -227,7 +227,7 @@ class TestOAuth2:
             assert {outcome.kind for outcome in await asyncio.gather(*sends)} == {"delivered"}
         assert (issue.issued, set(sent_tokens(receiver))) == (1, {"t1"})
 
-    async def test_a_failure_is_shared_as_well(self, sender: DirectSender) -> None:
+    async def test_a_failure_is_shared_as_well(self, sender: HttpSender) -> None:
         issue = Issuer(response(503, b"", b"retry-after: 7\r\n"))
         issue.go.clear()
         async with receiving(issue) as issuer, receiving(answers_ok) as receiver:
@@ -240,7 +240,7 @@ class TestOAuth2:
         assert (issue.issued, receiver.requests) == (1, [])
         assert len({id(outcome) for outcome in outcomes}) == 20  # each is settled by itself
 
-    async def test_when_the_one_who_fetches_is_cancelled_another_fetches(self, sender: DirectSender) -> None:
+    async def test_when_the_one_who_fetches_is_cancelled_another_fetches(self, sender: HttpSender) -> None:
         issue = Issuer()
         issue.go.clear()
         async with receiving(issue) as issuer, receiving(answers_ok) as receiver:
@@ -252,33 +252,33 @@ class TestOAuth2:
             issue.go.set()
             assert (first.cancelled(), (await second).kind) == (True, "delivered")
 
-    async def test_a_refused_token_is_replaced_within_the_attempt(self, sender: DirectSender, any_age) -> None:
+    async def test_a_refused_token_is_replaced_within_the_attempt(self, sender: HttpSender, any_age) -> None:
         async with receiving(Issuer()) as issuer, receiving(accepts("t2")) as receiver:
             outcome = await post(sender, credentials(receiver.url, authentication=oauth2(issuer)))
         assert (outcome.kind, sent_tokens(receiver)) == ("delivered", ["t1", "t2"])
         assert {fields(exchange)["webhook-id"] for exchange in receiver.requests} == {"evt_1"}
 
-    async def test_a_refused_token_is_replaced_once(self, sender: DirectSender, any_age) -> None:
+    async def test_a_refused_token_is_replaced_once(self, sender: HttpSender, any_age) -> None:
         async with receiving(Issuer()) as issuer, receiving(accepts()) as receiver:
             outcome = await post(sender, credentials(receiver.url, authentication=oauth2(issuer)))
         assert (outcome.kind, outcome.status) == ("http_4xx", 401)
         assert (sent_tokens(receiver), len(issuer.requests)) == (["t1", "t2"], 2)
 
-    async def test_many_refusals_of_one_token_replace_it_once(self, sender: DirectSender, any_age) -> None:
+    async def test_many_refusals_of_one_token_replace_it_once(self, sender: HttpSender, any_age) -> None:
         async with receiving(Issuer()) as issuer, receiving(accepts("t2")) as receiver:
             own = credentials(receiver.url, authentication=oauth2(issuer))
             outcomes = await asyncio.gather(*[post(sender, own) for _ in range(20)])
         assert {outcome.kind for outcome in outcomes} == {"delivered"}
         assert len(issuer.requests) == 2
 
-    async def test_a_young_token_that_is_refused_is_kept(self, sender: DirectSender) -> None:
+    async def test_a_young_token_that_is_refused_is_kept(self, sender: HttpSender) -> None:
         """An endpoint that refuses every token must not make a flood at the token endpoint."""
         async with receiving(Issuer()) as issuer, receiving(accepts()) as receiver:
             own = credentials(receiver.url, authentication=oauth2(issuer))
             assert {(await post(sender, own)).status for _ in range(5)} == {401}
         assert (len(receiver.requests), len(issuer.requests)) == (5, 1)
 
-    async def test_other_refusals_replace_nothing(self, sender: DirectSender, any_age) -> None:
+    async def test_other_refusals_replace_nothing(self, sender: HttpSender, any_age) -> None:
         async def forbids(exchange: Exchange) -> None:
             await exchange.play(response(403))
 
@@ -286,14 +286,14 @@ class TestOAuth2:
             assert (await post(sender, credentials(receiver.url, authentication=oauth2(issuer)))).status == 403
         assert (len(receiver.requests), len(issuer.requests)) == (1, 1)
 
-    async def test_without_another_token_the_refused_one_ends_the_attempt(self, sender: DirectSender, any_age) -> None:
+    async def test_without_another_token_the_refused_one_ends_the_attempt(self, sender: HttpSender, any_age) -> None:
         issue = Issuer(token("t1"), response(400, b'{"error":"invalid_client"}'))
         async with receiving(issue) as issuer, receiving(accepts()) as receiver:
             outcome = await post(sender, credentials(receiver.url, authentication=oauth2(issuer)))
         assert (outcome.kind, outcome.sent, len(receiver.requests)) == ("authorization", True, 1)
         assert "(invalid_client)" in (outcome.error or "")
 
-    async def test_once_a_request_went_out_the_attempt_is_not_given_back(self, sender: DirectSender, any_age) -> None:
+    async def test_once_a_request_went_out_the_attempt_is_not_given_back(self, sender: HttpSender, any_age) -> None:
         class Failing:
             async def send(self, endpoint, headers, body, timeout_seconds):
                 if endpoint.url.port == issuer.port and issuer.requests:
@@ -329,7 +329,7 @@ class TestOAuth2:
             (b"SSH-2.0-x\r\n\r\n", "not a valid HTTP response"),
         ],
     )  # fmt: skip
-    async def test_without_a_token_nothing_is_sent(self, sender: DirectSender, answer: bytes, words: str) -> None:
+    async def test_without_a_token_nothing_is_sent(self, sender: HttpSender, answer: bytes, words: str) -> None:
         async with receiving(Issuer(answer)) as issuer, receiving(answers_ok) as receiver:
             outcome = await post(sender, credentials(receiver.url, authentication=oauth2(issuer)))
         assert (outcome.kind, outcome.status, outcome.sent, receiver.requests) == ("authorization", None, False, [])
@@ -337,7 +337,7 @@ class TestOAuth2:
         assert words in (outcome.error or "")
         assert SECRET not in repr(outcome)
 
-    async def test_nobody_listens_there(self, sender: DirectSender) -> None:
+    async def test_nobody_listens_there(self, sender: HttpSender) -> None:
         async with receiving(answers_ok) as gone:
             pass
         async with receiving(answers_ok) as receiver:
@@ -345,7 +345,7 @@ class TestOAuth2:
         assert (outcome.kind, outcome.sent, receiver.requests) == ("authorization", False, [])
         assert outcome.error == f"no access token from http://127.0.0.1:{gone.port}: connection refused"
 
-    async def test_a_token_that_does_not_come_in_time_ends_the_attempt(self, sender: DirectSender) -> None:
+    async def test_a_token_that_does_not_come_in_time_ends_the_attempt(self, sender: HttpSender) -> None:
         issue = Issuer()
         issue.go.clear()
         async with receiving(issue) as issuer, receiving(answers_ok) as receiver:
@@ -356,7 +356,7 @@ class TestOAuth2:
         assert all("in time" in (outcome.error or "") for outcome in outcomes)
         assert receiver.requests == []
 
-    async def test_fetching_a_token_takes_from_the_time_of_the_attempt(self, sender: DirectSender) -> None:
+    async def test_fetching_a_token_takes_from_the_time_of_the_attempt(self, sender: HttpSender) -> None:
         issue, left = Issuer(), []
 
         class Watched:
@@ -389,7 +389,7 @@ class TestOAuth2:
         assert (outcome.kind, outcome.sent) == ("blocked_address", False)
         assert (outcome.error or "").startswith("no access token from http")
 
-    async def test_an_echoed_token_is_redacted(self, sender: DirectSender) -> None:
+    async def test_an_echoed_token_is_redacted(self, sender: HttpSender) -> None:
         async with receiving(Issuer(token("tok3n-" * 5))) as issuer, receiving(echoes) as receiver:
             outcome = await post(sender, credentials(receiver.url, authentication=oauth2(issuer)))
         assert b"authorization: Bearer ***\r\n" in outcome.excerpt
@@ -472,7 +472,7 @@ VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVe
 
 class TestTLS:
     @VERSIONS
-    async def test_a_certificate_is_shown(self, sender: DirectSender, authority, one, version) -> None:
+    async def test_a_certificate_is_shown(self, sender: HttpSender, authority, one, version) -> None:
         async with receiving(answers_ok, ssl=server(authority, demands=authority, version=version)) as receiver:
             own = credentials(https(receiver), tls=one)
             assert [(await post(sender, own)).kind for _ in range(3)] == ["delivered"] * 3
@@ -481,7 +481,7 @@ class TestTLS:
     @VERSIONS
     @pytest.mark.parametrize("which", ["stranger's", "none"])
     async def test_a_certificate_that_is_not_accepted_is_of_class_tls(
-        self, sender: DirectSender, authority, stranger, version, which
+        self, sender: HttpSender, authority, stranger, version, which
     ) -> None:
         own = shown_by(stranger, "x", trusted=authority) if which == "stranger's" else TLS(ca=pem(authority))
         with refusing(server(authority, demands=authority, version=version)) as port:
@@ -502,7 +502,7 @@ class TestTLS:
                 assert (await post(sender, credentials(https(receiver)))).kind == without
 
     async def test_s14_a_certificate_alone_leaves_the_public_authorities(
-        self, sender: DirectSender, authority, stranger, monkeypatch, tmp_path
+        self, sender: HttpSender, authority, stranger, monkeypatch, tmp_path
     ) -> None:
         public = tmp_path / "public.pem"
         public.write_text(pem(stranger))
@@ -516,7 +516,7 @@ class TestTLS:
             assert (await post(sender, credentials(https(receiver), tls=own))).kind == "tls"
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_1])
-    async def test_s14_old_versions_stay_out(self, sender: DirectSender, authority, one, version) -> None:
+    async def test_s14_old_versions_stay_out(self, sender: HttpSender, authority, one, version) -> None:
         context = server(authority)
         context.set_ciphers("ALL:@SECLEVEL=0")
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
@@ -535,7 +535,7 @@ class TestTLS:
                 assert (await post(sender, own)).kind == kind
 
     async def test_different_certificates_never_share_a_connection(
-        self, sender: DirectSender, authority, one, two
+        self, sender: HttpSender, authority, one, two
     ) -> None:
         async with receiving(answers_ok, ssl=server(authority, demands=authority)) as receiver:
             both = [credentials(https(receiver), tls=tls) for tls in (one, two)]
@@ -556,7 +556,7 @@ class TestTLS:
             shown = [bool(exchange.writer.get_extra_info("peercert")) for exchange in receiver.requests]
             assert (shown, receiver.accepted) == ([True, False, False, True], 3)
 
-    async def test_the_same_certificate_may_share_one(self, sender: DirectSender, authority, one) -> None:
+    async def test_the_same_certificate_may_share_one(self, sender: HttpSender, authority, one) -> None:
         async with receiving(answers_ok, ssl=server(authority, demands=authority)) as receiver:
             for _ in range(2):
                 await post(sender, credentials(https(receiver), tls=one))

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pytest
 
-from relay.http import AddressPolicy, DirectSender, Endpoint, Outcome
+from relay.http import AddressPolicy, Endpoint, HttpSender, Outcome
 from relay.http import resolver as resolver_module
 from relay.http.resolver import MAX_THREADS, NEW, QUICK, SILENT, SLOW, Resolver
 from relay.http.tls import default_ssl_context
@@ -31,7 +31,7 @@ async def answers_ok(exchange: Exchange) -> None:
     await exchange.play(OK)
 
 
-async def post(sender: DirectSender, url: str, timeout_seconds: float = 10) -> Outcome:
+async def post(sender: HttpSender, url: str, timeout_seconds: float = 10) -> Outcome:
     return await sender.send(Endpoint.of(url), b"webhook-id: evt_1\r\n", b"{}", timeout_seconds)
 
 
@@ -158,15 +158,15 @@ async def test_e38_a_first_address_that_swallows_everything_gives_way_in_time(
 ) -> None:
     from relay.http import dial
 
-    connected = dial.connected
+    connect = dial.connect
 
-    async def swallowing(address: str, port: int, deadline: float) -> socket.socket:
+    async def swallowing(address: str, port: int, deadline: float) -> dial.Reached:
         if address == "127.0.0.2":
             await asyncio.sleep(deadline - asyncio.get_running_loop().time())
             raise dial.DialError("timeout", "no connection in time", address)
-        return await connected(address, port, deadline)
+        return await connect(address, port, deadline)
 
-    monkeypatch.setattr(dial, "connected", swallowing)
+    monkeypatch.setattr(dial, "connect", swallowing)
     resolve, _ = resolving(["127.0.0.2", "127.0.0.1"])
     async with receiving(answers_ok) as receiver:
         sender = make_sender(resolve=resolve)
@@ -191,7 +191,7 @@ async def test_what_the_policy_forbids_is_said_without_a_lookup(make_sender: Mak
     assert asked == []
 
 
-async def test_alt_svc_is_ignored(sender: DirectSender) -> None:
+async def test_alt_svc_is_ignored(sender: HttpSender) -> None:
     async def elsewhere(exchange: Exchange) -> None:
         await exchange.play(b'HTTP/1.1 200 OK\r\nalt-svc: h3="127.0.0.1:9"\r\ncontent-length: 0\r\n\r\n')
 
@@ -212,7 +212,7 @@ def _no_free_file_descriptor() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_f10_without_file_descriptors_it_is_our_own_fault(sender: DirectSender) -> None:
+async def test_f10_without_file_descriptors_it_is_our_own_fault(sender: HttpSender) -> None:
     async with receiving(answers_ok) as receiver:
         with _no_free_file_descriptor():
             outcome = await post(sender, receiver.url)
@@ -243,9 +243,7 @@ async def test_dns_search_domains_apply_to_no_public_name(
     assert names == [looked_up]
 
 
-async def test_those_who_ask_during_a_lookup_share_it_and_a_hanging_one_holds_up_nobody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_those_who_ask_during_a_lookup_share_it_and_a_hanging_one_holds_up_nobody() -> None:
     answer, started = threading.Event(), []
 
     def addresses(host: str) -> list[str]:
@@ -254,8 +252,7 @@ async def test_those_who_ask_during_a_lookup_share_it_and_a_hanging_one_holds_up
             answer.wait(20)
         return [host]
 
-    monkeypatch.setattr("relay.http.resolver._addresses", addresses)
-    resolver = Resolver()
+    resolver = Resolver(addresses)
     hanging = [asyncio.create_task(resolver(f"hanging-{n % 5}")) for n in range(20)]
     await until(lambda: len(started) == 5)
     assert await resolver("quick") == ["quick"]
@@ -269,10 +266,9 @@ async def test_those_who_ask_during_a_lookup_share_it_and_a_hanging_one_holds_up
 class Hanging:
     """Stands for getaddrinfo: names that begin with `dead` hang in their thread until released, others answer."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.started: list[str] = []
         self.released = threading.Event()
-        monkeypatch.setattr("relay.http.resolver._addresses", self)
 
     def __call__(self, host: str) -> list[str] | OSError:
         self.started.append(host)
@@ -284,10 +280,9 @@ class Hanging:
         return sum(host.startswith("dead") for host in self.started)
 
 
-async def test_two_hundred_names_that_hang_at_once_hold_up_no_other_name_not_even_the_first_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    hanging, resolver = Hanging(monkeypatch), Resolver()
+async def test_two_hundred_names_that_hang_at_once_hold_up_no_other_name_not_even_the_first_time() -> None:
+    hanging = Hanging()
+    resolver = Resolver(hanging)
     assert await resolver("known") == ["known"]
     dead = [asyncio.create_task(resolver(f"dead-{n}")) for n in range(200)]
     await asyncio.sleep(0)  # they stand before what comes now
@@ -298,11 +293,13 @@ async def test_two_hundred_names_that_hang_at_once_hold_up_no_other_name_not_eve
     await asyncio.gather(*dead)
 
 
-async def test_threads_are_bounded_and_names_that_answered_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    hanging, resolver = Hanging(monkeypatch), Resolver()
+async def test_threads_are_bounded_and_names_that_answered_have_their_own() -> None:
+    hanging = Hanging()
+    resolver = Resolver(hanging)
     assert await resolver("known") == ["known"]
     new, silent = ([f"{kind}-{n}" for n in range(400)] for kind in ("dead", "dead-again"))
-    resolver._manner_of.update(dict.fromkeys(silent, SILENT))
+    for host in silent:
+        resolver.note(host, OSError(), 60.0)
     lookups = [asyncio.create_task(resolver(host)) for host in new + silent]
     most = NEW.threads + SILENT.threads
     await until(lambda: hanging.dead_started() == most)
@@ -310,43 +307,44 @@ async def test_threads_are_bounded_and_names_that_answered_have_their_own(monkey
     assert hanging.dead_started() == most < MAX_THREADS
     hanging.released.set()
     assert await asyncio.gather(*lookups) == [[host] for host in new + silent]
-    assert set(resolver._manner_of.values()) == {QUICK}, "what answers again is known at once"
+    classes = {resolver.class_of(host) for host in ["known", *new, *silent]}
+    assert classes == {QUICK}, "what answers again is known at once"
 
 
 async def test_nobody_waits_for_ever_for_a_silent_name_server_and_its_late_answer_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hanging, resolver = Hanging(monkeypatch), Resolver()
-    for manner in ("NEW", "SILENT"):
-        monkeypatch.setattr(resolver_module, manner, replace(getattr(resolver_module, manner), patience_seconds=0.05))
+    hanging = Hanging()
+    resolver = Resolver(hanging)
+    for name in ("NEW", "SILENT"):
+        monkeypatch.setattr(resolver_module, name, replace(getattr(resolver_module, name), patience_seconds=0.05))
     for _ in range(2):
         with pytest.raises(socket.gaierror, match="name server does not answer") as failed:
             await resolver("dead")
         assert failed.value.errno == socket.EAI_AGAIN
     assert hanging.started == ["dead"], "the second asked in vain joined the lookup of the first"
     hanging.released.set()
-    await until(lambda: not resolver._under_way)
+    await until(lambda: not resolver.under_way)
     assert await resolver("dead") == ["dead"]
 
 
 async def test_a_name_is_kept_apart_by_how_it_behaved_the_last_time() -> None:
     resolver = Resolver()
-    for found, seconds, manner in (
+    for found, seconds, expected in (
         (["8.8.8.8"], 0.1, QUICK),
         (OSError(), 0.1, QUICK),
         (["8.8.8.8"], 3.0, SLOW),
         (OSError(), 3.0, SILENT),
     ):
-        resolver._learn("name", found, seconds)
-        assert resolver._manner_of["name"] is manner
+        resolver.note("name", found, seconds)
+        assert resolver.class_of("name") is expected
 
 
-async def test_closing_the_resolver_waits_for_no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_the_resolver_waits_for_no_lookup() -> None:
     answer = threading.Event()
-    monkeypatch.setattr("relay.http.resolver._addresses", lambda host: [host] if answer.wait(20) else [])
-    resolver = Resolver()
+    resolver = Resolver(lambda host: [host] if answer.wait(20) else [])
     lookup = asyncio.create_task(resolver(NAME))
-    await until(lambda: resolver._under_way)
+    await until(lambda: resolver.under_way)
     await resolver.close()
     assert lookup.cancelled()
     answer.set()

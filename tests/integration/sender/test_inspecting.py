@@ -13,14 +13,12 @@ import pytest
 import trustme
 
 from outbox.subscriptions.authentication import TLS
-from relay.http import AddressPolicy, Endpoint
+from relay.http import AddressPolicy, DirectDialler, Endpoint
 from relay.http.inspection.certificate import Certificate, read_certificate
 from relay.http.inspection.inspect import inspect
-from relay.http.inspection.inspect_tunnel import inspect_through
 from relay.http.inspection.steps import Step
-from relay.http.resolver import Resolver
 from relay.http.tls import ClientTLS, default_ssl_context
-from relay.http.tunnel import Tunneller
+from relay.http.tunnel import TunnelDialler
 from tests.support.proxies import Proxy, proxying, says
 from tests.support.tls_server import demanding_context, listening, old_context, server_context
 
@@ -49,7 +47,7 @@ def resolving(*addresses: str, error: OSError | None = None) -> Callable:
 async def steps_to(url: str, *addresses: str, policy: AddressPolicy = LOOPBACK, **options) -> list[Step]:
     resolve = options.pop("resolve", resolving(*addresses or ("127.0.0.1",)))
     options.setdefault("timeout_seconds", 2)
-    return await inspect(Endpoint.of(url), policy, resolve, **options)
+    return await inspect(Endpoint.of(url), DirectDialler(policy, resolve), **options)
 
 
 def states(steps: list[Step]) -> list[tuple[str, str, str | None]]:
@@ -291,7 +289,7 @@ async def test_a_subscriptions_own_tls_is_what_is_tried(authority: trustme.CA) -
     own = ClientTLS.of(TLS(chain, pem.private_key_pem.bytes().decode(), authority.cert_pem.bytes().decode()))
     with listening(demanding(authority)) as heard:
         endpoint = Endpoint.of(f"https://{NAME}:{heard.port}/", own)
-        steps = await inspect(endpoint, LOOPBACK, resolving("127.0.0.1"), timeout_seconds=2)
+        steps = await inspect(endpoint, DirectDialler(LOOPBACK, resolving("127.0.0.1")), timeout_seconds=2)
     assert states(steps) == [*OK_UNTIL_TLS, ("tls", "ok", None)]
 
 
@@ -303,7 +301,7 @@ async def test_tls_that_this_machine_cannot_prepare(monkeypatch: pytest.MonkeyPa
     own = ClientTLS.of(TLS(ca=authority.cert_pem.bytes().decode()))
     with listening() as heard:
         endpoint = Endpoint.of(f"https://{NAME}:{heard.port}/", own)
-        steps = await inspect(endpoint, LOOPBACK, resolving("127.0.0.1"), timeout_seconds=2)
+        steps = await inspect(endpoint, DirectDialler(LOOPBACK, resolving("127.0.0.1")), timeout_seconds=2)
     assert states(steps) == [*OK_UNTIL_TLS, ("tls", "failed", "local")]
     assert "Too many open files" in steps[3].text
 
@@ -312,12 +310,14 @@ async def test_tls_that_this_machine_cannot_prepare(monkeypatch: pytest.MonkeyPa
 
 
 async def steps_through(
-    proxy: Proxy, url: str, ssl_context: ssl.SSLContext | None = None, timeout_seconds: float = 2
+    proxy: Proxy,
+    url: str,
+    ssl_context: ssl.SSLContext | None = None,
+    proxy_ssl_context: ssl.SSLContext | None = None,
+    timeout_seconds: float = 2,
 ) -> list[Step]:
-    tunneller = Tunneller(proxy.address, Resolver(), default_ssl_context())
-    return await inspect_through(
-        tunneller, Endpoint.of(url), LOOPBACK, timeout_seconds=timeout_seconds, ssl_context=ssl_context
-    )
+    dialler = TunnelDialler(LOOPBACK, proxy.address, ssl_context=proxy_ssl_context)
+    return await inspect(Endpoint.of(url), dialler, timeout_seconds=timeout_seconds, ssl_context=ssl_context)
 
 
 THROUGH = [("dns", "ok", None), ("policy", "ok", None), ("proxy", "ok", None)]

@@ -8,7 +8,7 @@ import ssl
 import pytest
 import trustme
 
-from relay.http import DirectSender, Endpoint, Outcome
+from relay.http import Endpoint, HttpSender, Outcome
 from relay.http.pool import Pool
 from relay.http.tls import default_ssl_context
 from tests.integration.sender.conftest import MakeSender, descriptors
@@ -18,7 +18,7 @@ from tests.support.waiting import await_until as until
 pytestmark = pytest.mark.anyio
 
 
-async def post(sender: DirectSender, receiver: Receiver, timeout_seconds: float = 10) -> Outcome:
+async def post(sender: HttpSender, receiver: Receiver, timeout_seconds: float = 10) -> Outcome:
     return await sender.send(Endpoint.of(receiver.url), b"", b"{}", timeout_seconds)
 
 
@@ -73,7 +73,7 @@ async def test_a_cancelled_wait_gives_its_place_on(make_sender: MakeSender) -> N
         assert [r.kind for r in results if isinstance(r, Outcome)] == ["delivered"] * 3
 
 
-async def test_a_cancelled_send_closes_its_connection(sender: DirectSender) -> None:
+async def test_a_cancelled_send_closes_its_connection(sender: HttpSender) -> None:
     async with receiving(answers_never) as receiver:
         sending = asyncio.create_task(post(sender, receiver))
         await until(lambda: receiver.requests)
@@ -81,14 +81,14 @@ async def test_a_cancelled_send_closes_its_connection(sender: DirectSender) -> N
         with pytest.raises(asyncio.CancelledError):
             await sending
         await until(lambda: receiver.ended == 1)
-        assert not sender._pools._by_key
+        assert sender.endpoints == 0
 
 
 async def test_a_place_that_is_given_to_someone_cancelled_meanwhile_is_given_on() -> None:
     pool, later = Pool(("https", "a.example", 443), places=1), asyncio.get_running_loop().time() + 10
     assert await pool.enter(later)
     waiting = asyncio.create_task(pool.enter(later))
-    await until(lambda: pool._waiting)
+    await until(lambda: pool.waiting)
     pool.leave()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -96,7 +96,7 @@ async def test_a_place_that_is_given_to_someone_cancelled_meanwhile_is_given_on(
     assert pool.is_unused()
 
 
-async def test_one_endpoint_that_hangs_holds_up_no_other(sender: DirectSender) -> None:
+async def test_one_endpoint_that_hangs_holds_up_no_other(sender: HttpSender) -> None:
     async with receiving(answers_never) as hanging, receiving(answers_ok) as healthy:
         in_flight = [asyncio.create_task(post(sender, hanging, timeout_seconds=60)) for _ in range(64)]
         await until(lambda: len(hanging.requests) == 64)
@@ -109,7 +109,7 @@ async def test_one_endpoint_that_hangs_holds_up_no_other(sender: DirectSender) -
         await until(lambda: hanging.ended == 64)
 
 
-async def test_the_connection_used_last_is_used_next(sender: DirectSender) -> None:
+async def test_the_connection_used_last_is_used_next(sender: HttpSender) -> None:
     async with receiving(answers_ok) as receiver:
         await asyncio.gather(*[post(sender, receiver) for _ in range(3)])
         assert receiver.accepted == 3
@@ -118,7 +118,7 @@ async def test_the_connection_used_last_is_used_next(sender: DirectSender) -> No
         assert len({exchange.connection for exchange in receiver.requests[3:]}) == 1
 
 
-async def test_the_deadline_of_one_request_does_not_end_the_next(sender: DirectSender) -> None:
+async def test_the_deadline_of_one_request_does_not_end_the_next(sender: HttpSender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         await asyncio.sleep(1.3 * exchange.number)
         await exchange.play(OK)
@@ -129,7 +129,7 @@ async def test_the_deadline_of_one_request_does_not_end_the_next(sender: DirectS
         assert receiver.accepted == 1
 
 
-async def test_a_shorter_deadline_than_the_last_request_had_counts(sender: DirectSender) -> None:
+async def test_a_shorter_deadline_than_the_last_request_had_counts(sender: HttpSender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         await (answers_never(exchange) if exchange.number else exchange.play(OK))
 
@@ -140,7 +140,7 @@ async def test_a_shorter_deadline_than_the_last_request_had_counts(sender: Direc
         assert receiver.accepted == 1
 
 
-async def test_ports_do_not_share_connections(sender: DirectSender) -> None:
+async def test_ports_do_not_share_connections(sender: HttpSender) -> None:
     async with receiving(answers_ok) as one, receiving(answers_ok) as other:
         await post(sender, one)
         await post(sender, other)
@@ -148,26 +148,26 @@ async def test_ports_do_not_share_connections(sender: DirectSender) -> None:
 
 
 async def test_a_resting_connection_is_closed_after_a_while(
-    sender: DirectSender, monkeypatch: pytest.MonkeyPatch
+    sender: HttpSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.http.connection.IDLE_SECONDS", 0.05)
     async with receiving(answers_ok) as receiver:
         await post(sender, receiver)
         await until(lambda: receiver.ended == 1)
-        assert not sender._pools._by_key
-        assert not sender._pools._resting
+        assert sender.endpoints == 0
+        assert sender.resting == 0
 
 
-async def test_a_connection_that_the_server_closes_is_forgotten(sender: DirectSender) -> None:
+async def test_a_connection_that_the_server_closes_is_forgotten(sender: HttpSender) -> None:
     async with receiving(answers_ok) as receiver:
         await post(sender, receiver)
         receiver.requests[0].writer.close()
-        await until(lambda: not sender._pools._by_key)
+        await until(lambda: sender.endpoints == 0)
         assert (await post(sender, receiver)).kind == "delivered"
         assert receiver.accepted == 2
 
 
-async def test_e32_a_late_extra_response_ends_the_resting_connection(sender: DirectSender) -> None:
+async def test_e32_a_late_extra_response_ends_the_resting_connection(sender: HttpSender) -> None:
     async with receiving(answers_ok) as receiver:
         await post(sender, receiver)
         await receiver.requests[0].play(response(200, b"stale"))
@@ -176,7 +176,7 @@ async def test_e32_a_late_extra_response_ends_the_resting_connection(sender: Dir
         assert receiver.accepted == 2
 
 
-async def test_e32_an_extra_response_that_nobody_has_read_yet_is_seen_before_reuse(sender: DirectSender) -> None:
+async def test_e32_an_extra_response_that_nobody_has_read_yet_is_seen_before_reuse(sender: HttpSender) -> None:
     """The bytes wait in the kernel: no event loop has run since they came."""
     async with receiving(answers_ok) as receiver:
         await post(sender, receiver)
@@ -185,7 +185,7 @@ async def test_e32_an_extra_response_that_nobody_has_read_yet_is_seen_before_reu
         assert receiver.accepted == 2
 
 
-async def test_e31_a_kept_connection_that_dies_is_replaced_once(sender: DirectSender) -> None:
+async def test_e31_a_kept_connection_that_dies_is_replaced_once(sender: HttpSender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         if exchange.connection == 0 and exchange.number == 1:
             exchange.reset()
@@ -198,7 +198,7 @@ async def test_e31_a_kept_connection_that_dies_is_replaced_once(sender: DirectSe
         assert receiver.requests[1].head == receiver.requests[2].head
 
 
-async def test_e31_and_only_once(sender: DirectSender) -> None:
+async def test_e31_and_only_once(sender: HttpSender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         if len(receiver.requests) == 1:
             await exchange.play(OK)
@@ -210,7 +210,7 @@ async def test_e31_and_only_once(sender: DirectSender) -> None:
         assert receiver.accepted == 2
 
 
-async def test_e31_a_kept_connection_that_answered_half_is_not_replaced(sender: DirectSender) -> None:
+async def test_e31_a_kept_connection_that_answered_half_is_not_replaced(sender: HttpSender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         if exchange.number == 0:
             await exchange.play(OK)
@@ -240,7 +240,7 @@ async def test_e31_over_tls(make_sender: MakeSender) -> None:
         assert receiver.accepted == 2
 
 
-async def test_a_connection_wears_out(sender: DirectSender, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_wears_out(sender: HttpSender, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.http.connection.MAX_USES", 2)
     async with receiving(answers_ok) as receiver:
         for _ in range(5):
@@ -248,13 +248,13 @@ async def test_a_connection_wears_out(sender: DirectSender, monkeypatch: pytest.
         assert [exchange.connection for exchange in receiver.requests] == [0, 0, 1, 1, 2]
 
 
-async def test_only_so_many_connections_rest(sender: DirectSender) -> None:
-    sender._pools._max_resting = 2
+async def test_only_so_many_connections_rest(make_sender: MakeSender) -> None:
+    sender = make_sender(max_resting=2)
     async with receiving(answers_ok) as one, receiving(answers_ok) as two, receiving(answers_ok) as three:
         for receiver in (one, two, three):
             await post(sender, receiver)
         await until(lambda: one.ended == 1)
-        assert (two.ended, three.ended, len(sender._pools._resting)) == (0, 0, 2)
+        assert (two.ended, three.ended, sender.resting) == (0, 0, 2)
 
 
 async def test_closing_the_sender_leaves_no_descriptor(make_sender: MakeSender) -> None:
@@ -267,7 +267,7 @@ async def test_closing_the_sender_leaves_no_descriptor(make_sender: MakeSender) 
         await until(lambda: descriptors() == open_before)
 
 
-async def test_blocked_endpoints_leave_no_pool(sender: DirectSender) -> None:
+async def test_blocked_endpoints_leave_no_pool(sender: HttpSender) -> None:
     for number in range(5):
         assert (await sender.send(Endpoint.of(f"https://10.0.0.{number}/"), b"", b"", 1)).kind == "blocked_address"
-    assert not sender._pools._by_key
+    assert sender.endpoints == 0

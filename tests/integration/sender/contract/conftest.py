@@ -1,4 +1,4 @@
-"""Every test here runs against each sender: what they promise is one contract."""
+"""Every test here runs on each way out: what the sender promises is one contract."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import trustme
 
-from relay.http import AddressPolicy, DirectSender, Sender
-from relay.http.proxied import ProxySender
+from relay.http import AddressPolicy, DirectDialler, HttpSender
 from relay.http.tls import default_ssl_context
+from relay.http.tunnel import TunnelDialler
 from tests.integration.sender.conftest import LOOPBACK
 from tests.support.proxies import Proxy, proxying
 from tests.support.tls_server import server_context
@@ -30,17 +30,13 @@ class Way:
     uvloop: bool
 
     @property
-    def reuses(self) -> bool:
-        """Whether one connection serves several requests: a stated difference."""
-        return self.proxy is None
-
-    @property
     def address(self) -> str | None:
         """The address that an outcome names: another one, since a proxy dials out of sight."""
         return None if self.proxy else "127.0.0.1"
 
 
-WAYS = [Way(None, False), Way(None, True), Way("http", True), Way("https", False), Way("socks5", False)]
+WAYS = [Way(None, False), Way(None, True), Way("http", True), Way("https", False), Way("https", True),
+        Way("socks5", False)]  # fmt: skip
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: f"{way.proxy or 'direct'}-{'uvloop' if way.uvloop else 'asyncio'}")
@@ -81,7 +77,7 @@ async def proxy(way: Way, proxy_certificate: ssl.SSLContext) -> AsyncIterator[Pr
         yield running
 
 
-MakeSender = Callable[..., Sender]
+MakeSender = Callable[..., HttpSender]
 
 
 @pytest.fixture
@@ -93,15 +89,13 @@ async def make_sender(proxy: Proxy | None, trusting: ssl.SSLContext) -> AsyncIte
 
     async with AsyncExitStack() as stack:
 
-        def make(policy: AddressPolicy = LOOPBACK, ssl_context: ssl.SSLContext | None = trusting) -> Sender:
-            sender: Sender
-            if proxy is None:
-                sender = DirectSender(policy, user_agent="outbox-relay/test", ssl_context=ssl_context, resolve=resolve)
-            else:
-                sender = ProxySender(
-                    policy, proxy.address, user_agent="outbox-relay/test", ssl_context=ssl_context,
-                    proxy_ssl_context=trusting,
-                )  # fmt: skip
+        def make(policy: AddressPolicy = LOOPBACK, ssl_context: ssl.SSLContext | None = trusting) -> HttpSender:
+            dialler = (
+                DirectDialler(policy, resolve)
+                if proxy is None
+                else TunnelDialler(policy, proxy.address, ssl_context=trusting)
+            )
+            sender = HttpSender(dialler, user_agent="outbox-relay/test", ssl_context=ssl_context)
             stack.push_async_callback(sender.close)
             return sender
 
@@ -109,5 +103,5 @@ async def make_sender(proxy: Proxy | None, trusting: ssl.SSLContext) -> AsyncIte
 
 
 @pytest.fixture
-async def sender(make_sender: MakeSender) -> Sender:
+async def sender(make_sender: MakeSender) -> HttpSender:
     return make_sender()
