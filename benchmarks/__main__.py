@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import backlog, footprint, latency, record_cost, silence, silent_names, throughput
+from benchmarks import backlog, footprint, latency, proxied, record_cost, silence, silent_names, throughput
 from benchmarks.bench import FULL, QUICK, Bench, BenchmarkError, Result, Sizes
 from benchmarks.server import server
 from benchmarks.table import configuration, markdown
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "throughput": throughput.run,
+    "proxied": proxied.run,
     "latency": latency.run,
     "silence": silence.run,
     "silent-names": silent_names.run,

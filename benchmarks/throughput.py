@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-__all__ = ["run"]
+__all__ = ["Side", "outbox", "rate", "run"]
 
 BAR = 0.5
 CASES = [
@@ -68,14 +68,15 @@ def _case(bench: Bench, counting: Receiver, scheme: str, fan_out: int, processes
     what = f"relay ÷ bare loop, {scheme}, fan-out {fan_out}, {processes} process{'es' * (processes > 1)}"
     for _ in range(bench.sizes.rounds):
         for side in SIDES:
-            rates[side.name].append(_rate(bench, side, counting, fan_out, processes))
+            rates[side.name].append(rate(bench, side, counting, fan_out, processes))
             bench.say(f"{what}: {side.name} {rates[side.name][-1]:,.0f}/s")
     ours, limit = (median(rates[side.name]) for side in SIDES)
     ratio = ours / limit
     return Result(what, f"{ratio:.2f}", f"≥ {BAR}", ratio >= BAR, f"{ours:,.0f} of {limit:,.0f}/s")
 
 
-def _rate(bench: Bench, side: Side, counting: Receiver, fan_out: int, processes: int) -> float:
+def rate(bench: Bench, side: Side, counting: Receiver, fan_out: int, processes: int) -> float:
+    """Return the deliveries a second of one round; raises BenchmarkError where one is missing or too many."""
     deliveries = bench.sizes.deliveries
     with side.database(bench, counting, fan_out) as url, bench.connection(url) as connection:
         counting.reset()
@@ -91,7 +92,8 @@ def _rate(bench: Bench, side: Side, counting: Receiver, fan_out: int, processes:
 
 
 @contextmanager
-def _outbox(bench: Bench, counting: Receiver, fan_out: int) -> Iterator[str]:
+def outbox(bench: Bench, counting: Receiver, fan_out: int) -> Iterator[str]:
+    """Yield the URL of a database with so many subscriptions of the receiver."""
     with bench.server.outbox() as url:
         subscribe(url, [f"{counting.url}/{number}" for number in range(fan_out)])
         yield url
@@ -107,7 +109,7 @@ def _bare(bench: Bench, _counting: Receiver, fan_out: int) -> Iterator[str]:
 
 
 SIDES = [
-    Side("relay", _outbox, lambda bench, url, _, count: relay(bench, url, processes=count), record_many, "outbox"),
+    Side("relay", outbox, lambda bench, url, _, count: relay(bench, url, processes=count), record_many, "outbox"),
     Side(
         "bare loop",
         _bare,
