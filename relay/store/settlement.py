@@ -25,11 +25,13 @@ again as (
     update outbox.deliveries d set lease = null, crashes = 0,
            due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
     from r where d.id = r.id and d.lease = r.lease and r.verdict = 1 returning d.id),"""
+"""leased → waiting, for a retry."""
 _BURY = f"""
 lost as (
     delete from outbox.deliveries d using r where d.id = r.id and d.lease = r.lease and r.verdict = 2
     returning d.id, d.event_seq, d.subscription_id, d.attempts, r.outcome as reason, r.error),
 buried as ({burial("lost")}),"""
+"""leased → dead letter."""
 _SETTLE = """
 with r as materialized (
     select * from unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
@@ -45,6 +47,7 @@ logged as (
     from r)
 select id from won
 """
+"""leased → gone, for a success; and one attempt row for each result."""
 # By the gravest verdict of a batch. Planning a burial, whose event may be in any leaf, takes as long as settling fifty
 # successes, and longer with more leaves; so only a batch that buries something pays for it.
 SETTLE = _SETTLE.format(failures="")
