@@ -65,7 +65,10 @@ class Connection(asyncio.Protocol):
     def is_reusable(self) -> bool:
         """Tell whether another request may be written: alive, not worn out, and nothing at all waiting to be read.
 
-        The kernel is asked right before the request is written: whatever comes between those two is microseconds old.
+        The kernel is asked right before the request is written: what comes between those two is microseconds old. One
+        poll for all resting connections a turn of the loop would save one of fifty microseconds of a delivery, and let
+        three to five times as many late extra responses be taken for the next answer.
+
         What the kernel gave out earlier has ended the connection, or waits in a layer of TLS for the rest of its
         record: our own layers tell of it, those of the loop (TLS without a proxy) cannot.
         """
