@@ -68,9 +68,9 @@ class Claim:
 
     async def _recheck(self, ids: Sequence[bytes]) -> None:
         """Read again the subscriptions of an empty claim: the due map would keep naming one that is paused or held."""
-        changed = await self._store.changed([(i, self._endpoints.version_of(i)) for i in ids])
+        changed = await self._store.find_changed([(i, self._endpoints.version_of(i)) for i in ids])
         if changed:
-            self._sending.update(await self._store.subscriptions(changed))
+            self._sending.update(await self._store.read_subscriptions(changed))
 
     def _slots(self) -> list[tuple[bytes, int]]:
         """Return the due map's subscriptions with their free slots, in rotation; an unknown subscription has one."""
@@ -94,7 +94,7 @@ async def admit(
     sending: Sending, store: Store, rows: Sequence[Leased], lease: int, began: float, *, suspect: bool = False
 ) -> None:
     """Hand claimed rows over to be sent. `began`: the monotonic time before the claim."""
-    await sending.refresh({(row.subscription_id, row.version) for row in rows}, store.subscriptions)
+    await sending.refresh({(row.subscription_id, row.version) for row in rows}, store.read_subscriptions)
     start_by = began + START_WITHIN_SECONDS
     sending.admit([_delivery(row, lease, start_by, suspect=suspect) for row in rows])
 

@@ -71,7 +71,7 @@ class FanOut:
             The first event taken (None when nothing was), and whether there may be more.
         """
         self._began, limit = time.monotonic(), self._fitting()
-        alone = await self._store.first_pending(low) if limit == 1 else None
+        alone = await self._store.find_first_pending(low) if limit == 1 else None
         try:
             after = low if alone is None else alone - 1
             async with self._store.fan_out(after, limit, self._room.free_bytes, up_to_seq=up_to) as batch:
@@ -79,7 +79,7 @@ class FanOut:
                     return None, False
                 if self._is_too_many(batch):
                     return None, True
-                await self._sending.refresh(_versions(batch), batch.subscriptions)  # _plan asks their endpoints
+                await self._sending.refresh(_versions(batch), batch.read_subscriptions)  # _plan asks their endpoints
                 births, leased = self._plan(batch)
                 await batch.resolve(births)
         except psycopg.errors.LockNotAvailable:
@@ -168,7 +168,7 @@ class FanOut:
             self.limit = max(1, limit // 2)
             return
         log.error("event %d cannot be resolved and is parked as a dead letter: %s", alone, one_line(error))
-        await self._store.unresolvable(alone, one_line(error))
+        await self._store.bury_unresolvable(alone, one_line(error))
 
 
 def _versions(batch: TakenBatch) -> set[tuple[bytes, int]]:

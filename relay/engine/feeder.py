@@ -98,7 +98,7 @@ class Feeder:
             began = time.monotonic()
             try:
                 worked = await self.step(self._due_parts(began))
-                if not worked and self._until_drained and self._sending.idle and await self._store.drained():
+                if not worked and self._until_drained and self._sending.idle and await self._store.is_drained():
                     return
             except (psycopg.Error, OSError, TimeoutError) as error:
                 self._outage.note_failure(error)

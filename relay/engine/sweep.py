@@ -54,9 +54,9 @@ class Sweep:
         stale = self._endpoints.outdated((row.id, row.version) for row in rows)
         waiting = self._endpoints.waiting_for()
         if waiting:
-            stale += await self._store.changed(waiting)
+            stale += await self._store.find_changed(waiting)
         if stale:
-            self._sending.update(await self._store.subscriptions(stale))
+            self._sending.update(await self._store.read_subscriptions(stale))
 
     async def _forget(self, rows: Sequence[Swept]) -> None:
         """Drop endpoints that a whole turn of the sweep did not meet, if their subscription is closed or removed.
@@ -70,7 +70,7 @@ class Sweep:
             self._seen.clear()
         asked, self._unmet = self._unmet[:SLICE], self._unmet[SLICE:]
         unclear = [i for i in asked if self._endpoints.may_be_asked(i)]
-        found = await self._store.subscriptions(unclear) if unclear else []
+        found = await self._store.read_subscriptions(unclear) if unclear else []
         self._sending.update(found)
         gone = set(unclear).difference(subscription.id for subscription in found)
         for subscription_id in asked:

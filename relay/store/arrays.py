@@ -93,7 +93,7 @@ class Uuids(_Sized):
 
 
 class Timestamps(_Sized):
-    """timestamptz[], each as the 8 bytes the server sent: the data plane never looks inside one."""
+    """timestamptz[], each as the 8 bytes the server sent: the data plane never reads them."""
 
     element_oid, array_oid = 1184, 1185
 

@@ -1,4 +1,4 @@
-"""From due to leased: retries, and what fan_out found no room for."""
+"""From due to leased: retries, and deliveries that fan_out had no room to lease."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ASKED", "LEASED_WITH_EVENT", "claim", "leased_rows"]
 
-MAX_ATTEMPTS = 32_767  # counted; a schedule ends long before, but an endpoint may be disabled and resumed for ever
+MAX_ATTEMPTS = 32_767  # the largest smallint; a schedule ends long before, but a person may disable and resume for ever
 
 ASKED = f"""
 asked as materialized (
@@ -34,8 +34,8 @@ left join lateral (select id, tenant, type, key, recorded_at, payload from outbo
                    where seq = d.event_seq limit 1) e on true
 """
 
-# coalesce, not `lease is null`: with stale statistics the planner would take the partial index and step over the due
-# rows of every other subscription.
+# coalesce, not `lease is null`: with stale statistics the planner would take the partial index, and read the due rows
+# of every other subscription.
 _CLAIM = f"""
 with {ASKED},
 chosen as materialized (
@@ -59,13 +59,17 @@ leased as (
 async def claim(
     database: Database, slots: Sequence[tuple[bytes, int]], limit: int, byte_budget: int, lease: int
 ) -> list[Leased]:
-    """due → leased, for up to so many rows of each subscription, oldest first, until their data fill the budget."""
+    """due → leased: lease the oldest due rows of each subscription, and return them.
+
+    `slots` are (subscription id, rows at most), in the order of their turns. `limit` is for the rows of all,
+    `byte_budget` for their payloads together.
+    """
     ids, counts = zip(*slots, strict=True)
-    return leased_rows(await database.rows(_CLAIM, Uuids(ids), Integers(counts), limit, byte_budget, lease))
+    return leased_rows(await database.fetch(_CLAIM, Uuids(ids), Integers(counts), limit, byte_budget, lease))
 
 
 def leased_rows(rows: Sequence[Any]) -> list[Leased]:
-    """Return the rows of a claim; those of one event share it, and with it the body that is made once."""
+    """Return the rows of a claim. Rows of one event share one value, so that its body is made once."""
     events: dict[int, EventParts | None] = {}
     for row in rows:
         if row[1] not in events:

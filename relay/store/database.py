@@ -1,8 +1,8 @@
 """One connection to the data plane, and the settings that every transaction on it begins with.
 
-Plans: nothing is prepared, and every transaction forces custom plans and index order, because a plan made on tables
-that are empty every quiet night takes seconds when a burst comes. In the statements, sets are probed by
-`= any(array(select …))` or `lateral (… limit 1)`, never by a join to a CTE that a plan could turn round.
+Plans: nothing is prepared, and every transaction forces custom plans and index order, because a plan made for empty
+tables in a quiet night takes seconds when a burst comes. The statements look rows up by `= any(array(select …))` or
+`lateral (… limit 1)`, never by a join to a CTE, whose order the planner could exchange.
 
 A transaction's statements leave in one pipeline: one round trip.
 """
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 
 __all__ = ["BEGIN", "PLANS", "SETTINGS", "Database", "rollback_if_open"]
 
-# libpq reads what its buffer holds, 16 KiB at first, and asyncio comes back for the next piece only after a round
-# over every busy socket. One large answer makes it grow, and it never shrinks: a batch then arrives in a read or two.
+# libpq reads as much as its buffer holds, 16 KiB at first, and asyncio reads the next piece only after a round over
+# every busy socket. One large answer makes the buffer grow for good: a batch then arrives in a read or two.
 WIDEN = "select repeat(' ', 1024 * 1024)"
 
 BEGIN = "begin isolation level read committed read write"
-# jit off: before version 18 a plan that cannot avoid what is switched off looks so dear that PostgreSQL compiles it,
+# jit off: before version 18 a plan that has to do what is switched off gets so high a cost that PostgreSQL compiles it,
 # 100 ms each time.
 PLANS = (
     "select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),"
     " set_config('jit', 'off', true), set_config('synchronous_commit', %s, true)"
 )
-# No statement may both wait for rows that others change and choose partitions while it runs: PostgreSQL 18 then reads
-# freed memory, and the server restarts (the second look at a changed row starts a plan of its own, which leaves the
-# state of the choice to its own, short, memory). Only fan_out, whose rows nobody changes, may choose.
+# No statement may both wait for rows that others change and prune partitions while it runs: PostgreSQL 18 then reads
+# freed memory, and the server restarts. (It checks a changed row again in a plan of its own, and keeps the state of the
+# pruning in the memory of that plan, which ends too early.) Only fan_out may prune: nobody changes its rows.
 SETTINGS = f"{PLANS}, set_config('enable_partition_pruning', 'off', true)"
 
 
 class Database:
-    """One connection to the data plane, opened at need and again after it broke.
+    """One connection to the data plane, opened when it is needed, and again after it broke.
 
-    Every verb on it is one short transaction and none is open between calls. Nothing is prepared and no session state
-    is kept, which is what PgBouncer's transaction mode asks for. A lost database raises psycopg.OperationalError.
+    Every verb on it is one short transaction, and none is open between calls. Nothing is prepared and no session state
+    is kept: PgBouncer's transaction mode asks for that. A lost database raises psycopg.OperationalError.
     """
 
     def __init__(self, conninfo: str, *, asynchronous_commit: bool = False) -> None:
@@ -51,8 +51,8 @@ class Database:
         self.synchronous_commit = "off" if asynchronous_commit else "on"
         self._open: psycopg.AsyncConnection[Any] | None = None
 
-    async def connection(self) -> psycopg.AsyncConnection[Any]:
-        """Return the connection, opened anew if it broke. Ids and times come from it as raw bytes: 16 and 8."""
+    async def connect(self) -> psycopg.AsyncConnection[Any]:
+        """Open the connection unless it is open, and return it. It gives ids and times as raw bytes: 16 and 8."""
         if self._open is None or self._open.closed:
             self._open = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
             await self._open.execute(WIDEN)
@@ -61,14 +61,14 @@ class Database:
                 self._open.adapters.register_loader(name, ByteaBinaryLoader)
         return self._open
 
-    async def rows(self, statement: str, *parameters: object) -> list[Any]:
+    async def fetch(self, statement: str, *parameters: object) -> list[Any]:
         """Run one statement in a transaction of its own; return its rows."""
         (rows,) = await self.transaction((statement, parameters))
         return rows
 
     async def transaction(self, *asked: tuple[str, Sequence[object]]) -> list[list[Any]]:
         """Run statements with their parameters in one transaction and one round trip; return the rows of each."""
-        connection = await self.connection()
+        connection = await self.connect()
         try:
             async with connection.pipeline():
                 await connection.execute(BEGIN)
@@ -86,6 +86,6 @@ class Database:
 
 
 async def rollback_if_open(connection: psycopg.AsyncConnection[Any]) -> None:
-    """Roll back what a failed block left open."""
+    """Roll back the transaction that a failed block left open, if it did."""
     if connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
         await connection.execute("rollback")

@@ -1,4 +1,4 @@
-"""Into the dead letters, and out of them for good. Replay, which puts them back, has replay.py."""
+"""Dead letters: written when a delivery is given up, deleted by purge. replay.py puts them back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ left join lateral (select id, tenant, type, key, payload, recorded_at from outbo
 
 
 def burial(source: str) -> str:
-    """leased or suspect → dead letter: return the insert for the deliveries that the CTE `source` deleted."""
+    """leased or suspect → dead letter: return the SQL that inserts the deliveries which the CTE `source` deleted."""
     return _BURIAL.format(source=source)
 
 
@@ -35,5 +35,5 @@ _PURGE = text(
 
 
 def purge(connection: Connection, delivery_ids: Sequence[UUID]) -> list[tuple[UUID, str]]:
-    """dead letter → gone, by a person's will; return those that there were, each with its tenant."""
+    """dead letter → gone: delete those that a person named; return the ones there were, each with its tenant."""
     return [(row.delivery_id, row.tenant) for row in connection.execute(_PURGE, {"ids": list(delivery_ids)})]

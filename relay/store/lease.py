@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 __all__ = ["LEASE_END", "LEASE_SLACK_SECONDS", "START_WITHIN_SECONDS", "new_lease", "release"]
 
-LEASE_SLACK_SECONDS = 6.0  # a lease outlives the timeout by this
-START_WITHIN_SECONDS = 3.0  # of it to begin the attempt; the rest is for settling it
+LEASE_SLACK_SECONDS = 6.0  # a lease lasts for the timeout of an attempt and this much more
+START_WITHIN_SECONDS = 3.0  # of this slack the attempt may use so much to begin; the rest is for settling it
 
 LEASE_END = f"""clock_timestamp() + make_interval(secs => {LEASE_SLACK_SECONDS} + (
         select timeout_seconds from outbox.subscriptions where id = d.subscription_id))"""
 
 
 def new_lease() -> int:
-    """Return a random 63-bit lease: unlike a sequence it is never issued twice, whatever crashes."""
+    """Return a random 63-bit lease: unlike a number of a sequence it never comes twice, whatever crashes."""
     return int.from_bytes(os.urandom(8), "big") >> 1
 
 
-# The end of a hold is not written into it: a hold may be lifted, and what waited goes on at once.
+# The end of a hold is not written to due_at: a person may end the hold, and the delivery then goes out at once.
 _RELEASE = """
 update outbox.deliveries d set lease = null, attempts = greatest(attempts - r.charged, 0), crashes = 0,
        due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
@@ -37,9 +37,9 @@ where d.id = r.id and d.lease = r.lease
 
 
 async def release(database: Database, rows: Sequence[tuple[Delivery, float]]) -> None:
-    """leased → due after so many seconds, the attempt given back: nothing was sent."""
+    """leased → due after so many seconds: give back leases with which nothing was sent; no attempt is counted."""
     deliveries = [delivery for delivery, _ in rows]
-    await database.rows(
+    await database.fetch(
         _RELEASE,
         Uuids([delivery.id for delivery in deliveries]),
         Bigints([delivery.lease for delivery in deliveries]),

@@ -1,4 +1,4 @@
-"""From a pending event to its deliveries: fan_out, or where the database refuses them, a dead letter.
+"""From a pending event to its deliveries: fan_out. Where the database refuses them, the event becomes a dead letter.
 
 Ids and times are the bytes that the server sends: the data plane compares and returns them, it never reads them.
 """
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from relay.store.database import Database
     from relay.store.rows import Birth
 
-__all__ = ["FAN_OUT_SETTINGS", "MAX_SEQ", "TakenBatch", "fan_out", "first_pending", "new_ids", "unresolvable"]
+__all__ = ["FAN_OUT_SETTINGS", "MAX_SEQ", "TakenBatch", "bury_unresolvable", "fan_out", "find_first_pending", "new_ids"]
 
 MAX_SEQ = 2**63 - 1  # no event has a higher number
 
-# A process that is stopped between take and commit must not stop the fan_out of all: the server ends its transaction,
-# and whoever waits for the lock goes back to its claims meanwhile.
+# A process that is stopped between take and commit must not stop the fan_out of all: the server ends its transaction.
+# A relay that waits for the lock goes back to its claims meanwhile.
 FAN_OUT_SETTINGS = (
     f"{PLANS}, set_config('lock_timeout', '250ms', true), set_config('idle_in_transaction_session_timeout', '5s', true)"
 )
 _LOCK_KEY = 0x6F7574626F7801  # the advisory lock that lets one fan_out run at a time
 _LOCK = f"select pg_advisory_xact_lock({_LOCK_KEY})"
 
-# The bounds stand twice, so that the planner sees which partitions they leave: planning many takes longer than taking.
-# Two kinds of row in one answer, read by one snapshot: the events taken, and for each distinct (tenant, type) among
-# them the subscriptions that match. A subscription committed before an event is therefore never missed.
+# The bounds stand twice, so that the planner leaves out partitions: planning many takes longer than the take itself.
+# One answer has two kinds of row: the events taken, and for each distinct (tenant, type) among them the subscriptions
+# that match. One snapshot reads both, so a subscription committed before an event is never missed.
 _TAKE = f"""
 with taken as materialized (
     select event_seq from outbox.pending where event_seq > %b and event_seq <= %b
@@ -73,18 +73,18 @@ union all select null, null, null, null, tenant, type, null, null, null, ids, ve
 async def fan_out(
     database: Database, after_seq: int, limit: int, byte_budget: int, *, up_to_seq: int = MAX_SEQ
 ) -> AsyncIterator[TakenBatch]:
-    """pending → due or leased. Yields what was taken and matched; nothing is kept unless `resolve` is called.
+    """pending → due or leased: take events and yield them with what matches. Call `resolve`, or nothing is kept.
 
-    Raises psycopg.errors.LockNotAvailable when another relay's fan_out lasts too long.
+    Raises psycopg.errors.LockNotAvailable when another relay's fan_out holds the lock for longer than 250 ms.
 
     Args:
         database: the data plane's.
-        after_seq: the low-water mark; -1 looks at everything.
+        after_seq: the low-water mark; -1 takes from the first event on.
         limit: events at most.
         byte_budget: payloads beyond this many bytes are left out.
         up_to_seq: events above are left for the next time.
     """
-    connection = await database.connection()
+    connection = await database.connect()
     try:
         async with connection.pipeline():
             await connection.execute(BEGIN)
@@ -98,7 +98,7 @@ async def fan_out(
         await rollback_if_open(connection)
 
 
-# due is "not before" for a row that nobody leases yet; for a leased one, due_at is the end of its lease.
+# `due` is "not before" for a row that is not leased yet; of a leased one, due_at is the end of its lease.
 _BIRTH = """
 with resolved as (
     insert into outbox.resolutions (first_seq, seqs, matches) values (%b, %b, %b))
@@ -119,7 +119,7 @@ class TakenBatch:
         self.taken = sorted((_taken(row) for row in rows if row[0] is not None), key=lambda t: t.seq)
         self.matches = dict(_matched(row) for row in rows if row[0] is None)
 
-    async def subscriptions(self, ids: Sequence[bytes]) -> list[SubscriptionVersion]:
+    async def read_subscriptions(self, ids: Sequence[bytes]) -> list[SubscriptionVersion]:
         """Read what sending needs of these subscriptions, inside this transaction."""
         cursor = await self._connection.execute(SUBSCRIPTIONS, (Uuids(ids),), binary=True)
         return [subscription_of(row) for row in await cursor.fetchall()]
@@ -157,9 +157,9 @@ def _matched(row: Sequence[Any]) -> tuple[tuple[str, str], list[Match]]:
 def new_ids(count: int) -> list[bytes]:
     """Return `count` UUIDv7s as raw bytes, ascending in time, random below the millisecond."""
     head = (time.time_ns() // 1_000_000).to_bytes(6, "big")
-    dice = os.urandom(10 * count)
+    tail = os.urandom(10 * count)
     return [
-        head + bytes((0x70 | dice[at] & 0x0F, dice[at + 1], 0x80 | dice[at + 2] & 0x3F)) + dice[at + 3 : at + 10]
+        head + bytes((0x70 | tail[at] & 0x0F, tail[at + 1], 0x80 | tail[at + 2] & 0x3F)) + tail[at + 3 : at + 10]
         for at in range(0, 10 * count, 10)
     ]
 
@@ -167,9 +167,9 @@ def new_ids(count: int) -> list[bytes]:
 _FIRST_PENDING = "select event_seq from outbox.pending where event_seq > %b order by event_seq limit 1"
 
 
-async def first_pending(database: Database, after_seq: int) -> int | None:
-    """Return the lowest pending event above `after_seq`."""
-    rows = await database.rows(_FIRST_PENDING, after_seq)
+async def find_first_pending(database: Database, after_seq: int) -> int | None:
+    """Return the number of the first pending event above `after_seq`; None where there is none."""
+    rows = await database.fetch(_FIRST_PENDING, after_seq)
     return rows[0][0] if rows else None
 
 
@@ -182,7 +182,7 @@ from gone join outbox.events on seq = event_seq
 """
 
 
-async def unresolvable(database: Database, event_seq: int, error: str) -> None:
-    """pending → dead letter: an event that fan_out cannot resolve is parked, so that it stops nobody."""
+async def bury_unresolvable(database: Database, event_seq: int, error: str) -> None:
+    """pending → dead letter: give up an event that fan_out cannot resolve, so that it does not stop the others."""
     (delivery_id,) = new_ids(1)
-    await database.rows(_UNRESOLVABLE, event_seq, UUID(bytes=delivery_id), error)
+    await database.fetch(_UNRESOLVABLE, event_seq, UUID(bytes=delivery_id), error)

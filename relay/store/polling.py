@@ -1,4 +1,4 @@
-"""What there is to do: looks at pending events and due deliveries that change nothing."""
+"""What there is to do: statements that read pending events and due deliveries, and change nothing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from relay.store.suspects import SUSPECTS_AMONG
 if TYPE_CHECKING:
     from relay.store.database import Database
 
-__all__ = ["POLL", "drained", "poll", "sweep"]
+__all__ = ["POLL", "is_drained", "poll", "sweep"]
 
-# The look that an idle relay repeats a hundred times a second: one message of the simple protocol costs Python half of
-# what a pipeline does. Its two numbers are formatted by %d and %f, so nothing else can get in.
+# An idle relay repeats this a hundred times a second: one message of the simple protocol costs Python half of what a
+# pipeline does. The two numbers are formatted by %d and %f, so no other text can get in.
 POLL = f"""{BEGIN};
 set local enable_seqscan = off;
 set local jit = off;
@@ -30,7 +30,7 @@ commit"""
 
 async def poll(database: Database, after_seq: int, due_since: float) -> Poll:
     """Read what is pending above `after_seq` and what became due after `due_since` (Unix seconds)."""
-    connection = await database.connection()
+    connection = await database.connect()
     try:
         cursor = await connection.execute((POLL % (after_seq, due_since)).encode())
         for _ in ("begin", "set", "set"):
@@ -42,7 +42,7 @@ async def poll(database: Database, after_seq: int, due_since: float) -> Poll:
     return Poll(first, drawn, [subscription_id.bytes for subscription_id in due], clock)
 
 
-# The rotating look at every subscription in turn: finds what the due map does not know, and expired leases.
+# Asks about every subscription in turn, a slice each time: finds what the due map does not know, and expired leases.
 _SWEEP = f"""
 with slice as materialized (
     select id, version from outbox.subscriptions where id > %b and {OPEN} order by id limit %b)
@@ -57,8 +57,8 @@ from slice s order by s.id
 
 
 async def sweep(database: Database, after_id: bytes, count: int) -> list[Swept]:
-    """Look at the next `count` subscriptions by id, passing over those that may not be sent to now."""
-    return [Swept(*row) for row in await database.rows(_SWEEP, UUID(bytes=after_id), count)]
+    """Read what the next `count` subscriptions by id have due, without those that may not be sent to now."""
+    return [Swept(*row) for row in await database.fetch(_SWEEP, UUID(bytes=after_id), count)]
 
 
 _DRAINED = f"""
@@ -70,7 +70,7 @@ select not exists (select from outbox.pending)
 """
 
 
-async def drained(database: Database) -> bool:
+async def is_drained(database: Database) -> bool:
     """Tell whether nothing is pending, due or leased; what waits for a later time, or is paused, does not count."""
-    ((nothing,),) = await database.rows(_DRAINED)
+    ((nothing,),) = await database.fetch(_DRAINED)
     return bool(nothing)

@@ -1,6 +1,6 @@
-"""What a person puts back: dead letters and what was delivered. It becomes a delivery with an id of its own.
+"""What a person puts back: dead letters and what was delivered. Each becomes a delivery with a new id.
 
-A dead letter leaves in the statement that makes its delivery, so that it is never both, nor neither.
+One statement deletes a dead letter and makes its delivery, so that there are never both, and never neither.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["on_their_way", "put_back", "restore_events", "revive"]
+__all__ = ["find_on_their_way", "put_back", "restore_events", "revive"]
 
 _ON_THEIR_WAY = """
 select event_seq, subscription_id from outbox.deliveries where event_seq = any(cast(:seqs as bigint[]))
 """
 
 
-def on_their_way(connection: Connection, seqs: Sequence[int]) -> set[tuple[int, UUID]]:
+def find_on_their_way(connection: Connection, seqs: Sequence[int]) -> set[tuple[int, UUID]]:
     """Return which of these events are due, waiting or leased, and for which subscriptions."""
     rows = connection.execute(text(_ON_THEIR_WAY), {"seqs": list(seqs)})
     return {(row.event_seq, row.subscription_id) for row in rows}
 
 
-# A dead letter has the event's only copy once the event is pruned. Written again, the event would be resolved for
-# everybody: so what its trigger marks is unmarked by the next statement, before anyone can see it.
+# Once its event is pruned, a dead letter has the only copy. The trigger of this insert makes the event pending, and it
+# would go to every subscription again: the next statement deletes the pending row before anyone can see it.
 _RESTORE = text("""
 with missing as (
     select distinct on (l.event_seq) l.* from outbox.dead_letters l
@@ -44,7 +44,7 @@ _UNMARK = text("delete from outbox.pending where event_seq = any(cast(:seqs as b
 
 
 def restore_events(connection: Connection, dead: Sequence[UUID]) -> None:
-    """Write the pruned events of these dead letters again, and pending → gone for each: they were resolved before."""
+    """Write the pruned events of these dead letters again; pending → gone for each, since it was resolved before."""
     restored = list(connection.execute(_RESTORE, {"ids": list(dead)}).scalars())
     connection.execute(_UNMARK, {"seqs": restored})
 
@@ -64,8 +64,8 @@ def put_back(connection: Connection, dead: Sequence[UUID]) -> int:
     return found
 
 
-# A dead letter that somebody else took meanwhile (a late success, another replay) makes no delivery, nor does what
-# somebody else put on its way meanwhile.
+# No delivery is made of a dead letter that is gone meanwhile (a late success, another replay), nor of what somebody
+# else put on its way meanwhile.
 _REVIVE = text(f"""
 with on_their_way as materialized ({_ON_THEIR_WAY}),
 asked as materialized (

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from relay.model.verdict import VerdictKind
 from relay.store.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Uuids
+from relay.store.consequences import Step, steps_after
 from relay.store.dead_letters import burial
-from relay.store.following import Step, following
 from relay.store.rows import Settled
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SETTLE", "settle", "storable"]
 
-# Success is accepted from whoever brings it: a 2xx that a relay saw must not end as "dead". Failure is fenced by the
-# lease, or a stale holder would overwrite a newer one.
+# A success needs no lease: a 2xx that a relay saw must not end as "dead". A failure counts only with the lease that the
+# row has, or a relay whose lease is over would overwrite the result of a newer one.
 _AGAIN = """
 again as (
     update outbox.deliveries d set lease = null, crashes = 0,
@@ -61,11 +61,11 @@ _SETTLE_UP_TO = {
 async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
     """leased → gone, waiting or dead letter, and one attempt row each; a delivery stands in `batch` once.
 
-    What follows from it is written in the same transaction: following.py lists it.
+    What follows from it is written in the same transaction: consequences.py lists it.
     """
     rows = sorted(batch, key=lambda settlement: settlement.delivery.id)
     gravest = max(row.verdict.kind for row in rows)
-    steps = [Step("won", _SETTLE_UP_TO[gravest], _columns(rows)), *following(rows)]
+    steps = [Step("won", _SETTLE_UP_TO[gravest], _columns(rows)), *steps_after(rows)]
     answers = await database.transaction(*[(step.statement, step.columns) for step in steps])
     changed = {step.changes: frozenset(row[0] for row in ids) for step, ids in zip(steps, answers, strict=True)}
     return Settled(**changed)

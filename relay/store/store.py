@@ -1,6 +1,6 @@
-"""The data plane's one door to the database: the verbs that the engine asks of it, in the order of a delivery's life.
+"""The verbs that the engine asks of its database, in one class.
 
-Each stands in a module of its own with its statement; the module's name says what it is about.
+Each verb is written beside its statement, in the module of this package that it is about.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ __all__ = ["Store"]
 
 
 class Store(Database):
-    """What the engine asks of its database. Ids are 16 raw bytes, and available_at 8."""
+    """A database with the verbs of the data plane. Ids are 16 raw bytes, and available_at 8."""
 
     poll = polling.poll
     sweep = polling.sweep
-    changed = subscriptions.changed_subscriptions
-    subscriptions = subscriptions.read_subscriptions
+    find_changed = subscriptions.find_changed
+    read_subscriptions = subscriptions.read_subscriptions
     fan_out = pending.fan_out
-    first_pending = pending.first_pending
-    unresolvable = pending.unresolvable
+    find_first_pending = pending.find_first_pending
+    bury_unresolvable = pending.bury_unresolvable
     claim = claims.claim
     claim_suspect = suspects.claim_suspect
     settle = settlement.settle
     release = lease.release
-    drained = polling.drained
+    is_drained = polling.is_drained
     close = Database.close

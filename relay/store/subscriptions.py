@@ -1,4 +1,4 @@
-"""Subscriptions: which of them may be sent to now, what sending needs of them, and what goes after a removal."""
+"""Subscriptions: which of them may be sent to now, what sending needs of them, and what a removal leaves to clear."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from relay.store.database import Database
 
-__all__ = ["CLEAR_REMOVED", "OPEN", "SUBSCRIPTIONS", "changed_subscriptions", "read_subscriptions", "subscription_of"]
+__all__ = ["CLEAR_REMOVED", "OPEN", "SUBSCRIPTIONS", "find_changed", "read_subscriptions", "subscription_of"]
 
-# A subscription that may be sent to now; of any other nothing is claimed, so nothing of it is charged.
+# The condition that a subscription may be sent to now. Nothing else is claimed, so nothing else counts attempts.
 _WANTED = "paused_at is null and disabled_at is null and removed_at is null"
 OPEN = f"{_WANTED} and coalesce(held_until <= clock_timestamp(), true)"
 _CLOSED_SECONDS = (
@@ -35,7 +35,7 @@ from outbox.subscriptions s where s.id = any(%b)
 
 async def read_subscriptions(database: Database, ids: Sequence[bytes]) -> list[SubscriptionVersion]:
     """Read what sending needs of these subscriptions."""
-    return [subscription_of(row) for row in await database.rows(SUBSCRIPTIONS, Uuids(ids))]
+    return [subscription_of(row) for row in await database.fetch(SUBSCRIPTIONS, Uuids(ids))]
 
 
 def subscription_of(row: Sequence[Any]) -> SubscriptionVersion:
@@ -54,10 +54,10 @@ where s.version > known.version or not s.open
 """
 
 
-async def changed_subscriptions(database: Database, known: Sequence[tuple[bytes, int]]) -> list[bytes]:
+async def find_changed(database: Database, known: Sequence[tuple[bytes, int]]) -> list[bytes]:
     """Return which of these (id, version) have a newer version, or may not be sent to now."""
     ids, versions = zip(*known, strict=True)
-    return [row[0] for row in await database.rows(_CHANGED, Uuids(ids), Bigints(versions))]
+    return [row[0] for row in await database.fetch(_CHANGED, Uuids(ids), Bigints(versions))]
 
 
 CLEAR_REMOVED = """
@@ -70,5 +70,4 @@ with gone as (
     returning id)
 select count(*) from gone
 """
-"""due, waiting, leased or suspect → gone: deliveries of removed subscriptions. Housekeeping repeats it until none is
-left."""
+"""due, waiting, leased or suspect → gone: deliveries of removed subscriptions. Run it again until it deletes none."""

@@ -1,4 +1,4 @@
-"""From suspect to leased, alone: a lease that ended without a word may have ended its process."""
+"""From suspect to leased, one at a time: a delivery whose lease ended unreported may have crashed its process."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ __all__ = ["MAX_CRASHES", "SUSPECTS_AMONG", "claim_suspect"]
 MAX_CRASHES = 3  # lone crashes in a row after which a delivery is buried
 SUSPECTS_AMONG = 20  # of a subscription's oldest due rows: like any row, a suspect waits for what was due before it
 
-# One suspect at a time in a process: whoever was sent before it and is still out is no longer the lone one, so that
-# one's charge is taken back in the same statement. What reached the limit is buried instead of sent.
+# A process sends one suspect at a time, so that a crash is the fault of this one. Where the suspect before it is not
+# settled yet, that one is no longer alone: the same statement takes its counted crash back. A suspect at the limit is
+# buried instead of sent.
 _CLAIM_SUSPECT = f"""
 with {ASKED},
 candidates as materialized (
@@ -51,14 +52,14 @@ leased as (
 
 
 async def claim_suspect(database: Database, ids: Sequence[bytes], lease: int, former: Delivery | None) -> list[Leased]:
-    """suspect → leased, one row at most, or → dead letter when it ended its process too often.
+    """suspect → leased, one row at most, or → dead letter where it ended its process too often.
 
     Args:
         database: the data plane's.
-        ids: the subscriptions to look at.
+        ids: the subscriptions that may have suspects.
         lease: the new lease.
-        former: the suspect that this process began before and still has out, if any: it is no longer alone.
+        former: the suspect that this process claimed before and has not settled, if any: it is no longer alone.
     """
     former_id, former_lease = (former.id, former.lease) if former else (bytes(16), 0)
     asked = (Uuids(ids), Integers([1] * len(ids)), UUID(bytes=former_id), former_lease, lease)
-    return leased_rows(await database.rows(_CLAIM_SUSPECT, *asked))
+    return leased_rows(await database.fetch(_CLAIM_SUSPECT, *asked))

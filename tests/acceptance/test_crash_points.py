@@ -43,11 +43,11 @@ def _stop_while_busy(app: Application, relay: RelayProcess) -> None:
 
 _BEFORE: dict[str, Callable[[Application], None]] = {
     "Store.claim_suspect": _leave_suspects,
-    "Store.subscriptions": _leave_suspects,
-    "Store.first_pending": _refuse_broken_events,
-    "Store.unresolvable": _refuse_broken_events,
+    "Store.read_subscriptions": _leave_suspects,
+    "Store.find_first_pending": _refuse_broken_events,
+    "Store.bury_unresolvable": _refuse_broken_events,
 }
-_WITHOUT_NEW_EVENTS = "Store.subscriptions:"  # fan_out would read the subscriptions first
+_WITHOUT_NEW_EVENTS = "Store.read_subscriptions:"  # fan_out would read the subscriptions first
 
 
 def _crash(app: Application, point: str) -> None:
@@ -59,7 +59,7 @@ def _crash(app: Application, point: str) -> None:
         app.receiver.plan("/good", "0.3:200")
         relay = app.stage.relay("--max-in-flight", "1", trap=point)
         _stop_while_busy(app, relay)
-    elif point.startswith("Store.changed"):  # asked about what waits here when a second has passed
+    elif point.startswith("Store.find_changed"):  # asked about what waits here when a second has passed
         app.receiver.plan("/good", "0.3:200")
         relay = app.stage.relay("--until-drained", "--max-in-flight", "1", trap=point)
     else:

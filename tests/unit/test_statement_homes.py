@@ -21,10 +21,10 @@ WRITE = re.compile(
 )
 ELSEWHERE = {
     "relay.local.demo.stage",  # the demo loses an event on purpose, and shows that this is found
-    "relay.operations.status.unresolved",  # prints what a person may run; the relay never does
+    "relay.operations.status.unresolved_events",  # prints what a person may run; the relay never does
 }
 IN_STORE = {
-    *("claims", "dead_letters", "following", "lease", "pending", "replay", "settlement", "subscriptions", "suspects")
+    *("claims", "consequences", "dead_letters", "lease", "pending", "replay", "settlement", "subscriptions", "suspects")
 }
 IN_MIGRATIONS = {"0001_tables.sql: outbox.mark_pending"}
 

@@ -532,9 +532,9 @@ async def test_only_what_may_be_sent_to_is_swept_and_claimed(world: World, store
     await fan_out(store)
     assert [row.id for row in await store.sweep(bytes(16), 500)] == [active]
     known = [(identity, 10) for identity in subscriptions]
-    assert sorted(await store.changed(known)) == sorted(others)
-    assert await store.changed([(active, 1)]) == [active], "it has a newer version"
-    closed = {one.id: one.closed_seconds for one in await store.subscriptions(subscriptions)}
+    assert sorted(await store.find_changed(known)) == sorted(others)
+    assert await store.find_changed([(active, 1)]) == [active], "it has a newer version"
+    closed = {one.id: one.closed_seconds for one in await store.read_subscriptions(subscriptions)}
     assert [closed[identity] for identity in subscriptions[:3]] == [0.0, float("inf"), float("inf")]
     assert 3590 < closed[others[2]] <= 3600
     rows = await store.claim([(identity, 5) for identity in subscriptions], 50, 10**9, new_lease())

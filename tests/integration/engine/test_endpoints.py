@@ -17,7 +17,7 @@ async def know_all(relay: Relay, world: World) -> None:
     """Let the process know every subscription, as fan_out and claim do for those that they meet."""
     ids = [row[0].bytes for row in world.rows("select id from outbox.subscriptions")]
     for at in range(0, len(ids), 500):
-        relay.sending.update(await relay.engine.feed_store.subscriptions(ids[at : at + 500]))
+        relay.sending.update(await relay.engine.feed_store.read_subscriptions(ids[at : at + 500]))
 
 
 async def turn(relay: Relay) -> None:

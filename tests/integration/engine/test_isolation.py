@@ -142,8 +142,8 @@ async def test_looking_takes_no_predicate_locks_that_would_fail_an_application(o
     with own_world.open() as application:
         application.execute("select 1")
         await store.poll(-1, 0.0)
-        await store.drained()
-        await store.first_pending(-1)
+        await store.is_drained()
+        await store.find_first_pending(-1)
         await store.sweep(bytes(16), 500)
         assert own_world.count("pending") == 0
         assert own_world.locks("mode = 'SIReadLock'") == 0
@@ -196,7 +196,7 @@ async def test_c21_the_signature_carries_the_databases_clock(
 
 async def test_nothing_is_compiled(own_world: World, store: Store) -> None:
     """Before version 18, a seq scan that cannot be avoided looks so dear that JIT would take 100 ms a statement."""
-    ((jit,),) = await store.rows("select current_setting('jit')")
+    ((jit,),) = await store.fetch("select current_setting('jit')")
     assert jit == "off"
     assert "set local jit = off" in polling.POLL
     assert "'jit', 'off'" in pending.FAN_OUT_SETTINGS
@@ -204,6 +204,6 @@ async def test_nothing_is_compiled(own_world: World, store: Store) -> None:
 
 async def test_only_fan_out_chooses_partitions_while_it_runs(own_world: World, store: Store) -> None:
     """Where others change the rows that a statement locks, PostgreSQL 18 would read freed memory and restart."""
-    ((pruning,),) = await store.rows("select current_setting('enable_partition_pruning')")
+    ((pruning,),) = await store.fetch("select current_setting('enable_partition_pruning')")
     assert pruning == "off"
     assert "enable_partition_pruning" not in pending.FAN_OUT_SETTINGS

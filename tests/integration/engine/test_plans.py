@@ -219,16 +219,16 @@ def _delivery(identity: bytes) -> Delivery:
 
 async def test_first_pending_and_unresolvable(full: World, watch: PlanWatch) -> None:
     await watch.begin()
-    seq = await watch.store.first_pending(-1)
+    seq = await watch.store.find_first_pending(-1)
     assert seq is not None
-    await watch.store.unresolvable(seq, "refused")
+    await watch.store.bury_unresolvable(seq, "refused")
     assert full.count("dead_letters", "event_seq = %s and reason = 'unresolvable'", seq) == 1
     unharmed(watch, 120)
 
 
 async def test_drained_does_not_read_what_waits_for_later(full: World, watch: PlanWatch) -> None:
     await watch.begin()
-    assert await watch.store.drained() is False
+    assert await watch.store.is_drained() is False
     unharmed(watch, 400)
 
 
@@ -252,7 +252,7 @@ async def test_changes_of_few_among_ten_thousand_subscriptions(crowded_url: str)
     world, watch = World(crowded_url), PlanWatch(crowded_url)
     few = world.rows("select id, url from outbox.subscriptions order by url limit 20")
     await watch.begin()
-    assert await watch.store.changed([(identity.bytes, 1) for identity, _ in few]) == []
+    assert await watch.store.find_changed([(identity.bytes, 1) for identity, _ in few]) == []
     assert watch.buffers <= 20 * 10
     changes = [
         result(
@@ -276,7 +276,7 @@ async def test_changes_of_few_among_ten_thousand_subscriptions(crowded_url: str)
 
 async def test_subscriptions_are_read_by_id(full: World, watch: PlanWatch) -> None:
     await watch.begin()
-    assert len(await watch.store.subscriptions(ids_of(full)[:5])) == 5
+    assert len(await watch.store.read_subscriptions(ids_of(full)[:5])) == 5
     unharmed(watch, 100)
 
 
@@ -315,6 +315,6 @@ async def test_matching_a_type_among_ten_thousand_subscriptions_touches_few_page
 async def test_the_statement_is_planned_anew_each_time_and_nothing_is_prepared(full: World, watch: PlanWatch) -> None:
     for _ in range(8):
         await watch.store.poll(-1, 2e9)
-    connection: Any = await watch.store.connection()
+    connection: Any = await watch.store.connect()
     cursor = await connection.execute("select count(*) from pg_prepared_statements")
     assert await cursor.fetchone() == (0,)

@@ -75,13 +75,13 @@ async def test_a_good_event_that_commits_meanwhile_is_not_parked_for_the_poison(
         own_world.record("good", connection=application)
         own_world.record("poison")
         async with stepping(own_world.url, far_end) as relay:
-            park = relay.engine.feed_store.unresolvable
+            park = relay.engine.feed_store.bury_unresolvable
 
             async def late(seq: int, error: str) -> None:
                 application.commit()
                 await park(seq, error)
 
-            monkeypatch.setattr(relay.engine.feed_store, "unresolvable", late)
+            monkeypatch.setattr(relay.engine.feed_store, "bury_unresolvable", late)
             while own_world.count("pending"):
                 await relay.look()
             await relay.look()
@@ -99,14 +99,14 @@ async def test_a_poison_that_commits_while_another_event_is_looked_at_alone_is_t
         own_world.record("poison", connection=application)
         own_world.record("good")
         async with stepping(own_world.url, far_end) as relay:
-            first_pending = relay.engine.feed_store.first_pending
+            first_pending = relay.engine.feed_store.find_first_pending
 
             async def late(after_seq: int) -> int | None:
                 seq = await first_pending(after_seq)
                 application.commit()
                 return seq
 
-            monkeypatch.setattr(relay.engine.feed_store, "first_pending", late)
+            monkeypatch.setattr(relay.engine.feed_store, "find_first_pending", late)
             relay.feeder.fan_out.limit = 1
             await relay.look()
             while own_world.count("pending"):
@@ -188,13 +188,13 @@ async def test_a_subscription_that_vanishes_in_mid_claim_stops_nobody(
     world.record("a.b", 2)
     async with stepping(world.url, far_end) as relay:
         await fan_out(relay.engine.feed_store)
-        subscriptions = relay.engine.feed_store.subscriptions
+        subscriptions = relay.engine.feed_store.read_subscriptions
 
         async def late(ids: Sequence[bytes]) -> list[SubscriptionVersion]:
             world.rows("delete from outbox.subscriptions where id = %s", uuid_of(vanishing))
             return await subscriptions(ids)
 
-        monkeypatch.setattr(relay.engine.feed_store, "subscriptions", late)
+        monkeypatch.setattr(relay.engine.feed_store, "read_subscriptions", late)
         for _ in range(3):
             await relay.look()
         await relay.settled()

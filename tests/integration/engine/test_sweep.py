@@ -123,7 +123,7 @@ async def test_until_drained_waits_for_what_another_relay_has_leased(
     world.record()
     await fan_out(store, leased=True)
     async with running(world.url, far_end, until_drained=True) as relay:
-        assert not await store.drained()
+        assert not await store.is_drained()
         await await_until(lambda: relay.feeder.steps > 0)
         assert not relay.feeding.done()
         world.expire()

@@ -322,7 +322,7 @@ class PlanWatch:
 
     async def begin(self) -> None:
         """Forget what was seen, and listen."""
-        connection = await self.store.connection()
+        connection = await self.store.connect()
         if self._listening is not connection:
             connection.add_notice_handler(self._note)
             self._listening = connection

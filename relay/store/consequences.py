@@ -1,8 +1,8 @@
 """What follows from a settlement and is written in its transaction, after it.
 
-Each function here looks at the batch and returns the step that follows from it, or None; `_FOLLOWING` lists them in the
+Each function here reads the batch and returns the step that follows from it, or None; `_CONSEQUENCES` lists them in the
 order in which they run. What must never be seen without the result that caused it belongs here. What may only happen
-after the commit (log lines; looks that must see it) belongs in the settler of relay.engine, which gets what changed.
+after the commit (log lines, reads that must see it) belongs in the settler of relay.engine, which gets what changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from relay.model.settlement import Settlement
 
-__all__ = ["Step", "following"]
+__all__ = ["Step", "steps_after"]
 
 
 class Step(NamedTuple):
@@ -28,14 +28,14 @@ class Step(NamedTuple):
     columns: tuple[object, ...]
 
 
-def following(rows: Sequence[Settlement]) -> list[Step]:
+def steps_after(rows: Sequence[Settlement]) -> list[Step]:
     """Return what is written after these settlements, in their transaction; mostly there is little."""
-    steps = [follow(rows) for follow in _FOLLOWING]
+    steps = [step_of(rows) for step_of in _CONSEQUENCES]
     return [step for step in steps if step is not None]
 
 
-# What succeeded after another relay buried it. A statement after SETTLE, in the same transaction: SETTLE's own snapshot
-# may be older than the burial.
+# For deliveries that succeeded after another relay buried them. It is a statement of its own, after SETTLE: the
+# snapshot of SETTLE may be older than the burial.
 _DELETE_BURIED_SUCCESSES = "delete from outbox.dead_letters where delivery_id = any(%b) returning delivery_id"
 
 
@@ -45,9 +45,9 @@ def _buried_successes(rows: Sequence[Settlement]) -> Step | None:
     return Step("risen", _DELETE_BURIED_SUCCESSES, (Uuids(delivered),)) if delivered else None
 
 
-# What an endpoint asked for stands with the results that tell of it. It is about the URL that was asked, not one that
-# took its place since. A row that somebody else has locked is passed over: no result waits for an application's
-# transaction, and the endpoint's next answer says it again. A hold is written only when it ends later by a second.
+# A hold or disable is committed together with the result that caused it. It is for the URL that was called, not for one
+# that replaced it since. A row that somebody else has locked is skipped: no result waits for an application's
+# transaction, and the endpoint's next answer asks again. A hold is written only where it ends more than a second later.
 _HOLD = """
 with held as materialized (
     select asked.id, s.until from unnest(%b, %b, %b) asked(id, url, seconds)
@@ -63,7 +63,7 @@ returning id
 
 
 def _holds(rows: Sequence[Settlement]) -> Step | None:
-    """Hold back the endpoints that asked for it, each for the longest time that it named."""
+    """Return the step that holds back the endpoints that asked for it, each for the longest time that it named."""
     holds: dict[tuple[bytes, str], float] = {}
     for row in rows:
         if isinstance(row.verdict.endpoint, Hold):
@@ -85,7 +85,7 @@ returning id
 
 
 def _disables(rows: Sequence[Settlement]) -> Step | None:
-    """Disable the endpoints that are gone."""
+    """Return the step that disables the endpoints that are gone."""
     reasons = {
         (row.delivery.subscription_id, row.url): row.verdict.endpoint.reason.encode()
         for row in rows
@@ -99,4 +99,4 @@ def _endpoints(changes: Iterable[tuple[bytes, str]]) -> tuple[Uuids, Texts]:
     return Uuids(ids), Texts([url.encode() for url in urls])
 
 
-_FOLLOWING: tuple[Callable[[Sequence[Settlement]], Step | None], ...] = (_buried_successes, _holds, _disables)
+_CONSEQUENCES: tuple[Callable[[Sequence[Settlement]], Step | None], ...] = (_buried_successes, _holds, _disables)
