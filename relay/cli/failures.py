@@ -13,8 +13,8 @@ from typing import Any
 
 from outbox.errors import ActorError, OutboxError, SchemaError, SubscriptionError
 from relay.config.options import ConfigError
+from relay.operations.denied_rights import RightsError
 from relay.operations.filters import FilterError
-from relay.operations.rights import RightsError
 from relay.telemetry.redaction import redact
 
 __all__ = ["explain"]

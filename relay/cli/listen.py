@@ -19,7 +19,7 @@ from relay.cli.output import escaped
 from relay.config.options import ConfigError
 from relay.local.receiver.listener import Arrival, Listener
 from relay.local.receiver.server import serve
-from relay.operations.wording import rfc3339
+from relay.operations.times import rfc3339
 
 __all__ = ["as_json", "as_text", "echo", "listen", "open_port"]
 

@@ -18,7 +18,7 @@ from uuid import UUID
 import click
 
 from relay.operations.pages import Page
-from relay.operations.wording import rfc3339
+from relay.operations.times import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

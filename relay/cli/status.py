@@ -10,7 +10,7 @@ from relay.cli.findings import in_words
 from relay.cli.options import Database, json_option, with_database
 from relay.cli.output import escaped, fields_of, host_of, print_fields, print_json, print_table
 from relay.operations.status.status import status as status_of
-from relay.operations.wording import duration
+from relay.operations.times import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations.filters import Filters
 from relay.operations.pages import Key, Listing, Page
-from relay.operations.scope import own
+from relay.operations.tenancy import own
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["PAGE_ROWS", "SEQ_OF_EVENT", "Attempt", "attempts_of_delivery", "attempts_of_event"]
 
 PAGE_ROWS = 1_000
-"""How many rows a page has of what belongs to one event or delivery."""
+"""The rows of a page that lists what belongs to one event or delivery."""
 
 SEQ_OF_EVENT = """
 select seq from outbox.events where id = :event_id

@@ -16,8 +16,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from outbox.ids import AuditId, DeliveryId, EventId, Id, SubscriptionId
 from relay.operations.pages import Key, Listing
-from relay.operations.scope import own
-from relay.operations.wording import rfc3339
+from relay.operations.tenancy import own
+from relay.operations.times import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

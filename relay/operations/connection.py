@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 
 from outbox import act_as
 from outbox.schema.runner import require_current
-from relay.operations.rights import name_denied_rights
+from relay.operations.denied_rights import name_denied_rights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Database", "begin", "make_engine"]
 
-# The driver reads dates of no other style, and no year 10000, which the last days of 9999 are east of UTC. Compiling a
-# plan takes longer than a bounded statement runs.
+# The driver reads no other style of date. It reads no year 10000 either, which the last day of 9999 is in a time zone
+# east of UTC. jit is off since compiling a plan takes longer than a bounded statement runs.
 _SETTINGS = text(
     "select set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true), set_config('jit', 'off', true)"
 )
@@ -41,7 +41,7 @@ class Database:
     """Connections to one database. The first of them, and no other, is checked against the schema."""
 
     def __init__(self, config: Config, actor: str | None = None) -> None:
-        """Open nothing yet.
+        """Keep what a connection needs; the first transaction opens one.
 
         Args:
             config: the relay's; it names the database.

@@ -12,7 +12,7 @@ from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations import audit
 from relay.operations.attempts import Attempt, attempts_of_delivery
 from relay.operations.pages import Key, Listing, Page
-from relay.operations.scope import OWN_DEAD_LETTER
+from relay.operations.tenancy import OWN_DEAD_LETTER
 from relay.store import dead_letters as store
 
 if TYPE_CHECKING:

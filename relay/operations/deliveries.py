@@ -12,7 +12,7 @@ from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts_of_delivery
 from relay.operations.filters import FilterError, Filters
 from relay.operations.pages import Key, Listing, Page
-from relay.operations.scope import OWN_DEAD_LETTER, own
+from relay.operations.tenancy import OWN_DEAD_LETTER, own
 
 if TYPE_CHECKING:
     from datetime import datetime

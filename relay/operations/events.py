@@ -13,7 +13,7 @@ from relay.operations.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts
 from relay.operations.deliveries import ListedDelivery, outstanding_of_event
 from relay.operations.filters import Filters
 from relay.operations.pages import Key, Listing, Page
-from relay.operations.scope import OWN_DEAD_LETTER, own
+from relay.operations.tenancy import OWN_DEAD_LETTER, own
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -22,9 +22,9 @@ class FilterError(OutboxError):
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """What to look at. None is no condition; a timedelta is that long before the database's now.
+    """Which rows to return. None is no condition; a timedelta is so long before the database's now.
 
-    `tenant` narrows what is looked for; who asks, and what they may see, is an argument of each operation.
+    `tenant` selects rows. It does not say who asks and what they may see: that is an argument of each operation.
     """
 
     since: datetime | timedelta | None = None
@@ -47,7 +47,7 @@ class Filters:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is excluded."""
+        """Whether no filter is given; the limit is none."""
         return all(
             value is None for value in (self.since, self.until, self.type, self.tenant, self.key, self.subscription)
         )

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from relay.operations import audit
 from relay.operations.connection import begin
-from relay.operations.scope import operator_only
+from relay.operations.tenancy import operator_only
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause

@@ -13,7 +13,7 @@ from outbox.ids import SubscriptionId
 from outbox.sealing import newest_key
 from relay.config.options import ConfigError
 from relay.operations.connection import begin
-from relay.operations.scope import operator_only
+from relay.operations.tenancy import operator_only
 from relay.secrets.resealing import BATCH_ROWS, READ, REPLACE, plan
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from outbox.schema.runner import require_current
 from relay.http.tls import has_authorities
 from relay.operations.connection import make_engine
-from relay.operations.rights import RightsError
+from relay.operations.denied_rights import RightsError
 from relay.operations.secrets import require_keys
 from relay.secrets.keyring import Keyring
 

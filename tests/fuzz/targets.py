@@ -40,7 +40,7 @@ from relay.message.authentication import RequestAdditions
 from relay.message.oauth2 import Token, Tokens
 from relay.model.outcome import Outcome
 from relay.operations.probe.diagnosis import of_outcome
-from relay.operations.probe.exchange import response_of
+from relay.operations.probe.request_and_response import response_of
 from relay.secrets.keyring import Keyring, KeyUnavailableError, new_private_key, private_keys
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

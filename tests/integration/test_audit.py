@@ -23,7 +23,7 @@ from relay.cli.output import fields_of
 from relay.config.database_url import RELAY_NAME
 from relay.operations.audit import ACTIONS, list_audit
 from relay.operations.filters import Filters
-from relay.operations.wording import rfc3339
+from relay.operations.times import rfc3339
 
 URL = "https://example.com/hooks"
 SECRET = "whsec_" + "Q0FOQVJZ" * 4

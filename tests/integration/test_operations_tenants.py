@@ -21,10 +21,10 @@ from relay.config.options import Config
 from relay.operations import attempts, audit, dead_letters, deliveries, events, prune, secrets
 from relay.operations.connection import Database
 from relay.operations.filters import Filters
-from relay.operations.probe import target
+from relay.operations.probe import probed_subscription
 from relay.operations.probe.probe import check_endpoint, send_test
 from relay.operations.replay import replay, replayable
-from relay.operations.status import closed, status, stuck, unresolved
+from relay.operations.status import disabled_and_held, health, status, unresolved_events
 from relay.secrets.keyring import Keyring
 from tests.support import seeding
 
@@ -36,13 +36,13 @@ DAYS = {"events_days": 30, "attempts_days": 90, "resolutions_days": 90}
 PARTS = {
     "audit.note": "writes down an operation on many rows, in its transaction",
     "connection.begin": "begins a transaction",
-    "rights.name_denied_rights": "puts an error into words",
+    "denied_rights.name_denied_rights": "puts an error into words",
     "secrets.require_keys": "checks the keys when a relay starts",
-    "status.stuck.health_of": "reads a subscription that was found",
-    "probe.target.require_patience": "is about a target that was found",
-    "probe.target.require_log": "writes nothing",
-    "probe.target.make_event": "makes what is nobody's",
-    "probe.target.log_test": "is about a target that was found",
+    "status.health.read_health": "reads a subscription that was found",
+    "probe.probed_subscription.require_patience": "is about a target that was found",
+    "probe.probed_subscription.require_log": "writes nothing",
+    "probe.probed_subscription.make_event": "makes what is nobody's",
+    "probe.probed_subscription.log_test": "is about a target that was found",
 }
 
 
@@ -67,8 +67,8 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
     "dead_letters.purge": ("dead", lambda c, tenant, name: dead_letters.purge(c, tenant, [name])),
     "replay.replayable.candidates_by_id": ("dead", replayable.candidates_by_id),
     "replay.replayable.candidates_by_id of a delivered one": ("delivered", replayable.candidates_by_id),
-    "status.stuck.subscription_health": ("subscription", stuck.subscription_health),
-    "probe.target.read_target": ("subscription", target.read_target),
+    "status.health.subscription_health": ("subscription", health.subscription_health),
+    "probe.probed_subscription.read_subscription": ("subscription", probed_subscription.read_subscription),
 }
 LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "events.list_events": lambda c, tenant, _: events.list_events(c, tenant, ALL),
@@ -90,18 +90,20 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
 }
 OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "status.status.status": status.status,
-    "status.closed.disabled_subscriptions": closed.disabled_subscriptions,
-    "status.closed.held_subscriptions": closed.held_subscriptions,
-    "status.closed.due_of_closed": lambda c, tenant: closed.due_of_closed(c, tenant, 10),
-    "status.stuck.stuck_subscriptions": stuck.stuck_subscriptions,
-    "status.unresolved.unresolved_events": unresolved.unresolved_events,
+    "status.disabled_and_held.read_disabled": disabled_and_held.read_disabled,
+    "status.disabled_and_held.read_held": disabled_and_held.read_held,
+    "status.disabled_and_held.count_due_of_closed": lambda c, tenant: disabled_and_held.count_due_of_closed(
+        c, tenant, 10
+    ),
+    "status.health.find_stuck": health.find_stuck,
+    "status.unresolved_events.find_unresolved": unresolved_events.find_unresolved,
     "secrets.secrets_at_rest": secrets.secrets_at_rest,
     "secrets.rekey": lambda c, tenant: secrets.rekey(c, tenant, Keyring(())),
     "prune.prune": lambda c, tenant: prune.prune(c, tenant, **DAYS),
     "prune.count_prunable": lambda c, tenant: prune.count_prunable(c, tenant, **DAYS),
 }
 TESTED_BELOW = {
-    *("replay.replay.replay", "replay.replayable.refuse_strangers"),
+    *("replay.replay.replay", "replay.replayable.refuse_other_tenants"),
     *("probe.probe.send_test", "probe.probe.check_endpoint"),
 }
 
@@ -198,7 +200,7 @@ def test_what_is_the_operators_is_not_found_by_a_tenant(case, connection, world)
 
 def test_a_tenant_replays_its_own_and_nothing_else(connection, world) -> None:
     found = replayable.candidates_by_id(connection, None, world.dead)
-    for refuse in (replay.replay, replayable.refuse_strangers):
+    for refuse in (replay.replay, replayable.refuse_other_tenants):
         with pytest.raises(replayable.ReplayError, match=f"no {world.subscription}; never made, or removed"):
             refuse(connection, "globex", found)
     (made,) = replay.replay(connection, "acme", replayable.candidates_by_id(connection, "acme", world.dead))

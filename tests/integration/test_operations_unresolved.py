@@ -13,9 +13,9 @@ from sqlalchemy import text
 from outbox.ids import EventId
 from relay.cli import cli
 from relay.operations.replay import replay
-from relay.operations.status import unresolved as unresolved_module
+from relay.operations.status import unresolved_events as unresolved_module
 from relay.operations.status.documents import Unresolved
-from relay.operations.status.unresolved import mend, unresolved_events
+from relay.operations.status.unresolved_events import find_unresolved, sql_to_mend
 from tests.support import seeding
 
 SQL = re.compile(r"insert into outbox\.pending .*")
@@ -59,7 +59,7 @@ def test_what_was_inserted_without_the_trigger_is_unresolved_until_the_printed_s
     assert line.startswith("! 4 of the last 5 events are neither pending nor resolved")
     connection.execute(text("set role outbox_operator"))
     connection.exec_driver_sql(SQL.search(line)[0])
-    assert list(map(str, unresolved_events(connection, None).events)) == lost[3:]
+    assert list(map(str, find_unresolved(connection, None).events)) == lost[3:]
 
 
 @pytest.mark.parametrize("role", ["outbox_reader", "outbox_operator"])
@@ -69,13 +69,13 @@ def test_a_deleted_pending_row_is_seen_by_whoever_may_look(connection, role):
         text("delete from outbox.pending where event_seq = :seq"), {"seq": seeding.seq_of(connection, lost)}
     )
     connection.execute(text(f"set role {role}"))
-    assert unresolved_events(connection, None) == Unresolved(of_last=2, count=1, events=(EventId.of(lost),))
-    assert kept not in mend([lost])
+    assert find_unresolved(connection, None) == Unresolved(of_last=2, count=1, events=(EventId.of(lost),))
+    assert kept not in sql_to_mend([lost])
 
 
 def test_an_event_that_could_not_be_resolved_is_a_dead_letter_not_unresolved(connection):
     seeding.bury_unresolved(connection, seeding.record(connection))
-    assert unresolved_events(connection, None).count == 0
+    assert find_unresolved(connection, None).count == 0
 
 
 def test_an_event_that_replay_wrote_again_is_not_unresolved(connection):
@@ -88,7 +88,7 @@ def test_an_event_that_replay_wrote_again_is_not_unresolved(connection):
     connection.execute(text("delete from outbox.resolutions"))
     connection.execute(text("delete from outbox.attempts"))
     replay.replay(connection, None, replay.candidates_by_id(connection, None, delivery_id))
-    assert unresolved_events(connection, None) == Unresolved(of_last=1, count=0, events=())
+    assert find_unresolved(connection, None) == Unresolved(of_last=1, count=0, events=())
 
 
 def test_a_batch_that_began_far_below_with_a_late_commit_counts(connection, window_of_ten):
@@ -96,16 +96,16 @@ def test_a_batch_that_began_far_below_with_a_late_commit_counts(connection, wind
     for seq in others[:-5]:
         resolve_together(connection, [seq])
     resolve_together(connection, [late, *others[-5:]])
-    assert unresolved_events(connection, None) == Unresolved(of_last=10, count=0, events=())
+    assert find_unresolved(connection, None) == Unresolved(of_last=10, count=0, events=())
 
 
 def test_a_batch_across_the_border_of_what_is_read_counts(connection, window_of_ten):
     seqs = record_many(connection, 30)
     resolve_together(connection, seqs[:25])
     resolve_together(connection, seqs[25:29])
-    assert unresolved_events(connection, None).count == 0
+    assert find_unresolved(connection, None).count == 0
     connection.execute(text("delete from outbox.pending"))
-    assert unresolved_events(connection, None).count == 1
+    assert find_unresolved(connection, None).count == 1
 
 
 def test_a_busy_database_shows_none_at_any_moment(engine, window_of_ten):
@@ -134,7 +134,7 @@ def test_a_busy_database_shows_none_at_any_moment(engine, window_of_ten):
         looks = []
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             while not all(one.done() for one in working) or not looks:
-                looks.append(unresolved_events(connection, None).count)
+                looks.append(find_unresolved(connection, None).count)
     for one in working:
         one.result()
     assert set(looks) == {0}

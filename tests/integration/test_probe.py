@@ -32,8 +32,8 @@ from relay.config.options import Config
 from relay.http import AddressPolicy, DirectDialler, HttpSender
 from relay.http.inspection.inspect import inspect
 from relay.operations.connection import Database
+from relay.operations.denied_rights import RightsError
 from relay.operations.probe.probe import Network, check_endpoint, send_test
-from relay.operations.rights import RightsError
 from tests.support import seeding
 from tests.support.scripted_receiver import Behaviour, Exchange, Receiver, receiving, response
 from tests.support.tls_server import listening, server_context
@@ -209,7 +209,7 @@ class TestSending:
         assert (receiver.accepted, attempts(connection)) == (0, [])
 
     def test_d17_enough_test_messages_are_enough(self, relay, connection, monkeypatch) -> None:
-        monkeypatch.setattr("relay.operations.probe.target.MOST_A_MINUTE", 2)
+        monkeypatch.setattr("relay.operations.probe.probed_subscription.MOST_A_MINUTE", 2)
         with scripted(answers(response(200))) as receiver:
             name = seeding.subscribe(connection, url=receiver.url)
             assert [relay("test", name).code for _ in range(2)] == [0, 0]

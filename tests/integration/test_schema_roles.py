@@ -23,8 +23,8 @@ from outbox.errors import SchemaError
 from outbox.schema import runner as schema
 from relay.cli.output import fields_of
 from relay.config.options import Config
+from relay.operations.denied_rights import RightsError
 from relay.operations.prune import Pruned, prune
-from relay.operations.rights import RightsError
 from relay.operations.secrets import rekey, secrets_at_rest
 from relay.operations.status.status import status
 from relay.process.housekeeping import Housekeeping

@@ -1,4 +1,4 @@
-"""Ask an endpoint before its customers do: a test message, or the way to it step by step, with what mends each fault.
+"""Try one endpoint: send a test message, or inspect the way to it step by step, and say what mends each fault.
 
-probe.py has both verbs; relay/http/inspection walks the way; diagnosis.py says what mends what was found.
+probe.py has both verbs; relay/http/inspection takes the steps; diagnosis.py says what mends what was found.
 """

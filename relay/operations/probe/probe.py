@@ -1,4 +1,4 @@
-"""Asking one endpoint: a test message over the real path, and a look at the way there without sending anything.
+"""Try one endpoint: send a test message over the real path, or inspect the way there without sending anything.
 
 Both run in the caller's event loop, open and close what they need by themselves, and hold no transaction while they
 wait for the network. The database is asked in a thread.
@@ -23,8 +23,14 @@ from relay.message.envelope import Envelope
 from relay.model.outcome import Outcome, OutcomeKind
 from relay.operations.probe import diagnosis
 from relay.operations.probe.documents import CheckedEndpoint, CheckedStep, SentTest
-from relay.operations.probe.exchange import Recorder, response_of
-from relay.operations.probe.target import log_test, make_event, read_target, require_log, require_patience
+from relay.operations.probe.probed_subscription import (
+    log_test,
+    make_event,
+    read_subscription,
+    require_log,
+    require_patience,
+)
+from relay.operations.probe.request_and_response import Recorder, response_of
 from relay.secrets.keyring import Keyring, KeyUnavailableError
 
 if TYPE_CHECKING:
@@ -38,31 +44,31 @@ if TYPE_CHECKING:
     from relay.operations.connection import Database
     from relay.operations.findings import Finding
     from relay.operations.probe.documents import SentRequest
-    from relay.operations.probe.target import Logged, Target
+    from relay.operations.probe.probed_subscription import Logged, ProbedSubscription
 
 __all__ = ["DEFAULT_TYPE", "Network", "check_endpoint", "network_of", "send_test"]
 
 DEFAULT_TYPE = "outbox.test"
 DEFAULT_DATA = '{"test":true}'
-MOST_LOOK_SECONDS = 10.0
+MOST_INSPECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Network:
-    """The way out: what sends, and what looks at the way to an endpoint within so many seconds a step."""
+    """The way out: what sends, and what inspects the way to an endpoint within so many seconds a step."""
 
     sender: Sender
-    look: Callable[[Endpoint, float], Awaitable[list[Step]]]
+    inspect_way: Callable[[Endpoint, float], Awaitable[list[Step]]]
 
 
 def network_of(config: Config) -> Network:
     """Return the way out that `relay run` uses under this configuration. Called inside a running loop."""
     dialler = make_dialler(config)
 
-    async def look(endpoint: Endpoint, seconds: float) -> list[Step]:
+    async def inspect_way(endpoint: Endpoint, seconds: float) -> list[Step]:
         return await inspect(endpoint, dialler, timeout_seconds=seconds)
 
-    return Network(make_sender(config), look)
+    return Network(make_sender(config), inspect_way)
 
 
 async def send_test(
@@ -74,10 +80,9 @@ async def send_test(
     data: str | None = None,
     network: Callable[[Config], Network] = network_of,
 ) -> SentTest:
-    """Send one message that is no event of anybody's, log it as a test attempt, and return what came of it.
+    """Send one message that belongs to no event, log it as a test attempt, and return what came of it.
 
-    It goes out as a delivery does, also to a subscription that is paused, disabled or held back, and counts in no
-    statistic.
+    It goes out like a delivery, also to a subscription that is paused, disabled or held back. No statistic counts it.
 
     Args:
         database: where the subscription is, and the relay's configuration.
@@ -103,15 +108,15 @@ async def send_test(
 
 def _prepare(
     database: Database, tenant: str | None, subscription_id: UUID | str, type_: str, payload: str
-) -> tuple[Target, EventParts]:
+) -> tuple[ProbedSubscription, EventParts]:
     with database.transaction() as connection:
-        target = read_target(connection, tenant, subscription_id)
+        target = read_subscription(connection, tenant, subscription_id)
         require_patience(connection, target)
         require_log(connection)
         return target, make_event(connection, type_, payload)
 
 
-def _log(database: Database, target: Target, outcome: Outcome) -> Logged:
+def _log(database: Database, target: ProbedSubscription, outcome: Outcome) -> Logged:
     with database.transaction() as connection:
         return log_test(connection, target, outcome)
 
@@ -123,14 +128,14 @@ async def check_endpoint(
     *,
     network: Callable[[Config], Network] = network_of,
 ) -> CheckedEndpoint:
-    """Look at everything between here and the endpoint, send no byte of HTTP, and return the steps.
+    """Inspect everything between here and the endpoint, send no byte of HTTP, and return the steps.
 
     Raises NotFoundError when there is no such subscription for this tenant, or it is removed.
     """
     target = await to_thread.run_sync(_read, database, tenant, subscription_id)
     seconds = float(target.subscription.timeout_seconds)
-    endpoint, before, findings = _opened(database.config, target)
-    found = [] if endpoint is None else await _look(database.config, endpoint, seconds, network)
+    endpoint, before, findings = _open_secrets(database.config, target)
+    found = [] if endpoint is None else await _inspect(database.config, endpoint, seconds, network)
     if not findings:
         findings = diagnosis.of_steps(target.id, parse_url(target.subscription.url), found, seconds)
     steps = (before, *map(CheckedStep.of, found))
@@ -144,27 +149,31 @@ async def check_endpoint(
     )
 
 
-def _read(database: Database, tenant: str | None, subscription_id: UUID | str) -> Target:
+def _read(database: Database, tenant: str | None, subscription_id: UUID | str) -> ProbedSubscription:
     with database.transaction() as connection:
-        return read_target(connection, tenant, subscription_id)
+        return read_subscription(connection, tenant, subscription_id)
 
 
-def _opened(config: Config, target: Target) -> tuple[Endpoint | None, CheckedStep, tuple[Finding, ...]]:
-    """Return where to, whether the secrets can be opened, and what is to say of them where they cannot.
+def _open_secrets(
+    config: Config, target: ProbedSubscription
+) -> tuple[Endpoint | None, CheckedStep, tuple[Finding, ...]]:
+    """Open the secrets; return the endpoint, the step, and findings where they cannot be opened.
 
-    There is no endpoint where the URL cannot be read.
+    The endpoint is None where the URL cannot be read.
     """
     subscription = target.subscription
     try:
         endpoint = Envelope(subscription, Keyring(config.secret_key)).endpoint
     except OutboxError as error:
-        return _unopened(target, error)
+        return _explain_unopened(target, error)
     kinds = Counter(kind for kind, _ in subscription.secrets)
     named = ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in kinds.items())
     return endpoint, CheckedStep(name="secrets", state="ok", text=f"can be opened: {named}"), ()
 
 
-def _unopened(target: Target, error: OutboxError) -> tuple[Endpoint | None, CheckedStep, tuple[Finding, ...]]:
+def _explain_unopened(
+    target: ProbedSubscription, error: OutboxError
+) -> tuple[Endpoint | None, CheckedStep, tuple[Finding, ...]]:
     try:
         endpoint = Endpoint.of(target.subscription.url)
     except OutboxError:
@@ -174,10 +183,12 @@ def _unopened(target: Target, error: OutboxError) -> tuple[Endpoint | None, Chec
     return endpoint, failed, diagnosis.of_error(target.id, "secrets.unopened", error)
 
 
-async def _look(config: Config, endpoint: Endpoint, seconds: float, network: Callable[[Config], Network]) -> list[Step]:
+async def _inspect(
+    config: Config, endpoint: Endpoint, seconds: float, network: Callable[[Config], Network]
+) -> list[Step]:
     out = network(config)
     try:
-        return await out.look(endpoint, seconds)
+        return await out.inspect_way(endpoint, seconds)
     finally:
         await out.sender.close()
 
@@ -190,7 +201,9 @@ class _Sent:
     findings: tuple[Finding, ...]
 
 
-async def _send(config: Config, target: Target, event: EventParts, network: Callable[[Config], Network]) -> _Sent:
+async def _send(
+    config: Config, target: ProbedSubscription, event: EventParts, network: Callable[[Config], Network]
+) -> _Sent:
     subscription = target.subscription
     try:
         envelope = Envelope(subscription, Keyring(config.secret_key))
@@ -205,7 +218,7 @@ async def _send(config: Config, target: Target, event: EventParts, network: Call
         seconds = float(subscription.timeout_seconds)
         outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, seconds)
         request = recorder.request(envelope.endpoint)
-        steps = await _second_look(out, envelope.endpoint, outcome, seconds) if request else []
+        steps = await _inspect_after_failure(out, envelope.endpoint, outcome, seconds) if request else []
     finally:
         await recorder.close()
     return _Sent(outcome, request, steps, _findings(target, envelope.endpoint, outcome, steps))
@@ -221,14 +234,16 @@ _OF_THE_WAY = (
 )
 
 
-async def _second_look(out: Network, endpoint: Endpoint, outcome: Outcome, seconds: float) -> list[Step]:
-    """Look at the way where the message did not get through: what failed is then told as `check` tells it."""
+async def _inspect_after_failure(out: Network, endpoint: Endpoint, outcome: Outcome, seconds: float) -> list[Step]:
+    """Inspect the way where the message did not get through: what failed is then told as `check` tells it."""
     if outcome.kind not in _OF_THE_WAY or (outcome.kind == OutcomeKind.TIMEOUT and outcome.sent):
         return []
-    return await out.look(endpoint, min(seconds, MOST_LOOK_SECONDS))
+    return await out.inspect_way(endpoint, min(seconds, MOST_INSPECT_SECONDS))
 
 
-def _findings(target: Target, endpoint: Endpoint, outcome: Outcome, steps: Sequence[Step]) -> tuple[Finding, ...]:
+def _findings(
+    target: ProbedSubscription, endpoint: Endpoint, outcome: Outcome, steps: Sequence[Step]
+) -> tuple[Finding, ...]:
     seconds = float(target.subscription.timeout_seconds)
     if any(step.state == "failed" for step in steps):
         return diagnosis.of_steps(target.id, endpoint.url, steps, seconds)
@@ -236,7 +251,7 @@ def _findings(target: Target, endpoint: Endpoint, outcome: Outcome, steps: Seque
     return (*found, diagnosis.open_again(target.id)) if steps and not outcome.sent else found
 
 
-def _sent_test(target: Target, logged: Logged, sent: _Sent) -> SentTest:
+def _sent_test(target: ProbedSubscription, logged: Logged, sent: _Sent) -> SentTest:
     outcome = sent.outcome
     return SentTest(
         subscription_id=target.id,

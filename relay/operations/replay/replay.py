@@ -19,7 +19,7 @@ from relay.operations.replay.replayable import (
     candidates_by_filter,
     candidates_by_id,
     columns_of,
-    refuse_strangers,
+    refuse_other_tenants,
     unknown_subscription,
 )
 from relay.store import replay as store
@@ -55,7 +55,7 @@ def replay(
         ReplayError: an event's payload is pruned, a subscription removed, of another tenant, or never had it.
         NotFoundError: an event is another tenant's than who asks.
     """
-    refuse_strangers(connection, tenant, candidates)
+    refuse_other_tenants(connection, tenant, candidates)
     direct = [item for item in candidates if item.subscription_id is not None]
     unresolved = [item for item in candidates if item.subscription_id is None]
     _refuse_unresolved_without_dead_letter(unresolved)
@@ -89,7 +89,8 @@ def _refuse_unresolved_without_dead_letter(unresolved: Sequence[Candidate]) -> N
         raise ReplayError("event: went to no subscription so far; name one with --to sub_…")
 
 
-# Retention passes over an event that is held, or has taken it before. Another replay of it waits, and then sees ours.
+# Locks the events. Retention skips a locked event, or has deleted it before. Another replay of the event waits, and
+# then sees our deliveries.
 _HOLD = "select seq from outbox.events where seq = any(cast(:seqs as bigint[])) order by seq for no key update"
 
 _IMPOSSIBLE = """

@@ -10,8 +10,8 @@ from sqlalchemy import text
 from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations import dead_letters
-from relay.operations.scope import own
-from relay.store.replay import on_their_way
+from relay.operations.tenancy import own
+from relay.store.replay import find_on_their_way
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Candidate", "ReplayError", "candidates_by_filter", "candidates_by_id", "columns_of",
-    "refuse_strangers", "unknown_subscription",
+    "refuse_other_tenants", "unknown_subscription",
 ]  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def candidates_by_filter(
 
 def _idle(connection: Connection, found: Sequence[Candidate]) -> list[Candidate]:
     """Leave out what has a delivery on its way: to that subscription, or where none is named, to any."""
-    pairs = on_their_way(connection, [item.event_seq for item in found])
+    pairs = find_on_their_way(connection, [item.event_seq for item in found])
     taken = {*pairs, *((seq, None) for seq, _ in pairs)}
     return [item for item in found if (item.event_seq, item.subscription_id) not in taken]
 
@@ -131,17 +131,17 @@ def _candidate(seq: int, subscription_id: UUID | None, dead: UUID | None = None)
     return Candidate(seq, SubscriptionId.maybe(subscription_id), DeliveryId.maybe(dead))
 
 
-def refuse_strangers(connection: Connection, tenant: str | None, candidates: Sequence[Candidate]) -> None:
-    """Raise for what is another tenant's the error that is raised for what never was."""
-    strangers = set(candidates) - set(_own(connection, tenant, candidates))
-    for item in strangers:
+def refuse_other_tenants(connection: Connection, tenant: str | None, candidates: Sequence[Candidate]) -> None:
+    """Raise an error where a candidate is another tenant's, the same as for what never existed."""
+    others = set(candidates) - set(_own(connection, tenant, candidates))
+    for item in others:
         if item.subscription_id is not None:
             raise unknown_subscription(item.subscription_id)
         raise NotFoundError(f"event: no number {item.event_seq}; never recorded, or pruned after its retention")
 
 
 def unknown_subscription(subscription_id: SubscriptionId) -> ReplayError:
-    """Return the error for a subscription that there is not."""
+    """Return the error for a subscription that does not exist."""
     return ReplayError(f"subscription: no {subscription_id}; never made, or removed: name another with --to sub_…")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.operations.findings import Finding
-from relay.operations.status.stuck import LATE_SECONDS
-from relay.operations.status.unresolved import mend
-from relay.operations.wording import duration, utc
+from relay.operations.status.health import LATE_SECONDS
+from relay.operations.status.unresolved_events import sql_to_mend
+from relay.operations.times import duration, utc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,7 @@ def _of_unresolved(unresolved: Unresolved) -> list[Finding]:
         f"{unresolved.count:,} of the last {unresolved.of_last:,} events are neither pending nor resolved, nobody will "
         "send them"
     )
-    sql = f"as outbox_operator: {mend(unresolved.events)}"
+    sql = f"as outbox_operator: {sql_to_mend(unresolved.events)}"
     return [Finding(code="events.unresolved", subject="events", seen=seen, mend=sql)]
 
 

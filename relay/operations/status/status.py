@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from relay.config.database_url import RELAY_NAME
-from relay.operations.scope import operator_only
 from relay.operations.secrets import secrets_at_rest
 from relay.operations.status.attention import findings_of
-from relay.operations.status.closed import disabled_subscriptions, due_of_closed, held_subscriptions
+from relay.operations.status.disabled_and_held import count_due_of_closed, read_disabled, read_held
 from relay.operations.status.documents import (
     Attempts,
     Count,
@@ -27,8 +26,9 @@ from relay.operations.status.documents import (
     Subscriptions,
     Unmatched,
 )
-from relay.operations.status.stuck import stuck_subscriptions
-from relay.operations.status.unresolved import unresolved_events
+from relay.operations.status.health import find_stuck
+from relay.operations.status.unresolved_events import find_unresolved
+from relay.operations.tenancy import operator_only
 from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
@@ -49,25 +49,25 @@ def status(connection: Connection, tenant: str | None) -> Status:
         at=connection.execute(text("select clock_timestamp()")).scalar_one(),
         schema_version=connection.execute(text(_VERSION)).scalar_one(),
         relay_connections=connection.execute(text(_RELAYS), {"relay_name": RELAY_NAME}).scalar_one(),
-        pending=_pending(connection),
-        deliveries=_deliveries(connection),
-        dead_letters=_dead_letters(connection),
-        attempts=_last_attempts(connection),
-        unmatched=_unmatched(connection),
-        unresolved=unresolved_events(connection, tenant),
+        pending=_read_pending(connection),
+        deliveries=_read_deliveries(connection),
+        dead_letters=_read_dead_letters(connection),
+        attempts=_read_last_attempts(connection),
+        unmatched=_read_unmatched(connection),
+        unresolved=find_unresolved(connection, tenant),
         subscriptions=Subscriptions(**connection.execute(text(_SUBSCRIPTIONS)).mappings().one()),
-        disabled=disabled_subscriptions(connection, tenant),
-        held=held_subscriptions(connection, tenant),
-        default_leaves={name: _default_leaf(connection, name) for name in ("events", "attempts")},
+        disabled=read_disabled(connection, tenant),
+        held=read_held(connection, tenant),
+        default_leaves={name: _read_default_leaf(connection, name) for name in ("events", "attempts")},
         secrets=secrets_at_rest(connection, tenant),
         settings=Settings(**connection.execute(text(_SETTINGS)).mappings().one()),
-        stuck=stuck_subscriptions(connection, tenant),
+        stuck=find_stuck(connection, tenant),
         findings=(),
     )
     return replace(found, findings=findings_of(found))
 
 
-def count_of(connection: Connection, source: str) -> Count:
+def count_rows(connection: Connection, source: str) -> Count:
     """Return how many rows `from … [where …]` has: counted up to 10,000, estimated beyond."""
     bounded = text(f"select count(*) from (select 1 {source} limit :bound) bounded")  # noqa: S608 - constants
     found = connection.execute(bounded, {"bound": _EXACT_UP_TO + 1}).scalar_one()
@@ -108,10 +108,10 @@ where e.seq = (select event_seq from outbox.pending order by event_seq limit 1)
 """
 
 
-def _pending(connection: Connection) -> Pending:
+def _read_pending(connection: Connection) -> Pending:
     age = connection.execute(text(_OLDEST_PENDING)).scalar_one_or_none()
     return Pending(
-        count=count_of(connection, "from outbox.pending"),
+        count=count_rows(connection, "from outbox.pending"),
         oldest_seconds=None if age is None else max(0.0, float(age)),
     )
 
@@ -124,24 +124,24 @@ where {OPEN}
 """  # noqa: S608 - the parts are constants
 
 
-def _deliveries(connection: Connection) -> Deliveries:
+def _read_deliveries(connection: Connection) -> Deliveries:
     """Return counts by state; `due` counts those of paused, disabled and held subscriptions too, as `closed`."""
     age = connection.execute(text(_OLDEST_DUE)).scalar_one()
-    closed, exact = due_of_closed(connection, None, _EXACT_UP_TO)
+    closed, exact = count_due_of_closed(connection, None, _EXACT_UP_TO)
     return Deliveries(
-        due=count_of(connection, "from outbox.deliveries where lease is null and due_at <= now()"),
-        waiting=count_of(connection, "from outbox.deliveries where lease is null and due_at > now()"),
-        leased=_leased(connection),
+        due=count_rows(connection, "from outbox.deliveries where lease is null and due_at <= now()"),
+        waiting=count_rows(connection, "from outbox.deliveries where lease is null and due_at > now()"),
+        leased=_count_leased(connection),
         closed=Count(closed, exact=exact),
         oldest_due_seconds=None if age is None else float(age),
     )
 
 
-def _leased(connection: Connection) -> Count:
+def _count_leased(connection: Connection) -> Count:
     """Count where the table is small, estimate where it is not: no index leads to leased rows."""
     leased = "from outbox.deliveries where lease is not null"
-    if count_of(connection, "from outbox.deliveries").exact:
-        return count_of(connection, leased)
+    if count_rows(connection, "from outbox.deliveries").exact:
+        return count_rows(connection, leased)
     return Count(_estimate(connection, leased), exact=False)
 
 
@@ -152,16 +152,16 @@ group by reason order by n desc, reason
 """
 
 
-def _dead_letters(connection: Connection) -> DeadLetters:
+def _read_dead_letters(connection: Connection) -> DeadLetters:
     rows = connection.execute(text(_REASONS), {"bound": _EXACT_UP_TO}).all()
     return DeadLetters(
-        count=count_of(connection, "from outbox.dead_letters"),
+        count=count_rows(connection, "from outbox.dead_letters"),
         newest_at=max((row.newest_at for row in rows), default=None),
         reasons={row.reason: row.n for row in rows},
     )
 
 
-# Leaves are open to nobody, so a day's leaf is read through its table, and only its last pages: rows are appended.
+# Nobody has rights on a leaf, so a day's leaf is read through its table. Only its last pages: rows are appended.
 _LEAVES = """
 select to_date(right(c.relname, 8), 'YYYYMMDD') as day,
        pg_relation_size(c.oid) / cast(current_setting('block_size') as bigint) as pages
@@ -179,28 +179,28 @@ where at >= cast(:day as timestamp) at time zone 'UTC' and at < cast(:next_day a
 _TAIL_PAGES = 64
 
 
-def _last_attempts(connection: Connection) -> Attempts:
+def _read_last_attempts(connection: Connection) -> Attempts:
     """Return when the last attempt was and the last delivered one among the newest thousands of the last days."""
-    found = [_tail(connection, leaf.day, leaf.pages) for leaf in connection.execute(text(_LEAVES)).all()]
+    found = [_read_tail(connection, leaf.day, leaf.pages) for leaf in connection.execute(text(_LEAVES)).all()]
     return Attempts(
         last_at=max((row.last_at for row in found if row.last_at), default=None),
         last_delivered_at=max((row.delivered_at for row in found if row.delivered_at), default=None),
     )
 
 
-def _tail(connection: Connection, day: date, pages: int) -> Any:
+def _read_tail(connection: Connection, day: date, pages: int) -> Any:
     start = f"({max(0, pages - _TAIL_PAGES)},0)"
     return connection.execute(text(_TAIL), {"day": day, "next_day": day + timedelta(days=1), "start": start}).one()
 
 
-# Nobody may look into a leaf, but its size is known to all: an empty one has no page.
+# Nobody may read a leaf, but everybody may ask for its size: an empty one has no page.
 _DEFAULT_LEAF = """
 select case when pg_relation_size(to_regclass(:leaf)) > 0 then greatest(1, reltuples) else 0 end
 from pg_catalog.pg_class where oid = to_regclass(:leaf)
 """
 
 
-def _default_leaf(connection: Connection, table: str) -> Count:
+def _read_default_leaf(connection: Connection, table: str) -> Count:
     rows = connection.execute(text(_DEFAULT_LEAF), {"leaf": f"outbox.{table}_default"}).scalar_one()
     return Count(int(rows), exact=not rows)
 
@@ -218,6 +218,6 @@ select (select count(*) from resolved) as looked_at,
 """
 
 
-def _unmatched(connection: Connection) -> Unmatched:
+def _read_unmatched(connection: Connection) -> Unmatched:
     row = connection.execute(text(_UNMATCHED), {"batches": _RECENT_BATCHES}).one()
     return Unmatched(of_last=row.looked_at, count=row.unmatched, types=tuple(row.types))

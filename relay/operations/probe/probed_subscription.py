@@ -1,4 +1,4 @@
-"""The rows behind a test message and a check: the subscription as sending needs it, and the attempt that is logged."""
+"""The subscription that is probed, read as sending needs it, and the attempt row of its test message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import DeliveryId, SubscriptionId, event_id_of, new_uuid7
 from relay.model.event import EventParts
 from relay.operations.findings import Finding
-from relay.operations.wording import utc
+from relay.operations.times import utc
 from relay.store.settlement import storable
 from relay.store.subscriptions import SUBSCRIPTIONS, subscription_of
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Logged",
     "ProbeError",
-    "Target",
+    "ProbedSubscription",
     "log_test",
     "make_event",
-    "read_target",
+    "read_subscription",
     "require_log",
     "require_patience",
 ]  # fmt: skip
@@ -50,7 +50,7 @@ class Logged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Target:
+class ProbedSubscription:
     """A subscription as it is now: what sending needs of it, and why nothing is sent to it by itself."""
 
     id: SubscriptionId
@@ -59,7 +59,7 @@ class Target:
     unix_seconds: int
 
 
-_TARGET = """
+_SUBSCRIPTION = """
 select id, paused_at, disabled_at, disabled_reason,
        case when held_until > clock_timestamp() then held_until end as held,
        cast(floor(extract(epoch from clock_timestamp())) as bigint) as unix_seconds
@@ -84,15 +84,15 @@ returning at
 """
 
 
-def read_target(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> Target:
+def read_subscription(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> ProbedSubscription:
     """Read a subscription, whatever keeps it from getting events. Raises NotFoundError, also for a removed one."""
     uuid = SubscriptionId.of(subscription_id)
-    row = connection.execute(text(_TARGET), {"id": uuid, "tenant": tenant}).one_or_none()
+    row = connection.execute(text(_SUBSCRIPTION), {"id": uuid, "tenant": tenant}).one_or_none()
     if row is None:
         raise NotFoundError(f"subscription: no {uuid}, or it is removed")
     (found,) = connection.exec_driver_sql(SUBSCRIPTIONS, ([uuid],)).all()
     subscription = subscription_of((uuid.bytes, *found[1:]))
-    return Target(uuid, subscription, _hindrance(row), row.unix_seconds)
+    return ProbedSubscription(uuid, subscription, _hindrance(row), row.unix_seconds)
 
 
 def _hindrance(row: Any) -> Finding | None:
@@ -111,7 +111,7 @@ def _hindrance(row: Any) -> Finding | None:
     return Finding(code="hindrance.held", subject=subject, seen=seen)
 
 
-def require_patience(connection: Connection, target: Target) -> None:
+def require_patience(connection: Connection, target: ProbedSubscription) -> None:
     """Raise ProbeError when enough test messages went there in the last minute."""
     recent = connection.execute(text(_RECENT), {"id": UUID(bytes=target.subscription.id)}).scalar_one()
     if recent >= MOST_A_MINUTE:
@@ -119,18 +119,18 @@ def require_patience(connection: Connection, target: Target) -> None:
 
 
 def require_log(connection: Connection) -> None:
-    """Write nothing, as the log will be written: who may not is told before the message is out, not after."""
+    """Run the insert of the log without a row: a missing right is then found before the message is sent, not after."""
     connection.execute(text(_MAY_LOG))
 
 
 def make_event(connection: Connection, type: str, payload: str) -> EventParts:  # noqa: A002 - called type everywhere
-    """Return an event that is nobody's, with a fresh id, of now."""
+    """Return an event that is not recorded, with a new id and the database's time."""
     now: int = connection.execute(text(_NOW)).scalar_one()
     return EventParts(event_id_of(new_uuid7().bytes), type.encode(), "", None, now, payload.encode())
 
 
-def log_test(connection: Connection, target: Target, outcome: Outcome) -> Logged:
-    """Write the attempt row of a test message, of a delivery that there never was."""
+def log_test(connection: Connection, target: ProbedSubscription, outcome: Outcome) -> Logged:
+    """Write the attempt row of a test message, under the id of a delivery that does not exist."""
     delivery_id = DeliveryId.of(new_uuid7())
     row = {
         "delivery_id": delivery_id,

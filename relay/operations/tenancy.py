@@ -1,8 +1,8 @@
 """Whose rows an operation sees: a tenant its own only, None, the operator, every tenant's.
 
 Every operation takes the tenant who asks right after the connection. What is another tenant's is not found, in the same
-words as what was never there. A delivery belongs to the tenant of its subscription: one of the operator's subscriptions
-to every tenant's events (tenant `*`) is nothing that a tenant sees.
+words as what never existed. A delivery belongs to the tenant of its subscription: no tenant sees the deliveries of the
+operator's subscriptions to every tenant's events (tenant `*`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Subscriptions that nothing is sent to at present: disabled, or held back by their receivers' Retry-After.
 
-What is paused is so because a person wants it: it is counted with them, and not named.
+A person paused what is paused, on purpose: it is counted with them, and not named.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from outbox.ids import SubscriptionId
-from relay.operations.scope import operator_only
 from relay.operations.status.documents import DisabledSubscription, HeldSubscription, Newest
-from relay.operations.status.stuck import health_of
+from relay.operations.status.health import read_health
+from relay.operations.tenancy import operator_only
 from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["disabled_subscriptions", "due_of_closed", "held_subscriptions"]
+__all__ = ["count_due_of_closed", "read_disabled", "read_held"]
 
 _NAMED = 5
 _COUNTED = 100
@@ -45,7 +45,7 @@ select coalesce(sum(due), 0) as due, count(*) as subscriptions from (
 """  # noqa: S608 - the parts are constants
 
 
-def disabled_subscriptions(connection: Connection, tenant: str | None) -> Newest[DisabledSubscription]:
+def read_disabled(connection: Connection, tenant: str | None) -> Newest[DisabledSubscription]:
     """Return how many are disabled, and the five newest of them with what waits for them. For the operator only."""
     operator_only(tenant, "status")
     rows = connection.execute(text(_DISABLED), {"named": _NAMED}).all()
@@ -55,7 +55,7 @@ def disabled_subscriptions(connection: Connection, tenant: str | None) -> Newest
     return Newest(count=rows[0].number if rows else 0, named=named)
 
 
-def held_subscriptions(connection: Connection, tenant: str | None) -> Newest[HeldSubscription]:
+def read_held(connection: Connection, tenant: str | None) -> Newest[HeldSubscription]:
     """Return how many are held back, and the five that are longest, with what waits for them. For the operator only."""
     operator_only(tenant, "status")
     rows = connection.execute(text(_HELD), {"named": _NAMED}).all()
@@ -68,11 +68,11 @@ def _fields(connection: Connection, row: Any) -> dict[str, Any]:
         "subscription_id": SubscriptionId.of(row.id),
         "url": row.url,
         "tenant": row.tenant,
-        "health": health_of(connection, row.id),
+        "health": read_health(connection, row.id),
     }
 
 
-def due_of_closed(connection: Connection, tenant: str | None, bound: int) -> tuple[int, bool]:
+def count_due_of_closed(connection: Connection, tenant: str | None, bound: int) -> tuple[int, bool]:
     """Return how many deliveries are due to subscriptions that nothing is sent to, and whether that is all of them.
 
     Up to `bound` are counted of each, and a hundred subscriptions. For the operator only.

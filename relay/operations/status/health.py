@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from outbox.errors import NotFoundError
 from outbox.ids import SubscriptionId
-from relay.operations.scope import operator_only, own
 from relay.operations.status.documents import StuckSubscription, SubscriptionHealth
+from relay.operations.tenancy import operator_only, own
 from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["LATE_SECONDS", "health_of", "stuck_subscriptions", "subscription_health"]
+__all__ = ["LATE_SECONDS", "find_stuck", "read_health", "subscription_health"]
 
 LATE_SECONDS = 30
 """What has been due, or pending, for longer than this waits longer than a relay needs."""
@@ -63,7 +63,7 @@ select count(*) from (select 1 from outbox.dead_letters where subscription_id = 
 """
 
 
-def stuck_subscriptions(connection: Connection, tenant: str | None) -> tuple[StuckSubscription, ...]:
+def find_stuck(connection: Connection, tenant: str | None) -> tuple[StuckSubscription, ...]:
     """Return at most five subscriptions that are behind or whose deliveries are being retried, the oldest first.
 
     For the operator only.
@@ -76,7 +76,7 @@ def stuck_subscriptions(connection: Connection, tenant: str | None) -> tuple[Stu
             url=row.url,
             tenant=row.tenant,
             behind_seconds=float(row.oldest_seconds) if row.oldest_seconds > LATE_SECONDS else None,
-            health=health_of(connection, row.id),
+            health=read_health(connection, row.id),
         )
         for row in rows
     )
@@ -90,10 +90,10 @@ def subscription_health(connection: Connection, tenant: str | None, subscription
     uuid = SubscriptionId.of(subscription_id)
     if connection.execute(text(_KNOWN), {"id": uuid, "asking": tenant}).one_or_none() is None:
         raise NotFoundError(f"subscription: no {uuid}, or it is removed")
-    return health_of(connection, uuid)
+    return read_health(connection, uuid)
 
 
-def health_of(connection: Connection, uuid: UUID) -> SubscriptionHealth:
+def read_health(connection: Connection, uuid: UUID) -> SubscriptionHealth:
     """Return the health of a subscription that is known to be there."""
     backlog = connection.execute(text(_BACKLOG), {"id": uuid}).one()
     at, outcome, status, error = connection.execute(text(_LAST_ATTEMPT), {"id": uuid}).one_or_none() or (None,) * 4

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.cli.output import escaped
-from relay.operations.wording import duration, rfc3339
+from relay.operations.times import duration, rfc3339
 
 
 @given(st.text())

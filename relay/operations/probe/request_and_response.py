@@ -1,4 +1,4 @@
-"""One request and its answer, for people: all that helps to find a fault, of credentials and cookies the names only."""
+"""The request of a test message and its answer, for people to find a fault. Credentials and cookies are redacted."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def response_of(outcome: Outcome) -> ReceivedResponse | None:
     return ReceivedResponse(
         status_line=status_line or None,
         headers=tuple(
-            (name, _without_cookie(value) if name.lower() == "set-cookie" else value) for name, value in pairs
+            (name, _redact_cookie(value) if name.lower() == "set-cookie" else value) for name, value in pairs
         ),
         excerpt=outcome.excerpt.decode("utf-8", "backslashreplace"),
     )
 
 
-def _without_cookie(value: str) -> str:
+def _redact_cookie(value: str) -> str:
     name, separator, _ = value.partition("=")
     return f"{name}={_REDACTED}" if separator else _REDACTED  # without a name it is all value (RFC 6265bis)

@@ -1,6 +1,6 @@
 """Unresolved events: committed, but neither waiting to be resolved nor resolved, so nobody will ever send them.
 
-None comes about by itself. Somebody deleted a pending row, or inserted while triggers were off.
+The relay leaves none. Somebody deleted a pending row, or inserted an event while triggers were off.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from outbox.ids import EventId
-from relay.operations.scope import operator_only
 from relay.operations.status.documents import Unresolved
+from relay.operations.tenancy import operator_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-__all__ = ["mend", "unresolved_events"]
+__all__ = ["find_unresolved", "sql_to_mend"]
 
 _NEWEST = 10_000
 _BATCHES_BELOW = 20
@@ -69,14 +69,14 @@ select (select count(*) from newest) as looked_at,
 """)
 
 
-def unresolved_events(connection: Connection, tenant: str | None) -> Unresolved:
+def find_unresolved(connection: Connection, tenant: str | None) -> Unresolved:
     """Return how many of the newest 10,000 events are unresolved, and the oldest three of them. Operator only."""
     operator_only(tenant, "status")
     row = connection.execute(_LOST, {"newest": _NEWEST, "batches_below": _BATCHES_BELOW}).one()
     return Unresolved(of_last=row.looked_at, count=row.found, events=tuple(map(EventId.of, row.ids)))
 
 
-def mend(event_ids: Sequence[EventId | str]) -> str:
+def sql_to_mend(event_ids: Sequence[EventId | str]) -> str:
     """Return the SQL that makes these events pending; outbox_operator may run it."""
     ids = ", ".join(f"outbox.uuid_of('{event_id}')" for event_id in event_ids)
     return f"insert into outbox.pending (event_seq) select seq from outbox.events where id in ({ids})"  # noqa: S608
