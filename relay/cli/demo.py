@@ -127,11 +127,11 @@ def _play(settings: Settings, directory: Path, display: Display, started: float)
     with Stage(directory) as stage:
         display.say("PostgreSQL runs, schema migrated")
         play = Play(settings, stage, display)
-        verdict = play.run()
+        result = play.run()
     seconds = time.monotonic() - started
-    words = "Nothing lost, nothing invented" if verdict.ok else "NOT as promised"
-    display.judge(verdict, f"{words}, in {seconds:.1f} s.", _latency(*play.latencies()), _NEXT)
-    return verdict.ok
+    words = "Nothing lost, nothing invented" if result.ok else "NOT as promised"
+    display.judge(result, f"{words}, in {seconds:.1f} s.", _latency(*play.latencies()), _NEXT)
+    return result.ok
 
 
 def _latency(peace: list[float], away: list[float]) -> str:

@@ -19,7 +19,7 @@ from relay.local.receiver.listener import Listener
 
 __all__ = ["dev"]
 
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
 @click.command()
@@ -70,4 +70,4 @@ async def _serve(url: str, directory: Path, port: int, stack: ExitStack) -> None
     while not listener.unread.is_set():
         relay.must_run()
         with suppress(TimeoutError):
-            await asyncio.wait_for(listener.unread.wait(), _LOOK_SECONDS)
+            await asyncio.wait_for(listener.unread.wait(), _POLL_SECONDS)

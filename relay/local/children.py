@@ -1,4 +1,4 @@
-"""Child processes of the demo, `relay dev`, tests and benchmarks: in sessions of their own, always stopped."""
+"""Child processes of the demo, `relay dev`, tests and benchmarks, each in a session of its own and always stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Self
 
 from outbox.errors import OutboxError
-from relay.local.guard import Guard
+from relay.local.child_guard import ChildGuard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +21,13 @@ _STOP_SECONDS = 10
 
 
 class ChildError(OutboxError):
-    """A child process ended by itself; the message has its last words."""
+    """A child process ended by itself; the message has the last line that it wrote."""
 
 
 class Child:
-    """A Python program as a child process. It writes to `output` and to `complaints`, else to `output` as .err.
+    """A Python program as a child process.
 
+    Its standard output goes to `output`, its errors to `complaints`, by default the same path with the suffix .err.
     `environment` is all it gets. Ctrl-C in the terminal does not reach it, and a guard stops it when we are gone.
     """
 
@@ -57,7 +58,7 @@ class Child:
                 start_new_session=True,
                 text=True,
             )
-        self._guard = Guard(self._process.pid, signal.SIGTERM)
+        self._guard = ChildGuard(self._process.pid, signal.SIGTERM)
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +88,7 @@ class Child:
         self._process.stdin.flush()
 
     def ended_well(self) -> bool:
-        """Whether it has finished. Raises ChildError when it failed."""
+        """Tell whether it has finished. Raises ChildError when it failed."""
         code = self._process.poll()
         if code:
             raise self._ended(code)
@@ -100,7 +101,7 @@ class Child:
             raise self._ended(code)
 
     def said(self, words: str) -> bool:
-        """Whether these words are in what it wrote so far."""
+        """Tell whether these words are in what it wrote so far."""
         return any(
             words in file.read_text(encoding="utf-8", errors="replace") for file in (self.output, self.complaints)
         )

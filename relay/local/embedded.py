@@ -1,7 +1,7 @@
-"""A PostgreSQL server of our own, from a wheel: what `relay demo`, `relay dev` and the tests run on.
+"""A PostgreSQL server from a wheel, on which `relay demo`, `relay dev` and the tests run.
 
-Everything that depends on the wheel is in `_installation`. The server is a child process on 127.0.0.1, in a
-directory of its own, behind a random password. It never outlives us.
+Everything that depends on the wheel is in `_installation`. The server is a child process on 127.0.0.1, with a
+directory of its own and a random password. It never outlives us.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from relay.local.guard import Guard
+from relay.local.child_guard import ChildGuard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ _SETTINGS = {
 }
 _START_SECONDS = 60
 _STOP_SECONDS = 30
-# A server killed a moment ago leaves backends that hold its shared memory until they notice.
+# These pass: backends of a server that was killed hold its shared memory until they notice.
 _PASSING = ("pre-existing shared memory block", "lock file")
 _PORT_TAKEN = "Address already in use"
 
@@ -48,9 +48,9 @@ class EmbeddedServerError(Exception):
 def start(directory: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> EmbeddedServer:
     """Start a server whose data live in `directory`, made when missing, and wait until it accepts.
 
-    `port` defaults to a free one; `settings` are postgresql.conf names and values. As root, which PostgreSQL
-    refuses, the server runs as the user "nobody", to whom the directory is given (a fresh `mkdtemp()` will
-    do, a directory inside one will not: nobody may enter it). Raises EmbeddedServerError.
+    `port` defaults to a free one; `settings` are postgresql.conf names and values. PostgreSQL refuses to run as root:
+    the server then runs as the user "nobody", who gets the directory. A new `mkdtemp()` will do; a directory inside one
+    will not, since that user cannot enter it. Raises EmbeddedServerError.
     """
     user = "nobody" if os.geteuid() == 0 else None
     directory = directory.resolve()
@@ -79,7 +79,7 @@ class EmbeddedServer:
     fixed_port: int | None
     port: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-    _guard: Guard | None = field(default=None, repr=False)
+    _guard: ChildGuard | None = field(default=None, repr=False)
 
     def __enter__(self) -> Self:
         return self
@@ -134,14 +134,14 @@ class EmbeddedServer:
         self.start()
 
     def _launch(self, give_up: float) -> str | None:
-        """Run the server until it accepts; return its last words when it ended instead."""
+        """Run the server until it accepts; return what it wrote last when it ended instead."""
         options = [f"--{name}={value}" for name, value in {**self.settings, "port": str(self.port)}.items()]
         data = self.directory / "data"
         with self.log.open("ab") as log:
             begin = log.tell()
             command = [str(self.binaries / "postgres"), "-D", str(data), *options]
             self._process = _spawn(command, self.directory, self.user, stdout=log)
-        self._guard = Guard(self._process.pid, signal.SIGINT)
+        self._guard = ChildGuard(self._process.pid, signal.SIGINT)
         while time.monotonic() < give_up:
             if self._process.poll() is not None:
                 self._end(signal.SIGKILL)
@@ -186,7 +186,7 @@ def _installation(directory: Path, user: str | None) -> Path:
 
 
 def _may(user: str | None, test: str, path: Path) -> bool:
-    """Whether `user` passes the shell's `test` (-x, -r) on `path`, the directories above it included."""
+    """Tell whether `user` passes the shell's `test` (-x, -r) on `path`, the directories above it included."""
     return _spawn(["test", test, str(path)], path if path.is_dir() else path.parent, user).wait() == 0
 
 
@@ -228,7 +228,7 @@ def _spawn(
     *,
     stdout: IO[bytes] | int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start a program as `user`, in a session of its own: Ctrl-C in our terminal is ours to handle."""
+    """Start a program as `user`, in a session of its own: Ctrl-C in our terminal does not reach it."""
     return subprocess.Popen(  # noqa: S603 - the programs are the wheel's and the shell
         command,
         cwd=directory,
@@ -243,7 +243,7 @@ def _spawn(
 
 
 def _accepts(pid_file: Path, pid: int) -> bool:
-    """Whether the server wrote, in the eighth line of its pid file, that it is ready."""
+    """Tell whether the server wrote, in the eighth line of its pid file, that it is ready."""
     try:
         lines = pid_file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -9,7 +9,7 @@ import pytest
 
 from relay.local.demo.display import PlainDisplay, TerminalDisplay, choose_display, milliseconds
 from relay.local.demo.figures import Backlog, Figures, Latency, Observer, percentile
-from relay.local.demo.verdict import Finding, Verdict
+from relay.local.demo.result import Clause, DemoResult
 
 WIDEST = Figures(
     orders=1_000_000,
@@ -24,7 +24,7 @@ WIDEST = Figures(
     p99=999_999,
     misbehaved={"error": 99_999, "cut": 99_999, "late": 99_999},
 )
-FAILED = Verdict((Finding("committed = received", ok=False, figures="8 committed", against=("evt_x " * 4,) * 7),))
+FAILED = DemoResult((Clause("committed = received", ok=False, figures="8 committed", against=("evt_x " * 4,) * 7),))
 
 
 def received(number: int, event_id: str, at: float, plan: str = "ok") -> str:

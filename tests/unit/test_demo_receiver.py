@@ -13,7 +13,7 @@ import pytest
 from outbox.signing.verify import new_secret, signed_headers
 from relay.local.children import Child
 from relay.local.demo.receiver import Receiver
-from relay.local.demo.verdict import ReceiverLog
+from relay.local.demo.result import ReceiverLog
 from tests.support.waiting import wait_until
 
 SECRET = new_secret()

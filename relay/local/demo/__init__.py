@@ -1,1 +1,1 @@
-"""What a newcomer sees first: a shop, a receiver that checks everything, a verdict from their two logs."""
+"""What a newcomer sees first: a shop, a receiver that checks everything, and a result from their two logs."""

@@ -69,7 +69,7 @@ def environment(url: str) -> dict[str, str]:
 
 
 def users_of(url: str) -> list[str]:
-    """Return in words who else uses the database: subscriptions that would be delivered to for real, a relay."""
+    """Return in words who else uses the database: subscriptions that a relay would send to for real, a relay."""
     with _connect(url) as connection:
         if connection.execute(text("select to_regclass('outbox.subscriptions') is null")).scalar_one():
             return []

@@ -1,4 +1,4 @@
-"""How a run looks: a live panel in a terminal, plain lines anywhere else, 80 columns in both."""
+"""How a run is shown: a live panel in a terminal, plain lines anywhere else, 80 columns in both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from relay.local.demo.figures import Figures
-    from relay.local.demo.verdict import Finding, Verdict
+    from relay.local.demo.result import Clause, DemoResult
 
 __all__ = ["Display", "PlainDisplay", "TerminalDisplay", "choose_display", "milliseconds"]
 
@@ -40,8 +40,8 @@ class Display(Protocol):
     def show(self, figures: Figures) -> None:
         """Show the figures of this moment."""
 
-    def judge(self, verdict: Verdict, *closing: str) -> None:
-        """Show the verdict with a last word, and close."""
+    def judge(self, result: DemoResult, *closing: str) -> None:
+        """Show the result with a last word, and close."""
 
     def close(self) -> None:
         """Leave the terminal as it was. Harmless when called twice."""
@@ -91,15 +91,15 @@ class PlainDisplay:
                 )
             )
 
-    def judge(self, verdict: Verdict, *closing: str) -> None:
-        """Write each finding, and what speaks against it."""
-        for finding in verdict.findings:
-            mark = "ok    " if finding.ok else "FAILED"
-            first = f"{mark}  {finding.name:{_NAME_WIDTH}}  "
+    def judge(self, result: DemoResult, *closing: str) -> None:
+        """Write each clause, and what speaks against it."""
+        for clause in result.clauses:
+            mark = "ok    " if clause.ok else "FAILED"
+            first = f"{mark}  {clause.name:{_NAME_WIDTH}}  "
             self._write(
-                textwrap.fill(finding.figures, _COLUMNS, initial_indent=first, subsequent_indent=" " * len(first))
+                textwrap.fill(clause.figures, _COLUMNS, initial_indent=first, subsequent_indent=" " * len(first))
             )
-            for words in against(finding):
+            for words in against(clause):
                 self._write(f"        {words}")
         for line in closing:
             self._write(line)
@@ -120,7 +120,7 @@ def _row(time: str, *cells: object) -> str:
 
 
 class TerminalDisplay:
-    """A panel that is drawn again in place, with the latest happenings above it."""
+    """A panel that is drawn again in place, with what happened last above it."""
 
     def __init__(self, title: str) -> None:
         from rich.console import Console
@@ -157,23 +157,23 @@ class TerminalDisplay:
         seconds = time.monotonic() - self._start
         self._live.update(_panel(figures, sparkline(self._rates), f"{seconds:.0f} s"), refresh=True)
 
-    def judge(self, verdict: Verdict, *closing: str) -> None:
-        """Print each finding with its mark, and the last word."""
+    def judge(self, result: DemoResult, *closing: str) -> None:
+        """Print each clause with its mark, and the last word."""
         from rich.table import Table
         from rich.text import Text
 
         self.close()
-        findings = Table.grid(padding=(0, 1))
-        findings.add_column(width=2, justify="right")
-        findings.add_column(width=_NAME_WIDTH, style="bold")
-        findings.add_column()
-        for finding in verdict.findings:
-            mark = Text("✓", "bold green") if finding.ok else Text("✗", "bold red")
-            complaints = "".join(f"\n{words}" for words in against(finding))
-            findings.add_row(mark, finding.name, Text.assemble(finding.figures, (complaints, "red")))
-        self._console.print(findings, width=_COLUMNS)
+        clauses = Table.grid(padding=(0, 1))
+        clauses.add_column(width=2, justify="right")
+        clauses.add_column(width=_NAME_WIDTH, style="bold")
+        clauses.add_column()
+        for clause in result.clauses:
+            mark = Text("✓", "bold green") if clause.ok else Text("✗", "bold red")
+            complaints = "".join(f"\n{words}" for words in against(clause))
+            clauses.add_row(mark, clause.name, Text.assemble(clause.figures, (complaints, "red")))
+        self._console.print(clauses, width=_COLUMNS)
         first, *others = closing
-        self._console.print(Text(f"\n {first}", "bold green" if verdict.ok else "bold red"))
+        self._console.print(Text(f"\n {first}", "bold green" if result.ok else "bold red"))
         for line in others:
             self._console.print(Text(f" {line}"))
 
@@ -239,9 +239,9 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"
 
 
-def against(finding: Finding) -> list[str]:
+def against(clause: Clause) -> list[str]:
     """Return what speaks against it, the first few in words and the rest as a number."""
-    shown = list(finding.against[:_SHOWN])
-    if len(finding.against) > _SHOWN:
-        shown.append(f"and {len(finding.against) - _SHOWN:,} more")
+    shown = list(clause.against[:_SHOWN])
+    if len(clause.against) > _SHOWN:
+        shown.append(f"and {len(clause.against) - _SHOWN:,} more")
     return shown

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from relay.local.demo.verdict import ReceiverLog, ShopLog
+from relay.local.demo.result import ReceiverLog, ShopLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One look at the run: latencies in milliseconds, None before there are any; rate a second."""
+    """The figures of one moment: latencies in milliseconds, None before there are any; rate a second."""
 
     orders: int
     orders_planned: int
@@ -90,14 +90,14 @@ class Observer:
             if request is None:
                 continue
             if request.end == "open":
-                self._arrived(request.event_id, request.at)
+                self._note_arrival(request.event_id, request.at)
                 self._misbehaved[request.plan] += 1
             elif request.succeeded and request.event_id not in self._delivered:
                 self._delivered.add(request.event_id)
                 self._successes.append(time.monotonic())
         self._pair()
 
-    def _arrived(self, event_id: str, at: float) -> None:
+    def _note_arrival(self, event_id: str, at: float) -> None:
         if event_id not in self.latencies:
             self._unpaired.setdefault(event_id, at)
 

@@ -1,4 +1,4 @@
-"""The demo itself: a shop, a receiver and a relay as child processes, one kill, and a verdict at the end."""
+"""The demo itself: a shop, a receiver and a relay as child processes, one kill, and a result at the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from relay.local.children import ChildError, LogReader
 from relay.local.demo.figures import Backlog, Observer
-from relay.local.demo.verdict import Kill, Verdict, verdict
+from relay.local.demo.result import DemoResult, Kill, judge_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +25,8 @@ IN_FLIGHT_AT_KILL = 10
 """The relay is killed while at least so many requests wait for their answer."""
 
 _KILL_AFTER = 0.4  # of the orders
-_HOLD = 0.4  # of the timeout: nothing that is held comes too late
-_LOOK_SECONDS = 0.02
+_HOLD = 0.4  # of the timeout: what the receiver holds is still answered in time
+_POLL_SECONDS = 0.02
 _COUNT_SECONDS = 0.2
 _SHOW_SECONDS = 0.1
 _START_SECONDS = 30
@@ -61,8 +61,8 @@ class Play:
         self._running: dict[str, Child] = {}
         self._logs: dict[str, LogReader] = {}
 
-    def run(self) -> Verdict:
-        """Play it to the end and judge it by the two logs. Raises ChildError when a process fails."""
+    def run(self) -> DemoResult:
+        """Run to the end and judge the run by the two logs. Raises ChildError when a process fails."""
         with ExitStack() as files:
             self._start_receiver(files)
             self._start_relay()
@@ -79,10 +79,10 @@ class Play:
             self._display.say(f"the relay left with exit code {code}")
         self._running["receiver"].stop()
         shop_log, receiver_log = (_lines(self._running[name].output) for name in ("shop", "receiver"))
-        return verdict(shop_log, receiver_log, self._kills)
+        return judge_run(shop_log, receiver_log, self._kills)
 
     def latencies(self) -> tuple[list[float], list[float]]:
-        """Return milliseconds from commit to first arrival: in peace, and while the relay was away or catching up."""
+        """Return milliseconds from commit to first arrival: undisturbed, and while the relay was away or caught up."""
         peace: list[float] = []
         away: list[float] = []
         for latency in self._observer.latencies.values():
@@ -156,17 +156,17 @@ class Play:
             raise ChildError(f"the {name} did not start in {_START_SECONDS} s")
 
     def _watch(self, reached: Callable[[], bool], seconds: float = float("inf")) -> bool:
-        """Look on until `reached`, or for so many seconds; return whether it was."""
+        """Observe the run until `reached`, or for so many seconds; return whether it was."""
         give_up_at = time.monotonic() + seconds
         while True:
-            self._look()
+            self._observe()
             if reached():
                 return True
             if time.monotonic() > give_up_at:
                 return False
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
-    def _look(self) -> None:
+    def _observe(self) -> None:
         self._observer.read(self._logs.get("shop", ()), self._logs.get("receiver", ()))
         for name in ("receiver", "relay"):
             if name in self._running:

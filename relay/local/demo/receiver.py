@@ -23,7 +23,7 @@ _LATE_BY_SECONDS = 0.5
 
 
 class Receiver(LoggedReceiver):
-    """Answers each webhook as its seed has it: `ok`, an `error` (500), a `cut` connection, or too `late`."""
+    """Answers each webhook as its seed decides: `ok`, an `error` (500), a `cut` connection, or too `late`."""
 
     def __init__(self, secret: str, timeout_seconds: float, seed: int) -> None:
         super().__init__(secret, _print)
@@ -53,7 +53,7 @@ class Receiver(LoggedReceiver):
         return self._plans[event_id].pop() if self._plans[event_id] else "ok"
 
     def _troubles(self) -> list[str]:
-        """How the receiver will misbehave towards a new event, attempt by attempt: mostly not at all."""
+        """Return how the receiver will misbehave at each attempt of a new event: mostly not at all."""
         if self._chance.random() >= _MISBEHAVING:
             return []
         return self._chance.choices(_WAYS, _WEIGHTS, k=1 + (self._chance.random() < _AGAIN))

@@ -132,6 +132,6 @@ class Stage:
         return count, seconds
 
     def lose_one(self) -> bool:
-        """Delete the mark of one committed event that no relay has seen yet, where there is one: `lost`."""
+        """Delete the pending row of one committed event, if there is one, and keep its id as `lost`; tell whether."""
         self.lost = self._connection.execute(_LOSE_ONE).scalar_one_or_none()
         return self.lost is not None

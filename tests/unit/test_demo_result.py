@@ -1,4 +1,4 @@
-"""The demo's verdict turns red for each thing that can go wrong, and for nothing else."""
+"""The demo's result turns red for each thing that can go wrong, and for nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from relay.local.demo.verdict import SETTLE_WINDOW_SECONDS, Kill, verdict
+from relay.local.demo.result import SETTLE_WINDOW_SECONDS, Kill, judge_run
 
 KILL = Kill(at=100.0, next_start=100.4)
 
@@ -50,9 +50,9 @@ class Logs:
         self.receiver.append(json.dumps(line))
 
     def findings(self) -> dict[str, tuple[str, ...]]:
-        """What speaks against the run, by the name of the finding that failed."""
-        result = verdict(self.shop, self.receiver, [KILL])
-        failed = {finding.name: finding.against for finding in result.findings if not finding.ok}
+        """What speaks against the run, by the name of the clause that failed."""
+        result = judge_run(self.shop, self.receiver, [KILL])
+        failed = {clause.name: clause.against for clause in result.clauses if not clause.ok}
         assert result.ok == (not failed)
         return failed
 
@@ -189,6 +189,6 @@ def test_each_reason_is_counted(logs: Logs) -> None:
         logs.commits(f"evt_{number}")
         logs.receives(f"evt_{number}", 10, status=status)
         logs.receives(f"evt_{number}", 20)
-    figures = {finding.name: finding.figures for finding in verdict(logs.shop, logs.receiver, [KILL]).findings}
+    figures = {clause.name: clause.figures for clause in judge_run(logs.shop, logs.receiver, [KILL]).clauses}
     assert figures["duplicates explained"] == "2 answered 500, 1 answered 503"
     assert figures["same bytes"] == "3 events came more than once"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import signal
 
-__all__ = ["Guard"]
+__all__ = ["ChildGuard"]
 
 _SCRIPT = 'cat >/dev/null; kill -s "$1" "$2"'
 
 
-class Guard:
+class ChildGuard:
     """A process that waits on a pipe which only we hold open, and sends `number` to the process `pid` when it closes.
 
     Dismiss it before `pid` is waited for, or soon after: a process id can belong to somebody else later.

@@ -1,4 +1,4 @@
-"""The demo's verdict, from what the shop and the receiver wrote down, and when the relay was killed.
+"""The demo's result, judged from what the shop and the receiver wrote down, and when the relay was killed.
 
 committed = received          every committed event arrived, and nothing that the shop did not record
 rolled back = never received  no event of a rolled-back transaction ever arrived
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Finding", "Kill", "ReceiverLog", "Request", "ShopLog", "Verdict", "verdict"]
+__all__ = ["Clause", "DemoResult", "Kill", "ReceiverLog", "Request", "ShopLog", "judge_run"]
 
 SETTLE_WINDOW_SECONDS = 0.5
 """How long before its death the relay may have got an answer that it had not noted in the database yet."""
@@ -108,7 +108,7 @@ class ReceiverLog:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Clause:
     """One clause: whether it held, the figures, and the ids (or reasons) that speak against it."""
 
     name: str
@@ -118,18 +118,18 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """All findings; `ok` only when each one held."""
+class DemoResult:
+    """All clauses; `ok` only when each one held."""
 
-    findings: tuple[Finding, ...]
+    clauses: tuple[Clause, ...]
 
     @property
     def ok(self) -> bool:
         """Whether every clause held."""
-        return all(finding.ok for finding in self.findings)
+        return all(clause.ok for clause in self.clauses)
 
 
-def verdict(shop_lines: Iterable[str], receiver_lines: Iterable[str], kills: Sequence[Kill]) -> Verdict:
+def judge_run(shop_lines: Iterable[str], receiver_lines: Iterable[str], kills: Sequence[Kill]) -> DemoResult:
     """Judge a finished run by the lines of the shop's and of the receiver's log."""
     shop, receiver = ShopLog(), ReceiverLog()
     for line in shop_lines:
@@ -139,7 +139,7 @@ def verdict(shop_lines: Iterable[str], receiver_lines: Iterable[str], kills: Seq
     by_event: dict[str, list[Request]] = defaultdict(list)
     for request in receiver.requests.values():
         by_event[request.event_id].append(request)
-    return Verdict(
+    return DemoResult(
         (
             _committed(shop, by_event),
             _rolled_back(shop, by_event),
@@ -150,7 +150,7 @@ def verdict(shop_lines: Iterable[str], receiver_lines: Iterable[str], kills: Seq
     )
 
 
-def _committed(shop: ShopLog, by_event: dict[str, list[Request]]) -> Finding:
+def _committed(shop: ShopLog, by_event: dict[str, list[Request]]) -> Clause:
     missing = [f"{event_id} never arrived" for event_id in shop.committed.keys() - by_event]
     strange = [
         f"{event_id} is not the shop's"
@@ -160,7 +160,7 @@ def _committed(shop: ShopLog, by_event: dict[str, list[Request]]) -> Finding:
     against = (*missing, *strange)
     if not shop.committed:
         against = ("the shop committed nothing",)
-    return Finding(
+    return Clause(
         "committed = received",
         not against,
         f"{len(shop.committed):,} committed, {arrived:,} received",
@@ -168,28 +168,28 @@ def _committed(shop: ShopLog, by_event: dict[str, list[Request]]) -> Finding:
     )
 
 
-def _rolled_back(shop: ShopLog, by_event: dict[str, list[Request]]) -> Finding:
+def _rolled_back(shop: ShopLog, by_event: dict[str, list[Request]]) -> Clause:
     leaked = tuple(f"{event_id} arrived" for event_id in shop.rolled_back.keys() & by_event)
     figures = f"{len(shop.rolled_back):,} rolled back, {len(leaked):,} received"
-    return Finding("rolled back = never received", not leaked, figures, leaked)
+    return Clause("rolled back = never received", not leaked, figures, leaked)
 
 
-def _signatures(receiver: ReceiverLog) -> Finding:
+def _signatures(receiver: ReceiverLog) -> Clause:
     figures = f"{len(receiver.requests):,} requests verified, {len(receiver.refused):,} refused"
-    return Finding("signatures", not receiver.refused, figures, tuple(receiver.refused))
+    return Clause("signatures", not receiver.refused, figures, tuple(receiver.refused))
 
 
-def _same_bytes(by_event: dict[str, list[Request]]) -> Finding:
+def _same_bytes(by_event: dict[str, list[Request]]) -> Clause:
     changed = tuple(
         f"{event_id} came with different bodies"
         for event_id, requests in by_event.items()
         if len({request.body for request in requests}) > 1
     )
     again = sum(len(requests) > 1 for requests in by_event.values())
-    return Finding("same bytes", not changed, f"{again:,} events came more than once", changed)
+    return Clause("same bytes", not changed, f"{again:,} events came more than once", changed)
 
 
-def _duplicates(by_event: dict[str, list[Request]], kills: Sequence[Kill], timeout_seconds: float) -> Finding:
+def _duplicates(by_event: dict[str, list[Request]], kills: Sequence[Kill], timeout_seconds: float) -> Clause:
     reasons: Counter[str] = Counter()
     against = []
     for event_id, requests in by_event.items():
@@ -200,7 +200,7 @@ def _duplicates(by_event: dict[str, list[Request]], kills: Sequence[Kill], timeo
             else:
                 reasons[reason] += 1
     figures = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "none"
-    return Finding("duplicates explained", not against, figures, tuple(against))
+    return Clause("duplicates explained", not against, figures, tuple(against))
 
 
 def _why_again(earlier: Request, later: Request, kills: Sequence[Kill], timeout_seconds: float) -> str | None:

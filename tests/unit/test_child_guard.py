@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.local.guard import Guard
+from relay.local.child_guard import ChildGuard
 
 _SETS_A_GUARD_AND_DIES = """
 import os, signal, sys
-from relay.local.guard import Guard
-Guard(int(sys.argv[1]), signal.SIGINT)
+from relay.local.child_guard import ChildGuard
+ChildGuard(int(sys.argv[1]), signal.SIGINT)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -33,7 +33,7 @@ def test_it_signals_when_its_setter_is_killed(child: subprocess.Popen[bytes]) ->
 
 
 def test_dismissed_it_signals_nobody(child: subprocess.Popen[bytes]) -> None:
-    guard = Guard(child.pid, signal.SIGKILL)
+    guard = ChildGuard(child.pid, signal.SIGKILL)
     guard.dismiss()
     guard.dismiss()
     assert child.stdin is not None
