@@ -1,4 +1,4 @@
-"""How a subscription's requests prove who sends them, besides the signature: typed values whose repr shows nothing.
+"""How a subscription's requests prove who sends them, besides the signature: typed values whose repr is redacted.
 
 Each is checked when it is made and again when a relay reads it. What is stored of them is JSON text, the same shape
 that `relay subscriptions` reads from files.
@@ -39,7 +39,7 @@ _PEM_BLOCK = re.compile(r"-----BEGIN (?P<label>[A-Z0-9 ]+)-----\r?\n(?:[A-Za-z0-
 _KEY_LABELS = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")
 
 
-class _Hidden:
+class _Redacted:
     """A value whose repr tells its type only."""
 
     def __repr__(self) -> str:
@@ -47,7 +47,7 @@ class _Hidden:
 
 
 @dataclass(frozen=True, repr=False)
-class BasicAuth(_Hidden):
+class BasicAuth(_Redacted):
     """A user name and password for every request (RFC 7617, as UTF-8)."""
 
     username: str
@@ -68,7 +68,7 @@ class BasicAuth(_Hidden):
 
 
 @dataclass(frozen=True, repr=False)
-class BearerToken(_Hidden):
+class BearerToken(_Redacted):
     """A fixed token for every request, sent as `Authorization: Bearer …` (RFC 6750)."""
 
     token: str
@@ -83,7 +83,7 @@ class BearerToken(_Hidden):
 
 
 @dataclass(frozen=True, repr=False)
-class OAuth2ClientCredentials(_Hidden):
+class OAuth2ClientCredentials(_Redacted):
     """A bearer token that the relay fetches with its client id and secret (RFC 6749, 4.4) and keeps while it is valid.
 
     Args:
@@ -120,11 +120,11 @@ class OAuth2ClientCredentials(_Hidden):
 
 
 @dataclass(frozen=True, repr=False)
-class TLS(_Hidden):
+class TLS(_Redacted):
     """A client certificate with its key, an own certificate authority, or both; PEM text.
 
     The certificate may be followed by its intermediates. `ca` takes the place of the public authorities.
-    That the receiver's certificate and name are verified cannot be switched off.
+    The receiver's certificate and name are always verified.
     """
 
     client_certificate: str = ""
@@ -162,13 +162,13 @@ def authentication_of(document: object) -> Authentication:
     kind = _TYPES.get(str(fields.pop("type", None)))
     if kind is None:
         raise SubscriptionError("authentication: must be an object whose type is basic, bearer or oauth2")
-    made: Authentication = _made(kind, "authentication", fields)
+    made: Authentication = _make(kind, "authentication", fields)
     return made
 
 
 def tls_of(document: object) -> TLS:
     """Read `{"client_certificate", "client_key", "ca"}`. Raises SubscriptionError."""
-    made: TLS = _made(TLS, "tls", dict(document) if isinstance(document, Mapping) else {"": ""})
+    made: TLS = _make(TLS, "tls", dict(document) if isinstance(document, Mapping) else {"": ""})
     return made
 
 
@@ -186,14 +186,14 @@ def stored_document(kind: str, text: str) -> Any:
         raise SubscriptionError(f"{kind}: what is stored cannot be read; set it anew") from None
 
 
-def _made(kind: Any, name: str, fields: dict[str, object]) -> Any:
+def _make(kind: Any, name: str, fields: dict[str, object]) -> Any:
     known = kind.__dataclass_fields__
     unknown = next((field for field in fields if field not in known), None)
     if unknown is not None:
         raise SubscriptionError(f"{name}: there is no field {ascii(unknown)[:40]} in it; {', '.join(known)} there are")
     try:
         return kind(**fields)
-    except TypeError:  # without its text: this one names the fields that are missing
+    except TypeError:  # its own text could quote a value, so ours names the missing fields
         missing = ", ".join(field for field in known if field not in fields)
         raise SubscriptionError(f"{name}: not complete; of {missing}, give those without a default") from None
 
@@ -213,7 +213,7 @@ def _token_url(text: object) -> Any:
 
 
 def _pem_blocks(name: str, value: object, labels: tuple[str, ...], most: int = 50) -> str:
-    """Return the blocks of these labels alone: what else a file holds (comments, the other half of a pair) goes."""
+    """Return the blocks with these labels, without what else the file holds: comments, the other half of a pair."""
     if not isinstance(value, str) or not value.isascii():
         raise SubscriptionError(f"{name}: must be PEM text")
     if len(value) > MAX_PEM_CHARACTERS:

@@ -1,4 +1,4 @@
-"""What a subscription's certificates say: looked at once, when they are given. Needs the cryptography package."""
+"""Check a subscription's certificates and key, once, when they are given. Needs the cryptography package."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def check_tls(own: TLS, now: datetime | None = None) -> str:
 
 
 def _certificates(name: str, pem: str) -> list[x509.Certificate]:
-    """Return the certificates, each read to its end."""
+    """Return the certificates of a PEM text; raise SubscriptionError where one cannot be read as a whole."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a serial number of a forbidden form is no concern of ours
             found = x509.load_pem_x509_certificates(pem.encode())
-        for certificate in found:  # which parses a name and a date only when it is asked for them
+        for certificate in found:  # a name and a date are parsed only when they are asked for
             _name(certificate)
             _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except (ValueError, TypeError, x509.InvalidVersion):

@@ -1,6 +1,6 @@
 """What a subscription's fields may hold: each check returns what to store or raises SubscriptionError.
 
-A field that has a default is not asked about None, which stands for that.
+A check gets no None where its field has a default: None stands for the default.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 Check = Callable[[str, Any], Any]
-"""A field's name and the value given, to what is stored; it raises SubscriptionError."""
+"""A function from a field's name and the value given to what is stored; it raises SubscriptionError."""
 
 _PATTERN = re.compile(r"\*|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(\.\*)?")
 _MAX_TYPES = 200
@@ -106,7 +106,7 @@ def check_delays(name: str, value: object) -> tuple[int, ...]:
 
 
 def check_final_statuses(name: str, value: object) -> tuple[int, ...]:
-    """Return the statuses, 400 to 499, after which a delivery is not tried again, in order."""
+    """Return the statuses, 400 to 499, after which a delivery is not tried again, sorted."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         raise SubscriptionError(f"{name}: {_brief(value)} is not a list of statuses, such as [400, 413, 422]")
     for status in value:

@@ -91,7 +91,7 @@ class Field:
         """What it means, and its default."""
         return f"{self.meaning} Default: {self.default_text}." if self.default_text else self.meaning
 
-    def checked(self, value: object) -> Any:
+    def check_value(self, value: object) -> Any:
         """Return what to store of a value, the default of None. Raises SubscriptionError."""
         if value is None and self.default is not REQUIRED:
             return self.default
@@ -101,10 +101,10 @@ class Field:
 def fields_in(declaring: type) -> tuple[Field, ...]:
     """Return the fields that a TypedDict declares, in order."""
     hints = get_type_hints(declaring, include_extras=True)
-    return tuple(_named(name, *hint.__metadata__) for name, hint in hints.items())
+    return tuple(_name_field(name, *hint.__metadata__) for name, hint in hints.items())
 
 
-def _named(name: str, field: Field) -> Field:
+def _name_field(name: str, field: Field) -> Field:
     flags = tuple(replace(flag, name=flag.name or name) for flag in field.flags)
     return replace(field, name=name, flags=flags)
 

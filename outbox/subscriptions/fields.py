@@ -26,7 +26,7 @@ __all__ = [
     "NewSubscription",
     "Settings",
     "Subscription",
-    "checked",
+    "check_fields",
 ]
 
 DEFAULT_SCHEDULE_SECONDS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
@@ -237,6 +237,6 @@ class NewSubscription(Subscription):
         return public_key(self.secret, self.scheme)
 
 
-def checked(**given: object) -> dict[str, Any]:
+def check_fields(**given: object) -> dict[str, Any]:
     """Return what to store of each field; raises SubscriptionError that names the first field refused."""
-    return {one.name: one.checked(given[one.name]) for one in FIELDS if one.name in given}
+    return {one.name: one.check_value(given[one.name]) for one in FIELDS if one.name in given}

@@ -23,8 +23,8 @@ MAX_HEADERS_BYTES = 8192
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")  # a token of RFC 9110
 _VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
 
-# Besides what the relay and signatures write, their families; compared in lower case with "-" for "_", since many
-# servers hand both spellings to the application as one variable.
+# Names that begin like those which the relay and signatures write are reserved too. They are compared in lower case
+# with "-" for "_", since many servers give both spellings to the application as one variable.
 _RESERVED_PREFIXES = ("proxy-", "webhook-", "svix-", "x-hub-signature", "x-webhook-signature")
 
 
@@ -81,7 +81,7 @@ def _check_name(name: object, known: Mapping[str, str]) -> str:
 
 
 def _beginning(name: str) -> str:
-    """Return as much as is a name; after it there may be a value, as in `Authorization: Bearer …`."""
+    """Return the part that can be a name: a value may follow it, as in `Authorization: Bearer …`."""
     token = _NAME.match(name)
     return f"'{token[0][:40] if token else ''}…'"
 

@@ -34,9 +34,9 @@ __all__ = [
     "change",
     "columns",
     "fields_of",
+    "has_id",
     "in_state",
-    "locked",
-    "named",
+    "lock",
     "not_found",
     "read",
     "secrets",
@@ -87,10 +87,10 @@ def _public_keys() -> ColumnElement[list[str]]:
 
 
 columns = (*subscriptions.c, *(_hint(field.name) for field in SECRETS), _public_keys())
-"""What a Subscription is read from."""
+"""The columns that a Subscription is made from."""
 
 
-def named(subscription_id: str, tenant: str | None) -> ColumnElement[bool]:
+def has_id(subscription_id: str, tenant: str | None) -> ColumnElement[bool]:
     """Return the condition for this id, and for this tenant unless None. Raises NotFoundError for what is no id."""
     condition = subscriptions.c.id == parse_id("sub", subscription_id)
     return condition if tenant is None else and_(condition, subscriptions.c.tenant == tenant)
@@ -132,9 +132,9 @@ def fields_of(row: Any) -> dict[str, Any]:
     )
 
 
-def locked(connection: Session | Connection, subscription_id: str, tenant: str | None) -> Any:
-    """Lock a subscription and return its row as it is then: read after the lock, not before. Raises NotFoundError."""
-    statement = select(subscriptions.c.id).where(named(subscription_id, tenant), in_state(None)).with_for_update()
+def lock(connection: Session | Connection, subscription_id: str, tenant: str | None) -> Any:
+    """Lock a subscription, then read and return its row: before the lock it may change. Raises NotFoundError."""
+    statement = select(subscriptions.c.id).where(has_id(subscription_id, tenant), in_state(None)).with_for_update()
     found = connection.execute(statement).scalar_one_or_none()
     if found is None:
         raise not_found(subscription_id)
@@ -150,7 +150,7 @@ def change(
     connection: Session | Connection, subscription_id: str, tenant: str | None, values: dict[str, Any]
 ) -> Subscription:
     """Write these columns and return the subscription. Raises NotFoundError, also for one that is removed."""
-    statement = update(subscriptions).where(named(subscription_id, tenant), in_state(None)).values(**values)
+    statement = update(subscriptions).where(has_id(subscription_id, tenant), in_state(None)).values(**values)
     row = connection.execute(statement.returning(*columns)).one_or_none()
     if row is None:
         raise not_found(subscription_id)

@@ -34,14 +34,14 @@ def put(connection: Session | Connection, subscription_id: UUID, kind: str, text
     Of kind 'signing' it comes beside those that are live; of every other kind it replaces the one there is.
     Raises SubscriptionError for text that cannot be stored.
     """
-    stored = _Unshown(_stored(connection, subscription_id, kind, text))
+    stored = _RedactedText(_seal_if_needed(connection, subscription_id, kind, text))
     if kind != "signing":
         connection.execute(delete(secrets).where(_own(subscription_id), secrets.c.kind == kind))
     connection.execute(insert(secrets).values(subscription_id=subscription_id, kind=kind, secret=stored, hint=hint))
 
 
-class _Unshown(str):
-    """Text that a driver stores as it is, and that SQLAlchemy's log and errors, which show parameters, do not show."""
+class _RedactedText(str):
+    """Text that a driver stores as it is, and whose repr is redacted: SQLAlchemy's log and errors show parameters."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ class _Unshown(str):
         return "'***'"
 
 
-def _stored(connection: Session | Connection, subscription_id: UUID, kind: str, text: str) -> str:
+def _seal_if_needed(connection: Session | Connection, subscription_id: UUID, kind: str, text: str) -> str:
     key = newest_key(connection)
     if key is not None:
         return seal(text, key, subscription_id.bytes, kind)
@@ -92,9 +92,9 @@ def overlap_of(scheme: str, overlap_seconds: int | None, *, changed: bool) -> in
 
 
 def expire(connection: Session | Connection, subscription_id: UUID, overlap_seconds: int) -> None:
-    """Let every signing secret of the subscription end with the overlap, and forget those which have ended.
+    """Let every signing secret of the subscription end after the overlap, and delete those which have ended.
 
-    Raises SubscriptionError when five are live still: a rotation then waits, or overlaps by 0 seconds.
+    Call it before `put_signing` stores the new one. Raises SubscriptionError where five are still live.
     """
     signing = (_own(subscription_id), secrets.c.kind == "signing")
     ends = _now + func.make_interval(0, 0, 0, 0, 0, 0, overlap_seconds)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-__all__ = ["Credentials", "check_together", "hints_of", "write"]
+__all__ = ["StoredCredentials", "check_together", "hints_of", "write"]
 
-Credentials = dict[str, tuple[str, str] | None]
+StoredCredentials = dict[str, tuple[str, str] | None]
 """Kind to the text to store and what may be shown of it; None takes away what there is."""
 
 
@@ -30,8 +30,8 @@ def hints_of(row: Any) -> dict[str, str]:
     return {field.name: getattr(row, field.name) for field in SECRETS}
 
 
-def check_together(url: str, hints: Mapping[str, str], given: Credentials) -> None:
-    """Raise SubscriptionError where parts exclude each other; `hints` are those of the stored ones."""
+def check_together(url: str, hints: Mapping[str, str], given: StoredCredentials) -> None:
+    """Raise SubscriptionError where credentials exclude each other; `hints` are those of what is stored."""
     after = {**hints, **{kind: "" if one is None else one[1] for kind, one in given.items()}}
     names = [name.lower() for name in header_names(after.get("headers", ""))]
     if after.get("authentication") and "authorization" in names:
@@ -40,8 +40,8 @@ def check_together(url: str, hints: Mapping[str, str], given: Credentials) -> No
         raise SubscriptionError("tls: the URL is http://, which knows no certificates; use https or give no tls")
 
 
-def write(connection: Session | Connection, subscription_id: UUID, given: Credentials) -> None:
-    """Store what was checked in place of what there is."""
+def write(connection: Session | Connection, subscription_id: UUID, given: StoredCredentials) -> None:
+    """Store these in place of what there is of their kinds."""
     for kind, one in given.items():
         if one is None:
             own = secrets.c.subscription_id == subscription_id

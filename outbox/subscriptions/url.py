@@ -59,54 +59,54 @@ def bracketed(host: str) -> str:
 
 def parse_url(text: object) -> Url:
     """Return the URL, or raise SubscriptionError whose message begins with `url:`."""
-    shape = _SHAPE.fullmatch(_characters_checked(text))
+    shape = _SHAPE.fullmatch(_check_characters(text))
     if shape is None:
-        raise _refused("must begin with https://")
+        raise _refusal("must begin with https://")
     scheme = shape["scheme"].lower()
     if scheme not in DEFAULT_PORTS or not shape["scheme"].isascii():
-        raise _refused("its scheme must be https or http")
+        raise _refusal("its scheme must be https or http")
     if "@" in shape["authority"]:
-        raise _refused("holds a user name; remove everything between // and @")
+        raise _refusal("holds a user name; remove everything between // and @")
     authority = _AUTHORITY.fullmatch(shape["authority"])
     if authority is None:
-        raise _refused("must name one host, then optionally : and a port number")
+        raise _refusal("must name one host, then optionally : and a port number")
     url = Url(scheme, _host(authority["host"]), _port(authority["port"], scheme), _target(shape), "")
-    return replace(url, text=_short_enough(f"{scheme}://{url.authority}{url.target}"))
+    return replace(url, text=_check_length(f"{scheme}://{url.authority}{url.target}"))
 
 
-def _refused(reason: str) -> SubscriptionError:
+def _refusal(reason: str) -> SubscriptionError:
     return SubscriptionError(f"url: {reason}")
 
 
-def _characters_checked(text: object) -> str:
+def _check_characters(text: object) -> str:
     if not isinstance(text, str) or not text:
-        raise _refused("must be text, such as https://example.com/hooks")
-    if _UNSAFE.search(_short_enough(text)):
-        raise _refused("holds a space or a control character; remove or percent-encode it")
+        raise _refusal("must be text, such as https://example.com/hooks")
+    if _UNSAFE.search(_check_length(text)):
+        raise _refusal("holds a space or a control character; remove or percent-encode it")
     if "#" in text:
-        raise _refused("has a fragment (#…), which is never sent; remove it")
+        raise _refusal("has a fragment (#…), which is never sent; remove it")
     if "\\" in text:
-        raise _refused("holds a backslash; write / or %5C")
+        raise _refusal("holds a backslash; write / or %5C")
     return text
 
 
-def _short_enough(text: str) -> str:
+def _check_length(text: str) -> str:
     if len(text) > MAX_URL_OCTETS:
-        raise _refused(f"{len(text)} characters long; at most {MAX_URL_OCTETS} are allowed")
+        raise _refusal(f"{len(text)} characters long; at most {MAX_URL_OCTETS} are allowed")
     return text
 
 
 def _port(digits: str | None, scheme: str) -> int:
     port = DEFAULT_PORTS[scheme] if digits is None else int(digits)
     if not 0 < port < 65536:
-        raise _refused("its port must be 1 to 65535")
+        raise _refusal("its port must be 1 to 65535")
     return port
 
 
 def _target(shape: re.Match[str]) -> str:
     target = (shape["path"] or "/") + (shape["query"] or "")
     if not _TARGET.fullmatch(target):
-        raise _refused("its path or query holds a character that must be percent-encoded")
+        raise _refusal("its path or query holds a character that must be percent-encoded")
     return target
 
 
@@ -119,17 +119,17 @@ def _host(written: str) -> str:
         return _address(written, ipaddress.IPv4Address)
     stored = ".".join(labels)
     if len(stored) > MAX_NAME_OCTETS or not all(map(_LABEL.fullmatch, labels)):
-        raise _refused("its host is not a name such as hooks.example.com")
+        raise _refusal("its host is not a name such as hooks.example.com")
     return stored
 
 
 def _label(written: str) -> str:
-    """Return one label of a name as it is stored; one of ASCII that is none is left for the caller to refuse."""
+    """Return one label of a name as it is stored. The caller refuses wrong labels in ASCII."""
     label = written.lower() if written.isascii() else written
     if label.isascii() and not label.startswith("xn--"):
         return label
     if len(label) > MAX_LABEL_OCTETS or (stored := _a_label(label)) is None:
-        raise _refused("its host is not a name of IDNA 2008; write it in lower case, as people read it or in xn-- form")
+        raise _refusal("its host is not a name of IDNA 2008; write it in lower case, as people read it or in xn-- form")
     return stored
 
 
@@ -148,7 +148,7 @@ def _address(written: str, family: type[ipaddress.IPv4Address | ipaddress.IPv6Ad
     try:
         address = family(written)
     except ValueError:
-        raise _refused("its host looks like a number; write an address as 192.0.2.1 or [2001:db8::1]") from None
+        raise _refusal("its host looks like a number; write an address as 192.0.2.1 or [2001:db8::1]") from None
     if "%" in written:
-        raise _refused("its host has a zone id (%…), which only this machine could understand")
+        raise _refusal("its host has a zone id (%…), which only this machine could understand")
     return str(address)

@@ -23,15 +23,15 @@ from outbox.subscriptions.fields import (
     NewSubscription,
     Settings,
     Subscription,
-    checked,
+    check_fields,
 )
 from outbox.subscriptions.rows import (
     change,
     columns,
     fields_of,
+    has_id,
     in_state,
-    locked,
-    named,
+    lock,
     not_found,
     read,
     subscriptions,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-    from outbox.subscriptions.stored_credentials import Credentials
+    from outbox.subscriptions.stored_credentials import StoredCredentials
 
 __all__ = [
     "add",
@@ -119,7 +119,7 @@ def _insert(
 ) -> NewSubscription:
     secret = signing_secrets.signing_secret(*own_secret)
     scheme = schemes.named(own_secret[0]).name
-    values, credentials = _checked(given)
+    values, credentials = _check_given(given)
     stored_credentials.check_together(values["url"], {}, credentials)
     statement = insert(subscriptions).values(tenant=tenant, scheme=scheme, **values).returning(subscriptions.c.id)
     subscription_id = connection.execute(statement).scalar_one()
@@ -128,9 +128,9 @@ def _insert(
     return NewSubscription(secret=secret, **fields_of(read(connection, subscription_id)))
 
 
-def _checked(given: Mapping[str, object]) -> tuple[dict[str, Any], Credentials]:
+def _check_given(given: Mapping[str, object]) -> tuple[dict[str, Any], StoredCredentials]:
     """Return what to store in columns, and what among the secrets."""
-    stored = checked(**given)
+    stored = check_fields(**given)
     credentials = {field.name: stored.pop(field.name) for field in SECRETS if field.name in stored}
     return stored, credentials
 
@@ -143,7 +143,7 @@ def _refuse_unknown(verb: str, given: Mapping[str, object], known: type) -> None
 
 def get(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
     """Return one subscription, also a removed one as long as its row is there. Raises NotFoundError."""
-    row = connection.execute(select(*columns).where(named(subscription_id, tenant))).one_or_none()
+    row = connection.execute(select(*columns).where(has_id(subscription_id, tenant))).one_or_none()
     if row is None:
         raise not_found(subscription_id)
     return Subscription(**fields_of(row))
@@ -201,10 +201,10 @@ def update(
         NotFoundError: no such subscription for this tenant, or it is removed.
     """
     _refuse_unknown("update", changes, Changes)
-    values, credentials = _checked(changes)
+    values, credentials = _check_given(changes)
     if not changes:
         raise SubscriptionError("update: nothing to change; give at least one field")
-    row = locked(connection, subscription_id, tenant)
+    row = lock(connection, subscription_id, tenant)
     if values.get("url", row.url) != row.url:
         values["held_until"] = None
     stored_credentials.check_together(values.get("url", row.url), stored_credentials.hints_of(row), credentials)
@@ -269,7 +269,7 @@ def rotate_secret(
         SubscriptionError: a field was refused, or five secrets are live already.
         NotFoundError: no such subscription for this tenant, or it is removed.
     """
-    row = locked(connection, subscription_id, tenant)
+    row = lock(connection, subscription_id, tenant)
     by = row.scheme if scheme is None else schemes.named(scheme).name
     if secret is None and key_type is None and by == row.scheme:
         key_type = "ed25519" if any((row.public_keys or [])[:1]) else "hmac"

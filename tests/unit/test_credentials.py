@@ -35,7 +35,7 @@ from outbox.subscriptions.authentication import (
     tls_of,
 )
 from outbox.subscriptions.certificates import check_tls
-from outbox.subscriptions.fields import checked
+from outbox.subscriptions.fields import check_fields
 from outbox.subscriptions.headers import check_headers, is_reserved
 from relay.message.authentication import RequestAdditions
 
@@ -176,13 +176,13 @@ class TestAuthentication:
     def test_a_header_and_an_authentication_exclude_each_other(self):
         from outbox.subscriptions.stored_credentials import check_together
 
-        given = checked(headers={"AUTHORIZATION": CANARY}, authentication=BearerToken(CANARY))
+        given = check_fields(headers={"AUTHORIZATION": CANARY}, authentication=BearerToken(CANARY))
         assert "give one of the two" in refused(check_together, URL, {}, given)
-        given = checked(headers={"authorization": CANARY})
+        given = check_fields(headers={"authorization": CANARY})
         assert "give one of the two" in refused(check_together, URL, {"authentication": "basic"}, given)
-        given = checked(authentication=BasicAuth("u", CANARY))
+        given = check_fields(authentication=BasicAuth("u", CANARY))
         assert "give one of the two" in refused(check_together, URL, {"headers": "X, Authorization"}, given)
-        check_together(URL, {"headers": "Authorization"}, checked(headers=None, authentication=BearerToken("t")))
+        check_together(URL, {"headers": "Authorization"}, check_fields(headers=None, authentication=BearerToken("t")))
 
     def test_what_was_given_is_seen_again(self):
         values = {
@@ -193,13 +193,13 @@ class TestAuthentication:
             ),
         }
         for hint, value in values.items():
-            text, shown = checked(authentication=value)["authentication"]
+            text, shown = check_fields(authentication=value)["authentication"]
             assert shown == hint
             assert authentication_of(json.loads(text)) == value
 
     @pytest.mark.parametrize("value", ["basic", 7, ("u", "p"), TLS])
     def test_something_else_is_refused(self, value):
-        assert refused(checked, authentication=value).startswith("authentication: ")
+        assert refused(check_fields, authentication=value).startswith("authentication: ")
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ class TestTLS:
     def test_b37_an_expired_certificate_is_refused(self, authority):
         yesterday = datetime.now(UTC) - timedelta(days=1)
         old = authority.issue_cert("client.example.com", not_after=yesterday)
-        assert f"expired on {yesterday:%Y-%m-%d}" in refused(checked, tls=TLS(chain(old), key(old)))
+        assert f"expired on {yesterday:%Y-%m-%d}" in refused(check_fields, tls=TLS(chain(old), key(old)))
         before = datetime(1999, 1, 1, tzinfo=UTC)
         assert "is valid from" in refused(check_tls, TLS(chain(old), key(old)), before)
 
@@ -308,13 +308,13 @@ class TestTLS:
     def test_it_is_not_for_plain_http(self, authority):
         from outbox.subscriptions.stored_credentials import check_together
 
-        given = checked(tls=TLS(ca=authority.cert_pem.bytes().decode()))
+        given = check_fields(tls=TLS(ca=authority.cert_pem.bytes().decode()))
         assert "http://" in refused(check_together, "http://hooks.example.com/", {}, given)
         assert "http://" in refused(check_together, "http://hooks.example.com/", {"tls": "own CA"}, {})
 
     @pytest.mark.parametrize("value", ["own", 7, BasicAuth("u", "p")])
     def test_something_else_is_refused(self, value):
-        assert refused(checked, tls=value).startswith("tls: ")
+        assert refused(check_fields, tls=value).startswith("tls: ")
 
 
 class TestSecrecy:

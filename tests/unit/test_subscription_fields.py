@@ -15,7 +15,7 @@ import outbox
 from outbox import subscriptions
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.declaration import REQUIRED, Field, fields_in
-from outbox.subscriptions.fields import COLUMNS, FIELDS, SECRETS, Changes, Settings, Subscription, checked
+from outbox.subscriptions.fields import COLUMNS, FIELDS, SECRETS, Changes, Settings, Subscription, check_fields
 from relay.cli import cli
 
 TOLD = get_type_hints(Changes)
@@ -71,17 +71,17 @@ def test_of_a_secret_only_words_are_read() -> None:
 def test_none_is_the_default_and_the_default_passes_its_check(field: Field) -> None:
     if field.default is REQUIRED:
         with pytest.raises(SubscriptionError, match=f"^{field.name}: "):
-            checked(**{field.name: None})
+            check_fields(**{field.name: None})
         return
-    assert checked(**{field.name: None}) == {field.name: field.default}
+    assert check_fields(**{field.name: None}) == {field.name: field.default}
     if field.default is not None:
-        assert checked(**{field.name: field.default}) == {field.name: field.default}
+        assert check_fields(**{field.name: field.default}) == {field.name: field.default}
 
 
 @each_field
 def test_a_refusal_names_the_field(field: Field) -> None:
     with pytest.raises(SubscriptionError, match=f"^{field.name}: "):
-        checked(**{field.name: object()})
+        check_fields(**{field.name: object()})
 
 
 @each_verb

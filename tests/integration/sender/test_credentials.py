@@ -18,7 +18,7 @@ import pytest
 import trustme
 
 from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
-from outbox.subscriptions.fields import checked
+from outbox.subscriptions.fields import check_fields
 from relay.http import AddressPolicy, HttpSender, Outcome
 from relay.message import oauth2 as oauth2_module
 from relay.message.authentication import RequestAdditions
@@ -35,7 +35,7 @@ NAME = "hooks.example.com"
 
 def credentials(url: str, **given: Any) -> RequestAdditions:
     """What a relay makes of a subscription, from what was stored of it."""
-    return RequestAdditions(url, {kind: one[0] for kind, one in checked(**given).items() if one is not None})
+    return RequestAdditions(url, {kind: one[0] for kind, one in check_fields(**given).items() if one is not None})
 
 
 async def post(sender: HttpSender, own: RequestAdditions, timeout_seconds: float = 10) -> Outcome:
