@@ -62,13 +62,13 @@ def audit(
 def change_of(item: AuditEntry) -> str:
     """Return in one line what a row of the audit says: `paused_at: - → 2026-01-31T12:00:00Z; …`."""
     if item.details is not None:
-        return "; ".join(f"{name}: {_shown(value)}" for name, value in item.details.items())
+        return "; ".join(f"{name}: {_text_of(value)}" for name, value in item.details.items())
     before, after = item.before, item.after
     if before is None or after is None:
         only = after if before is None else before
-        return "; ".join(f"{name}: {_shown(value)}" for name, value in (only or {}).items() if value not in _NOTHING)
+        return "; ".join(f"{name}: {_text_of(value)}" for name, value in (only or {}).items() if value not in _NOTHING)
     return "; ".join(
-        f"{name}: {_shown(before.get(name))} → {_shown(value)}" if value != before.get(name) else f"{name}: {value}"
+        f"{name}: {_text_of(before.get(name))} → {_text_of(value)}" if value != before.get(name) else f"{name}: {value}"
         for name, value in after.items()
         if value not in _NOTHING or before.get(name) not in _NOTHING
     )
@@ -77,7 +77,7 @@ def change_of(item: AuditEntry) -> str:
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
-def _shown(value: Any) -> str:
+def _text_of(value: Any) -> str:
     if value in _NOTHING:
         return "-"
     if isinstance(value, list):

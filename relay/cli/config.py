@@ -1,4 +1,4 @@
-"""`relay config`: what the configuration adds up to, and why."""
+"""`relay config`: the value of each option, and where it came from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from relay.cli.options import config_option, configured, flags_of, json_option
+from relay.cli.options import config_option, flags_of, json_option, load_config
 from relay.cli.output import print_json_lines, print_table
 from relay.config.options import options
 
@@ -24,7 +24,7 @@ def config(*, as_json: bool, config_file: str | None, **flags: Any) -> None:
     The first that says something wins:
       flag --max-in-flight · env RELAY_MAX_IN_FLIGHT · key max_in_flight in the file · default
     """
-    loaded = configured(flags, config_file)
+    loaded = load_config(flags, config_file)
     rows = [
         {
             "name": option.name,

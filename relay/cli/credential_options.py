@@ -37,7 +37,7 @@ def credential_options(*, removable: bool = False) -> Callable[[Callable[..., R]
         @functools.wraps(command)
         def wrapped(*args: Any, **kwargs: Any) -> R:
             chosen = {name: value for name in names if (value := kwargs.pop(name))}
-            return command(*args, credentials=_credentials(chosen), **kwargs)
+            return command(*args, credentials=_read_credentials(chosen), **kwargs)
 
         for field in reversed(SECRETS if removable else ()):
             wrapped = click.option(f"--no-{field.name}", is_flag=True, help=field.no_flag)(wrapped)
@@ -46,13 +46,16 @@ def credential_options(*, removable: bool = False) -> Callable[[Callable[..., R]
     return decorate
 
 
-def _credentials(chosen: dict[str, Any]) -> dict[str, Any]:
+def _read_credentials(chosen: dict[str, Any]) -> dict[str, Any]:
     credentials: dict[str, Any] = {}
     if "header" in chosen or "headers_file" in chosen:
-        credentials["headers"] = [*map(_pair, chosen.get("header", ())), *_headers(chosen.get("headers_file"))]
+        credentials["headers"] = [
+            *map(_parse_pair, chosen.get("header", ())),
+            *_read_headers(chosen.get("headers_file")),
+        ]
     if "authentication_file" in chosen:
         text = read_file("authentication_file", chosen["authentication_file"])
-        credentials["authentication"] = authentication_of(dict(_loaded("--authentication-file", text)))
+        credentials["authentication"] = authentication_of(dict(_parse_object("--authentication-file", text)))
     pem = {name: read_file(name, chosen[name]) for name in ("client_certificate", "client_key", "ca") if name in chosen}
     if pem:
         credentials["tls"] = tls_of(pem)
@@ -63,19 +66,19 @@ def _credentials(chosen: dict[str, Any]) -> dict[str, Any]:
     return credentials
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _parse_pair(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator:
         raise click.UsageError("--header: what is given is not NAME=VALUE")
     return name, value
 
 
-def _headers(file: TextIO | None) -> list[tuple[str, Any]]:
+def _read_headers(file: TextIO | None) -> list[tuple[str, Any]]:
     if file is None:
         return []
     text = read_file("headers_file", file)
     if text.lstrip().startswith("{"):
-        return _loaded("--headers-file", text)
+        return _parse_object("--headers-file", text)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     for number, line in lines:
         if ":" not in line:
@@ -85,7 +88,7 @@ def _headers(file: TextIO | None) -> list[tuple[str, Any]]:
     return [(name, value.strip(" \t\r")) for name, _, value in (line.partition(":") for _, line in lines)]
 
 
-def _loaded(flag: str, text: str) -> list[tuple[str, Any]]:
+def _parse_object(flag: str, text: str) -> list[tuple[str, Any]]:
     """Return the pairs of a JSON object, so that a name that comes twice is seen."""
     try:
         pairs = json.loads(text, object_pairs_hook=list)

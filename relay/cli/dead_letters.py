@@ -17,7 +17,7 @@ from relay.cli.options import (
     yes_option,
 )
 from relay.cli.output import (
-    escaped,
+    escape,
     fields_of,
     host_of,
     print_attempts,
@@ -74,7 +74,7 @@ def show(database: Database, delivery_id: str, *, as_json: bool) -> None:
         return
     print_fields(fields_of(found, "attempts_made", "payload"))
     print_attempts(found.attempts_made)
-    click.echo(f"\nPayload\n{escaped(found.payload)}")
+    click.echo(f"\nPayload\n{escape(found.payload)}")
 
 
 @dead_letters.command()

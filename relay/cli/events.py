@@ -8,7 +8,7 @@ import click
 
 from relay.cli.options import Database, after_option, filters, json_option, with_database
 from relay.cli.output import (
-    escaped,
+    escape,
     fields_of,
     host_of,
     print_attempts,
@@ -86,7 +86,7 @@ def _print_event(found: EventDetails) -> None:
         click.echo("\nDead letters")
         dead = [(item.delivery_id, item.died_at, item.reason, item.error) for item in found.dead_letters]
         print_table(["DELIVERY", "DIED", "REASON", "ERROR"], dead, flexible=["ERROR"])
-    click.echo(f"\nPayload\n{escaped(found.payload)}")
+    click.echo(f"\nPayload\n{escape(found.payload)}")
 
 
 def _key(item: ListedEvent) -> str:

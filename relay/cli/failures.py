@@ -1,4 +1,4 @@
-"""How a command ends when it fails: one line on stderr that names the mend, and an exit code. Never a secret.
+"""What a command that fails prints: one line on stderr that names the mend, without a secret; and its exit code.
 
 0 done · 1 not so, or failed · 2 usage, configuration or schema · 3 could not find out (database unreachable).
 """

@@ -1,4 +1,4 @@
-"""Findings in words."""
+"""Findings as text for people: a line or a sentence each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["in_sentences", "in_words"]
 
 _AREAS = {"dns": "DNS: ", "tls": "TLS: ", "proxy": "By the egress proxy: "}
 
-# What stands between what is seen and what mends it, where that is no colon.
+# The text between what is seen and what mends it, where it is not a colon.
 _JOINTS = {
     **dict.fromkeys(("events.unresolved", "settings.fsync", "answer.redirect_refused"), "; "),
     **dict.fromkeys(("answer.400", "answer.422", "answer.other"), "; "),

@@ -1,4 +1,4 @@
-"""How a command that runs until it is told to stop learns that it is."""
+"""Ctrl-C and signals, for commands that run until somebody stops them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt, the first of them only: what follows may clean up."""
+    """Let the first Ctrl-C, SIGTERM or SIGHUP raise KeyboardInterrupt; ignore more, so that the command cleans up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -15,7 +15,7 @@ __all__ = ["LazyGroup", "ReaderGone"]
 
 
 class ReaderGone(Exception):  # noqa: N818 - says what happened; it is no error
-    """Whoever read the output has had enough."""
+    """The program that read our output has closed it."""
 
 
 @contextmanager

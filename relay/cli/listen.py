@@ -14,8 +14,8 @@ import click
 from outbox.signing.schemes import SCHEMES, named
 from outbox.signing.verify import check_key
 from relay.cli.interrupt import interruptible
-from relay.cli.options import config_option, configured, scheme_option
-from relay.cli.output import escaped
+from relay.cli.options import config_option, load_config, scheme_option
+from relay.cli.output import escape
 from relay.config.options import ConfigError
 from relay.local.receiver.listener import Arrival, Listener
 from relay.local.receiver.server import serve
@@ -35,15 +35,15 @@ def as_text(arrival: Arrival) -> str:
         mark, word = click.style("✓", "green", bold=True), "signature verified"
     else:
         mark, word = click.style("•", bold=True), "not verified"
-    kind = click.style(escaped(arrival.type or "(no type)"), bold=True)
+    kind = click.style(escape(arrival.type or "(no type)"), bold=True)
     size = f"{arrival.size_bytes:,} bytes"
-    heading = f"{mark} {arrival.at:%H:%M:%S}  {kind}  {escaped(arrival.id or '(no id)')}"
-    return f"{heading}\n{_INDENT}{size}, {word}, answered {arrival.status}\n{_indented(arrival.body)}\n"
+    heading = f"{mark} {arrival.at:%H:%M:%S}  {kind}  {escape(arrival.id or '(no id)')}"
+    return f"{heading}\n{_INDENT}{size}, {word}, answered {arrival.status}\n{_indent(arrival.body)}\n"
 
 
-def _indented(body: Any) -> str:
+def _indent(body: Any) -> str:
     text = body if isinstance(body, str) else json.dumps(body, indent=2, ensure_ascii=False)
-    lines = [_INDENT + escaped(line) for line in text[:_MAX_SHOWN].split("\n")]
+    lines = [_INDENT + escape(line) for line in text[:_MAX_SHOWN].split("\n")]
     if len(text) > _MAX_SHOWN:
         lines.append(f"{_INDENT}… and {len(text) - _MAX_SHOWN:,} more characters")
     return "\n".join(lines)
@@ -103,7 +103,7 @@ def listen(
         if not secrets:
             raise ConfigError(f"--secret-file: {secret_file} is empty")
     if scheme not in SCHEMES:
-        configured({}, config_file)  # it may be declared there
+        load_config({}, config_file)  # it may be declared there
     named(scheme)
     form = as_json if json_lines else as_text
     known = [check_key(secret, scheme) for secret in secrets]

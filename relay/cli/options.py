@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from outbox.signing.schemes import ROWS, declare
-from relay.cli.output import escaped
+from relay.cli.output import escape
 from relay.config.sources import load
 from relay.operations.connection import Database
 
@@ -32,12 +32,12 @@ __all__ = [
     "actor_option",
     "after_option",
     "config_option",
-    "configured",
     "confirm",
     "database_url_option",
     "filters",
     "flags_of",
     "json_option",
+    "load_config",
     "login_name",
     "scheme_option",
     "warn",
@@ -54,8 +54,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST = timedelta(days=36_500)
 
 
-def configured(flags: dict[str, Any], config_file: str | None) -> Loaded:
-    """Return the configuration, show its warnings, and declare its signature schemes."""
+def load_config(flags: dict[str, Any], config_file: str | None) -> Loaded:
+    """Load and return the configuration, declare its signature schemes, and print its warnings."""
     loaded = load(flags, config_file=config_file)
     for declaration in loaded.config.schemes:
         declare(declaration)
@@ -120,7 +120,7 @@ def with_database(command: Callable[..., R]) -> Callable[..., R]:
     @config_option
     @functools.wraps(command)
     def wrapped(database_url: str | None, config_file: str | None, *args: Any, **kwargs: Any) -> R:
-        loaded = configured({"database_url": database_url}, config_file)
+        loaded = load_config({"database_url": database_url}, config_file)
         return command(Database(loaded.config), *args, **kwargs)
 
     return wrapped
@@ -216,7 +216,7 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Add --yes to do it.")
-    click.confirm(escaped(question), abort=True)
+    click.confirm(escape(question), abort=True)
 
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")

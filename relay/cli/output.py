@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from relay.operations.attempts import Attempt
 
 __all__ = [
-    "escaped", "fields_of", "host_of", "print_attempts", "print_fields", "print_json", "print_json_lines", "print_more",
+    "escape", "fields_of", "host_of", "print_attempts", "print_fields", "print_json", "print_json_lines", "print_more",
     "print_table",
 ]  # fmt: skip
 
 _MIN_FLEXIBLE_WIDTH = 8
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Return the text with every control and format character written out (\\x1b, \\u202e, \\n)."""
     if text.isprintable():
         return text
@@ -81,7 +81,7 @@ def print_attempts(attempts: Iterable[Attempt]) -> None:
 
 
 def host_of(url: str | None) -> str | None:
-    """Return host and port of a URL: what tells endpoints apart in a narrow column."""
+    """Return host and port of a URL: a narrow column has room for no more."""
     return url and url.partition("://")[2].partition("/")[0].partition("?")[0]
 
 
@@ -102,9 +102,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, flexib
     if room is None:
         click.echo("\t".join(name.lower().removesuffix(" utc").replace(" ", "_") for name in columns))
         for row in rows:
-            click.echo("\t".join(_piped(value) for value in row))
+            click.echo("\t".join(_piped_cell(value) for value in row))
         return
-    cells = [[_short(value) for value in row] for row in rows]
+    cells = [[_short_cell(value) for value in row] for row in rows]
     if not cells:
         click.echo("none", err=True)
         return
@@ -131,10 +131,10 @@ def _shrink(widths: list[int], places: Sequence[int], room: int) -> None:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(_fitted(cell, width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return "  ".join(_fit(cell, width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def _fitted(cell: str, width: int) -> str:
+def _fit(cell: str, width: int) -> str:
     if _width(cell) > width:
         while cell and _width(cell) > width - 1:
             cell = cell[:-1]
@@ -159,15 +159,15 @@ def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     if isinstance(value, list | tuple):
-        return escaped(",".join(map(str, value)))
-    return escaped(str(value))
+        return escape(",".join(map(str, value)))
+    return escape(str(value))
 
 
-def _short(value: Any) -> str:
+def _short_cell(value: Any) -> str:
     return value.astimezone(UTC).strftime("%m-%d %H:%M:%S") if isinstance(value, datetime) else _cell(value)
 
 
-def _piped(value: Any) -> str:
+def _piped_cell(value: Any) -> str:
     return rfc3339(value) if isinstance(value, datetime) else _cell(value)
 
 

@@ -1,4 +1,4 @@
-"""`relay subscriptions test` and `check`: ask one endpoint, and say what to do about what it answered."""
+"""`relay subscriptions test` and `check`: try one endpoint, and print what was found and what mends it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import click
 from outbox.errors import RecordError
 from relay.cli.findings import in_sentences, in_words
 from relay.cli.options import Database, json_option, with_database
-from relay.cli.output import escaped, fields_of, print_json
+from relay.cli.output import escape, fields_of, print_json
 from relay.cli.subscription_options import own_tenant_option, subscription_argument
 from relay.operations.probe.documents import CheckedStep
 
@@ -93,14 +93,14 @@ def check(database: Database, subscription_id: str, tenant: str | None, *, as_js
     if as_json:
         print_json(fields_of(found, "findings", "hindrance") | {"steps": steps, "diagnosis": diagnosis})
     else:
-        click.echo(click.style(escaped(found.url), bold=True))
+        click.echo(click.style(escape(found.url), bold=True))
         _print_steps(steps)
         _print_words(diagnosis)
     return 0 if found.ok else 1
 
 
 def _steps_of(found: CheckedEndpoint) -> list[CheckedStep]:
-    """Return the steps; what holds deliveries up is shown as the first of them."""
+    """Return the steps; where deliveries wait, the reason is the first of them."""
     if found.hindrance is None:
         return list(found.steps)
     return [CheckedStep(name="state", state="warning", text=in_words(found.hindrance)), *found.steps]
@@ -113,14 +113,14 @@ def _print_test(found: SentTest) -> None:
         click.echo()
     if request:
         unsent = "" if found.sent else "  (not sent)"
-        click.echo(click.style(escaped(f"{request.method} {request.url}"), bold=True) + unsent)
+        click.echo(click.style(escape(f"{request.method} {request.url}"), bold=True) + unsent)
         if found.sent:
             _print_headers(request.headers)
             _print_body(request.body)
         click.echo()
     where = f", {found.address}" if found.address else ""
     line = (response and response.status_line) or f"{found.outcome}: {found.error}"
-    for part in _wrapped(escaped(f"{line} ({found.milliseconds} ms{where})"), _room()):
+    for part in _wrap(escape(f"{line} ({found.milliseconds} ms{where})"), _room()):
         click.echo(click.style(part, bold=True))
     if response:
         _print_headers(response.headers)
@@ -134,17 +134,17 @@ def _print_test(found: SentTest) -> None:
 
 def _print_headers(headers: Sequence[Sequence[str]]) -> None:
     for name, value in headers:
-        click.echo(f"  {escaped(name)}: {escaped(value)}")
+        click.echo(f"  {escape(name)}: {escape(value)}")
 
 
 def _print_body(body: str) -> None:
-    """Print the beginning of a body, each of its lines harmless."""
+    """Print the beginning of a body, with control characters written out."""
     if not body:
         return
     click.echo()
     lines = body[:_MAX_CHARACTERS].replace("\r\n", "\n").rstrip("\n").split("\n")
     for line in lines[:_MAX_LINES]:
-        click.echo(f"  {escaped(line)}".rstrip())
+        click.echo(f"  {escape(line)}".rstrip())
     if len(body) > _MAX_CHARACTERS or len(lines) > _MAX_LINES:
         click.echo(f"  … ({len(body):,} characters in all; --json has them)")
 
@@ -157,7 +157,7 @@ def _print_steps(steps: Sequence[CheckedStep]) -> None:
         where = f"{step.addresses[0]}: " if step.name in ("tcp", "tls") and step.addresses else ""
         state = click.style(f"{step.state:<8}", fg=_COLOURS[step.state])
         room = _room() - 18
-        first, *more = _wrapped(escaped(f"{where}{step.text}{took}"), room)
+        first, *more = _wrap(escape(f"{where}{step.text}{took}"), room)
         click.echo(f"  {state}{step.name:<8}{first}")
         for line in more:
             click.echo(f"{'':18}{line}")
@@ -176,14 +176,14 @@ def _print_certificate(certificate: Certificate) -> None:
         "valid": f"{certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d %H:%M} UTC",
     }
     for name, value in rows.items():
-        first, *rest = _wrapped(escaped(value) or "-", _room() - 28)
+        first, *rest = _wrap(escape(value) or "-", _room() - 28)
         click.echo(f"{'':18}{name:<10}{first}")
         for line in rest:
             click.echo(f"{'':28}{line}")
 
 
 def _print_words(words: str, before: str = "\n") -> None:
-    click.echo(before + "\n".join(_wrapped(escaped(words), _room())))
+    click.echo(before + "\n".join(_wrap(escape(words), _room())))
 
 
 def _room() -> int:
@@ -191,7 +191,7 @@ def _room() -> int:
     return min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else 1_000_000
 
 
-def _wrapped(text: str, room: int) -> list[str]:
+def _wrap(text: str, room: int) -> list[str]:
     """Return lines of at most so many characters; a command to copy stays on one, however long."""
     kept = _COMMAND.sub(lambda command: command[0].replace(" ", _NO_BREAK), text)
     lines = textwrap.wrap(kept, max(room, 20), break_long_words=False, break_on_hyphens=False) or [""]

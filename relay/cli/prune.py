@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from relay.cli.options import actor_option, config_option, configured, database_url_option, flags_of, json_option
+from relay.cli.options import actor_option, config_option, database_url_option, flags_of, json_option, load_config
 from relay.cli.output import print_json
 from relay.config.options import options
 
@@ -33,7 +33,7 @@ def prune(*, dry_run: bool, as_json: bool, actor: str, config_file: str | None, 
     from relay.operations import prune as operations
     from relay.operations.connection import Database
 
-    config = configured(flags, config_file).config
+    config = load_config(flags, config_file).config
     days = {f"{kind}_days": getattr(config, f"{kind}_retention_days") for kind in _KINDS}
     with Database(config).connect() as connection:
         if dry_run:

@@ -73,7 +73,7 @@ def _candidates(
 
 
 def _report(found: list[operations.Candidate], made: list[DeliveryId] | None, *, as_json: bool) -> None:
-    """Print what was made of what was found; None stands for a dry run, in which nothing was."""
+    """Print the candidates and the deliveries made of them; `made` is None in a dry run."""
     subscriptions = sorted({item.subscription_id for item in found if item.subscription_id})
     to_resolve = sum(item.subscription_id is None for item in found)
     direct = len(found) - to_resolve if made is None else len(made)

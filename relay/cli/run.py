@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from relay.cli.options import config_option, configured, flags_of
+from relay.cli.options import config_option, flags_of, load_config
 from relay.config.options import options
 
 __all__ = ["run"]
@@ -29,7 +29,7 @@ def run(*, until_drained: bool, config_file: str | None, **flags: Any) -> int:
       relay run --processes 2
       relay run --until-drained --allow-http --allow-networks 127.0.0.0/8
     """
-    loaded = configured(flags, config_file)
+    loaded = load_config(flags, config_file)
     loaded.config.conninfo()
     from relay.process.daemon import run as run_daemon
 

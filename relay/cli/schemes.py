@@ -10,7 +10,7 @@ import click
 
 from outbox.signing.schemes import ROWS, SCHEMES, named
 from outbox.signing.verify import signed_headers
-from relay.cli.options import config_option, configured, flags_of, json_option
+from relay.cli.options import config_option, flags_of, json_option, load_config
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
 from relay.config.options import options
 
@@ -57,7 +57,7 @@ def list_(*, as_json: bool, config_file: str | None, **flags: Any) -> None:
     Example:
       relay schemes list --config relay.toml
     """
-    configured(flags, config_file)
+    load_config(flags, config_file)
     if as_json:
         print_json_lines(map(_document, SCHEMES.values()))
         return
@@ -82,7 +82,7 @@ def show(name: str, *, as_json: bool, config_file: str | None, **flags: Any) -> 
       relay schemes show stripe
       relay schemes show acme --config relay.toml --json
     """
-    configured(flags, config_file)
+    load_config(flags, config_file)
     document = _document(named(name))
     if as_json:
         print_json(document)

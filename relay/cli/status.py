@@ -1,4 +1,4 @@
-"""`relay status`: one screen for three in the morning."""
+"""`relay status`: all that a person needs to know first, on one screen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from relay.cli.findings import in_words
 from relay.cli.options import Database, json_option, with_database
-from relay.cli.output import escaped, fields_of, host_of, print_fields, print_json, print_table
+from relay.cli.output import escape, fields_of, host_of, print_fields, print_json, print_table
 from relay.operations.status.status import status as status_of
 from relay.operations.times import duration
 
@@ -52,7 +52,7 @@ def _print_attention(lines: list[str]) -> None:
     if not lines:
         click.echo(click.style("Nothing is stuck.", fg="green", bold=True))
     for line in lines:
-        click.echo(click.style("! ", fg="red", bold=True) + escaped(line))
+        click.echo(click.style("! ", fg="red", bold=True) + escape(line))
     click.echo()
 
 

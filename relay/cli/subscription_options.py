@@ -1,4 +1,4 @@
-"""Options of `relay subscriptions …`: what a subscription is told, and which one is meant."""
+"""Options of `relay subscriptions …`: the settings of a subscription, and which subscription is meant."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = [
     "FILE",
     "arguments_of",
     "field_options",
+    "flag_name",
     "key_type_option",
     "own_tenant_option",
     "read_file",
     "secret_file_option",
     "secret_in",
-    "spelled",
     "subscription_argument",
 ]
 
@@ -59,7 +59,7 @@ def _option(field: Field, flag: Flag) -> Callable[[Callable[..., R]], Callable[.
     kind = FILE if flag.file else _FromText(flag.from_text)
     shown = f"{flag.help} [default: {field.default_text}]" if field.default_text else flag.help
     return click.option(
-        spelled(flag.name), flag.name, type=kind, multiple=flag.repeatable, metavar=flag.metavar, help=shown
+        flag_name(flag.name), flag.name, type=kind, multiple=flag.repeatable, metavar=flag.metavar, help=shown
     )
 
 
@@ -91,9 +91,9 @@ def read_file(name: str, file: TextIO) -> str:
     try:
         return file.read()
     except UnicodeDecodeError:
-        raise click.UsageError(f"{spelled(name)}: the file is not text in UTF-8") from None
+        raise click.UsageError(f"{flag_name(name)}: the file is not text in UTF-8") from None
 
 
-def spelled(name: str) -> str:
+def flag_name(name: str) -> str:
     """Return the flag of an option."""
     return "--" + name.replace("_", "-")

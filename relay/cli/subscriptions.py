@@ -1,4 +1,4 @@
-"""`relay subscriptions …`: the functions of outbox.subscriptions, word for word."""
+"""`relay subscriptions …`: a command for each function of outbox.subscriptions."""
 
 from __future__ import annotations
 

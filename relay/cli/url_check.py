@@ -1,4 +1,4 @@
-"""`relay url-check`: would the relay send there? Asked of the parser and the policy that the sender asks."""
+"""`relay url-check`: would the relay send to a URL? The sender's own parser and policy answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.url import parse_url
-from relay.cli.options import config_option, configured, flags_of
+from relay.cli.options import config_option, flags_of, load_config
 from relay.config.options import options
 from relay.http.addresses import literal_address
 from relay.http.configured import make_policy
@@ -50,7 +50,7 @@ def url_check(*, urls: tuple[str, ...], resolve: bool, config_file: str | None, 
     """
     if "-" in urls and len(urls) > 1:
         raise click.UsageError("- reads URLs from standard input and stands alone; give it no other")
-    policy = make_policy(configured(flags, config_file).config)
+    policy = make_policy(load_config(flags, config_file).config)
     judge: Judge = _resolving(policy) if resolve else _as_written
     if urls == ("-",):
         _print(_answers_to_lines(sys.stdin.buffer if sys.stdin else (), policy, judge))
@@ -72,14 +72,14 @@ def _answers_to_lines(lines: Iterable[bytes], policy: AddressPolicy, judge: Judg
     for line in lines:
         url = _json_string(line)
         if url is None:
-            yield _shown(line), (False, 'the line is not one JSON string; write e.g. "https://example.com/hooks"')
+            yield _text_of(line), (False, 'the line is not one JSON string; write e.g. "https://example.com/hooks"')
         else:
             yield url, _judgement(url, policy, judge)
 
 
 def _json_string(line: bytes) -> str | None:
     text = line.strip()
-    if not text.startswith(b'"'):  # whatever else it is, it need not be parsed, however deep it is nested
+    if not text.startswith(b'"'):  # no string, so it is not parsed: it may be nested too deep
         return None
     try:
         value = json.loads(text.decode("utf-8"))
@@ -88,7 +88,7 @@ def _json_string(line: bytes) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _shown(line: bytes) -> str:
+def _text_of(line: bytes) -> str:
     return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "backslashreplace")
 
 
@@ -108,7 +108,7 @@ def _as_written(url: Url) -> Judgement:
 
 
 def _resolving(policy: AddressPolicy) -> Judge:
-    """Return a judge that resolves the host and looks at every address, as the sender does before it dials."""
+    """Return a judge that resolves the host and checks every address, as the sender does before it dials."""
 
     async def addresses(host: str) -> str:
         resolver = Resolver()

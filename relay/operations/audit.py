@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from relay.operations.filters import Filters
     from relay.operations.pages import Page
 
-__all__ = ["ACTIONS", "LISTED_IDS", "AuditEntry", "list_audit", "note", "spelled"]
+__all__ = ["ACTIONS", "LISTED_IDS", "AuditEntry", "json_of_filters", "list_audit", "note"]
 
 ACTIONS = (
     *("added", "updated", "paused", "resumed", "disabled", "removed", "deleted"),
@@ -71,7 +71,7 @@ def note(
     if not count:
         return
     names, owners = list(dict.fromkeys(ids)), set(tenants)
-    filtered = None if filters is None or filters.empty else spelled(filters)
+    filtered = None if filters is None or filters.empty else json_of_filters(filters)
     details = {"count": count, "ids": names, "filter": filtered, **(more or {})}
     if subject is None:
         subject = names[0] if len(names) == 1 else (filtered or {}).get("subscription", "")
@@ -84,7 +84,7 @@ def note(
     connection.execute(_NOTE, parameters)
 
 
-def spelled(filters: Filters) -> dict[str, Any]:
+def json_of_filters(filters: Filters) -> dict[str, Any]:
     """Return the filters that were given as text and numbers; a length of time is so many seconds ago."""
     given = {
         "since": _moment(filters.since),

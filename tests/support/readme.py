@@ -13,7 +13,7 @@ from textwrap import dedent
 
 from outbox.subscriptions.declaration import REQUIRED, Field
 from outbox.subscriptions.fields import FIELDS
-from relay.cli.subscription_options import spelled
+from relay.cli.subscription_options import flag_name
 from relay.config.options import config_table
 from relay.local.demo import shop
 
@@ -101,7 +101,7 @@ def _configuration() -> str:
 
 def _fields() -> str:
     rows = [
-        f"| `{field.name}` | {', '.join(f'`{spelled(flag.name)}`' for flag in field.flags)} | {_default(field)}"
+        f"| `{field.name}` | {', '.join(f'`{flag_name(flag.name)}`' for flag in field.flags)} | {_default(field)}"
         f" | {field.meaning} |"
         for field in FIELDS
     ]

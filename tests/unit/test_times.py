@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.cli.output import escaped
+from relay.cli.output import escape
 from relay.operations.times import duration, rfc3339
 
 
 @given(st.text())
 def test_c28_what_is_printed_moves_no_cursor_and_starts_no_escape(text):
-    assert escaped(text).isprintable()
+    assert escape(text).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_c28_what_is_printed_moves_no_cursor_and_starts_no_escape(text):
     ],
 )
 def test_c28_b36_control_characters_are_written_out(text, shown):
-    assert escaped(text) == shown
+    assert escape(text) == shown
 
 
 @pytest.mark.parametrize(
