@@ -40,8 +40,8 @@ _LOCK = 0x6F7574626F78  # "outbox" in ASCII: the advisory lock that lets one pro
 _LOCK_NOT_AVAILABLE = "55P03"
 _UNDEFINED, _NOT_ALLOWED = ("42P01", "3F000"), "42501"
 _SEARCH_PATH = "set local search_path = pg_catalog, pg_temp;\n"
-_SCHEMA = "create schema if not exists outbox;\n"
-_VERSIONS = """\
+SCHEMA_SQL = "create schema if not exists outbox;\n"
+VERSIONS_SQL = """\
 create table if not exists outbox.schema_migrations (
     version integer primary key,
     name text not null,
@@ -101,8 +101,8 @@ def migrate(connection: Connection) -> list[Migration]:
         cursor = connection.connection.cursor()
         cursor.execute(f"{_SEARCH_PATH}select pg_advisory_xact_lock({_LOCK});")
         if connection.scalar(text("select pg_catalog.to_regnamespace('outbox')")) is None:
-            cursor.execute(_SCHEMA)  # needs a right on the database, even where the schema exists
-        cursor.execute(_VERSIONS)
+            cursor.execute(SCHEMA_SQL)  # needs a right on the database, even where the schema exists
+        cursor.execute(VERSIONS_SQL)
         applied = _applied(connection)
         _require_not_newer(max(applied, default=0))
         missing = [migration for migration in migrations() if migration.version not in applied]
@@ -120,7 +120,7 @@ def migrate(connection: Connection) -> list[Migration]:
 def render_sql() -> str:
     """Return everything as one psql script, for a database without the schema."""
     parts = [f"-- {m.version:04} {m.name}\n{m.sql}\n{m.record}" for m in migrations()]
-    script = [_SEARCH_PATH, _SCHEMA, _VERSIONS, *parts, read_sql("grants.sql"), read_sql("leaves.sql")]
+    script = [_SEARCH_PATH, SCHEMA_SQL, VERSIONS_SQL, *parts, read_sql("grants.sql"), read_sql("leaves.sql")]
     return "\n".join(["\\set ON_ERROR_STOP on\nbegin;", *script, "commit;\n"])
 
 

@@ -48,9 +48,9 @@ _FORBIDDEN = {
     "2620:4f:8000::/48": "AS112 sink",
     "3fff::/20": "documentation",
 }
-_TABLE = tuple((ipaddress.ip_network(network), reason) for network, reason in _FORBIDDEN.items())
-_GLOBAL_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
-_ISATAP = frozenset((0x0000_5EFE, 0x0200_5EFE))
+TABLE = tuple((ipaddress.ip_network(network), reason) for network, reason in _FORBIDDEN.items())
+GLOBAL_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
+ISATAP = frozenset((0x0000_5EFE, 0x0200_5EFE))
 """The upper half of an interface identifier whose lower half is an IPv4 address, under any prefix (RFC 5214)."""
 
 # The "bad ports" of the WHATWG Fetch standard: services that could misread a request as their own protocol.
@@ -135,11 +135,11 @@ def literal_address(host: str) -> Address | None:
 
 def _forbidden(address: Address) -> str | None:
     if address.version == 6:
-        if address not in _GLOBAL_UNICAST_V6:
+        if address not in GLOBAL_UNICAST_V6:
             return "outside the global unicast range 2000::/3"
-        if int(address) >> 32 & 0xFFFF_FFFF in _ISATAP:
+        if int(address) >> 32 & 0xFFFF_FFFF in ISATAP:
             return "ISATAP, an IPv4 address in an IPv6 one"
-    return next((reason for network, reason in _TABLE if address in network), None)
+    return next((reason for network, reason in TABLE if address in network), None)
 
 
 def _network(given: str | Network) -> Network:

@@ -83,8 +83,9 @@ def test_a_kill_around_any_step_loses_nothing(app: Application, step: str) -> No
     assert {event for _, event in app.dead()} == broken
 
 
+@pytest.mark.case("E33", "F8")
 @pytest.mark.parametrize("when", ["while the request is read", "while the answer is on its way"])
-def test_e33_f8_a_kill_during_a_request_repeats_only_what_was_in_flight(app: Application, when: str) -> None:
+def test_a_kill_during_a_request_repeats_only_what_was_in_flight(app: Application, when: str) -> None:
     app.subscribe("/slow", timeout_seconds=15)
     app.receiver.plan("/slow", *(["hang", "200"] if when.startswith("while the request") else ["hold", "200"]))
     ids = app.record(10)

@@ -37,7 +37,8 @@ def _finish(app: Application, relay: RelayProcess, writer: WriterProcess) -> Non
     app.assert_each_once()
 
 
-def test_f1_cut_connections_neither_lose_nor_repeat(app: Application) -> None:
+@pytest.mark.case("F1")
+def test_cut_connections_neither_lose_nor_repeat(app: Application) -> None:
     app.subscribe()
     relay = app.stage.running_relay()
     writer = app.stage.writer("--events", 300, "--per-second", 150)
@@ -68,7 +69,8 @@ def test_a_server_that_comes_back_neither_loses_nor_repeats(
     _finish(app, relay, writer)
 
 
-def test_c3_f4_an_outage_costs_little_and_answers_are_settled_from_memory(
+@pytest.mark.case("C3", "F4")
+def test_an_outage_costs_little_and_answers_are_settled_from_memory(
     killable_app: Application, killable: EmbeddedServer
 ) -> None:
     app = killable_app

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from datetime import timedelta
 
+import pytest
+
 from tests.support.application import Application
 from tests.support.processes import RelayProcess
 from tests.support.waiting import wait_until
@@ -22,7 +24,8 @@ def _draining(app: Application, *options: str) -> RelayProcess:
     return relay
 
 
-def test_c22_sigterm_finishes_what_is_on_the_wire_and_gives_back_the_rest_uncharged(app: Application) -> None:
+@pytest.mark.case("C22")
+def test_sigterm_finishes_what_is_on_the_wire_and_gives_back_the_rest_uncharged(app: Application) -> None:
     app.subscribe("/hook", timeout_seconds=60)
     app.receiver.plan("/hook", "hold")
     app.record(20)
@@ -47,7 +50,8 @@ def test_requests_still_out_when_the_drain_ends_are_failed_attempts(app: Applica
     assert app.one("select count(*) from outbox.deliveries where lease is null and attempts = 1") == 4
 
 
-def test_c22_a_second_sigterm_leaves_at_once(app: Application) -> None:
+@pytest.mark.case("C22")
+def test_a_second_sigterm_leaves_at_once(app: Application) -> None:
     app.subscribe("/hook", timeout_seconds=300, schedule_seconds=[3600])
     app.receiver.plan("/hook", "hang")
     app.record(20)

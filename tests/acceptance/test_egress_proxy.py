@@ -30,7 +30,8 @@ def proxy(request: pytest.FixtureRequest, portal: BlockingPortal) -> Iterator[Pr
         yield proxy
 
 
-def test_b17_every_request_goes_through_the_proxy_that_is_set(app: Application, proxy: Proxy, tmp_path: Path) -> None:
+@pytest.mark.case("B17")
+def test_every_request_goes_through_the_proxy_that_is_set(app: Application, proxy: Proxy, tmp_path: Path) -> None:
     port = urlsplit(app.receiver.url("/")).port
     app.subscribe("/hook")
     app.rows("update outbox.subscriptions set url = :url", url=f"http://{NAME}:{port}/hook")
@@ -56,7 +57,8 @@ def test_a_proxy_that_is_down_costs_no_attempt(app: Application) -> None:
     assert app.one("select count(*) from outbox.deliveries where attempts = 0") == 3
 
 
-def test_s7_the_proxies_of_the_environment_are_not_used(app: Application, proxy: Proxy, tmp_path: Path) -> None:
+@pytest.mark.case("S7")
+def test_the_proxies_of_the_environment_are_not_used(app: Application, proxy: Proxy, tmp_path: Path) -> None:
     """proxy-env, socks"""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password secret\n")
     names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")

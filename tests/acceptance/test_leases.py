@@ -23,8 +23,9 @@ def _stopped_while_sending(app: Application) -> RelayProcess:
     return first
 
 
+@pytest.mark.case("F7")
 @pytest.mark.parametrize("schedule", [_LONG, []], ids=["another relay will retry", "another relay buried it"])
-def test_f7_a_late_success_counts_whatever_happened_meanwhile(app: Application, schedule: list[int]) -> None:
+def test_a_late_success_counts_whatever_happened_meanwhile(app: Application, schedule: list[int]) -> None:
     app.subscribe("/hook", timeout_seconds=60, schedule_seconds=schedule)
     app.receiver.plan("/hook", "hold", "500")
     app.record(1)
@@ -40,7 +41,8 @@ def test_f7_a_late_success_counts_whatever_happened_meanwhile(app: Application, 
     assert len(app.receiver.received()) == 2
 
 
-def test_f7_a_late_failure_does_not_touch_the_next_holders_lease(app: Application) -> None:
+@pytest.mark.case("F7")
+def test_a_late_failure_does_not_touch_the_next_holders_lease(app: Application) -> None:
     app.subscribe("/hook", timeout_seconds=60, schedule_seconds=[])
     app.receiver.plan("/hook", "hold")
     app.record(1)
@@ -58,7 +60,8 @@ def test_f7_a_late_failure_does_not_touch_the_next_holders_lease(app: Applicatio
     assert not app.dead()
 
 
-def test_f7_a_relay_stopped_past_real_leases_gives_back_what_it_had_not_sent(app: Application) -> None:
+@pytest.mark.case("F7")
+def test_a_relay_stopped_past_real_leases_gives_back_what_it_had_not_sent(app: Application) -> None:
     app.subscribe("/hook", timeout_seconds=1, schedule_seconds=[0] * 5)
     app.receiver.plan("/hook", "0.1:200")
     app.record(30)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from relay.store.suspects import MAX_CRASHES
 from tests.support.application import Application
 
 
-def test_f9_a_poison_event_is_buried_and_its_neighbours_are_delivered(app: Application) -> None:
+@pytest.mark.case("F9")
+def test_a_poison_event_is_buried_and_its_neighbours_are_delivered(app: Application) -> None:
     app.subscribe("/one")
     app.subscribe("/two", "order.placed")
     app.record(4)

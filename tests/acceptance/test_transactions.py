@@ -24,7 +24,8 @@ do $$ begin execute format('alter database %I set lock_timeout = ''3s''', curren
 """
 
 
-def test_a32_an_open_transaction_that_recorded_and_subscribed_blocks_nothing(app: Application) -> None:
+@pytest.mark.case("A32")
+def test_an_open_transaction_that_recorded_and_subscribed_blocks_nothing(app: Application) -> None:
     app.subscribe("/old")
     app.stage.running_relay()
     with app.engine.connect() as open_transaction:
@@ -97,7 +98,8 @@ def test_what_a_relay_had_not_settled_when_it_was_stopped_is_sent_again(app: App
     assert dict(verdict.duplicates) == {AT_A_STOP: 1}
 
 
-def test_c9_it_works_through_pgbouncer_in_transaction_mode(app: Application, tmp_path: Path) -> None:
+@pytest.mark.case("C9")
+def test_it_works_through_pgbouncer_in_transaction_mode(app: Application, tmp_path: Path) -> None:
     app.subscribe("/one")
     app.subscribe("/two")
     app.receiver.plan("/two", "500", "200")

@@ -433,7 +433,8 @@ def test_each_action_to_filter_by_is_one_that_is_written(engine):
     assert [action for action in ACTIONS if f"'{action}'" not in written] == []
 
 
-def test_d19_changes_at_once_are_all_noted(engine):
+@pytest.mark.case("D19")
+def test_changes_at_once_are_all_noted(engine):
     with engine.begin() as connection:
         made = add(connection)
 

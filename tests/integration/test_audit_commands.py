@@ -269,7 +269,8 @@ class TestList:
         role = connection.execute(text("select session_user::text")).scalar_one()
         assert run("audit").splitlines()[1].split("\t")[1] == f"db:{role}"
 
-    def test_c28_hostile_text_reaches_the_terminal_escaped(self, run, connection):
+    @pytest.mark.case("C28")
+    def test_hostile_text_reaches_the_terminal_escaped(self, run, connection):
         with connection.begin():
             connection.execute(text("select set_config('outbox.actor', E'\\x1b]0;x\\x07', false)"))
             subscriptions.add(connection, URL, ["*"], description="\x1b[31m\u202e", metadata={"\x07": "\x9b"})

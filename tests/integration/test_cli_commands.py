@@ -113,17 +113,19 @@ class TestSubscriptions:
         run("subscriptions", "add", "https://example.com/h", "*", "--all-tenants")
         assert "\tevery tenant\t" in run("subscriptions", "list")
 
+    @pytest.mark.case("B14", "B16")
     @pytest.mark.parametrize(
         "arguments",
         [["--timeout-seconds", "0"], ["--schedule-seconds", "1,x"], ["--metadata", "x"], ["--schedule-seconds", "-1"]],
     )
-    def test_b14_b16_a_bad_field_is_refused_and_nothing_written(self, run, connection, arguments):
+    def test_a_bad_field_is_refused_and_nothing_written(self, run, connection, arguments):
         run("subscriptions", "add", "https://example.com/h", "*", *arguments, code=2)
         assert connection.execute(text("select count(*) from outbox.subscriptions")).scalar_one() == 0
 
 
 class TestLists:
-    def test_c28_a_hostile_payload_and_key_reach_the_terminal_escaped(self, run, connection):
+    @pytest.mark.case("C28")
+    def test_a_hostile_payload_and_key_reach_the_terminal_escaped(self, run, connection):
         event_id = seeding.record(connection, '"\x7f\u009b31m\u202e"', key="k\x1b]0;x\x07")
         for printed in (run("events", "show", event_id), run("events", "list")):
             assert printed.replace("\n", "").replace("\t", "").isprintable()
@@ -170,7 +172,8 @@ class TestLists:
         (found,) = documents(run("events", "list", "--json"))
         assert found["available_at"].startswith("9999-12-31T23:59:59")
 
-    def test_c14_the_databases_settings_of_time_and_language_change_nothing(self, run, connection, database_url):
+    @pytest.mark.case("C14")
+    def test_the_databases_settings_of_time_and_language_change_nothing(self, run, connection, database_url):
         (delivery_id,) = seeding.resolve(connection, seeding.record(connection), seeding.subscribe(connection))
         seeding.attempt(connection, delivery_id, "delivered")
         commands = [
@@ -210,7 +213,8 @@ class TestReplayAndPurge:
         assert printed.startswith("replayed 2 deliveries to 1 subscriptions\ndlv_")
         assert (self.count(connection, "dead_letters"), self.count(connection, "deliveries")) == (1, 2)
 
-    def test_c24_by_filter_counted_first_and_done_when_agreed(self, run, connection, dead):
+    @pytest.mark.case("C24")
+    def test_by_filter_counted_first_and_done_when_agreed(self, run, connection, dead):
         assert run("replay", "--since", "1h", "--dry-run") == "would replay 3 deliveries to 1 subscriptions\n"
         assert "Replay 3 dead letters? Add --yes" in run("replay", "--since", "1h", code=2)
         assert self.count(connection, "deliveries") == 0
@@ -218,10 +222,11 @@ class TestReplayAndPurge:
         assert (done["count"], len(done["deliveries"])) == (2, 2)
         assert self.count(connection, "dead_letters") == 1
 
+    @pytest.mark.case("C24")
     @pytest.mark.parametrize(
         "arguments", [[], ["dlv_00000000000000000000000000", "--since", "1h"], ["--since", "1h", "--until", "2h"]]
     )
-    def test_c24_nothing_both_and_backwards_are_refused(self, run, arguments):
+    def test_nothing_both_and_backwards_are_refused(self, run, arguments):
         run("replay", *arguments, "--yes", code=2)
         run("dead-letters", "purge", *arguments, "--yes", code=2)
 

@@ -96,13 +96,15 @@ def test_a_mistake_in_usage_exits_2(relay, arguments):
     assert "Usage:" in ended.stderr
 
 
-def test_c1_no_database_exits_2_and_names_the_setting(relay):
+@pytest.mark.case("C1")
+def test_no_database_exits_2_and_names_the_setting(relay):
     ended = relay("status")
     assert ended.returncode == 2
     assert ended.one_line().startswith("database_url: not set; give --database-url, RELAY_DATABASE_URL")
 
 
-def test_c1_a_malformed_database_exits_2_without_the_password(relay):
+@pytest.mark.case("C1")
+def test_a_malformed_database_exits_2_without_the_password(relay):
     ended = relay("status", database_url=f"mysql://u:{PASSWORD}@h/d")
     assert ended.returncode == 2
     assert ended.one_line().startswith("database_url (env RELAY_DATABASE_URL): mysql:// is not a PostgreSQL URL")
@@ -128,15 +130,17 @@ def test_a_database_that_cannot_be_reached_exits_3_without_the_password(relay):
     assert PASSWORD not in ended.stderr
 
 
-def test_c4_a_missing_schema_exits_2_and_says_migrate(relay, empty_database_url):
+@pytest.mark.case("C4")
+def test_a_missing_schema_exits_2_and_says_migrate(relay, empty_database_url):
     for arguments in (["status"], ["events", "list"], ["replay", "--since", "1h"], ["prune"], ["migrate", "--check"]):
         ended = relay(*arguments, database_url=empty_database_url)
         assert ended.returncode == 2, arguments
         assert "relay migrate" in ended.one_line()
 
 
+@pytest.mark.case("C5")
 @pytest.mark.parametrize("shift", [-1, 1])
-def test_c5_an_older_or_newer_schema_exits_2(relay, database_url, engine, shift):
+def test_an_older_or_newer_schema_exits_2(relay, database_url, engine, shift):
     change = "delete from outbox.schema_migrations where version > 1"
     if shift > 0:
         change = "insert into outbox.schema_migrations (version, name, checksum) values (99, 'later', '')"
@@ -147,7 +151,8 @@ def test_c5_an_older_or_newer_schema_exits_2(relay, database_url, engine, shift)
     assert ("upgrade" if shift > 0 else "relay migrate") in ended.one_line()
 
 
-def test_c6_a_missing_right_exits_2_with_the_grant(relay, database_url):
+@pytest.mark.case("C6")
+def test_a_missing_right_exits_2_with_the_grant(relay, database_url):
     role = f"nobody_{make_url(database_url).database}"
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(f"create role {role} login password 'x'")
@@ -301,7 +306,8 @@ def test_a_question_without_a_terminal_is_not_answered(relay, database_url, engi
     assert relay("subscriptions", "remove", subscription_id, "--yes", database_url=database_url).returncode == 0
 
 
-def test_c16_unknown_variables_only_warn(relay, database_url):
+@pytest.mark.case("C16")
+def test_unknown_variables_only_warn(relay, database_url):
     ended = relay("events", "list", database_url=database_url, RELAY_SERVICE_HOST="10.0.0.1")
     assert ended.returncode == 0
     assert ended.stderr == "warning: ignored, not options: RELAY_SERVICE_HOST\n"
@@ -324,7 +330,8 @@ def test_help_and_completion_load_no_sqlalchemy_and_no_driver():
     assert not {"sqlalchemy", "psycopg", "outbox", "anyio", "httptools"} & set(loaded)
 
 
-def test_c29_few_files_no_home_and_nowhere_to_write(database_url, engine):
+@pytest.mark.case("C29")
+def test_few_files_no_home_and_nowhere_to_write(database_url, engine):
     """`relay run` says that it has little, and does what it can."""
     with engine.begin() as connection:
         seeding.record(connection)

@@ -182,7 +182,8 @@ class TestDeadLetters:
             dead_letters.show_dead_letter(connection, None, names[0])
 
 
-def test_c7_a_hostile_search_path_changes_no_answer(connection):
+@pytest.mark.case("C7")
+def test_a_hostile_search_path_changes_no_answer(connection):
     event_id = seeding.record(connection)
     (delivery_id,) = seeding.resolve(connection, event_id, seeding.subscribe(connection))
     for table in ("events", "deliveries", "attempts", "dead_letters", "pending", "resolutions"):

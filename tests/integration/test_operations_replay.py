@@ -233,11 +233,13 @@ class TestRefusals:
         with pytest.raises(NotFoundError, match=name):
             candidates_by_id(connection, None, name)
 
-    def test_c24_no_filter_at_all_is_refused(self, connection):
+    @pytest.mark.case("C24")
+    def test_no_filter_at_all_is_refused(self, connection):
         with pytest.raises(ReplayError, match="filter: none given"):
             candidates_by_filter(connection, None, Filters())
 
-    def test_c24_since_after_until_is_refused(self):
+    @pytest.mark.case("C24")
+    def test_since_after_until_is_refused(self):
         with pytest.raises(FilterError, match="since: is not before until"):
             Filters(since=timedelta(hours=1), until=timedelta(hours=2))
 

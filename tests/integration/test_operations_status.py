@@ -146,7 +146,8 @@ def test_events_without_subscriber_are_counted_and_their_types_named(connection)
     assert status(connection, None).unmatched == Unmatched(of_last=2, count=1, types=("nobody.cares",))
 
 
-def test_c11_dead_letters_and_weak_settings_are_pointed_out(connection):
+@pytest.mark.case("C11")
+def test_dead_letters_and_weak_settings_are_pointed_out(connection):
     weak = replace(
         status(connection, None),
         settings=Settings(fsync="off", synchronous_commit="off"),

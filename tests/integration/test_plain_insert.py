@@ -19,14 +19,16 @@ REFUSED = {
 }
 
 
+@pytest.mark.case("A37")
 @pytest.mark.parametrize("case", REFUSED)
-def test_a37_the_constraint_that_refuses_a_plain_insert_names_the_field(database_url: str, case: str) -> None:
+def test_the_constraint_that_refuses_a_plain_insert_names_the_field(database_url: str, case: str) -> None:
     with psycopg.connect(database_url) as connection, pytest.raises(psycopg.errors.CheckViolation) as refusal:
         connection.execute(REFUSED[case])
     assert refusal.value.diag.constraint_name == case.split()[0]
 
 
-def test_a37_text_that_is_not_json_is_refused(database_url: str) -> None:
+@pytest.mark.case("A37")
+def test_text_that_is_not_json_is_refused(database_url: str) -> None:
     with psycopg.connect(database_url) as connection, pytest.raises(psycopg.errors.InvalidTextRepresentation):
         connection.execute(INTO + "(type, payload) values ('a', '{not json')")
 

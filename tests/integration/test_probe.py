@@ -208,7 +208,8 @@ class TestSending:
         assert [one.stderr for options, one in ended.items() if refused[options] not in one.stderr] == []
         assert (receiver.accepted, attempts(connection)) == (0, [])
 
-    def test_d17_enough_test_messages_are_enough(self, relay, connection, monkeypatch) -> None:
+    @pytest.mark.case("D17")
+    def test_enough_test_messages_are_enough(self, relay, connection, monkeypatch) -> None:
         monkeypatch.setattr("relay.operations.probe.probed_subscription.MOST_A_MINUTE", 2)
         with scripted(answers(response(200))) as receiver:
             name = seeding.subscribe(connection, url=receiver.url)
@@ -281,6 +282,7 @@ def _config(url: Any) -> Config:
 
 
 class TestShowing:
+    @pytest.mark.case("C28")
     @pytest.mark.parametrize(
         ("head", "shown"),
         [
@@ -288,7 +290,7 @@ class TestShowing:
             (b"HTTP/1.1 500 \x1b[2J\r\nx-evil: \x1b]0;owned\x07\r\n", ["protocol: ", "\\x1b[2J"]),
         ],
     )
-    def test_c28_what_a_receiver_answers_cannot_speak_to_the_terminal(self, relay, connection, head, shown) -> None:
+    def test_what_a_receiver_answers_cannot_speak_to_the_terminal(self, relay, connection, head, shown) -> None:
         evil = b"\x1b]0;owned\x07\x1b[2J\xe2\x80\xaegnp\x9b31m\r\nsecond"
         with scripted(answers(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(evil), evil))) as receiver:
             name = seeding.subscribe(connection, url=receiver.url)
@@ -297,7 +299,8 @@ class TestShowing:
             assert all(character.isprintable() or character == "\n" for character in ended.stdout + ended.stderr)
         assert [part for part in [*shown, "\\x1b]0;owned\\x07"] if part not in printed[0].stdout] == []
 
-    def test_e44_any_body_can_be_shown_and_logged(self, relay, connection) -> None:
+    @pytest.mark.case("E44")
+    def test_any_body_can_be_shown_and_logged(self, relay, connection) -> None:
         bodies = [b"\x00\x00", "16 bit".encode("utf-16"), b"\xff\xfe\xc3", b"<script>alert(1)</script>", b"\x1b[2J"]
         waiting = iter(bodies)
 
@@ -309,7 +312,8 @@ class TestShowing:
             assert [relay("test", name).code for _ in bodies] == [1] * len(bodies)
         assert [bytes(row.excerpt) for row in attempts(connection)] == bodies
 
-    def test_e44_a_long_body_is_cut(self, relay, connection) -> None:
+    @pytest.mark.case("E44")
+    def test_a_long_body_is_cut(self, relay, connection) -> None:
         with scripted(answers(response(400, b"line\n" * 20_000))) as receiver:
             name = seeding.subscribe(connection, url=receiver.url)
             shown, document = relay("test", name).stdout, relay("test", name, "--json").document
@@ -353,7 +357,8 @@ class TestShowing:
 
 
 class TestAddresses:
-    def test_d17_a_forbidden_address_is_named_and_nothing_of_it_is_shown(self, relay, connection, monkeypatch) -> None:
+    @pytest.mark.case("D17")
+    def test_a_forbidden_address_is_named_and_nothing_of_it_is_shown(self, relay, connection, monkeypatch) -> None:
         monkeypatch.setenv("RELAY_ALLOW_NETWORKS", "127.0.0.2/32")
         with scripted(answers(response(200, CANARY.encode()))) as receiver:
             name = seeding.subscribe(connection, url=receiver.url)

@@ -88,7 +88,8 @@ def test_old_events_go_in_batches_and_young_ones_stay(connection: sa.Connection)
     assert remaining(connection, "events") == [4, 6]
 
 
-def test_c25_nothing_undelivered_goes_whatever_its_age(connection: sa.Connection) -> None:
+@pytest.mark.case("C25")
+def test_nothing_undelivered_goes_whatever_its_age(connection: sa.Connection) -> None:
     unresolved = record(connection, days_old=4000, resolved=False)
     waiting = record(connection, days_old=4000)
     deliver(connection, waiting)

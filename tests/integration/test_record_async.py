@@ -125,7 +125,8 @@ def test_run_sync_carries_record_to_an_async_connection(run, database_url):
     assert recorded_types(database_url) == ["a"]
 
 
-def test_a27_autocommit_is_refused(run, database_url):
+@pytest.mark.case("A27")
+def test_autocommit_is_refused(run, database_url):
     async def program(engine):
         autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         with pytest.raises(TransactionError, match="autocommit"):
@@ -138,7 +139,8 @@ def test_a27_autocommit_is_refused(run, database_url):
     assert recorded(database_url) == []
 
 
-def test_a29_read_only_and_failed_transactions_are_named(run):
+@pytest.mark.case("A29")
+def test_read_only_and_failed_transactions_are_named(run):
     async def program(engine):
         async with engine.connect() as connection:
             await connection.execute(text("set transaction read only"))
@@ -242,7 +244,8 @@ def test_arecord_on_raw_asyncpg(database_url):
     assert second.type == "b"
 
 
-def test_a27_arecord_needs_a_transaction(database_url):
+@pytest.mark.case("A27")
+def test_arecord_needs_a_transaction(database_url):
     async def program():
         connection = await asyncpg.connect(database_url)
         with pytest.raises(TransactionError, match=r"connection\.transaction"):
@@ -260,7 +263,8 @@ def test_a27_arecord_needs_a_transaction(database_url):
     assert recorded_types(database_url) == ["b"]
 
 
-def test_a34_each_function_names_the_other_for_the_wrong_kind(database_url):
+@pytest.mark.case("A34")
+def test_each_function_names_the_other_for_the_wrong_kind(database_url):
     async def program():
         raw = await asyncpg.connect(database_url)
         with pytest.raises(TargetError, match="await outbox"):

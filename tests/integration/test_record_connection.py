@@ -105,7 +105,8 @@ def test_a_prepared_transaction_is_refused(shop):
         transaction.rollback()
 
 
-def test_a27_autocommit_is_refused(shop, database_url):
+@pytest.mark.case("A27")
+def test_autocommit_is_refused(shop, database_url):
     with (
         shop.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
         pytest.raises(TransactionError, match="autocommit"),
@@ -114,7 +115,8 @@ def test_a27_autocommit_is_refused(shop, database_url):
     assert recorded(database_url) == []
 
 
-def test_a29_a_read_only_connection_is_refused_and_stays_usable(shop):
+@pytest.mark.case("A29")
+def test_a_read_only_connection_is_refused_and_stays_usable(shop):
     with shop.connect().execution_options(postgresql_readonly=True) as connection:
         connection.execute(text("select 1"))
         with pytest.raises(TransactionError, match="read-only"):
@@ -236,7 +238,8 @@ def test_what_failed_before_in_a_pipeline_is_not_taken_for_ours(raw):
         raw.rollback()
 
 
-def test_a27_raw_autocommit_needs_a_transaction_block(database_url):
+@pytest.mark.case("A27")
+def test_raw_autocommit_needs_a_transaction_block(database_url):
     with psycopg.connect(database_url, autocommit=True) as connection:
         with pytest.raises(TransactionError, match="autocommit"):
             record(connection, "a", 1)
@@ -268,7 +271,8 @@ def test_a_raw_connection_to_a_database_without_the_schema(empty_database_url):
         connection.rollback()
 
 
-def test_a34_anything_else_is_a_type_error_that_says_what_is_accepted(engine):
+@pytest.mark.case("A34")
+def test_anything_else_is_a_type_error_that_says_what_is_accepted(engine):
     for target, mend in {
         engine: "session or connection made from it",
         sessionmaker(engine): "session or connection made from it",
@@ -281,7 +285,8 @@ def test_a34_anything_else_is_a_type_error_that_says_what_is_accepted(engine):
         assert isinstance(error.value, TargetError)
 
 
-def test_a36_an_event_is_recorded_at_the_databases_time(shop, database_url, monkeypatch):
+@pytest.mark.case("A36")
+def test_an_event_is_recorded_at_the_databases_time(shop, database_url, monkeypatch):
     """A caller whose clock is a day ahead."""
     ahead = time.time_ns() + 86_400 * 10**9
     monkeypatch.setattr("outbox.ids.time.time_ns", lambda: ahead)

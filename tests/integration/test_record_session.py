@@ -128,7 +128,8 @@ def test_all_are_written_in_one_statement_after_the_rows_they_tell_of(shop, sess
     assert recorded_types(database_url) == ["first", "second", "third"]
 
 
-def test_a33_ten_thousand_events_take_a_few_statements(shop, session, database_url):
+@pytest.mark.case("A33")
+def test_ten_thousand_events_take_a_few_statements(shop, session, database_url):
     statements = Statements(shop)
     types = [f"n{number}" for number in range(10_000)]
     for name in types:
@@ -155,7 +156,8 @@ def test_a_session_that_records_nothing_sends_nothing_of_ours(shop, session):
     assert not statements.of_events
 
 
-def test_a35_data_is_taken_when_recorded(session, database_url):
+@pytest.mark.case("A35")
+def test_data_is_taken_when_recorded(session, database_url):
     data = {"state": "new"}
     record(session, "a", data)
     data["state"] = "changed"
@@ -220,7 +222,8 @@ def test_a_released_savepoint_hands_its_events_up(shop, session, database_url):
     assert recorded_types(database_url) == ["before", "inside", "after"]
 
 
-def test_a30_a_rolled_back_savepoint_drops_its_events_only(session, database_url):
+@pytest.mark.case("A30")
+def test_a_rolled_back_savepoint_drops_its_events_only(session, database_url):
     record(session, "before", 1)
     savepoint = session.begin_nested()
     record(session, "inside", 1)
@@ -543,7 +546,8 @@ def test_a_prepared_transaction_carries_its_events_and_takes_no_more(shop, datab
     assert recorded_types(database_url) == ["before"]
 
 
-def test_a27_autocommit_engine_is_refused_at_once(shop):
+@pytest.mark.case("A27")
+def test_autocommit_engine_is_refused_at_once(shop):
     with (
         Session(shop.execution_options(isolation_level="AUTOCOMMIT")) as session,
         pytest.raises(TransactionError, match="autocommit"),
@@ -551,7 +555,8 @@ def test_a27_autocommit_engine_is_refused_at_once(shop):
         record(session, "a", 1)
 
 
-def test_a27_autocommit_connection_is_refused_before_anything_is_written(shop, database_url):
+@pytest.mark.case("A27")
+def test_autocommit_connection_is_refused_before_anything_is_written(shop, database_url):
     with Session(shop) as session:
         session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         record(session, "a", 1)
@@ -560,7 +565,8 @@ def test_a27_autocommit_connection_is_refused_before_anything_is_written(shop, d
     assert recorded(database_url) == []
 
 
-def test_a27_an_engine_made_in_autocommit_is_refused(database_url, shop):
+@pytest.mark.case("A27")
+def test_an_engine_made_in_autocommit_is_refused(database_url, shop):
     engine = engine_of(database_url, shop.dialect.driver, isolation_level="AUTOCOMMIT")
     with Session(engine) as session:
         record(session, "a", 1)
@@ -570,7 +576,8 @@ def test_a27_an_engine_made_in_autocommit_is_refused(database_url, shop):
     assert recorded(database_url) == []
 
 
-def test_a29_a_transaction_known_to_be_read_only_is_refused_without_sql(shop, database_url):
+@pytest.mark.case("A29")
+def test_a_transaction_known_to_be_read_only_is_refused_without_sql(shop, database_url):
     statements = Statements(shop)
     with Session(shop) as session:
         session.connection(execution_options={"postgresql_readonly": True})
@@ -581,7 +588,8 @@ def test_a29_a_transaction_known_to_be_read_only_is_refused_without_sql(shop, da
     assert recorded(database_url) == []
 
 
-def test_a29_a_transaction_that_turns_out_read_only_is_named(session):
+@pytest.mark.case("A29")
+def test_a_transaction_that_turns_out_read_only_is_named(session):
     session.execute(sqlalchemy.text("set transaction read only"))
     record(session, "a", 1)
     with pytest.raises(TransactionError, match="read-only"):

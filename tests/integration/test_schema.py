@@ -148,7 +148,7 @@ def test_a_schema_that_fits_is_accepted(engine: sa.Engine) -> None:
 
 def at_the_version_before(url: str, name: str) -> None:
     """Make the schema as it was before the migration of this name, with its leaves."""
-    execute(url, schema._SCHEMA, schema._VERSIONS)
+    execute(url, schema.SCHEMA_SQL, schema.VERSIONS_SQL)
     for migration in itertools.takewhile(lambda one: one.name != name, schema.migrations()):
         execute(url, f"set search_path = pg_catalog, pg_temp; {migration.sql}; {migration.record}")
     execute(url, (Path(schema.__file__).parent / "migrations" / "leaves.sql").read_text(encoding="utf-8"))

@@ -312,14 +312,16 @@ class TestStart:
         assert "\n" not in str(refused.value)
         return str(refused.value)
 
-    def test_b13_a_relay_without_any_key_does_not_start(self, connection, database_url):
+    @pytest.mark.case("B13")
+    def test_a_relay_without_any_key_does_not_start(self, connection, database_url):
         self.check(database_url)
         register(connection, OLDER)
         words = self.refusal(database_url)
         assert words.startswith(f"secret_key: not set, but secrets are sealed to {OLDER.id}; add that private key")
         self.check(database_url, OLD)
 
-    def test_b13_a_relay_that_lacks_a_key_in_use_names_it(self, connection, database_url):
+    @pytest.mark.case("B13")
+    def test_a_relay_that_lacks_a_key_in_use_names_it(self, connection, database_url):
         register(connection, OLDER)
         add(connection)
         register(connection, NEWER)
@@ -345,7 +347,8 @@ class TestStart:
         connection.execute(sa.text("update outbox.secrets set secret = 'sealed:by hand'"))
         self.check(database_url, OLD)
 
-    def test_b13_it_is_one_line_and_exit_code_2(self, connection, database_url):
+    @pytest.mark.case("B13")
+    def test_it_is_one_line_and_exit_code_2(self, connection, database_url):
         register(connection, OLDER)
         environment = os.environ | {"RELAY_DATABASE_URL": database_url, "RELAY_SECRET_KEY": NEW.reveal()}
         ended = subprocess.run(

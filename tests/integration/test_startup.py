@@ -13,7 +13,8 @@ from relay.config.options import Config
 from relay.process import startup
 
 
-def test_f5_a_host_that_never_answers_does_not_hold_up_the_start_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.case("F5")
+def test_a_host_that_never_answers_does_not_hold_up_the_start_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "WAIT_SECONDS", 0.0)
     monkeypatch.setitem(LIBPQ_DEFAULTS, "connect_timeout", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -22,8 +23,9 @@ def test_f5_a_host_that_never_answers_does_not_hold_up_the_start_for_ever(monkey
             startup.check_database(config)
 
 
+@pytest.mark.case("C30")
 @pytest.mark.parametrize("there", [True, False])
-def test_c30_a_machine_without_certificate_authorities_is_told_so(
+def test_a_machine_without_certificate_authorities_is_told_so(
     there: bool, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))

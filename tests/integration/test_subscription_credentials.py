@@ -91,12 +91,13 @@ class TestSet:
         made = add(connection, authentication={"type": "bearer", "token": CANARY}, tls={"ca": certificate["ca"]})
         assert (made.authentication, made.tls) == ("bearer", "own CA")
 
+    @pytest.mark.case("B20", "B37")
     @pytest.mark.parametrize(
         "given",
         [{"headers": {"X\r\nY": CANARY}}, {"authentication": {"type": "none"}}, {"tls": {"verify": False}},
          {"headers": {"Authorization": CANARY}, "authentication": BASIC}],
     )  # fmt: skip
-    def test_b20_b37_what_is_refused_is_refused_before_any_sql(self, given):
+    def test_what_is_refused_is_refused_before_any_sql(self, given):
         with pytest.raises(SubscriptionError) as caught:
             add(None, **given)
         assert CANARY not in str(caught.value)
@@ -191,7 +192,8 @@ class TestUpdate:
         thread.join(20)
         assert len(refused) == 1
 
-    def test_b35_another_tenants_is_not_found(self, connection):
+    @pytest.mark.case("B35")
+    def test_another_tenants_is_not_found(self, connection):
         made = add(connection, tenant="acme", headers={"X-A": "1"})
         with pytest.raises(NotFoundError):
             subscriptions.update(connection, made.id, tenant="other", headers=None)
@@ -256,6 +258,7 @@ class TestCommandLine:
         )
         assert (changed["headers"], changed["authentication"], changed["tls"]) == ([], "", "")
 
+    @pytest.mark.case("B37")
     @pytest.mark.parametrize(
         ("flag", "content", "message"),
         [
@@ -276,14 +279,15 @@ class TestCommandLine:
             ("--ca", CANARY, "tls.ca"),
         ],
     )  # fmt: skip
-    def test_b37_files_that_cannot_be_used(self, run, tmp_path: Path, flag, content, message):
+    def test_files_that_cannot_be_used(self, run, tmp_path: Path, flag, content, message):
         file = tmp_path / "file"
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
         printed = run("subscriptions", "add", URL, "*", flag, str(file), code=2)
         assert message in printed
         assert CANARY not in printed
 
-    def test_b37_a_missing_file_is_named(self, run, tmp_path):
+    @pytest.mark.case("B37")
+    def test_a_missing_file_is_named(self, run, tmp_path):
         assert "missing.pem" in run("subscriptions", "add", URL, "*", "--ca", str(tmp_path / "missing.pem"), code=2)
 
     def test_a_header_as_curl_takes_it_is_not_quoted(self, run):

@@ -85,7 +85,8 @@ class TestTransaction:
             add(connection, timeout_seconds=0)
         assert len(subscriptions.list(connection)) == 1
 
-    def test_c7_a_hostile_search_path_changes_nothing(self, connection):
+    @pytest.mark.case("C7")
+    def test_a_hostile_search_path_changes_nothing(self, connection):
         connection.execute(text("create temporary table subscriptions (like outbox.subscriptions)"))
         connection.execute(text("create temporary table secrets (like outbox.secrets)"))
         connection.execute(text("set local search_path = pg_temp"))
@@ -106,18 +107,21 @@ class TestSecret:
     def test_an_own_one_is_kept(self, connection):
         assert live_secrets(connection, add(connection, secret=SECRET).id) == [SECRET]
 
+    @pytest.mark.case("B7")
     @pytest.mark.parametrize("secret", ["", "whsec_", "   ", b"whsec_QUJD", 7])
-    def test_b7_an_empty_secret_is_refused(self, secret):
+    def test_an_empty_secret_is_refused(self, secret):
         with pytest.raises(SubscriptionError, match="secret"):
             add(UNTOUCHED, secret=secret)
 
+    @pytest.mark.case("B8")
     @pytest.mark.parametrize("encoded", ["QUJD" * 7, "QUJD" * 22])
-    def test_b8_a_secret_of_the_wrong_length_is_refused(self, encoded):
+    def test_a_secret_of_the_wrong_length_is_refused(self, encoded):
         with pytest.raises(SubscriptionError, match="24 to 64"):
             add(UNTOUCHED, secret="whsec_" + encoded)
 
+    @pytest.mark.case("B9")
     @pytest.mark.parametrize("encoded", ["-_-_" * 11, "QUJD" * 5 + "\n" + "QUJD" * 5, "QUJD" * 10 + "Q", "é" * 44])
-    def test_b9_a_secret_that_is_not_base64_is_refused_without_being_repeated(self, encoded):
+    def test_a_secret_that_is_not_base64_is_refused_without_being_repeated(self, encoded):
         with pytest.raises(SubscriptionError, match="secret") as refused:
             add(UNTOUCHED, secret="whsec_" + encoded)
         assert encoded not in str(refused.value)
@@ -166,38 +170,44 @@ class TestFields:
         assert made.schedule_seconds == (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
         assert (made.state, made.created_at.utcoffset() is not None) == ("active", True)
 
+    @pytest.mark.case("B4")
     @pytest.mark.parametrize("url", ["ftp://x/", "example.com", "https://user:pw@h/", "https://h/\n", "", None, 7])
-    def test_b4_a_url_that_is_none_is_refused(self, url):
+    def test_a_url_that_is_none_is_refused(self, url):
         with pytest.raises(SubscriptionError, match=r"^url"):
             add(UNTOUCHED, url=url)
 
     def test_the_url_is_kept_in_its_one_spelling(self, connection):
         assert add(connection, url="HTTPS://Example.COM:443/Hooks").url == "https://example.com/Hooks"
 
+    @pytest.mark.case("B14")
     @pytest.mark.parametrize("timeout", [0, -1, 301, math.nan, math.inf, 1e9, 1.5, "10", True])
-    def test_b14_a_timeout_out_of_range_is_refused(self, timeout):
+    def test_a_timeout_out_of_range_is_refused(self, timeout):
         with pytest.raises(SubscriptionError, match="timeout_seconds"):
             add(UNTOUCHED, timeout_seconds=timeout)
 
+    @pytest.mark.case("B16", "B17")
     @pytest.mark.parametrize("schedule", [[], [0, 0, 0], [9, 1], [604_800] * 20])
-    def test_b16_b17_a_schedule_may_be_empty_descend_and_last(self, connection, schedule):
+    def test_a_schedule_may_be_empty_descend_and_last(self, connection, schedule):
         assert add(connection, schedule_seconds=schedule).schedule_seconds == tuple(schedule)
 
+    @pytest.mark.case("B16", "B17")
     @pytest.mark.parametrize(
         "schedule", [[-1], [math.nan], [1.5], ["5"], "5,300", [True], [604_801], [1] * 21, [2**31], 7, [None]]
     )
-    def test_b16_b17_a_schedule_out_of_range_is_refused(self, schedule):
+    def test_a_schedule_out_of_range_is_refused(self, schedule):
         with pytest.raises(SubscriptionError, match="schedule_seconds"):
             add(UNTOUCHED, schedule_seconds=schedule)
 
+    @pytest.mark.case("B32")
     @pytest.mark.parametrize("pattern", ["*", "a.*", "a.b.*", "A.B", "a", "__proto__", "7.x"])
-    def test_b32_patterns_that_mean_something(self, connection, pattern):
+    def test_patterns_that_mean_something(self, connection, pattern):
         assert add(connection, [pattern]).types == (pattern,)
 
+    @pytest.mark.case("B32")
     @pytest.mark.parametrize(
         "types", [[""], ["**"], ["a.*.b"], [".*"], ["*.a"], ["a*"], ["a b"], ["é"], ["a..b"], ["a\n"], ["a" * 129], [7]]
     )
-    def test_b32_patterns_that_mean_nothing_are_refused(self, types):
+    def test_patterns_that_mean_nothing_are_refused(self, types):
         with pytest.raises(SubscriptionError, match="types"):
             add(UNTOUCHED, types)
 
@@ -209,10 +219,12 @@ class TestFields:
     def test_a_pattern_given_twice_is_kept_once(self, connection):
         assert add(connection, ["a", "b", "a"]).types == ("a", "b")
 
-    def test_b36_a_description_is_kept_as_given(self, connection):
+    @pytest.mark.case("B36")
+    def test_a_description_is_kept_as_given(self, connection):
         hostile = "<script>\x1b[31m\u202etxt.exe\n"
         assert add(connection, description=hostile).description == hostile
 
+    @pytest.mark.case("B36")
     @pytest.mark.parametrize(
         ("description", "why"),
         [
@@ -223,7 +235,7 @@ class TestFields:
             (7, "must be a str, not int"),
         ],
     )
-    def test_b36_a_description_that_is_too_long_or_no_text_is_refused(self, description, why):
+    def test_a_description_that_is_too_long_or_no_text_is_refused(self, description, why):
         with pytest.raises(SubscriptionError, match=f"^description: {why}"):
             add(UNTOUCHED, description=description)
 
@@ -248,7 +260,8 @@ class TestTenants:
         assert made.tenant == "*"
         assert "add_for_every_tenant" not in outbox.__all__
 
-    def test_b35_another_tenants_subscription_is_not_found_by_any_verb(self, connection):
+    @pytest.mark.case("B35")
+    def test_another_tenants_subscription_is_not_found_by_any_verb(self, connection):
         made = add(connection, tenant="acme")
         calls = [
             lambda: subscriptions.get(connection, made.id, tenant="other"),
@@ -400,10 +413,11 @@ class TestChange:
         patterns = text("select count(*) from outbox.subscription_types")
         assert connection.execute(patterns).scalar_one() == 0
 
+    @pytest.mark.case("C26")
     @pytest.mark.parametrize(
         "name", ["", "sub_", "evt_01m809za4retvbsps2mj46p1zb", "' or true --", "%", "x" * 10_000, "-1"]
     )
-    def test_c26_what_is_no_id_is_not_found(self, connection, name):
+    def test_what_is_no_id_is_not_found(self, connection, name):
         with pytest.raises(NotFoundError) as refused:
             subscriptions.get(connection, name)
         assert len(str(refused.value)) < 200

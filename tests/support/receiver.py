@@ -44,7 +44,7 @@ class Receiver(LoggedReceiver):
         self._obey(request.target, json.loads(request.body))
         return Response(200)
 
-    def _plan(self, path: str, event_id: str) -> str:
+    def plan_for(self, path: str, event_id: str) -> str:
         turn = self._seen[path, event_id]
         self._seen[path, event_id] += 1
         plan = self._plans.get(path, ["200"])

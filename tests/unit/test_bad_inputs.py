@@ -1,4 +1,4 @@
-"""Every row of cases/bad_inputs.md has a test named by its id, or waits for the area named here."""
+"""Every row of cases/bad_inputs.md has a test that is marked with its id, or waits for the area named here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 ROW = re.compile(r"^\| ([A-F][0-9]+) \|", re.MULTILINE)
-IN_A_NAME = re.compile(r"(?<=_)([a-f][0-9]{1,2})(?=_)")
 AT_THE_START = re.compile(r"((?:[A-F][0-9]{1,2} )+)\S")
 
 WAITING = {
@@ -40,19 +39,19 @@ def rows() -> set[str]:
     return set(ROW.findall((TESTS / "cases" / "bad_inputs.md").read_text()))
 
 
-def named() -> Iterator[str]:
-    """Ids in the names of tests, and at the start of the texts that name parametrized cases."""
+def marked() -> Iterator[str]:
+    """Ids in marks of tests, and at the start of the texts that name parametrized cases."""
     for path in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                yield from (found.upper() for found in IN_A_NAME.findall(node.name))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.case":
+                yield from (ast.literal_eval(argument) for argument in node.args)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 match = AT_THE_START.match(node.value)
                 yield from match[1].split() if match else ()
 
 
 def test_every_row_is_tested_or_waits_for_its_area() -> None:
-    tested = set(named())
+    tested = set(marked())
     assert rows() - tested - set(WAITING) == set()
     assert set(WAITING) & tested == set(), "these have a test now"
     assert set(WAITING) - rows() == set()

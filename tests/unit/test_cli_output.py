@@ -56,7 +56,8 @@ def test_piped_a_table_is_whole_and_separated_by_tabs(capsys):
     assert capsys.readouterr().out == f"delivery\tat\tto\ndlv_1\t2026-01-31T12:00:00.000005Z\t{'x' * 200}\n"
 
 
-def test_c28_fields_and_piped_cells_are_escaped_too(capsys):
+@pytest.mark.case("C28")
+def test_fields_and_piped_cells_are_escaped_too(capsys):
     print_fields({"description": "\x1b[31m", "tenant": "", "none": None})
     print_table(["A"], [("x\ty\n",)])
     assert capsys.readouterr().out == "description  \\x1b[31m\ntenant       -\nnone         -\na\nx\\ty\\n\n"
@@ -132,6 +133,7 @@ class TestFailures:
         assert "SECRET" not in redact(f"failed: {text} and more")
         assert "CRET@" not in redact(text)
 
+    @pytest.mark.case("C6")
     @pytest.mark.parametrize(
         ("reason", "statement", "grant"),
         [
@@ -147,5 +149,5 @@ class TestFailures:
             ("must be owner of table events", "", "run it as the owner of the schema outbox"),
         ],
     )
-    def test_c6_the_grant_follows_from_what_was_denied(self, reason, statement, grant):
+    def test_the_grant_follows_from_what_was_denied(self, reason, statement, grant):
         assert missing_grant(reason, statement, "shop").startswith(grant)

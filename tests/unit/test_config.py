@@ -76,18 +76,21 @@ class TestRefusals:
         with pytest.raises(ConfigError, match=r"processes \(env RELAY_PROCESSES\): .* from 1 to 64"):
             loaded(environ={"RELAY_PROCESSES": text})
 
-    def test_c16_an_unknown_key_is_refused_with_a_suggestion(self, tmp_path):
+    @pytest.mark.case("C16")
+    def test_an_unknown_key_is_refused_with_a_suggestion(self, tmp_path):
         with pytest.raises(ConfigError, match=r"unknown key 'max-in-flights' \(did you mean max_in_flight\?\)"):
             loaded(config_file=toml(tmp_path, "max-in-flights = 1\n"))
 
-    def test_c16_a_duplicated_key_is_refused(self, tmp_path):
+    @pytest.mark.case("C16")
+    def test_a_duplicated_key_is_refused(self, tmp_path):
         with pytest.raises(ConfigError, match="is not TOML"):
             loaded(config_file=toml(tmp_path, "processes = 1\nprocesses = 2\n"))
 
+    @pytest.mark.case("C16")
     @pytest.mark.parametrize(
         "line", ['processes = "2"', "processes = true", "allow_http = 1", "allow_networks = '::1'"]
     )
-    def test_c16_a_wrong_type_in_the_file_is_refused(self, tmp_path, line):
+    def test_a_wrong_type_in_the_file_is_refused(self, tmp_path, line):
         with pytest.raises(ConfigError, match=line.partition(" ")[0]):
             loaded(config_file=toml(tmp_path, line))
 
@@ -115,22 +118,26 @@ class TestRefusals:
         with pytest.raises(ConfigError, match=r"allow_ports \(env RELAY_ALLOW_PORTS\): .* from 1 to 65535"):
             loaded(environ={"RELAY_ALLOW_PORTS": text})
 
-    def test_c1_no_database_names_the_ways_to_give_one(self):
+    @pytest.mark.case("C1")
+    def test_no_database_names_the_ways_to_give_one(self):
         with pytest.raises(ConfigError, match="database_url: not set; give --database-url, RELAY_DATABASE_URL"):
             Config().conninfo()
 
 
 class TestCleaning:
+    @pytest.mark.case("C17")
     @pytest.mark.parametrize("text", ["3\n", "3\r\n", " 3 ", '"3"', "'3'", "\ufeff3"])
-    def test_c17_what_copying_leaves_behind_is_trimmed(self, text):
+    def test_what_copying_leaves_behind_is_trimmed(self, text):
         assert loaded(environ={"RELAY_PROCESSES": text}).config.processes == 3
 
-    def test_c17_a_line_break_inside_a_value_is_refused(self):
+    @pytest.mark.case("C17")
+    def test_a_line_break_inside_a_value_is_refused(self):
         with pytest.raises(ConfigError, match="RELAY_DATABASE_URL: holds a line break") as refused:
             loaded(environ={"RELAY_DATABASE_URL": f"{URL}\nmore"})
         assert PASSWORD not in str(refused.value)
 
-    def test_c17_a_file_with_bom_and_crlf_is_read(self, tmp_path):
+    @pytest.mark.case("C17")
+    def test_a_file_with_bom_and_crlf_is_read(self, tmp_path):
         file = tmp_path / "relay.toml"
         file.write_bytes(b"\xef\xbb\xbfprocesses = 3\r\nallow_networks = ['127.0.0.0/8']\r\n")
         config = loaded(config_file=str(file)).config
@@ -157,8 +164,9 @@ class TestSecretKey:
         for environ in ({"RELAY_SECRET_KEY": text}, {"RELAY_SECRET_KEY": f"{text}\n"}):
             assert [key.reveal() for key in loaded(environ=environ).config.secret_key] == list(self.KEYS)
 
+    @pytest.mark.case("C17")
     @pytest.mark.parametrize("form", ["{}\n", "{}\r\n", "\ufeff{}", '"{}"', "'{}'\n", " {} "])
-    def test_c17_what_copying_leaves_behind_is_no_part_of_a_key(self, tmp_path, form):
+    def test_what_copying_leaves_behind_is_no_part_of_a_key(self, tmp_path, form):
         file = tmp_path / "key"
         file.write_text(form.format(self.KEYS[0]), encoding="utf-8", newline="")
         file.chmod(0o600)
@@ -191,9 +199,10 @@ class TestSecretKey:
         assert option.text_of(config.secret_key) == "***,***"
         assert "AAAA" not in repr(config) + str(config) + f"{config.secret_key[0]}"
 
+    @pytest.mark.case("C19")
     @pytest.mark.parametrize(("mode", "warns"), [(0o644, True), (0o604, True), (0o640, False), (0o400, False)])
     @pytest.mark.parametrize(("name", "text"), [("SECRET_KEY", KEYS[0]), ("DATABASE_URL", URL)])
-    def test_c19_a_file_that_anyone_may_read_warns(self, tmp_path, name, text, mode, warns):
+    def test_a_file_that_anyone_may_read_warns(self, tmp_path, name, text, mode, warns):
         file = tmp_path / "secret"
         file.write_text(text)
         file.chmod(mode)
@@ -206,18 +215,21 @@ class TestSecretKey:
 
 
 class TestWarnings:
-    def test_c16_unknown_variables_only_warn(self):
+    @pytest.mark.case("C16")
+    def test_unknown_variables_only_warn(self):
         environ = {"RELAY_PORT": "tcp://10.0.0.1:80", "RELAY_SERVICE_HOST": "10.0.0.1", "RELAY_PROCESES": "2"}
         (warning,) = loaded(environ=environ).warnings
         assert "RELAY_PORT" in warning
         assert "RELAY_PROCESES (did you mean RELAY_PROCESSES?)" in warning
 
+    @pytest.mark.case("C19")
     @pytest.mark.parametrize(("mode", "warns"), [(0o644, True), (0o640, False), (0o600, False)])
-    def test_c19_a_readable_file_with_a_secret_warns(self, tmp_path, mode, warns):
+    def test_a_readable_file_with_a_secret_warns(self, tmp_path, mode, warns):
         file = toml(tmp_path, f'database_url = "{URL}"\n', mode)
         assert any("chmod o-r" in warning for warning in loaded(config_file=file).warnings) is warns
 
-    def test_c19_a_readable_file_without_secrets_does_not(self, tmp_path):
+    @pytest.mark.case("C19")
+    def test_a_readable_file_without_secrets_does_not(self, tmp_path):
         assert loaded(config_file=toml(tmp_path, "processes = 2\n", 0o644)).warnings == ()
 
 
@@ -277,6 +289,7 @@ class TestDatabaseUrl:
         assert "application_name=relay" in config.conninfo(application_name="relay")
         assert config.sqlalchemy_url(application_name="relay").query["application_name"] == "relay"
 
+    @pytest.mark.case("C1")
     @pytest.mark.parametrize(
         "url",
         [
@@ -289,7 +302,7 @@ class TestDatabaseUrl:
             f"postgres://u:{PASSWORD}@h/d?nonsense=1",
         ],
     )
-    def test_c1_a_bad_url_is_one_line_without_the_password(self, url):
+    def test_a_bad_url_is_one_line_without_the_password(self, url):
         with pytest.raises(ConfigError, match=r"^database_url") as refused:
             loaded(environ={"DATABASE_URL": url})
         assert PASSWORD not in str(refused.value)

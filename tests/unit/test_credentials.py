@@ -55,34 +55,39 @@ def refused(make, *arguments, **fields) -> str:
 
 
 class TestHeaders:
+    @pytest.mark.case("B20")
     @pytest.mark.parametrize(
         "name", ["", "X A", "X\r\nY", "X\n", "X\0", "X:Y", "Ä", "X\xa0", "X\tY", "(x)", 7, None, b"X"]
     )
-    def test_b20_a_name_is_a_token(self, name):
+    def test_a_name_is_a_token(self, name):
         assert "is not a header name" in refused(check_headers, {name: CANARY})
 
+    @pytest.mark.case("B21")
     @pytest.mark.parametrize(
         "value",
         ["a\r\nB: c", "a\nb", "a\rb", "a\x00b", "€", "é", " a", "a ", "\ta", "a\t", "a\x7f", "\x1b[0m", 7, None],
     )
-    def test_b21_a_value_is_visible_ascii(self, value):
+    def test_a_value_is_visible_ascii(self, value):
         value = value + CANARY + value if isinstance(value, str) else value
         assert "the value of X-Key" in refused(check_headers, {"X-Key": value})
 
+    @pytest.mark.case("B21")
     @pytest.mark.parametrize("value", ["", "a", "a b", "a\tb", string.punctuation, "~!"])
-    def test_b21_such_values_pass(self, value):
+    def test_such_values_pass(self, value):
         assert check_headers({"X-Key": value}) == {"X-Key": value}
 
+    @pytest.mark.case("B21")
     @given(st.text())
     @example("a\u2028b")
     @example("a\x85b")
-    def test_b21_whatever_passes_is_one_line(self, value):
+    def test_whatever_passes_is_one_line(self, value):
         try:
             check_headers({"X-Key": value})
         except SubscriptionError:
             return
         assert f"X-Key: {value}\r\n".encode("ascii").splitlines() == [f"X-Key: {value}".encode("ascii")]
 
+    @pytest.mark.case("B22")
     @pytest.mark.parametrize(
         "name",
         ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Upgrade", "TE", "Trailer",
@@ -91,32 +96,38 @@ class TestHeaders:
          "webhook-id", "Webhook-Signature", "svix-id", "X-Hub-Signature-256", "X-GitHub-Event", "X-GitHub-Delivery",
          "Stripe-Signature", "X-Convoy-Signature", "X-Webhook-Signature", "X-Webhook-Event", "X-Webhook-Timestamp"],
     )  # fmt: skip
-    def test_b22_reserved_names_are_refused_in_any_spelling(self, name):
+    def test_reserved_names_are_refused_in_any_spelling(self, name):
         for spelling in (name, name.lower(), name.upper(), name.replace("-", "_")):
             assert "use another name" in refused(check_headers, {spelling: CANARY})
 
+    @pytest.mark.case("B22")
     @pytest.mark.parametrize("name", sorted(written_headers()))
-    def test_b22_what_any_signature_writes_is_reserved(self, name):
+    def test_what_any_signature_writes_is_reserved(self, name):
         assert "use another name" in refused(check_headers, {name.title(): CANARY})
 
-    def test_b23_names_that_differ_only_in_case_are_one(self):
+    @pytest.mark.case("B23")
+    def test_names_that_differ_only_in_case_are_one(self):
         assert "X-KEY is given twice" in refused(check_headers, {"X-Key": CANARY, "X-KEY": CANARY})
         assert "X-Key is given twice" in refused(check_headers, [("X-Key", CANARY), ("X-Key", CANARY)])
 
-    def test_b23_there_are_limits(self):
+    @pytest.mark.case("B23")
+    def test_there_are_limits(self):
         assert "200 headers" in refused(check_headers, {f"X-{number}": CANARY for number in range(200)})
         assert "the limit is 8192" in refused(check_headers, {"X-Key": CANARY * 100_000})
         assert "the limit is 8192" in refused(check_headers, {"X" * 9000: CANARY})
         assert len(check_headers({f"X-{number}": "v" for number in range(50)})) == 50
 
-    def test_b24_sensitive_names_are_allowed(self):
+    @pytest.mark.case("B24")
+    def test_sensitive_names_are_allowed(self):
         headers = {"Cookie": "a=b", "Authorization": "Token x", "X-Forwarded-For": "192.0.2.1"}
         assert check_headers(headers) == headers
 
-    def test_b26_the_encoding_is_the_relays_business(self):
+    @pytest.mark.case("B26")
+    def test_the_encoding_is_the_relays_business(self):
         assert "Accept-Encoding is set by the relay" in refused(check_headers, {"Accept-Encoding": "br, gzip"})
 
-    def test_a26_an_event_has_no_headers_of_its_own(self):
+    @pytest.mark.case("A26")
+    def test_an_event_has_no_headers_of_its_own(self):
         """Headers come from a subscription only, where these rules hold."""
         for function in (outbox.record, outbox.arecord, outbox.Outbox.record):
             assert "headers" not in inspect.signature(function).parameters
@@ -235,27 +246,31 @@ class TestTLS:
         odd = authority.issue_cert("client.example.com", common_name="a\x1b[31m\u202eb")
         assert check_tls(TLS(chain(odd), key(odd))).startswith("client certificate CN=a?[31m?b, until")
 
-    def test_b37_verification_cannot_be_switched_off(self):
+    @pytest.mark.case("B37")
+    def test_verification_cannot_be_switched_off(self):
         assert "no field 'verify'" in refused(tls_of, {"verify": False})
         assert "give a client certificate" in refused(tls_of, {})
         with pytest.raises(TypeError):
             TLS(verify=False)
 
-    def test_b37_an_expired_certificate_is_refused(self, authority):
+    @pytest.mark.case("B37")
+    def test_an_expired_certificate_is_refused(self, authority):
         yesterday = datetime.now(UTC) - timedelta(days=1)
         old = authority.issue_cert("client.example.com", not_after=yesterday)
         assert f"expired on {yesterday:%Y-%m-%d}" in refused(check_fields, tls=TLS(chain(old), key(old)))
         before = datetime(1999, 1, 1, tzinfo=UTC)
         assert "is valid from" in refused(check_tls, TLS(chain(old), key(old)), before)
 
-    def test_b37_an_authority_that_has_ended_is_refused(self, authority):
+    @pytest.mark.case("B37")
+    def test_an_authority_that_has_ended_is_refused(self, authority):
         own = TLS(ca=authority.cert_pem.bytes().decode())
         assert refused(check_tls, own, datetime(3001, 1, 1, tzinfo=UTC)).startswith("tls.ca:")
 
+    @pytest.mark.case("B37")
     @pytest.mark.parametrize(
         "text", ["/etc/ssl/ca.pem", "-----BEGIN CERTIFICATE-----", CANARY, "é", 7, None, "x" * 100_000]
     )
-    def test_b37_a_path_or_half_a_block_is_no_pem(self, leaf, text):
+    def test_a_path_or_half_a_block_is_no_pem(self, leaf, text):
         assert refused(TLS, ca=text).startswith("tls.ca:")
         assert refused(TLS, chain(leaf), text).startswith("tls.client_key:")
         assert refused(TLS, text, key(leaf)).startswith("tls.client_certificate:")
@@ -339,6 +354,7 @@ class TestSecrecy:
 class TestReadAgain:
     """What a relay finds in a row that was written by hand."""
 
+    @pytest.mark.case("B20", "B21", "B22")
     @pytest.mark.parametrize(
         ("kind", "text"),
         [
@@ -357,7 +373,7 @@ class TestReadAgain:
             ("tls", json.dumps({"ca": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"})),
         ],
     )
-    def test_b20_b21_b22_a_stored_bad_value_is_a_subscription_error(self, kind, text):
+    def test_a_stored_bad_value_is_a_subscription_error(self, kind, text):
         assert refused(RequestAdditions, URL, {kind: text}).startswith(kind)
 
     def test_a_stored_header_beside_an_authentication(self):

@@ -87,8 +87,9 @@ def test_the_answer_to_a_last_attempt_still_holds_the_endpoint_back() -> None:
     assert decide(outcome("http_5xx", 60.0, 503), 1, (), 0.0) == Verdict(VerdictKind.DEAD, endpoint=Hold(60.0))
 
 
+@pytest.mark.case("E9")
 @given(st.integers(200, 599), st.lists(st.integers(400, 499).filter(lambda one: one not in (408, 410, 425, 429))))
-def test_e9_a_4xx_is_final_only_where_the_subscription_says_so(status: int, final: list[int]) -> None:
+def test_a_4xx_is_final_only_where_the_subscription_says_so(status: int, final: list[int]) -> None:
     kind = {2: "delivered", 3: "http_3xx", 4: "http_4xx", 5: "http_5xx"}[status // 100]
     verdict = decide(outcome(kind, status=status), 1, (5,), 0.0, final)
     assert (verdict.kind is VerdictKind.DEAD) == (status in final)

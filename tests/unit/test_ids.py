@@ -52,6 +52,7 @@ def test_new_ids_are_version_7_of_now_and_differ():
         assert before <= each.int >> 80 <= after
 
 
+@pytest.mark.case("C26")
 @pytest.mark.parametrize(
     "text",
     [
@@ -62,7 +63,7 @@ def test_new_ids_are_version_7_of_now_and_differ():
         *("{01890a5d-ac96-774b-bcce-b302099a8057}", "urn:uuid:01890a5d-ac96-774b-bcce-b302099a8057"),
     ],
 )
-def test_c26_what_is_no_id_names_no_row(text):
+def test_what_is_no_id_names_no_row(text):
     with pytest.raises(NotFoundError, match="evt_") as error:
         parse_id("evt", text)
     assert len(str(error.value)) < 200

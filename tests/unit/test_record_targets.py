@@ -41,6 +41,7 @@ def _cursor(monkeypatch):
     monkeypatch.setattr("psycopg.Cursor", Cursor)
 
 
+@pytest.mark.case("A29")
 @pytest.mark.parametrize(
     ("state", "message"),
     [
@@ -51,7 +52,7 @@ def _cursor(monkeypatch):
         ({"transaction_status": 4}, "closed"),
     ],
 )
-def test_a29_a_state_that_is_known_costs_no_sql(state, message):
+def test_a_state_that_is_known_costs_no_sql(state, message):
     connection = Connection(**state)
     with pytest.raises(TransactionError, match=message):
         record(connection, "a", 1)

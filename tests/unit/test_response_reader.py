@@ -135,8 +135,9 @@ def test_what_is_not_http_is_a_protocol_failure(data: bytes) -> None:
     assert (lost.kind, lost.received) == ("protocol", data[:LIMIT])
 
 
+@pytest.mark.case("E26")
 @pytest.mark.parametrize(("start", "more"), [(b"0\r\n", b"a: b\r\n"), (b"5;", b"x" * 6)], ids=["trailers", "extension"])
-def test_e26_framing_without_end_is_cut(start: bytes, more: bytes) -> None:
+def test_framing_without_end_is_cut(start: bytes, more: bytes) -> None:
     reader = ResponseReader(LIMIT)
     assert reader.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + start) is None
     answer = next(filter(None, (reader.feed(more * 1000) for _ in range(20))), None)
@@ -190,6 +191,7 @@ def test_only_2xx_is_delivered(status: int, kind: str) -> None:
     assert kind_of_status(status) == kind
 
 
+@pytest.mark.case("E13")
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
@@ -219,19 +221,21 @@ def test_only_2xx_is_delivered(status: int, kind: str) -> None:
         ("\xb2", None),
     ],
 )
-def test_e13_retry_after_is_understood_or_ignored(value: str, seconds: float | None) -> None:
+def test_retry_after_is_understood_or_ignored(value: str, seconds: float | None) -> None:
     head = f"HTTP/1.1 429 X\r\nDate: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-AFTER: {value}\r\n\r\n".encode("latin-1")
     assert retry_after_seconds(429, head) == retry_after_seconds(503, head) == seconds
 
 
-def test_e13_of_two_retry_afters_the_first_counts() -> None:
+@pytest.mark.case("E13")
+def test_of_two_retry_afters_the_first_counts() -> None:
     """The field is no list (RFC 9110, 10.2.3): nothing says which is right."""
     for first, seconds in ((b"120", 120), (b"soon", None)):
         head = b"HTTP/1.1 429 X\r\nretry-after: %b\r\nretry-after: 60\r\n\r\n" % first
         assert retry_after_seconds(429, head) == seconds
 
 
-def test_e16_retry_after_counts_only_with_429_and_503() -> None:
+@pytest.mark.case("E16")
+def test_retry_after_counts_only_with_429_and_503() -> None:
     head = b"HTTP/1.1 200 OK\r\nretry-after: 120\r\n\r\n"
     assert [retry_after_seconds(status, head) for status in (200, 301, 404, 500, 502)] == [None] * 5
 

@@ -270,9 +270,10 @@ def test_a_text_that_is_no_secret_is_refused_without_being_shown(scheme: str, te
     assert not str(text).strip() or str(text).strip() not in str(refused.value)
 
 
+@pytest.mark.case("B9")
 @pytest.mark.parametrize("text", ["my-secret-key", "a secret with spaces", "ключ-от-всех-дверей", "x" * 512])
 @pytest.mark.parametrize("scheme", TEXT_SCHEMES)
-def test_b9_a_text_secret_is_kept_as_it_stands(scheme: str, text: str) -> None:
+def test_a_text_secret_is_kept_as_it_stands(scheme: str, text: str) -> None:
     assert check_secret(text, scheme) == text
 
 
@@ -325,7 +326,8 @@ def test_a_new_key_has_its_public_key() -> None:
     assert verify(secret, headers_of("standard", secret), BODY, now=AT).id == ID
 
 
-def test_b9_a_seed_alone_and_missing_padding_are_completed() -> None:
+@pytest.mark.case("B9")
+def test_a_seed_alone_and_missing_padding_are_completed() -> None:
     assert {check_secret(text) for text in (SIGNING, SIGNING.rstrip("="), whsk(SEED), whsk(SEED).rstrip("="))} == {
         SIGNING
     }

@@ -51,15 +51,17 @@ def test_the_same_text_never_seals_alike() -> None:
     assert seal(CLEAR, PUBLIC, HERE, "signing") != seal(CLEAR, PUBLIC, HERE, "signing")
 
 
+@pytest.mark.case("B13")
 @pytest.mark.parametrize("kind", KINDS)
-def test_b13_a_ciphertext_of_another_subscription_or_kind_is_refused(kind: str) -> None:
+def test_a_ciphertext_of_another_subscription_or_kind_is_refused(kind: str) -> None:
     ring, sealed = Keyring([PRIVATE]), seal(CLEAR, PUBLIC, HERE, kind)
     assert "another subscription or kind" in refusal(sealed, ring, ELSEWHERE, kind)
     for other in set(KINDS) - {kind}:
         assert "another subscription or kind" in refusal(sealed, ring, HERE, other)
 
 
-def test_b13_a_key_that_is_not_held_is_named() -> None:
+@pytest.mark.case("B13")
+def test_a_key_that_is_not_held_is_named() -> None:
     sealed = seal(CLEAR, PUBLIC, HERE, "signing")
     for ring in (Keyring(), Keyring([new_private_key()[0]])):
         assert f"sealed to key {PUBLIC.id}, which this relay does not hold" in refusal(sealed, ring)

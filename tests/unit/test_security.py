@@ -50,14 +50,14 @@ def test_every_threat_has_its_proof() -> None:
 def test_the_firewall_refuses_the_networks_of_the_policy() -> None:
     listed = [ip_network(word) for word in re.findall(r"[0-9a-f.:]+/[0-9]+", FIREWALL)]
     assert len(listed) == len(set(listed))
-    assert set(listed) - {addresses._GLOBAL_UNICAST_V6} == {network for network, _ in addresses._TABLE}
+    assert set(listed) - {addresses.GLOBAL_UNICAST_V6} == {network for network, _ in addresses.TABLE}
     assert "ip6 daddr != 2000::/3 counter reject" in FIREWALL
 
 
 def test_the_firewall_knows_the_addresses_that_carry_another_one() -> None:
     mask, value = re.findall(r"ip6 daddr & (\S+) == (\S+) counter reject", FIREWALL)[0]
     mask_bits, value_bits = (int(ip_network(text).network_address) for text in (mask, value))
-    for upper in addresses._ISATAP:
+    for upper in addresses.ISATAP:
         assert (upper << 32 | 0x0A00_0001) & mask_bits == value_bits
 
 

@@ -334,8 +334,9 @@ def test_new_secrets_are_32_random_bytes() -> None:
 KEY_25 = base64.b64encode(bytes(range(25))).decode()
 
 
+@pytest.mark.case("B9")
 @pytest.mark.parametrize("given_text", [f"whsec_{KEY_25}", KEY_25, KEY_25.rstrip("="), "whsec_" + KEY_25.rstrip("=")])
-def test_b9_prefix_and_padding_of_an_own_secret_are_completed(given_text: str) -> None:
+def test_prefix_and_padding_of_an_own_secret_are_completed(given_text: str) -> None:
     assert check_secret(given_text) == f"whsec_{KEY_25}"
 
 

@@ -12,11 +12,13 @@ from relay.cli.output import escape
 from relay.operations.times import duration, rfc3339
 
 
+@pytest.mark.case("C28")
 @given(st.text())
-def test_c28_what_is_printed_moves_no_cursor_and_starts_no_escape(text):
+def test_what_is_printed_moves_no_cursor_and_starts_no_escape(text):
     assert escape(text).isprintable()
 
 
+@pytest.mark.case("C28", "B36")
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -27,7 +29,7 @@ def test_c28_what_is_printed_moves_no_cursor_and_starts_no_escape(text):
         ("Grüße 日本", "Grüße 日本"),
     ],
 )
-def test_c28_b36_control_characters_are_written_out(text, shown):
+def test_control_characters_are_written_out(text, shown):
     assert escape(text) == shown
 
 

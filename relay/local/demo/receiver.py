@@ -46,7 +46,8 @@ class Receiver(LoggedReceiver):
             else:
                 self._free.set()
 
-    def _plan(self, path: str, event_id: str) -> str:
+    def plan_for(self, path: str, event_id: str) -> str:
+        """Return how to answer this request of the event: ok, error, cut or late."""
         del path
         if event_id not in self._plans:
             self._plans[event_id] = self._troubles()

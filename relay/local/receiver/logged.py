@@ -34,7 +34,7 @@ class LoggedReceiver(ABC):
         self._numbers = itertools.count(1)
 
     @abstractmethod
-    def _plan(self, path: str, event_id: str) -> str:
+    def plan_for(self, path: str, event_id: str) -> str:
         """Return how to answer the next request of this event on this path."""
 
     @abstractmethod
@@ -50,7 +50,7 @@ class LoggedReceiver(ABC):
         except SignatureError as error:
             self.write("refused", **common, reason=str(error))
             return Response(401)
-        plan = self._plan(path, webhook.id)
+        plan = self.plan_for(path, webhook.id)
         body = hashlib.sha256(request.body).hexdigest()
         facts = {"connected": request.connected_at, "port": request.sender_port, "plan": plan}
         self.write("received", **common, id=webhook.id, body=body, **facts)

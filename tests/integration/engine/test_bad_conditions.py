@@ -20,7 +20,8 @@ DELIVERED = Outcome("delivered", 200, 1)
 ERROR_500 = Outcome("http_5xx", 500, 1)
 
 
-async def test_b15_a_lease_outlives_the_timeout_of_its_subscription(world: World, store: Store) -> None:
+@pytest.mark.case("B15")
+async def test_a_lease_outlives_the_timeout_of_its_subscription(world: World, store: Store) -> None:
     slow, quick = world.subscribe(timeout=300), world.subscribe(timeout=1)
     world.record()
     await fan_out(store)
@@ -30,8 +31,9 @@ async def test_b15_a_lease_outlives_the_timeout_of_its_subscription(world: World
     assert LEASE_SLACK_SECONDS > START_WITHIN_SECONDS
 
 
+@pytest.mark.case("C12")
 @pytest.mark.parametrize("setting", ["statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"])
-async def test_c12_short_timeouts_of_the_server_lose_nothing(own_world: World, far_end: FarEnd, setting: str) -> None:
+async def test_short_timeouts_of_the_server_lose_nothing(own_world: World, far_end: FarEnd, setting: str) -> None:
     for path in ("/a", "/b"):
         own_world.subscribe(path=path)
     own_world.record(count=50)
@@ -52,7 +54,8 @@ def crowded(own_world: World) -> Iterator[tuple[World, str]]:
     own_world.rows(f"drop role {role}")
 
 
-async def test_c13_a_server_without_a_free_connection_is_waited_for(
+@pytest.mark.case("C13")
+async def test_a_server_without_a_free_connection_is_waited_for(
     crowded: tuple[World, str], far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, role = crowded
@@ -69,13 +72,15 @@ async def test_c13_a_server_without_a_free_connection_is_waited_for(
     assert len(far_end.requests) == 1
 
 
-def test_c20_a_lease_is_random_and_no_process_has_a_name() -> None:
+@pytest.mark.case("C20")
+def test_a_lease_is_random_and_no_process_has_a_name() -> None:
     leases = {new_lease() for _ in range(1000)}
     assert len(leases) == 1000
     assert all(0 <= lease < 2**63 for lease in leases)
 
 
-async def test_e34_e46_what_failed_comes_again_with_its_id_and_body_and_a_fresh_timestamp(
+@pytest.mark.case("E34", "E46")
+async def test_what_failed_comes_again_with_its_id_and_body_and_a_fresh_timestamp(
     world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, str]] = []

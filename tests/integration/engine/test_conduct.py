@@ -177,8 +177,9 @@ async def test_what_is_disabled_already_keeps_its_reason(world: World, store: St
 # -- Retry-After
 
 
+@pytest.mark.case("E13")
 @pytest.mark.parametrize("status", [429, 503])
-async def test_e13_retry_after_holds_back_the_whole_endpoint(world: World, far_end: FarEnd, status: int) -> None:
+async def test_retry_after_holds_back_the_whole_endpoint(world: World, far_end: FarEnd, status: int) -> None:
     world.subscribe(schedule=(5, 5))
     world.record(count=20)
     far_end.script["/"] = answer(status, 600.0)
@@ -322,6 +323,7 @@ async def test_the_last_attempt_may_ask_for_a_hold_too(world: World, far_end: Fa
 AN_HOUR_LATER = format_datetime(datetime.now(UTC) + timedelta(hours=1, minutes=10), usegmt=True).encode()
 
 
+@pytest.mark.case("E12", "E13")
 @pytest.mark.parametrize(
     ("status", "line", "low", "high"),
     [
@@ -339,7 +341,7 @@ AN_HOUR_LATER = format_datetime(datetime.now(UTC) + timedelta(hours=1, minutes=1
         (301, b"retry-after: 120", 0, 0),
     ],
 )
-async def test_e12_e13_what_a_receiver_writes_on_the_wire_holds_its_endpoint_back(
+async def test_what_a_receiver_writes_on_the_wire_holds_its_endpoint_back(
     world: World, status: int, line: bytes, low: float, high: float
 ) -> None:
     """Never sooner than the schedule says, never later than a day."""
@@ -380,7 +382,8 @@ async def test_a_final_status_ends_its_delivery_at_once_and_others_are_tried_aga
     assert world.rows("select status, verdict from outbox.attempts order by status") == [(404, "retry"), (422, "dead")]
 
 
-async def test_e36_one_event_that_is_too_large_for_the_receiver_stops_no_other(world: World, far_end: FarEnd) -> None:
+@pytest.mark.case("E36")
+async def test_one_event_that_is_too_large_for_the_receiver_stops_no_other(world: World, far_end: FarEnd) -> None:
     world.subscribe(schedule=())
     bodies = []
 
@@ -402,8 +405,9 @@ async def test_e36_one_event_that_is_too_large_for_the_receiver_stops_no_other(w
 # -- pause, disable, remove: by people, at any moment
 
 
+@pytest.mark.case("B34")
 @pytest.mark.parametrize("how", [*CLOSED, "removed"])
-async def test_b34_what_was_leased_and_has_not_begun_is_given_back(world: World, far_end: FarEnd, how: str) -> None:
+async def test_what_was_leased_and_has_not_begun_is_given_back(world: World, far_end: FarEnd, how: str) -> None:
     """Between claim and send: at the next sweep, which is within a second."""
     world.subscribe()
     async with stepping(world.url, far_end, max_in_flight=1) as relay:
@@ -505,7 +509,8 @@ async def test_what_falls_due_meanwhile_is_claimed_in_vain_once(
     assert len(far_end.requests) == 6
 
 
-async def test_b6_a_retry_goes_to_the_url_of_its_moment_signed_with_the_keys_of_its_moment(
+@pytest.mark.case("B6")
+async def test_a_retry_goes_to_the_url_of_its_moment_signed_with_the_keys_of_its_moment(
     world: World, far_end: FarEnd
 ) -> None:
     world.subscribe(path="/old", schedule=(0,))

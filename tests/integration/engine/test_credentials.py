@@ -72,6 +72,7 @@ async def test_what_changes_takes_effect_at_the_next_request(world: World, wire:
         assert "authorization" not in await deliver(world, wire)
 
 
+@pytest.mark.case("B21")
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
@@ -83,7 +84,7 @@ async def test_what_changes_takes_effect_at_the_next_request(world: World, wire:
         ("tls", json.dumps({"ca": CANARY})),
     ],
 )
-async def test_b21_a_stored_bad_value_fails_the_attempt_not_the_relay(world: World, wire: Wire, kind, text) -> None:
+async def test_a_stored_bad_value_fails_the_attempt_not_the_relay(world: World, wire: Wire, kind, text) -> None:
     broken = world.subscribe(path="/broken")
     world.subscribe(path="/fine")
     world.rows(

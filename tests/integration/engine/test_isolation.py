@@ -100,6 +100,7 @@ async def test_a_relay_stopped_inside_fan_out_does_not_stop_the_others_for_long(
         await turn.__aexit__(None, None, None)
 
 
+@pytest.mark.case("C14")
 @pytest.mark.parametrize(
     "setting",
     [
@@ -116,7 +117,7 @@ async def test_a_relay_stopped_inside_fan_out_does_not_stop_the_others_for_long(
         "intervalstyle to sql_standard",
     ],
 )
-async def test_c14_settings_of_the_database_have_no_effect(own_world: World, far_end: FarEnd, setting: str) -> None:
+async def test_settings_of_the_database_have_no_effect(own_world: World, far_end: FarEnd, setting: str) -> None:
     subscription = own_world.subscribe(path="/fails")
     own_world.subscribe(path="/fine")
     far_end.script["/fails"] = ERROR_500
@@ -170,7 +171,8 @@ async def test_claiming_while_others_settle_never_fails(world: World, store: Sto
     assert sum(await asyncio.gather(churn(store), churn(other_store))) == 200
 
 
-async def test_c21_the_signature_carries_the_databases_clock(
+@pytest.mark.case("C21")
+async def test_the_signature_carries_the_databases_clock(
     world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relay whose own clock is an hour wrong signs with the right time."""

@@ -92,7 +92,8 @@ async def test_backends_killed_all_the_time_lose_nothing(world: World, far_end: 
     assert world.count("dead_letters") == 0
 
 
-async def test_f4_results_that_the_database_cannot_take_for_now_are_kept(
+@pytest.mark.case("F4")
+async def test_results_that_the_database_cannot_take_for_now_are_kept(
     own_world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a failover, when the old primary still answers and refuses to write; or while a table is missing."""
@@ -112,7 +113,8 @@ async def test_f4_results_that_the_database_cannot_take_for_now_are_kept(
     assert len(far_end.requests) == own_world.count("attempts") == 5
 
 
-async def test_c3_a_relay_that_starts_while_the_database_is_away_begins_when_it_is_there(
+@pytest.mark.case("C3")
+async def test_a_relay_that_starts_while_the_database_is_away_begins_when_it_is_there(
     own_world: World, far_end: FarEnd, server_url: str
 ) -> None:
     own_world.subscribe()

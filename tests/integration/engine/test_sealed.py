@@ -84,8 +84,9 @@ async def test_sealed_secrets_sign_and_go_along(world: World, far_end: FarEnd, m
     assert headers["x-token"] == "t0ken"
 
 
+@pytest.mark.case("B13")
 @pytest.mark.parametrize("swap", [swap_subscriptions, swap_kinds])
-async def test_b13_swapped_ciphertexts_are_refused_and_nothing_is_sent_until_they_are_swapped_back(
+async def test_swapped_ciphertexts_are_refused_and_nothing_is_sent_until_they_are_swapped_back(
     world: World, far_end: FarEnd, caplog: pytest.LogCaptureFixture, swap
 ) -> None:
     names = [text_id("sub", UUID(bytes=subscribe(world, path))) for path in ("/a", "/b")]
@@ -115,7 +116,8 @@ async def test_b13_swapped_ciphertexts_are_refused_and_nothing_is_sent_until_the
     )
 
 
-async def test_b13_a_key_that_is_rotated_away_parks_its_own_subscriptions_only(world: World, far_end: FarEnd) -> None:
+@pytest.mark.case("B13")
+async def test_a_key_that_is_rotated_away_parks_its_own_subscriptions_only(world: World, far_end: FarEnd) -> None:
     lost = subscribe(world, "/lost", key=new_private_key()[1])
     subscribe(world, "/held")
     world.record(count=2)
@@ -132,9 +134,8 @@ async def test_b13_a_key_that_is_rotated_away_parks_its_own_subscriptions_only(w
     assert far_end.paths() == ["/held"] * 2 + ["/lost"] * 2
 
 
-async def test_b13_a_relay_that_comes_with_the_key_delivers_what_another_could_not(
-    world: World, far_end: FarEnd
-) -> None:
+@pytest.mark.case("B13")
+async def test_a_relay_that_comes_with_the_key_delivers_what_another_could_not(world: World, far_end: FarEnd) -> None:
     subscribe(world, "/a")
     world.record()
     async with stepping(world.url, far_end) as without:

@@ -244,20 +244,20 @@ ANSWERS = {
     "hosts-file": ["127.0.0.1"],
 }
 ELSEWHERE = {
-    "rebind-retry": "test_dialling.py::test_b2_dns_rebind_retry_is_checked_at_each_connection",
+    "rebind-retry": "test_dialling.py::test_dns_rebind_retry_is_checked_at_each_connection",
     "dns-nxdomain": "test_dialling.py::test_dns_nxdomain_is_a_failure_that_is_retried",
     "dns-timeout": "test_dialling.py::test_dns_timeout_holds_up_no_other_endpoint",
     "dns-cname-loop": "test_dialling.py::test_dns_nxdomain_is_a_failure_that_is_retried",
     "dns-search-domain": "test_dialling.py::test_dns_search_domains_apply_to_no_public_name",
-    "redirect-308-self": "contract/test_conduct.py::test_e7_a_redirect_is_a_failure_and_never_followed",
+    "redirect-308-self": "contract/test_conduct.py::test_a_redirect_is_a_failure_and_never_followed",
     "alt-svc": "test_dialling.py::test_alt_svc_is_ignored",
-    "proxy-env": "contract/test_conduct.py::test_s7_proxy_env_and_netrc_are_not_used",
-    "proxy-explicit": "contract/test_conduct.py::test_d18_what_the_policy_forbids_by_the_url_alone_reaches_nobody",
-    "socks": "contract/test_conduct.py::test_s7_proxy_env_and_netrc_are_not_used",
+    "proxy-env": "contract/test_conduct.py::test_proxy_env_and_netrc_are_not_used",
+    "proxy-explicit": "contract/test_conduct.py::test_what_the_policy_forbids_by_the_url_alone_reaches_nobody",
+    "socks": "contract/test_conduct.py::test_proxy_env_and_netrc_are_not_used",
     "tls-sni-ip": "contract/test_tls.py::test_tls_sni_ip_needs_a_certificate_for_the_address",
-    "tls-mismatch": "contract/test_tls.py::test_e41_tls_failures_send_nothing",
-    "tls-selfsigned": "contract/test_tls.py::test_e41_tls_failures_send_nothing",
-    "self-connect": "test_dialling.py::test_self_connect_e48_an_address_of_this_machine_is_not_dialled",
+    "tls-mismatch": "contract/test_tls.py::test_tls_failures_send_nothing",
+    "tls-selfsigned": "contract/test_tls.py::test_tls_failures_send_nothing",
+    "self-connect": "test_dialling.py::test_self_connect_an_address_of_this_machine_is_not_dialled",
 }
 
 

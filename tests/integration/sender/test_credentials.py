@@ -75,6 +75,7 @@ class TestHeaders:
             await post(sender, credentials(receiver.url, authentication=BearerToken("abc.def=")))
         assert fields(receiver.requests[0])["authorization"] == "Bearer abc.def="
 
+    @pytest.mark.case("B24")
     @pytest.mark.parametrize(
         ("given", "secrets"),
         [
@@ -87,7 +88,7 @@ class TestHeaders:
         ],
         ids=["headers", "bearer", "basic"],
     )
-    async def test_b24_what_a_receiver_echoes_is_redacted(self, sender: HttpSender, given, secrets) -> None:
+    async def test_what_a_receiver_echoes_is_redacted(self, sender: HttpSender, given, secrets) -> None:
         async with receiving(echoes) as receiver:
             outcome = await post(sender, credentials(receiver.url, **given))
         assert (outcome.status, b"***" in outcome.excerpt, "***" in (outcome.headers or "")) == (400, True, True)
@@ -95,6 +96,7 @@ class TestHeaders:
             assert secret in receiver.requests[0].head.decode()
             assert secret not in outcome.excerpt.decode() + (outcome.headers or "")
 
+    @pytest.mark.case("B24")
     @pytest.mark.parametrize(
         "write",
         [json.dumps, lambda text: json.dumps(text).replace("/", "\\/"),
@@ -102,7 +104,7 @@ class TestHeaders:
          quote, lambda text: quote(text, safe=""), quote_plus],
         ids=["json", "php", "html", "html of others", "path", "query", "form"],
     )  # fmt: skip
-    async def test_b24_so_is_what_it_echoes_in_a_spelling_of_its_own(self, sender: HttpSender, write) -> None:
+    async def test_so_is_what_it_echoes_in_a_spelling_of_its_own(self, sender: HttpSender, write) -> None:
         own = 'a/b+c "d" \\e\' <f>&g=='
 
         async def shows_the_request(exchange: Exchange) -> None:
@@ -115,7 +117,8 @@ class TestHeaders:
         for secret in (own, *(value for name, value in fields(receiver.requests[0]).items() if "auth" in name)):
             assert write(secret).strip('"') not in outcome.excerpt.decode()
 
-    async def test_b24_a_secret_that_the_excerpt_cuts_in_two_is_redacted(self, make_sender: MakeSender) -> None:
+    @pytest.mark.case("B24")
+    async def test_a_secret_that_the_excerpt_cuts_in_two_is_redacted(self, make_sender: MakeSender) -> None:
         async with receiving(echoes) as receiver:
             given = {"headers": {"X-Api-Key": SECRET}}
             start = len(b"POST /hook HTTP/1.1\r\nhost: 127.0.0.1:%d\r\n" % receiver.port) + len(
@@ -489,7 +492,8 @@ class TestTLS:
         assert (outcome.kind, outcome.status) == ("tls", None)
         assert "alert" in (outcome.error or "")
 
-    async def test_s14_own_authority_takes_the_place_of_the_public_ones(
+    @pytest.mark.case("S14")
+    async def test_own_authority_takes_the_place_of_the_public_ones(
         self, make_sender: MakeSender, authority, stranger, monkeypatch, tmp_path
     ) -> None:
         public = tmp_path / "public.pem"
@@ -501,7 +505,8 @@ class TestTLS:
                 assert (await post(sender, credentials(https(receiver), tls=own))).kind == with_own
                 assert (await post(sender, credentials(https(receiver)))).kind == without
 
-    async def test_s14_a_certificate_alone_leaves_the_public_authorities(
+    @pytest.mark.case("S14")
+    async def test_a_certificate_alone_leaves_the_public_authorities(
         self, sender: HttpSender, authority, stranger, monkeypatch, tmp_path
     ) -> None:
         public = tmp_path / "public.pem"
@@ -515,8 +520,9 @@ class TestTLS:
         async with receiving(answers_ok, ssl=server(authority, demands=authority)) as receiver:
             assert (await post(sender, credentials(https(receiver), tls=own))).kind == "tls"
 
+    @pytest.mark.case("S14")
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_1])
-    async def test_s14_old_versions_stay_out(self, sender: HttpSender, authority, one, version) -> None:
+    async def test_old_versions_stay_out(self, sender: HttpSender, authority, one, version) -> None:
         context = server(authority)
         context.set_ciphers("ALL:@SECLEVEL=0")
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
@@ -524,7 +530,8 @@ class TestTLS:
         async with receiving(answers_ok, ssl=context) as receiver:
             assert (await post(sender, credentials(https(receiver), tls=one))).kind == "tls"
 
-    async def test_s14_names_are_verified(self, make_sender: MakeSender, authority) -> None:
+    @pytest.mark.case("S14")
+    async def test_names_are_verified(self, make_sender: MakeSender, authority) -> None:
         async def resolve(host: str) -> list[str]:
             return ["127.0.0.1"]
 

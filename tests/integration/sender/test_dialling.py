@@ -70,7 +70,8 @@ async def test_dns_answer_with_a_forbidden_address_is_not_dialled(make_sender: M
     assert answer[-1].removeprefix("::ffff:") in (outcome.error or "") or "a9fe" in (outcome.error or "")
 
 
-async def test_b2_dns_rebind_retry_is_checked_at_each_connection(make_sender: MakeSender) -> None:
+@pytest.mark.case("B2")
+async def test_dns_rebind_retry_is_checked_at_each_connection(make_sender: MakeSender) -> None:
     async def close_after(exchange: Exchange) -> None:
         await exchange.play(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
 
@@ -90,7 +91,8 @@ class PublicLoopback(AddressPolicy):
 
 
 @pytest.mark.parametrize("answer", [["127.0.0.1"], ["8.8.8.8", "127.0.0.1"]], ids=["alone", "among others"])
-async def test_self_connect_e48_an_address_of_this_machine_is_not_dialled(
+@pytest.mark.case("E48")
+async def test_self_connect_an_address_of_this_machine_is_not_dialled(
     make_sender: MakeSender, answer: list[str]
 ) -> None:
     """No firewall stands between a relay and what listens on the relay's own public address."""
@@ -153,7 +155,8 @@ async def test_a_dead_first_address_gives_way_to_the_next(make_sender: MakeSende
     assert (outcome.kind, outcome.address) == ("delivered", "127.0.0.1")
 
 
-async def test_e38_a_first_address_that_swallows_everything_gives_way_in_time(
+@pytest.mark.case("E38")
+async def test_a_first_address_that_swallows_everything_gives_way_in_time(
     make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from relay.http import dial
@@ -212,7 +215,8 @@ def _no_free_file_descriptor() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_f10_without_file_descriptors_it_is_our_own_fault(sender: HttpSender) -> None:
+@pytest.mark.case("F10")
+async def test_without_file_descriptors_it_is_our_own_fault(sender: HttpSender) -> None:
     async with receiving(answers_ok) as receiver:
         with _no_free_file_descriptor():
             outcome = await post(sender, receiver.url)

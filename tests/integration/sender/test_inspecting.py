@@ -140,8 +140,9 @@ BAD_SERVERS = {
 }
 
 
+@pytest.mark.case("E41")
 @pytest.mark.parametrize("cause", BAD_SERVERS)
-async def test_e41_what_is_wrong_with_tls(authority: trustme.CA, trusting: ssl.SSLContext, cause: str) -> None:
+async def test_what_is_wrong_with_tls(authority: trustme.CA, trusting: ssl.SSLContext, cause: str) -> None:
     with listening(BAD_SERVERS[cause](authority)) as heard:
         steps = await steps_to(f"https://{NAME}:{heard.port}/", ssl_context=trusting)
     assert states(steps) == [*OK_UNTIL_TLS, ("tls", "failed", cause)]

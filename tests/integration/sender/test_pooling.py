@@ -167,7 +167,8 @@ async def test_a_connection_that_the_server_closes_is_forgotten(sender: HttpSend
         assert receiver.accepted == 2
 
 
-async def test_e32_a_late_extra_response_ends_the_resting_connection(sender: HttpSender) -> None:
+@pytest.mark.case("E32")
+async def test_a_late_extra_response_ends_the_resting_connection(sender: HttpSender) -> None:
     async with receiving(answers_ok) as receiver:
         await post(sender, receiver)
         await receiver.requests[0].play(response(200, b"stale"))
@@ -176,7 +177,8 @@ async def test_e32_a_late_extra_response_ends_the_resting_connection(sender: Htt
         assert receiver.accepted == 2
 
 
-async def test_e32_an_extra_response_that_nobody_has_read_yet_is_seen_before_reuse(sender: HttpSender) -> None:
+@pytest.mark.case("E32")
+async def test_an_extra_response_that_nobody_has_read_yet_is_seen_before_reuse(sender: HttpSender) -> None:
     """The bytes wait in the kernel: no event loop has run since they came."""
     async with receiving(answers_ok) as receiver:
         await post(sender, receiver)
@@ -185,7 +187,8 @@ async def test_e32_an_extra_response_that_nobody_has_read_yet_is_seen_before_reu
         assert receiver.accepted == 2
 
 
-async def test_e31_a_kept_connection_that_dies_is_replaced_once(sender: HttpSender) -> None:
+@pytest.mark.case("E31")
+async def test_a_kept_connection_that_dies_is_replaced_once(sender: HttpSender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         if exchange.connection == 0 and exchange.number == 1:
             exchange.reset()
@@ -198,7 +201,8 @@ async def test_e31_a_kept_connection_that_dies_is_replaced_once(sender: HttpSend
         assert receiver.requests[1].head == receiver.requests[2].head
 
 
-async def test_e31_and_only_once(sender: HttpSender) -> None:
+@pytest.mark.case("E31")
+async def test_a_dead_kept_connection_is_replaced_only_once(sender: HttpSender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         if len(receiver.requests) == 1:
             await exchange.play(OK)
@@ -210,7 +214,8 @@ async def test_e31_and_only_once(sender: HttpSender) -> None:
         assert receiver.accepted == 2
 
 
-async def test_e31_a_kept_connection_that_answered_half_is_not_replaced(sender: HttpSender) -> None:
+@pytest.mark.case("E31")
+async def test_a_kept_connection_that_answered_half_is_not_replaced(sender: HttpSender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         if exchange.number == 0:
             await exchange.play(OK)
@@ -223,7 +228,8 @@ async def test_e31_a_kept_connection_that_answered_half_is_not_replaced(sender: 
         assert receiver.accepted == 1
 
 
-async def test_e31_over_tls(make_sender: MakeSender) -> None:
+@pytest.mark.case("E31")
+async def test_over_tls(make_sender: MakeSender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         if (exchange.connection, exchange.number) == (0, 1):
             exchange.writer.transport.abort()

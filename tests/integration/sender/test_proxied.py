@@ -127,7 +127,8 @@ async def test_the_certificate_of_an_https_proxy_is_verified(make_sender: Make) 
         assert outcome.kind == kind
 
 
-async def test_f10_without_file_descriptors_it_is_our_own_fault(make_sender: Make) -> None:
+@pytest.mark.case("F10")
+async def test_without_file_descriptors_it_is_our_own_fault(make_sender: Make) -> None:
     async with proxying("http") as proxy:
         sender = make_sender(proxy.address)
         await post(sender)

@@ -129,7 +129,8 @@ async def test_a_tunnel_that_ends_while_it_rests_is_forgotten(
         assert proxy.accepted == 2
 
 
-async def test_e31_a_kept_tunnel_that_dies_under_a_request_is_replaced_once(
+@pytest.mark.case("E31")
+async def test_a_kept_tunnel_that_dies_under_a_request_is_replaced_once(
     make_sender: Make, way: Way, authority: trustme.CA
 ) -> None:
     async def behaviour(exchange: Exchange) -> None:
@@ -165,7 +166,8 @@ def elsewhere(way: Way, authority: trustme.CA):
         yield receiver, proxy, play
 
 
-async def test_e32_what_waits_unread_in_the_kernel_is_seen_before_reuse(
+@pytest.mark.case("E32")
+async def test_what_waits_unread_in_the_kernel_is_seen_before_reuse(
     make_sender: Make, way: Way, authority: trustme.CA
 ) -> None:
     """No turn of this loop comes between the extra response and the next request."""
@@ -177,9 +179,8 @@ async def test_e32_what_waits_unread_in_the_kernel_is_seen_before_reuse(
         assert (outcome.excerpt, receiver.accepted, len(receiver.requests)) == (b"ok", 2, 2)
 
 
-async def test_e32_what_comes_while_it_rests_ends_the_tunnel(
-    make_sender: Make, way: Way, authority: trustme.CA
-) -> None:
+@pytest.mark.case("E32")
+async def test_what_comes_while_it_rests_ends_the_tunnel(make_sender: Make, way: Way, authority: trustme.CA) -> None:
     with elsewhere(way, authority) as (receiver, proxy, play):
         sender, url = make_sender(proxy), f"{way.endpoint}://{NAME}:{receiver.port}/"
         assert (await post(sender, url)).excerpt == b"ok"

@@ -37,7 +37,8 @@ def plays(*pieces: bytes, close: bool = False):
     return behaviour
 
 
-async def test_e28_e43_the_request_is_exactly_this(way: Way, sender: Sender) -> None:
+@pytest.mark.case("E28", "E43")
+async def test_the_request_is_exactly_this(way: Way, sender: Sender) -> None:
     """No Expect, identity only, one Host, one Content-Length."""
     async with receiving(plays(OK)) as receiver:
         outcome = await send(sender, receiver, b'{"a":1}')
@@ -68,7 +69,8 @@ async def test_connections_are_kept_and_used_again(proxy: Proxy | None, sender: 
     assert proxy is None or (proxy.accepted, len(proxy.asked)) == (1, 1)
 
 
-async def test_e3_a_late_answer_after_an_interim_one_is_not_given_to_the_next_request(sender: Sender) -> None:
+@pytest.mark.case("E3")
+async def test_a_late_answer_after_an_interim_one_is_not_given_to_the_next_request(sender: Sender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         number = len(receiver.requests)
         await exchange.play(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n")
@@ -81,7 +83,8 @@ async def test_e3_a_late_answer_after_an_interim_one_is_not_given_to_the_next_re
     assert receiver.accepted == 1
 
 
-async def test_e32_an_extra_response_is_never_the_answer_to_the_next_request(sender: Sender) -> None:
+@pytest.mark.case("E32")
+async def test_an_extra_response_is_never_the_answer_to_the_next_request(sender: Sender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         first = exchange.connection == 0
         exchange.writer.write(response(200 if first else 500, b"own") + (response(200, b"stale") if first else b""))
@@ -92,7 +95,8 @@ async def test_e32_an_extra_response_is_never_the_answer_to_the_next_request(sen
         assert receiver.accepted == 2
 
 
-async def test_e5_interim_responses_for_ever_end(sender: Sender) -> None:
+@pytest.mark.case("E5")
+async def test_interim_responses_for_ever_end(sender: Sender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         while True:
             await exchange.play(b"HTTP/1.1 102 Processing\r\n\r\n")
@@ -101,15 +105,17 @@ async def test_e5_interim_responses_for_ever_end(sender: Sender) -> None:
         assert (await send(sender, receiver)).kind == "protocol"
 
 
+@pytest.mark.case("E6")
 @pytest.mark.parametrize("status", [204, 205, 304])
-async def test_e6_a_body_that_must_not_be_is_not_the_next_answer(sender: Sender, status: int) -> None:
+async def test_a_body_that_must_not_be_is_not_the_next_answer(sender: Sender, status: int) -> None:
     async with receiving(plays(response(status, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"))) as receiver:
         outcomes = [await send(sender, receiver) for _ in range(2)]
         assert [o.status for o in outcomes] == [status, status]
         assert receiver.accepted == 2
 
 
-async def test_e16_every_2xx_is_delivered_and_its_retry_after_ignored(sender: Sender) -> None:
+@pytest.mark.case("E16")
+async def test_every_2xx_is_delivered_and_its_retry_after_ignored(sender: Sender) -> None:
     """Also 206: nobody asked for a part, so it is not one."""
     statuses = [200, 201, 202, 203, 206, 207, 208, 226, 299]
 
@@ -121,19 +127,22 @@ async def test_e16_every_2xx_is_delivered_and_its_retry_after_ignored(sender: Se
     assert [(o.kind, o.status, o.retry_after_seconds) for o in outcomes] == [("delivered", s, None) for s in statuses]
 
 
-async def test_e8_304_is_a_failure(sender: Sender) -> None:
+@pytest.mark.case("E8")
+async def test_304_is_a_failure(sender: Sender) -> None:
     async with receiving(plays(response(304))) as receiver:
         outcome = await send(sender, receiver)
     assert (outcome.kind, outcome.status) == ("http_3xx", 304)
 
 
-async def test_e43_100_continue_that_nobody_asked_for_is_passed_over(sender: Sender) -> None:
+@pytest.mark.case("E43")
+async def test_100_continue_that_nobody_asked_for_is_passed_over(sender: Sender) -> None:
     async with receiving(plays(b"HTTP/1.1 100 Continue\r\n\r\n", OK)) as receiver:
         assert [(await send(sender, receiver)).status for _ in range(2)] == [200, 200]
 
 
+@pytest.mark.case("E7")
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
-async def test_e7_a_redirect_is_a_failure_and_never_followed(sender: Sender, status: int) -> None:
+async def test_a_redirect_is_a_failure_and_never_followed(sender: Sender, status: int) -> None:
     async with receiving(plays(OK)) as target:
         location = b"location: %b\r\n" % target.url.encode()
         async with receiving(plays(response(status, headers=location))) as receiver:
@@ -143,16 +152,18 @@ async def test_e7_a_redirect_is_a_failure_and_never_followed(sender: Sender, sta
         assert target.accepted == 0
 
 
+@pytest.mark.case("E9", "E10", "E12")
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 408, 410, 413, 415, 417, 422, 425, 429])
-async def test_e9_e10_e12_a_4xx_is_a_failure_that_says_which(sender: Sender, status: int) -> None:
+async def test_a_4xx_is_a_failure_that_says_which(sender: Sender, status: int) -> None:
     async with receiving(plays(response(status, b"why"))) as receiver:
         outcome = await send(sender, receiver)
     assert (outcome.kind, outcome.status, outcome.excerpt) == ("http_4xx", status, b"why")
     assert outcome.retry_after_seconds is None
 
 
+@pytest.mark.case("E17")
 @pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 507, 511, 599])
-async def test_e17_a_5xx_is_a_failure_that_says_which(sender: Sender, status: int) -> None:
+async def test_a_5xx_is_a_failure_that_says_which(sender: Sender, status: int) -> None:
     async with receiving(plays(response(status, headers=b"retry-after: 7\r\n"))) as receiver:
         outcome = await send(sender, receiver)
     assert (outcome.kind, outcome.status) == ("http_5xx", status)
@@ -162,8 +173,9 @@ async def test_e17_a_5xx_is_a_failure_that_says_which(sender: Sender, status: in
 BAD_STATUS_LINES = [b"HTTP/1.1 %b X" % status for status in (b"999", b"600", b"000", b"2", b"099", b"20x", b"200200")]
 
 
+@pytest.mark.case("E18")
 @pytest.mark.parametrize("status_line", [*BAD_STATUS_LINES, b"SSH-2.0-x"])
-async def test_e18_what_is_not_http_is_protocol_with_its_first_bytes(sender: Sender, status_line: bytes) -> None:
+async def test_what_is_not_http_is_protocol_with_its_first_bytes(sender: Sender, status_line: bytes) -> None:
     data = status_line + b"\r\ncontent-length: 0\r\n\r\n"
     async with receiving(plays(data)) as receiver:
         outcome = await send(sender, receiver)
@@ -190,7 +202,8 @@ async def test_what_can_be_read_in_two_ways_is_not_believed(sender: Sender, data
     assert (outcome.kind, outcome.status) == ("protocol", None)
 
 
-async def test_e20_http_1_0_is_an_answer_and_its_connection_is_not_used_again(sender: Sender) -> None:
+@pytest.mark.case("E20")
+async def test_http_1_0_is_an_answer_and_its_connection_is_not_used_again(sender: Sender) -> None:
     async with receiving(
         plays(b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok")
     ) as receiver:
@@ -204,7 +217,8 @@ async def test_close_delimited_body(sender: Sender) -> None:
     assert (outcome.kind, outcome.excerpt) == ("delivered", b"something")
 
 
-async def test_e22_headers_that_drip_end_at_the_deadline(sender: Sender) -> None:
+@pytest.mark.case("E22")
+async def test_headers_that_drip_end_at_the_deadline(sender: Sender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         await exchange.play(b"HTTP/1.1 200 OK\r\n")
         while True:
@@ -217,7 +231,8 @@ async def test_e22_headers_that_drip_end_at_the_deadline(sender: Sender) -> None
         await until(lambda: receiver.ended == 1)
 
 
-async def test_e22_a_body_that_drips_is_decided_by_its_status_at_the_deadline(sender: Sender) -> None:
+@pytest.mark.case("E22")
+async def test_a_body_that_drips_is_decided_by_its_status_at_the_deadline(sender: Sender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         await exchange.play(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
         while True:
@@ -231,8 +246,9 @@ async def test_e22_a_body_that_drips_is_decided_by_its_status_at_the_deadline(se
         await until(lambda: receiver.ended == 1)
 
 
+@pytest.mark.case("E23")
 @pytest.mark.parametrize("head", [b"content-length: 10000000000", b"x-close: delimited"])
-async def test_e23_an_endless_body_is_cut_at_the_excerpt(sender: Sender, head: bytes) -> None:
+async def test_an_endless_body_is_cut_at_the_excerpt(sender: Sender, head: bytes) -> None:
     async def behaviour(exchange: Exchange) -> None:
         await exchange.play(b"HTTP/1.1 500 X\r\n" + head + b"\r\n\r\n")
         await exchange.until_closed()
@@ -243,23 +259,26 @@ async def test_e23_an_endless_body_is_cut_at_the_excerpt(sender: Sender, head: b
         await until(lambda: receiver.ended == 1)
 
 
-async def test_e24_a_body_shorter_than_it_said_does_not_undo_success(sender: Sender) -> None:
+@pytest.mark.case("E24")
+async def test_a_body_shorter_than_it_said_does_not_undo_success(sender: Sender) -> None:
     async with receiving(plays(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort", close=True)) as receiver:
         outcome = await send(sender, receiver)
     assert (outcome.kind, outcome.excerpt) == ("delivered", b"short")
 
 
-async def test_e26_a_broken_chunk_ends_the_connection_not_the_success(sender: Sender) -> None:
+@pytest.mark.case("E26")
+async def test_a_broken_chunk_ends_the_connection_not_the_success(sender: Sender) -> None:
     async with receiving(plays(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\nxyz\r\n")) as receiver:
         outcomes = [await send(sender, receiver) for _ in range(2)]
         assert [(o.kind, o.excerpt) for o in outcomes] == [("delivered", b"ok")] * 2
         assert receiver.accepted == 2
 
 
+@pytest.mark.case("E26")
 @pytest.mark.parametrize(
     ("start", "more"), [(b"0\r\n", b"a: b\r\n" * 100), (b"5;", b"x" * 9999)], ids=["trailers", "extension"]
 )
-async def test_e26_endless_trailers_and_chunk_extensions_are_cut(sender: Sender, start: bytes, more: bytes) -> None:
+async def test_endless_trailers_and_chunk_extensions_are_cut(sender: Sender, start: bytes, more: bytes) -> None:
     async def behaviour(exchange: Exchange) -> None:
         await exchange.play(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + start)
         while True:
@@ -307,21 +326,24 @@ async def test_an_answer_to_half_a_request_need_not_wait_for_the_rest(sender: Se
     assert (outcome.kind, outcome.status) == ("http_4xx", 413)
 
 
-async def test_e27_100_kilobytes_of_headers_are_too_many(sender: Sender) -> None:
+@pytest.mark.case("E27")
+async def test_100_kilobytes_of_headers_are_too_many(sender: Sender) -> None:
     async with receiving(plays(b"HTTP/1.1 200 OK\r\n" + b"x-a: bbbbbbbbbb\r\n" * 6000 + b"\r\n")) as receiver:
         outcome = await send(sender, receiver)
     assert outcome.kind == "protocol"
     assert "headers" in (outcome.error or "")
 
 
-async def test_e28_a_gzip_bomb_is_kept_as_it_came(sender: Sender) -> None:
+@pytest.mark.case("E28")
+async def test_a_gzip_bomb_is_kept_as_it_came(sender: Sender) -> None:
     packed = zlib.compress(bytes(50_000_000), 9, zlib.MAX_WBITS | 16)
     async with receiving(plays(response(200, packed, b"content-encoding: gzip\r\n"))) as receiver:
         outcome = await send(sender, receiver)
     assert outcome.excerpt == packed[:16_384]
 
 
-async def test_e30_reset_before_the_answer(way: Way, sender: Sender) -> None:
+@pytest.mark.case("E30")
+async def test_reset_before_the_answer(way: Way, sender: Sender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         exchange.reset()
 
@@ -331,19 +353,22 @@ async def test_e30_reset_before_the_answer(way: Way, sender: Sender) -> None:
         assert len(receiver.requests) == 1
 
 
-async def test_e30_closed_without_a_byte(sender: Sender) -> None:
+@pytest.mark.case("E30")
+async def test_closed_without_a_byte(sender: Sender) -> None:
     async with receiving(plays(close=True)) as receiver:
         outcome = await send(sender, receiver)
         assert (outcome.kind, outcome.sent) == ("connection", True)
         assert receiver.accepted == 1
 
 
-async def test_e30_closed_inside_the_headers(sender: Sender) -> None:
+@pytest.mark.case("E30")
+async def test_closed_inside_the_headers(sender: Sender) -> None:
     async with receiving(plays(b"HTTP/1.1 200 OK\r\ncontent-le", close=True)) as receiver:
         assert (await send(sender, receiver)).kind == "connection"
 
 
-async def test_e44_e45_a_body_is_bytes_whatever_it_holds(sender: Sender) -> None:
+@pytest.mark.case("E44", "E45")
+async def test_a_body_is_bytes_whatever_it_holds(sender: Sender) -> None:
     body = b"\0\xff\x1b[31m<script>\xd8\x00null"
     async with receiving(plays(response(200, body, b"content-type: application/json\r\n"))) as receiver:
         assert (await send(sender, receiver)).excerpt == body
@@ -385,8 +410,9 @@ async def test_nothing_stays_open_after_the_last_answer(sender: Sender) -> None:
         await until(lambda: receiver.ended == receiver.accepted)
 
 
+@pytest.mark.case("S7")
 @pytest.mark.parametrize("proxy_variable", ["http://127.0.0.1:9", "socks5h://127.0.0.1:9"])
-async def test_s7_proxy_env_and_netrc_are_not_used(
+async def test_proxy_env_and_netrc_are_not_used(
     sender: Sender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy_variable: str
 ) -> None:
     """proxy-env, socks: whatever the environment says, the way out is the one that the operator set."""
@@ -401,11 +427,12 @@ async def test_s7_proxy_env_and_netrc_are_not_used(
         assert b"authorization" not in receiver.requests[0].head.lower()
 
 
+@pytest.mark.case("D18")
 @pytest.mark.parametrize(
     ("url", "word"),
     REFUSED_BY_URL,
 )
-async def test_d18_what_the_policy_forbids_by_the_url_alone_reaches_nobody(
+async def test_what_the_policy_forbids_by_the_url_alone_reaches_nobody(
     make_sender: MakeSender, proxy: Proxy | None, url: str, word: str
 ) -> None:
     """proxy-explicit: the check of literal addresses does not move to the proxy."""
@@ -416,7 +443,8 @@ async def test_d18_what_the_policy_forbids_by_the_url_alone_reaches_nobody(
     assert proxy is None or proxy.accepted == 0
 
 
-async def test_e39_refused(way: Way, sender: Sender) -> None:
+@pytest.mark.case("E39")
+async def test_refused(way: Way, sender: Sender) -> None:
     """A proxy that speaks HTTP has one word for every way of not getting there."""
     async with receiving(plays(OK)) as receiver:
         pass

@@ -73,15 +73,17 @@ BAD_SERVERS = {
 }
 
 
+@pytest.mark.case("E41")
 @pytest.mark.parametrize(("make_server", "word"), BAD_SERVERS.values(), ids=BAD_SERVERS)
-async def test_e41_tls_failures_send_nothing(sender: Sender, authority: trustme.CA, make_server, word: str) -> None:
+async def test_tls_failures_send_nothing(sender: Sender, authority: trustme.CA, make_server, word: str) -> None:
     async with receiving(answers_ok, ssl=make_server(authority)) as receiver:
         outcome = await post(sender, f"https://{NAME}:{receiver.port}/")
     assert (outcome.kind, outcome.sent, receiver.requests) == ("tls", False, [])
     assert word in (outcome.error or "")
 
 
-async def test_e41_an_unknown_authority_is_refused_by_default(make_sender: MakeSender, authority: trustme.CA) -> None:
+@pytest.mark.case("E41")
+async def test_an_unknown_authority_is_refused_by_default(make_sender: MakeSender, authority: trustme.CA) -> None:
     async with receiving(answers_ok, ssl=server_context(authority.issue_cert(NAME))) as receiver:
         assert (await post(make_sender(ssl_context=None), f"https://{NAME}:{receiver.port}/")).kind == "tls"
 
@@ -130,7 +132,8 @@ def _silent_server() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-async def test_e41_a_handshake_that_stalls_ends_at_the_deadline(sender: Sender) -> None:
+@pytest.mark.case("E41")
+async def test_a_handshake_that_stalls_ends_at_the_deadline(sender: Sender) -> None:
     with _silent_server() as port:
         outcome = await post(sender, f"https://{NAME}:{port}/", timeout_seconds=0.3)
     assert (outcome.kind, outcome.sent) == ("tls", False)
@@ -145,7 +148,8 @@ async def _half_a_handshake(reader: asyncio.StreamReader, writer: asyncio.Stream
     writer.close()
 
 
-async def test_e41_half_a_handshake_is_a_tls_failure(sender: Sender) -> None:
+@pytest.mark.case("E41")
+async def test_half_a_handshake_is_a_tls_failure(sender: Sender) -> None:
     server = await asyncio.start_server(_half_a_handshake, "127.0.0.1", 0)
     async with server:
         outcome = await post(sender, f"https://{NAME}:{server.sockets[0].getsockname()[1]}/")
@@ -166,13 +170,15 @@ async def test_a_handshake_that_is_cancelled_leaves_nothing_open(sender: Sender,
         await until(lambda: descriptors() <= open_before)
 
 
-async def test_e41_plain_http_on_a_tls_port(sender: Sender) -> None:
+@pytest.mark.case("E41")
+async def test_plain_http_on_a_tls_port(sender: Sender) -> None:
     async with receiving(answers_ok) as receiver:
         outcome = await post(sender, f"https://{NAME}:{receiver.port}/", timeout_seconds=0.5)
     assert (outcome.kind, outcome.sent) == ("tls", False)
 
 
-async def test_e3_over_tls(sender: Sender, authority: trustme.CA) -> None:
+@pytest.mark.case("E3")
+async def test_over_tls(sender: Sender, authority: trustme.CA) -> None:
     """A surplus answer over TLS never reaches the next request either."""
 
     async def behaviour(exchange: Exchange) -> None:
