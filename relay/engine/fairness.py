@@ -63,10 +63,11 @@ class Grants:
         self._leases = leases
         self._promised = 0
 
-    def take(self, endpoint: Endpoint, taken: int) -> bool:
-        """Tell whether an endpoint that took `taken` in this batch may lease one more; if it may, count it."""
+    def take(self, endpoint: Endpoint, left: int) -> bool:
+        """Tell whether an endpoint with `left` free slots in this batch may lease one more; if it may, count it."""
         if endpoint.answers:
             return True
+        taken = endpoint.free - left
         may = self._leases.allowance(endpoint.leased + taken, self._promised) > 0
         self._promised += may
         return may

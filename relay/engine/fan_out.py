@@ -130,7 +130,7 @@ class FanOut:
         """Tell whether one more may be leased for this endpoint; if it may, count it."""
         subscription_id = endpoint.subscription.id
         left = free[subscription_id]
-        if left <= 0 or not grants.take(endpoint, endpoint.free - left):
+        if left <= 0 or not grants.take(endpoint, left):
             return False
         free[subscription_id] = left - 1
         return True

@@ -29,10 +29,16 @@ class Pool:
         self._free = self._places = places
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    def enter_at_once(self) -> bool:
+        """Take a place if one is free."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
     async def enter(self, deadline: float) -> bool:
         """Take a place, to be given back by `leave`; False when none became free by the deadline (loop time)."""
-        if self._free:
-            self._free -= 1
+        if self.enter_at_once():
             return True
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)

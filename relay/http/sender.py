@@ -105,7 +105,7 @@ class HttpSender:
         """POST the body; see `Sender.send`."""
         started = time.monotonic()  # the loop's own clock; asking for the loop costs a system call
         pool = self._pools.of(endpoint.key)
-        if not await pool.enter(started + timeout_seconds):
+        if not (pool.enter_at_once() or await pool.enter(started + timeout_seconds)):
             return unsent(OutcomeKind.LOCAL, "no free connection to this endpoint in time", started)
         try:
             request = b"".join((endpoint.prefix, self._fixed, headers, b"content-length: %d\r\n\r\n" % len(body), body))

@@ -25,9 +25,10 @@ class EventParts:
     key: str | None = field(repr=False)
     recorded_at: int
     payload: bytes = field(repr=False)
-    bodies: dict[str, bytes] = field(default_factory=dict, repr=False)
     size: int = field(init=False)
     """How many bytes its body has, or will have, in the standard format."""
+    bodies: dict[str, bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.size = _AROUND_THE_PAYLOAD + len(self.type) + len(self.payload)
+        self.bodies = {}

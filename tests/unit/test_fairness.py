@@ -42,7 +42,7 @@ def test_once_half_is_taken_each_unproven_endpoint_has_one() -> None:
 
 def test_a_batch_leases_no_more_for_unproven_than_they_may_hold() -> None:
     grants, unproven = Grants(Places(2048)), [endpoint() for _ in range(2000)]
-    taken = sum(grants.take(one, taken) for taken in range(16) for one in unproven)
+    taken = sum(grants.take(one, one.free - taken) for taken in range(16) for one in unproven)
     assert taken == 2048 - 256
     assert all(grants.take(endpoint(answers=True), 0) for _ in range(100)), "who answers is not among them"
     grants = Grants(Places(2048))
