@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.engine import pacing
+from relay.engine import poll_interval
 
 __all__ = ["ASLEEP_AFTER_SECONDS"]
 
@@ -11,5 +11,5 @@ ASLEEP_AFTER_SECONDS = 0.5
 if __name__ == "__main__":
     from relay.__main__ import main
 
-    pacing.BUSY_FOR_SECONDS, pacing.ASLEEP_AFTER_SECONDS = ASLEEP_AFTER_SECONDS / 10, ASLEEP_AFTER_SECONDS
+    poll_interval.BUSY_FOR_SECONDS, poll_interval.ASLEEP_AFTER_SECONDS = ASLEEP_AFTER_SECONDS / 10, ASLEEP_AFTER_SECONDS
     main()

@@ -123,7 +123,7 @@ def list_(
 @with_database
 def show(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
     """Show one subscription, its backlog and its last attempt. Never its secret."""
-    from relay.operations.status.health import subscription_health
+    from relay.operations.status.late_subscriptions import subscription_health
 
     with database.transaction() as connection:
         found = verbs.get(connection, subscription_id, tenant=tenant)
@@ -202,7 +202,7 @@ def resume(database: Database, subscription_id: str, tenant: str | None, *, as_j
 @with_database_to_change
 def remove(database: Database, subscription_id: str, tenant: str | None, *, yes: bool, as_json: bool) -> None:
     """End it for good: what it had still to get is cancelled. Dead letters stay."""
-    from relay.operations.status.health import subscription_health
+    from relay.operations.status.late_subscriptions import subscription_health
 
     with database.transaction() as connection:
         found = verbs.get(connection, subscription_id, tenant=tenant)

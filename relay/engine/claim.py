@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.engine.due_map import DueMap
-    from relay.engine.endpoints import Endpoints
+    from relay.engine.endpoint_registry import Endpoints
     from relay.engine.room import Room
     from relay.engine.sending import Sending
     from relay.store.rows import Leased

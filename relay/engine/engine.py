@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from relay.engine.clock import DatabaseClock
-from relay.engine.endpoints import Endpoints
+from relay.engine.endpoint_registry import Endpoints
 from relay.engine.feeder import Feeder
 from relay.engine.lone_suspect import LoneSuspect
 from relay.engine.outage import Outage

@@ -11,8 +11,8 @@ import psycopg
 
 from relay.engine.outage import is_refusal, one_line
 from relay.model.delivery import Delivery
+from relay.store.fan_out import MAX_SEQ, new_ids
 from relay.store.lease import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS, new_lease
-from relay.store.pending import MAX_SEQ, new_ids
 from relay.store.rows import Birth
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint import Endpoint
-    from relay.engine.endpoints import Endpoints
+    from relay.engine.endpoint_registry import Endpoints
     from relay.engine.fairness import Grants
     from relay.engine.room import Room
     from relay.engine.sending import Sending
     from relay.model.event import EventParts
-    from relay.store.pending import TakenBatch
+    from relay.store.fan_out import TakenBatch
     from relay.store.rows import Match, Taken
     from relay.store.store import Store
 

@@ -18,14 +18,14 @@ from relay.engine.claim import Claim
 from relay.engine.due_map import DueMap
 from relay.engine.fan_out import FanOut
 from relay.engine.low_water import LowWater
-from relay.engine.pacing import pause_seconds
+from relay.engine.poll_interval import pause_seconds
 from relay.engine.suspects import SuspectClaim
 from relay.engine.sweep import Sweep
-from relay.store.pending import MAX_SEQ
+from relay.store.fan_out import MAX_SEQ
 
 if TYPE_CHECKING:
     from relay.engine.clock import DatabaseClock
-    from relay.engine.endpoints import Endpoints
+    from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lone_suspect import LoneSuspect
     from relay.engine.outage import Outage
     from relay.engine.room import Room

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from relay.engine.clock import DatabaseClock
     from relay.engine.endpoint import Endpoint
-    from relay.engine.endpoints import Endpoints
+    from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lone_suspect import LoneSuspect
     from relay.engine.room import Room
     from relay.engine.settler import Settler

@@ -14,7 +14,7 @@ from relay.engine.due_map import DueMap
 from relay.store.lease import new_lease
 
 if TYPE_CHECKING:
-    from relay.engine.endpoints import Endpoints
+    from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lone_suspect import LoneSuspect
     from relay.engine.sending import Sending
     from relay.store.store import Store

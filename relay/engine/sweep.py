@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint import Endpoint
-    from relay.engine.endpoints import Endpoints
+    from relay.engine.endpoint_registry import Endpoints
     from relay.engine.sending import Sending
     from relay.store.rows import Swept
     from relay.store.store import Store

@@ -1,6 +1,6 @@
 """Every statement that moves an event or a delivery from one state to the next, each beside the function that runs it.
 
-In the order of a delivery's life: pending.py (fan_out), polling.py (what there is to do), lease.py, claims.py and
+In the order of a delivery's life: fan_out.py, polling.py (what there is to do), lease.py, claims.py and
 suspects.py, settlement.py and consequences.py, dead_letters.py, replay.py. subscriptions.py says who may be sent to.
 store.py lists the verbs that the engine asks for. database.py has the connection and its settings; rows.py and
 arrays.py have what statements take and return. relay/model/delivery.py draws the arrows. No other module writes to

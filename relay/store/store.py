@@ -5,7 +5,7 @@ Each verb is written beside its statement, in the module of this package that it
 
 from __future__ import annotations
 
-from relay.store import claims, lease, pending, polling, settlement, subscriptions, suspects
+from relay.store import claims, fan_out, lease, polling, settlement, subscriptions, suspects
 from relay.store.database import Database
 
 __all__ = ["Store"]
@@ -18,9 +18,9 @@ class Store(Database):
     sweep = polling.sweep
     find_changed = subscriptions.find_changed
     read_subscriptions = subscriptions.read_subscriptions
-    fan_out = pending.fan_out
-    find_first_pending = pending.find_first_pending
-    bury_unresolvable = pending.bury_unresolvable
+    find_first_pending = fan_out.find_first_pending
+    bury_unresolvable = fan_out.bury_unresolvable
+    fan_out = fan_out.fan_out  # last of these: from here on the name is the verb's
     claim = claims.claim
     claim_suspect = suspects.claim_suspect
     settle = settlement.settle

@@ -23,7 +23,7 @@ from outbox.secret import Secret
 from outbox.signing import schemes
 from outbox.signing import verify as signature
 from outbox.signing.schemes.declaration import RELAY_HEADERS, declaration_of
-from outbox.signing.schemes.declared import scheme_of
+from outbox.signing.schemes.hmac_scheme import scheme_of
 from outbox.signing.schemes.notely import as_node_writes, as_python_writes
 from outbox.subscriptions.authentication import authentication_of, stored_authentication, stored_document, tls_of
 from outbox.subscriptions.certificates import check_tls

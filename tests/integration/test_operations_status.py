@@ -14,7 +14,7 @@ from relay.operations.secrets import SecretsAtRest
 from relay.operations.status import status as status_module
 from relay.operations.status.attention import findings_of
 from relay.operations.status.documents import Attempts, Count, DeadLetters, Pending, Settings, Unmatched
-from relay.operations.status.health import subscription_health
+from relay.operations.status.late_subscriptions import subscription_health
 from relay.operations.status.status import status
 from relay.operations.times import utc
 from tests.support import seeding

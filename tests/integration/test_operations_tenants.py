@@ -24,7 +24,7 @@ from relay.operations.filters import Filters
 from relay.operations.probe import probed_subscription
 from relay.operations.probe.probe import check_endpoint, send_test
 from relay.operations.replay import replay, replayable
-from relay.operations.status import disabled_and_held, health, status, unresolved_events
+from relay.operations.status import disabled_and_held, late_subscriptions, status, unresolved_events
 from relay.secrets.keyring import Keyring
 from tests.support import seeding
 
@@ -38,7 +38,7 @@ PARTS = {
     "connection.begin": "begins a transaction",
     "denied_rights.name_denied_rights": "puts an error into words",
     "secrets.require_keys": "checks the keys when a relay starts",
-    "status.health.read_health": "reads a subscription that was found",
+    "status.late_subscriptions.read_health": "reads a subscription that was found",
     "probe.probed_subscription.require_patience": "is about a target that was found",
     "probe.probed_subscription.require_log": "writes nothing",
     "probe.probed_subscription.make_event": "makes what is nobody's",
@@ -67,7 +67,7 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
     "dead_letters.purge": ("dead", lambda c, tenant, name: dead_letters.purge(c, tenant, [name])),
     "replay.replayable.candidates_by_id": ("dead", replayable.candidates_by_id),
     "replay.replayable.candidates_by_id of a delivered one": ("delivered", replayable.candidates_by_id),
-    "status.health.subscription_health": ("subscription", health.subscription_health),
+    "status.late_subscriptions.subscription_health": ("subscription", late_subscriptions.subscription_health),
     "probe.probed_subscription.read_subscription": ("subscription", probed_subscription.read_subscription),
 }
 LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
@@ -95,7 +95,7 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "status.disabled_and_held.count_due_of_closed": lambda c, tenant: disabled_and_held.count_due_of_closed(
         c, tenant, 10
     ),
-    "status.health.find_stuck": health.find_stuck,
+    "status.late_subscriptions.find_stuck": late_subscriptions.find_stuck,
     "status.unresolved_events.find_unresolved": unresolved_events.find_unresolved,
     "secrets.secrets_at_rest": secrets.secrets_at_rest,
     "secrets.rekey": lambda c, tenant: secrets.rekey(c, tenant, Keyring(())),

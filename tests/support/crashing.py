@@ -20,7 +20,7 @@ from typing import Any
 
 from relay.engine.sending import Sending
 from relay.http.sender import HttpSender
-from relay.store.pending import TakenBatch
+from relay.store.fan_out import TakenBatch
 from relay.store.store import Store
 from tests.support.incidents import connected_ports, note
 

@@ -1,8 +1,8 @@
 """Signature schemes: ways to sign a subscription's requests, so that existing receivers verify them unchanged.
 
-A scheme is a declaration (rows.py), with code only where it computes differently. A subscription names one of SCHEMES.
-`declare()` adds a scheme, `signer()` returns what the relay signs with, `named()` returns the whole scheme. Every
-scheme also sends webhook-id and webhook-timestamp.
+A scheme is a declaration (built_in.py), with code only where it computes differently. A subscription names one of
+SCHEMES. `declare()` adds a scheme, `signer()` returns what the relay signs with, `named()` returns the whole scheme.
+Every scheme also sends webhook-id and webhook-timestamp.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from outbox.errors import SubscriptionError
+from outbox.signing.schemes.built_in import ROWS
 from outbox.signing.schemes.declaration import SchemeDeclaration, is_scheme_name
-from outbox.signing.schemes.declared import scheme_of
+from outbox.signing.schemes.hmac_scheme import scheme_of
 from outbox.signing.schemes.notely import for_node_receivers, for_python_receivers
-from outbox.signing.schemes.rows import ROWS
 from outbox.signing.schemes.scheme import Scheme, Signer
 from outbox.signing.schemes.standard import with_ed25519
 

@@ -1,6 +1,6 @@
 """A signature scheme as data: which text is signed, by which hash, and how the headers say so.
 
-The rows that come with the library are in rows.py; a user's are made by `outbox.declare_scheme()`, or are tables
+The rows that come with the library are in built_in.py; a user's are made by `outbox.declare_scheme()`, or are tables
 `[schemes.NAME]` in the relay's configuration. A declaration that cannot work, or whose signature would protect less
 than it seems to, is refused when it is made.
 """

@@ -41,7 +41,7 @@ from dataclasses import replace
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
-from outbox.signing.schemes.declared import scheme_of
+from outbox.signing.schemes.hmac_scheme import scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from outbox.errors import SubscriptionError
 from outbox.signing.schemes import ed25519
-from outbox.signing.schemes.declared import hmac_element, hmac_matches, scheme_of
+from outbox.signing.schemes.hmac_scheme import hmac_element, hmac_matches, scheme_of
 from outbox.signing.schemes.keys import check_whsec, new_whsec, whsec_key
 from outbox.signing.schemes.scheme import KeyRule
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from outbox.signing.schemes.declaration import SchemeDeclaration
-    from outbox.signing.schemes.declared import Form
+    from outbox.signing.schemes.hmac_scheme import Form
     from outbox.signing.schemes.scheme import Scheme
 
 __all__ = ["with_ed25519"]

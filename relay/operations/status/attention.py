@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.operations.findings import Finding
-from relay.operations.status.health import LATE_SECONDS
+from relay.operations.status.late_subscriptions import LATE_SECONDS
 from relay.operations.status.unresolved_events import sql_to_mend
 from relay.operations.times import duration, utc
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from outbox.ids import SubscriptionId
 from relay.operations.status.documents import DisabledSubscription, HeldSubscription, Newest
-from relay.operations.status.health import read_health
+from relay.operations.status.late_subscriptions import read_health
 from relay.operations.tenancy import operator_only
 from relay.store.subscriptions import OPEN
 

@@ -26,7 +26,7 @@ from relay.operations.status.documents import (
     Subscriptions,
     Unmatched,
 )
-from relay.operations.status.health import find_stuck
+from relay.operations.status.late_subscriptions import find_stuck
 from relay.operations.status.unresolved_events import find_unresolved
 from relay.operations.tenancy import operator_only
 from relay.store.subscriptions import OPEN

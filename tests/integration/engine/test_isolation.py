@@ -7,7 +7,8 @@ import asyncio
 import psycopg
 import pytest
 
-from relay.store import pending, polling
+from relay.store import fan_out as fan_out_module
+from relay.store import polling
 from relay.store.lease import new_lease
 from relay.store.store import Store
 from tests.integration.engine.world import ERROR_500, FarEnd, World, fan_out, running, uuid_of
@@ -201,11 +202,11 @@ async def test_nothing_is_compiled(own_world: World, store: Store) -> None:
     ((jit,),) = await store.fetch("select current_setting('jit')")
     assert jit == "off"
     assert "set local jit = off" in polling.POLL
-    assert "'jit', 'off'" in pending.FAN_OUT_SETTINGS
+    assert "'jit', 'off'" in fan_out_module.FAN_OUT_SETTINGS
 
 
 async def test_only_fan_out_chooses_partitions_while_it_runs(own_world: World, store: Store) -> None:
     """Where others change the rows that a statement locks, PostgreSQL 18 would read freed memory and restart."""
     ((pruning,),) = await store.fetch("select current_setting('enable_partition_pruning')")
     assert pruning == "off"
-    assert "enable_partition_pruning" not in pending.FAN_OUT_SETTINGS
+    assert "enable_partition_pruning" not in fan_out_module.FAN_OUT_SETTINGS

@@ -13,8 +13,8 @@ import pytest
 from relay.model.decide import GONE
 from relay.model.delivery import Delivery
 from relay.model.verdict import Hold, VerdictKind
+from relay.store.fan_out import new_ids
 from relay.store.lease import new_lease
-from relay.store.pending import new_ids
 from relay.store.rows import Birth
 from tests.integration.engine.world import PlanWatch, World, claimed, held, result
 from tests.support import databases

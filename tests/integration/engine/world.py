@@ -23,8 +23,8 @@ from relay.model.outcome import Outcome, OutcomeKind
 from relay.model.settlement import Settlement
 from relay.model.verdict import EndpointChange, Verdict, VerdictKind
 from relay.secrets.keyring import Keyring
+from relay.store.fan_out import new_ids
 from relay.store.lease import new_lease
-from relay.store.pending import new_ids
 from relay.store.rows import Birth, Leased
 from relay.store.store import Store
 from tests.support.waiting import await_until

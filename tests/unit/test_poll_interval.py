@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.engine.pacing import pause_seconds
+from relay.engine.poll_interval import pause_seconds
 
 quiet = st.floats(0, 1e7)
 random_number = st.floats(0, 1, exclude_max=True)
