@@ -116,15 +116,17 @@ def with_fields(declaring: type) -> Callable[[F], F]:
     `{fields}` where their lines go.
     """
     hints = get_type_hints(declaring)
-    wrapper = TextWrapper(width=116, subsequent_indent=" " * 12)
-    lines = [wrapper.fill(f"{field.name}: {field.documentation}") for field in fields_in(declaring)]
+    lines = [f"{field.name}: {field.documentation}" for field in fields_in(declaring)]
     keywords = [Parameter(name, Parameter.KEYWORD_ONLY, default=..., annotation=hint) for name, hint in hints.items()]
 
     def decorate(function: F) -> F:
         plain = signature(function)
         *parameters, _ = plain.parameters.values()
         function.__signature__ = plain.replace(parameters=[*parameters, *keywords])  # type: ignore[attr-defined]
-        function.__doc__ = (function.__doc__ or "").replace("{fields}", "\n        ".join(lines))
+        before, _, after = (function.__doc__ or "").partition("{fields}")
+        indent = before.rpartition("\n")[2]  # from Python 3.13 on, docstrings are indented less than their source
+        wrapper = TextWrapper(width=116, initial_indent=indent, subsequent_indent=indent + " " * 4)
+        function.__doc__ = before + "\n".join(map(wrapper.fill, lines)).lstrip() + after
         return function
 
     return decorate
