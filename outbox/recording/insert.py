@@ -226,7 +226,7 @@ def _detail(error: BaseException) -> str | None:
 
 def _redact(details: Sequence[str], part: Any) -> Any:
     for detail in details:
-        part = part.replace(detail, "(hidden)") if isinstance(part, str) else part
+        part = part.replace(detail, "(redacted)") if isinstance(part, str) else part
     return part
 
 

@@ -18,7 +18,7 @@ __all__ = ["config"]
 @config_option
 @flags_of(options())
 def config(*, as_json: bool, config_file: str | None, **flags: Any) -> None:
-    """Print each option of `relay run`, its value and where that came from. Secrets are masked.
+    """Print each option of `relay run`, its value and where that came from. Secrets are redacted.
 
     \b
     The first that says something wins:

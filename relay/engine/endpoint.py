@@ -42,11 +42,9 @@ class Endpoint:
     __slots__ = ("_closed_until", "_keyring", "envelope", "health", "leased", "owner", "problem", "queued", "sending",
                  "subscription", "waiting", "warned_at")  # fmt: skip
 
-    owner: Owner
-    """The `Sending` of the engine that this endpoint belongs to."""
-
-    def __init__(self, subscription: SubscriptionVersion, window_max: int, keyring: Keyring) -> None:
+    def __init__(self, subscription: SubscriptionVersion, window_max: int, keyring: Keyring, owner: Owner) -> None:
         self._keyring = keyring
+        self.owner = owner  # the sending side of its engine
         self.health = Health(window_max)
         self.waiting: deque[Delivery] = deque()
         self.leased = 0

@@ -9,6 +9,7 @@ from relay.engine.endpoint import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from relay.engine.endpoint import Owner
     from relay.model.subscription import SubscriptionVersion
     from relay.secrets.keyring import Keyring
 
@@ -51,11 +52,11 @@ class Endpoints:
         """Return the subscriptions (id, version) that have deliveries waiting here."""
         return [(i, one.subscription.version) for i, one in self._known.items() if one.waiting]
 
-    def update(self, subscription: SubscriptionVersion) -> Endpoint:
-        """Store a subscription that was read from the database; return its endpoint."""
+    def update(self, subscription: SubscriptionVersion, owner: Owner) -> Endpoint:
+        """Store a subscription that was read from the database; return its endpoint, a new one with this owner."""
         endpoint = self._known.get(subscription.id)
         if endpoint is None:
-            endpoint = self._known[subscription.id] = Endpoint(subscription, self._window_max, self._keyring)
+            endpoint = self._known[subscription.id] = Endpoint(subscription, self._window_max, self._keyring, owner)
         else:
             endpoint.update(subscription)
         return endpoint

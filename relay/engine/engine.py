@@ -112,7 +112,8 @@ class Engine:
         self._hurry.cancel()
 
     async def close(self) -> None:
-        """Close the connections to the database."""
+        """Leave the room and close the connections to the database. Nothing may be leased here any more."""
+        self.feeder.close()
         await self.feed_store.close()
         await self.settle_store.close()
 

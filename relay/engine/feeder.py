@@ -70,6 +70,7 @@ class Feeder:
         self._sending = sending
         self._clock = clock
         self._outage = outage
+        self._room = room
         self._freed = room.watch()
         self.due = DueMap()
         self.claim = Claim(store, endpoints, room, sending, self.due)
@@ -91,6 +92,10 @@ class Feeder:
         """Look for no more work; `run` returns after the step under way."""
         self._stopping.set()
         self._freed.set()
+
+    def close(self) -> None:
+        """Leave the room, which other engines may go on to share."""
+        self._room.stop_watching(self._freed)
 
     async def run(self) -> None:
         """Look for work until stopped, or with `until_drained` until there is none."""

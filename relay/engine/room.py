@@ -37,13 +37,17 @@ class Room:
         self._requests = Places(max_in_flight)
         self._queues = Queues(self._requests)
         self._bytes, self._bytes_max = 0, bytes_max
-        self._watchers: list[asyncio.Event] = []
+        self._watchers: set[asyncio.Event] = set()
 
     def watch(self) -> asyncio.Event:
         """Return a new asyncio.Event, which is set whenever a delivery leaves."""
         freed = asyncio.Event()
-        self._watchers.append(freed)
+        self._watchers.add(freed)
         return freed
+
+    def stop_watching(self, freed: asyncio.Event) -> None:
+        """Forget an event that `watch` returned."""
+        self._watchers.discard(freed)
 
     @property
     def free(self) -> int:

@@ -87,9 +87,7 @@ class Sending:
     def update(self, subscriptions: Iterable[SubscriptionVersion]) -> None:
         """Store subscriptions that were read from the database; for closed ones, give back what has not begun."""
         for subscription in subscriptions:
-            endpoint = self._endpoints.update(subscription)
-            endpoint.owner = self
-            self._give_back_if_closed(endpoint)
+            self._give_back_if_closed(self._endpoints.update(subscription, self))
 
     def admit(self, deliveries: Iterable[Delivery]) -> None:
         """Take leased deliveries in, and begin the attempts that may begin now.

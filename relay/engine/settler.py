@@ -11,7 +11,6 @@ import psycopg
 
 from outbox.ids import text_id
 from relay.engine.outage import is_refusal, one_line
-from relay.model.verdict import VerdictKind
 from relay.store.rows import Settled
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ class Settler:
         """Forget the results that the database has taken; log dead letters and disabled subscriptions."""
         for settlement in batch:
             self._results.pop(settlement.delivery.id, None)
-            if settlement.verdict.kind == VerdictKind.DEAD:
+            if settlement.delivery.id in settled.buried:
                 log.warning("%s is a dead letter: %s", settlement.delivery, settlement.outcome)
         for subscription_id in settled.disabled:
             name = text_id("sub", UUID(bytes=subscription_id))

@@ -38,7 +38,10 @@ class Sweep:
         self.position = START
 
     async def run(self) -> None:
-        """Sweep the next slice."""
+        """Sweep the next slice.
+
+        The order matters: changes are read before endpoints count as reopened, and only then are endpoints forgotten.
+        """
         self._sending.release_late()
         rows = await self._store.sweep(self.position, SLICE)
         await self._refresh(rows)

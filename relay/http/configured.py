@@ -15,6 +15,7 @@ from relay.http.tunnel import TunnelDialler
 
 if TYPE_CHECKING:
     from relay.config.options import Config
+    from relay.http.dial import Dialler
 
 __all__ = ["USER_AGENT", "make_dialler", "make_policy", "make_sender"]
 
@@ -33,10 +34,13 @@ def make_dialler(config: Config) -> DirectDialler | TunnelDialler:
     return TunnelDialler(make_policy(config), config.egress_proxy)
 
 
-def make_sender(config: Config) -> HttpSender:
-    """Return the one way out of this process, for one event loop, to be closed after use."""
+def make_sender(config: Config, dialler: Dialler | None = None) -> HttpSender:
+    """Return the one way out of this process, for one event loop; closing it closes its dialler too.
+
+    `dialler`: from `make_dialler`, where the caller needs it besides; else one is made.
+    """
     return HttpSender(
-        make_dialler(config),
+        dialler or make_dialler(config),
         user_agent=USER_AGENT,
         connections_per_endpoint=config.max_in_flight,  # each endpoint bounds its own; several may share an origin
     )

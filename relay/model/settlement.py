@@ -18,14 +18,13 @@ STATUS_MAX = 999  # what a smallint with a check takes; a receiver may answer 99
 class Kept(NamedTuple):
     """What the attempt's row keeps of the request and its answer."""
 
-    url: str
     error: str | None = None
     address: str | None = None
     headers: str | None = None
     excerpt: bytes | None = None
 
     def __repr__(self) -> str:
-        return f"Kept(url={self.url!r}, error={self.error!r})"  # the answer may repeat a secret
+        return f"Kept(error={self.error!r})"  # the answer may repeat a secret
 
 
 class Settlement(NamedTuple):
@@ -46,7 +45,7 @@ class Settlement(NamedTuple):
     @classmethod
     def of(cls, delivery: Delivery, verdict: Verdict, outcome: Outcome, url: str, *, keep: bool) -> Settlement:
         """Make a settlement within the database's limits; `keep`: keep the details of the answer."""
-        kept = Kept(url, outcome.error, outcome.address, outcome.headers, outcome.excerpt) if keep else None
+        kept = Kept(outcome.error, outcome.address, outcome.headers, outcome.excerpt) if keep else None
         status = outcome.status if outcome.status is None or outcome.status <= STATUS_MAX else None
         milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)
         return cls(delivery, verdict, url, outcome.kind, status, milliseconds, kept)

@@ -23,7 +23,7 @@ __all__ = ["Step", "steps_after"]
 class Step(NamedTuple):
     """One statement of a settlement's transaction; it returns the ids that it changed."""
 
-    changes: Literal["won", "risen", "held", "disabled"]  # the field of relay.store.rows.Settled
+    changes: Literal["risen", "held", "disabled"]  # the field of relay.store.rows.Settled
     statement: str
     columns: tuple[object, ...]
 

@@ -71,11 +71,13 @@ class Birth(NamedTuple):
 class Settled(NamedTuple):
     """What settling a batch changed, each a set of ids.
 
-    won: deliveries that left as delivered; not those that another relay had settled or buried before. risen: dead
-    letters that a late success took back. held, disabled: subscriptions whose endpoint asked for it.
+    won: deliveries that left as delivered; not those that another relay had settled or buried before. buried:
+    deliveries that became dead letters. risen: dead letters that a late success took back. held, disabled:
+    subscriptions whose endpoint asked for it.
     """
 
     won: frozenset[bytes] = frozenset()
+    buried: frozenset[bytes] = frozenset()
     risen: frozenset[bytes] = frozenset()
     held: frozenset[bytes] = frozenset()
     disabled: frozenset[bytes] = frozenset()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from relay.model.verdict import VerdictKind
 from relay.store.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Uuids
-from relay.store.consequences import Step, steps_after
+from relay.store.consequences import steps_after
 from relay.store.dead_letters import burial
 from relay.store.rows import Settled
 
@@ -45,16 +45,16 @@ logged as (
     select id, event_seq, subscription_id, number, (array['delivered', 'retry', 'dead'])[verdict + 1], outcome, status,
            milliseconds, error, url, address, headers, excerpt
     from r)
-select id from won
+select id, 'won' from won{buried}
 """
 """leased → gone, for a success; and one attempt row for each result."""
 # By the gravest verdict of a batch. Planning a burial, whose event may be in any leaf, takes as long as settling fifty
 # successes, and longer with more leaves; so only a batch that buries something pays for it.
-SETTLE = _SETTLE.format(failures="")
+SETTLE = _SETTLE.format(failures="", buried="")
 _SETTLE_UP_TO = {
     VerdictKind.DELIVERED: SETTLE,
-    VerdictKind.RETRY: _SETTLE.format(failures=_AGAIN),
-    VerdictKind.DEAD: _SETTLE.format(failures=_AGAIN + _BURY),
+    VerdictKind.RETRY: _SETTLE.format(failures=_AGAIN, buried=""),
+    VerdictKind.DEAD: _SETTLE.format(failures=_AGAIN + _BURY, buried=" union all select id, 'buried' from lost"),
 }
 
 
@@ -65,10 +65,12 @@ async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
     """
     rows = sorted(batch, key=lambda settlement: settlement.delivery.id)
     gravest = max(row.verdict.kind for row in rows)
-    steps = [Step("won", _SETTLE_UP_TO[gravest], _columns(rows)), *steps_after(rows)]
-    answers = await database.transaction(*[(step.statement, step.columns) for step in steps])
+    steps = steps_after(rows)
+    asked = [(_SETTLE_UP_TO[gravest], _columns(rows)), *[(step.statement, step.columns) for step in steps]]
+    moved, *answers = await database.transaction(*asked)
     changed = {step.changes: frozenset(row[0] for row in ids) for step, ids in zip(steps, answers, strict=True)}
-    return Settled(**changed)
+    won, buried = (frozenset(identity for identity, what in moved if what == kind) for kind in ("won", "buried"))
+    return Settled(won, buried, **changed)
 
 
 def _columns(rows: Sequence[Settlement]) -> tuple[object, ...]:
@@ -85,7 +87,7 @@ def _columns(rows: Sequence[Settlement]) -> tuple[object, ...]:
         Smallints([row.status for row in rows]),
         Integers([row.milliseconds for row in rows]),
         Texts([storable(kept.error) if kept else None for kept in answers]),
-        Texts([storable(kept.url) if kept else None for kept in answers]),
+        Texts([storable(row.url) if row.kept else None for row in rows]),
         Texts([storable(kept.address) if kept else None for kept in answers]),
         Texts([storable(kept.headers) if kept else None for kept in answers]),
         Byteas([kept.excerpt if kept else None for kept in answers]),

@@ -323,7 +323,7 @@ def test_no_canary_is_in_the_repr_of_anything_that_holds_one(aviary: Aviary) -> 
     signed = outbox.signed_headers(SIGNING, "evt_1", PAYLOAD.encode())
     webhook = outbox.verify(SIGNING, signed, PAYLOAD.encode())
     url = "https://example.com/"
-    kept = Kept(url, headers=f"set-cookie: {HEADER}", excerpt=HEADER.encode())
+    kept = Kept(headers=f"set-cookie: {HEADER}", excerpt=HEADER.encode())
     settlement = Settlement(delivery, Verdict(VerdictKind.DEAD), url, OutcomeKind.HTTP_5XX, 500, 1, kept)
     holders: list[object] = [
         Config(database_url=aviary.url, secret_key=PRIVATE.reveal()), Keyring([PRIVATE]), PRIVATE, held, stored, event,

@@ -17,6 +17,7 @@ from relay.model.subscription import SubscriptionVersion
 from relay.secrets.keyring import Keyring
 
 SECRET = "whsec_" + "A" * 43 + "="
+OWNER = cast(Any, None)  # nothing is sent here
 
 
 def subscription(**changes: Any) -> SubscriptionVersion:
@@ -27,7 +28,7 @@ def subscription(**changes: Any) -> SubscriptionVersion:
 
 
 def endpoint(window_max: int = 64) -> Endpoint:
-    return Endpoint(subscription(), window_max, Keyring())
+    return Endpoint(subscription(), window_max, Keyring(), OWNER)
 
 
 def healthy(one: Endpoint, times: int = 1, seconds: float = 0.01) -> None:
@@ -128,7 +129,7 @@ def test_an_update_keeps_the_counts_and_takes_the_new_endpoint() -> None:
     [{"secrets": ()}, {"secrets": (("signing", Secret("whsec_?")),)}, {"url": "ftp://x"}, {"scheme": "unheard-of"}],
 )
 def test_a_subscription_that_cannot_be_sent_to_is_a_problem_with_a_name_and_no_secret(change: dict[str, Any]) -> None:
-    one = Endpoint(subscription(**change), 64, Keyring())
+    one = Endpoint(subscription(**change), 64, Keyring(), OWNER)
     assert one.problem
     assert "whsec_?" not in one.problem[1]
     one.update(subscription(version=2))

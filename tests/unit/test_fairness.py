@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from relay.engine.endpoint import Endpoint
 from relay.engine.fairness import Grants, Places, Queues
 from relay.secrets.keyring import Keyring
-from tests.unit.test_endpoint import subscription
+from tests.unit.test_endpoint import OWNER, subscription
 
 
 def endpoint(*, answers: bool = False, waiting: int = 100) -> Endpoint:
-    one = Endpoint(subscription(), 64, Keyring())
+    one = Endpoint(subscription(), 64, Keyring(), OWNER)
     one.health.answers = answers
     one.waiting.extend([cast("Any", None)] * waiting)
     return one
@@ -81,7 +81,7 @@ def test_an_endpoint_that_begins_to_answer_changes_the_line() -> None:
 
 
 def test_an_endpoint_answers_until_it_does_not() -> None:
-    one = Endpoint(subscription(), 64, Keyring())
+    one = Endpoint(subscription(), 64, Keyring(), OWNER)
     assert not one.answers, "it was never asked"
     for kind, status, answers in (("dns", None, False), ("http_5xx", 500, True), ("local", None, True),
                                   ("timeout", None, False), ("blocked_address", None, False),

@@ -68,7 +68,7 @@ def network_of(config: Config) -> Network:
     async def inspect_way(endpoint: Endpoint, seconds: float) -> list[Step]:
         return await inspect(endpoint, dialler, timeout_seconds=seconds)
 
-    return Network(make_sender(config), inspect_way)
+    return Network(make_sender(config, dialler), inspect_way)
 
 
 async def send_test(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from outbox.ids import text_id
 from relay.model.outcome import Outcome, OutcomeKind
 from relay.model.verdict import VerdictKind
 from relay.store import settlement
@@ -425,3 +426,33 @@ async def test_the_last_failure_of_the_schedule_is_a_dead_letter(world: World, f
         (3, "dead"),
     ]
     assert world.rows("select reason, attempts from outbox.dead_letters") == [("http_5xx", 3)]
+
+
+async def test_settling_tells_what_it_buried(world: World, store: Store) -> None:
+    """A failure whose lease another relay has by now buries nothing, and nobody may read that it did."""
+    world.subscribe()
+    world.record(count=2)
+    mine, stale = await fan_out(store, leased=True)
+    settled = await store.settle([result(held(mine), DEAD), result(held(stale, lease=999), DEAD)])
+    assert (settled.buried, settled.won) == ({mine.id}, frozenset())
+    assert world.rows("select delivery_id from outbox.dead_letters") == [(uuid_of(mine.id),)]
+
+
+async def test_the_log_tells_of_dead_letters_that_there_are(
+    world: World, far_end: FarEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.subscribe(schedule=())
+    world.record(count=2)
+    freed = far_end.hold("/", ERROR_500)
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await await_until(lambda: far_end.in_flight == 2)
+        (taken,) = world.rows(
+            "update outbox.deliveries set lease = 1 where id = (select id from outbox.deliveries limit 1) returning id"
+        )
+        freed.set()
+        await relay.settled()
+    told = [record.getMessage() for record in caplog.records if "dead letter" in record.getMessage()]
+    ((buried,),) = world.rows("select delivery_id from outbox.dead_letters")
+    assert told == [f"{text_id('dlv', buried)} is a dead letter: http_5xx"]
+    assert buried != taken[0]
