@@ -37,7 +37,7 @@ class Health:
         """Adapt to one outcome. `seconds`: how long the attempt took."""
         self._latency += (seconds - self._latency) / 8
         self.answers = status is not None or (self.answers and kind not in UNHEALTHY)
-        if kind in UNHEALTHY or status in OVERLOADED:
+        if status in OVERLOADED or (status is None and kind in UNHEALTHY):  # an answer is neither
             self.window = max(1, self.window // 2)
         elif self.window < self._window_max:
             self.window += 1

@@ -45,7 +45,7 @@ logged as (
     select id, event_seq, subscription_id, number, (array['delivered', 'retry', 'dead'])[verdict + 1], outcome, status,
            milliseconds, error, url, address, headers, excerpt
     from r)
-select id, 'won' from won{buried}
+select id, 'missed' from (select id from r where verdict = 0 except select id from won) m{buried}
 """
 """leased → gone, for a success; and one attempt row for each result."""
 # By the gravest verdict of a batch. Planning a burial, whose event may be in any leaf, takes as long as settling fifty
@@ -67,10 +67,11 @@ async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
     gravest = max(row.verdict.kind for row in rows)
     steps = steps_after(rows)
     asked = [(_SETTLE_UP_TO[gravest], _columns(rows)), *[(step.statement, step.columns) for step in steps]]
-    moved, *answers = await database.transaction(*asked)
+    told, *answers = await database.transaction(*asked)
     changed = {step.changes: frozenset(row[0] for row in ids) for step, ids in zip(steps, answers, strict=True)}
-    won, buried = (frozenset(identity for identity, what in moved if what == kind) for kind in ("won", "buried"))
-    return Settled(won, buried, **changed)
+    missed, buried = (frozenset(identity for identity, what in told if what == kind) for kind in ("missed", "buried"))
+    delivered = frozenset(row.delivery.id for row in rows if row.verdict.kind == VerdictKind.DELIVERED)
+    return Settled(delivered - missed, buried, **changed)
 
 
 def _columns(rows: Sequence[Settlement]) -> tuple[object, ...]:
