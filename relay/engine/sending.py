@@ -120,8 +120,9 @@ class Sending:
 
     async def finish(self) -> None:
         """Wait until nothing is on the wire."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        # A task that was cancelled before its first step is done, and has not taken itself out.
+        while under_way := {task for task in self._tasks if not task.done()}:
+            await asyncio.wait(under_way)
 
     async def abort(self) -> None:
         """Cut what is still on the wire; each ends as a failed attempt, because its request may have been read."""

@@ -26,6 +26,13 @@ T = TypeVar("T")
 Made = TypeVar("Made")
 
 
+def _text(value: object) -> str:
+    """Return the value if it is text: a cursor that we made holds nothing else."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 def _number(text: str) -> int:
     value = int(text)
     if value.bit_length() > 63:
@@ -127,7 +134,7 @@ class Listing:
     def _values(self, cursor: str) -> list[Any]:
         try:
             name, *plain = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-            values = [_READ[key.type](value) for key, value in zip(self.keys, plain, strict=True)]
+            values = [_READ[key.type](_text(value)) for key, value in zip(self.keys, plain, strict=True)]
         except (ValueError, TypeError, AttributeError, RecursionError):
             name, values = None, []
         if name != self.name:

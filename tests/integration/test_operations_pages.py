@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -100,3 +101,11 @@ def test_what_belongs_to_one_event_goes_on_too(connection, monkeypatch) -> None:
     assert {item.delivery_id for item in (*shown.dead_letters, *rest[2])} == {
         item.delivery_id for item in (*shown.attempts, *rest[1])
     }
+
+
+@pytest.mark.parametrize("value", ["Infinity", "1e999", "NaN", "true", "7", "null", "[]"])
+def test_a_forged_cursor_is_one_clear_error(connection: Connection, value: str) -> None:
+    """A cursor that we made holds text only; JSON can say numbers that no integer can hold."""
+    forged = base64.urlsafe_b64encode(f'["events", {value}]'.encode()).decode().rstrip("=")
+    with pytest.raises(FilterError, match=r"^after: is no cursor of this list"):
+        list_events(connection, None, Filters(), after=forged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -170,6 +171,28 @@ def test_events_recorded_before_the_rules_became_one_check_stay(empty_database_u
             connection.execute("update outbox.events set available_at = 'infinity'")
     with databases.engine_on(empty_database_url) as engine, engine.connect() as connection:
         assert schema.differences(connection) == []
+
+
+def test_a_role_that_was_given_insert_by_hand_still_records_after_the_rules_became_one_check(
+    empty_database_url: str,
+) -> None:
+    """The check runs as whoever inserts, so `migrate` gives that role what it needs."""
+    at_the_version_before(empty_database_url, "lighter_rows")
+    name = f"outbox_test_{secrets.token_hex(6)}"
+    insert = f"set role {name}; insert into outbox.events (type, payload) values ('a', '1')"
+    execute(
+        empty_database_url,
+        f"create role {name}",
+        f"grant usage on schema outbox to {name}; grant usage on sequence outbox.events_seq to {name}",
+        f"grant insert (type, payload) on outbox.events to {name}",
+        f"grant execute on function outbox.uuid7() to {name}",
+        insert,
+    )
+    try:
+        migrate(empty_database_url)
+        execute(empty_database_url, insert)
+    finally:
+        execute(empty_database_url, f"drop owned by {name}; drop role {name}")
 
 
 def test_a_rule_of_events_heeds_no_search_path_of_its_caller(database_url: str) -> None:

@@ -53,6 +53,7 @@ declare
         ['outbox_reader', 'select on sequence outbox.events_seq'],
         ['outbox_reader', 'execute on function ' || texts]];
     one text[];
+    grantee text;
 begin
     foreach one slice 1 in array rights loop
         if to_regrole(one[1]) is null then
@@ -64,5 +65,17 @@ begin
             end;
         end if;
         execute format('grant %s to %I', one[2], one[1]);
+    end loop;
+    -- The rules run as whoever inserts: a role that was given INSERT by hand must be able to run them too.
+    for grantee in
+        select distinct case given.grantee when 0 then 'public' else given.grantee::regrole::text end
+        from (select a.grantee, a.privilege_type from pg_class c cross join aclexplode(c.relacl) a
+              where c.oid = 'outbox.events'::regclass
+              union all
+              select a.grantee, a.privilege_type from pg_attribute c cross join aclexplode(c.attacl) a
+              where c.attrelid = 'outbox.events'::regclass) given
+        where given.privilege_type = 'INSERT'
+    loop
+        execute format('grant execute on function %s to %s', rules, grantee);
     end loop;
 end $$;

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NoReturn
 
 import pytest
 
 from relay.engine.health import Health
+from relay.model.delivery import Delivery
 from relay.model.settlement import Settlement
 from tests.integration.engine.world import FarEnd, World, stepping
 
@@ -67,3 +69,21 @@ async def test_an_exception_in_the_sender_is_a_failed_attempt(
         ("internal", "ZeroDivisionError inside the relay; see its log")
     ]
     assert "an error of our own" in caplog.text
+
+
+async def test_an_attempt_cut_before_its_first_step_does_not_hold_up_the_drain(world: World, far_end: FarEnd) -> None:
+    world.subscribe()
+    far_end.hold("/")
+    async with stepping(world.url, far_end, max_in_flight=1) as relay:
+        world.record()
+        await relay.look()
+        (endpoint,) = relay.endpoints
+        (waiting,) = world.rows("select id from outbox.deliveries")
+        delivery = Delivery(waiting[0].bytes, 1, endpoint.subscription.id, 1, 1, None, 1e18)
+        before = asyncio.all_tasks()
+        endpoint.waiting.append(delivery)
+        relay.sending.begin_next(endpoint)
+        (task,) = asyncio.all_tasks() - before
+        task.cancel()
+        await relay.sending.abort()
+        assert task.cancelled()
