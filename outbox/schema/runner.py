@@ -93,10 +93,10 @@ def migrate(connection: Connection) -> list[Migration]:
     """Apply the missing migrations in one transaction and return them; then grant rights and make the first leaves.
 
     It may run twice, and in two processes at once. The connection is on psycopg or psycopg2 and has no transaction
-    open, before and after. Raises SchemaError when the server or the schema does not fit, or the user lacks a right;
-    nothing is changed then.
+    open, before and after. Raises SchemaError when the server or the schema does not fit, the user lacks a right, or a
+    transaction that stays open holds a table; nothing is changed then.
     """
-    with connection.begin(), _explain_missing_right(connection):
+    with connection.begin(), _explain_refusal(connection):
         _require_server(connection)
         cursor = connection.connection.cursor()
         cursor.execute(f"{_SEARCH_PATH}select pg_advisory_xact_lock({_LOCK});")
@@ -200,12 +200,17 @@ def _explain_errors(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _explain_missing_right(connection: Connection) -> Iterator[None]:
-    """Turn the server's refusal to migrate into one line that says who may migrate."""
+def _explain_refusal(connection: Connection) -> Iterator[None]:
+    """Turn the server's refusal to migrate into one line that says who may migrate, or what to wait for."""
     database, role, owner = connection.execute(text(_OWNER)).one()
     try:
         yield
     except Exception as error:  # the cursor is the driver's own and raises the driver's errors
+        if _sqlstate(error) == _LOCK_NOT_AVAILABLE:
+            raise SchemaError(
+                "migrate: a table of the schema outbox is in use by another transaction, and nothing was changed;"
+                " end that transaction (pg_stat_activity lists it), or run it again when it has ended"
+            ) from error
         if _sqlstate(error) != _NOT_ALLOWED:
             raise
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]

@@ -1,7 +1,7 @@
 """Count and limit what one process holds: leases, bytes of bodies, requests on the wire. Its engines share one room.
 
 A delivery enters when it is leased, its one request begins and ends, and it leaves when its result goes to the settler.
-Nothing else counts these.
+Nothing else counts these for the process; `Sending` counts what its own engine has leased, to tell when that is idle.
 """
 
 from __future__ import annotations

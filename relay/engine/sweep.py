@@ -67,7 +67,7 @@ class Sweep:
         The sweep meets open subscriptions only. One that it did not meet but that looks open here is read again, a
         slice at a time: it may be removed, or may have been made during the turn.
         """
-        self._seen.update(row.id for row in rows)
+        self._seen.update(row.id for row in rows if self._endpoints.get(row.id))  # of the others nothing is known here
         if len(rows) < SLICE:
             self._unmet = [one.subscription.id for one in self._endpoints if self._may_be_gone(one)]
             self._seen.clear()

@@ -173,6 +173,17 @@ def test_events_recorded_before_the_rules_became_one_check_stay(empty_database_u
         assert schema.differences(connection) == []
 
 
+def test_a_transaction_that_stays_open_ends_migrate_with_one_line_and_changes_nothing(empty_database_url: str) -> None:
+    """Every INSERT would queue behind a migration that waits, so it waits for a few seconds only."""
+    at_the_version_before(empty_database_url, "lighter_rows")
+    with psycopg.connect(empty_database_url) as open_transaction:
+        open_transaction.execute("select from outbox.events")
+        with pytest.raises(SchemaError, match=r"^migrate: a table .* is in use by another transaction") as refused:
+            migrate(empty_database_url)
+    assert "\n" not in str(refused.value)
+    assert "lighter_rows" in [migration.name for migration in migrate(empty_database_url)]
+
+
 def test_a_role_that_was_given_insert_by_hand_still_records_after_the_rules_became_one_check(
     empty_database_url: str,
 ) -> None:
