@@ -12,6 +12,8 @@ from outbox._actor import act_as
 from outbox._version import __version__
 from outbox.errors import (
     ActorError,
+    ArgumentError,
+    BodyError,
     NotFoundError,
     OutboxError,
     PayloadError,
@@ -32,12 +34,17 @@ from outbox.signing.schemes import declare as declare_scheme
 from outbox.signing.verify import Webhook, sign, signed_headers, verify
 from outbox.subscriptions import add as subscribe
 from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
+from outbox.subscriptions.checks import EVERY_TENANT
+from outbox.subscriptions.endpoints import allow_endpoints
 
 __all__ = [
+    "EVERY_TENANT",
     "TLS",
     "ActorError",
+    "ArgumentError",
     "BasicAuth",
     "BearerToken",
+    "BodyError",
     "Event",
     "NotFoundError",
     "OAuth2ClientCredentials",
@@ -57,6 +64,7 @@ __all__ = [
     "Webhook",
     "__version__",
     "act_as",
+    "allow_endpoints",
     "arecord",
     "declare_scheme",
     "events_table",

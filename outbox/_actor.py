@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session
 
-from sqlalchemy import text
-
+from outbox._connection import require_connection
 from outbox._text import complaint
 from outbox.errors import ActorError
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-    from sqlalchemy.orm import Session
 
 __all__ = ["act_as", "check_actor"]
 
@@ -28,8 +24,10 @@ def act_as(connection: Session | Connection, actor: str) -> None:
 
     Raises:
         ActorError: the name was refused, or no transaction would carry it (autocommit).
+        ArgumentError: the first argument is neither a session nor a connection.
     """
     name = check_actor(actor)
+    require_connection(connection)
     connection.execute(_SET, {"actor": name})
     if connection.execute(_CURRENT).scalar_one() != name:
         raise ActorError(

@@ -10,11 +10,15 @@ OutboxError
 ├── ActorError               act_as() refused a name, or no transaction would carry it
 ├── NotFoundError            no such row, for this tenant
 ├── SchemaError              the outbox schema is missing, older, newer, or was changed by hand
-└── SignatureError           a webhook does not verify
+├── ArgumentError            a call is wrong, whatever was received (also a ValueError and a TypeError)
+├── SignatureError           a webhook does not verify
+└── BodyError                a verified body is no JSON that can be read (also a ValueError)
 """
 
 __all__ = [
     "ActorError",
+    "ArgumentError",
+    "BodyError",
     "NotFoundError",
     "OutboxError",
     "PayloadError",
@@ -68,5 +72,13 @@ class SchemaError(OutboxError):
     """The database's outbox schema is missing, older or newer than this code, or was changed by hand."""
 
 
+class ArgumentError(OutboxError, ValueError, TypeError):
+    """An argument of the call is wrong: a mistake in the program or its settings, and in nothing that was received."""
+
+
 class SignatureError(OutboxError):
     """A webhook does not verify. Answer 401 and drop it."""
+
+
+class BodyError(OutboxError, ValueError):
+    """The body of a verified webhook is no JSON that can be read here. Answer 400 and drop it."""

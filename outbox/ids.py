@@ -8,13 +8,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Self
 from uuid import UUID
 
 from outbox.errors import NotFoundError
-
-if TYPE_CHECKING:
-    from typing import Self
 
 __all__ = [
     "AuditId", "DeliveryId", "EventId", "Id", "SubscriptionId", "event_id_of", "new_uuid7", "parse_id", "text_id",
@@ -51,12 +48,14 @@ def _base32(number: int) -> bytes:
     return b"".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
-def parse_id(prefix: str, text: str) -> UUID:
-    """Return the UUID of a TypeID with this prefix, or of a plain UUID.
+def parse_id(prefix: str, text: object, field: str = "id") -> UUID:
+    """Return the UUID of a TypeID with this prefix, or of a plain UUID as text.
 
     Raises:
-        NotFoundError: the text is neither; it cannot name a row.
+        NotFoundError: the text is neither; it cannot name a row. The message begins with `field`.
     """
+    if not isinstance(text, str):
+        raise NotFoundError(f"{field}: must be text of the form {prefix}_…, not {type(text).__qualname__}")
     head, separator, tail = text.partition("_")
     if separator and head == prefix and _TYPEID.fullmatch(tail):
         number = 0
@@ -66,7 +65,7 @@ def parse_id(prefix: str, text: str) -> UUID:
     if _UUID.fullmatch(text):
         return UUID(text)
     shown = text if len(text) <= 40 else text[:40] + "…"
-    raise NotFoundError(f"id: {shown!r} is not an id of the form {prefix}_… (26 characters) or a UUID")
+    raise NotFoundError(f"{field}: {shown!r} is not an id of the form {prefix}_… (26 characters) or a UUID")
 
 
 class Id(UUID):

@@ -24,16 +24,17 @@ from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session
 
 from outbox.errors import SubscriptionError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hpke import Suite
-    from sqlalchemy import Connection
-    from sqlalchemy.orm import Session
+else:
+    Suite = Any  # cryptography is not loaded before it is needed
 
 __all__ = ["NEWEST_KEY", "PREFIX", "SealedText", "SealingKey", "info", "newest_key", "seal", "suite"]
 

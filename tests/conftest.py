@@ -9,6 +9,7 @@ import sqlalchemy
 from sqlalchemy.engine import make_url
 
 from tests.support import databases
+from tests.support.loopback import allow_loopback
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +46,9 @@ def engine(database_url: str) -> Iterator[sqlalchemy.Engine]:
     """A SQLAlchemy engine (psycopg) on `database_url`."""
     with databases.engine_on(database_url) as engine:
         yield engine
+
+
+@pytest.fixture(autouse=True)
+def loopback_endpoints() -> None:
+    """Let a test subscribe receivers on this machine; one about the default calls `outbox.allow_endpoints()`."""
+    allow_loopback()

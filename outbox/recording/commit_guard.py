@@ -7,19 +7,14 @@ cannot be seen.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, event
+from sqlalchemy.engine import Transaction
 
 from outbox.errors import TransactionError
 from outbox.ids import text_id
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from sqlalchemy.engine import Transaction
-
-    from outbox.recording.insert import Row
+from outbox.recording.insert import Row
 
 __all__ = ["CommitGuard"]
 

@@ -8,19 +8,17 @@ while an error from the server would end the transaction.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from datetime import datetime
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import InvalidRequestError, StatementError
 
 from outbox.errors import OutboxError, RecordError, SchemaError, TransactionError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
-    from uuid import UUID
 
 __all__ = ["Row", "awrite_asyncpg", "awrite_psycopg", "write", "write_psycopg"]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import Connection
 
-from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, complaint
-from outbox.errors import RecordError
+from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, brief, complaint
+from outbox.errors import ArgumentError, RecordError
 from outbox.ids import new_uuid7, text_id
 from outbox.recording import targets as _targets
 from outbox.recording.insert import Row, awrite_asyncpg, awrite_psycopg, write, write_psycopg
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     Target: TypeAlias = (
         Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any] | Connection | psycopg.Connection[Any]
     )
+else:
+    Target = Any  # the classes above are not loaded here; annotations that are read at run time must resolve
 
 __all__ = ["Event", "Outbox", "arecord", "checked_type", "record"]
 
@@ -56,20 +58,20 @@ class Outbox:
     """The library's settings. The functions `record` and `arecord` of the module are those of a default instance.
 
     Args:
-        max_payload_bytes: the longest JSON text of an event's data, in bytes of UTF-8.
+        max_payload_bytes: the longest JSON text of an event's data, in bytes of UTF-8. ArgumentError where it is none.
     """
 
     def __init__(self, *, max_payload_bytes: int = 262_144) -> None:
         if type(max_payload_bytes) is not int or max_payload_bytes < 1:
-            raise ValueError(f"max_payload_bytes: must be a positive integer, not {max_payload_bytes!r}")
+            raise ArgumentError(f"max_payload_bytes: must be a positive integer, not {brief(max_payload_bytes)}")
         self.max_payload_bytes = max_payload_bytes
 
     def record(
         self,
         session_or_connection: Target,
+        /,
         type: str,  # noqa: A002 - the event's type is called type everywhere
         data: object,
-        /,
         *,
         key: str | None = None,
         tenant: str = "",
@@ -112,9 +114,9 @@ class Outbox:
     async def arecord(
         self,
         connection: Any,
+        /,
         type: str,  # noqa: A002
         data: object,
-        /,
         *,
         key: str | None = None,
         tenant: str = "",

@@ -8,10 +8,8 @@ its entry point and ignore the schema. For an older Alembic, write in env.py:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
+from typing import Any
 
 __all__ = ["SCHEMA", "include_name", "setup"]
 

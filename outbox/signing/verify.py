@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from outbox.errors import SignatureError, SubscriptionError
-from outbox.secret import Secret
+from outbox.errors import ArgumentError, BodyError, SignatureError, SubscriptionError
+from outbox.secret import Secret, hides_secrets
 from outbox.signing import schemes
 from outbox.signing.schemes import ed25519
 from outbox.signing.schemes.scheme import MESSAGE_ID, TIMESTAMP
@@ -26,12 +27,13 @@ Secrets = str | Secret | Sequence[str | Secret]
 def new_secret(scheme: str = "standard", key_type: str | None = None) -> str:
     """Return a new secret for a scheme, of its first type of key by default. Raises SubscriptionError."""
     makers = schemes.named(scheme).keys.makers
-    maker = next(iter(makers.values())) if key_type is None else makers.get(key_type)
-    if maker is None:
+    chosen = next(iter(makers)) if key_type is None else key_type
+    if not isinstance(chosen, str) or chosen not in makers:
         raise SubscriptionError(f"key_type: with scheme {scheme} choose {' or '.join(makers)}")
-    return maker()
+    return makers[chosen]()
 
 
+@hides_secrets
 def check_secret(text: object, scheme: str = "standard") -> str:
     """Return a user's own secret in the canonical spelling of its scheme.
 
@@ -40,6 +42,7 @@ def check_secret(text: object, scheme: str = "standard") -> str:
     return schemes.named(scheme).keys.check(text)
 
 
+@hides_secrets
 def check_key(text: str, scheme: str = "standard") -> str:
     """Return what a receiver verifies with: a secret as check_secret() has it, or with `standard` a `whpk_…` key."""
     if scheme == "standard" and text.startswith(ed25519.PUBLIC):
@@ -48,21 +51,24 @@ def check_key(text: str, scheme: str = "standard") -> str:
     return check_secret(text, scheme)
 
 
+@hides_secrets
 def public_key(secret: str, scheme: str = "standard") -> str:
     """Return the public key of an Ed25519 secret, `whpk_…`; '' for every other secret."""
     return schemes.named(scheme).keys.public_key(secret)
 
 
+@hides_secrets
 def sign(secret: str | Secret, message_id: str, timestamp: int, body: bytes) -> str:
     """Return the Standard Webhooks signature of one message, `v1,…` or by a `whsk_` key `v1a,…`.
 
-    `timestamp` is whole seconds since 1970 UTC. Raises SubscriptionError for a bad secret and ValueError for a bad id
-    or timestamp.
+    `timestamp` is whole seconds since 1970 UTC. Raises SubscriptionError for a bad secret and ArgumentError for a bad
+    id, timestamp or body.
     """
     _checked(message_id, timestamp)
     return signed_headers(secret, message_id, body, timestamp=timestamp)["webhook-signature"]
 
 
+@hides_secrets
 def signed_headers(
     secrets: Secrets,
     message_id: str,
@@ -84,13 +90,13 @@ def signed_headers(
 
     Raises:
         SubscriptionError: the scheme is unknown, or a secret is not one for it.
-        ValueError: the id, the timestamp or the type cannot be a header.
+        ArgumentError: the id, the timestamp or the type cannot be a header, or the body is not bytes.
     """
     at = int(time.time()) if timestamp is None else timestamp
     identity, seconds = _checked(message_id, at)
-    if not _TYPE.fullmatch(type):
-        raise ValueError("type: must be 1 to 128 characters of visible ASCII")
-    lines = schemes.signer(scheme, _listed(secrets)).lines(identity, type.encode(), seconds, body)
+    if not isinstance(type, str) or not _TYPE.fullmatch(type):
+        raise ArgumentError("type: must be 1 to 128 characters of visible ASCII")
+    lines = schemes.signer(scheme, _listed(secrets)).lines(identity, type.encode(), seconds, _raw(body))
     return dict(line.split(": ", 1) for line in lines.decode("ascii").split("\r\n")[:-1])
 
 
@@ -108,10 +114,25 @@ class Webhook:
     body: bytes = field(repr=False)
 
     def json(self) -> Any:
-        """Return the body as parsed JSON; raises ValueError when it is not JSON."""
-        return json.loads(self.body)
+        """Return the body as parsed JSON.
+
+        Raises BodyError (a ValueError) when it is not JSON, or no JSON that Python reads: its nesting is deeper than
+        the stack allows, or a whole number has more than 4,300 digits.
+        """
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            why = "nested too deep" if isinstance(error, RecursionError) else _first_line(error)
+        raise BodyError(f"body: is no JSON that can be read: {why}")
 
 
+def _first_line(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):  # its own text would quote the body
+        return f"not UTF-8 at byte {error.start}"
+    return str(error).partition(";")[0][:100]
+
+
+@hides_secrets
 def verify(
     secrets: Secrets,
     headers: Headers,
@@ -121,7 +142,10 @@ def verify(
     now: float | None = None,
     scheme: str = "standard",
 ) -> Webhook:
-    """Return the verified message, or raise SignatureError and nothing else.
+    """Return the verified message; whatever was received, the only error is SignatureError.
+
+    A wrong call has another one: ArgumentError for a scheme or secret that cannot be used, a body that is not bytes.
+    It does not depend on the request, so that it shows with the first one, in a test, and never as a 401 for everybody.
 
     One signature by one of the secrets is enough, so that secrets can be rotated. Whoever records a request can send it
     again, and it verifies: within the tolerance in every scheme, and at any time in `github`, `convoy`, `notely`,
@@ -135,43 +159,62 @@ def verify(
             which is 300 in all that come with the library.
         now: seconds since 1970 UTC; the machine's clock by default.
         scheme: the subscription's scheme.
+
+    Raises:
+        SignatureError: the request does not verify. Answer 401.
+        ArgumentError: the call is wrong: mend the program or its settings.
     """
-    try:
-        chosen, keys = schemes.named(scheme), _listed(secrets)
-        if not keys:
-            raise SignatureError("secrets: there is none to verify with")
-        raw = _raw(body)
-        verified = chosen.verify(keys, _found(chosen.headers, headers), raw)
-    except SubscriptionError as error:
-        raise SignatureError(str(error)) from None
-    if verified.timestamp is not None:
-        tolerance = chosen.row.tolerance_seconds if tolerance_seconds is None else tolerance_seconds
-        _check_age(verified.timestamp, time.time() if now is None else now, tolerance)
+    chosen, keys = _usable(scheme, secrets)
+    tolerance = _seconds(
+        "tolerance_seconds", chosen.row.tolerance_seconds if tolerance_seconds is None else tolerance_seconds
+    )
+    at = _seconds("now", time.time() if now is None else now)
+    raw = _raw(body)
+    verified = chosen.verify(keys, _found(chosen.headers, headers), raw)
+    if verified.timestamp is not None and abs(at - verified.timestamp) > tolerance:
+        raise SignatureError(f"timestamp: more than {tolerance:g} s away from now; check both clocks")
     return Webhook(verified.id, verified.timestamp, raw)
 
 
-def _check_age(timestamp: int, now: object, tolerance_seconds: object) -> None:
-    tolerance = _number("tolerance_seconds", tolerance_seconds)
-    if not abs(_number("now", now) - timestamp) <= tolerance:  # with `not`, NaN fails too
-        raise SignatureError(f"timestamp: more than {tolerance:g} s away from now; check both clocks")
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SignatureError(f"{name}: must be a number of seconds")
+def _usable(scheme: object, secrets: object) -> tuple[schemes.Scheme, list[str]]:
+    """Return the scheme and its secrets, each of which it can use. Raises ArgumentError."""
     try:
-        return int.__float__(value) if isinstance(value, int) else float.__float__(value)
+        chosen, keys = schemes.named(scheme), _listed(secrets)
+        for key in keys:
+            _require_key(chosen, key)
+    except SubscriptionError as error:
+        raise ArgumentError(str(error)) from None
+    if not keys:
+        raise ArgumentError("secrets: there is none to verify with")
+    return chosen, keys
+
+
+def _require_key(scheme: schemes.Scheme, key: str) -> None:
+    if scheme.name == "standard" and key.startswith((ed25519.PUBLIC, ed25519.SIGNING)):
+        ed25519.verifying(key)
+    else:
+        scheme.keys.key(key)
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ArgumentError(f"{name}: must be a number of seconds")
+    try:
+        seconds = int.__float__(value) if isinstance(value, int) else float.__float__(value)
     except OverflowError:
-        raise SignatureError(f"{name}: too large") from None
+        seconds = math.inf
+    if not 0 <= seconds < math.inf:  # NaN is refused too
+        raise ArgumentError(f"{name}: must be a number of seconds, from 0 on and finite")
+    return seconds
 
 
 def _raw(body: object) -> bytes:
     if not isinstance(body, bytes | bytearray | memoryview):
-        raise SignatureError("body: pass the raw bytes of the request, not decoded text or parsed JSON")
+        raise ArgumentError("body: pass the raw bytes of the request, not decoded text or parsed JSON")
     try:
         return memoryview(body).tobytes()
     except ValueError:
-        raise SignatureError("body: its memoryview was released") from None
+        raise ArgumentError("body: its memoryview was released") from None
 
 
 def _found(names: Sequence[str], headers: Headers) -> dict[str, str]:
@@ -192,7 +235,7 @@ def _pairs(headers: Any) -> list[tuple[Any, Any]]:
         pairs = headers.items() if hasattr(headers, "items") else headers
         return [(name, value) for name, value in pairs]
     except Exception:  # noqa: BLE001 - the caller's object may raise anything
-        raise SignatureError("headers: pass a mapping or pairs of name and value") from None
+        raise ArgumentError("headers: pass a mapping or pairs of name and value") from None
 
 
 def _name(key: object) -> str:
@@ -224,8 +267,8 @@ def _revealed(secret: object) -> str:
 
 
 def _checked(message_id: str, timestamp: int) -> tuple[bytes, bytes]:
-    if not MESSAGE_ID.fullmatch(message_id):
-        raise ValueError("message_id: must be 1 to 256 characters of visible ASCII without a dot")
-    if type(timestamp) is not int or not TIMESTAMP.fullmatch(str(timestamp)):
-        raise ValueError("timestamp: must be an int, whole seconds since 1970 UTC")
+    if not isinstance(message_id, str) or not MESSAGE_ID.fullmatch(message_id):
+        raise ArgumentError("message_id: must be 1 to 256 characters of visible ASCII without a dot")
+    if type(timestamp) is not int or timestamp.bit_length() > 64 or not TIMESTAMP.fullmatch(str(timestamp)):
+        raise ArgumentError("timestamp: must be an int, whole seconds since 1970 UTC")
     return message_id.encode(), b"%d" % timestamp

@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from outbox.errors import SubscriptionError
+from outbox.secret import NeverPickled, hides_secrets
 from outbox.subscriptions.url import parse_url
 
 __all__ = [
@@ -39,13 +40,23 @@ _PEM_BLOCK = re.compile(r"-----BEGIN (?P<label>[A-Z0-9 ]+)-----\r?\n(?:[A-Za-z0-
 _KEY_LABELS = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")
 
 
-class _Redacted:
+T = TypeVar("T")
+
+
+def _hiding(kind: type[T]) -> type[T]:
+    """Let no error of making one keep what it was made from."""
+    kind.__init__ = hides_secrets(kind.__init__)  # type: ignore[method-assign]
+    return kind
+
+
+class _Redacted(NeverPickled):
     """A value whose repr tells its type only."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(***)"
 
 
+@_hiding
 @dataclass(frozen=True, repr=False)
 class BasicAuth(_Redacted):
     """A user name and password for every request (RFC 7617, as UTF-8)."""
@@ -67,6 +78,7 @@ class BasicAuth(_Redacted):
         return "basic"
 
 
+@_hiding
 @dataclass(frozen=True, repr=False)
 class BearerToken(_Redacted):
     """A fixed token for every request, sent as `Authorization: Bearer …` (RFC 6750)."""
@@ -82,6 +94,7 @@ class BearerToken(_Redacted):
         return "bearer"
 
 
+@_hiding
 @dataclass(frozen=True, repr=False)
 class OAuth2ClientCredentials(_Redacted):
     """A bearer token that the relay fetches with its client id and secret (RFC 6749, 4.4) and keeps while it is valid.
@@ -119,6 +132,7 @@ class OAuth2ClientCredentials(_Redacted):
         return f"oauth2 {url.scheme}://{url.authority}"
 
 
+@_hiding
 @dataclass(frozen=True, repr=False)
 class TLS(_Redacted):
     """A client certificate with its key, an own certificate authority, or both; PEM text.
@@ -156,6 +170,7 @@ _TYPES: dict[str, type[Authentication]] = {
 }
 
 
+@hides_secrets
 def authentication_of(document: object) -> Authentication:
     """Read `{"type": "basic" | "bearer" | "oauth2", …}` with the fields of that type. Raises SubscriptionError."""
     fields = dict(document) if isinstance(document, Mapping) else {}
@@ -166,6 +181,7 @@ def authentication_of(document: object) -> Authentication:
     return made
 
 
+@hides_secrets
 def tls_of(document: object) -> TLS:
     """Read `{"client_certificate", "client_key", "ca"}`. Raises SubscriptionError."""
     made: TLS = _make(TLS, "tls", dict(document) if isinstance(document, Mapping) else {"": ""})

@@ -12,11 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from outbox.errors import SubscriptionError
+from outbox.subscriptions.authentication import TLS
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-
-    from outbox.subscriptions.authentication import TLS
 
 __all__ = ["check_tls"]
 

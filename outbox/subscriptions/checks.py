@@ -9,30 +9,56 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, get_args
+from enum import Enum
+from typing import Any, Final, get_args
+from uuid import UUID
 
-from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, complaint
+from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, brief, complaint
 from outbox.errors import SubscriptionError
-from outbox.subscriptions.authentication import TLS, Authentication, authentication_of, stored_authentication, tls_of
+from outbox.ids import parse_id
+from outbox.subscriptions.authentication import (
+    TLS,
+    Authentication,
+    OAuth2ClientCredentials,
+    authentication_of,
+    stored_authentication,
+    tls_of,
+)
+from outbox.subscriptions.endpoints import require_allowed
 from outbox.subscriptions.headers import check_headers
 from outbox.subscriptions.url import parse_url
 
 __all__ = [
+    "EVERY_TENANT",
     "Check",
+    "EveryTenant",
     "authentication_to_store",
     "check_delays",
     "check_final_statuses",
+    "check_id",
     "check_metadata",
     "check_patterns",
     "check_reason",
     "check_seconds",
     "check_tenant",
+    "check_type",
     "check_url",
+    "check_whose",
     "headers_to_store",
     "text",
     "tls_to_store",
     "whole_number",
 ]
+
+
+class EveryTenant(Enum):
+    """The operator's word for rows of whichever tenant; nothing that a request holds is equal to it."""
+
+    EVERY_TENANT = "every tenant"
+
+
+EVERY_TENANT: Final = EveryTenant.EVERY_TENANT
+"""Give it as `tenant` where the operator asks, never where a tenant does."""
 
 Check = Callable[[str, Any], Any]
 """A function from a field's name and the value given to what is stored; it raises SubscriptionError."""
@@ -48,8 +74,10 @@ _WEEK_SECONDS = 604_800
 
 
 def check_url(_name: str, value: object) -> str:
-    """Return the URL in its one spelling."""
-    return parse_url(value).text
+    """Return the URL in its one spelling, if the relay's address policy can allow it."""
+    url = parse_url(value)
+    require_allowed("url", url)
+    return url.text
 
 
 def check_patterns(name: str, value: object) -> tuple[str, ...]:
@@ -65,17 +93,22 @@ def check_patterns(name: str, value: object) -> tuple[str, ...]:
 def _check_pattern(name: str, value: object) -> str:
     if not isinstance(value, str) or not _PATTERN.fullmatch(value):
         raise SubscriptionError(
-            f"{name}: {_brief(value)} is not a pattern; use a type (order.created), a prefix (order.*) or *"
+            f"{name}: {brief(value)} is not a pattern; use a type (order.created), a prefix (order.*) or *"
         )
     if len(value) > MAX_TYPE_BYTES:
         raise SubscriptionError(f"{name}: a pattern has {len(value)} characters, the limit is {MAX_TYPE_BYTES}")
     return value
 
 
+def check_type(name: str, value: object) -> str:
+    """Return an event's type: text that can be stored, of at most 128 bytes."""
+    return _check_text(name, value, MAX_TYPE_BYTES)
+
+
 def check_metadata(name: str, value: object) -> dict[str, str]:
     """Return a mapping of text to text, at most 8 kB as JSON."""
     if not isinstance(value, Mapping):
-        raise SubscriptionError(f"{name}: {_brief(value)} is not a mapping of text to text")
+        raise SubscriptionError(f"{name}: {brief(value)} is not a mapping of text to text")
     for key, item in value.items():
         _check_text(name, key, _MAX_METADATA_BYTES)
         _check_text(f"{name}.{_printable(key)}", item, _MAX_METADATA_BYTES)
@@ -96,10 +129,27 @@ def check_tenant(value: object) -> str:
     return tenant
 
 
+def check_whose(value: object) -> str | None:
+    """Return the tenant whose rows are meant; None for EVERY_TENANT, and for nothing else."""
+    if value is EVERY_TENANT:
+        return None
+    if value is None:
+        raise SubscriptionError(
+            "tenant: None is nobody; give the tenant's name, '' where there are no tenants, "
+            "or as the operator outbox.EVERY_TENANT"
+        )
+    return check_tenant(value)
+
+
+def check_id(name: str, value: object) -> UUID:
+    """Return a subscription's id, sub_… or the UUID. Raises NotFoundError for what can be the id of none."""
+    return parse_id("sub", value, name)
+
+
 def check_delays(name: str, value: object) -> tuple[int, ...]:
     """Return 0 to 20 delays in seconds, one after each failure; () is one attempt."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        raise SubscriptionError(f"{name}: {_brief(value)} is not a list of delays, such as [5, 300, 1800]")
+        raise SubscriptionError(f"{name}: {brief(value)} is not a list of delays, such as [5, 300, 1800]")
     if len(value) > _MAX_DELAYS:
         raise SubscriptionError(f"{name}: {len(value)} delays, the limit is {_MAX_DELAYS}")
     return tuple(check_seconds(name, delay, 0, _WEEK_SECONDS) for delay in value)
@@ -108,10 +158,10 @@ def check_delays(name: str, value: object) -> tuple[int, ...]:
 def check_final_statuses(name: str, value: object) -> tuple[int, ...]:
     """Return the statuses, 400 to 499, after which a delivery is not tried again, sorted."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        raise SubscriptionError(f"{name}: {_brief(value)} is not a list of statuses, such as [400, 413, 422]")
+        raise SubscriptionError(f"{name}: {brief(value)} is not a list of statuses, such as [400, 413, 422]")
     for status in value:
         if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 499:
-            raise SubscriptionError(f"{name}: {_brief(status)} is not a status from 400 to 499")
+            raise SubscriptionError(f"{name}: {brief(status)} is not a status from 400 to 499")
         if status in _NEVER_FINAL:
             raise SubscriptionError(f"{name}: {status} cannot be final, {_NEVER_FINAL[status]}; leave it out")
     return tuple(sorted(set(value)))
@@ -129,6 +179,8 @@ def authentication_to_store(name: str, value: object) -> tuple[str, str]:
         value = authentication_of(value)
     if not isinstance(value, get_args(Authentication)):
         raise SubscriptionError(f"{name}: give BasicAuth, BearerToken or OAuth2ClientCredentials")
+    if isinstance(value, OAuth2ClientCredentials):
+        require_allowed("authentication.token_url", parse_url(value.token_url))
     return stored_authentication(value), value.hint
 
 
@@ -167,7 +219,7 @@ def check_seconds(name: str, value: object, low: int, high: int) -> int:
 def _check_whole(name: str, value: object, low: int, high: int, of: str) -> int:
     """Return the number; True is not 1, and '10' is not 10."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SubscriptionError(f"{name}: {_brief(value)} is not a whole number{of} from {low} to {high}")
+        raise SubscriptionError(f"{name}: {brief(value)} is not a whole number{of} from {low} to {high}")
     return value
 
 
@@ -177,11 +229,5 @@ def _check_text(name: str, value: object, max_bytes: int) -> str:
     return str.__str__(value)
 
 
-def _brief(value: object) -> str:
-    """Return the value in at most 43 printable characters."""
-    text = ascii(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
-    return text if len(text) <= 40 else text[:40] + "…"
-
-
 def _printable(key: str) -> str:
-    return key if len(key) <= 40 and key.isprintable() else _brief(key)
+    return key if len(key) <= 40 and key.isprintable() else brief(key)

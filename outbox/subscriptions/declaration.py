@@ -6,18 +6,16 @@ made from them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from inspect import Parameter, signature
 from textwrap import TextWrapper
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
+from typing import Any, Final, TypeVar, get_type_hints
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from sqlalchemy.types import TypeEngine
 
-    from sqlalchemy.types import TypeEngine
-
-    from outbox.subscriptions.checks import Check
+from outbox.subscriptions.checks import Check
 
 __all__ = ["REQUIRED", "Field", "Flag", "fields_in", "number", "numbers", "pair", "with_fields", "words"]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     DateTime,
     Text,
     Uuid,
@@ -15,20 +17,19 @@ from sqlalchemy import (
     or_,
     select,
     table,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import Session
 
+from outbox._connection import require_connection
+from outbox._text import brief
 from outbox.errors import NotFoundError, SubscriptionError
-from outbox.ids import parse_id, text_id
+from outbox.ids import text_id
+from outbox.subscriptions.checks import EveryTenant, check_id, check_whose
 from outbox.subscriptions.fields import COLUMNS, SECRETS, Subscription
 from outbox.subscriptions.headers import header_names
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from sqlalchemy import Connection
-    from sqlalchemy.orm import Session
 
 __all__ = [
     "change",
@@ -38,6 +39,7 @@ __all__ = [
     "in_state",
     "lock",
     "not_found",
+    "of_tenant",
     "read",
     "secrets",
     "subscriptions",
@@ -90,13 +92,19 @@ columns = (*subscriptions.c, *(_hint(field.name) for field in SECRETS), _public_
 """The columns that a Subscription is made from."""
 
 
-def has_id(subscription_id: str, tenant: str | None) -> ColumnElement[bool]:
-    """Return the condition for this id, and for this tenant unless None. Raises NotFoundError for what is no id."""
-    condition = subscriptions.c.id == parse_id("sub", subscription_id)
-    return condition if tenant is None else and_(condition, subscriptions.c.tenant == tenant)
+def has_id(subscription_id: object, tenant: object) -> ColumnElement[bool]:
+    """Return the condition for this id and tenant. Raises NotFoundError and SubscriptionError for what is neither."""
+    condition = subscriptions.c.id == check_id("subscription_id", subscription_id)
+    return and_(condition, of_tenant(tenant))
 
 
-def in_state(state: str | None) -> ColumnElement[bool]:
+def of_tenant(tenant: object) -> ColumnElement[bool]:
+    """Return the condition for a tenant's rows; EVERY_TENANT are all. Raises SubscriptionError."""
+    name = check_whose(tenant)
+    return true() if name is None else subscriptions.c.tenant == name
+
+
+def in_state(state: object) -> ColumnElement[bool]:
     """Return the condition for a state; None is all but removed. Raises SubscriptionError for an unknown one."""
     own = subscriptions.c
     there, enabled = own.removed_at.is_(None), own.disabled_at.is_(None)
@@ -107,14 +115,15 @@ def in_state(state: str | None) -> ColumnElement[bool]:
         "disabled": and_(there, own.disabled_at.is_not(None)),
         "removed": own.removed_at.is_not(None),
     }
-    if state not in conditions:
-        raise SubscriptionError(f"state: {state!r} is not one of active, paused, disabled, removed")
+    if not isinstance(state, str | None) or state not in conditions:
+        raise SubscriptionError(f"state: {brief(state)} is not one of active, paused, disabled, removed")
     return conditions[state]
 
 
-def not_found(subscription_id: str) -> NotFoundError:
+def not_found(subscription_id: object) -> NotFoundError:
     """Return the error for an id without a row."""
-    return NotFoundError(f"subscription: no {text_id('sub', parse_id('sub', subscription_id))}, or it is removed")
+    name = text_id("sub", check_id("subscription_id", subscription_id))
+    return NotFoundError(f"subscription: no {name}, or it is removed")
 
 
 def fields_of(row: Any) -> dict[str, Any]:
@@ -132,9 +141,10 @@ def fields_of(row: Any) -> dict[str, Any]:
     )
 
 
-def lock(connection: Session | Connection, subscription_id: str, tenant: str | None) -> Any:
+def lock(connection: Session | Connection, subscription_id: str, tenant: str | EveryTenant) -> Any:
     """Lock a subscription, then read and return its row: before the lock it may change. Raises NotFoundError."""
     statement = select(subscriptions.c.id).where(has_id(subscription_id, tenant), in_state(None)).with_for_update()
+    require_connection(connection)
     found = connection.execute(statement).scalar_one_or_none()
     if found is None:
         raise not_found(subscription_id)
@@ -147,10 +157,11 @@ def read(connection: Session | Connection, subscription_id: UUID) -> Any:
 
 
 def change(
-    connection: Session | Connection, subscription_id: str, tenant: str | None, values: dict[str, Any]
+    connection: Session | Connection, subscription_id: str, tenant: str | EveryTenant, values: dict[str, Any]
 ) -> Subscription:
     """Write these columns and return the subscription. Raises NotFoundError, also for one that is removed."""
     statement = update(subscriptions).where(has_id(subscription_id, tenant), in_state(None)).values(**values)
+    require_connection(connection)
     row = connection.execute(statement.returning(*columns)).one_or_none()
     if row is None:
         raise not_found(subscription_id)

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select
 from sqlalchemy import update as sql_update
+from sqlalchemy.orm import Session
 
 from outbox.errors import SubscriptionError
 from outbox.sealing import PREFIX, newest_key, seal
+from outbox.secret import Secret
 from outbox.signing import schemes
 from outbox.signing.verify import check_secret, new_secret, public_key
-from outbox.subscriptions.checks import check_seconds
+from outbox.subscriptions.checks import whole_number
 from outbox.subscriptions.rows import secrets
 
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from sqlalchemy import ColumnElement, Connection
-    from sqlalchemy.orm import Session
-
-__all__ = ["expire", "overlap_of", "put", "put_signing", "signing_secret"]
+__all__ = ["check_overlap", "expire", "overlap_of", "put", "put_signing", "require_other", "signing_secret"]
 
 _DAY_SECONDS = 86_400
-_MAX_OVERLAP_SECONDS = 30 * _DAY_SECONDS
 _MAX_LIVE_SECRETS = 5
+check_overlap = whole_number(0, 30 * _DAY_SECONDS, of="seconds")
 _now = func.clock_timestamp()
 
 
@@ -58,14 +54,14 @@ def _seal_if_needed(connection: Session | Connection, subscription_id: UUID, kin
     return text
 
 
-def signing_secret(scheme: str, secret: str | None, key_type: str | None) -> str:
+def signing_secret(scheme: str, secret: str | Secret | None, key_type: str | None) -> str:
     """Return the secret to sign with: the own one as its scheme spells it, or a new one of this type of key.
 
     Raises SubscriptionError when the scheme is unknown, or cannot use the secret or the type.
     """
     if secret is None:
         return new_secret(scheme, key_type)
-    checked = check_secret(secret, scheme)
+    checked = check_secret(secret.reveal() if isinstance(secret, Secret) else secret, scheme)
     own_type = "ed25519" if public_key(checked, scheme) else "hmac"
     if key_type not in (None, own_type):
         raise SubscriptionError(f"key_type: the secret is one of {own_type}; leave key_type out")
@@ -77,15 +73,28 @@ def put_signing(connection: Session | Connection, subscription_id: UUID, scheme:
     put(connection, subscription_id, "signing", text, hint=public_key(text, scheme))
 
 
+def require_other(connection: Session | Connection, subscription_id: UUID, scheme: str, text: str) -> None:
+    """Raise SubscriptionError where this secret is live already: whoever rotates wants the old one to end.
+
+    A sealed one cannot be compared, except by its public key.
+    """
+    known = secrets.c.secret == _RedactedText(text)
+    if shown := public_key(text, scheme):
+        known = or_(known, secrets.c.hint == shown)
+    live = or_(secrets.c.expires_at.is_(None), secrets.c.expires_at > _now)
+    statement = select(func.count()).where(_own(subscription_id), secrets.c.kind == "signing", live, known)
+    if connection.execute(statement).scalar_one():
+        raise SubscriptionError("secret: it signs already, so nothing would be rotated; give another, or none")
+
+
 def overlap_of(scheme: str, overlap_seconds: int | None, *, changed: bool) -> int:
     """Return how many seconds old secrets sign along, given what was asked for and whether the scheme is a new one.
 
     A day, unless the request can carry one signature only: then 0, as when the scheme changes.
     """
     if schemes.named(scheme).several_signatures and not changed:
-        given = _DAY_SECONDS if overlap_seconds is None else overlap_seconds
-        return check_seconds("overlap_seconds", given, 0, _MAX_OVERLAP_SECONDS)
-    if overlap_seconds not in (None, 0):
+        return _DAY_SECONDS if overlap_seconds is None else overlap_seconds
+    if overlap_seconds is not None and overlap_seconds != 0:
         why = "another scheme begins at once" if changed else f"a request of scheme {scheme} carries one signature"
         raise SubscriptionError(f"overlap_seconds: must be 0, since {why}; let the receiver take both secrets first")
     return 0

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import delete
+from sqlalchemy import Connection, delete
+from sqlalchemy.orm import Session
 
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.fields import SECRETS
 from outbox.subscriptions.headers import header_names
 from outbox.subscriptions.rows import secrets
 from outbox.subscriptions.signing_secrets import put
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from uuid import UUID
-
-    from sqlalchemy import Connection
-    from sqlalchemy.orm import Session
 
 __all__ = ["StoredCredentials", "check_together", "hints_of", "write"]
 

@@ -1,21 +1,34 @@
 """The verbs of subscriptions, in the caller's transaction.
 
 Every function takes a SQLAlchemy Session or Connection first and neither commits nor rolls back. Asynchronous code
-calls `await session.run_sync(outbox.subscribe, url, types)`. A tenant's request passes `tenant=`: what is another
-tenant's is then not found. Without it every tenant's are seen, which is for the operator.
+calls `await session.run_sync(outbox.subscribe, url, types)`. Each looks at one tenant's subscriptions, at those of ''
+where there are no tenants; another tenant's are not found. Only the operator asks for those of every tenant, by
+`tenant=outbox.EVERY_TENANT`. An application that passes on what a request holds can never say that.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import builtins
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Unpack
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Connection, func, insert, select
+from sqlalchemy.orm import Session
 
-from outbox.errors import SubscriptionError
-from outbox.ids import parse_id
+from outbox._connection import require_connection
+from outbox._text import brief
+from outbox.errors import ArgumentError, SubscriptionError
+from outbox.secret import Secret, hides_secrets
 from outbox.signing import schemes
 from outbox.subscriptions import signing_secrets, stored_credentials
-from outbox.subscriptions.checks import check_reason, check_tenant
+from outbox.subscriptions.checks import (
+    EveryTenant,
+    check_id,
+    check_reason,
+    check_tenant,
+    check_type,
+    whole_number,
+)
 from outbox.subscriptions.declaration import with_fields
 from outbox.subscriptions.fields import (
     SECRETS,
@@ -33,19 +46,11 @@ from outbox.subscriptions.rows import (
     in_state,
     lock,
     not_found,
+    of_tenant,
     read,
     subscriptions,
 )
-
-if TYPE_CHECKING:
-    import builtins
-    from collections.abc import Mapping, Sequence
-    from typing import Unpack
-
-    from sqlalchemy import Connection
-    from sqlalchemy.orm import Session
-
-    from outbox.subscriptions.stored_credentials import StoredCredentials
+from outbox.subscriptions.stored_credentials import StoredCredentials
 
 __all__ = [
     "add",
@@ -61,8 +66,10 @@ __all__ = [
 ]
 
 _now = func.clock_timestamp()
+_check_limit = whole_number(1, 1000)
 
 
+@hides_secrets
 @with_fields(Settings)
 def add(
     connection: Session | Connection,
@@ -70,7 +77,7 @@ def add(
     types: Sequence[str],
     *,
     tenant: str = "",
-    secret: str | None = None,
+    secret: str | Secret | None = None,
     scheme: str = "standard",
     key_type: Literal["hmac", "ed25519"] | None = None,
     **settings: Unpack[Settings],
@@ -95,13 +102,14 @@ def add(
     return _insert(connection, check_tenant(tenant), own_secret, {"url": url, "types": types, **settings})
 
 
+@hides_secrets
 @with_fields(Settings)
 def add_for_every_tenant(
     connection: Session | Connection,
     url: str,
     types: Sequence[str],
     *,
-    secret: str | None = None,
+    secret: str | Secret | None = None,
     scheme: str = "standard",
     key_type: Literal["hmac", "ed25519"] | None = None,
     **settings: Unpack[Settings],
@@ -114,13 +122,14 @@ def add_for_every_tenant(
 def _insert(
     connection: Session | Connection,
     tenant: str,
-    own_secret: tuple[str, str | None, str | None],
+    own_secret: tuple[str, str | Secret | None, str | None],
     given: Mapping[str, object],
 ) -> NewSubscription:
     secret = signing_secrets.signing_secret(*own_secret)
     scheme = schemes.named(own_secret[0]).name
     values, credentials = _check_given(given)
     stored_credentials.check_together(values["url"], {}, credentials)
+    require_connection(connection)
     statement = insert(subscriptions).values(tenant=tenant, scheme=scheme, **values).returning(subscriptions.c.id)
     subscription_id = connection.execute(statement).scalar_one()
     signing_secrets.put_signing(connection, subscription_id, scheme, secret)
@@ -136,23 +145,37 @@ def _check_given(given: Mapping[str, object]) -> tuple[dict[str, Any], StoredCre
 
 
 def _refuse_unknown(verb: str, given: Mapping[str, object], known: type) -> None:
-    """Raise the TypeError that Python raises for a keyword that is no argument."""
+    """Raise a TypeError, as Python does for a keyword that is no argument."""
     for name in given.keys() - known.__annotations__.keys():
-        raise TypeError(f"{verb}() got an unexpected keyword argument {name!r}")
+        raise ArgumentError(f"{verb}() got an unexpected keyword argument {name!r}")
 
 
-def get(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
-    """Return one subscription, also a removed one as long as its row is there. Raises NotFoundError."""
-    row = connection.execute(select(*columns).where(has_id(subscription_id, tenant))).one_or_none()
-    if row is None:
+def get(
+    connection: Session | Connection,
+    subscription_id: str,
+    *,
+    tenant: str | EveryTenant = "",
+    removed: bool = False,
+) -> Subscription:
+    """Return one subscription; with `removed`, also a removed one as long as its row is there. Raises NotFoundError."""
+    _check_bool("removed", removed)
+    condition = has_id(subscription_id, tenant)
+    require_connection(connection)
+    row = connection.execute(select(*columns).where(condition)).one_or_none()
+    if row is None or (row.removed_at is not None and not removed):
         raise not_found(subscription_id)
     return Subscription(**fields_of(row))
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise SubscriptionError(f"{name}: {brief(value)} is not True or False")
 
 
 def list(  # noqa: A001 - the verb of the interface
     connection: Session | Connection,
     *,
-    tenant: str | None = None,
+    tenant: str | EveryTenant = "",
     state: Literal["active", "paused", "disabled", "removed"] | None = None,
     type: str | None = None,  # noqa: A002
     after: str | None = None,
@@ -162,28 +185,35 @@ def list(  # noqa: A001 - the verb of the interface
 
     Args:
         connection: a Session or Connection.
-        tenant: only this tenant's; None is every tenant's.
+        tenant: whose.
         state: only these; None is all but the removed ones.
         type: only those which get events of this type.
         after: the id of the last one of the page before.
         limit: size of the page.
+
+    Raises:
+        SubscriptionError: an argument was refused.
+        NotFoundError: `after` is no id.
     """
-    if isinstance(limit, bool) or not 1 <= limit <= 1000:
-        raise SubscriptionError(f"limit: {limit} is not a whole number from 1 to 1000")
-    conditions = [in_state(state)]
-    if tenant is not None:
-        conditions.append(subscriptions.c.tenant == tenant)
+    size = _check_limit("limit", limit)
+    conditions = [in_state(state), of_tenant(tenant)]
     if type is not None:
-        conditions.append(subscriptions.c.types.overlap(func.outbox.patterns_of(type)))
+        conditions.append(subscriptions.c.types.overlap(func.outbox.patterns_of(check_type("type", type))))
     if after is not None:
-        conditions.append(subscriptions.c.id > parse_id("sub", after))
-    statement = select(*columns).where(*conditions).order_by(subscriptions.c.id).limit(limit)
+        conditions.append(subscriptions.c.id > check_id("after", after))
+    require_connection(connection)
+    statement = select(*columns).where(*conditions).order_by(subscriptions.c.id).limit(size)
     return [Subscription(**fields_of(row)) for row in connection.execute(statement)]
 
 
+@hides_secrets
 @with_fields(Changes)
 def update(
-    connection: Session | Connection, subscription_id: str, *, tenant: str | None = None, **changes: Unpack[Changes]
+    connection: Session | Connection,
+    subscription_id: str,
+    *,
+    tenant: str | EveryTenant = "",
+    **changes: Unpack[Changes],
 ) -> Subscription:
     """Change the fields that are given, of deliveries under way too; None puts a field back to its default.
 
@@ -193,7 +223,7 @@ def update(
     Args:
         connection: a Session or Connection; the caller commits.
         subscription_id: which one.
-        tenant: only if it is this tenant's.
+        tenant: whose it must be.
         {fields}
 
     Raises:
@@ -209,16 +239,18 @@ def update(
         values["held_until"] = None
     stored_credentials.check_together(values.get("url", row.url), stored_credentials.hints_of(row), credentials)
     stored_credentials.write(connection, row.id, credentials)
-    return change(connection, subscription_id, tenant, values) if values else get(connection, subscription_id)
+    if not values:
+        return Subscription(**fields_of(read(connection, row.id)))
+    return change(connection, subscription_id, tenant, values)
 
 
-def pause(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
+def pause(connection: Session | Connection, subscription_id: str, *, tenant: str | EveryTenant = "") -> Subscription:
     """Stop sending; deliveries gather and wait. Pausing twice keeps the first time."""
     return change(connection, subscription_id, tenant, {"paused_at": func.coalesce(subscriptions.c.paused_at, _now)})
 
 
 def disable(
-    connection: Session | Connection, subscription_id: str, *, reason: str, tenant: str | None = None
+    connection: Session | Connection, subscription_id: str, *, reason: str, tenant: str | EveryTenant = ""
 ) -> Subscription:
     """Stop sending for a reason (1 to 500 bytes) that everybody is shown, as a relay does after 410 Gone.
 
@@ -232,23 +264,24 @@ def disable(
     )  # fmt: skip
 
 
-def resume(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
+def resume(connection: Session | Connection, subscription_id: str, *, tenant: str | EveryTenant = "") -> Subscription:
     """Send again, beginning with what gathered, whether it was paused, disabled or held back by its Retry-After."""
     closed = ("paused_at", "disabled_at", "disabled_reason", "held_until")
     return change(connection, subscription_id, tenant, dict.fromkeys(closed))
 
 
-def remove(connection: Session | Connection, subscription_id: str, *, tenant: str | None = None) -> Subscription:
+def remove(connection: Session | Connection, subscription_id: str, *, tenant: str | EveryTenant = "") -> Subscription:
     """End it for good: no event matches it any more, and what it had still to get is cancelled."""
     return change(connection, subscription_id, tenant, {"removed_at": _now})
 
 
+@hides_secrets
 def rotate_secret(
     connection: Session | Connection,
     subscription_id: str,
     *,
-    tenant: str | None = None,
-    secret: str | None = None,
+    tenant: str | EveryTenant = "",
+    secret: str | Secret | None = None,
     scheme: str | None = None,
     key_type: Literal["hmac", "ed25519"] | None = None,
     overlap_seconds: int | None = None,
@@ -258,7 +291,7 @@ def rotate_secret(
     Args:
         connection: a Session or Connection; the caller commits.
         subscription_id: which one.
-        tenant: only if it is this tenant's.
+        tenant: whose it must be.
         secret: an own one, as its scheme wants it; default a new one.
         scheme: sign by this scheme from now on; the old secrets then end at once.
         key_type: of a new secret, as for `add`; default the type it has.
@@ -266,14 +299,20 @@ def rotate_secret(
             signature only.
 
     Raises:
-        SubscriptionError: a field was refused, or five secrets are live already.
+        SubscriptionError: a field was refused, the secret is one that signs already, or five secrets are live.
         NotFoundError: no such subscription for this tenant, or it is removed.
     """
+    if scheme is not None:
+        schemes.named(scheme)
+    if overlap_seconds is not None:
+        signing_secrets.check_overlap("overlap_seconds", overlap_seconds)
     row = lock(connection, subscription_id, tenant)
     by = row.scheme if scheme is None else schemes.named(scheme).name
     if secret is None and key_type is None and by == row.scheme:
         key_type = "ed25519" if any((row.public_keys or [])[:1]) else "hmac"
     fresh = signing_secrets.signing_secret(by, secret, key_type)
+    if secret is not None and by == row.scheme:
+        signing_secrets.require_other(connection, row.id, by, fresh)
     overlap = signing_secrets.overlap_of(by, overlap_seconds, changed=by != row.scheme)
     signing_secrets.expire(connection, row.id, overlap)
     signing_secrets.put_signing(connection, row.id, by, fresh)

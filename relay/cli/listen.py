@@ -91,8 +91,9 @@ def listen(
     \b
     Example:
       relay listen --port 4004 --secret whsec_…
+      export RELAY_ALLOW_HTTP=true RELAY_ALLOW_NETWORKS=127.0.0.0/8
       relay subscriptions add http://127.0.0.1:4004/ 'order.*'
-      relay run --allow-http --allow-networks 127.0.0.0/8
+      relay run
     """
     if secret_file:
         try:

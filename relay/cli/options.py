@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from outbox.signing.schemes import ROWS, declare
+from outbox.subscriptions.endpoints import allow_endpoints
 from relay.cli.output import escape
 from relay.config.sources import load
 from relay.operations.connection import Database
@@ -55,10 +56,12 @@ _LONGEST = timedelta(days=36_500)
 
 
 def load_config(flags: dict[str, Any], config_file: str | None) -> Loaded:
-    """Load and return the configuration, declare its signature schemes, and print its warnings."""
+    """Load and return the configuration, take over its schemes and allowed endpoints, and print its warnings."""
     loaded = load(flags, config_file=config_file)
-    for declaration in loaded.config.schemes:
+    config = loaded.config
+    for declaration in config.schemes:
         declare(declaration)
+    allow_endpoints(allow_networks=config.allow_networks, allow_http=config.allow_http, allow_ports=config.allow_ports)
     for warning in loaded.warnings:
         warn(warning)
     return loaded

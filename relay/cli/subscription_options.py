@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from outbox.subscriptions.checks import EVERY_TENANT, EveryTenant
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TextIO
@@ -23,6 +25,7 @@ __all__ = [
     "secret_file_option",
     "secret_in",
     "subscription_argument",
+    "whose",
 ]
 
 R = TypeVar("R")
@@ -73,6 +76,11 @@ key_type_option = click.option(
 )
 subscription_argument = click.argument("subscription_id", metavar="SUBSCRIPTION")
 own_tenant_option = click.option("--tenant", metavar="NAME", help="Only if it is this tenant's.")
+
+
+def whose(tenant: str | None) -> str | EveryTenant:
+    """Return the tenant that --tenant names; without it every tenant: a command line is the operator's."""
+    return EVERY_TENANT if tenant is None else tenant
 
 
 def arguments_of(settings: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from relay.cli.options import (
     confirm,
     json_option,
     scheme_option,
-    warn,
     with_database,
     with_database_to_change,
     yes_option,
@@ -32,6 +31,7 @@ from relay.cli.subscription_options import (
     secret_file_option,
     secret_in,
     subscription_argument,
+    whose,
 )
 from relay.operations.times import duration
 
@@ -80,8 +80,6 @@ def add(
         else:
             made = verbs.add(connection, url, types, tenant=tenant, **arguments)
     _show(made, as_json=as_json)
-    if url.startswith("http://") and not database.config.allow_http:
-        warn("this endpoint is http://; the relay sends there only with --allow-http")
 
 
 @subscriptions.command("list")
@@ -106,7 +104,7 @@ def list_(
       relay subscriptions list --type order.created --tenant acme --json
     """
     with database.transaction() as connection:
-        found = verbs.list(connection, tenant=tenant, state=state, type=type_, after=after, limit=limit)
+        found = verbs.list(connection, tenant=whose(tenant), state=state, type=type_, after=after, limit=limit)
     if as_json:
         print_json_lines(_document(item) for item in found)
         return
@@ -119,14 +117,15 @@ def list_(
 @subscriptions.command()
 @subscription_argument
 @own_tenant_option
+@click.option("--removed", is_flag=True, help="Also a removed one, until housekeeping has cleared it.")
 @json_option
 @with_database
-def show(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
+def show(database: Database, subscription_id: str, tenant: str | None, *, removed: bool, as_json: bool) -> None:
     """Show one subscription, its backlog and its last attempt. Never its secret."""
     from relay.operations.status.late_subscriptions import subscription_health
 
     with database.transaction() as connection:
-        found = verbs.get(connection, subscription_id, tenant=tenant)
+        found = verbs.get(connection, subscription_id, tenant=whose(tenant), removed=removed)
         health = subscription_health(connection, tenant, found.id)
     _show(found, fields_of(health), as_json=as_json)
 
@@ -150,7 +149,7 @@ def update(
     """
     changes = arguments_of(settings) | credentials
     with database.transaction() as connection:
-        changed = verbs.update(connection, subscription_id, tenant=tenant, **changes)
+        changed = verbs.update(connection, subscription_id, tenant=whose(tenant), **changes)
     _show(changed, as_json=as_json)
 
 
@@ -162,7 +161,7 @@ def update(
 def pause(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
     """Stop sending; deliveries gather and wait until resume."""
     with database.transaction() as connection:
-        changed = verbs.pause(connection, subscription_id, tenant=tenant)
+        changed = verbs.pause(connection, subscription_id, tenant=whose(tenant))
     _show(changed, as_json=as_json)
 
 
@@ -178,7 +177,7 @@ def disable(database: Database, subscription_id: str, tenant: str | None, reason
     Deliveries gather and wait until resume, as when it is paused.
     """
     with database.transaction() as connection:
-        changed = verbs.disable(connection, subscription_id, tenant=tenant, reason=reason)
+        changed = verbs.disable(connection, subscription_id, tenant=whose(tenant), reason=reason)
     _show(changed, as_json=as_json)
 
 
@@ -190,7 +189,7 @@ def disable(database: Database, subscription_id: str, tenant: str | None, reason
 def resume(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
     """Send again, beginning with what gathered, whether it was paused, disabled or held back."""
     with database.transaction() as connection:
-        changed = verbs.resume(connection, subscription_id, tenant=tenant)
+        changed = verbs.resume(connection, subscription_id, tenant=whose(tenant))
     _show(changed, as_json=as_json)
 
 
@@ -205,11 +204,11 @@ def remove(database: Database, subscription_id: str, tenant: str | None, *, yes:
     from relay.operations.status.late_subscriptions import subscription_health
 
     with database.transaction() as connection:
-        found = verbs.get(connection, subscription_id, tenant=tenant)
+        found = verbs.get(connection, subscription_id, tenant=whose(tenant))
         outstanding = subscription_health(connection, tenant, found.id).outstanding
     confirm(f"Remove {found.id} ({found.url}) and cancel its {outstanding} outstanding deliveries?", yes=yes)
     with database.transaction() as connection:
-        removed = verbs.remove(connection, subscription_id, tenant=tenant)
+        removed = verbs.remove(connection, subscription_id, tenant=whose(tenant))
     _show(removed, as_json=as_json)
 
 
@@ -241,7 +240,7 @@ def rotate_secret(
     secret = secret_in(secret_file)
     with database.transaction() as connection:
         changed = verbs.rotate_secret(
-            connection, subscription_id, tenant=tenant, secret=secret, **arguments_of(settings)
+            connection, subscription_id, tenant=whose(tenant), secret=secret, **arguments_of(settings)
         )
     _show(changed, as_json=as_json)
 

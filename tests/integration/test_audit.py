@@ -208,7 +208,7 @@ class TestSql:
 
     def test_a_deleted_row_is_noted_as_it_was_and_its_secrets_go_without_words(self, connection):
         made = add(connection, tenant="acme")
-        subscriptions.remove(connection, made.id)
+        subscriptions.remove(connection, made.id, tenant="acme")
         connection.execute(text("delete from outbox.subscriptions"))
         added, *_, deleted = noted(connection)
         assert (deleted.action, deleted.subject, deleted.tenant, deleted.after) == ("deleted", made.id, "acme", None)
@@ -470,7 +470,7 @@ class TestList:
         one = add(connection, tenant="acme")
         outbox.act_as(connection, "bob")
         other = add(connection, tenant="globex")
-        subscriptions.pause(connection, one.id)
+        subscriptions.pause(connection, one.id, tenant="acme")
 
         def found(limit: int = 50, tenant: str | None = None, **given: str) -> list[tuple[str, str]]:
             rows = list_audit(connection, None, Filters(limit=limit, tenant=tenant), **given)

@@ -134,7 +134,7 @@ class TestOperations:
             assert [found.id for found in audit.list_audit(connection, None, Filters(), subject=name)] == [row.id]
 
     def test_a_replay_by_filter(self, run, connection, dead):
-        name = subscriptions.list(connection)[0].id
+        name = subscriptions.list(connection, tenant="acme")[0].id
         run("replay", "--subscription", name, "--since", "1h", "--limit", "2", "--yes")
         (row,) = entries(connection, "replayed")
         assert (row.subject, row.details["count"], row.details["state"]) == (name, 2, "dead")

@@ -197,7 +197,7 @@ class TestUpdate:
         made = add(connection, tenant="acme", headers={"X-A": "1"})
         with pytest.raises(NotFoundError):
             subscriptions.update(connection, made.id, tenant="other", headers=None)
-        assert subscriptions.get(connection, made.id).headers == ("X-A",)
+        assert subscriptions.get(connection, made.id, tenant="acme").headers == ("X-A",)
 
 
 @pytest.fixture

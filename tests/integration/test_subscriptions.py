@@ -270,6 +270,9 @@ class TestTenants:
             lambda: subscriptions.resume(connection, made.id, tenant="other"),
             lambda: subscriptions.remove(connection, made.id, tenant="other"),
             lambda: subscriptions.rotate_secret(connection, made.id, tenant="other"),
+            lambda: subscriptions.disable(connection, made.id, tenant="other", reason="x"),
+            lambda: subscriptions.get(connection, made.id),
+            lambda: subscriptions.remove(connection, made.id),
         ]
         missing = "sub_00000000000000000000000000"
         with pytest.raises(NotFoundError) as nothing:
@@ -278,14 +281,17 @@ class TestTenants:
             with pytest.raises(NotFoundError) as refused:
                 call()
             assert str(refused.value).replace(made.id, missing) == str(nothing.value)
-        assert subscriptions.get(connection, made.id, tenant="acme") == subscriptions.get(connection, made.id)
+        assert subscriptions.get(connection, made.id, tenant="acme") == subscriptions.get(
+            connection, made.id, tenant=outbox.EVERY_TENANT
+        )
 
     def test_a_list_is_one_tenants_or_everybodys(self, connection):
         for tenant in ("a", "b", ""):
             add(connection, tenant=tenant)
         assert [item.tenant for item in subscriptions.list(connection, tenant="a")] == ["a"]
         assert [item.tenant for item in subscriptions.list(connection, tenant="")] == [""]
-        assert len(subscriptions.list(connection)) == 3
+        assert [item.tenant for item in subscriptions.list(connection)] == [""]
+        assert len(subscriptions.list(connection, tenant=outbox.EVERY_TENANT)) == 3
 
 
 class TestList:
@@ -406,7 +412,9 @@ class TestChange:
     def test_what_is_removed_is_seen_but_never_changed(self, connection):
         made = add(connection)
         assert subscriptions.remove(connection, made.id).state == "removed"
-        assert subscriptions.get(connection, made.id).state == "removed"
+        with pytest.raises(NotFoundError, match="or it is removed"):
+            subscriptions.get(connection, made.id)
+        assert subscriptions.get(connection, made.id, removed=True).state == "removed"
         for verb in (subscriptions.remove, subscriptions.pause, subscriptions.resume, subscriptions.rotate_secret):
             with pytest.raises(NotFoundError):
                 verb(connection, made.id)

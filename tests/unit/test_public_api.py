@@ -16,6 +16,7 @@ NAMES = {
     *("sign", "signed_headers", "verify", "Webhook", "Secret"),
     *("OutboxError", "RecordError", "PayloadError", "PayloadTooLarge", "TransactionError", "TargetError"),
     *("SchemeDeclaration", "declare_scheme"),
+    *("allow_endpoints", "EVERY_TENANT", "ArgumentError", "BodyError"),
     *("SubscriptionError", "NotFoundError", "SchemaError", "SignatureError", "__version__"),
 }
 
@@ -60,11 +61,8 @@ def test_importing_loads_sqlalchemy_and_the_standard_library_only():
 def test_signatures():
     assert str(inspect.signature(outbox.record)).startswith("(session_or_connection: ")
     parameters = inspect.signature(outbox.record).parameters
-    assert [name for name, each in parameters.items() if each.kind is each.POSITIONAL_ONLY] == [
-        "session_or_connection",
-        "type",
-        "data",
-    ]
+    assert [name for name, each in parameters.items() if each.kind is each.POSITIONAL_ONLY] == ["session_or_connection"]
+    assert [name for name, each in parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD] == ["type", "data"]
     keywords = {name: each.default for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY}
     assert keywords == {"key": None, "tenant": "", "available_at": None}
     assert not inspect.iscoroutinefunction(outbox.record)

@@ -8,7 +8,7 @@ from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
 
-from relay.http import addresses
+from outbox.subscriptions import addresses
 from tests.support import readme
 
 DOCUMENT = readme.ROOT / "docs" / "security.md"

@@ -7,19 +7,16 @@ Every scheme also sends webhook-id and webhook-timestamp.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from outbox.errors import SubscriptionError
+from outbox.errors import ArgumentError, SubscriptionError
 from outbox.signing.schemes.built_in import ROWS
 from outbox.signing.schemes.declaration import SchemeDeclaration, is_scheme_name
 from outbox.signing.schemes.hmac_scheme import scheme_of
 from outbox.signing.schemes.notely import for_node_receivers, for_python_receivers
 from outbox.signing.schemes.scheme import Scheme, Signer
 from outbox.signing.schemes.standard import with_ed25519
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["ROWS", "SCHEMES", "Scheme", "SchemeDeclaration", "Signer", "declare", "named", "signer", "written_headers"]
 
@@ -36,8 +33,10 @@ def declare(declaration: SchemeDeclaration) -> None:
     The same declaration may be repeated. Relays read theirs from the tables `[schemes.NAME]` of their configuration.
     Every header that the scheme writes is reserved: no subscription may have an own header of that name.
 
-    Raises SubscriptionError when another scheme has the name.
+    Raises SubscriptionError when another scheme has the name, and ArgumentError for what is no declaration.
     """
+    if not isinstance(declaration, SchemeDeclaration):
+        raise ArgumentError(f"declaration: give a SchemeDeclaration, not {type(declaration).__qualname__}")
     known = _schemes.setdefault(declaration.name, scheme_of(declaration))
     if known.row != declaration:
         raise SubscriptionError(f"schemes.{declaration.name}: another scheme has this name; choose a name of its own")

@@ -13,11 +13,14 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from outbox._text import brief
 from outbox.errors import SubscriptionError
-from outbox.signing.schemes.scheme import COMMON_HEADERS
 from outbox.signing.schemes.template import Element, Template, dividing, elements_of, parse
 
-__all__ = ["RELAY_HEADERS", "SchemeDeclaration", "declaration_of", "is_scheme_name"]
+__all__ = ["COMMON_HEADERS", "RELAY_HEADERS", "SchemeDeclaration", "declaration_of", "is_scheme_name"]
+
+COMMON_HEADERS = ("webhook-id", "webhook-timestamp")
+"""Headers that every scheme sends: by the id a receiver recognises a repetition, whatever it verifies."""
 
 RELAY_HEADERS = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect",
@@ -240,5 +243,4 @@ def _brief(value: Any) -> str:
     """Return a value for an error text: a word as it is, everything else quoted and cut."""
     if isinstance(value, str) and re.fullmatch(r"[\w-]{1,40}", value, re.ASCII):
         return value
-    text = ascii(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
-    return text if len(text) <= 40 else text[:40] + "…"
+    return brief(value)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from outbox.errors import SubscriptionError
 from outbox.signing.schemes.keys import decoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 __all__ = ["PUBLIC", "SIGNING", "check", "new", "public_key", "signing", "verifying"]
@@ -23,6 +22,11 @@ __all__ = ["PUBLIC", "SIGNING", "check", "new", "public_key", "signing", "verify
 SIGNING = "whsk_"
 PUBLIC = "whpk_"
 _PREFIX = b"v1a,"
+
+_FIELD = 2**255 - 19
+_ORDER_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7
+_LOW_ORDER = frozenset((0, 1, _FIELD - 1, _ORDER_8, _FIELD - _ORDER_8))
+"""The y of the eight points whose order divides 8. No private key has such a public one."""
 
 
 def new() -> str:
@@ -65,7 +69,9 @@ def verifying(key: str) -> Callable[[bytes, bytes], bool]:
     if key.startswith(SIGNING):
         public = _private(key).public_key()
     else:
-        public = Ed25519PublicKey.from_public_bytes(_bytes(key, PUBLIC, (32,)))
+        raw = _bytes(key, PUBLIC, (32,))
+        _require_order(raw)
+        public = Ed25519PublicKey.from_public_bytes(raw)
 
     def matches(token: bytes, signed: bytes) -> bool:
         encoded = token.removeprefix(_PREFIX)
@@ -92,6 +98,15 @@ def _private(secret: str) -> Ed25519PrivateKey:
     if raw[32:] not in (b"", key.public_key().public_bytes_raw()):
         raise SubscriptionError("secret: the second half of a whsk_ key must be the public key of the first")
     return key
+
+
+def _require_order(raw: bytes) -> None:
+    """Raise SubscriptionError for a point of low order: with one as the key, one signature fits many messages."""
+    y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
+    if y >= _FIELD:
+        raise SubscriptionError("secret: the whpk_ key is not written as RFC 8032 asks; take the sender's key again")
+    if y in _LOW_ORDER:
+        raise SubscriptionError("secret: the whpk_ key is a point of low order, by which anyone could forge")
 
 
 def _bytes(text: str, prefix: str, sizes: tuple[int, ...]) -> bytes:

@@ -7,26 +7,20 @@ it has no id either, only a receiver that remembers bodies notices.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from outbox.errors import SignatureError
+from outbox.signing.schemes.declaration import SchemeDeclaration
 from outbox.signing.schemes.keys import KEY_RULES, any_equal, mac
-from outbox.signing.schemes.scheme import MESSAGE_ID, TIMESTAMP, Scheme, Verified
-from outbox.signing.schemes.template import Template, dividing, formatter, parse
+from outbox.signing.schemes.scheme import MESSAGE_ID, TIMESTAMP, KeyRule, Lines, Scheme, Verified
+from outbox.signing.schemes.template import Element, Template, dividing, formatter, parse
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from outbox.signing.schemes.declaration import SchemeDeclaration
-    from outbox.signing.schemes.scheme import KeyRule, Lines
-    from outbox.signing.schemes.template import Element
-
-    Mac = Callable[[bytes], bytes]
-    Maker = Callable[["Form", str], Mac]
-    Matcher = Callable[["Form", str, list[bytes], bytes], bool]
-    Text = Callable[[bytes, bytes, bytes, bytes], bytes]
+Mac = Callable[[bytes], bytes]
+Maker = Callable[["Form", str], Mac]
+Matcher = Callable[["Form", str, list[bytes], bytes], bool]
+Text = Callable[[bytes, bytes, bytes, bytes], bytes]
 
 __all__ = ["Form", "hmac_element", "hmac_matches", "scheme_of"]
 

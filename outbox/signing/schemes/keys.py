@@ -8,16 +8,13 @@ import hashlib
 import hmac
 import re
 import secrets as randomness
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from outbox.errors import SubscriptionError
 from outbox.signing.schemes.scheme import KeyRule
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Mac = Callable[[bytes], bytes]
+Mac = Callable[[bytes], bytes]
 
 __all__ = ["KEY_RULES", "any_equal", "check_whsec", "decoded", "mac", "new_whsec", "whsec_key"]
 

@@ -37,17 +37,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from outbox.signing.schemes.declaration import SchemeDeclaration
 from outbox.signing.schemes.hmac_scheme import scheme_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from outbox.signing.schemes.declaration import SchemeDeclaration
-    from outbox.signing.schemes.scheme import Lines, Scheme, Verified
+from outbox.signing.schemes.scheme import Lines, Scheme, Verified
 
 __all__ = ["as_node_writes", "as_python_writes", "for_node_receivers", "for_python_receivers"]
 

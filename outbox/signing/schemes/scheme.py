@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+from outbox.signing.schemes.declaration import SchemeDeclaration
 
-    from outbox.signing.schemes.declaration import SchemeDeclaration
+Lines = Callable[[bytes, bytes, bytes, bytes], bytes]
 
-    Lines = Callable[[bytes, bytes, bytes, bytes], bytes]
-
-__all__ = ["COMMON_HEADERS", "MESSAGE_ID", "TIMESTAMP", "KeyRule", "Scheme", "Signer", "Verified"]
-
-COMMON_HEADERS = ("webhook-id", "webhook-timestamp")
-"""Headers that every scheme sends: by the id a receiver recognises a repetition, whatever it verifies."""
+__all__ = ["MESSAGE_ID", "TIMESTAMP", "KeyRule", "Scheme", "Signer", "Verified"]
 
 MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}")  # visible ASCII without the dot
 TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")

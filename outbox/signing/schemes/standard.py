@@ -6,20 +6,14 @@ to the same header.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from outbox.errors import SubscriptionError
 from outbox.signing.schemes import ed25519
-from outbox.signing.schemes.hmac_scheme import hmac_element, hmac_matches, scheme_of
+from outbox.signing.schemes.declaration import SchemeDeclaration
+from outbox.signing.schemes.hmac_scheme import Form, hmac_element, hmac_matches, scheme_of
 from outbox.signing.schemes.keys import check_whsec, new_whsec, whsec_key
-from outbox.signing.schemes.scheme import KeyRule
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from outbox.signing.schemes.declaration import SchemeDeclaration
-    from outbox.signing.schemes.hmac_scheme import Form
-    from outbox.signing.schemes.scheme import Scheme
+from outbox.signing.schemes.scheme import KeyRule, Scheme
 
 __all__ = ["with_ed25519"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from outbox import schema, subscriptions
+from outbox import EVERY_TENANT, allow_endpoints, schema, subscriptions
 from relay.config.database_url import RELAY_NAME, sqlalchemy_url_of
 from relay.config.options import ConfigError
 from relay.local import embedded
@@ -91,6 +91,7 @@ def migrate_and_subscribe(url: str, endpoint: str, directory: Path) -> subscript
     """Bring the schema up to date, and subscribe the endpoint to every event."""
     with _connect(url) as connection:
         schema.migrate(connection)
+        allow_endpoints(allow_networks=["127.0.0.0/8"], allow_http=True)
         _remove_ours(connection, directory)
         subscription = subscriptions.add_for_every_tenant(
             connection,
@@ -117,9 +118,9 @@ def _connect(url: str) -> Connection:
 
 def _remove_ours(connection: Connection, directory: Path) -> None:
     """Remove what a `relay dev` in this directory subscribed, one that was killed too."""
-    for known in subscriptions.list(connection, limit=1000):
+    for known in subscriptions.list(connection, tenant=EVERY_TENANT, limit=1000):
         if known.description == _description(directory):
-            subscriptions.remove(connection, known.id)
+            subscriptions.remove(connection, known.id, tenant=EVERY_TENANT)
 
 
 def _description(directory: Path) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from outbox import schema, subscriptions
+from outbox import allow_endpoints, schema, subscriptions
 from outbox.signing.verify import new_secret
 from relay.config.database_url import sqlalchemy_url_of
 from relay.local import embedded
@@ -96,6 +96,7 @@ class Stage:
 
     def subscribe(self, port: int, timeout_seconds: int, schedule_seconds: Sequence[int]) -> subscriptions.Subscription:
         """Subscribe the receiver on this port to the shop's events."""
+        allow_endpoints(allow_networks=["127.0.0.0/8"], allow_http=True)
         return subscriptions.add(
             self._connection,
             f"http://127.0.0.1:{port}/webhooks",

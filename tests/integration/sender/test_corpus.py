@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 import outbox
 from outbox.errors import SubscriptionError
+from outbox.subscriptions.addresses import _FORBIDDEN, literal_address
 from outbox.subscriptions.url import parse_url
 from relay.http import AddressPolicy, DirectDialler, Endpoint, HttpSender
-from relay.http.addresses import _FORBIDDEN, literal_address
 from relay.http.tls import default_ssl_context
 from tests.support import databases
 from tests.support.corpus import dns_scenarios, ssrf_cases

@@ -1,0 +1,58 @@
+"""Which endpoints this application lets people subscribe: by default what a relay's address policy allows by default.
+
+A relay checks again at every request, by its own configuration and the address that a name has then. Here is refused
+what can never be delivered: an address or name that the policy forbids, plain http, a port of another protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from outbox._text import brief
+from outbox.errors import ArgumentError, SubscriptionError
+from outbox.subscriptions.addresses import AddressPolicy, Network
+from outbox.subscriptions.url import Url
+
+__all__ = ["allow_endpoints", "require_allowed"]
+
+_chosen = [AddressPolicy()]
+
+
+def allow_endpoints(
+    *, allow_networks: Iterable[str | Network] = (), allow_http: bool = False, allow_ports: Iterable[int] = ()
+) -> None:
+    """Say in this process, when it starts, which endpoints may be subscribed besides public https ones.
+
+    Give what the relay has in RELAY_ALLOW_NETWORKS, RELAY_ALLOW_HTTP and RELAY_ALLOW_PORTS: the relay decides by those
+    at each request. Another call replaces this one; without arguments it is the default again.
+
+    Args:
+        allow_networks: networks in CIDR form, such as 127.0.0.0/8; then names of private networks are allowed too.
+        allow_http: whether a URL may begin with http://.
+        allow_ports: the only ports there may be; empty: all but those of other protocols, such as 25.
+
+    Raises:
+        ArgumentError: an argument was refused; what was allowed before stays.
+    """
+    if not isinstance(allow_http, bool):
+        raise ArgumentError(f"allow_http: {brief(allow_http)} is not True or False")
+    networks, ports = _listed("allow_networks", allow_networks), _listed("allow_ports", allow_ports)
+    try:
+        policy = AddressPolicy(networks, allow_http=allow_http, allow_ports=ports)
+    except ValueError as error:
+        raise ArgumentError(str(error)) from None
+    _chosen[0] = policy
+
+
+def require_allowed(name: str, url: Url) -> None:
+    """Raise SubscriptionError, whose message begins with `name`, for a URL that a relay would not call."""
+    refusal = _chosen[0].refusal_of_url(url)
+    if refusal is not None:
+        raise SubscriptionError(f"{name}: {refusal}")
+
+
+def _listed(name: str, value: object) -> list[Any]:
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise ArgumentError(f"{name}: {brief(value)} is not a list")
+    return [*value]
