@@ -167,7 +167,9 @@ class Sending:
             if event is None:
                 return _failed(OutcomeKind.EVENT_GONE, began, NO_EVENT)
             timeout_seconds = endpoint.subscription.timeout_seconds
-            return await endpoint.envelope.send(self._sender, event, self._clock.timestamp(), timeout_seconds)
+            return await endpoint.envelope.send(
+                self._sender, event, self._clock.timestamp(), timeout_seconds, delivery.attempts
+            )
         except asyncio.CancelledError:
             return _failed(OutcomeKind.ABORTED, began, "the relay was told to stop at once")
         except Exception as error:

@@ -42,5 +42,5 @@ def make_sender(config: Config, dialler: Dialler | None = None) -> HttpSender:
     return HttpSender(
         dialler or make_dialler(config),
         user_agent=USER_AGENT,
-        connections_per_endpoint=config.max_in_flight,  # each endpoint bounds its own; several may share an origin
+        connections_per_endpoint=config.max_in_flight,  # the window of each subscription is smaller
     )

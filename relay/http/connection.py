@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import select
 import ssl
 from typing import TYPE_CHECKING, cast
@@ -17,6 +18,15 @@ __all__ = ["Connection"]
 
 MAX_USES = 10_000
 IDLE_SECONDS = 30.0
+MAX_AGE_SECONDS = 60.0
+"""How long after it was dialled a connection may be used again: until then it leads to where the name once pointed.
+
+An address record lives a minute at the least wherever a name is expected to move. Each connection takes up to a
+quarter of it less, so that those which were dialled together are not dialled anew together.
+"""
+
+LEAVE_SECONDS = 1.0
+"""How long a connection that is given up may take to read what waits for it: a layer of TLS may have half a record."""
 
 
 class Connection(asyncio.Protocol):
@@ -27,12 +37,24 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer", "_deadline", "_loop", "_on_end", "_poll", "_reader", "_timer", "_timer_at", "_transport", "_uses",
-        "address",
+        "_answer", "_deadline", "_loop", "_on_end", "_poll", "_reader", "_retire_at", "_timer", "_timer_at",
+        "_transport", "_uses", "address", "dialled_at", "for_retry", "unasked",
     )  # fmt: skip
 
-    def __init__(self, address: str | None, excerpt_bytes: int, on_end: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        excerpt_bytes: int,
+        on_end: Callable[[Connection], None],
+        dialled_at: float,
+        *,
+        for_retry: bool = False,
+    ) -> None:
         self.address = address
+        self.dialled_at = dialled_at  # before the name was looked up
+        self.for_retry = for_retry
+        self.unasked = False  # whether bytes came that nobody had asked for
+        self._retire_at = dialled_at + MAX_AGE_SECONDS * (1 - 0.25 * random.random())
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._reader = ResponseReader(excerpt_bytes)
@@ -77,13 +99,20 @@ class Connection(asyncio.Protocol):
             and self._answer is None
             and not self._transport.is_closing()
             and self._uses < MAX_USES
-            and not self._poll.poll(0)
-            and not self._transport.get_extra_info("unread")
+            and self._loop.time() < self._retire_at
+            and not self._has_unread()
         )
 
     def rest(self) -> None:
-        """Wait for the next request, but not longer than IDLE_SECONDS."""
-        self._wake_by(self._loop.time() + IDLE_SECONDS)
+        """Wait for the next request, but not longer than IDLE_SECONDS, nor beyond the connection's age."""
+        self._wake_by(min(self._loop.time() + IDLE_SECONDS, self._retire_at))
+
+    def leave(self) -> None:
+        """Close; what waits to be read is read first, since only that tells unasked bytes from a goodbye."""
+        if self.is_open() and self._has_unread():
+            self._wake_by(self._loop.time() + LEAVE_SECONDS)
+        else:
+            self.close()
 
     def close(self) -> None:
         """Close at once, whatever is under way."""
@@ -99,10 +128,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read on; a byte that nobody asked for ends the connection."""
         if self._answer is None:
+            self.unasked = True
             self.close()
             return
         result = self._reader.feed(data)
         if result is not None:
+            self.unasked = self._reader.has_surplus
             self._end(result)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -122,6 +153,11 @@ class Connection(asyncio.Protocol):
             answer.set_result(result)
         if isinstance(result, Lost) or not result.reusable or self._is_still_writing():
             self.close()
+
+    def _has_unread(self) -> bool:
+        return bool(self._poll.poll(0)) or bool(
+            self._transport is not None and self._transport.get_extra_info("unread")
+        )
 
     def _is_still_writing(self) -> bool:
         # The receiver answered before it had the whole request: the rest would be read as the next one.

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from relay.http.connection import Connection
 
 __all__ = ["MAX_RESTING", "Key", "Pool", "Pools"]
 
-Key = tuple[str, str, int, bytes]
-"""Scheme, host, port, and the digest of own TLS: what decides whether two requests may share a connection."""
+
+class Key(NamedTuple):
+    """What decides whether two requests may share a connection.
+
+    `tls` is the digest of own TLS. `owner` is the subscription: what an endpoint says out of turn may then be taken for
+    the answer to a request of its own, and never for the answer to a stranger's.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    tls: bytes
+    owner: bytes
+
 
 MAX_RESTING = 256
 """Resting connections of all endpoints together; beyond it, the one that has rested longest is closed."""
@@ -21,11 +34,12 @@ MAX_RESTING = 256
 class Pool:
     """One endpoint: its places, and its stack of resting connections, where the one used last is used next."""
 
-    __slots__ = ("_free", "_places", "_waiting", "key", "resting")
+    __slots__ = ("_free", "_places", "_waiting", "failed_at", "key", "resting")
 
     def __init__(self, key: Key, places: int) -> None:
         self.key = key
         self.resting: list[Connection] = []
+        self.failed_at = -math.inf  # monotonic time of the last answer that was not 2xx, or of none
         self._free = self._places = places
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -84,6 +98,7 @@ class Pools:
         self._places, self._max_resting = places, max_resting
         self._by_key: dict[Key, Pool] = {}
         self._resting: dict[Connection, Pool] = {}  # the one that has rested longest comes first
+        self._leaving: set[Connection] = set()
 
     @property
     def endpoints(self) -> int:
@@ -109,7 +124,21 @@ class Pools:
             del self._resting[connection]
             if connection.is_reusable():
                 return connection
-            connection.close()
+            self._see_off(connection)
+        return None
+
+    def take_for_retry(self, pool: Pool) -> Connection | None:
+        """Return a resting connection that was dialled for a retry since the endpoint last failed.
+
+        Any other may lead to where the name pointed when the delivery failed: here, or in another process.
+        """
+        fit = [each for each in pool.resting if each.for_retry and each.dialled_at > pool.failed_at]
+        for connection in reversed(fit):
+            pool.resting.remove(connection)
+            del self._resting[connection]
+            if connection.is_reusable():
+                return connection
+            self._see_off(connection)
         return None
 
     def put(self, pool: Pool, connection: Connection) -> None:
@@ -124,6 +153,7 @@ class Pools:
 
     def forget(self, connection: Connection) -> None:
         """Drop a connection that has ended, if it was resting."""
+        self._leaving.discard(connection)
         pool = self._resting.pop(connection, None)
         if pool is not None:
             pool.resting.remove(connection)
@@ -135,7 +165,12 @@ class Pools:
             self._by_key.pop(pool.key, None)
 
     def close_resting(self) -> None:
-        """Close every resting connection."""
-        for connection in list(self._resting):
+        """Close every connection that is not in use."""
+        for connection in (*self._resting, *self._leaving):
             self.forget(connection)
             connection.close()
+
+    def _see_off(self, connection: Connection) -> None:
+        connection.leave()
+        if connection.is_open():
+            self._leaving.add(connection)

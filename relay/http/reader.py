@@ -89,6 +89,15 @@ class ResponseReader:
         """End without more bytes (closed, or out of time): a status that arrived stands."""
         return self._answer() if self._head else Lost(kind, error, bytes(self._raw[: self._excerpt_bytes]))
 
+    @property
+    def has_surplus(self) -> bool:
+        """Whether bytes came after a whole answer."""
+        return self._whole and (
+            self._surplus
+            or self._fault is not None
+            or (not self._chunked and self._received_bytes != self._head_end + self._body_bytes)
+        )
+
     def release(self) -> None:
         """Let go of the parser, which refers back to this object."""
         del self._parser
@@ -111,9 +120,7 @@ class ResponseReader:
 
     def _is_clean(self) -> bool:
         """Tell whether the answer was complete and regular, with nothing after it, on a connection that stays open."""
-        if not self._whole or self._fault or self._surplus or not self._keep_alive:
-            return False
-        if not self._chunked and self._received_bytes != self._head_end + self._body_bytes:
+        if not self._whole or not self._keep_alive or self.has_surplus:
             return False
         return self._status not in WITHOUT_BODY or (self._status == 204 and not _DECLARES_BODY.search(self._head))
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
 from outbox.subscriptions.url import Url, parse_url
 from relay.http.connection import Connection
 from relay.http.dial import DialError, reason_of_handshake
+from relay.http.irregularities import Irregularities
 from relay.http.pool import MAX_RESTING, Key, Pool, Pools
 from relay.http.reader import Answer, Lost
 from relay.http.response import kind_of_status, retry_after_seconds
@@ -34,21 +37,26 @@ MAX_HEADERS_KEPT = 4096
 class Endpoint:
     """A URL made ready for sending: parsed once, with the first lines of every request to it.
 
-    `tls` is the subscription's own side of TLS, None where there is nothing but the sender's.
+    `tls` is the subscription's own side of TLS, None where there is nothing but the sender's. `for_retry`: what is sent
+    has failed before, so no connection of before will do.
     """
 
     url: Url
     key: Key
     prefix: bytes
     tls: ClientTLS | None = None
+    for_retry: bool = False
 
     @classmethod
-    def of(cls, url_text: str, tls: ClientTLS | None = None) -> Endpoint:
-        """Parse a URL; raises SubscriptionError as `outbox.subscriptions.url.parse_url` does."""
+    def of(cls, url_text: str, tls: ClientTLS | None = None, owner: bytes = b"") -> Endpoint:
+        """Parse a URL; raises SubscriptionError as `outbox.subscriptions.url.parse_url` does.
+
+        `owner` is the id of the subscription that sends there; endpoints of two owners never share a connection.
+        """
         url = parse_url(url_text)
         prefix = f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\n"
         digest = b"" if tls is None else tls.digest
-        return cls(url, (url.scheme, url.host, url.port, digest), prefix.encode("ascii"), tls)
+        return cls(url, Key(url.scheme, url.host, url.port, digest, owner), prefix.encode("ascii"), tls)
 
 
 class Sender(Protocol):
@@ -69,8 +77,10 @@ class Sender(Protocol):
 class HttpSender:
     """Sends over connections that it keeps and uses again, to wherever its dialler reaches; belongs to one event loop.
 
-    `timeout_seconds` of a send is one total over waiting for a place, DNS, connect, TLS, headers and body. A connection
-    that was kept open and dies without a byte of an answer is replaced once, at once: the receiver had closed it.
+    A connection is shared by the requests of one subscription only, is kept after a 2xx only, and for about a minute:
+    the next one is dialled to where the name points then. `timeout_seconds` of a send is one total over waiting for a
+    place, DNS, connect, TLS, headers and body. A connection that was kept open and dies without a byte of an answer is
+    replaced once, at once: the receiver had closed it. A 410 that came on a kept one is asked for again on a new one.
     Redirects are not followed, bodies are neither decompressed nor read beyond `excerpt_bytes`, proxies of the
     environment are not used. `ssl_context` is for endpoints that have no TLS of their own.
     """
@@ -87,6 +97,7 @@ class HttpSender:
     ) -> None:
         self._dialler = dialler
         self._pools = Pools(connections_per_endpoint, max_resting)
+        self._irregularities = Irregularities()
         self._ssl_context = ssl_context or default_ssl_context()
         self._excerpt_bytes = excerpt_bytes
         self._fixed = fixed_lines(user_agent)
@@ -100,6 +111,11 @@ class HttpSender:
     def resting(self) -> int:
         """Return how many connections rest."""
         return self._pools.resting
+
+    @property
+    def irregular(self) -> int:
+        """Return how many connections were closed because bytes came that nobody had asked for."""
+        return self._irregularities.count
 
     async def send(self, endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
         """POST the body; see `Sender.send`."""
@@ -123,24 +139,26 @@ class HttpSender:
     async def _attempt(
         self, pool: Pool, endpoint: Endpoint, request: bytes, started: float, deadline: float
     ) -> Outcome:
-        rested = self._pools.take(pool)
+        rested = self._pools.take_for_retry(pool) if endpoint.for_retry else self._pools.take(pool)
         if rested is not None:
             result = await self._exchange(pool, rested, request, deadline)
-            if not _was_closed_before(result):
+            if not _needs_new_connection(result):
                 return outcome_of(result, rested.address, started)
         try:
             fresh = await self._dial(endpoint, deadline)
         except DialError as error:
+            pool.failed_at = time.monotonic()
             outcome = unsent(error.kind, str(error), started, error.address)
             return outcome._replace(sent=rested is not None)
         return outcome_of(await self._exchange(pool, fresh, request, deadline), fresh.address, started)
 
     async def _dial(self, endpoint: Endpoint, deadline: float) -> Connection:
         """Return an open connection to the endpoint; raises DialError."""
-        url = endpoint.url
+        url, dialled_at = endpoint.url, time.monotonic()
         context = await self._context(endpoint) if url.scheme == "https" else None
         reached = await self._dialler.reach(url, deadline)
-        connection = Connection(reached.address, self._excerpt_bytes, self._pools.forget)
+        on_end = partial(self._note_end, endpoint.key)
+        connection = Connection(reached.address, self._excerpt_bytes, on_end, dialled_at, for_retry=endpoint.for_retry)
         try:
             await reached.open(connection, url.host, context, deadline)
         except OSError as error:
@@ -162,9 +180,23 @@ class HttpSender:
         except BaseException:  # cancelled: the answer to this request must not meet the next one
             connection.close()
             raise
-        if connection.is_open():
-            self._pools.put(pool, connection)
+        if not _is_success(result):
+            pool.failed_at = time.monotonic()
+            connection.close()
+        elif connection.is_open():
+            self._keep(pool, connection)
         return result
+
+    def _keep(self, pool: Pool, connection: Connection) -> None:
+        if self._irregularities.distrusts(pool.key):
+            connection.close()
+        else:
+            self._pools.put(pool, connection)
+
+    def _note_end(self, key: Key, connection: Connection) -> None:
+        self._pools.forget(connection)
+        if connection.unasked:
+            self._irregularities.note(key)
 
 
 def fixed_lines(user_agent: str) -> bytes:
@@ -172,9 +204,19 @@ def fixed_lines(user_agent: str) -> bytes:
     return f"user-agent: {user_agent}\r\naccept-encoding: identity\r\n".encode("ascii")
 
 
-def _was_closed_before(result: Answer | Lost) -> bool:
-    """Tell whether a reused connection ended as if the receiver had closed it before the request came."""
-    return isinstance(result, Lost) and result.kind in (OutcomeKind.CONNECTION, OutcomeKind.TLS) and not result.received
+def _is_success(result: Answer | Lost) -> bool:
+    return isinstance(result, Answer) and result.status // 100 == 2
+
+
+def _needs_new_connection(result: Answer | Lost) -> bool:
+    """Tell whether what a kept connection said must not count.
+
+    It ended as if the receiver had closed it before the request came; or a 410, which disables a subscription, may come
+    from where the name no longer points.
+    """
+    if isinstance(result, Answer):
+        return result.status == HTTPStatus.GONE
+    return result.kind in (OutcomeKind.CONNECTION, OutcomeKind.TLS) and not result.received
 
 
 def outcome_of(result: Answer | Lost, address: str | None, started: float) -> Outcome:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.authentication import BasicAuth, BearerToken, authentication_of, stored_document, tls_of
@@ -29,17 +29,25 @@ if TYPE_CHECKING:
 __all__ = ["RequestAdditions"]
 
 
+class _Request(NamedTuple):
+    endpoint: Endpoint
+    lines: bytes
+    body: bytes
+    deadline: float  # monotonic
+
+
 class RequestAdditions:
     """Made once for each version of a subscription. `lines` go with every request; `endpoint` is where they go."""
 
     __slots__ = ("_secrets", "_tokens", "endpoint", "lines")
 
-    def __init__(self, url: str, opened: Mapping[str, str]) -> None:
+    def __init__(self, url: str, opened: Mapping[str, str], owner: bytes = b"") -> None:
         """Check and parse what is stored.
 
         Args:
             url: the subscription's URL.
             opened: JSON text, by kind ('headers', 'authentication', 'tls').
+            owner: the subscription's id; see `Endpoint.of`.
 
         Raises:
             SubscriptionError: the URL or a part cannot be used.
@@ -48,44 +56,50 @@ class RequestAdditions:
         headers = check_headers(documents.get("headers", {}))
         authentication = authentication_of(documents["authentication"]) if "authentication" in documents else None
         tls = ClientTLS.of(tls_of(documents["tls"])) if "tls" in documents else None
-        self.endpoint = Endpoint.of(url, tls)
+        self.endpoint = Endpoint.of(url, tls, owner)
         self._tokens: Tokens | None = None
         if authentication is not None:
             if "authorization" in map(str.lower, headers):
                 raise SubscriptionError("headers: Authorization is set by authentication; remove one of the two")
             headers |= _authorization(authentication)
             if not isinstance(authentication, BasicAuth | BearerToken):
-                self._tokens = Tokens(authentication, _tls_for(authentication.token_url, self.endpoint))
+                self._tokens = Tokens(authentication, _tls_for(authentication.token_url, self.endpoint), owner)
         self.lines = b"".join(f"{name}: {value}\r\n".encode("ascii") for name, value in headers.items())
         self._secrets = _secrets(headers, authentication)
 
-    async def send(self, sender: Sender, lines: bytes, body: bytes, timeout_seconds: float) -> Outcome:
-        """POST with these additions; `timeout_seconds` also covers fetching a token. See `Sender.send`."""
+    async def send(
+        self, sender: Sender, lines: bytes, body: bytes, timeout_seconds: float, endpoint: Endpoint | None = None
+    ) -> Outcome:
+        """POST with these additions; `timeout_seconds` also covers fetching a token. See `Sender.send`.
+
+        `endpoint` takes the place of `self.endpoint`: the same one, for a retry.
+        """
+        endpoint = endpoint or self.endpoint
         if self._tokens is None:
-            outcome = await sender.send(self.endpoint, lines, body, timeout_seconds)
+            outcome = await sender.send(endpoint, lines, body, timeout_seconds)
             return redact_echoes(outcome, self._secrets)
         began = time.monotonic()
-        outcome = await self._send_with_token(self._tokens, sender, lines, body, began + timeout_seconds)
+        request = _Request(endpoint, lines, body, began + timeout_seconds)
+        outcome = await self._send_with_token(self._tokens, sender, request)
         return outcome._replace(milliseconds=milliseconds_since(began))
 
-    async def _send_with_token(
-        self, tokens: Tokens, sender: Sender, lines: bytes, body: bytes, deadline: float
-    ) -> Outcome:
+    async def _send_with_token(self, tokens: Tokens, sender: Sender, request: _Request) -> Outcome:
+        deadline = request.deadline
         token = await tokens.get(sender, deadline)
         if isinstance(token, Outcome):
             return token
-        outcome = await self._send_with(token, sender, lines, body, deadline)
+        outcome = await self._send_with(token, sender, request)
         if outcome.status != 401 or not tokens.may_replace(token):
             return outcome
         fresh = await tokens.get(sender, deadline, refused=token)
         if isinstance(fresh, Outcome):
             # A request was sent, so the attempt must be charged; LOCAL would give it back.
             return outcome if fresh.kind == OutcomeKind.LOCAL else fresh._replace(sent=True)
-        return await self._send_with(fresh, sender, lines, body, deadline)
+        return await self._send_with(fresh, sender, request)
 
-    async def _send_with(self, token: Token, sender: Sender, lines: bytes, body: bytes, deadline: float) -> Outcome:
-        seconds = max(deadline - time.monotonic(), 0.0)
-        outcome = await sender.send(self.endpoint, lines + token.line, body, seconds)
+    async def _send_with(self, token: Token, sender: Sender, request: _Request) -> Outcome:
+        seconds = max(request.deadline - time.monotonic(), 0.0)
+        outcome = await sender.send(request.endpoint, request.lines + token.line, request.body, seconds)
         secrets = sorted((*self._secrets, *spellings_of([token.value])), key=len, reverse=True)
         return redact_echoes(outcome, secrets)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import trustme
@@ -277,3 +279,63 @@ async def test_blocked_endpoints_leave_no_pool(sender: HttpSender) -> None:
     for number in range(5):
         assert (await sender.send(Endpoint.of(f"https://10.0.0.{number}/"), b"", b"", 1)).kind == "blocked_address"
     assert sender.endpoints == 0
+
+
+@pytest.mark.field("F90")
+async def test_ten_thousand_subscriptions_of_one_origin_keep_few_connections(make_sender: MakeSender) -> None:
+    sender = make_sender(max_resting=20)
+    async with receiving(answers_ok) as receiver:
+        open_before = descriptors()
+        for number in range(300):
+            endpoint = Endpoint.of(receiver.url, owner=number.to_bytes(16, "big"))
+            assert (await sender.send(endpoint, b"", b"{}", 10)).kind == "delivered"
+        assert (sender.resting, sender.endpoints) == (20, 20)
+        await until(lambda: receiver.accepted - receiver.ended == 20)
+        assert descriptors() - open_before == 2 * 20, "both ends are in this process"
+
+
+@pytest.mark.field("F03")
+async def test_the_name_that_moved_is_left_within_the_age_of_a_connection(
+    make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each old connection gets one more request at most, and no retry goes to where the name no longer points."""
+    monkeypatch.setattr("relay.http.connection.IDLE_SECONDS", 60)
+
+    async def old(exchange: Exchange) -> None:
+        if not moved:
+            together.append(exchange)
+            await until(lambda: len(together) >= 5)
+        await exchange.play(response(503) if moved else OK)
+
+    async def new(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"{}"):
+                at_new.append(writer)
+                writer.write(OK)
+        writer.close()
+
+    moved: list[bool] = []
+    together: list[Exchange] = []
+    at_new: list[asyncio.StreamWriter] = []
+    asked: list[str] = []
+
+    async def resolve(host: str) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.2" if moved else "127.0.0.1"]
+
+    async with receiving(old) as receiver:
+        server = await asyncio.start_server(new, "127.0.0.2", receiver.port)
+        sender = make_sender(resolve=resolve)
+        endpoint = Endpoint.of(f"http://hooks.example.com:{receiver.port}/", owner=b"1" * 16)
+        retrying = replace(endpoint, for_retry=True)
+        await asyncio.gather(*(sender.send(endpoint, b"", b"{}", 10) for _ in range(5)))
+        moved.append(True)
+        for _ in range(50):
+            if (await sender.send(endpoint, b"", b"{}", 10)).kind != "delivered":
+                assert (await sender.send(retrying, b"", b"{}", 10)).address == "127.0.0.2"
+        assert len(receiver.requests) <= 5 + 5
+        assert len(asked) >= 6
+        assert len({id(writer) for writer in at_new}) < len(at_new), "the new ones are kept again"
+        await sender.close()
+        await until(lambda: all(writer.is_closing() for writer in at_new))
+        server.close()
