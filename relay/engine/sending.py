@@ -7,6 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from relay.engine.unsent import Unsent
 from relay.model.decide import decide
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
 from relay.model.settlement import Settlement
@@ -68,6 +69,7 @@ class Sending:
         self._tasks: set[asyncio.Task[None]] = set()
         self._leased = 0
         self._warned_at = -WARN_EVERY_SECONDS
+        self.unsent = Unsent()
 
     @property
     def idle(self) -> bool:
@@ -186,6 +188,10 @@ class Sending:
         """
         schedule, final = subscription.schedule_seconds, subscription.final_statuses
         verdict = decide(outcome, delivery.attempts, schedule, self._random_number(), final)
+        if outcome.kind == OutcomeKind.LOCAL:
+            self.unsent.note(subscription.id, outcome.error or "")
+        elif self.unsent:
+            self.unsent.forget(subscription.id)
         self._room.learn(endpoint, outcome)
         if verdict.endpoint is not None and subscription.url == endpoint.subscription.url:
             endpoint.close(verdict.endpoint.seconds if isinstance(verdict.endpoint, Hold) else GONE_SECONDS)

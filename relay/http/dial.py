@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
+import random
 import socket
 import ssl
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from relay.http.addresses import AddressPolicy, is_private_name, literal_address
@@ -29,7 +32,16 @@ __all__ = ["DialError", "Dialler", "DirectDialler", "Reached", "checked_addresse
 MAX_SECONDS_AN_ADDRESS = 5.0
 """How long one address may take to accept while there are others to try."""
 
-_OWN_FAULTS = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL])
+MAX_ADDRESSES_TRIED = 3
+"""How many addresses that can be dialled one attempt tries: of the default timeout of 15 s, each gets its 5 s."""
+
+MAX_ADDRESSES_JUDGED = 64
+"""How many addresses of one answer are looked at. A hostile name has 4,000, and each takes 0.1 ms of the loop."""
+
+_NO_SUCH_FAMILY = frozenset([errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EPFNOSUPPORT])
+_OWN_FAULTS = _NO_SUCH_FAMILY | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
+_WITHOUT_A_WAY = _NO_SUCH_FAMILY | {errno.EADDRNOTAVAIL, errno.ENETUNREACH}
+"""What tells of this machine's way to such addresses, mostly to a whole family, and nothing of the endpoint."""
 
 
 class DialError(Exception):
@@ -39,6 +51,11 @@ class DialError(Exception):
         super().__init__(error)
         self.kind = kind
         self.address = address
+
+    @property
+    def is_without_a_way(self) -> bool:
+        """Whether it is this machine that has no way to such addresses."""
+        return isinstance(self.__cause__, OSError) and self.__cause__.errno in _WITHOUT_A_WAY
 
 
 class Reached(Protocol):
@@ -131,15 +148,42 @@ def check_url(policy: AddressPolicy, url: Url) -> None:
 
 
 async def connect_to_one(addresses: Sequence[str], port: int, deadline: float) -> Connected:
-    """Connect to the first address that accepts, of one or more; raises DialError about the last one tried."""
-    *first, last = addresses
-    for position, address in enumerate(first, 1):
+    """Connect to the first address that accepts, of one or more; raises the DialError that tells most.
+
+    At most MAX_ADDRESSES_TRIED are tried. An address to which this machine has no way, as to IPv6 in many a container,
+    is passed over and not counted; it is the failure only where there is no other.
+    """
+    candidates, failures = deque(in_order_of_trial(addresses)), list[DialError]()
+    tries = MAX_ADDRESSES_TRIED
+    while candidates and tries:
+        address, others = candidates.popleft(), min(len(candidates), tries - 1)
         try:
-            return await connect(address, port, share_of_time(deadline, len(addresses) - position))
+            return await connect(address, port, share_of_time(deadline, others) if others else deadline)
         except DialError as error:
-            if error.kind == OutcomeKind.LOCAL:
-                raise
-    return await connect(last, port, deadline)
+            failures.append(error)
+            tries -= not error.is_without_a_way  # which is told at once
+    raise min(failures, key=_rank)
+
+
+def in_order_of_trial(addresses: Sequence[str]) -> Sequence[str]:
+    """Return a few addresses as the resolver ordered them; of many, a new order each time, both families in turn."""
+    if len(addresses) <= MAX_ADDRESSES_TRIED:
+        return addresses
+    shuffled = random.sample(addresses, len(addresses))
+    first_is_v6 = ":" in addresses[0]  # the resolver's own preference (RFC 6724)
+    preferred = [address for address in shuffled if (":" in address) == first_is_v6]
+    other = [address for address in shuffled if (":" in address) != first_is_v6]
+    pairs = itertools.zip_longest(preferred, other)
+    return [address for pair in pairs for address in pair if address is not None]
+
+
+def _rank(error: DialError) -> int:
+    """Rank a failure: first who answered with a refusal, last what only this machine can be blamed for."""
+    if error.kind == OutcomeKind.LOCAL:
+        return 3
+    if error.is_without_a_way:
+        return 2
+    return 0 if error.kind == OutcomeKind.REFUSED else 1
 
 
 async def checked_addresses(policy: AddressPolicy, resolve: Resolve, host: str, deadline: float) -> Sequence[str]:
@@ -147,8 +191,11 @@ async def checked_addresses(policy: AddressPolicy, resolve: Resolve, host: str, 
 
     `deadline` is `loop.time()`. Raises DialError: 'blocked_address' when the policy forbids any address of a public
     name, or every one of a private network's name, whose answers are the operator's own (localhost in two families).
+    Of an answer with more than MAX_ADDRESSES_JUDGED, that many are drawn; the others are neither judged nor dialled.
     """
     addresses = [host] if literal_address(host) else await _resolved(resolve, host, deadline)
+    if len(addresses) > MAX_ADDRESSES_JUDGED:
+        addresses = in_order_of_trial(addresses)[:MAX_ADDRESSES_JUDGED]
     refusals = judge_addresses(policy, addresses)
     allowed = [address for address, refusal in refusals.items() if refusal is None]
     if is_private_name(host) and allowed:
@@ -201,7 +248,7 @@ async def connect(address: str, port: int, deadline: float) -> Connected:
     try:
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     except OSError as error:
-        raise DialError(OutcomeKind.LOCAL, f"no socket: {error.strerror}", address) from error
+        raise DialError(OutcomeKind.LOCAL, f"cannot dial {address}: no socket: {error.strerror}", address) from error
     try:
         sock.settimeout(0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import socket
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -364,3 +366,115 @@ def test_the_default_context_verifies_and_begins_at_tls_1_2() -> None:
 def test_loopback_policy_of_these_tests_forbids_the_rest() -> None:
     assert LOOPBACK.refusal("10.0.0.1")
     assert isinstance(Receiver().url, str)
+
+
+# -- several addresses
+
+
+@contextmanager
+def _without(family: int, code: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A machine on which one family of addresses fails like this; yields the addresses that were dialled."""
+    dialled: list[str] = []
+
+    class Failing(socket.socket):
+        def __init__(self, wanted: int = socket.AF_INET, *more: int, **options: Any) -> None:
+            if code == errno.EAFNOSUPPORT and wanted == family and not options:
+                dialled.extend(["no socket"] * (more[0] == socket.SOCK_STREAM))
+                raise OSError(code, os.strerror(code))
+            super().__init__(wanted, *more, **options)
+
+        def connect(self, address: Any) -> None:
+            if self.type != socket.SOCK_STREAM:
+                return super().connect(address)
+            dialled.append(address[0])
+            if self.family == family:
+                raise OSError(code, os.strerror(code))
+            return super().connect(address)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", Failing)
+        yield dialled
+
+
+WITHOUT_A_WAY = [errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.EADDRNOTAVAIL]
+V6 = ["2001:4860::1", "2001:4860::2", "2001:4860::3", "2001:4860::4"]
+
+
+@pytest.mark.field("F02")
+@pytest.mark.parametrize("code", WITHOUT_A_WAY, ids=errno.errorcode.get)
+@pytest.mark.parametrize("count", [1, 4])
+async def test_without_ipv6_the_refusal_of_the_ipv4_address_is_the_failure(
+    make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch, code: int, count: int
+) -> None:
+    """In either order: what this machine lacks never hides what the endpoint said."""
+    for answer in (["127.0.0.9", *V6[:count]], [*V6[:count], "127.0.0.9"]):
+        resolve, _ = resolving(answer)
+        with _without(socket.AF_INET6, code, monkeypatch):
+            outcome = await post(make_sender(resolve=resolve), f"http://{NAME}:8/")
+        assert (outcome.kind, outcome.address, outcome.sent) == ("refused", "127.0.0.9", False)
+
+
+@pytest.mark.field("F02")
+@pytest.mark.parametrize("code", WITHOUT_A_WAY, ids=errno.errorcode.get)
+async def test_without_ipv6_the_ipv4_address_is_reached_however_many_others_there_are(
+    make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    async with receiving(answers_ok) as receiver:
+        for answer in ([*V6, "127.0.0.1"], [*(f"2001:4860::{n:x}" for n in range(200)), "127.0.0.1"]):
+            resolve, _ = resolving(answer)
+            with _without(socket.AF_INET6, code, monkeypatch):
+                outcome = await post(make_sender(resolve=resolve), f"http://{NAME}:{receiver.port}/")
+            assert (outcome.kind, outcome.address) == ("delivered", "127.0.0.1")
+
+
+@pytest.mark.field("F02")
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(errno.EAFNOSUPPORT, "local"), (errno.EADDRNOTAVAIL, "local"), (errno.ENETUNREACH, "connection")],
+    ids=["EAFNOSUPPORT", "EADDRNOTAVAIL", "ENETUNREACH"],
+)
+async def test_only_where_every_address_fails_by_our_own_fault_it_is_local(
+    make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch, code: int, kind: str
+) -> None:
+    """No route may as well be the endpoint's affair: such an address ends as a dead letter, and not in silence."""
+    resolve, _ = resolving(V6[:2])
+    with _without(socket.AF_INET6, code, monkeypatch) as dialled:
+        outcome = await post(make_sender(resolve=resolve), f"http://{NAME}:8080/")
+    assert (outcome.kind, outcome.sent, len(dialled)) == (kind, False, 2)
+    assert V6[0] in (outcome.error or "") or outcome.address in V6
+
+
+@pytest.mark.field("F114")
+@pytest.mark.parametrize("count", [200, 4000])
+async def test_of_many_addresses_a_few_are_tried_chosen_anew_each_time_each_with_time_enough(
+    make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    from relay.http import dial
+
+    tried: list[tuple[str, float]] = []
+
+    async def counting(address: str, port: int, deadline: float) -> dial.Connected:
+        tried.append((address, deadline - asyncio.get_running_loop().time()))
+        raise dial.DialError("timeout", "no connection in time", address)
+
+    monkeypatch.setattr(dial, "connect", counting)
+    resolve, _ = resolving([f"127.1.{n // 250}.{n % 250 + 1}" for n in range(count)])
+    sender = make_sender(resolve=resolve)
+    for _ in range(5):
+        assert (await post(sender, f"http://{NAME}:8080/", timeout_seconds=15)).kind == "timeout"
+    assert len(tried) == 5 * 3
+    assert len({address for address, _ in tried}) > 6, "another few each time"
+    assert min(seconds for _, seconds in tried) > 4.5, "it was 20 ms"
+
+
+@pytest.mark.field("F114")
+async def test_of_many_addresses_of_two_families_both_are_tried(
+    make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = [*(f"2001:4860::{n + 1:x}" for n in range(100)), *(f"127.2.0.{n + 1}" for n in range(100))]
+    resolve, _ = resolving(answer)
+    for _ in range(5):
+        with _without(socket.AF_INET6, errno.EHOSTUNREACH, monkeypatch) as dialled:
+            outcome = await post(make_sender(resolve=resolve), f"http://{NAME}:8/")
+        assert (outcome.kind, len(dialled)) == ("refused", 3)
+        assert [":" in address for address in dialled] == [True, False, True]

@@ -1,0 +1,59 @@
+"""To which subscriptions this machine could not send, since when and why: none is charged, so no attempt says so."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+from outbox.ids import text_id
+
+__all__ = ["Unsent", "UnsentTo"]
+
+log = logging.getLogger("relay.engine")
+
+LONG_SECONDS = 60.0
+"""After this time it is no passing shortage any more. A line is logged then, and each time that it has passed again."""
+
+
+@dataclass(slots=True)
+class UnsentTo:
+    """One subscription, by its id, and how its last attempt ended. `since` is monotonic time."""
+
+    subscription_id: bytes
+    since: float
+    error: str
+    said_at: float
+
+
+class Unsent:
+    """Follows the outcomes `local` of one engine. Empty while all is well, which is what an attempt asks it."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[bytes, UnsentTo] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_id)
+
+    def note(self, subscription_id: bytes, error: str) -> None:
+        """Note an attempt that could not be sent."""
+        now = time.monotonic()
+        one = self._by_id.setdefault(subscription_id, UnsentTo(subscription_id, now, error, now))
+        one.error = error
+        if now >= one.said_at + LONG_SECONDS:
+            one.said_at = now
+            name = text_id("sub", UUID(bytes=subscription_id))
+            log.warning(
+                "%s: for %.0f s this machine could not send to it, and no attempt is charged: %s;"
+                " relay subscriptions check %s", name, now - one.since, error, name,
+            )  # fmt: skip
+
+    def forget(self, subscription_id: bytes) -> None:
+        """Note that an attempt was sent, or that the subscription is gone."""
+        self._by_id.pop(subscription_id, None)
+
+    def for_long(self) -> list[UnsentTo]:
+        """Return those to which nothing could be sent for LONG_SECONDS, the longest first."""
+        until = time.monotonic() - LONG_SECONDS
+        return sorted((one for one in self._by_id.values() if one.since <= until), key=lambda one: one.since)
