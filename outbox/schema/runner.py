@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 
 from outbox.errors import SchemaError
@@ -32,7 +33,12 @@ __all__ = [
 
 ROLES = ("outbox_app", "outbox_operator", "outbox_relay", "outbox_reader")
 _OLDEST_SERVER = 15
-_LOCK = 0x6F7574626F78  # "outbox" in ASCII: the advisory lock that lets one process migrate at a time
+# One process migrates at a time: a lock that the owner of the table can take, and no reader waits for. The first time
+# there is no table yet; then the server lets one process make it and refuses the others when that one has committed.
+_TAKE_TURN = "lock table outbox.schema_migrations in exclusive mode"
+_MADE_MEANWHILE = ("23505", "42P06", "42P07")
+# A process that is stopped in the middle keeps the others, and the tables that it changes, for no longer than this.
+_LIMITS = "set local idle_in_transaction_session_timeout = '60s';"
 _LOCK_NOT_AVAILABLE = "55P03"
 _UNDEFINED, _NOT_ALLOWED = ("42P01", "3F000"), "42501"
 _SEARCH_PATH = "set local search_path = pg_catalog, pg_temp;\n"
@@ -95,10 +101,12 @@ def migrate(connection: Connection) -> list[Migration]:
     with connection.begin(), _explain_refusal(connection):
         _require_server(connection)
         cursor = connection.connection.cursor()
-        cursor.execute(f"{_SEARCH_PATH}select pg_advisory_xact_lock({_LOCK});")
+        cursor.execute(f"{_SEARCH_PATH}{_LIMITS}")
         if connection.scalar(text("select pg_catalog.to_regnamespace('outbox')")) is None:
-            cursor.execute(SCHEMA_SQL)  # needs a right on the database, even where the schema exists
-        cursor.execute(VERSIONS_SQL)
+            _make(cursor, SCHEMA_SQL)  # needs a right on the database, even where the schema exists
+        if connection.scalar(text("select pg_catalog.to_regclass('outbox.schema_migrations')")) is None:
+            _make(cursor, VERSIONS_SQL)
+        cursor.execute(_TAKE_TURN)
         applied = _applied(connection)
         _require_not_newer(max(applied, default=0))
         missing = [migration for migration in migrations() if migration.version not in applied]
@@ -111,6 +119,18 @@ def migrate(connection: Connection) -> list[Migration]:
         log.warning("%s not made: the migrating user may not make roles", ", ".join(absent))
     connection.rollback()
     return missing
+
+
+def _make(cursor: DBAPICursor, statement: str) -> None:
+    """Make the schema or its first table; where another process makes it too, wait for that one."""
+    cursor.execute("savepoint made")
+    try:
+        cursor.execute(statement)
+    except Exception as error:  # the driver's own
+        if _sqlstate(error) not in _MADE_MEANWHILE:
+            raise
+        cursor.execute("rollback to savepoint made")
+    cursor.execute("release savepoint made")
 
 
 def render_sql() -> str:

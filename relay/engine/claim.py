@@ -100,4 +100,6 @@ async def admit(
 
 
 def _delivery(row: Leased, lease: int, start_by: float, *, suspect: bool) -> Delivery:
-    return Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, row.event, start_by, suspect)
+    return Delivery(
+        row.id, row.event_seq, row.subscription_id, row.attempts, lease, row.event, start_by, suspect, row.unreadable
+    )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from relay.engine.fairness import Grants
     from relay.engine.room import Room
     from relay.engine.sending import Sending
-    from relay.model.event import EventParts
+    from relay.store.bodies import Bodies
     from relay.store.fan_out import TakenBatch
     from relay.store.rows import Match, Taken
     from relay.store.store import Store
@@ -80,8 +80,8 @@ class FanOut:
                 if self._is_too_many(batch):
                     return None, True
                 await self._sending.refresh(_versions(batch), batch.read_subscriptions)  # _plan asks their endpoints
-                births, leased = self._plan(batch)
-                await batch.resolve(births)
+                births = self._plan(batch)
+                bodies = await batch.resolve(births)
         except psycopg.errors.LockNotAvailable:
             return None, True
         except psycopg.Error as error:
@@ -90,6 +90,8 @@ class FanOut:
             await self._isolate_refused(alone, limit, error)
             return alone, True
         self._adapt(len(batch.taken), len(births))
+        start_by = self._began + START_WITHIN_SECONDS
+        leased = (_delivery(birth, bodies, start_by) for birth in births if birth.lease is not None)
         self._sending.admit(leased)  # only now: the transaction has committed
         return batch.taken[0].seq, len(batch.taken) == limit
 
@@ -101,30 +103,29 @@ class FanOut:
         room = 0 if self._due else self._room.free
         return max(1, min(self.limit, int(max(room, BUSY_FROM_WAITING) / self._matches_each)))
 
-    def _plan(self, batch: TakenBatch) -> tuple[list[Birth], list[Delivery]]:
+    def _plan(self, batch: TakenBatch) -> list[Birth]:
         """Decide for every event × matching subscription whether it is born leased to this process or merely due."""
         births: list[Birth] = []
-        leased: list[Delivery] = []
+        leased = 0
         free: dict[bytes, int] = {}
         grants = self._room.grants()
         room, lease = self._room.free, new_lease()
         for taken, matches, ids in _pairs(batch):
-            event = taken.event
             for (subscription_id, _, is_open), identity in zip(matches, ids, strict=True):
                 if subscription_id not in free:
                     free[subscription_id] = self._free(subscription_id)
                 ready = is_open and taken.available
                 endpoint = self._endpoints.get(subscription_id)
-                if event and ready and len(leased) < room and endpoint and self._takes(endpoint, free, grants):
-                    birth, delivery = self._newborn(identity, taken.seq, endpoint, lease, event)
-                    births.append(birth)
-                    leased.append(delivery)
+                if taken.fits and ready and leased < room and endpoint and self._takes(endpoint, free, grants):
+                    seconds = endpoint.subscription.timeout_seconds + LEASE_SLACK_SECONDS
+                    births.append(Birth(identity, taken.seq, subscription_id, None, lease, seconds, taken.size))
+                    leased += 1
                     continue
-                births.append(Birth(identity, taken.seq, subscription_id, taken.available_at, None, None))
+                births.append(Birth(identity, taken.seq, subscription_id, taken.available_at, None, None, taken.size))
                 if ready:
                     free[subscription_id] = 0
                     self._due.add(subscription_id)
-        return births, leased
+        return births
 
     def _takes(self, endpoint: Endpoint, free: dict[bytes, int], grants: Grants) -> bool:
         """Tell whether one more may be leased for this endpoint; if it may, count it."""
@@ -134,15 +135,6 @@ class FanOut:
             return False
         free[subscription_id] = left - 1
         return True
-
-    def _newborn(
-        self, identity: bytes, seq: int, endpoint: Endpoint, lease: int, event: EventParts
-    ) -> tuple[Birth, Delivery]:
-        """Return the row of a delivery that is born leased, and the delivery that this process will send."""
-        subscription_id = endpoint.subscription.id
-        seconds = endpoint.subscription.timeout_seconds + LEASE_SLACK_SECONDS
-        birth = Birth(identity, seq, subscription_id, None, lease, seconds)
-        return birth, Delivery(identity, seq, subscription_id, 1, lease, event, self._began + START_WITHIN_SECONDS)
 
     def _free(self, subscription_id: bytes) -> int:
         """Return the slots for deliveries that are born leased: 0 with a backlog, which new events must not starve."""
@@ -167,8 +159,17 @@ class FanOut:
         if alone is None:
             self.limit = max(1, limit // 2)
             return
-        log.error("event %d cannot be resolved and is parked as a dead letter: %s", alone, one_line(error))
-        await self._store.bury_unresolvable(alone, one_line(error))
+        if await self._store.bury_unresolvable(alone, one_line(error)):
+            log.error("event %d cannot be resolved and is a dead letter now: %s", alone, one_line(error))
+
+
+def _delivery(birth: Birth, bodies: Bodies, start_by: float) -> Delivery:
+    """Return the delivery of a row that was born leased; this process will send it."""
+    assert birth.lease is not None
+    event, unreadable = bodies.events.get(birth.event_seq), bodies.unreadable.get(birth.event_seq)
+    return Delivery(
+        birth.id, birth.event_seq, birth.subscription_id, 1, birth.lease, event, start_by, unreadable=unreadable
+    )
 
 
 def _versions(batch: TakenBatch) -> set[tuple[bytes, int]]:

@@ -166,6 +166,8 @@ class Sending:
         try:
             if endpoint.problem is not None:
                 return _failed(endpoint.problem[0], began, endpoint.problem[1])
+            if delivery.unreadable is not None:
+                return _failed(OutcomeKind.PAYLOAD_UNREADABLE, began, delivery.unreadable)
             if event is None:
                 return _failed(OutcomeKind.EVENT_GONE, began, NO_EVENT)
             timeout_seconds = endpoint.subscription.timeout_seconds

@@ -23,6 +23,8 @@ RETRY_AFTER_MAX_SECONDS = 86_400.0
 # fail in the same way: a long backlog would be leased and given back thousands of times a second.
 OWN_PAUSES = {OutcomeKind.LOCAL: 1.0, OutcomeKind.KEY_UNAVAILABLE: 60.0}
 
+NO_BODY = (OutcomeKind.EVENT_GONE, OutcomeKind.PAYLOAD_UNREADABLE)  # another attempt would have none either
+
 
 def decide(
     outcome: Outcome,
@@ -52,7 +54,7 @@ def decide(
         return Verdict(VerdictKind.RETRY, endpoint=GONE)
     asked = min(outcome.retry_after_seconds or 0.0, RETRY_AFTER_MAX_SECONDS)
     hold = Hold(asked) if asked else None
-    if outcome.kind == OutcomeKind.EVENT_GONE or outcome.status in final_statuses or attempts > len(schedule_seconds):
+    if outcome.kind in NO_BODY or outcome.status in final_statuses or attempts > len(schedule_seconds):
         return Verdict(VerdictKind.DEAD, endpoint=hold)
     delay = schedule_seconds[attempts - 1] * (1 + JITTER * random_number)
     return Verdict(VerdictKind.RETRY, delay, hold)

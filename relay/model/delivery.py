@@ -35,7 +35,8 @@ __all__ = ["Delivery"]
 class Delivery:
     """One leased delivery: the right to make attempt number `attempts` until the lease ends.
 
-    event: None when the event's row is gone; nothing can be sent then.
+    event: None when the event's row is gone or cannot be read; nothing can be sent then. unreadable: the server's
+    error, where it cannot be read.
     """
 
     id: bytes
@@ -46,6 +47,7 @@ class Delivery:
     event: EventParts | None
     start_by: float  # this process's monotonic time after which no attempt may begin
     suspect: bool = False
+    unreadable: str | None = None
 
     @property
     def size(self) -> int:

@@ -48,6 +48,8 @@ class OutcomeKind(StrEnum):
     """The subscription's URL or its secrets cannot be used."""
     EVENT_GONE = "event_gone"
     """Somebody removed the event's row while a delivery of it was outstanding."""
+    PAYLOAD_UNREADABLE = "payload_unreadable"
+    """The server cannot read the event: its data is damaged there."""
 
 
 class Outcome(NamedTuple):

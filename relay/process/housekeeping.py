@@ -2,7 +2,7 @@
 
 The rounds make leaves ahead, clear removed subscriptions and expired secrets, seal secrets in clear, and apply
 retention. Each repeats one short transaction until it has nothing left to do. A transaction works only while it holds
-the round's advisory lock, so that one of several relays does it. It waits at most 50 ms for any other lock and then
+housekeeping's turn, so that one of several relays does it. It waits at most 50 ms for any other lock and then
 tries again a round later, so nothing queues behind housekeeping.
 """
 
@@ -26,6 +26,7 @@ from outbox.sealing import NEWEST_KEY, SealingKey
 from relay.config.database_url import RELAY_NAME
 from relay.secrets import resealing
 from relay.secrets.keyring import Keyring
+from relay.store import turns
 from relay.store.subscriptions import CLEAR_REMOVED
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ BATCH_ROWS = 2_000
 # To make a leaf, the default leaf is read while inserts into it wait. A running relay therefore makes none while the
 # default leaf is large; `relay migrate` does.
 MAX_DEFAULT_BYTES = 256 * 1024 * 1024
-_TURN = "select pg_try_advisory_xact_lock(hashtext('outbox.housekeeping'), hashtext(%s))"
+# The rounds share one turn: a relay that finds it taken does its rounds a little later.
+_TURN = turns.TRY.format(turn="housekeeping")
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _SEALING = "secrets in clear"
@@ -199,6 +201,8 @@ async def _seal(connection: psycopg.AsyncConnection[Any], keyring: Keyring) -> N
 
 
 async def _is_our_turn(connection: psycopg.AsyncConnection[Any], name: str) -> bool:
-    """Try to take the round's lock in this transaction; tell whether we got it."""
-    row = await (await connection.execute(_TURN, (name,))).fetchone()
-    return row is not None and bool(row[0])
+    """Try to take the turn in this transaction, for the round of this name; tell whether we got it."""
+    taken = await (await connection.execute(_TURN)).fetchone() is not None
+    if not taken:
+        log.debug("%s: another relay is at work", name)
+    return taken

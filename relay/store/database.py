@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.string import ByteaBinaryLoader
 
 from relay.store import arrays
+from relay.store.turns import LIMITS, SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ BEGIN = "begin isolation level read committed read write"
 # 100 ms each time.
 PLANS = (
     "select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),"
-    " set_config('jit', 'off', true), set_config('synchronous_commit', %s, true)"
+    f" set_config('jit', 'off', true), {LIMITS}, set_config('synchronous_commit', %s, true)"
 )
 # No statement may both wait for rows that others change and prune partitions while it runs: PostgreSQL 18 then reads
 # freed memory, and the server restarts. (It checks a changed row again in a plan of its own, and keeps the state of the
@@ -56,6 +57,7 @@ class Database:
         if self._open is None or self._open.closed:
             self._open = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
             await self._open.execute(WIDEN)
+            await self._open.execute(SESSION)
             arrays.register(self._open)
             for name in ("uuid", "timestamptz"):
                 self._open.adapters.register_loader(name, ByteaBinaryLoader)
@@ -66,13 +68,13 @@ class Database:
         (rows,) = await self.transaction((statement, parameters))
         return rows
 
-    async def transaction(self, *asked: tuple[str, Sequence[object]]) -> list[list[Any]]:
+    async def transaction(self, *asked: tuple[str, Sequence[object]], settings: str = SETTINGS) -> list[list[Any]]:
         """Run statements with their parameters in one transaction and one round trip; return the rows of each."""
         connection = await self.connect()
         try:
             async with connection.pipeline():
                 await connection.execute(BEGIN)
-                await connection.execute(SETTINGS, (self.synchronous_commit,))
+                await connection.execute(settings, (self.synchronous_commit,))
                 cursors = [await connection.execute(*one, binary=True) for one in asked]
                 await connection.execute("commit")
             return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
+
+from relay.model.outcome import OutcomeKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,21 +15,36 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["burial", "purge"]
+__all__ = ["Copied", "burial", "purge"]
+
+
+class Copied(Enum):
+    """What a dead letter copies of its event, the most first; less where the server finds its own data damaged."""
+
+    ALL = auto()
+    ALL_BUT_THE_PAYLOAD = auto()
+    NOTHING = auto()
+
 
 _BURIAL = """
 insert into outbox.dead_letters (delivery_id, event_seq, event_id, subscription_id, tenant, type, key, payload,
                                  recorded_at, attempts, reason, error)
 select b.id, b.event_seq, coalesce(e.id, b.id), b.subscription_id, coalesce(e.tenant, ''), coalesce(e.type, 'unknown'),
-       e.key, coalesce(e.payload, 'null'), coalesce(e.recorded_at, clock_timestamp()), b.attempts, b.reason, b.error
+       e.key, {payload}, coalesce(e.recorded_at, clock_timestamp()), b.attempts, b.reason, b.error
 from {source} b
 left join lateral (select id, tenant, type, key, payload, recorded_at from outbox.events
-                   where seq = b.event_seq limit 1) e on true"""
+                   where seq = b.event_seq and {where} limit 1) e on true"""
+# Selecting a payload without using it does not read it.
+_PAYLOAD = f"case when b.reason <> '{OutcomeKind.PAYLOAD_UNREADABLE}' then coalesce(e.payload, 'null') end"
 
 
-def burial(source: str) -> str:
-    """leased or suspect → dead letter: return the SQL that inserts the deliveries which the CTE `source` deleted."""
-    return _BURIAL.format(source=source)
+def burial(source: str, copied: Copied = Copied.ALL) -> str:
+    """leased or suspect → dead letter: return the SQL that inserts the deliveries which the CTE `source` deleted.
+
+    An event whose row is gone leaves the payload 'null', JSON's; one that cannot be read leaves none.
+    """
+    payload = _PAYLOAD if copied is Copied.ALL else "null"
+    return _BURIAL.format(source=source, payload=payload, where="false" if copied is Copied.NOTHING else "true")
 
 
 _PURGE = text(

@@ -11,15 +11,18 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import psycopg
+
+from relay.store import turns
 from relay.store.arrays import Bigints, Floats, Integers, Timestamps, Uuids
+from relay.store.bodies import BODIES, Bodies, bodies_of, fetch_readable, is_unreadable, read_bodies
 from relay.store.database import BEGIN, PLANS, rollback_if_open
-from relay.store.rows import Match, Taken, event_of
+from relay.store.dead_letters import Copied, burial
+from relay.store.rows import Match, Taken
 from relay.store.subscriptions import OPEN, SUBSCRIPTIONS, subscription_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-
-    import psycopg
 
     from relay.model.subscription import SubscriptionVersion
     from relay.store.database import Database
@@ -29,17 +32,14 @@ __all__ = ["FAN_OUT_SETTINGS", "MAX_SEQ", "TakenBatch", "bury_unresolvable", "fa
 
 MAX_SEQ = 2**63 - 1  # no event has a higher number
 
-# A process that is stopped between take and commit must not stop the fan_out of all: the server ends its transaction.
-# A relay that waits for the lock goes back to its claims meanwhile.
-FAN_OUT_SETTINGS = (
-    f"{PLANS}, set_config('lock_timeout', '250ms', true), set_config('idle_in_transaction_session_timeout', '5s', true)"
-)
-_LOCK_KEY = 0x6F7574626F7801  # the advisory lock that lets one fan_out run at a time
-_LOCK = f"select pg_advisory_xact_lock({_LOCK_KEY})"
+# A relay that waits for its turn goes back to its claims meanwhile.
+FAN_OUT_SETTINGS = f"{PLANS}, set_config('lock_timeout', '250ms', true)"
+_TAKE_TURN = turns.TAKE.format(turn="fan_out")
 
 # The bounds stand twice, so that the planner leaves out partitions: planning many takes longer than the take itself.
 # One answer has two kinds of row: the events taken, and for each distinct (tenant, type) among them the subscriptions
-# that match. One snapshot reads both, so a subscription committed before an event is never missed.
+# that match. One snapshot reads both, so a subscription committed before an event is never missed. No payload is read:
+# its length stands beside the pointer to it.
 _TAKE = f"""
 with taken as materialized (
     select event_seq from outbox.pending where event_seq > %b and event_seq <= %b
@@ -47,9 +47,9 @@ with taken as materialized (
 gone as (
     delete from outbox.pending where event_seq = any(array(select event_seq from taken))),
 e as materialized (
-    select t.event_seq, ev.*, sum(octet_length(ev.payload)) over (order by t.event_seq) as bytes
+    select t.event_seq, ev.*, sum(ev.size) over (order by t.event_seq) as bytes
     from taken t left join lateral (
-        select id, tenant, type, key, recorded_at, available_at, payload
+        select tenant, type, available_at, octet_length(payload) as size
         from outbox.events where seq = t.event_seq and seq > %b and seq <= %b limit 1) ev on true),
 kinds as (select distinct tenant, type from e where type is not null),
 matches as (
@@ -61,11 +61,10 @@ matches as (
     cross join lateral (select id, version, {OPEN} as open
                         from outbox.subscriptions where id = m.subscription_id limit 1) s
     group by k.tenant, k.type)
-select event_seq, available_at, coalesce(available_at <= clock_timestamp(), true),
-       id, tenant, type, key, recorded_at, case when bytes <= %b then convert_to(payload, 'UTF8') end,
-       null::uuid[], null::bigint[], null::boolean[]
+select event_seq, tenant, type, available_at, coalesce(available_at <= clock_timestamp(), true), size,
+       coalesce(bytes <= %b, false), null::uuid[], null::bigint[], null::boolean[]
 from e
-union all select null, null, null, null, tenant, type, null, null, null, ids, versions, open from matches
+union all select null, tenant, type, null, null, null, null, ids, versions, open from matches
 """
 
 
@@ -75,13 +74,13 @@ async def fan_out(
 ) -> AsyncIterator[TakenBatch]:
     """pending → due or leased: take events and yield them with what matches. Call `resolve`, or nothing is kept.
 
-    Raises psycopg.errors.LockNotAvailable when another relay's fan_out holds the lock for longer than 250 ms.
+    Raises psycopg.errors.LockNotAvailable when another relay's fan_out has the turn for longer than 250 ms.
 
     Args:
         database: the data plane's.
         after_seq: the low-water mark; -1 takes from the first event on.
         limit: events at most.
-        byte_budget: payloads beyond this many bytes are left out.
+        byte_budget: events whose payloads lie within so many bytes, counted from the first, `fit`.
         up_to_seq: events above are left for the next time.
     """
     connection = await database.connect()
@@ -89,11 +88,11 @@ async def fan_out(
         async with connection.pipeline():
             await connection.execute(BEGIN)
             await connection.execute(FAN_OUT_SETTINGS, (database.synchronous_commit,))
-            await connection.execute(_LOCK)
+            await connection.execute(_TAKE_TURN)
         # Not in the pipeline: after one, the server does not start its idle-in-transaction timer.
         bounds = (after_seq, up_to_seq)
         cursor = await connection.execute(_TAKE, (*bounds, limit, *bounds, byte_budget), binary=True)
-        yield TakenBatch(connection, await cursor.fetchall())
+        yield TakenBatch(database, connection, await cursor.fetchall())
     finally:
         await rollback_if_open(connection)
 
@@ -102,19 +101,20 @@ async def fan_out(
 _BIRTH = """
 with resolved as (
     insert into outbox.resolutions (first_seq, seqs, matches) values (%b, %b, %b))
-insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts, lease)
+insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts, lease, event_bytes)
 select id, event_seq, subscription_id,
        case when lease is null then greatest(due, clock_timestamp())
             else clock_timestamp() + make_interval(secs => lease_seconds) end,
-       case when lease is null then 0 else 1 end, lease
-from unnest(%b, %b, %b, %b, %b, %b) r(id, event_seq, subscription_id, due, lease, lease_seconds)
+       case when lease is null then 0 else 1 end, lease, size
+from unnest(%b, %b, %b, %b, %b, %b, %b) r(id, event_seq, subscription_id, due, lease, lease_seconds, size)
 """
 
 
 class TakenBatch:
     """One fan_out transaction, open between its take and its `resolve`."""
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any], rows: list[Any]) -> None:
+    def __init__(self, database: Database, connection: psycopg.AsyncConnection[Any], rows: list[Any]) -> None:
+        self._database = database
         self._connection = connection
         self.taken = sorted((_taken(row) for row in rows if row[0] is not None), key=lambda t: t.seq)
         self.matches = dict(_matched(row) for row in rows if row[0] is None)
@@ -124,11 +124,36 @@ class TakenBatch:
         cursor = await self._connection.execute(SUBSCRIPTIONS, (Uuids(ids),), binary=True)
         return [subscription_of(row) for row in await cursor.fetchall()]
 
-    async def resolve(self, births: Sequence[Birth]) -> None:
-        """pending → due or leased: insert the deliveries, and how many subscriptions each event matched; commit."""
+    async def resolve(self, births: Sequence[Birth]) -> Bodies:
+        """pending → due or leased: insert the deliveries, and how many subscriptions each event matched; commit.
+
+        Return the events of those born leased. They are asked for behind the commit, in the same round trip: the server
+        gives the lock up however slowly they are read here.
+        """
+        leased = list(dict.fromkeys(birth.event_seq for birth in births if birth.lease is not None))
+        connection = self._connection
+        committed = read = None
+        try:
+            async with connection.pipeline():
+                await connection.execute(_BIRTH, self._columns(births), binary=True)
+                committed = await connection.execute("commit")
+                if leased:
+                    await connection.execute(BEGIN)
+                    await connection.execute(PLANS, (self._database.synchronous_commit,))
+                    read = await connection.execute(BODIES, (Bigints(leased),), binary=True)
+                    await connection.execute("commit")
+            return bodies_of(await read.fetchall() if read else ())
+        except psycopg.Error as error:
+            born = committed is not None and committed.statusmessage == "COMMIT"
+            if not born or not (is_unreadable(error) or isinstance(error, psycopg.OperationalError)):
+                raise
+        await rollback_if_open(connection)
+        return await read_bodies(self._database, leased)
+
+    def _columns(self, births: Sequence[Birth]) -> tuple[object, ...]:
         seqs = [taken.seq for taken in self.taken]
         counts = [len(self.matches.get((taken.tenant, taken.type), ())) for taken in self.taken]
-        columns = (
+        return (
             seqs[0],
             Bigints(seqs),
             Integers(counts),
@@ -138,20 +163,17 @@ class TakenBatch:
             Timestamps([birth.due for birth in births]),
             Bigints([birth.lease for birth in births]),
             Floats([birth.lease_seconds for birth in births]),
+            Integers([birth.size for birth in births]),
         )
-        async with self._connection.pipeline():
-            await self._connection.execute(_BIRTH, columns, binary=True)
-            await self._connection.execute("commit")
 
 
 def _taken(row: Sequence[Any]) -> Taken:
-    seq, available_at, available, _, tenant, type_ = row[:6]
-    return Taken(seq, tenant, type_, available_at, available, event_of(row[3:9]))
+    return Taken(*row[:7])
 
 
 def _matched(row: Sequence[Any]) -> tuple[tuple[str, str], list[Match]]:
-    tenant, type_ = row[4:6]
-    return (tenant, type_), list(map(Match, *row[9:]))
+    tenant, type_ = row[1:3]
+    return (tenant, type_), list(map(Match, *row[7:]))
 
 
 def new_ids(count: int) -> list[bytes]:
@@ -174,15 +196,19 @@ async def find_first_pending(database: Database, after_seq: int) -> int | None:
 
 
 _UNRESOLVABLE = """
-with gone as (delete from outbox.pending where event_seq = %b returning event_seq)
-insert into outbox.dead_letters (delivery_id, event_seq, event_id, tenant, type, key, payload, recorded_at, attempts,
-                                 reason, error)
-select %b, seq, id, tenant, type, key, payload, recorded_at, 0, 'unresolvable', %s
-from gone join outbox.events on seq = event_seq
-"""
+with gone as (delete from outbox.pending where event_seq = %b returning event_seq),
+lost as (select %b::uuid as id, event_seq, null::uuid as subscription_id, 0 as attempts, 'unresolvable' as reason,
+                %s as error from gone)
+{burial}
+returning delivery_id"""
+"""pending → dead letter."""
+_UNRESOLVABLES = [_UNRESOLVABLE.format(burial=burial("lost", copied)) for copied in Copied]
 
 
-async def bury_unresolvable(database: Database, event_seq: int, error: str) -> None:
-    """pending → dead letter: give up an event that fan_out cannot resolve, so that it does not stop the others."""
+async def bury_unresolvable(database: Database, event_seq: int, error: str) -> bool:
+    """pending → dead letter: give up an event that fan_out cannot resolve, so that it does not stop the others.
+
+    Tell whether it was pending still. Where the server cannot read the event, the dead letter has less of it.
+    """
     (delivery_id,) = new_ids(1)
-    await database.fetch(_UNRESOLVABLE, event_seq, UUID(bytes=delivery_id), error)
+    return bool(await fetch_readable(database, _UNRESOLVABLES, event_seq, UUID(bytes=delivery_id), error))

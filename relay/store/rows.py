@@ -10,7 +10,11 @@ from relay.model.event import EventParts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Birth", "Leased", "Match", "Poll", "Settled", "Swept", "Taken", "event_of"]
+__all__ = ["EVENT_COLUMNS", "Birth", "Leased", "Match", "Poll", "Settled", "Swept", "Taken", "event_of"]
+
+
+EVENT_COLUMNS = "id, tenant, type, key, recorded_at, convert_to(payload, 'UTF8')"
+"""What `event_of` takes, of outbox.events."""
 
 
 class Poll(NamedTuple):
@@ -32,10 +36,10 @@ class Swept(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """One event taken from pending.
+    """One event taken from pending, without its payload.
 
-    `event` is None beyond the byte budget: its deliveries cannot be born leased. It is None too where the row is gone;
-    then nothing matches.
+    size: bytes of its payload; None where the event's row is gone, and then nothing matches. fits: whether it is within
+    the byte budget; if not, its deliveries are not to be born leased.
     """
 
     seq: int
@@ -43,7 +47,8 @@ class Taken(NamedTuple):
     type: str
     available_at: bytes | None
     available: bool
-    event: EventParts | None
+    size: int | None
+    fits: bool
 
     def __repr__(self) -> str:
         return f"Taken(seq={self.seq}, type={self.type!r})"
@@ -58,7 +63,10 @@ class Match(NamedTuple):
 
 
 class Birth(NamedTuple):
-    """One delivery to insert; with a lease it is born leased for `lease_seconds`, else due at `due` (None: now)."""
+    """One delivery to insert; with a lease it is born leased for `lease_seconds`, else due at `due` (None: now).
+
+    size: bytes of the event's payload, by which later claims are bounded; None where it is not known.
+    """
 
     id: bytes
     event_seq: int
@@ -66,6 +74,7 @@ class Birth(NamedTuple):
     due: bytes | None
     lease: int | None
     lease_seconds: float | None
+    size: int | None = None
 
 
 class Settled(NamedTuple):
@@ -84,7 +93,10 @@ class Settled(NamedTuple):
 
 
 class Leased(NamedTuple):
-    """One row that claim leased. Rows of one event share it; it is None when its row is gone."""
+    """One row that claim leased. Rows of one event share it; it is None when its row is gone or cannot be read.
+
+    unreadable: the server's error where the row is there and cannot be read.
+    """
 
     id: bytes
     event_seq: int
@@ -93,19 +105,14 @@ class Leased(NamedTuple):
     version: int
     timeout_seconds: int
     event: EventParts | None
+    unreadable: str | None = None
 
     def __repr__(self) -> str:
         return f"Leased(id={self.id.hex()}, event_seq={self.event_seq}, attempts={self.attempts})"
 
 
-def event_of(parts: Sequence[Any]) -> EventParts | None:
-    """Return the event of these columns: id, tenant, type, key, recorded_at, payload as UTF-8.
-
-    Ids and times come as the bytes that the server sent. None where there is no payload: it was not read, or the row is
-    gone.
-    """
+def event_of(parts: Sequence[Any]) -> EventParts:
+    """Return the event of EVENT_COLUMNS. Ids and times come as the bytes that the server sent."""
     identity, tenant, type_, key, recorded_at, payload = parts
-    if payload is None:
-        return None
     moment = int.from_bytes(recorded_at, "big", signed=True)
     return EventParts(event_id_of(identity), type_.encode(), tenant, key, moment, payload)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 from relay.model.verdict import VerdictKind
 from relay.store.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Uuids
+from relay.store.bodies import is_unreadable
 from relay.store.consequences import steps_after
-from relay.store.dead_letters import burial
+from relay.store.dead_letters import Copied, burial
 from relay.store.rows import Settled
 
 if TYPE_CHECKING:
@@ -26,11 +29,11 @@ again as (
            due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
     from r where d.id = r.id and d.lease = r.lease and r.verdict = 1 returning d.id),"""
 """leased → waiting, for a retry."""
-_BURY = f"""
+_BURY = """
 lost as (
     delete from outbox.deliveries d using r where d.id = r.id and d.lease = r.lease and r.verdict = 2
     returning d.id, d.event_seq, d.subscription_id, d.attempts, r.outcome as reason, r.error),
-buried as ({burial("lost")}),"""
+buried as ({burial}),"""
 """leased → dead letter."""
 _SETTLE = """
 with r as materialized (
@@ -51,11 +54,16 @@ select id, 'missed' from (select id from r where verdict = 0 except select id fr
 # By the gravest verdict of a batch. Planning a burial, whose event may be in any leaf, takes as long as settling fifty
 # successes, and longer with more leaves; so only a batch that buries something pays for it.
 SETTLE = _SETTLE.format(failures="", buried="")
+_BURYING = _SETTLE.replace("{failures}", _AGAIN + _BURY).replace("{buried}", " union all select id, 'buried' from lost")
 _SETTLE_UP_TO = {
     VerdictKind.DELIVERED: SETTLE,
     VerdictKind.RETRY: _SETTLE.format(failures=_AGAIN, buried=""),
-    VerdictKind.DEAD: _SETTLE.format(failures=_AGAIN + _BURY, buried=" union all select id, 'buried' from lost"),
+    VerdictKind.DEAD: _BURYING.format(burial=burial("lost")),
 }
+# For one burial alone, where the server finds the event's data damaged and cannot copy it.
+_SETTLE_DAMAGED = [
+    _BURYING.format(burial=burial("lost", copied)) for copied in (Copied.ALL_BUT_THE_PAYLOAD, Copied.NOTHING)
+]
 
 
 async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
@@ -66,12 +74,26 @@ async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
     rows = sorted(batch, key=lambda settlement: settlement.delivery.id)
     gravest = max(row.verdict.kind for row in rows)
     steps = steps_after(rows)
-    asked = [(_SETTLE_UP_TO[gravest], _columns(rows)), *[(step.statement, step.columns) for step in steps]]
-    told, *answers = await database.transaction(*asked)
+    told, *answers = await _write(database, rows, gravest, [(step.statement, step.columns) for step in steps])
     changed = {step.changes: frozenset(row[0] for row in ids) for step, ids in zip(steps, answers, strict=True)}
     missed, buried = (frozenset(identity for identity, what in told if what == kind) for kind in ("missed", "buried"))
     delivered = frozenset(row.delivery.id for row in rows if row.verdict.kind == VerdictKind.DELIVERED)
     return Settled(delivered - missed, buried, **changed)
+
+
+async def _write(
+    database: Database, rows: Sequence[Settlement], gravest: VerdictKind, steps: Sequence[tuple[str, Sequence[object]]]
+) -> list[list[Any]]:
+    columns = _columns(rows)
+    alone = len(rows) == 1 and gravest == VerdictKind.DEAD
+    for statement in (_SETTLE_UP_TO[gravest], *(_SETTLE_DAMAGED if alone else ())):
+        try:
+            return await database.transaction((statement, columns), *steps)
+        except psycopg.Error as error:
+            if not is_unreadable(error) or not alone:
+                raise
+            refused = error
+    raise refused
 
 
 def _columns(rows: Sequence[Settlement]) -> tuple[object, ...]:

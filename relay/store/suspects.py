@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from relay.store.arrays import Integers, Uuids
-from relay.store.claims import ASKED, LEASED_WITH_EVENT, leased_rows
-from relay.store.dead_letters import burial
+from relay.store.arrays import Bigints, Integers, Uuids
+from relay.store.bodies import fetch_readable
+from relay.store.claims import ASKED, LEASED, with_events
+from relay.store.dead_letters import Copied, burial
 from relay.store.lease import LEASE_END
 
 if TYPE_CHECKING:
@@ -24,18 +25,17 @@ SUSPECTS_AMONG = 20  # of a subscription's oldest due rows: like any row, a susp
 
 # A process sends one suspect at a time, so that a crash is the fault of this one. Where the suspect before it is not
 # settled yet, that one is no longer alone: the same statement takes its counted crash back. A suspect at the limit is
-# buried instead of sent.
+# buried instead of sent. What another transaction has locked is passed over before the oldest are counted: a relay that
+# is stopped there would hold back all others of the subscription.
 _CLAIM_SUSPECT = f"""
 with {ASKED},
 candidates as materialized (
-    select c.id from asked a cross join lateral (
-        select id from (select id, lease from outbox.deliveries where subscription_id = a.id and due_at <= now()
-                        order by due_at, id limit {SUSPECTS_AMONG}) oldest
+    select c.id, c.crashes from asked a cross join lateral (
+        select id, crashes from (
+            select id, lease, crashes from outbox.deliveries where subscription_id = a.id and due_at <= now()
+            order by due_at, id limit {SUSPECTS_AMONG} for no key update skip locked) oldest
         where lease is not null limit a.slots) c),
-chosen as materialized (
-    select id, crashes from outbox.deliveries
-    where id = any(array(select id from candidates)) and due_at <= now() and lease is not null
-    limit 1 for no key update skip locked),
+chosen as materialized (select id, crashes from candidates limit 1),
 cleared as (
     update outbox.deliveries set crashes = crashes - 1
     where id = %b and lease = %b and crashes > 0 and exists (select from chosen where chosen.id <> deliveries.id)),
@@ -43,12 +43,15 @@ lost as (
     delete from outbox.deliveries where id = any(array(select id from chosen where crashes >= {MAX_CRASHES}))
     returning id, event_seq, subscription_id, attempts, 'crash' as reason,
               'the relay process ended ' || crashes || ' times in a row while it sent this delivery alone' as error),
-buried as ({burial("lost")}),
+buried as ({{burial}}),
 leased as (
     update outbox.deliveries d set lease = %b, crashes = crashes + 1, due_at = {LEASE_END}
     where d.id = any(array(select id from chosen where crashes < {MAX_CRASHES}))
     returning d.id, d.event_seq, d.subscription_id, d.attempts)
-{LEASED_WITH_EVENT}"""
+{LEASED}"""
+"""suspect → leased, or → dead letter."""
+# The next is for a suspect whose event the server cannot read, in whole or in part.
+_CLAIM_SUSPECTS = [_CLAIM_SUSPECT.format(burial=burial("lost", copied)) for copied in Copied]
 
 
 async def claim_suspect(database: Database, ids: Sequence[bytes], lease: int, former: Delivery | None) -> list[Leased]:
@@ -61,5 +64,6 @@ async def claim_suspect(database: Database, ids: Sequence[bytes], lease: int, fo
         former: the suspect that this process claimed before and has not settled, if any: it is no longer alone.
     """
     former_id, former_lease = (former.id, former.lease) if former else (bytes(16), 0)
-    asked = (Uuids(ids), Integers([1] * len(ids)), UUID(bytes=former_id), former_lease, lease)
-    return leased_rows(await database.fetch(_CLAIM_SUSPECT, *asked))
+    shares = (Uuids(ids), Integers([1] * len(ids)), Bigints([1] * len(ids)))
+    asked = (*shares, UUID(bytes=former_id), former_lease, lease)
+    return await with_events(database, await fetch_readable(database, _CLAIM_SUSPECTS, *asked))

@@ -11,7 +11,8 @@ revoke all on all functions in schema outbox from public;
 do $$
 declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
-        outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit';
+        outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
+        outbox.turns';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
@@ -41,6 +42,7 @@ declare
         ['outbox_relay', 'select on sequence outbox.events_seq'],
         ['outbox_relay', 'insert, update, delete on outbox.deliveries, outbox.dead_letters'],
         ['outbox_relay', 'update, delete on outbox.pending'],
+        ['outbox_relay', 'update (taken) on outbox.turns'],
         ['outbox_relay', 'insert on outbox.attempts, outbox.resolutions'],
         ['outbox_relay', 'update (disabled_at, disabled_reason, held_until) on outbox.subscriptions'],
         ['outbox_relay', 'delete on outbox.subscriptions, outbox.secrets'],

@@ -272,7 +272,7 @@ async def fan_out(store: Store, *, leased: bool = False, limit: int = 500, after
         for taken in batch.taken:
             for match in batch.matches.get((taken.tenant, taken.type), ()):
                 lease, seconds = (new_lease(), 60.0) if leased else (None, None)
-                births.append(Birth(new_ids(1)[0], taken.seq, match[0], taken.available_at, lease, seconds))
+                births.append(Birth(new_ids(1)[0], taken.seq, match[0], taken.available_at, lease, seconds, taken.size))
         await batch.resolve(births)
     return births
 
