@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.telemetry.redaction import redact
+from relay.telemetry.writing import BackgroundHandler
 
 if TYPE_CHECKING:
     from relay.config.options import Config
@@ -43,16 +44,31 @@ class _Json(logging.Formatter):
 def set_up_logging(config: Config) -> None:
     """Write every log line of this process to standard error, in the configured form and from the configured level.
 
-    Libraries log warnings and errors only: below that, some log what they read, such as an answer's headers.
+    No caller waits for its reader; see writing.py. Libraries log warnings and errors only: below that, some log what
+    they read, such as an answer's headers.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if config.log_format == "json" else _Text())
+    formatter = _Json() if config.log_format == "json" else _Text()
+    handler = _handler(formatter)
+    handler.setFormatter(formatter)
     level = logging.getLevelNamesMapping()[config.log_level.upper()]
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     for ours in ("relay", "outbox"):
         logging.getLogger(ours).setLevel(level)
     if config.log_level != "debug":
         logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of each failed transaction; the relay sums up
+
+
+def _handler(formatter: logging.Formatter) -> logging.Handler:
+    try:
+        descriptor = sys.stderr.fileno()
+    except (OSError, ValueError):  # it was replaced by something in memory, which takes a line at once
+        return logging.StreamHandler(sys.stderr)
+    return BackgroundHandler(descriptor, lambda count: formatter.format(_dropped(count)))
+
+
+def _dropped(count: int) -> logging.LogRecord:
+    text = "%d log lines were dropped here: nobody took them from standard error"
+    return logging.LogRecord("relay.telemetry", logging.WARNING, __file__, 0, text, (count,), None)
 
 
 def _utc(record: logging.LogRecord) -> str:

@@ -1,0 +1,103 @@
+"""Log lines are written by a thread: all of them, in order, and never at the cost of whoever logs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from relay.telemetry.writing import CLOSE_SECONDS, BackgroundHandler
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    os.close(ends[0])  # a writer that waits gets an error, and ends
+
+
+def logger_of(handler: logging.Handler) -> logging.Logger:
+    logger = logging.Logger("relay.test")  # noqa: LOG001 - known to nobody else
+    logger.addHandler(handler)
+    return logger
+
+
+def fill(descriptor: int) -> None:
+    """Write until nothing more fits."""
+    os.set_blocking(descriptor, False)
+    for size in (65_536, 1):
+        try:
+            while True:
+                os.write(descriptor, b"-" * size)
+        except BlockingIOError:
+            continue
+    os.set_blocking(descriptor, True)
+
+
+def read_until(descriptor: int, words: str) -> str:
+    text = ""
+
+    def read() -> bool:
+        nonlocal text
+        text += os.read(descriptor, 65_536).decode()
+        return words in text
+
+    wait_until(read)
+    return text.lstrip("-")
+
+
+def test_lines_come_out_whole_and_in_order(pipe: tuple[int, int]) -> None:
+    handler = BackgroundHandler(pipe[1], "{} dropped".format)
+    for number in range(100):
+        logger_of(handler).warning("line %d ü", number)
+    handler.flush()
+    assert os.read(pipe[0], 65_536).decode().splitlines() == [f"line {number} ü" for number in range(100)]
+
+
+@pytest.mark.field("F111")
+def test_while_nobody_reads_lines_are_dropped_and_counted(pipe: tuple[int, int]) -> None:
+    fill(pipe[1])
+    handler = BackgroundHandler(pipe[1], "{} dropped".format, lines_max=10)
+    logger = logger_of(handler)
+    logger.warning("first")
+    wait_until(lambda: not handler.queued)  # the thread has it, and waits
+    for number in range(25):
+        logger.warning("line %d", number)
+    text = read_until(pipe[0], "dropped")
+    assert text.splitlines() == ["first", *(f"line {number}" for number in range(10)), "15 dropped"]
+    logger.warning("again")
+    assert read_until(pipe[0], "again") == "again\n"
+
+
+@pytest.mark.field("F111")
+def test_a_flush_gives_up_on_a_reader_that_stands_still(pipe: tuple[int, int]) -> None:
+    fill(pipe[1])
+    handler = BackgroundHandler(pipe[1], "{} dropped".format)
+    logger_of(handler).warning("stuck")
+    began = time.monotonic()
+    handler.flush()
+    assert time.monotonic() - began >= CLOSE_SECONDS * 0.9
+    assert read_until(pipe[0], "stuck") == "stuck\n"
+    handler.flush()
+
+
+def test_a_reader_that_is_gone_costs_nothing(pipe: tuple[int, int]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    handler = BackgroundHandler(writing, "{} dropped".format)
+    logger_of(handler).warning("nobody reads this")
+    handler.flush()
+    assert not handler.queued
+    os.close(writing)
+
+
+def test_a_descriptor_that_somebody_made_non_blocking_is_waited_for(pipe: tuple[int, int]) -> None:
+    fill(pipe[1])
+    os.set_blocking(pipe[1], False)
+    handler = BackgroundHandler(pipe[1], "{} dropped".format)
+    logger_of(handler).warning("in time")
+    assert read_until(pipe[0], "in time") == "in time\n"
