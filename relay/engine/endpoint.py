@@ -54,7 +54,7 @@ class Endpoint:
         self.update(subscription)
 
     def update(self, subscription: SubscriptionVersion) -> None:
-        """Use a newer version of the subscription; what is under way keeps its counts."""
+        """Use another version of the subscription; what is under way keeps its counts."""
         self.subscription = subscription
         self._closed_until = time.monotonic() + subscription.closed_seconds
         self.problem: tuple[OutcomeKind, str] | None = None
@@ -77,11 +77,11 @@ class Endpoint:
 
     @property
     def is_closed_for_good(self) -> bool:
-        """Whether only a newer version of the subscription can open it again."""
+        """Whether only another version of the subscription can open it again."""
         return math.isinf(self._closed_until)
 
     def close(self, seconds: float) -> None:
-        """Begin no attempt for so many seconds, unless a newer version of the subscription says otherwise."""
+        """Begin no attempt for so many seconds, unless another version of the subscription says otherwise."""
         self._closed_until = max(self._closed_until, time.monotonic() + seconds)
 
     @property

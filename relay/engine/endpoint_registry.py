@@ -1,4 +1,9 @@
-"""The registry of endpoints: the subscriptions that this process knows, each at one version of its row."""
+"""The registry of endpoints: the subscriptions that this process knows, each at one version of its row.
+
+Versions are compared for equality only: a standby that is promoted, or a backup, takes them back. Where the data come
+from another server or timeline (relay.store.database has the origin), not even an equal version says anything, and
+`distrust` forgets all.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +29,7 @@ class Endpoints:
         self._keyring = keyring
         self._known: dict[bytes, Endpoint] = {}
         self._closed: set[bytes] = set()
+        self._distrusted: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -36,25 +42,26 @@ class Endpoints:
         return self._known.get(subscription_id)
 
     def version_of(self, subscription_id: bytes) -> int:
-        """Return the version at which the subscription is known here; 0 when it is not."""
+        """Return the version at which the subscription is known here; 0 when it is not, or distrusted."""
         endpoint = self._known.get(subscription_id)
-        return 0 if endpoint is None else endpoint.subscription.version
+        return 0 if endpoint is None or subscription_id in self._distrusted else endpoint.subscription.version
 
     def stale(self, versions: Iterable[tuple[bytes, int]]) -> list[bytes]:
-        """Return the ids of those (id, version) that are newer than what is known here, or not known."""
-        return [i for i, version in versions if self.version_of(i) < version]
+        """Return the ids of those (id, version) that are not known here at this very version."""
+        return [i for i, version in versions if self.version_of(i) != version]
 
     def outdated(self, versions: Iterable[tuple[bytes, int]]) -> list[bytes]:
-        """Return the ids of those (id, version) that are known here at an older version."""
-        return [i for i, version in versions if 0 < self.version_of(i) < version]
+        """Return the ids of those (id, version) that are known here at another version."""
+        return [i for i, version in versions if i in self._known and self.version_of(i) != version]
 
     def waiting_for(self) -> list[tuple[bytes, int]]:
         """Return the subscriptions (id, version) that have deliveries waiting here."""
-        return [(i, one.subscription.version) for i, one in self._known.items() if one.waiting]
+        return [(i, self.version_of(i)) for i, one in self._known.items() if one.waiting]
 
     def update(self, subscription: SubscriptionVersion, owner: Owner) -> Endpoint:
         """Store a subscription that was read from the database; return its endpoint, a new one with this owner."""
         endpoint = self._known.get(subscription.id)
+        self._distrusted.discard(subscription.id)
         if endpoint is None:
             endpoint = self._known[subscription.id] = Endpoint(subscription, self._window_max, self._keyring, owner)
         else:
@@ -79,3 +86,11 @@ class Endpoints:
         """Drop an endpoint that has nothing leased here; it is read again when it is needed."""
         del self._known[subscription_id]
         self._closed.discard(subscription_id)
+        self._distrusted.discard(subscription_id)
+
+    def distrust(self) -> None:
+        """Forget every endpoint; one that has something leased is read again before it takes anything more."""
+        for subscription_id in [i for i, one in self._known.items() if not one.leased]:
+            self.forget(subscription_id)
+        self._distrusted = set(self._known)
+        self._closed.clear()

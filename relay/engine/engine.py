@@ -45,14 +45,15 @@ class EngineOptions:
 
 
 class Engine:
-    """The data plane on one database, built from one connection string, inside a running event loop.
+    """The data plane on one database, inside a running event loop.
 
+    `conninfo` is a connection string, or a function that gives one for each connection.
     The room and the sender are the process's: several engines share them.
     """
 
     def __init__(
         self,
-        conninfo: str,
+        conninfo: str | Callable[[], str],
         sender: Sender,
         room: Room,
         keyring: Keyring,
@@ -64,7 +65,7 @@ class Engine:
             Store(conninfo, asynchronous_commit=options.asynchronous_commit) for _ in range(2)
         )
         self.outage, clock = Outage(), DatabaseClock()
-        self.settler = Settler(self.settle_store, self.outage)
+        self.settler = Settler(self.settle_store, self.outage.share())
         self.lone_suspect = LoneSuspect(self.settler)
         self.endpoints = Endpoints(options.max_in_flight_per_endpoint, keyring)
         self.sending = Sending(
@@ -84,7 +85,7 @@ class Engine:
             self.sending,
             self.lone_suspect,
             clock,
-            self.outage,
+            self.outage.share(),
             processes=options.processes,
             until_drained=options.until_drained,
         )

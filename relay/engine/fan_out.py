@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from relay.engine.outage import is_refusal, one_line
+from relay.engine.outage import one_line
 from relay.model.delivery import Delivery
 from relay.store.fan_out import MAX_SEQ, new_ids
 from relay.store.lease import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS, new_lease
+from relay.store.meaning import is_refusal
 from relay.store.rows import Birth
 
 if TYPE_CHECKING:

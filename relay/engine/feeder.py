@@ -7,6 +7,7 @@ backs the due map (subscriptions with due rows), and a poll without the low-wate
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from enum import Flag, auto
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from relay.engine.clock import DatabaseClock
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lone_suspect import LoneSuspect
-    from relay.engine.outage import Outage
+    from relay.engine.outage import Share
     from relay.engine.room import Room
     from relay.engine.sending import Sending
     from relay.store.store import Store
 
 __all__ = ["Feeder", "Part"]
+
+log = logging.getLogger("relay.engine")
 
 POLL_BUSY_SECONDS = 0.1  # between two polls while fan_out says that there is more
 DUE_LOOK_BACK_SECONDS = 0.5  # for deliveries whose transaction committed after a later one; the sweep finds the rest
@@ -61,12 +64,13 @@ class Feeder:
         sending: Sending,
         lone: LoneSuspect,
         clock: DatabaseClock,
-        outage: Outage,
+        outage: Share,
         *,
         processes: int,
         until_drained: bool,
     ) -> None:
         self._store = store
+        self._endpoints = endpoints
         self._sending = sending
         self._clock = clock
         self._outage = outage
@@ -85,6 +89,7 @@ class Feeder:
         self._next_sweep = 0.0
         self._due_since = 0.0
         self._worked_at = time.monotonic()
+        self._origin: tuple[object, ...] = ()
         self._stopping = asyncio.Event()
         self.steps = 0
 
@@ -107,6 +112,8 @@ class Feeder:
                     return
             except (psycopg.Error, OSError, TimeoutError) as error:
                 self._outage.note_failure(error)
+                await self._store.recover(error)
+                self._next_poll = 0.0  # the next step asks the database for certain
                 await self._rest(self._outage.pause_seconds)
                 continue
             self._outage.note_success()
@@ -123,9 +130,13 @@ class Feeder:
         what is due has to be leased before newer events.
         """
         now = time.monotonic()
+        await self._store.connect()
         if Part.SWEEP in parts:
             await self.sweep.run()
             self._next_sweep = time.monotonic() + SWEEP_EVERY_SECONDS
+        if self._store.origin != self._origin:  # known since the connection, or since this sweep
+            self._begin_anew()
+            parts |= Part.POLL
         low, up_to = self.low_water.bound(now), MAX_SEQ
         if Part.POLL in parts:
             low, up_to = await self._poll(low)
@@ -138,6 +149,22 @@ class Feeder:
         worked = await self.suspect_claim.run() or worked
         self.steps += 1
         return worked
+
+    def _begin_anew(self) -> None:
+        """Forget what was learnt from another server or timeline, and give back what has not begun.
+
+        What is under way may go on: its result is settled by ids that were never given twice.
+        """
+        if self._origin:
+            log.warning("database: another server or timeline, or another schema; everything known is read again")
+            self._sending.release_waiting()
+            self._endpoints.distrust()
+            self.due.keep(())
+            self.suspect_claim.subscriptions.keep(())
+            self.sweep.restart()
+            self.low_water, self._due_since, self._more_pending = LowWater(), 0.0, False
+            self._next_sweep = 0.0
+        self._origin = self._store.origin
 
     def _due_parts(self, now: float) -> Part:
         sweep = Part.SWEEP if now >= self._next_sweep else Part(0)

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import psycopg
+from relay.store.meaning import Meaning, meaning_of, mend_of
 
-__all__ = ["Outage", "is_refusal", "one_line"]
+__all__ = ["Outage", "Share", "one_line"]
 
 log = logging.getLogger("relay.database")
 
 LINE_EVERY_SECONDS = 10.0
 PAUSE_FIRST_SECONDS = 0.1
 PAUSE_MAX_SECONDS = 1.0
-# SQLSTATE classes of errors that are not about the rows: connection, read-only, rollback, access rules and names,
-# resources, object state, operator intervention, system error.
-PASSING_CLASSES = frozenset({"08", "25", "40", "42", "53", "55", "57", "58"})
 
 
 class Outage:
-    """Counts failures. The loops of an engine share one, so that an outage is logged once."""
+    """Counts failures. Each loop of an engine has a share of one, so that an outage is logged once."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._logged_at = -LINE_EVERY_SECONDS
         self._is_logged = False
+        self._end = "back"
+        self._failing: set[Share] = set()
         self.failures = 0
 
     @property
@@ -35,29 +32,51 @@ class Outage:
         """How long to wait before the next try: 0.1 s, doubling up to 1 s."""
         return min(PAUSE_MAX_SECONDS, PAUSE_FIRST_SECONDS * 2.0 ** min(self.failures, 10))
 
+    def share(self) -> Share:
+        """Return one loop's share: the outage lasts for as long as any loop fails."""
+        return Share(self, self._failing)
+
     def note_failure(self, error: BaseException) -> None:
-        """Count a failed try; log it, at most one line in ten seconds."""
+        """Count a failed try; log it, at most one line in ten seconds, with the mend where there is one."""
         now = time.monotonic()
         self.failures += 1
         self._since = now if self._since is None else self._since
+        meaning = meaning_of(error)
+        self._end = "back" if meaning is Meaning.AWAY else "works again"
         if now - self._logged_at >= LINE_EVERY_SECONDS:
             self._logged_at, self._is_logged = now, True
-            log.warning("database: away for %.0f s, trying on: %s", now - self._since, one_line(error))
+            told = "; ".join(filter(None, (one_line(error), mend_of(error))))
+            log.warning("database: %s for %.0f s, trying on: %s", meaning, now - self._since, told)
 
     def note_success(self) -> None:
         """End the outage, if there was one; log that the database is back."""
         if self._since is not None and self._is_logged:
-            log.warning("database: back after %.1f s", time.monotonic() - self._since)
+            log.warning("database: %s after %.1f s", self._end, time.monotonic() - self._since)
         self._since, self._is_logged, self.failures = None, False, 0
 
 
-def is_refusal(error: psycopg.Error) -> bool:
-    """Tell whether the server refused these very rows, rather than being away, busy, read-only or set up wrongly.
+class Share:
+    """One loop's share of an outage. One loop may work while another does not: then nothing is back."""
 
-    Refused rows block all others until they are isolated. Every other error passes, or a person repairs it; until then
-    nothing may be given up.
-    """
-    return error.sqlstate is not None and error.sqlstate[:2] not in PASSING_CLASSES
+    def __init__(self, whole: Outage, failing: set[Share]) -> None:
+        self._whole = whole
+        self._failing = failing
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long this loop waits before its next try."""
+        return self._whole.pause_seconds
+
+    def note_failure(self, error: BaseException) -> None:
+        """Count a failed try of this loop."""
+        self._failing.add(self)
+        self._whole.note_failure(error)
+
+    def note_success(self) -> None:
+        """Note that the database answered this loop; the outage ends once no loop fails."""
+        self._failing.discard(self)
+        if not self._failing:
+            self._whole.note_success()
 
 
 def one_line(error: BaseException) -> str:

@@ -81,7 +81,7 @@ class Sending:
         versions: Iterable[tuple[bytes, int]],
         read: Callable[[list[bytes]], Awaitable[Iterable[SubscriptionVersion]]],
     ) -> None:
-        """Read again, by `read`, those subscriptions (id, version) that are newer than what is known here."""
+        """Read again, by `read`, those subscriptions (id, version) that are not known here at this version."""
         stale = self._endpoints.stale(versions)
         if stale:
             self.update(await read(stale))

@@ -10,11 +10,12 @@ from uuid import UUID
 import psycopg
 
 from outbox.ids import text_id
-from relay.engine.outage import is_refusal, one_line
+from relay.engine.outage import one_line
+from relay.store.meaning import is_refusal
 from relay.store.rows import Settled
 
 if TYPE_CHECKING:
-    from relay.engine.outage import Outage
+    from relay.engine.outage import Share
     from relay.model.delivery import Delivery
     from relay.model.settlement import Settlement
     from relay.store.store import Store
@@ -32,7 +33,7 @@ BUSY_FROM = 16  # results in the last batch; from this number on, waiting longer
 class Settler:
     """Gathers results and writes them, one statement a batch."""
 
-    def __init__(self, store: Store, outage: Outage) -> None:
+    def __init__(self, store: Store, outage: Share) -> None:
         self._store = store
         self._outage = outage
         self._results: dict[bytes, Settlement] = {}
@@ -99,8 +100,10 @@ class Settler:
                 await self._store.release(releases)
         except (psycopg.Error, OSError, TimeoutError) as error:
             self._outage.note_failure(error)
+            await self._store.recover(error)
             return False
-        self._outage.note_success()
+        if batch or releases:
+            self._outage.note_success()
         del self._releases[: len(releases)]
         later, self._later = self._later, []
         self._arrived.clear()

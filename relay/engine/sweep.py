@@ -52,6 +52,11 @@ class Sweep:
         wrapped = len(rows) < SLICE
         self.position = START if wrapped else rows[-1].id
 
+    def restart(self) -> None:
+        """Begin a new turn, and forget what this one has met."""
+        self._seen.clear()
+        self._unmet, self.position = [], START
+
     async def _refresh(self, rows: Sequence[Swept]) -> None:
         """Read changed subscriptions: those of this slice, and those with deliveries waiting here."""
         stale = self._endpoints.outdated((row.id, row.version) for row in rows)

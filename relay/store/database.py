@@ -9,19 +9,22 @@ A transaction's statements leave in one pipeline: one round trip.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.errors import InsufficientPrivilege
 from psycopg.pq import TransactionStatus
 from psycopg.types.string import ByteaBinaryLoader
 
 from relay.store import arrays
+from relay.store.meaning import Meaning, meaning_of
 from relay.store.turns import LIMITS, SESSION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["BEGIN", "PLANS", "SETTINGS", "Database", "rollback_if_open"]
+__all__ = ["BEGIN", "ORIGIN", "PLANS", "SETTINGS", "Database", "rollback_if_open"]
 
 # libpq reads as much as its buffer holds, 16 KiB at first, and asyncio reads the next piece only after a round over
 # every busy socket. One large answer makes the buffer grow for good: a batch then arrives in a read or two.
@@ -39,29 +42,65 @@ PLANS = (
 # pruning in the memory of that plan, which ends too early.) Only fan_out may prune: nobody changes its rows.
 SETTINGS = f"{PLANS}, set_config('enable_partition_pruning', 'off', true)"
 
+# Whatever of this changes, it is not the data that we knew: another server, a standby that was promoted (timeline), a
+# backup brought back (start of the server), another database, a schema that was dropped or a table that was emptied and
+# filled again (filenode). The timeline of the checkpoint would be late: a promotion writes one only afterwards.
+ORIGIN = """
+select (select system_identifier from pg_catalog.pg_control_system()),
+       case when not pg_catalog.pg_is_in_recovery()
+            then left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) end,
+       (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,
+       (select oid::bigint from pg_catalog.pg_database where datname = pg_catalog.current_database()),
+       pg_catalog.pg_relation_filenode(pg_catalog.to_regclass('outbox.subscriptions'))::bigint
+"""
+
 
 class Database:
     """One connection to the data plane, opened when it is needed, and again after it broke.
 
     Every verb on it is one short transaction, and none is open between calls. Nothing is prepared and no session state
     is kept: PgBouncer's transaction mode asks for that. A lost database raises psycopg.OperationalError.
+
+    `origin` says whose data it has, read at each connection (and by each sweep: a pooler may move us without a word).
+    What was learnt from another origin says nothing about this one, not even where the numbers are the same. Where the
+    role may not ask, each connection counts as another origin.
     """
 
-    def __init__(self, conninfo: str, *, asynchronous_commit: bool = False) -> None:
+    def __init__(self, conninfo: str | Callable[[], str], *, asynchronous_commit: bool = False) -> None:
+        """Keep what a connection needs; `conninfo` may be a function, asked anew for each connection."""
         self._conninfo = conninfo
         self.synchronous_commit = "off" if asynchronous_commit else "on"
+        self.origin: tuple[object, ...] = ()
+        self.may_ask_origin = True
         self._open: psycopg.AsyncConnection[Any] | None = None
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
         """Open the connection unless it is open, and return it. It gives ids and times as raw bytes: 16 and 8."""
         if self._open is None or self._open.closed:
-            self._open = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
-            await self._open.execute(WIDEN)
-            await self._open.execute(SESSION)
-            arrays.register(self._open)
-            for name in ("uuid", "timestamptz"):
-                self._open.adapters.register_loader(name, ByteaBinaryLoader)
+            conninfo = self._conninfo if isinstance(self._conninfo, str) else self._conninfo()
+            opened = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+            await self._prepare(opened)
+            self._open = opened
         return self._open
+
+    async def _prepare(self, opened: psycopg.AsyncConnection[Any]) -> None:
+        try:
+            await opened.execute(WIDEN)
+            await opened.execute(SESSION)
+            arrays.register(opened)
+            for name in ("uuid", "timestamptz"):
+                opened.adapters.register_loader(name, ByteaBinaryLoader)
+            await self._ask_origin(opened)
+        except BaseException:
+            await opened.close()
+            raise
+
+    async def _ask_origin(self, opened: psycopg.AsyncConnection[Any]) -> None:
+        try:
+            self.origin = await (await opened.execute(ORIGIN)).fetchone() or ()
+            self.may_ask_origin = True
+        except InsufficientPrivilege:
+            self.origin, self.may_ask_origin = (os.urandom(8),), False
 
     async def fetch(self, statement: str, *parameters: object) -> list[Any]:
         """Run one statement in a transaction of its own; return its rows."""
@@ -80,6 +119,14 @@ class Database:
             return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
         finally:
             await rollback_if_open(connection)
+
+    async def recover(self, error: BaseException) -> None:
+        """Close the connection after an error, unless only the rows were refused or the server was busy.
+
+        The next statement dials again: by then a name or a list of hosts may lead to another server.
+        """
+        if meaning_of(error) not in (Meaning.BUSY, Meaning.REFUSED):
+            await self.close()
 
     async def close(self) -> None:
         """Close the connection; harmless when it is broken or was never opened."""

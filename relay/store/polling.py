@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from relay.store.database import BEGIN, rollback_if_open
+from relay.store.database import BEGIN, ORIGIN, rollback_if_open
 from relay.store.rows import Poll, Swept
 from relay.store.subscriptions import OPEN
 from relay.store.suspects import SUSPECTS_AMONG
@@ -57,8 +57,16 @@ from slice s order by s.id
 
 
 async def sweep(database: Database, after_id: bytes, count: int) -> list[Swept]:
-    """Read what the next `count` subscriptions by id have due, without those that may not be sent to now."""
-    return [Swept(*row) for row in await database.fetch(_SWEEP, UUID(bytes=after_id), count)]
+    """Read what the next `count` subscriptions by id have due, without those that may not be sent to now.
+
+    It reads the database's origin too, in the same round trip.
+    """
+    swept = (_SWEEP, (UUID(bytes=after_id), count))
+    if not database.may_ask_origin:
+        (rows,) = await database.transaction(swept)
+    else:
+        rows, (database.origin,) = await database.transaction(swept, (ORIGIN, ()))
+    return [Swept(*row) for row in rows]
 
 
 _DRAINED = f"""

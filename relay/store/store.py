@@ -26,4 +26,5 @@ class Store(Database):
     settle = settlement.settle
     release = lease.release
     is_drained = polling.is_drained
+    recover = Database.recover
     close = Database.close

@@ -50,12 +50,15 @@ def subscription_of(row: Sequence[Any]) -> SubscriptionVersion:
 _CHANGED = f"""
 select s.id from unnest(%b, %b) known(id, version)
 cross join lateral (select id, version, {OPEN} as open from outbox.subscriptions where id = known.id limit 1) s
-where s.version > known.version or not s.open
+where s.version <> known.version or not s.open
 """
 
 
 async def find_changed(database: Database, known: Sequence[tuple[bytes, int]]) -> list[bytes]:
-    """Return which of these (id, version) have a newer version, or may not be sent to now."""
+    """Return which of these (id, version) have another version, or may not be sent to now.
+
+    Never "newer": a standby that is promoted, or a backup, takes versions back.
+    """
     ids, versions = zip(*known, strict=True)
     return [row[0] for row in await database.fetch(_CHANGED, Uuids(ids), Bigints(versions))]
 

@@ -177,7 +177,7 @@ class Relay:
 
     def __init__(
         self,
-        url: str,
+        url: str | Callable[[], str],
         far_end: FarEnd,
         *,
         max_in_flight: int = 256,
@@ -242,7 +242,7 @@ class Relay:
 
 
 @asynccontextmanager
-async def running(url: str, far_end: FarEnd, **options: Any) -> AsyncIterator[Relay]:
+async def running(url: str | Callable[[], str], far_end: FarEnd, **options: Any) -> AsyncIterator[Relay]:
     """A relay that looks, sends and settles by itself."""
     relay = Relay(url, far_end, **options)
     relay.start()
