@@ -73,6 +73,7 @@ def _round(bench: Bench, name_server: int, neighbours: str) -> tuple[list[float]
 
 
 def _subscribe(url: str, port: int, neighbours: str) -> None:
+    outbox.allow_endpoints(allow_http=True)
     made = engine(url)
     with made.begin() as connection:
         others = NEIGHBOURS if neighbours else 0

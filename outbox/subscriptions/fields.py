@@ -5,13 +5,14 @@ flags, the documentation. A new field is one key here, one line in `Subscription
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypedDict
 
 from sqlalchemy import Integer, SmallInteger, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from outbox.secret import NeverPickled
 from outbox.signing.verify import public_key
 from outbox.subscriptions import checks
 from outbox.subscriptions.authentication import TLS, Authentication
@@ -224,10 +225,29 @@ class Subscription:
             return "removed" if self.removed_at else "disabled"
         return "paused" if self.paused_at else "active"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return id, state and every field as JSON has them: lists for tuples, times as RFC 3339 text in UTC.
+
+        Of a NewSubscription that is with its secret: it is meant for whoever receives the webhooks, this once.
+        """
+        values = {one.name: _json_value(getattr(self, one.name)) for one in fields(self)}
+        return {"id": self.id, "state": self.state, **values}
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, Mapping):
+        return dict(value)
+    return [*value] if isinstance(value, tuple) else value
+
 
 @dataclass(frozen=True, kw_only=True)
-class NewSubscription(Subscription):
-    """A subscription together with its signing secret, which is handed out this once; repr hides it."""
+class NewSubscription(NeverPickled, Subscription):
+    """A subscription together with its signing secret, which is handed out this once; repr hides it.
+
+    Where an answer of your API is declared as this type, the secret is in it; declared as Subscription, it is not.
+    """
 
     secret: str = field(repr=False)
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 import outbox
+from tests.support.loopback import allow_loopback
 from tests.support.processes import ReceiverProcess, Stage, WriterProcess, read_log
 from tests.support.reconcile import Incidents, Pair, Reconciliation, committed_events, reconcile
 from tests.support.waiting import wait_until
@@ -34,6 +35,7 @@ class Application:
     committed: dict[str, str] = field(default_factory=dict)  # event id: type
 
     def __post_init__(self) -> None:
+        allow_loopback()
         url = make_url(self.stage.database_url).set(drivername="postgresql+psycopg")
         self.engine = sa.create_engine(url, poolclass=sa.NullPool)
 

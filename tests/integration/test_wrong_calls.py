@@ -1,0 +1,181 @@
+"""Every parameter of every public function, with every kind of wrong value: one error, which names it; no row."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+import outbox
+from outbox import subscriptions
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+URL = "https://example.com/hooks"
+NEEDED: dict[str, dict[str, Any]] = {
+    "record": {"type": "a.b", "data": {}},
+    "arecord": {"type": "a.b", "data": {}},
+    "add": {"url": URL, "types": ["*"]},
+    "add_for_every_tenant": {"url": URL, "types": ["*"]},
+    "get": {}, "pause": {}, "resume": {}, "remove": {}, "rotate_secret": {},
+    "update": {"description": "x"},
+    "disable": {"reason": "too slow"},
+    "list": {},
+    "act_as": {"actor": "alice"},
+    "declare_scheme": {},
+    "SchemeDeclaration": {"name": "acme", "signed": "{body}", "signature_header": "X-Acme"},
+    "sign": {"secret": SECRET, "message_id": "msg_1", "timestamp": 1, "body": b""},
+    "signed_headers": {"secrets": SECRET, "message_id": "msg_1", "body": b""},
+    "verify": {"secrets": SECRET, "headers": {}, "body": b""},
+    "Secret": {"text": "x"},
+    "BasicAuth": {"username": "a", "password": "b"},
+    "BearerToken": {"token": "x"},
+    "OAuth2ClientCredentials": {"token_url": "https://a.example/", "client_id": "x", "client_secret": "y"},
+    "TLS": {},
+    "Outbox": {},
+    "allow_endpoints": {},
+}  # fmt: skip
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(outbox, name) for name in NEEDED if hasattr(outbox, name)},
+    **{name: getattr(subscriptions, name) for name in subscriptions.__all__ if name in NEEDED},
+}
+WRONG: dict[str, Any] = {
+    "None": None, "object": object(), "NUL": "a\0", "long": "x" * 70_000, "surrogate": "\ud800", "empty": "",
+    "True": True, "float": 1.5, "NaN": float("nan"), "negative": -1, "zero": 0, "huge": 10**5000, "digits": "5",
+    "bytes": b"\xff", "set": {1}, "list": [None], "nested": [["a"]], "dict": {1: 2}, "type": int,
+    "newline": "a\r\nb: c", "star": "*", "many": [f"a.n{number}" for number in range(3000)],
+}  # fmt: skip
+RIGHT = {  # the kinds of these that a parameter may be, so that nothing is wrong, or something else of the call
+    "available_at": "None",
+    "actor": "digits star",
+    "after": "None",
+    "allow_http": "True",
+    "allow_networks": "empty",
+    "allow_ports": "set dict",
+    "audience": "empty digits star",
+    "authentication": "None",
+    "body": "bytes",
+    "ca": "empty",
+    "client_certificate": "empty",
+    "client_id": "digits star",
+    "client_key": "empty",
+    "client_secret": "digits star",
+    "data": " ".join(WRONG),  # what has a JSON form
+    "description": "None digits star newline empty",
+    "final_statuses": "None",
+    "headers": "None empty dict set list nested many",
+    "id_header": "empty",
+    "key": "None digits newline star empty",
+    "key_type": "None",
+    "max_payload_bytes": "huge",
+    "message_id": "digits star",
+    "metadata": "None",
+    "name": "digits",
+    "now": "None zero float",
+    "overlap_seconds": "None zero",
+    "password": "digits star empty",
+    "reason": "digits star newline",
+    "removed": "True",
+    "schedule_seconds": "None",
+    "scheme": "None",
+    "scope": "empty digits star",
+    "secret": "None long",
+    "secrets": "long",
+    "separator": "empty",
+    "several": "True",
+    "state": "None",
+    "tenant": "digits newline empty",
+    "text": "NUL long surrogate empty digits newline star",
+    "timeout_seconds": "None",
+    "timestamp": "None zero",
+    "timestamp_header": "empty",
+    "tls": "None",
+    "token": "digits star",
+    "tolerance_seconds": "None zero float",
+    "type": "None digits newline star empty",
+    "type_header": "empty",
+    "username": "digits star empty",
+}
+
+
+def parameters(function: str) -> list[str]:
+    declared = inspect.signature(FUNCTIONS[function]).parameters.values()
+    return [parameter.name for parameter in declared if parameter.kind is not parameter.VAR_KEYWORD]
+
+
+def test_every_public_function_is_walked() -> None:
+    values = {*dir(outbox.errors), "Event", "Webhook", "RawJSON", "EVERY_TENANT", "events_table", "__version__"}
+    assert set(outbox.__all__) - {*FUNCTIONS, "subscribe", "subscriptions", *values} == set()
+    types = {"Changes", "NewSubscription", "Settings", "Subscription"}
+    assert set(subscriptions.__all__) - {*FUNCTIONS, *types} == set()
+    names = {name for function in FUNCTIONS for name in parameters(function)}
+    assert RIGHT.keys() - names == set()
+
+
+@pytest.fixture
+def connection(engine: sa.Engine) -> Iterator[sa.Connection]:
+    with engine.connect() as connection:
+        yield connection
+
+
+def rows(connection: sa.Connection) -> list[Any]:
+    tables = ("events", "subscriptions", "secrets", "audit", "pending")
+    return [connection.execute(sa.text(f"select * from outbox.{table} order by 1")).all() for table in tables]
+
+
+@pytest.mark.field("F118")
+@pytest.mark.field("F102")
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_wrong_value_is_refused_by_name_and_writes_nothing(connection: sa.Connection, function: str) -> None:
+    made = subscriptions.add(connection, URL, ["order.*"])
+    connection.commit()
+    before = rows(connection)
+    wrong = {}
+    for parameter in parameters(function):
+        for kind, value in WRONG.items():
+            outcome = judged(function, {**arguments(function, connection, made.id), parameter: value}, parameter)
+            if kind not in RIGHT.get(parameter, "").split():
+                wrong[parameter, kind] = outcome
+            else:
+                connection.rollback()
+        assert rows(connection) == before, parameter  # says too that the transaction is still usable
+    assert {case: outcome for case, outcome in wrong.items() if outcome} == {}
+
+
+def judged(function: str, given: dict[str, Any], parameter: str) -> str:
+    """What is wrong with the outcome of a wrong call; '' where it is refused as it should be."""
+    try:
+        called(function, given)
+    except outbox.OutboxError as refused:
+        told = str(refused)
+        if len(told) > 600:
+            return f"a message of {len(told)} characters"
+        return "" if _words_for(parameter) in told else f"not named in {told!r}"
+    return "taken"
+
+
+def _words_for(parameter: str) -> str:
+    """What names a parameter in a message: a session is named by what may be done with it."""
+    return {"session_or_connection": "record cannot write to a", "secrets": "secret"}.get(parameter, parameter)
+
+
+def arguments(function: str, connection: sa.Connection, subscription_id: str) -> dict[str, Any]:
+    known = {
+        "session_or_connection": connection,
+        "connection": connection,
+        "subscription_id": subscription_id,
+    }
+    names = inspect.signature(FUNCTIONS[function]).parameters
+    return {name: value for name, value in known.items() if name in names} | NEEDED[function]
+
+
+def called(function: str, given: dict[str, Any]) -> None:
+    call = FUNCTIONS[function]
+    parameters = inspect.signature(call).parameters.values()
+    first = [given.pop(each.name) for each in parameters if each.kind is each.POSITIONAL_ONLY]
+    result = call(*first, **given)
+    if inspect.iscoroutine(result):
+        asyncio.run(result)
