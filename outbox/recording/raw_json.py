@@ -6,7 +6,7 @@ import json
 import re
 from typing import NoReturn
 
-__all__ = ["depth", "parse"]
+__all__ = ["depth", "parse", "parse_once"]
 
 _BRACKET_OR_STRING = re.compile(r'[\[{]|[\]}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
@@ -18,6 +18,11 @@ def parse(text: str) -> object:
         ValueError: not one JSON value by RFC 8259, or NaN or Infinity, or an object has the same key twice.
     """
     return json.loads(text, parse_constant=_no_constant, parse_float=_zero, parse_int=_zero, object_pairs_hook=_unique)
+
+
+def parse_once(text: str) -> object:
+    """Return the parsed text with its numbers. Raises ValueError as `parse` does, and RecursionError for deep text."""
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
 
 
 def depth(text: str) -> int:

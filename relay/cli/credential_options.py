@@ -55,7 +55,7 @@ def _read_credentials(chosen: dict[str, Any]) -> dict[str, Any]:
         ]
     if "authentication_file" in chosen:
         text = read_file("authentication_file", chosen["authentication_file"])
-        credentials["authentication"] = authentication_of(dict(_parse_object("--authentication-file", text)))
+        credentials["authentication"] = authentication_of(_parse_fields("--authentication-file", text))
     pem = {name: read_file(name, chosen[name]) for name in ("client_certificate", "client_key", "ca") if name in chosen}
     if pem:
         credentials["tls"] = tls_of(pem)
@@ -86,6 +86,16 @@ def _read_headers(file: TextIO | None) -> list[tuple[str, Any]]:
     if not lines:
         raise click.UsageError("--headers-file: the file is empty")
     return [(name, value.strip(" \t\r")) for name, _, value in (line.partition(":") for _, line in lines)]
+
+
+def _parse_fields(flag: str, text: str) -> dict[str, Any]:
+    """Return a JSON object; what comes twice is refused, since another parser would take the other value."""
+    pairs = _parse_object(flag, text)
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise click.UsageError(f"{flag}: {ascii(twice)[:40]} stands in it twice; remove one")
+    return dict(pairs)
 
 
 def _parse_object(flag: str, text: str) -> list[tuple[str, Any]]:

@@ -10,11 +10,19 @@ import click
 
 from relay.cli.interrupt import interruptible
 from relay.cli.listen import as_text, echo, open_port
-from relay.cli.options import confirm, yes_option
+from relay.cli.options import confirm, warn, yes_option
 from relay.config.database_url import redacted
 from relay.config.sources import load
 from relay.local.children import Child
-from relay.local.demo.dev import environment, make_directory, migrate_and_subscribe, start_server, unsubscribe, users_of
+from relay.local.demo.dev import (
+    environment,
+    for_sqlalchemy,
+    make_directory,
+    migrate_and_subscribe,
+    start_server,
+    unsubscribe,
+    users_of,
+)
 from relay.local.receiver.listener import Listener
 
 __all__ = ["dev"]
@@ -41,6 +49,8 @@ def dev(*, database_url: str | None, directory: Path, port: int, yes: bool) -> i
     before that. The listener is subscribed to every event of every tenant until Ctrl-C stops everything.
     """
     loaded = load({"database_url": database_url})
+    for warning in loaded.warnings:
+        warn(warning)
     make_directory(directory)
     with interruptible(), ExitStack() as stack, suppress(KeyboardInterrupt):
         url = loaded.config.database_url.reveal()
@@ -51,7 +61,7 @@ def dev(*, database_url: str | None, directory: Path, port: int, yes: bool) -> i
         else:
             url = stack.enter_context(start_server(directory)).url()
             click.echo(f"database  an embedded PostgreSQL, its data in {directory}/; for your application:")
-            click.echo(f"          export DATABASE_URL={url}")
+            click.echo(f"          export DATABASE_URL={for_sqlalchemy(url)}")
         asyncio.run(_serve(url, directory, port, stack))
     return 0
 

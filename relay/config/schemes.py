@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from outbox.errors import SubscriptionError
+from outbox.recording.raw_json import parse_once as parse_json
 from outbox.signing.schemes.declaration import declaration_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def read_schemes(path: Path) -> object:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ValueError(f"cannot read {path}: {reason}") from None
-    form, parse = ("JSON", json.loads) if path.suffix == ".json" else ("TOML", tomllib.loads)
+    form, parse = ("JSON", parse_json) if path.suffix == ".json" else ("TOML", tomllib.loads)
     try:
         document = parse(text)
     except (ValueError, RecursionError) as error:

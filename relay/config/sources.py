@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from relay.config.database_url import redacted
+from relay.config.opened import opened
 from relay.config.options import Config, ConfigError, Option, checked, options
 
 if TYPE_CHECKING:
@@ -60,7 +62,19 @@ def load(
         else:
             origins[option.name] = "default"
     warnings += _unknown_variables(environ)
-    return Loaded(Config(**values), origins, tuple(warnings))
+    config = Config(**values)
+    if kinds := opened(config.allow_networks):
+        warnings.append(
+            f"allow_networks: opens more than one network: {', '.join(kinds)}; name only the networks that are needed"
+        )
+    return Loaded(config, origins, tuple(warnings))
+
+
+def _has_password(option: Option, text: str) -> bool:
+    """Tell whether the text of a secret option holds what is secret in it: a URL may do without a password."""
+    if option.name == "database_url":
+        return redacted(text) != text
+    return option.name != "egress_proxy" or "@" in text
 
 
 def _first(
@@ -74,7 +88,7 @@ def _first(
     """Return the first value given and its origin, or None."""
     flag = flags.get(option.name)
     if isinstance(flag, str):
-        if option.name == "secret_key":
+        if option.secret and _has_password(option, flag):
             warnings.append(f"{option.name}: anyone on this machine can read a flag; use {option.env}_FILE")
         return option.kind.from_text(_clean(flag, option.flag, lines=option.kind.lines)), f"flag {option.flag}"
     if flag is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+import sqlalchemy
 
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
@@ -96,14 +97,18 @@ def test_a_database_that_others_use_is_asked_about_first(run: Run, directory: Pa
     stop(start(run, directory, "--database-url", database_url, "--yes"))
 
 
+@pytest.mark.field("F40")
 def test_without_a_database_it_starts_one_and_keeps_its_data_and_address(run: Run, directory: Path) -> None:
     dev = start(run, directory)
-    url = dev.text.partition("export DATABASE_URL=")[2].split()[0]
+    shown = dev.text.partition("export DATABASE_URL=")[2].split()[0]
+    with sqlalchemy.create_engine(shown, poolclass=sqlalchemy.NullPool).connect() as connection:
+        assert connection.dialect.driver == "psycopg"  # also of SQLAlchemy 2.0, where psycopg2 is the default
+    url = shown.replace("+psycopg", "")
     first = record(url, 1)
     wait_until(lambda: first in dev.text)
     stop(dev)
     again = start(run, directory)
-    assert f"export DATABASE_URL={url}\n" in again.text
+    assert f"export DATABASE_URL={shown}\n" in again.text
     with psycopg.connect(url) as connection:
         assert connection.execute("select count(*) from outbox.events").fetchone() == (1,)
     stop(again)

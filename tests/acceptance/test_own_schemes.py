@@ -58,6 +58,8 @@ def relay(
 ) -> Callable[..., Any]:
     def relay(*arguments: str) -> Any:
         monkeypatch.setenv("RELAY_DATABASE_URL", database_url)
+        monkeypatch.setenv("RELAY_ALLOW_NETWORKS", "127.0.0.0/8")
+        monkeypatch.setenv("RELAY_ALLOW_HTTP", "true")
         assert run_command([*arguments, "--config", configuration, "--json"]) == 0
         return json.loads(capsys.readouterr().out)
 

@@ -275,10 +275,13 @@ class TestCommandLine:
             ("--authentication-file", f'["{CANARY}"]', "must hold one JSON object"),
             ("--authentication-file", "[" * 100_000, "no JSON that can be read"),
             ("--authentication-file", f'{{"type": "digest", "password": "{CANARY}"}}', "type is basic"),
+            ("--authentication-file", f'{{"type": "bearer", "token": "{CANARY}", "token": "{CANARY}"}}', "twice"),
+            ("--authentication-file", f'{{"type": "basic", "type": "bearer", "token": "{CANARY}"}}', "'type' stands"),
             ("--client-key", CANARY, "tls.client_key"),
             ("--ca", CANARY, "tls.ca"),
         ],
     )  # fmt: skip
+    @pytest.mark.field("F118")
     def test_files_that_cannot_be_used(self, run, tmp_path: Path, flag, content, message):
         file = tmp_path / "file"
         file.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -30,6 +30,65 @@ def toml(directory: Path, text: str, mode: int = 0o600) -> str:
     return str(file)
 
 
+@pytest.mark.field("F102")
+class TestDangers:
+    """What is dangerous and allowed is said once, when it is read."""
+
+    @pytest.mark.parametrize(
+        ("networks", "named"),
+        [
+            (
+                "0.0.0.0/1,128.0.0.0/1",
+                ["every address", "loopback", "private", "link-local (cloud metadata)"],
+            ),
+            ("0.0.0.0/2,64.0.0.0/2", ["loopback", "private", "shared (carrier NAT)"]),
+            ("8.0.0.0/5", ["private"]),
+            ("126.0.0.0/7", ["loopback"]),
+            ("::/1,8000::/1", ["every address", "loopback", "private", "every IPv4 address, mapped"]),
+            ("::ffff:0:0/96", ["every IPv4 address, mapped"]),
+            ("64:ff9b::/96", ["every IPv4 address, by NAT64"]),
+            ("2002:7f00::/24", ["every IPv4 address, by 6to4"]),
+            ("169.254.0.0/16", ["cloud metadata services"]),
+            ("169.254.169.254/32", ["cloud metadata services"]),
+            ("fd00:ec2::/32", ["cloud metadata services"]),
+        ],
+    )
+    def test_networks_that_open_more_than_one_are_named(self, networks, named):
+        (warning,) = loaded({"allow_networks": networks}).warnings
+        assert warning.startswith("allow_networks: opens more than one network: ")
+        told = warning.partition(": opens more than one network: ")[2].partition(";")[0].split(", ")
+        assert set(", ".join(named).split(", ")) <= set(told)
+
+    def test_a_network_that_is_wanted_is_no_warning(self):
+        for networks in (
+            "127.0.0.0/8,::1/128",
+            "10.1.0.0/16",
+            "10.0.0.0/9,10.128.0.0/9",
+            "fd12::/32",
+            "8.8.8.0/24",
+        ):
+            assert loaded({"allow_networks": networks}).warnings == ()
+
+    @pytest.mark.parametrize(
+        ("name", "value", "secret"),
+        [
+            ("database_url", URL, True),
+            ("database_url", "postgresql://relay@db/shop?password=s3cret-pa55", True),
+            ("database_url", "postgresql://relay@db/shop", False),
+            ("egress_proxy", f"http://user:{PASSWORD}@proxy.example.com:3128", True),
+            ("egress_proxy", "http://proxy.example.com:3128", False),
+        ],
+    )
+    def test_a_password_on_the_command_line_is_warned_of_and_the_better_way_named(self, name, value, secret):
+        warnings = loaded({name: value}).warnings
+        assert loaded(environ={f"RELAY_{name.upper()}": value}).warnings == ()
+        assert bool(warnings) == secret
+        for warning in warnings:
+            assert warning.startswith(f"{name}: anyone on this machine can read a flag")
+            assert f"RELAY_{name.upper()}_FILE" in warning
+            assert PASSWORD not in warning
+
+
 class TestOrderOfSources:
     def test_flag_then_variable_then_file_then_default(self, tmp_path):
         file = toml(tmp_path, "processes = 4\n")

@@ -110,6 +110,8 @@ def test_a_wrong_table_is_refused_by_file_table_and_key(write: Callable[..., str
         ("own.toml", "not toml", r"own\.toml is not TOML: "),
         ("own.json", TABLE, r"own\.json is not JSON: "),
         ("own.json", "[" * 100_000, r"own\.json is not JSON: "),
+        ("own.json", '{"schemes": {"a": {}, "a": {}}}', r"own\.json is not JSON: an object has the same key twice"),
+        ("own.json", '{"schemes": {"a": {"signed": "x", "signed": "y"}}}', "the same key twice"),
         ("own.json", "[]", r"own\.json must hold tables \[schemes\.NAME\] and nothing else"),
         ("own.toml", "", r"own\.toml must hold tables \[schemes\.NAME\] and nothing else"),
         ("own.toml", f"processes = 2\n{TABLE}", r"own\.toml must hold tables \[schemes\.NAME\] and nothing else"),

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["environment", "make_directory", "migrate_and_subscribe", "start_server", "unsubscribe", "users_of"]
+__all__ = [
+    "environment",
+    "for_sqlalchemy",
+    "make_directory",
+    "migrate_and_subscribe",
+    "start_server",
+    "unsubscribe",
+    "users_of",
+]
 
 _MARK = "relay dev, "
 _TIMEOUT_SECONDS = 5
@@ -66,6 +74,11 @@ def environment(url: str) -> dict[str, str]:
     own["RELAY_ALLOW_NETWORKS"] += f",{networks}" if networks else ""
     inherited = {key: value for key, value in os.environ.items() if key != "RELAY_DATABASE_URL_FILE"}
     return {**inherited, **own}
+
+
+def for_sqlalchemy(url: str) -> str:
+    """Return the address as an application gives it to create_engine(): SQLAlchemy 2.0 takes psycopg2 otherwise."""
+    return "postgresql+psycopg://" + url.partition("://")[2]
 
 
 def users_of(url: str) -> list[str]:
