@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 
 from outbox.ids import text_id
+from relay.engine.dead_letter_log import DeadLetterLog
 from relay.engine.outage import one_line
 from relay.store.meaning import is_refusal
 from relay.store.rows import Settled
@@ -43,6 +44,7 @@ class Settler:
         self._full = asyncio.Event()
         self._closing = False
         self._linger = LINGER_QUIET_SECONDS
+        self._dead_letters = DeadLetterLog()
 
     @property
     def unsettled(self) -> int:
@@ -81,6 +83,7 @@ class Settler:
                 await self._gather()
             if not await self._flush():
                 await asyncio.sleep(self._outage.pause_seconds)
+        self._dead_letters.tell()
 
     async def _gather(self) -> None:
         try:
@@ -144,7 +147,7 @@ class Settler:
         for settlement in batch:
             self._results.pop(settlement.delivery.id, None)
             if settlement.delivery.id in settled.buried:
-                log.warning("%s is a dead letter: %s", settlement.delivery, settlement.outcome)
+                self._dead_letters.note(settlement)
         for subscription_id in settled.disabled:
             name = text_id("sub", UUID(bytes=subscription_id))
             log.warning("%s is disabled: its endpoint answered 410 Gone; relay subscriptions resume %s", name, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -441,7 +442,7 @@ async def test_settling_tells_what_it_buried(world: World, store: Store) -> None
 async def test_the_log_tells_of_dead_letters_that_there_are(
     world: World, far_end: FarEnd, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.subscribe(schedule=())
+    subscription = world.subscribe(schedule=())
     world.record(count=2)
     freed = far_end.hold("/", ERROR_500)
     async with stepping(world.url, far_end) as relay:
@@ -454,5 +455,7 @@ async def test_the_log_tells_of_dead_letters_that_there_are(
         await relay.settled()
     told = [record.getMessage() for record in caplog.records if "dead letter" in record.getMessage()]
     ((buried,),) = world.rows("select delivery_id from outbox.dead_letters")
-    assert told == [f"{text_id('dlv', buried)} is a dead letter: http_5xx"]
+    assert told == [
+        f"{text_id('dlv', buried)} of {text_id('sub', UUID(bytes=subscription))} is a dead letter: http_5xx"
+    ]
     assert buried != taken[0]
