@@ -9,6 +9,7 @@ import sqlalchemy
 from sqlalchemy.engine import make_url
 
 from tests.support import databases
+from tests.support.left_open import take_open
 from tests.support.loopback import allow_loopback
 
 
@@ -52,3 +53,10 @@ def engine(database_url: str) -> Iterator[sqlalchemy.Engine]:
 def loopback_endpoints() -> None:
     """Let a test subscribe receivers on this machine; one about the default calls `outbox.allow_endpoints()`."""
     allow_loopback()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """Fail the test that leaves a connection to SQLite open, instead of another one that meets Python's warning."""
+    yield
+    assert take_open() == []

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 
 import outbox
 from outbox import TargetError, TransactionError, arecord, record
@@ -49,6 +50,41 @@ def run(request, database_url):
         asyncio.run(with_engine())
 
     return run
+
+
+@pytest.mark.field("F47")
+def test_every_target_takes_type_and_data_by_name(run, database_url):
+    async def program(engine):
+        async with AsyncSession(engine) as session:
+            record(session, type="async.session", data=1)
+            await session.commit()
+        scoped = async_scoped_session(async_sessionmaker(engine), scopefunc=asyncio.current_task)
+        record(scoped, data=1, type="async.scoped")
+        await scoped.commit()
+        await scoped.remove()
+        async with engine.begin() as connection:
+            await connection.run_sync(record, type="async.connection", data=1)
+        raw = await asyncpg.connect(database_url)
+        async with raw.transaction():
+            await arecord(raw, type="asyncpg", data=1)
+        await raw.close()
+        async with await psycopg.AsyncConnection.connect(database_url) as raw:
+            await arecord(raw, data=1, type="psycopg.async", key="k")
+
+    run(program)
+    plain = engine_of(database_url)
+    with Session(plain) as session:
+        record(session, type="session", data=1)
+        session.commit()
+    with plain.begin() as connection:
+        record(connection, "connection", data=1)
+    with psycopg.connect(database_url) as raw:
+        outbox.Outbox().record(raw, type="psycopg", data=1)
+    plain.dispose()
+    assert set(recorded_types(database_url)) == {
+        "async.session", "async.scoped", "async.connection", "asyncpg", "psycopg.async", "session", "connection",
+        "psycopg",
+    }  # fmt: skip
 
 
 def test_record_is_plain_on_an_async_session(run, database_url):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import flask
 import pytest
 import sqlmodel
@@ -11,6 +13,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import outbox
 from outbox import RecordError, record
+from tests.support.left_open import take_open
 from tests.support.recording import Base, Order, emptied, engine_of, recorded, recorded_types, shop_database
 
 
@@ -96,13 +99,33 @@ def test_binds_per_class_need_one_for_the_outbox(shop, database_url):
 
 def test_events_follow_their_bind_to_its_database(shop, database_url):
     elsewhere = create_engine("sqlite://")
-    Base.metadata.create_all(elsewhere)
-    with Session(binds={Base: elsewhere, outbox.events_table: shop}) as session:
-        session.add(Order())
-        record(session, "a", 1)
-        session.commit()
-    elsewhere.dispose()
+    with closing_pool(elsewhere):
+        Base.metadata.create_all(elsewhere)
+        with Session(binds={Base: elsewhere, outbox.events_table: shop}) as session:
+            session.add(Order())
+            record(session, "a", 1)
+            session.commit()
     assert recorded_types(database_url) == ["a"]
+
+
+@contextmanager
+def closing_pool(engine):
+    """Close the engine's connections at the end, also when the test fails."""
+    try:
+        yield
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.field("F57")
+def test_a_connection_that_is_left_open_is_found():
+    engine = create_engine("sqlite://")
+    with closing_pool(engine):
+        engine.connect().close()  # back in the pool, which keeps it
+        assert len(take_open()) == 1
+    with closing_pool(engine):
+        engine.connect().close()
+    assert take_open() == []
 
 
 def test_a_session_on_another_kind_of_database_is_refused():

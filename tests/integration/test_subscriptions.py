@@ -6,14 +6,16 @@ import asyncio
 import math
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 import outbox
-from outbox import subscriptions
+from outbox import Secret, subscriptions
 from outbox.errors import NotFoundError, SubscriptionError
 from outbox.ids import parse_id
+from outbox.sealing import SealingKey
 from outbox.subscriptions import NewSubscription
 
 URL = "https://example.com/hooks"
@@ -130,6 +132,28 @@ class TestSecret:
         made = add(connection)
         rotated = subscriptions.rotate_secret(connection, made.id)
         assert live_secrets(connection, made.id) == [rotated.secret, made.secret]
+
+    @pytest.mark.field("F118")
+    @pytest.mark.parametrize("spelled", [SECRET, SECRET.removeprefix("whsec_"), Secret(SECRET)])
+    def test_a_rotation_to_a_secret_that_signs_already_is_refused(self, connection, spelled):
+        made = add(connection, secret=SECRET)
+        with pytest.raises(SubscriptionError, match=r"^secret: it signs already"):
+            subscriptions.rotate_secret(connection, made.id, secret=spelled)
+        fresh = subscriptions.rotate_secret(connection, made.id).secret
+        for old in (SECRET, fresh):
+            with pytest.raises(SubscriptionError, match=r"^secret: it signs already"):
+                subscriptions.rotate_secret(connection, made.id, secret=old)
+        subscriptions.rotate_secret(connection, made.id, overlap_seconds=0)
+        assert subscriptions.rotate_secret(connection, made.id, secret=SECRET).secret == SECRET  # it had ended
+
+    @pytest.mark.field("F118")
+    def test_a_sealed_key_of_ed25519_is_known_by_its_public_key(self, connection):
+        key = SealingKey(X25519PrivateKey.generate().public_key().public_bytes_raw())
+        register = text("insert into outbox.sealing_keys (id, key) values (:id, :key)")
+        connection.execute(register, {"id": key.id, "key": key.text})
+        made = add(connection, key_type="ed25519")
+        with pytest.raises(SubscriptionError, match=r"^secret: it signs already"):
+            subscriptions.rotate_secret(connection, made.id, secret=made.secret)
 
     def test_rotation_without_overlap_ends_the_old_ones_at_once(self, connection):
         made = add(connection)
@@ -252,6 +276,13 @@ class TestFields:
             add(UNTOUCHED, tenant=tenant)
 
 
+def outcome_of(call):
+    try:
+        return call()
+    except NotFoundError:
+        return NotFoundError
+
+
 class TestTenants:
     def test_every_tenants_events_are_for_the_operator_only(self, connection):
         with pytest.raises(SubscriptionError, match=r"relay subscriptions add --all-tenants"):
@@ -284,6 +315,24 @@ class TestTenants:
         assert subscriptions.get(connection, made.id, tenant="acme") == subscriptions.get(
             connection, made.id, tenant=outbox.EVERY_TENANT
         )
+
+    @pytest.mark.field("F102")
+    def test_no_value_that_a_request_can_hold_stands_for_every_tenant(self, connection):
+        made = add(connection, tenant="acme")
+        for tenant in (None, "*", 0, False, b"", "acme\0", ["acme"], "EVERY_TENANT"):
+            for call in (
+                lambda tenant=tenant: subscriptions.list(connection, tenant=tenant),
+                lambda tenant=tenant: subscriptions.get(connection, made.id, tenant=tenant),
+                lambda tenant=tenant: subscriptions.update(connection, made.id, tenant=tenant, description="x"),
+                lambda tenant=tenant: subscriptions.rotate_secret(connection, made.id, tenant=tenant),
+                lambda tenant=tenant: subscriptions.remove(connection, made.id, tenant=tenant),
+            ):
+                if tenant == "EVERY_TENANT":  # a name like any other
+                    assert outcome_of(call) in ([], NotFoundError)
+                else:
+                    with pytest.raises(SubscriptionError, match=r"^tenant: "):
+                        call()
+        assert subscriptions.get(connection, made.id, tenant="acme").state == "active"
 
     def test_a_list_is_one_tenants_or_everybodys(self, connection):
         for tenant in ("a", "b", ""):
@@ -409,6 +458,7 @@ class TestChange:
         with pytest.raises(SubscriptionError, match="final_statuses"):
             add(connection, final_statuses=statuses)
 
+    @pytest.mark.field("F48")
     def test_what_is_removed_is_seen_but_never_changed(self, connection):
         made = add(connection)
         assert subscriptions.remove(connection, made.id).state == "removed"

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook as OfficialWebhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from outbox.errors import ArgumentError, SignatureError, SubscriptionError
+from outbox.errors import ArgumentError, BodyError, SignatureError, SubscriptionError
 from outbox.secret import Secret
 from outbox.signing.schemes import SCHEMES, signer
-from outbox.signing.verify import check_secret, new_secret, sign, signed_headers, verify
+from outbox.signing.verify import check_key, check_secret, new_secret, sign, signed_headers, verify
 
 CASES = json.loads((Path(__file__).parents[1] / "cases" / "signature_vectors.json").read_text("utf-8"))
 VECTORS: list[dict[str, Any]] = CASES["vectors"]
@@ -179,6 +179,82 @@ def test_whatever_is_received_by_a_right_call_raises_nothing_but_signature_error
 ) -> None:
     with pytest.raises(SignatureError):
         verify(new_secret(scheme), headers, body, scheme=scheme)
+
+
+@pytest.mark.field("F49")
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"secrets": None}, "secrets"), ({"secrets": []}, "secrets"), ({"secrets": [SECRET, None]}, "secrets"),
+        ({"secrets": "whsec_"}, "secret"), ({"secrets": "not base64!"}, "secret"), ({"secrets": b"whsec_"}, "secrets"),
+        ({"secrets": [SECRET, "whsk_AAAA"]}, "secret"), ({"scheme": "standrad"}, "scheme"),
+        ({"scheme": None}, "scheme"),
+        ({"body": BODY.decode()}, "body"), ({"body": None}, "body"), ({"body": {"a": 1}}, "body"),
+        ({"headers": 1}, "headers"), ({"now": "1"}, "now"), ({"now": math.nan}, "now"),
+        ({"tolerance_seconds": -1}, "tolerance_seconds"), ({"tolerance_seconds": True}, "tolerance_seconds"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("received", ["right", "forged", "nothing"])
+def test_a_mistake_in_the_program_is_no_forged_request(change: dict[str, Any], named: str, received: str) -> None:
+    """It is told whatever arrives, so that the first request shows it, and never by the error that becomes a 401."""
+    signed_by = {"right": SECRET, "forged": OTHER}.get(received)
+    headers = signed_headers(signed_by, ID, BODY, timestamp=AT) if signed_by else {}
+    call: dict[str, Any] = {"secrets": SECRET, "headers": headers, "body": BODY, "now": AT} | change
+    with pytest.raises(ArgumentError, match=f"^{named}: ") as refused:
+        verify(**call)
+    assert not isinstance(refused.value, SignatureError)
+    assert isinstance(refused.value, ValueError | TypeError)
+
+
+@pytest.mark.field("F118")
+@pytest.mark.parametrize(
+    "body", [b"9" * 5000, b"[" * 5000 + b"]" * 5000, b"[" * 200_000, b'{"a":', b"\xff", b"", b'"\x00"', b"{} {}"]
+)
+def test_a_body_that_is_no_json_is_told_by_one_error(body: bytes) -> None:
+    webhook = verify(SECRET, signed_headers(SECRET, ID, body, timestamp=AT), body, now=AT)
+    with pytest.raises(BodyError, match=r"^body: is no JSON that can be read: ") as refused:
+        webhook.json()
+    assert isinstance(refused.value, ValueError)
+    assert len(str(refused.value)) < 200
+
+
+_FIELD = 2**255 - 19
+_D = -121665 * pow(121666, -1, _FIELD) % _FIELD
+
+
+def _plus(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """Add two points of edwards25519 (RFC 8032, 5.1.4)."""
+    (x1, y1), (x2, y2) = one, other
+    product = _D * x1 * x2 * y1 * y2 % _FIELD
+    x = (x1 * y2 + x2 * y1) * pow(1 + product, -1, _FIELD) % _FIELD
+    return x, (y1 * y2 + x1 * x2) * pow(1 - product, -1, _FIELD) % _FIELD
+
+
+def _low_order() -> set[bytes]:
+    """Every spelling of every point whose order divides 8, found from one of order 8."""
+    y = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+    square = (y * y - 1) * pow(_D * y * y + 1, -1, _FIELD) % _FIELD
+    x = pow(square, (_FIELD + 3) // 8, _FIELD)
+    x = x if x * x % _FIELD == square else x * pow(2, (_FIELD - 1) // 4, _FIELD) % _FIELD
+    points = [(0, 1)]
+    for _ in range(7):
+        points.append(_plus(points[-1], (x, y)))
+    assert len(set(points)) == 8
+    assert _plus(points[-1], (x, y)) == (0, 1)
+    spelled = {value for _, each in points for value in (each, each + _FIELD) if value < 2**255}
+    return {(value | sign << 255).to_bytes(32, "little") for value in spelled for sign in (0, 1)}
+
+
+@pytest.mark.field("F102")
+@pytest.mark.parametrize("raw", sorted(_low_order()), ids=bytes.hex)
+def test_a_public_key_of_low_order_is_refused(raw: bytes) -> None:
+    key = "whpk_" + base64.b64encode(raw).decode()
+    forged = "v1a," + base64.b64encode(raw + bytes(32)).decode()
+    headers = signed_headers(SECRET, ID, BODY, timestamp=AT) | {"webhook-signature": forged}
+    with pytest.raises(ArgumentError, match=r"^secret: the whpk_ key is "):
+        verify(key, headers, BODY, now=AT)
+    with pytest.raises(SubscriptionError, match=r"^secret: the whpk_ key is "):
+        check_key(key)
 
 
 @given(

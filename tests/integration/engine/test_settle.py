@@ -455,7 +455,6 @@ async def test_the_log_tells_of_dead_letters_that_there_are(
         await relay.settled()
     told = [record.getMessage() for record in caplog.records if "dead letter" in record.getMessage()]
     ((buried,),) = world.rows("select delivery_id from outbox.dead_letters")
-    assert told == [
-        f"{text_id('dlv', buried)} of {text_id('sub', UUID(bytes=subscription))} is a dead letter: http_5xx"
-    ]
+    mine = text_id("sub", UUID(bytes=subscription))
+    assert told == [f"{text_id('dlv', buried)} of {mine} is a dead letter: http_5xx"]
     assert buried != taken[0]

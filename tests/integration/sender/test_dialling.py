@@ -118,9 +118,13 @@ async def test_dns_nxdomain_is_a_failure_that_is_retried(make_sender: MakeSender
     assert "resolved" in (outcome.error or "")
 
 
-async def test_dns_without_an_address(make_sender: MakeSender) -> None:
+@pytest.mark.field("F118")
+@pytest.mark.parametrize("host", [NAME, "localhost"])
+async def test_dns_without_an_address(make_sender: MakeSender, host: str) -> None:
     resolve, _ = resolving([])
-    assert (await post(make_sender(resolve=resolve), f"https://{NAME}/")).kind == "dns"
+    outcome = await post(make_sender(resolve=resolve), f"https://{host}/")
+    assert (outcome.kind, outcome.sent) == ("dns", False)
+    assert outcome.error == "the host name has no address"
 
 
 async def test_dns_timeout_holds_up_no_other_endpoint(make_sender: MakeSender) -> None:
