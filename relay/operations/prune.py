@@ -1,7 +1,7 @@
 """Delete by age what is done. Nothing undelivered is ever deleted here, however old, and no dead letter.
 
-The rules stand in the database's own functions (migrations/0003_partitions.sql); this calls them, in short transactions
-of their own. That attempts and resolutions are kept at least as long as events is checked by `relay.config.options`.
+The steps are those of housekeeping (relay/store/retention.py), each call a short transaction of its own. That attempts
+and resolutions are kept at least as long as events is checked by `relay.config.options`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from relay.operations import audit
 from relay.operations.connection import begin
 from relay.operations.tenancy import operator_only
+from relay.store.retention import RETENTION
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, TextClause
+    from sqlalchemy import Connection
+
+    from relay.store.retention import RetentionStep
 
 __all__ = ["BATCH_ROWS", "Pruned", "count_prunable", "prune"]
 
@@ -28,17 +31,6 @@ _PATIENCE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
 _LOCK_NOT_AVAILABLE = "55P03"
 
-_RETIRE_EVENTS = text(
-    "select leaf, gone from outbox.retire_event_leaf(clock_timestamp() - make_interval(days => :days))"
-)
-_PRUNE_EVENTS = text(
-    "select reached, gone from outbox.prune_events(clock_timestamp() - make_interval(days => :days), :after, :batch)"
-)
-_RETIRE_ATTEMPTS = text(
-    "select leaf, gone from outbox.retire_attempt_leaf(clock_timestamp() - make_interval(days => :days))"
-)
-_PRUNE_ATTEMPTS = text("select outbox.prune_attempts(clock_timestamp() - make_interval(days => :days), :batch)")
-_PRUNE_RESOLUTIONS = text("select outbox.prune_resolutions(clock_timestamp() - make_interval(days => :days), :batch)")
 _COUNT = text("""
 with old as materialized (
     select seq from outbox.events e where recorded_at < clock_timestamp() - make_interval(days => :events_days)
@@ -87,11 +79,8 @@ def prune(
     days = {"events_days": events_days, "attempts_days": attempts_days, "resolutions_days": resolutions_days}
     batches = _Batches(connection, batch_rows)
     try:
-        batches.leaves("events", _RETIRE_EVENTS, events_days)
-        batches.events(events_days)
-        batches.leaves("attempts", _RETIRE_ATTEMPTS, attempts_days)
-        batches.rows("attempts", _PRUNE_ATTEMPTS, attempts_days)
-        batches.rows("resolutions", _PRUNE_RESOLUTIONS, resolutions_days)
+        for step in RETENTION:
+            batches.repeat(step, days[f"{step.kind}_days"])
     except BaseException:
         with suppress(DBAPIError):  # the first error is the one to tell
             _note(connection, batches.gone, days, actor)
@@ -122,35 +111,23 @@ class _Batches:
         self._batch_rows = batch_rows
         self.gone = {kind.name: 0 for kind in fields(Pruned)}
 
-    def leaves(self, kind: str, statement: TextClause, days: int) -> None:
-        """Empty whole leaves until none is left, or one is in use; its rows are then deleted in batches."""
+    def repeat(self, step: RetentionStep, days: int) -> None:
+        """Repeat a step to its end, or up to a leaf that is in use: its rows are then deleted in batches."""
+        after: int | None = 0
         try:
-            while (row := self._run(statement, days=days)).leaf is not None:
-                self.gone[kind] += row.gone
+            while after is not None:
+                after, deleted = self._run(step.statement, {"days": days, "after": after, "batch": self._batch_rows})
+                self.gone[step.kind] += deleted
         except OperationalError as error:
-            if not _is_lock_timeout(error):
+            if step.unit == "rows" or not _is_lock_timeout(error):
                 raise
 
-    def events(self, days: int) -> None:
-        """Walk the events from the oldest until a batch is all young."""
-        reached: int | None = 0
-        while reached is not None:
-            reached, deleted = self._run(_PRUNE_EVENTS, days=days, after=reached, batch=self._batch_rows)
-            self.gone["events"] += deleted
-
-    def rows(self, kind: str, statement: TextClause, days: int) -> None:
-        """Delete batches until one is not full."""
-        deleted = self._batch_rows
-        while deleted >= self._batch_rows:
-            (deleted,) = self._run(statement, days=days, batch=self._batch_rows)
-            self.gone[kind] += deleted
-
-    def _run(self, statement: TextClause, **parameters: int | None) -> Any:
+    def _run(self, statement: str, parameters: dict[str, int]) -> Any:
         give_up = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
                 with self._connection.begin():
-                    return self._connection.execute(statement, parameters).one()
+                    return self._connection.exec_driver_sql(statement, parameters).one()
             except OperationalError as error:
                 if not _is_lock_timeout(error) or time.monotonic() > give_up:
                     raise

@@ -12,10 +12,11 @@ do $$
 declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
-        outbox.turns';
+        outbox.turns, outbox.rounds';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
+        outbox.retire_next_event_leaf, outbox.retire_next_attempt_leaf,
         outbox.prune_events, outbox.retire_attempt_leaf, outbox.prune_attempts, outbox.prune_resolutions,
         outbox.drop_empty_leaf, outbox.audit_operation';
     rights constant text[] := array[
@@ -47,6 +48,7 @@ declare
         ['outbox_relay', 'update (disabled_at, disabled_reason, held_until) on outbox.subscriptions'],
         ['outbox_relay', 'delete on outbox.subscriptions, outbox.secrets'],
         ['outbox_relay', 'update (secret) on outbox.secrets'],
+        ['outbox_relay', 'insert, update on outbox.rounds'],
         ['outbox_relay', 'execute on function ' || upkeep || ', ' || texts],
 
         ['outbox_reader', 'usage on schema outbox'],

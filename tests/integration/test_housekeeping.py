@@ -1,0 +1,216 @@
+"""Housekeeping: no round stops another one, each tells when it last succeeded, and relays share the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+import outbox
+from outbox.secret import Secret
+from relay.config.options import Config
+from relay.process import housekeeping
+from relay.process.housekeeping import Housekeeping
+from relay.secrets.keyring import new_private_key
+
+pytestmark = [pytest.mark.field("F68"), pytest.mark.anyio]
+
+REMOVED = "deliveries of removed subscriptions"
+SLOW = """create or replace function outbox.make_attempt_leaf(ahead_days integer default 7, today date default null)
+          returns text language sql as 'select pg_sleep(30)::text'"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+        yield connection
+
+
+async def keep_house(url: str, *keys: Secret) -> None:
+    """Do every round once, as a relay does at its start; it takes far less than the limit unless something waits."""
+    async with connected(url) as connection, asyncio.timeout(25):
+        await Housekeeping(Config(database_url=url, secret_key=keys)).do_due(connection)
+
+
+def rounds(database: psycopg.Connection[Any]) -> dict[str, str | None]:
+    """What each round is known to have come to: its error, or None after a success."""
+    rows = database.execute("select name, case when succeeded_at is null then error end from outbox.rounds").fetchall()
+    return dict(rows)
+
+
+def remove_one(engine: sa.Engine) -> str:
+    """Make a subscription that was removed two hours ago; return its id."""
+    with engine.begin() as connection:
+        made = outbox.subscriptions.add(connection, "https://example.com/hook", ["order.*"])
+        outbox.subscriptions.remove(connection, made.id)
+        connection.execute(sa.text("update outbox.subscriptions set removed_at = removed_at - interval '2 hours'"))
+    return made.id
+
+
+def seal_to_a_new_key(database: psycopg.Connection[Any]) -> Secret:
+    private, public = new_private_key()
+    database.execute("insert into outbox.sealing_keys (id, key) values (%s, %s)", (public.id, public.text))
+    return private
+
+
+def old_rows(database: psycopg.Connection[Any]) -> None:
+    """Something to delete for each step of retention, single rows."""
+    database.execute(
+        "insert into outbox.events (type, payload, recorded_at)"
+        " values ('a', '1', clock_timestamp() - interval '99 days')"
+    )
+    database.execute("delete from outbox.pending")
+    database.execute(
+        "insert into outbox.attempts"
+        " (delivery_id, event_seq, subscription_id, number, at, verdict, outcome, milliseconds)"
+        " select gen_random_uuid(), 1, gen_random_uuid(), 1, clock_timestamp() - interval '99 days', 'test', 'x', 1"
+    )
+    database.execute(
+        "insert into outbox.resolutions (at, first_seq, seqs, matches)"
+        " values (clock_timestamp() - interval '99 days', 1, '{1}', '{1}')"
+    )
+
+
+def counts(database: psycopg.Connection[Any]) -> list[int]:
+    tables = ("events", "attempts", "resolutions", "subscriptions")
+    return [database.execute(f"select count(*) from outbox.{table}").fetchone()[0] for table in tables]
+
+
+async def test_every_round_tells_its_last_success(database, database_url) -> None:
+    await keep_house(database_url, seal_to_a_new_key(database))
+    came_to = rounds(database)
+    assert len(came_to) == 12
+    assert set(came_to.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("harm", "names"),
+    [
+        ("drop function outbox.make_attempt_leaf", {"attempt leaves"}),
+        ("drop function outbox.make_event_leaf", {"event leaves"}),
+        ("drop function outbox.retire_next_event_leaf", {"leaves of old events"}),
+        ("drop function outbox.prune_events", {"old events"}),
+        ("drop function outbox.drop_empty_leaf", {"empty leaves"}),
+        ("alter table outbox.secrets rename expires_at to ends_at", {"secrets that ran out"}),
+        (SLOW, {"attempt leaves"}),
+    ],
+)
+async def test_a_round_that_fails_stops_no_other_and_says_why(
+    engine, database, database_url, caplog, harm, names
+) -> None:
+    key = seal_to_a_new_key(database)
+    database.execute(
+        "insert into outbox.subscriptions (url, types) values ('https://example.com/', '{a}') returning id"
+    )
+    database.execute(
+        "insert into outbox.secrets (subscription_id, secret) select id, 'clear' from outbox.subscriptions"
+    )
+    database.execute(harm)
+    database.execute(f"alter database {database.info.dbname} set statement_timeout = '2s'")
+    await keep_house(database_url, key)
+    failed = {name: error for name, error in rounds(database).items() if error}
+    assert failed.keys() == names
+    assert len(rounds(database)) == 12
+    for name, error in failed.items():
+        assert f"{name}: {error}" in caplog.messages
+    assert database.execute("select sealed_to is not null from outbox.secrets").fetchall() == [(True,)]
+
+
+async def test_a_publication_for_all_tables_stops_no_retention(engine, database, database_url) -> None:
+    remove_one(engine)
+    old_rows(database)
+    database.execute("create publication everything for all tables")
+    await keep_house(database_url)
+    assert counts(database) == [0, 0, 0, 0]
+
+
+async def test_a_publication_stops_no_leaf_made_later(database, database_url) -> None:
+    database.execute("create publication everything for all tables")
+    database.execute("select outbox.make_attempt_leaf(0, current_date - 99)")
+    old_rows(database)
+    database.execute("delete from outbox.attempts")
+    assert counts(database)[1] == 0
+
+
+async def test_a_transaction_open_on_a_removed_subscription_delays_only_that_row(
+    engine, database, database_url
+) -> None:
+    held, _ = remove_one(engine), remove_one(engine)
+    old_rows(database)
+    with psycopg.connect(database_url) as application:
+        application.execute("select from outbox.subscriptions where id = outbox.uuid_of(%s) for update", (held,))
+        await keep_house(database_url)
+        assert counts(database) == [0, 0, 0, 1]
+    await keep_house(database_url)
+    assert counts(database) == [0, 0, 0, 0]
+
+
+async def test_a_round_waits_for_a_lock_a_bounded_time_only(engine, database, database_url) -> None:
+    """The row's secret is locked, which the delete of its subscription meets only while it runs."""
+    remove_one(engine)
+    old_rows(database)
+    with psycopg.connect(database_url) as application:
+        application.execute("select from outbox.secrets for update")
+        await keep_house(database_url)
+        assert counts(database) == [0, 0, 0, 1]
+        failed = {name: error for name, error in rounds(database).items() if error}
+        assert failed.keys() == {"removed subscriptions"}
+        assert "lock timeout" in (failed["removed subscriptions"] or "")
+
+
+async def test_a_lost_connection_is_said_and_made_again(database, database_url, caplog) -> None:
+    keeper = asyncio.create_task(Housekeeping(Config(database_url=database_url)).run())
+    try:
+        async with asyncio.timeout(60):
+            await until(lambda: len(rounds(database)) >= 11)
+            database.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%%keeping'"
+            )
+            database.execute("delete from outbox.rounds")
+            await until(lambda: any("connected again" in message for message in caplog.messages))
+            await until(lambda: REMOVED in rounds(database))
+    finally:
+        keeper.cancel()
+    assert [message.partition(":")[0] for message in caplog.messages] == ["housekeeping", "housekeeping"]
+    assert "connection lost" in caplog.messages[0]
+
+
+async def until(condition: Any) -> None:
+    while not condition():
+        await asyncio.sleep(0.1)
+
+
+async def test_what_another_relay_did_is_not_done_again(database, database_url, monkeypatch) -> None:
+    """Two relays; an hour later both would be due, and the second finds what the first just did."""
+    now = 1000.0
+    monkeypatch.setattr(housekeeping.time, "monotonic", lambda: now)
+    first, second = (Housekeeping(Config(database_url=database_url)) for _ in range(2))
+    async with connected(database_url) as connection:
+        await second.do_due(connection)
+        now += 4000
+        await first.do_due(connection)
+        before = dict(database.execute("select name, succeeded_at from outbox.rounds").fetchall())
+        await second.do_due(connection)
+        assert dict(database.execute("select name, succeeded_at from outbox.rounds").fetchall()) == before
+        now += 4000
+        database.execute("update outbox.rounds set succeeded_at = succeeded_at - interval '4000 seconds'")
+        await second.do_due(connection)
+        after = dict(database.execute("select name, succeeded_at from outbox.rounds").fetchall())
+        assert all(after[name] > before[name] for name in before)
