@@ -24,7 +24,7 @@ from relay.store.turns import LIMITS, SESSION
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["BEGIN", "ORIGIN", "PLANS", "SETTINGS", "Database", "rollback_if_open"]
+__all__ = ["BEGIN", "ORIGIN", "PLANS", "PRUNE_WHEN_PLANNED", "SETTINGS", "Database", "rollback_if_open"]
 
 # libpq reads as much as its buffer holds, 16 KiB at first, and asyncio reads the next piece only after a round over
 # every busy socket. One large answer makes the buffer grow for good: a batch then arrives in a read or two.
@@ -39,8 +39,11 @@ PLANS = (
 )
 # No statement may both wait for rows that others change and prune partitions while it runs: PostgreSQL 18 then reads
 # freed memory, and the server restarts. (It checks a changed row again in a plan of its own, and keeps the state of the
-# pruning in the memory of that plan, which ends too early.) Only fan_out may prune: nobody changes its rows.
+# pruning in the memory of that plan, which ends too early.) So pruning is on for two kinds of statement only: one that
+# waits for nobody, and one that names its events by constants, `seq = any(%b)`, which leaves nothing to prune later.
+# Without pruning a statement plans and locks every leaf of events: 43 ms and 3,007 locks at 1,000 leaves.
 SETTINGS = f"{PLANS}, set_config('enable_partition_pruning', 'off', true)"
+PRUNE_WHEN_PLANNED = "select set_config('enable_partition_pruning', 'on', true)"
 
 # Whatever of this changes, it is not the data that we knew: another server, a standby that was promoted (timeline), a
 # backup brought back (start of the server), another database, a schema that was dropped or a table that was emptied and

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["Copied", "burial", "purge"]
+__all__ = ["EVENTS_TO_BURY", "Copied", "burial", "purge"]
 
 
 class Copied(Enum):
@@ -32,19 +32,27 @@ insert into outbox.dead_letters (delivery_id, event_seq, event_id, subscription_
 select b.id, b.event_seq, coalesce(e.id, b.id), b.subscription_id, coalesce(e.tenant, ''), coalesce(e.type, 'unknown'),
        e.key, {payload}, coalesce(e.recorded_at, clock_timestamp()), b.attempts, b.reason, b.error
 from {source} b
-left join lateral (select id, tenant, type, key, payload, recorded_at from outbox.events
+left join lateral (select id, tenant, type, key, payload, recorded_at from {events}
                    where seq = b.event_seq and {where} limit 1) e on true"""
 # Selecting a payload without using it does not read it.
 _PAYLOAD = f"case when b.reason <> '{OutcomeKind.PAYLOAD_UNREADABLE}' then coalesce(e.payload, 'null') end"
 
+# With the numbers known when it is planned, it opens only the leaves that hold one of them.
+EVENTS_TO_BURY = """
+events_to_bury as materialized (
+    select seq, id, tenant, type, key, payload, recorded_at from outbox.events where seq = any(%b)),"""
 
-def burial(source: str, copied: Copied = Copied.ALL) -> str:
+
+def burial(source: str, events: str = "outbox.events", copied: Copied = Copied.ALL) -> str:
     """leased or suspect → dead letter: return the SQL that inserts the deliveries which the CTE `source` deleted.
 
-    An event whose row is gone leaves the payload 'null', JSON's; one that cannot be read leaves none.
+    `events` is where their events are read: the table, each of whose leaves is then planned and locked, or
+    "events_to_bury", the CTE of EVENTS_TO_BURY before it. An event whose row is gone leaves the payload 'null', JSON's;
+    one that cannot be read leaves none.
     """
     payload = _PAYLOAD if copied is Copied.ALL else "null"
-    return _BURIAL.format(source=source, payload=payload, where="false" if copied is Copied.NOTHING else "true")
+    where = "false" if copied is Copied.NOTHING else "true"
+    return _BURIAL.format(source=source, events=events, payload=payload, where=where)
 
 
 _PURGE = text(

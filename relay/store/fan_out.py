@@ -202,7 +202,7 @@ lost as (select %b::uuid as id, event_seq, null::uuid as subscription_id, 0 as a
 {burial}
 returning delivery_id"""
 """pending → dead letter."""
-_UNRESOLVABLES = [_UNRESOLVABLE.format(burial=burial("lost", copied)) for copied in Copied]
+_UNRESOLVABLES = [_UNRESOLVABLE.format(burial=burial("lost", copied=copied)) for copied in Copied]
 
 
 async def bury_unresolvable(database: Database, event_seq: int, error: str) -> bool:

@@ -34,7 +34,7 @@ _RESTORE = text("""
 with missing as (
     select distinct on (l.event_seq) l.* from outbox.dead_letters l
     where l.delivery_id = any(cast(:ids as uuid[]))
-      and not exists (select from outbox.events e where e.seq = l.event_seq)
+      and not exists (select from outbox.events e where e.seq = l.event_seq and e.seq = any(cast(:seqs as bigint[])))
     order by l.event_seq)
 insert into outbox.events (seq, id, tenant, type, key, payload, recorded_at)
 select event_seq, event_id, tenant, type, key, payload, recorded_at from missing
@@ -43,9 +43,12 @@ returning seq
 _UNMARK = text("delete from outbox.pending where event_seq = any(cast(:seqs as bigint[]))")
 
 
-def restore_events(connection: Connection, dead: Sequence[UUID]) -> None:
-    """Write the pruned events of these dead letters again; pending → gone for each, since it was resolved before."""
-    restored = list(connection.execute(_RESTORE, {"ids": list(dead)}).scalars())
+def restore_events(connection: Connection, dead: Sequence[UUID], seqs: Sequence[int]) -> None:
+    """Write the pruned events of these dead letters again; pending → gone for each, since it was resolved before.
+
+    `seqs` are the numbers of their events, by which only the leaves that hold them are opened.
+    """
+    restored = list(connection.execute(_RESTORE, {"ids": list(dead), "seqs": list(seqs)}).scalars())
     connection.execute(_UNMARK, {"seqs": restored})
 
 

@@ -10,7 +10,8 @@ from relay.model.verdict import VerdictKind
 from relay.store.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Uuids
 from relay.store.bodies import is_unreadable
 from relay.store.consequences import steps_after
-from relay.store.dead_letters import Copied, burial
+from relay.store.database import PRUNE_WHEN_PLANNED
+from relay.store.dead_letters import EVENTS_TO_BURY, Copied, burial
 from relay.store.rows import Settled
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ again as (
            due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
     from r where d.id = r.id and d.lease = r.lease and r.verdict = 1 returning d.id),"""
 """leased → waiting, for a retry."""
-_BURY = """
+_BURY = f"""{EVENTS_TO_BURY}
 lost as (
     delete from outbox.deliveries d using r where d.id = r.id and d.lease = r.lease and r.verdict = 2
     returning d.id, d.event_seq, d.subscription_id, d.attempts, r.outcome as reason, r.error),
-buried as ({burial}),"""
+buried as ({{burial}}),"""
 """leased → dead letter."""
 _SETTLE = """
 with r as materialized (
@@ -51,19 +52,25 @@ logged as (
 select id, 'missed' from (select id from r where verdict = 0 except select id from won) m{buried}
 """
 """leased → gone, for a success; and one attempt row for each result."""
-# By the gravest verdict of a batch. Planning a burial, whose event may be in any leaf, takes as long as settling fifty
-# successes, and longer with more leaves; so only a batch that buries something pays for it.
+# By the gravest verdict of a batch. Planning a burial, which reads events, takes as long as settling fifty successes;
+# so only a batch that buries something pays for it.
 SETTLE = _SETTLE.format(failures="", buried="")
 _BURYING = _SETTLE.replace("{failures}", _AGAIN + _BURY).replace("{buried}", " union all select id, 'buried' from lost")
 _SETTLE_UP_TO = {
     VerdictKind.DELIVERED: SETTLE,
     VerdictKind.RETRY: _SETTLE.format(failures=_AGAIN, buried=""),
-    VerdictKind.DEAD: _BURYING.format(burial=burial("lost")),
+    VerdictKind.DEAD: _BURYING.format(burial=burial("lost", "events_to_bury")),
 }
 # For one burial alone, where the server finds the event's data damaged and cannot copy it.
 _SETTLE_DAMAGED = [
-    _BURYING.format(burial=burial("lost", copied)) for copied in (Copied.ALL_BUT_THE_PAYLOAD, Copied.NOTHING)
+    _BURYING.format(burial=burial("lost", "events_to_bury", copied))
+    for copied in (Copied.ALL_BUT_THE_PAYLOAD, Copied.NOTHING)
 ]
+
+
+# It may prune partitions, because it names its events by constants: nothing is left to prune while it runs
+# (relay/store/database.py says why that matters).
+_BEFORE_BURIAL: list[tuple[str, Sequence[object]]] = [(PRUNE_WHEN_PLANNED, ())]
 
 
 async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
@@ -84,11 +91,15 @@ async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
 async def _write(
     database: Database, rows: Sequence[Settlement], gravest: VerdictKind, steps: Sequence[tuple[str, Sequence[object]]]
 ) -> list[list[Any]]:
-    columns = _columns(rows)
-    alone = len(rows) == 1 and gravest == VerdictKind.DEAD
+    """Settle these rows and take the steps in one transaction; return what each statement told, the settling first."""
+    buries, columns = gravest == VerdictKind.DEAD, _columns(rows)
+    if buries:
+        columns = (*columns, Bigints(sorted({row.delivery.event_seq for row in rows if row.verdict.kind == gravest})))
+    alone = len(rows) == 1 and buries
     for statement in (_SETTLE_UP_TO[gravest], *(_SETTLE_DAMAGED if alone else ())):
         try:
-            return await database.transaction((statement, columns), *steps)
+            told = await database.transaction(*_BEFORE_BURIAL[:buries], (statement, columns), *steps)
+            return told[buries:]
         except psycopg.Error as error:
             if not is_unreadable(error) or not alone:
                 raise

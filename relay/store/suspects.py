@@ -51,7 +51,7 @@ leased as (
 {LEASED}"""
 """suspect → leased, or → dead letter."""
 # The next is for a suspect whose event the server cannot read, in whole or in part.
-_CLAIM_SUSPECTS = [_CLAIM_SUSPECT.format(burial=burial("lost", copied)) for copied in Copied]
+_CLAIM_SUSPECTS = [_CLAIM_SUSPECT.format(burial=burial("lost", copied=copied)) for copied in Copied]
 
 
 async def claim_suspect(database: Database, ids: Sequence[bytes], lease: int, former: Delivery | None) -> list[Leased]:

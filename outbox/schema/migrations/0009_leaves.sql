@@ -119,9 +119,9 @@ begin
 end $$;
 
 -- Deletes old, done events among the next `batch` events above `after`, in one leaf and the default one, and says up to
--- which it looked; null at the end. The statements are planned with their bounds known, which opens these leaves only.
--- The rows are locked before the last look at what is undelivered: a replay that holds one is passed over, and one that
--- comes later finds the event gone.
+-- which it looked; null at the end. When none of the batch is old, the rest of the leaf is passed over. The statements
+-- are planned with their bounds known, which opens these leaves only. The rows are locked before the last look at what
+-- is undelivered: a replay that holds one is passed over, and one that comes later finds the event gone.
 create or replace function outbox.prune_events(older_than timestamptz, after bigint, batch integer,
                                                out reached bigint, out gone bigint)
     language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
@@ -146,10 +146,8 @@ begin
             into done using old;
         execute 'delete from outbox.events e where seq = any ($1) ' || undelivered using done;
         get diagnostics gone = row_count;
-    elsif seen > 0 then
-        reached := null;
     end if;
-    if seen < batch and (seen = 0 or old is not null) then
+    if old is null or seen < batch then
         reached := case when past <= drawn then past - 1 end;
     end if;
 end $$;

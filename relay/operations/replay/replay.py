@@ -59,7 +59,8 @@ def replay(
     direct = [item for item in candidates if item.subscription_id is not None]
     unresolved = [item for item in candidates if item.subscription_id is None]
     _refuse_unresolved_without_dead_letter(unresolved)
-    store.restore_events(connection, [item.dead for item in candidates if item.dead is not None])
+    buried = [(item.dead, item.event_seq) for item in candidates if item.dead is not None]
+    store.restore_events(connection, [dead for dead, _ in buried], [seq for _, seq in buried])
     _refuse_impossible(connection, direct)
     resolved_again = store.put_back(connection, [item.dead for item in unresolved if item.dead is not None])
     made = [DeliveryId.of(uuid) for uuid in store.revive(connection, **columns_of(direct))]
@@ -96,7 +97,7 @@ _HOLD = "select seq from outbox.events where seq = any(cast(:seqs as bigint[])) 
 _IMPOSSIBLE = """
 select c.seq, e.id as event_id, e.tenant, c.subscription_id, s.tenant as subscriber, s.removed_at is null as alive
 from unnest(cast(:seqs as bigint[]), cast(:subscription_ids as uuid[])) c(seq, subscription_id)
-left join outbox.events e on e.seq = c.seq
+left join outbox.events e on e.seq = c.seq and e.seq = any(cast(:seqs as bigint[]))
 left join outbox.subscriptions s on s.id = c.subscription_id
 where e.id is null or s.id is null or s.removed_at is not null or s.tenant not in (e.tenant, '*')
 limit 1

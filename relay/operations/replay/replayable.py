@@ -113,7 +113,8 @@ from unnest(cast(:seqs as bigint[]), cast(:subscription_ids as uuid[]), cast(:de
     c(seq, subscription_id, dead, place)
 left join outbox.subscriptions s on s.id = c.subscription_id
 where (s.id is null or s.tenant = :asking)
-  and (exists (select from outbox.events where seq = c.seq and tenant = :asking)
+  and (exists (select from outbox.events
+               where seq = c.seq and seq = any(cast(:seqs as bigint[])) and tenant = :asking)
        or exists (select from outbox.dead_letters where event_seq = c.seq and tenant = :asking))
 order by c.place
 """

@@ -1,0 +1,245 @@
+"""Leaves of events: sized by the rate, and however many there are, whoever works locks only those of its events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from relay.config.options import Config
+from relay.model.verdict import VerdictKind
+from relay.operations.replay.replay import replay
+from relay.operations.replay.replayable import candidates_by_id
+from relay.process.housekeeping import Housekeeping
+from relay.store.database import Database
+from relay.store.fan_out import new_ids
+from relay.store.rows import Birth
+from relay.store.store import Store
+from tests.integration.engine.world import World, held, result
+from tests.support import databases
+
+pytestmark = [pytest.mark.field("F64"), pytest.mark.anyio]
+
+LEAVES, LEAF_ROWS = 200, 1000
+LOCKS_MAX = 100
+LOCKS = "select count(*) from pg_locks where pid = pg_backend_pid()"
+FULL = f"""
+do $$ begin
+    for n in 0..{LEAVES - 1} loop
+        perform outbox.attach_leaf('outbox.events', ('events_' || n)::name, 'seq', (n * {LEAF_ROWS} + 1)::text,
+                                   ((n + 1) * {LEAF_ROWS} + 1)::text);
+    end loop;
+end $$"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def leafy_url(server_url: str, migrated_template: str) -> Iterator[str]:
+    """A database with 200 leaves of events, an event in each, all drawn."""
+    with databases.database(server_url, template=migrated_template) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            for (leaf,) in connection.execute("select leaf::text from outbox.leaves_of('outbox.events')").fetchall():
+                connection.execute(f"drop table {leaf}")
+            connection.execute(FULL)
+            connection.execute(
+                "insert into outbox.events (seq, type, payload)"
+                f" select n * {LEAF_ROWS} + 7, 'a.b', '1' from generate_series(0, {LEAVES - 1}) n"
+            )
+            connection.execute(f"select setval('outbox.events_seq', {LEAVES * LEAF_ROWS})")
+            connection.execute("delete from outbox.pending")
+        yield url
+
+
+@pytest.fixture
+def leafy(leafy_url: str) -> Iterator[World]:
+    world = World(leafy_url)
+    world.rows("truncate outbox.deliveries, outbox.dead_letters, outbox.attempts, outbox.subscriptions cascade")
+    yield world
+    world.close()
+
+
+class CountingStore(Store):
+    """A store that counts the locks of each of its transactions, just before it commits."""
+
+    def __init__(self, conninfo: str) -> None:
+        super().__init__(conninfo)
+        self.locks: list[int] = []
+
+    async def transaction(self, *asked: tuple[str, Sequence[object]]) -> list[list[Any]]:
+        *answers, ((locks,),) = await super().transaction(*asked, (LOCKS, ()))
+        self.locks.append(locks)
+        return answers
+
+
+@pytest.fixture
+async def counting(leafy: World) -> AsyncIterator[CountingStore]:
+    store = CountingStore(leafy.url)
+    yield store
+    await Database.close(store)
+
+
+def leased(world: World, subscription_id: bytes, seqs: Sequence[int]) -> list[Birth]:
+    """Deliveries of these events that somebody has leased."""
+    births = [Birth(new_ids(1)[0], seq, subscription_id, None, 7, 60.0) for seq in seqs]
+    for birth in births:
+        world.rows(
+            "insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts, lease)"
+            " values (%s, %s, %s, now() + interval '1 hour', 1, 7)",
+            UUID(bytes=birth.id),
+            birth.event_seq,
+            UUID(bytes=subscription_id),
+        )
+    return births
+
+
+@pytest.mark.parametrize("verdict", [VerdictKind.DELIVERED, VerdictKind.RETRY, VerdictKind.DEAD])
+async def test_settling_locks_only_the_leaves_of_what_it_buries(
+    leafy: World, counting: CountingStore, verdict: VerdictKind
+) -> None:
+    births = leased(leafy, leafy.subscribe(), [n * LEAF_ROWS + 7 for n in range(60, 76)])
+    await counting.settle([result(held(birth), verdict) for birth in births])
+    assert leafy.count("deliveries", "lease is not null") == 0
+    assert max(counting.locks) <= LOCKS_MAX
+    if verdict is VerdictKind.DEAD:
+        assert leafy.count("dead_letters", "payload = '1' and type = 'a.b'") == len(births)
+
+
+async def test_a_burial_without_its_event_stays_a_burial(leafy: World, counting: CountingStore) -> None:
+    (birth,) = leased(leafy, leafy.subscribe(), [8])
+    await counting.settle([result(held(birth), VerdictKind.DEAD)])
+    assert leafy.rows("select event_seq, type, payload from outbox.dead_letters") == [(8, "unknown", "null")]
+
+
+async def test_a_replay_locks_only_the_leaves_of_its_events(leafy: World, counting: CountingStore) -> None:
+    (birth,) = leased(leafy, leafy.subscribe(), [5 * LEAF_ROWS + 7])
+    await counting.settle([result(held(birth), VerdictKind.DEAD)])
+    with databases.engine_on(leafy.url) as engine, engine.begin() as connection:
+        found = candidates_by_id(connection, None, UUID(bytes=birth.id))
+        replay(connection, None, found)
+        assert connection.scalar(sa.text(LOCKS)) <= LOCKS_MAX
+    assert leafy.count("deliveries", "event_seq = %s", 5 * LEAF_ROWS + 7) == 1
+
+
+ROUNDS = (
+    "select outbox.make_event_leaf()",
+    "select outbox.make_attempt_leaf()",
+    "select * from outbox.retire_next_event_leaf('-infinity', 0)",
+    "select * from outbox.retire_next_event_leaf(clock_timestamp() - interval '30 days', 0)",
+    "select * from outbox.prune_events('infinity', 0, 2000)",
+    "select * from outbox.prune_events(clock_timestamp() - interval '30 days', 0, 2000)",
+    "select * from outbox.retire_next_attempt_leaf(clock_timestamp() - interval '90 days', 0)",
+    "select outbox.prune_attempts(clock_timestamp() - interval '90 days', 2000)",
+    "select outbox.prune_resolutions(clock_timestamp() - interval '90 days', 2000)",
+    "select outbox.drop_empty_leaf()",
+)
+
+
+@pytest.mark.parametrize("statement", ROUNDS)
+def test_a_round_of_housekeeping_locks_a_bounded_number_of_leaves(leafy: World, statement: str) -> None:
+    """Old attempts and resolutions of events that are still there, so that each round has something to ask about."""
+    with psycopg.connect(leafy.url) as connection:
+        connection.execute("select outbox.make_attempt_leaf(0, current_date - 100)")
+        connection.execute(
+            "insert into outbox.attempts"
+            " (delivery_id, event_seq, subscription_id, number, at, verdict, outcome, milliseconds)"
+            f" select gen_random_uuid(), n * {LEAF_ROWS} + 7, gen_random_uuid(), 1,"
+            "        clock_timestamp() - interval '100 days', 'delivered', 'x', 1 from generate_series(1, 10) n"
+        )
+        connection.execute(
+            "insert into outbox.resolutions (at, first_seq, seqs, matches)"
+            f" select clock_timestamp() - interval '100 days', n * {LEAF_ROWS} + 7, array[n * {LEAF_ROWS} + 7], '{{1}}'"
+            " from generate_series(1, 10) n"
+        )
+        (before,) = connection.execute(LOCKS).fetchone() or ()
+        connection.execute(statement)
+        (after,) = connection.execute(LOCKS).fetchone() or ()
+        assert after - before <= LOCKS_MAX
+        connection.rollback()
+
+
+def test_retention_reaches_every_leaf_in_its_bounded_steps(own_leafy: str) -> None:
+    """A leaf keeps an undelivered event, one a young one; all others go, and then the leaves themselves."""
+
+    async def once() -> None:
+        async with await psycopg.AsyncConnection.connect(own_leafy, autocommit=True) as connection:
+            await Housekeeping(Config(database_url=own_leafy)).do_due(connection)
+
+    with psycopg.connect(own_leafy, autocommit=True) as connection:
+        connection.execute("update outbox.events set recorded_at = recorded_at - interval '35 days' where seq <> 2007")
+        connection.execute("insert into outbox.pending values (5007)")
+        asyncio.run(once())
+        left = connection.execute("select seq from outbox.events order by seq").fetchall()
+        leaves = connection.execute("select count(*) from outbox.leaves_of('outbox.events')").fetchone()
+    assert left == [(2007,), (5007,)]
+    assert leaves == (2 + 1 + 9,)  # those two, the one that is not full yet, and nine ahead
+
+
+@pytest.fixture
+def own_leafy(database_url: str) -> str:
+    """60 small leaves in a database of the test's own, with an event in each."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for (leaf,) in connection.execute("select leaf::text from outbox.leaves_of('outbox.events')").fetchall():
+            connection.execute(f"drop table {leaf}")
+        connection.execute(FULL.replace(f"0..{LEAVES - 1}", "0..59"))
+        connection.execute(
+            f"insert into outbox.events (seq, type, payload) select n * {LEAF_ROWS} + 7, 'a.b', '1'"
+            " from generate_series(0, 59) n"
+        )
+        connection.execute(f"select setval('outbox.events_seq', {60 * LEAF_ROWS})")
+        connection.execute("delete from outbox.pending")
+    return database_url
+
+
+# Sizes
+
+
+def resolve_up_to(connection: psycopg.Connection[Any], seq: int) -> None:
+    connection.execute("select setval('outbox.events_seq', %s)", (seq,))
+    connection.execute(
+        "insert into outbox.resolutions (first_seq, seqs, matches) values (%s, array[%s], '{1}')", (seq, seq)
+    )
+
+
+@pytest.mark.parametrize(("rate", "at_most"), [(1, 12), (100, 95), (1000, 95), (20_000, 95)])
+def test_a_month_makes_a_bounded_number_of_leaves_at_any_rate(database_url: str, rate: int, at_most: int) -> None:
+    """30 days pass, three hours at a time; a relay makes leaves each time."""
+    hours = 3
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        seq = 1
+        for _ in range(30 * 24 // hours):
+            connection.execute("update outbox.resolutions set at = at - make_interval(hours => %s)", (hours,))
+            for _ in range(3):
+                seq += rate * 3600 * hours // 3
+                resolve_up_to(connection, seq)
+                while connection.execute("select outbox.make_event_leaf()").fetchone() != (None,):
+                    pass
+        (leaves,) = connection.execute("select count(*) from outbox.leaves_of('outbox.events')").fetchone() or ()
+        (default,) = (
+            connection.execute(
+                "select max(to_value::bigint) - %s from outbox.leaves_of('outbox.events')", (seq,)
+            ).fetchone()
+            or ()
+        )
+    assert leaves <= at_most
+    assert default >= 8_000_000  # there is room ahead
+
+
+def test_one_odd_resolution_makes_no_leaf_that_lasts_for_ever(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        resolve_up_to(connection, 1)
+        resolve_up_to(connection, 50_000_000_000)
+        connection.execute("select outbox.make_event_leaf()")
+        sizes = connection.execute(
+            "select max(to_value::bigint - from_value::bigint) from outbox.leaves_of('outbox.events')"
+        ).fetchone()
+    assert sizes is not None
+    assert sizes[0] <= 4_000_000
