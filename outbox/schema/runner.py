@@ -24,6 +24,7 @@ __all__ = [
     "Migration",
     "catalog",
     "differences",
+    "findings",
     "migrate",
     "migrations",
     "missing_roles",
@@ -40,7 +41,7 @@ _MADE_MEANWHILE = ("23505", "42P06", "42P07")
 # A process that is stopped in the middle keeps the others, and the tables that it changes, for no longer than this.
 _LIMITS = "set local idle_in_transaction_session_timeout = '60s';"
 _LOCK_NOT_AVAILABLE = "55P03"
-_UNDEFINED, _NOT_ALLOWED = ("42P01", "3F000"), "42501"
+_UNDEFINED, _NOT_ALLOWED = ("42P01", "3F000", "42703"), "42501"  # 42703: a table of this name that is not ours
 _SEARCH_PATH = "set local search_path = pg_catalog, pg_temp;\n"
 SCHEMA_SQL = "create schema if not exists outbox;\n"
 VERSIONS_SQL = """\
@@ -50,6 +51,15 @@ create table if not exists outbox.schema_migrations (
     checksum text not null,
     applied_at timestamptz not null default clock_timestamp()
 );
+"""
+# What stands in a schema outbox that is not ours: ours has this table with these columns from the first moment on.
+_STRANGERS = """
+select c.relname from pg_catalog.pg_class c
+where c.relnamespace = pg_catalog.to_regnamespace('outbox')
+  and 3 > (select pg_catalog.count(*) from pg_catalog.pg_attribute a
+           where a.attrelid = pg_catalog.to_regclass('outbox.schema_migrations')
+             and a.attname in ('version', 'name', 'checksum'))
+order by c.relkind not in ('r', 'p', 'v'), c.relname limit 4
 """
 _OWNER = """
 select pg_catalog.current_database(), current_user,
@@ -102,6 +112,7 @@ def migrate(connection: Connection) -> list[Migration]:
         _require_server(connection)
         cursor = connection.connection.cursor()
         cursor.execute(f"{_SEARCH_PATH}{_LIMITS}")
+        _require_ours(connection)
         if connection.scalar(text("select pg_catalog.to_regnamespace('outbox')")) is None:
             _make(cursor, SCHEMA_SQL)  # needs a right on the database, even where the schema exists
         if connection.scalar(text("select pg_catalog.to_regclass('outbox.schema_migrations')")) is None:
@@ -162,12 +173,28 @@ def differences(connection: Connection) -> list[str]:
     """
     require_current(connection)
     found, expected = set(catalog(connection)), set(read_sql("catalog.txt").splitlines())
+    printed = {_object_of(line) for line in found & expected}
     edited = {m.version: m.checksum for m in migrations()}.items() ^ _applied(connection).items()
     return [
-        *(f"missing: {line}" for line in sorted(expected - found)),
+        *(f"missing: {line}" for line in sorted(expected - found) if _object_of(line) not in printed),
         *(f"unexpected: {line}" for line in sorted(found - expected)),
         *(f"migration {version:04} was edited after it was applied" for version in sorted({v for v, _ in edited})),
     ]
+
+
+def _object_of(line: str) -> str:
+    """Return the line without the hash of a function's body: after a dump and a restore it may be the other one."""
+    return line.rpartition(" ")[0] if line.startswith("function ") else line
+
+
+def findings(connection: Connection) -> list[str]:
+    """Return what else is not as it should be, one line each: what was seen, and its mend.
+
+    Texts sorted by another version of their collation, rights that are too wide, a sequence behind its rows, tables
+    without a replica identity, deliveries without a subscription. `outbox.findings()` in SQL has the same as rows.
+    """
+    rows = connection.execute(text("select seen, mend from outbox.findings() order by code, subject, seen"))
+    return [f"{row.seen}; mend: {row.mend}" for row in rows]
 
 
 def catalog(connection: Connection) -> list[str]:
@@ -190,6 +217,18 @@ def _require_server(connection: Connection) -> None:
         raise SchemaError(f"the server is PostgreSQL {version // 10_000}; {_OLDEST_SERVER} or later is needed")
     if encoding != "UTF8":
         raise SchemaError(f"the database's encoding is {encoding}; create one with ENCODING 'UTF8'")
+
+
+def _require_ours(connection: Connection) -> None:
+    """Refuse a schema outbox that is the application's own: nothing of it is touched."""
+    names = connection.execute(text(_STRANGERS)).scalars().all()
+    if names:
+        listed = ", ".join(f"outbox.{name}" for name in names[:3]) + (" and others" if len(names) > 3 else "")
+        raise SchemaError(
+            f"the schema outbox in this database is not outbox-relay's: it holds {listed}; nothing was changed. Rename"
+            " it (alter schema outbox rename to …), or give outbox-relay a database of its own: its schema is always"
+            " named outbox"
+        )
 
 
 def _require_not_newer(newest: int) -> None:

@@ -43,7 +43,7 @@ def _apply(database: Database) -> int:
 
 def _check(database: Database) -> int:
     with database.transaction() as connection:
-        differences = schema.differences(connection)
+        differences = [*schema.differences(connection), *schema.findings(connection)]
     for difference in differences:
         click.echo(difference)
     if not differences:

@@ -34,6 +34,7 @@ ACTIONS = (
     *("secret added", "secret expires", "secret removed", "secret replaced", "secret resealed", "secret updated"),
     *("sealing key added", "sealing key removed", "sealing key updated"),
     *("replayed", "purged", "pruned", "truncated"),
+    *("delivery deleted", "dead letter deleted", "deliveries cancelled", "setting updated"),
 )
 LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
 
@@ -169,7 +170,7 @@ def _about(name: str) -> tuple[str, dict[str, Any]]:
     among = [json.dumps({key: [subject]}) for subject in subjects for key in ("ids", "deliveries")]
     bound = {f"among_{place}": document for place, document in enumerate(among)}
     listed = [f"details @> cast(:{parameter} as jsonb)" for parameter in bound]
-    return " or ".join(["subject = any(:subjects)", *listed]), {"subjects": subjects, **bound}
+    return " or ".join(['subject collate "C" = any(:subjects)', *listed]), {"subjects": subjects, **bound}
 
 
 def _subjects(name: str) -> list[str]:

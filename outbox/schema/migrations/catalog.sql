@@ -1,5 +1,6 @@
 -- The schema as the server's catalog has it, one line an object, for the drift check. Left out: leaves and what hangs
--- on them, not-null constraints (a catalog row from PostgreSQL 18 on), grants, and how payloads are compressed.
+-- on them, not-null constraints (a catalog row from PostgreSQL 18 on), grants, how payloads are compressed, and the
+-- body of max_payload_bytes, which a setting writes.
 with tables as (
     select c.oid, c.relname, c.relkind, c.reloptions
     from pg_class c
@@ -18,7 +19,8 @@ from tables t join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not
      left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
 union all
 -- Whether a check was validated depends on the rows that a migration met.
-select 'constraint ' || t.relname || '.' || o.conname || ' ' || replace(pg_get_constraintdef(o.oid), ' NOT VALID', '')
+select 'constraint ' || t.relname || '.' || o.conname || ' '
+       || regexp_replace(replace(pg_get_constraintdef(o.oid), ' NOT VALID', ''), '\s+', ' ', 'g')
 from tables t join pg_constraint o on o.conrelid = t.oid and o.contype <> 'n'
 union all
 select 'index ' || pg_get_indexdef(i.indexrelid)
@@ -34,5 +36,5 @@ select 'function ' || p.proname || '(' || pg_get_function_arguments(p.oid) || ')
        || coalesce(pg_get_function_result(p.oid), '') || ' ' || p.provolatile::text || p.proparallel::text
        || case when p.prosecdef then ' definer' else '' end || case when p.proisstrict then ' strict' else '' end
        || coalesce(' set ' || array_to_string(p.proconfig, ', '), '') || ' '
-       || md5(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc))
+       || case p.proname when 'max_payload_bytes' then 'as set' else md5(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc)) end
 from pg_proc p where p.pronamespace = 'outbox'::regnamespace

@@ -12,13 +12,13 @@ do $$
 declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
-        outbox.turns, outbox.rounds';
+        outbox.settings, outbox.rights';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body';
-    rules constant text := 'outbox.keeps_rules, outbox.broken_rule';
+    rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes';
+    findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
-        outbox.retire_next_event_leaf, outbox.retire_next_attempt_leaf,
         outbox.prune_events, outbox.retire_attempt_leaf, outbox.prune_attempts, outbox.prune_resolutions,
-        outbox.drop_empty_leaf, outbox.audit_operation';
+        outbox.drop_empty_leaf, outbox.cancel_orphans';
     rights constant text[] := array[
         ['outbox_app', 'usage on schema outbox'],
         ['outbox_app', 'select on outbox.schema_migrations'],
@@ -36,29 +36,40 @@ declare
         ['outbox_operator', 'insert, update, delete on outbox.secrets, outbox.deliveries, outbox.dead_letters'],
         ['outbox_operator', 'insert, update (available_at) on outbox.events'],
         ['outbox_operator', 'insert, delete on outbox.pending'],
-        ['outbox_operator', 'execute on function outbox.uuid7, ' || rules || ', ' || upkeep || ', ' || texts],
+        ['outbox_operator', 'update (value) on outbox.settings'],
+        ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, ' || rules || ', ' || upkeep || ', '
+            || findings || ', ' || texts],
 
         ['outbox_relay', 'usage on schema outbox'],
         ['outbox_relay', 'select on outbox.secrets, ' || tables],
         ['outbox_relay', 'select on sequence outbox.events_seq'],
         ['outbox_relay', 'insert, update, delete on outbox.deliveries, outbox.dead_letters'],
         ['outbox_relay', 'update, delete on outbox.pending'],
-        ['outbox_relay', 'update (taken) on outbox.turns'],
         ['outbox_relay', 'insert on outbox.attempts, outbox.resolutions'],
         ['outbox_relay', 'update (disabled_at, disabled_reason, held_until) on outbox.subscriptions'],
         ['outbox_relay', 'delete on outbox.subscriptions, outbox.secrets'],
         ['outbox_relay', 'update (secret) on outbox.secrets'],
-        ['outbox_relay', 'insert, update on outbox.rounds'],
-        ['outbox_relay', 'execute on function ' || upkeep || ', ' || texts],
+        ['outbox_relay', 'execute on function ' || upkeep || ', ' || findings || ', ' || texts],
 
         ['outbox_reader', 'usage on schema outbox'],
         ['outbox_reader', 'select on ' || tables],
         ['outbox_reader', 'select (id, subscription_id, kind, hint, sealed_to, created_at, expires_at) on outbox.secrets'],
         ['outbox_reader', 'select on sequence outbox.events_seq'],
-        ['outbox_reader', 'execute on function ' || texts]];
+        ['outbox_reader', 'execute on function ' || findings || ', ' || texts]];
     one text[];
+    held record;
     grantee text;
 begin
+    -- First take back what they hold, whoever gave it: what is not in this list is too much.
+    for held in
+        select distinct case g.kind when 'column' then 'table' else g.kind end as kind,
+               case g.kind when 'column' then substring(g.object from '^outbox\.(?:"(?:[^"]|"")*"|[^."]+)') else g.object end
+               as object, g.grantee::regrole as role
+        from outbox.granted() g join pg_roles r on r.oid = g.grantee
+        where r.rolname in ('outbox_app', 'outbox_operator', 'outbox_relay', 'outbox_reader')
+    loop
+        execute format('revoke all on %s %s from %s cascade', held.kind, held.object, held.role);
+    end loop;
     foreach one slice 1 in array rights loop
         if to_regrole(one[1]) is null then
             begin
@@ -82,4 +93,12 @@ begin
     loop
         execute format('grant execute on function %s to %s', rules, grantee);
     end loop;
+    -- What `relay migrate --check` compares with.
+    delete from outbox.rights;
+    insert into outbox.rights
+        select distinct r.rolname, g.object, g.privilege from outbox.granted() g join pg_roles r on r.oid = g.grantee
+        where r.rolname in ('outbox_app', 'outbox_operator', 'outbox_relay', 'outbox_reader');
 end $$;
+
+-- Sequences that are behind their rows, and tables without a replica identity.
+select outbox.mend();
