@@ -18,7 +18,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import InvalidRequestError, StatementError
 
-from outbox.errors import OutboxError, RecordError, SchemaError, TransactionError
+from outbox.errors import OutboxError, PayloadTooLarge, RecordError, SchemaError, TransactionError
 
 __all__ = ["Row", "awrite_asyncpg", "awrite_psycopg", "write", "write_psycopg"]
 
@@ -228,10 +228,21 @@ def _redact(details: Sequence[str], part: Any) -> Any:
     return part
 
 
+def _constraint(error: BaseException) -> str | None:
+    """Return the constraint that was broken, from an error of psycopg, psycopg2 or asyncpg."""
+    return getattr(getattr(error, "diag", None), "constraint_name", None) or getattr(error, "constraint_name", None)
+
+
 def _our_error(error: BaseException) -> OutboxError | None:
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if state in ("42P01", "3F000", "42703"):
         return SchemaError("the outbox schema is missing or old in this database: run `relay migrate`")
+    if state == "23514" and _constraint(error) == "payload_is_not_too_large":
+        return PayloadTooLarge(
+            "data: the database takes no payload of this size, though this Outbox's max_payload_bytes allows it;"
+            " raise the database's own bound, which holds for SQL too: update outbox.settings set value = …"
+            " where name = 'max_payload_bytes'"
+        )
     if state == "25006":
         return TransactionError(_READ_ONLY)
     if state == "25P02":

@@ -59,6 +59,7 @@ class Outbox:
 
     Args:
         max_payload_bytes: the longest JSON text of an event's data, in bytes of UTF-8. ArgumentError where it is none.
+            The database has the same bound for whatever inserts, in outbox.settings: raise that one too.
     """
 
     def __init__(self, *, max_payload_bytes: int = 262_144) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from psycopg import DataError
+from psycopg.types.datetime import TimestamptzLoader
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
 
 from outbox import act_as
 from outbox.schema.runner import require_current
@@ -14,6 +17,8 @@ from relay.operations.denied_rights import name_denied_rights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from psycopg.abc import Buffer
 
     from relay.config.options import Config
 
@@ -27,14 +32,37 @@ _SETTINGS = text(
 
 
 def make_engine(config: Config) -> Engine:
-    """Return an engine that opens a connection when asked, at READ COMMITTED, also through PgBouncer."""
-    return create_engine(
+    """Return an engine that opens a connection when asked, at READ COMMITTED, also through PgBouncer.
+
+    A time that Python has no datetime for (infinity, before Christ, year 10000) is read as the nearest one that it has.
+    """
+    engine = create_engine(
         config.sqlalchemy_url(fallback_application_name="relay command"),
         poolclass=NullPool,
         isolation_level="READ COMMITTED",
         hide_parameters=True,
         connect_args={"prepare_threshold": None},
     )
+    event.listen(engine, "connect", _read_every_time)
+    return engine
+
+
+def _read_every_time(connection: Any, _record: object) -> None:
+    connection.adapters.register_loader("timestamptz", _NearestTime)
+
+
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+class _NearestTime(TimestamptzLoader):
+    """Reads what may stand in rows older than the schema's CHECKs, so that one of them does not end a command."""
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            return super().load(data)
+        except DataError:
+            written = bytes(data)
+            return _FIRST if written == b"-infinity" or written.endswith(b"BC") else _LAST
 
 
 class Database:

@@ -162,7 +162,8 @@ def test_events_recorded_before_the_rules_became_one_check_stay(empty_database_u
     migrate(empty_database_url)
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         assert connection.execute("select type from outbox.events order by seq").fetchall() == [("a",), ("b",)]
-        assert connection.execute("select outbox.make_event_leaf(20)").fetchone() == ("outbox.events_4000000001",)
+        made = "select to_regclass('outbox.events_4000000001') is not null"
+        assert connection.execute(made).fetchone() == (True,)  # migrate found the sequence behind the rows
         for seq in (2, 3999999999, 4000000001):  # of an old leaf, of the default one, and of the new one
             with pytest.raises(psycopg.errors.CheckViolation) as refused:
                 connection.execute(f"{into} ({seq}, 'a b', '1')")

@@ -15,9 +15,10 @@ create table outbox.settings (
     constraint updated_at_is_a_date check (updated_at >= '0001-01-01Z' and updated_at < '10000-01-01Z')
 );
 
--- max_payload_bytes as an INSERT reads it: a constant that PostgreSQL folds into the rule's kept plan. A look into the
--- table would cost each event more than all its other rules.
-create function outbox.max_payload_bytes() returns bigint language sql immutable parallel safe
+-- max_payload_bytes as an INSERT reads it: a constant that PostgreSQL writes into the rule's kept plan. A look into the
+-- table would cost each event more than all its other rules. Stable, not immutable: of what it evaluates beforehand the
+-- server notes no dependency, and a session would keep the former value.
+create function outbox.max_payload_bytes() returns bigint language sql stable parallel safe
 begin atomic
     select 262144::bigint;
 end;
@@ -30,7 +31,7 @@ begin
             using errcode = 'feature_not_supported';
     end if;
     if new.name = 'max_payload_bytes' then
-        execute format('create or replace function outbox.max_payload_bytes() returns bigint language sql immutable '
+        execute format('create or replace function outbox.max_payload_bytes() returns bigint language sql stable '
                        'parallel safe begin atomic select %s::bigint; end', new.value);
     end if;
     if tg_op = 'UPDATE' and new.value <> old.value then
@@ -48,7 +49,7 @@ insert into outbox.settings (name, value) values ('max_payload_bytes', 262144), 
 -- fetch it either.
 create or replace function outbox.broken_rule(seq bigint, tenant text, type text, key text, payload text,
                                               recorded_at timestamptz, available_at timestamptz)
-    returns text language sql immutable parallel safe
+    returns text language sql stable parallel safe
 begin atomic
     select case
         when not (octet_length(tenant) <= 256 and tenant <> '*') then 'tenant_is_text'
@@ -93,50 +94,6 @@ create unique index secrets_one_of_a_kind on outbox.secrets (subscription_id, ki
 drop index outbox.audit_subject;
 create index audit_subject on outbox.audit (subject collate "C", at);
 
--- Times are dates that every client can read. Rows of small tables are mended first: a row that breaks a check could not
--- be changed any more. Only due_at may be infinite, for what is parked.
-create function outbox.dated(moment timestamptz) returns timestamptz language sql immutable parallel safe
-begin atomic
-    select least(greatest(moment, '0001-01-01Z'), '9999-12-31Z');
-end;
-
-select set_config('outbox.actor', 'migration 0008', true);
-update outbox.subscriptions set
-    paused_at = outbox.dated(paused_at), disabled_at = outbox.dated(disabled_at), removed_at = outbox.dated(removed_at),
-    held_until = outbox.dated(held_until), created_at = outbox.dated(created_at), updated_at = outbox.dated(updated_at)
-where not (coalesce(paused_at, '2000-01-01Z') >= '0001-01-01Z' and coalesce(paused_at, '2000-01-01Z') < '10000-01-01Z'
-       and coalesce(disabled_at, '2000-01-01Z') >= '0001-01-01Z' and coalesce(disabled_at, '2000-01-01Z') < '10000-01-01Z'
-       and coalesce(removed_at, '2000-01-01Z') >= '0001-01-01Z' and coalesce(removed_at, '2000-01-01Z') < '10000-01-01Z'
-       and coalesce(held_until, '2000-01-01Z') >= '0001-01-01Z' and coalesce(held_until, '2000-01-01Z') < '10000-01-01Z'
-       and created_at >= '0001-01-01Z' and created_at < '10000-01-01Z'
-       and updated_at >= '0001-01-01Z' and updated_at < '10000-01-01Z');
-update outbox.secrets set created_at = outbox.dated(created_at), expires_at = outbox.dated(expires_at)
-where not (created_at >= '0001-01-01Z' and created_at < '10000-01-01Z')
-   or not (expires_at >= '0001-01-01Z' and expires_at < '10000-01-01Z');
--- By the index of what waits. A row that is leased has had its due_at from the relay.
-update outbox.deliveries set due_at = outbox.dated(due_at)
-where lease is null and (due_at < '0001-01-01Z' or due_at >= '10000-01-01Z' and due_at <> 'infinity');
-
-alter table outbox.subscriptions
-    add constraint times_are_dates check (
-        least(paused_at, disabled_at, removed_at, held_until, created_at, updated_at) >= '0001-01-01Z'
-        and greatest(paused_at, disabled_at, removed_at, held_until, created_at, updated_at) < '10000-01-01Z');
-alter table outbox.secrets
-    add constraint times_are_dates check (
-        least(created_at, expires_at) >= '0001-01-01Z' and greatest(created_at, expires_at) < '10000-01-01Z');
-alter table outbox.deliveries
-    add constraint due_at_is_a_date check (
-        due_at >= '0001-01-01Z' and (due_at < '10000-01-01Z' or due_at = 'infinity')) not valid;
-alter table outbox.dead_letters
-    add constraint times_are_dates check (
-        least(recorded_at, died_at) >= '0001-01-01Z' and greatest(recorded_at, died_at) < '10000-01-01Z') not valid;
-alter table outbox.attempts
-    add constraint at_is_a_date check (at >= '0001-01-01Z' and at < '10000-01-01Z') not valid;
-alter table outbox.resolutions
-    add constraint at_is_a_date check (at >= '0001-01-01Z' and at < '10000-01-01Z') not valid;
-alter table outbox.audit
-    add constraint at_is_a_date check (at >= '0001-01-01Z' and at < '10000-01-01Z') not valid;
-
 -- A relay holds an endpoint back for a day at most, by what the receiver asked for; that is not noted. Any other hold is a
 -- person's. Who calls a session outbox-relay hides a short one.
 create function outbox.is_relay() returns boolean language sql stable
@@ -180,6 +137,56 @@ create trigger audit_update after update on outbox.subscriptions for each row
              and (new.held_until is null or new.held_until > clock_timestamp() + interval '2 days'
                   or not starts_with(current_setting('application_name', true), 'outbox-relay')))
     execute function outbox.audit_subscription();
+
+-- Times are dates that every client can read. Rows of small tables are mended first: a row that breaks a check could not
+-- be changed any more. Only due_at may be infinite, for what is parked.
+create function outbox.dated(moment timestamptz) returns timestamptz language sql immutable strict parallel safe
+begin atomic
+    select least(greatest(moment, '0001-01-01Z'), '9999-12-31Z');
+end;
+
+select set_config('outbox.actor', 'migration 0008', true);
+update outbox.subscriptions set
+    paused_at = outbox.dated(paused_at), disabled_at = outbox.dated(disabled_at), removed_at = outbox.dated(removed_at),
+    held_until = outbox.dated(held_until), created_at = outbox.dated(created_at), updated_at = outbox.dated(updated_at)
+where not (coalesce(paused_at, '2000-01-01Z') >= '0001-01-01Z' and coalesce(paused_at, '2000-01-01Z') < '10000-01-01Z'
+       and coalesce(disabled_at, '2000-01-01Z') >= '0001-01-01Z' and coalesce(disabled_at, '2000-01-01Z') < '10000-01-01Z'
+       and coalesce(removed_at, '2000-01-01Z') >= '0001-01-01Z' and coalesce(removed_at, '2000-01-01Z') < '10000-01-01Z'
+       and coalesce(held_until, '2000-01-01Z') >= '0001-01-01Z' and coalesce(held_until, '2000-01-01Z') < '10000-01-01Z'
+       and created_at >= '0001-01-01Z' and created_at < '10000-01-01Z'
+       and updated_at >= '0001-01-01Z' and updated_at < '10000-01-01Z');
+update outbox.secrets set created_at = outbox.dated(created_at), expires_at = outbox.dated(expires_at)
+where not (created_at >= '0001-01-01Z' and created_at < '10000-01-01Z')
+   or not (expires_at >= '0001-01-01Z' and expires_at < '10000-01-01Z');
+-- One look-up at each end of a subscription's index, not a scan of what may be millions of rows.
+set local enable_seqscan = off;
+update outbox.deliveries set due_at = outbox.dated(due_at) where id = any (array(
+    select d.id from outbox.subscriptions s cross join lateral (
+        select id from outbox.deliveries where subscription_id = s.id and due_at < '0001-01-01Z'
+        union all
+        select id from outbox.deliveries where subscription_id = s.id and due_at >= '10000-01-01Z'
+            and due_at < 'infinity') d));
+set local enable_seqscan to default;
+
+alter table outbox.subscriptions
+    add constraint times_are_dates check (
+        least(paused_at, disabled_at, removed_at, held_until, created_at, updated_at) >= '0001-01-01Z'
+        and greatest(paused_at, disabled_at, removed_at, held_until, created_at, updated_at) < '10000-01-01Z');
+alter table outbox.secrets
+    add constraint times_are_dates check (
+        least(created_at, expires_at) >= '0001-01-01Z' and greatest(created_at, expires_at) < '10000-01-01Z');
+alter table outbox.deliveries
+    add constraint due_at_is_a_date check (
+        due_at >= '0001-01-01Z' and (due_at < '10000-01-01Z' or due_at = 'infinity')) not valid;
+alter table outbox.dead_letters
+    add constraint times_are_dates check (
+        least(recorded_at, died_at) >= '0001-01-01Z' and greatest(recorded_at, died_at) < '10000-01-01Z') not valid;
+alter table outbox.attempts
+    add constraint at_is_a_date check (at >= '0001-01-01Z' and at < '10000-01-01Z') not valid;
+alter table outbox.resolutions
+    add constraint at_is_a_date check (at >= '0001-01-01Z' and at < '10000-01-01Z') not valid;
+alter table outbox.audit
+    add constraint at_is_a_date check (at >= '0001-01-01Z' and at < '10000-01-01Z') not valid;
 
 -- Deleting a subscription's row would leave its deliveries due for ever. A foreign key on deliveries would say so too,
 -- and cost each of their inserts a look-up. Who may not add a subscription (a relay) deletes only what was removed.

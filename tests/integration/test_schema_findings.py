@@ -1,0 +1,257 @@
+"""What `migrate --check` sees, and what it must not see: after a dump and a restore there is no false alarm."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+
+import outbox
+from outbox import subscriptions
+from outbox.errors import SchemaError
+from outbox.schema import runner as schema
+from tests.support import databases
+from tests.support.databases import engine_on, migrate
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def check(url: str) -> tuple[int, str]:
+    """Exit code and text of `relay migrate --check`."""
+    from relay.cli import cli
+
+    ended = CliRunner().invoke(cli, ["migrate", "--check"], env={"RELAY_DATABASE_URL": url}, standalone_mode=False)
+    assert ended.exception is None, ended.exception
+    return int(ended.return_value), ended.stdout
+
+
+def program(name: str, database: psycopg.Connection[Any]) -> str:
+    """Return the path of pg_dump or pg_restore of the server's major version; skip where there is none."""
+    major = database.info.server_version // 10_000
+    for path in (f"/usr/lib/postgresql/{major}/bin/{name}", shutil.which(name)):
+        if path and Path(path).exists():
+            told = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+            if re.search(rf" {major}\b", told):
+                return path
+    pytest.skip(f"no {name} of PostgreSQL {major} on this machine")
+
+
+@pytest.mark.field("F20")
+def test_the_check_survives_a_dump_and_a_restore_twice(
+    database_url: str, database: psycopg.Connection[Any], server_url: str
+) -> None:
+    dump, restore = program("pg_dump", database), program("pg_restore", database)
+    with engine_on(database_url) as engine, engine.begin() as connection:
+        subscriptions.add(connection, "https://example.com", ["order.*"])
+        outbox.record(connection, "order.created", {"id": 7})
+        connection.execute(sa.text("update outbox.settings set value = 300000 where name = 'max_payload_bytes'"))
+    source = database_url
+    with databases.database(server_url) as second, databases.database(server_url) as third:
+        for target in (second, third):
+            archive = subprocess.run([dump, "-Fc", source], capture_output=True, check=True).stdout
+            ended = subprocess.run([restore, "-d", target, "--exit-on-error"], input=archive, capture_output=True)
+            assert ended.returncode == 0, ended.stderr
+            assert check(target) == (0, "the schema is as it should be\n")
+            source = target
+        with psycopg.connect(third, autocommit=True) as connection:
+            assert connection.execute("select count(*) from outbox.pending").fetchone() == (1,)
+            assert connection.execute("select outbox.max_payload_bytes()").fetchone() == (300_000,)
+            connection.execute("alter function outbox.note_secret(outbox.secrets, outbox.secrets) volatile strict")
+        assert "function note_secret" in check(third)[1]
+        assert migrate(third) == []
+
+
+@pytest.mark.field("F20")
+def test_what_was_made_again_from_its_own_print_is_no_drift_and_a_changed_body_is(
+    database_url: str, database: psycopg.Connection[Any]
+) -> None:
+    """As a dump and a restore does it; it runs where there are no such programs."""
+    statement = "select pg_get_functiondef(oid) from pg_proc where pronamespace = 'outbox'::regnamespace"
+    for _ in range(2):
+        for (definition,) in database.execute(statement).fetchall():
+            database.execute(definition)
+        assert check(database_url)[0] == 0
+    (body,) = database.execute(f"{statement} and proname = 'resealed'").fetchone() or ()
+    head, _, rest = body.partition("BEGIN ATOMIC")
+    database.execute(f"{head}BEGIN ATOMIC{rest.replace(' OR ', ' AND ', 1)}")
+    code, told = check(database_url)
+    assert code == 1
+    assert "missing: function resealed(" in told
+    assert "unexpected: function resealed(" in told
+
+
+@pytest.mark.field("F63")
+def test_no_index_sorts_text_by_a_collation_of_the_operating_system(database: psycopg.Connection[Any]) -> None:
+    statement = """
+        select indexrelid::regclass::text, c.collname from pg_index i join pg_class t on t.oid = i.indrelid,
+               unnest(i.indcollation) collation_oid join pg_collation c on c.oid = collation_oid
+        where t.relnamespace = 'outbox'::regnamespace and c.collname <> 'C'"""
+    assert database.execute(statement).fetchall() == []
+
+
+@pytest.mark.field("F63")
+def test_a_collation_of_another_version_is_named(database_url: str, database: psycopg.Connection[Any]) -> None:
+    assert check(database_url)[0] == 0
+    database.execute("update pg_database set datcollversion = 'older' where datname = current_database()")
+    code, told = check(database_url)
+    assert code == 1
+    assert "texts were sorted by version older of its collation" in told
+    assert "refresh collation version" in told
+
+
+@pytest.mark.field("F63")
+def test_a_collation_that_an_index_of_ours_uses_is_named(database: psycopg.Connection[Any]) -> None:
+    if database.execute("select 1 from pg_collation where collname = 'und-x-icu'").fetchone() is None:
+        pytest.skip("this server was built without ICU")
+    database.execute('create index by_hand on outbox.events (type collate "und-x-icu")')
+    assert database.execute("select * from outbox.collation_findings()").fetchall() == []
+    database.execute("update pg_collation set collversion = 'older' where collname = 'und-x-icu'")
+    ((code, subject, seen, _mend),) = database.execute("select * from outbox.collation_findings()").fetchall()
+    assert (code, subject) == ("collation.changed", "collation und-x-icu")
+    assert "made with version older" in seen
+
+
+@pytest.mark.field("F63")
+def test_migrating_from_an_old_collation_builds_the_small_indexes_again_and_none_of_events(
+    empty_database_url: str,
+) -> None:
+    file = "select c.relname, pg_relation_filenode(c.oid) from pg_class c where relnamespace = 'outbox'::regnamespace"
+    large = f"{file} and relname ~ '^(events|deliveries|attempts|dead_letters|resolutions|pending)' and relkind <> 'p'"
+    at_version(empty_database_url, 5)
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("insert into outbox.subscriptions (url, types) values ('https://example.com', '{a,B.*,ä}')")
+        connection.execute("insert into outbox.events (type, payload) values ('a', '1')")
+        before = dict(connection.execute(large).fetchall())
+        migrate(empty_database_url)
+        after = dict(connection.execute(large).fetchall())
+        assert {name: after[name] for name in before} == before
+        assert connection.execute("select count(*) from outbox.subscription_types").fetchone() == (3,)
+
+
+def at_version(url: str, version: int) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"{schema.SCHEMA_SQL}{schema.VERSIONS_SQL}")
+        for migration in schema.migrations():
+            if migration.version <= version:
+                connection.execute(f"set search_path = pg_catalog, pg_temp; {migration.sql}; {migration.record}")
+        connection.execute((Path(schema.__file__).parent / "migrations" / "leaves.sql").read_text(encoding="utf-8"))
+
+
+INSERT = "insert into outbox.events (type, payload) values ('a', '1')"
+
+
+@pytest.mark.field("F70")
+def test_a_sequence_behind_its_rows_is_named_and_mended(database_url: str, database: psycopg.Connection[Any]) -> None:
+    for _ in range(5):
+        database.execute(INSERT)
+    for behind in ("setval('outbox.events_seq', 2)", "setval('outbox.events_seq', 5, false)"):
+        database.execute(f"select {behind}")
+        code, told = check(database_url)
+        assert code == 1
+        assert "there are rows up to 5: inserts will fail" in told
+        migrate(database_url)
+        assert check(database_url)[0] == 0
+    database.execute(INSERT)
+    assert database.execute("select max(seq) from outbox.events").fetchone() == (6,)
+
+
+@pytest.mark.field("F70")
+def test_a_sequence_of_any_table_is_looked_at(database: psycopg.Connection[Any]) -> None:
+    database.execute("create table outbox.another (id bigint generated by default as identity, word text)")
+    database.execute("insert into outbox.another values (7, 'by hand')")
+    found = database.execute("select sequence::text, last, highest from outbox.sequences_behind()").fetchall()
+    assert found == [("outbox.another_id_seq", 0, 7)]
+    database.execute("select outbox.mend()")
+    assert database.execute("insert into outbox.another (word) values ('x') returning id").fetchone() == (8,)
+
+
+@pytest.mark.field("F70")
+def test_a_sequence_that_is_ahead_stays_where_it_is(database_url: str, database: psycopg.Connection[Any]) -> None:
+    database.execute(INSERT)
+    database.execute("select setval('outbox.events_seq', 4711)")
+    migrate(database_url)
+    assert database.execute("select nextval('outbox.events_seq')").fetchone() == (4712,)
+
+
+@pytest.mark.field("F68")
+def test_rows_of_every_table_and_of_leaves_made_later_can_be_deleted_under_a_publication_for_all_tables(
+    empty_database_url: str,
+) -> None:
+    at_version(empty_database_url, 5)  # its leaves have none
+    migrate(empty_database_url)
+    with psycopg.connect(empty_database_url, autocommit=True) as database:
+        database.execute("select outbox.make_event_leaf(20), outbox.make_attempt_leaf(20)")
+        database.execute("create publication everything for all tables")
+        tables = database.execute(
+            "select oid::regclass::text from pg_class where relnamespace = 'outbox'::regnamespace"
+            " and relkind in ('r', 'p') and relname not in ('audit', 'settings') order by relname"
+        ).fetchall()
+        assert len(tables) > 30
+        for (table,) in tables:
+            database.execute(f"delete from {table}")  # refused with 55000 where a table cannot name its rows
+        assert database.execute("select * from outbox.without_identity()").fetchall() == []
+
+
+@pytest.mark.field("F68")
+def test_a_table_without_a_replica_identity_is_named_and_mended(
+    database_url: str, database: psycopg.Connection[Any]
+) -> None:
+    database.execute("create publication everything for all tables")
+    database.execute("alter table outbox.resolutions replica identity default")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        database.execute("delete from outbox.resolutions")
+    code, told = check(database_url)
+    assert code == 1
+    assert "outbox.resolutions has no replica identity" in told
+    migrate(database_url)
+    assert check(database_url)[0] == 0
+
+
+STRANGERS = {
+    "a table of ours by name": "create table outbox.events (id int)",
+    "a table that is not": "create table outbox.messages (id int)",
+    "another tool's table of versions": "create table outbox.schema_migrations (version bigint, dirty boolean)",
+    "a view": "create view outbox.deliveries as select 1",
+    "a sequence": "create sequence outbox.events_seq",
+}
+
+
+@pytest.mark.field("F26")
+@pytest.mark.parametrize("statement", STRANGERS.values(), ids=STRANGERS)
+def test_an_applications_own_schema_outbox_is_refused_with_one_line(empty_database_url: str, statement: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as database:
+        database.execute("create schema outbox")
+        database.execute(statement)
+        name = statement.split()[2]
+        with pytest.raises(
+            SchemaError, match=rf"is not outbox-relay's: it holds {name}.*alter schema outbox rename"
+        ) as (refused):
+            migrate(empty_database_url)
+        assert "\n" not in str(refused.value)
+        there = "select count(*) from pg_class where relnamespace = 'outbox'::regnamespace and relkind <> 'i'"
+        assert database.execute(there).fetchone() == (1,)
+        with engine_on(empty_database_url) as engine, engine.connect() as connection, pytest.raises(SchemaError):
+            schema.require_current(connection)
+        database.execute("alter schema outbox rename to orders_outbox")
+        assert migrate(empty_database_url) == schema.migrations()
+
+
+@pytest.mark.field("F26")
+def test_a_table_named_outbox_in_another_schema_is_in_nobodys_way(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as database:
+        database.execute("create table public.outbox (id int, events int)")
+        assert migrate(empty_database_url) == schema.migrations()
+        database.execute(INSERT)
+        assert check(empty_database_url)[0] == 0
