@@ -8,6 +8,7 @@ import pytest
 INTO = "insert into outbox.events "
 REFUSED = {
     "type_is_dotted_words": INTO + "(type, payload) values ('a b', '{}')",
+    "payload_is_not_too_large": INTO + "(type, payload) values ('a', repeat('1', 262145))",
     "key_is_text": INTO + "(type, payload, key) values ('a', '{}', repeat('k', 1025))",
     "tenant_is_text": INTO + "(type, payload, tenant) values ('a', '{}', '*')",
     "seq_is_drawn": INTO + "(seq, type, payload) values (-5, 'a', '{}')",

@@ -83,7 +83,6 @@ def write_statements() -> dict[str, Callable[[psycopg.Connection[Any], str], Non
         "sealing_keys.created_at": insert(
             "sealing_keys", "key, id, created_at",
             "repeat('A', 43) || '=', left(encode(sha256(decode(repeat('A', 43) || '=', 'base64')), 'hex'), 16), ?"),
-        "settings.updated_at": change("settings", "updated_at"),
     }  # fmt: skip
 
 

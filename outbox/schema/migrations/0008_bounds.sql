@@ -7,12 +7,10 @@ set local lock_timeout = '5s';
 create table outbox.settings (
     name text collate "C" primary key,
     value bigint not null,
-    updated_at timestamptz not null default clock_timestamp(),
     constraint setting_is_known check (case name
         when 'max_payload_bytes' then value between 1 and 268435456
         when 'least_retention_days' then value between 1 and 36500
-        else false end),
-    constraint updated_at_is_a_date check (updated_at >= '0001-01-01Z' and updated_at < '10000-01-01Z')
+        else false end)
 );
 
 -- max_payload_bytes as an INSERT reads it: a constant that PostgreSQL writes into the rule's kept plan. A look into the
@@ -348,7 +346,7 @@ end $$;
 
 -- The latest moment up to which this login may delete history. The owner of the schema, who can delete anything, is not
 -- bound; for everybody else least_retention_days holds, whatever a relay was configured to.
-create function outbox.retention_bound(older_than timestamptz) returns timestamptz language sql stable
+create function outbox.retention_bound(older_than timestamptz) returns timestamptz language sql stable strict
 begin atomic
     select case when pg_has_role(session_user, nspowner, 'member') then older_than
                 else least(older_than, clock_timestamp() - make_interval(days => (
