@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from psycopg import DataError
-from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
 
 from outbox import act_as
 from outbox.schema.runner import require_current
 from relay.operations.denied_rights import name_denied_rights
+from relay.store.nearest_time import NearestTime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from psycopg.abc import Buffer
 
     from relay.config.options import Config
 
@@ -48,21 +44,7 @@ def make_engine(config: Config) -> Engine:
 
 
 def _read_every_time(connection: Any, _record: object) -> None:
-    connection.adapters.register_loader("timestamptz", _NearestTime)
-
-
-_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-
-
-class _NearestTime(TimestamptzLoader):
-    """Reads what may stand in rows older than the schema's CHECKs, so that one of them does not end a command."""
-
-    def load(self, data: Buffer) -> datetime:
-        try:
-            return super().load(data)
-        except DataError:
-            written = bytes(data)
-            return _FIRST if written == b"-infinity" or written.endswith(b"BC") else _LAST
+    connection.adapters.register_loader("timestamptz", NearestTime)
 
 
 class Database:

@@ -18,7 +18,7 @@ import relay.operations
 from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, EventId, Id, SubscriptionId, new_uuid7
 from relay.config.options import Config
-from relay.operations import attempts, audit, dead_letters, deliveries, events, prune, secrets
+from relay.operations import attempts, audit, dead_letters, deliveries, events, prune, schema_findings, secrets
 from relay.operations.connection import Database
 from relay.operations.filters import Filters
 from relay.operations.probe import probed_subscription
@@ -98,6 +98,7 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "status.late_subscriptions.find_stuck": late_subscriptions.find_stuck,
     "status.unresolved_events.find_unresolved": unresolved_events.find_unresolved,
     "secrets.secrets_at_rest": secrets.secrets_at_rest,
+    "schema_findings.find_in_schema": schema_findings.find_in_schema,
     "secrets.rekey": lambda c, tenant: secrets.rekey(c, tenant, Keyring(())),
     "prune.prune": lambda c, tenant: prune.prune(c, tenant, **DAYS),
     "prune.count_prunable": lambda c, tenant: prune.count_prunable(c, tenant, **DAYS),
@@ -254,6 +255,7 @@ def test_what_goes_to_an_operators_subscription_is_nothing_of_the_tenant(connect
 
 def test_dead_letters_of_a_subscription_that_is_gone_stay_the_tenants(connection, world) -> None:
     connection.execute(text("delete from outbox.secrets"))
+    connection.execute(text("delete from outbox.deliveries"))
     connection.execute(text("delete from outbox.subscriptions where tenant = 'acme'"))
     assert dead_letters.show_dead_letter(connection, "acme", world.dead).url is None
 

@@ -18,6 +18,7 @@ import outbox
 from outbox import subscriptions
 from outbox.errors import SchemaError
 from outbox.schema import runner as schema
+from relay.operations.status.status import status
 from tests.support import databases
 from tests.support.databases import engine_on, migrate
 
@@ -147,6 +148,21 @@ def at_version(url: str, version: int) -> None:
             if migration.version <= version:
                 connection.execute(f"set search_path = pg_catalog, pg_temp; {migration.sql}; {migration.record}")
         connection.execute((Path(schema.__file__).parent / "migrations" / "leaves.sql").read_text(encoding="utf-8"))
+
+
+@pytest.mark.field("F63")
+@pytest.mark.field("F70")
+@pytest.mark.parametrize("role", ["outbox_reader", "outbox_relay", "outbox_operator"])
+def test_status_names_what_the_check_names_whoever_asks(
+    engine: sa.Engine, database: psycopg.Connection[Any], role: str
+) -> None:
+    database.execute("update pg_database set datcollversion = 'older' where datname = current_database()")
+    database.execute(INSERT)
+    database.execute("select setval('outbox.events_seq', 1, false)")
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"set local role {role}"))
+        codes = [finding.code for finding in status(connection, None).findings]
+    assert {"collation.changed", "sequence.behind"} <= set(codes)
 
 
 INSERT = "insert into outbox.events (type, payload) values ('a', '1')"

@@ -256,8 +256,8 @@ def dead_letter(database: psycopg.Connection[Any]) -> str:
     (identity,) = (
         database.execute(
             "insert into outbox.dead_letters (delivery_id, event_seq, event_id, subscription_id, tenant, type, payload,"
-            " recorded_at, attempts, reason) values (gen_random_uuid(), 1, gen_random_uuid(), gen_random_uuid(), 'acme',"
-            " 'a', '1', now(), 1, 'timeout') returning delivery_id"
+            " recorded_at, attempts, reason) values (gen_random_uuid(), 1, gen_random_uuid(), gen_random_uuid(),"
+            " 'acme', 'a', '1', now(), 1, 'timeout') returning delivery_id"
         ).fetchone()
         or ()
     )

@@ -178,7 +178,8 @@ alter table outbox.deliveries
         due_at >= '0001-01-01Z' and (due_at < '10000-01-01Z' or due_at = 'infinity')) not valid;
 alter table outbox.dead_letters
     add constraint times_are_dates check (
-        least(recorded_at, died_at) >= '0001-01-01Z' and greatest(recorded_at, died_at) < '10000-01-01Z') not valid;
+        recorded_at >= '0001-01-01Z' and recorded_at < '10000-01-01Z'
+        and died_at >= '0001-01-01Z' and died_at < '10000-01-01Z') not valid;
 alter table outbox.attempts
     add constraint at_is_a_date check (at >= '0001-01-01Z' and at < '10000-01-01Z') not valid;
 alter table outbox.resolutions
@@ -211,7 +212,8 @@ begin
     end if;
     return null;
 end $$;
-create trigger guard_truncate before truncate on outbox.subscriptions
+-- After: one statement may empty both tables.
+create trigger guard_truncate after truncate on outbox.subscriptions
     for each statement execute function outbox.guard_subscriptions();
 
 -- As many signing secrets as outbox.subscriptions.rotate_secret() keeps: every one makes each request longer. The row of

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from relay.config.database_url import RELAY_NAME
+from relay.operations.schema_findings import find_in_schema
 from relay.operations.secrets import secrets_at_rest
 from relay.operations.status.attention import findings_of
 from relay.operations.status.disabled_and_held import count_due_of_closed, read_disabled, read_held
@@ -64,7 +65,7 @@ def status(connection: Connection, tenant: str | None) -> Status:
         stuck=find_stuck(connection, tenant),
         findings=(),
     )
-    return replace(found, findings=findings_of(found))
+    return replace(found, findings=(*findings_of(found), *find_in_schema(connection, tenant)))
 
 
 def count_rows(connection: Connection, source: str) -> Count:
