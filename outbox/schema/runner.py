@@ -41,6 +41,7 @@ _MADE_MEANWHILE = ("23505", "42P06", "42P07")
 # A process that is stopped in the middle keeps the others, and the tables that it changes, for no longer than this.
 _LIMITS = "set local idle_in_transaction_session_timeout = '60s';"
 _LOCK_NOT_AVAILABLE = "55P03"
+_IN_USE = (_LOCK_NOT_AVAILABLE, "40P01")  # and a deadlock with somebody who holds one table and waits for another
 _UNDEFINED, _NOT_ALLOWED = ("42P01", "3F000", "42703"), "42501"  # 42703: a table of this name that is not ours
 _SEARCH_PATH = "set local search_path = pg_catalog, pg_temp;\n"
 SCHEMA_SQL = "create schema if not exists outbox;\n"
@@ -261,7 +262,7 @@ def _explain_refusal(connection: Connection) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the cursor is the driver's own and raises the driver's errors
-        if _sqlstate(error) == _LOCK_NOT_AVAILABLE:
+        if _sqlstate(error) in _IN_USE:
             raise SchemaError(
                 "migrate: a table of the schema outbox is in use by another transaction, and nothing was changed;"
                 " end that transaction (pg_stat_activity lists it), or run it again when it has ended"

@@ -33,7 +33,7 @@ from relay.cli.subscription_options import (
     subscription_argument,
     whose,
 )
-from relay.operations.times import duration
+from relay.operations.times import duration, who_held
 
 __all__ = ["subscriptions"]
 
@@ -259,8 +259,8 @@ def _show(item: Subscription, health: dict[str, Any] | None = None, *, as_json: 
         print_json(document)
         return
     if document.get("held_seconds"):
-        left = duration(document["held_seconds"])
-        document["state"] = f"{item.state}, held back for another {left} by the receiver's Retry-After"
+        left, who = duration(document["held_seconds"]), who_held(document["held_seconds"])
+        document["state"] = f"{item.state}, held back for another {left} {who}"
     document["tenant"] = _tenant_name(item)
     print_fields({name: _words(value) for name, value in document.items()})
     if isinstance(item, NewSubscription):

@@ -1,7 +1,8 @@
 """Delete by age what is done. Nothing undelivered is ever deleted here, however old, and no dead letter.
 
-The steps are those of housekeeping (relay/store/retention.py), each call a short transaction of its own. That attempts
-and resolutions are kept at least as long as events is checked by `relay.config.options`.
+The steps are those of housekeeping (relay/store/retention.py), each call a short transaction of its own; the rules stand
+in the database's own functions, bounded by 0008_bounds.sql. That attempts and resolutions are kept at least as long as
+events is checked by `relay.config.options`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from outbox.errors import OutboxError
 from relay.operations import audit
 from relay.operations.connection import begin
 from relay.operations.tenancy import operator_only
@@ -24,13 +26,18 @@ if TYPE_CHECKING:
 
     from relay.store.retention import RetentionStep
 
-__all__ = ["BATCH_ROWS", "Pruned", "count_prunable", "prune"]
+__all__ = ["BATCH_ROWS", "Pruned", "RetentionError", "count_prunable", "prune"]
 
 BATCH_ROWS = 5_000
 _PATIENCE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
 _LOCK_NOT_AVAILABLE = "55P03"
 
+# The owner of the schema, who may delete anything, is not bound: outbox.retention_bound() in the database.
+_LEAST_DAYS = text(
+    "select value from outbox.settings where name = 'least_retention_days'"
+    " and outbox.retention_bound('infinity') < 'infinity'"
+)
 _COUNT = text("""
 with old as materialized (
     select seq from outbox.events e where recorded_at < clock_timestamp() - make_interval(days => :events_days)
@@ -45,6 +52,10 @@ select (select count(*) from old) as events,
         where at < clock_timestamp() - make_interval(days => :resolutions_days)
           and not exists (select from kept where seq = any(seqs))) as resolutions
 """)
+
+
+class RetentionError(OutboxError):
+    """Younger rows were asked for than the database lets this login delete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +84,13 @@ def prune(
 
     Raises:
         NotFoundError: a tenant asks for it.
+        RetentionError: the database keeps everything for longer; nothing was deleted.
         sqlalchemy.exc.OperationalError: somebody held a lock for longer than 5 s; what went so far is gone for good.
     """
     operator_only(tenant, "prune")
     days = {"events_days": events_days, "attempts_days": attempts_days, "resolutions_days": resolutions_days}
+    with connection.begin():
+        _require_kept(connection, days)
     batches = _Batches(connection, batch_rows)
     try:
         for step in RETENTION:
@@ -100,7 +114,18 @@ def count_prunable(
     """Return what `prune` would delete now, and delete nothing. Reads every event and attempt. Operator only."""
     operator_only(tenant, "prune")
     days = {"events_days": events_days, "attempts_days": attempts_days, "resolutions_days": resolutions_days}
+    _require_kept(connection, days)
     return Pruned(**connection.execute(_COUNT, days).mappings().one())
+
+
+def _require_kept(connection: Connection, days: dict[str, int]) -> None:
+    least = connection.execute(_LEAST_DAYS).scalar()
+    for name, given in days.items():
+        if least is not None and given < least:
+            raise RetentionError(
+                f"{name.removesuffix('_days')}_retention_days: {given} is less than the {least} days for which the"
+                " database keeps everything; keep as long, or change least_retention_days in outbox.settings"
+            )
 
 
 class _Batches:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-__all__ = ["duration", "rfc3339", "utc"]
+__all__ = ["duration", "rfc3339", "utc", "who_held"]
+
+_LONGEST_RETRY_AFTER_SECONDS = 86_400  # relay.model.decide keeps what a receiver asks for within a day
 
 
 def rfc3339(moment: datetime) -> str:
@@ -27,3 +29,8 @@ def duration(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600}h {whole % 3600 // 60}m"
     return f"{whole // 86_400}d {whole % 86_400 // 3600}h"
+
+
+def who_held(seconds_left: float) -> str:
+    """Return whose a hold is that lasts so much longer: what no receiver can ask for, a person wrote."""
+    return "by the receiver's Retry-After" if seconds_left <= _LONGEST_RETRY_AFTER_SECONDS else "by hand (relay audit)"

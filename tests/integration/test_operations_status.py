@@ -140,6 +140,14 @@ def test_a_held_subscription_is_named_with_its_end_and_not_as_stuck(connection, 
     assert len(status(connection, None).stuck) == 1
 
 
+@pytest.mark.field("F95")
+def test_a_hold_by_hand_is_not_blamed_on_the_receiver(connection, closed):
+    connection.execute(text("update outbox.subscriptions set held_until = '2999-01-01Z'"))
+    assert of_interest(connection) == [
+        f"{closed} is held until 2999-01-01 00:00:00Z by hand (relay audit); 2 deliveries wait"
+    ]
+
+
 def test_events_without_subscriber_are_counted_and_their_types_named(connection):
     seeding.resolve(connection, seeding.record(connection, type="nobody.cares"))
     seeding.resolve(connection, seeding.record(connection), seeding.subscribe(connection))

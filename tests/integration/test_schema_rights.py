@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from outbox.ids import DeliveryId
 from relay.cli import cli
 from relay.config.database_url import RELAY_NAME
+from relay.operations.prune import RetentionError
 from tests.support.databases import migrate
 
 ROLES = ("outbox_app", "outbox_operator", "outbox_relay", "outbox_reader")
@@ -51,7 +52,7 @@ UPKEEP = {
 }  # fmt: skip
 FUNCTIONS = {
     "outbox_app": TEXTS | RULES | {"record"},
-    "outbox_operator": TEXTS | RULES | FINDINGS | UPKEEP | {"audit_operation"},
+    "outbox_operator": TEXTS | RULES | FINDINGS | UPKEEP | {"audit_operation", "retention_bound"},
     "outbox_relay": TEXTS | FINDINGS | UPKEEP,
     "outbox_reader": TEXTS | FINDINGS,
 }
@@ -445,3 +446,35 @@ def test_what_the_owner_prunes_is_not_bounded(database: psycopg.Connection[Any],
     database.execute(HISTORY)
     run(database_url, *(statement.format("now()") for statement in PRUNE))
     assert database.execute(COUNTS).fetchone() == (0, 0, 0)
+
+
+@pytest.mark.field("F100")
+def test_prune_says_that_the_database_keeps_more_before_it_deletes_anything(
+    database: psycopg.Connection[Any], login: Callable[..., str]
+) -> None:
+    database.execute(HISTORY)
+    database.execute("update outbox.settings set value = 9 where name = 'least_retention_days'")
+    url = login("outbox_operator")
+    for more in ((), ("--dry-run",)):
+        ended = CliRunner().invoke(
+            cli,
+            ["prune", "--events-retention-days", "8", *more],
+            env={"RELAY_DATABASE_URL": url},
+            standalone_mode=False,
+        )
+        assert isinstance(ended.exception, RetentionError)
+        assert re.match(r"events_retention_days: 8 is less than the 9 days .* outbox\.settings$", str(ended.exception))
+    assert database.execute(COUNTS).fetchone() == (2, 2, 2)
+
+
+@pytest.mark.field("F101")
+def test_group_roles_that_are_members_of_each_other_or_superusers_are_named(database: psycopg.Connection[Any]) -> None:
+    """In a transaction that is rolled back: roles are the whole server's."""
+    with database.transaction(force_rollback=True):
+        database.execute("grant outbox_relay to outbox_reader")
+        database.execute("alter role outbox_app superuser")
+        found = database.execute("select subject, seen, mend from outbox.grant_findings() order by 1").fetchall()
+    assert found == [
+        ("outbox_app", "outbox_app passes over every right: it is a superuser", "alter role outbox_app nosuperuser"),
+        ("outbox_reader", "outbox_reader is a member of outbox_relay", "revoke outbox_relay from outbox_reader"),
+    ]

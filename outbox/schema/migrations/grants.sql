@@ -39,7 +39,7 @@ declare
         ['outbox_operator', 'insert, update (available_at) on outbox.events'],
         ['outbox_operator', 'insert, delete on outbox.pending'],
         ['outbox_operator', 'update (value) on outbox.settings'],
-        ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, ' || rules || ', ' || upkeep || ', '
+        ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, outbox.retention_bound, ' || rules || ', ' || upkeep || ', '
             || findings || ', ' || texts],
 
         ['outbox_relay', 'usage on schema outbox'],

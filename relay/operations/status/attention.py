@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from relay.operations.findings import Finding
 from relay.operations.status.late_subscriptions import LATE_SECONDS
 from relay.operations.status.unresolved_events import sql_to_mend
-from relay.operations.times import duration, utc
+from relay.operations.times import duration, utc, who_held
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from relay.operations.secrets import SecretsAtRest
     from relay.operations.status.documents import (
@@ -38,7 +39,7 @@ def findings_of(status: Status) -> tuple[Finding, ...]:
         *_of_pending(status.pending, status.relay_connections),
         *map(_of_stuck, status.stuck),
         *_of_disabled(status.disabled),
-        *_of_held(status.held),
+        *_of_held(status.held, status.at),
         *_of_dead_letters(status.dead_letters),
         *_of_secrets(status.secrets),
         *_of_leaves(status.default_leaves),
@@ -102,13 +103,13 @@ def _of_disabled(disabled: Newest[DisabledSubscription]) -> list[Finding]:
     return found
 
 
-def _of_held(held: Newest[HeldSubscription]) -> list[Finding]:
+def _of_held(held: Newest[HeldSubscription], at: datetime) -> list[Finding]:
     return [
         Finding(
             code="subscription.held",
             subject=item.subscription_id,
-            seen=f"{item.subscription_id} is held until {utc(item.held_until)} by the receiver's Retry-After;"
-            f" {_waiting(item.health)}",
+            seen=f"{item.subscription_id} is held until {utc(item.held_until)}"
+            f" {who_held((item.held_until - at).total_seconds())}; {_waiting(item.health)}",
         )
         for item in held.named
         if item.health.outstanding
