@@ -331,6 +331,14 @@ def test_a_subscription_with_deliveries_cannot_be_deleted(database: psycopg.Conn
 
 
 @pytest.mark.field("F98")
+def test_a_subscriptions_id_never_changes(database: psycopg.Connection[Any]) -> None:
+    database.execute(INTO_DELIVERIES, (add(database), "now"))
+    with pytest.raises(FeatureNotSupported):
+        database.execute("update outbox.subscriptions set id = gen_random_uuid()")
+    database.execute("update outbox.subscriptions set id = id")
+
+
+@pytest.mark.field("F98")
 def test_orphans_are_a_finding_and_housekeeping_cancels_them_audited(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as database:
         gone, kept = add(database), add(database)

@@ -204,6 +204,13 @@ end $$;
 create trigger guard before delete on outbox.subscriptions
     for each row execute function outbox.guard_subscription();
 
+create function outbox.guard_id() returns trigger language plpgsql as $$
+begin
+    raise 'the id of a subscription never changes: its deliveries would be nobody''s' using errcode = 'feature_not_supported';
+end $$;
+create trigger guard_id before update of id on outbox.subscriptions
+    for each row when (old.id <> new.id) execute function outbox.guard_id();
+
 create function outbox.guard_subscriptions() returns trigger language plpgsql as $$
 begin
     if exists (select from outbox.deliveries) then
@@ -495,7 +502,7 @@ begin atomic
                         or h.object in ('outbox.secrets', 'outbox.secrets.secret')
                         or not exists (select from outbox.rights r where (r.object, r.privilege) = (h.object, h.privilege)
                                        or h.kind = 'column' and r.privilege = h.privilege
-                                          and h.object like r.object || '.%')
+                                          and starts_with(h.object, r.object || '.'))
               end)
     select 'grant.too_wide', e.role, format('%s may %s on %s %s', e.role, lower(string_agg(rtrim(e.privilege, '*')
                || case when e.privilege like '%*' then ' with grant option' else '' end, ', ' order by e.privilege)),
