@@ -117,6 +117,11 @@ class Config:
         False,  # noqa: FBT003
         "Relay commits do not wait for the disk. A crash of PostgreSQL then repeats deliveries, loses none.",
     )
+    idle_poll_milliseconds: int = _option(
+        kinds.integer(10, 10_000),
+        250,
+        "How long an idle relay rests between two looks, from ten minutes after the last event on.",
+    )
     events_retention_days: int = _option(
         kinds.integer(1, 36_500), 30, "How long payloads of events with nothing left to deliver are kept."
     )

@@ -14,6 +14,7 @@ from relay.engine.endpoint_registry import Endpoints
 from relay.engine.feeder import Feeder
 from relay.engine.lone_suspect import LoneSuspect
 from relay.engine.outage import Outage
+from relay.engine.poll_interval import SLOW_SECONDS
 from relay.engine.sending import Sending
 from relay.engine.settler import Settler
 from relay.store.store import Store
@@ -41,6 +42,7 @@ class EngineOptions:
     drain_seconds: float = 30.0
     keep_all_responses: bool = False
     asynchronous_commit: bool = False
+    idle_poll_seconds: float = SLOW_SECONDS
     until_drained: bool = False
 
 
@@ -87,6 +89,7 @@ class Engine:
             clock,
             self.outage.share(),
             processes=options.processes,
+            idle_poll_seconds=options.idle_poll_seconds,
             until_drained=options.until_drained,
         )
         self._drain_seconds = options.drain_seconds

@@ -19,7 +19,8 @@ from relay.engine.claim import Claim
 from relay.engine.due_map import DueMap
 from relay.engine.fan_out import FanOut
 from relay.engine.low_water import LowWater
-from relay.engine.poll_interval import pause_seconds
+from relay.engine.poll_interval import QUIET_AT_START_SECONDS
+from relay.engine.poll_turn import PollTurn
 from relay.engine.suspects import SuspectClaim
 from relay.engine.sweep import Sweep
 from relay.store.fan_out import MAX_SEQ
@@ -67,6 +68,7 @@ class Feeder:
         outage: Share,
         *,
         processes: int,
+        idle_poll_seconds: float,
         until_drained: bool,
     ) -> None:
         self._store = store
@@ -82,13 +84,13 @@ class Feeder:
         self.fan_out = FanOut(store, endpoints, room, sending, self.due)
         self.sweep = Sweep(store, endpoints, sending, self.due, self.suspect_claim.subscriptions)
         self.low_water = LowWater()
-        self._processes = processes
+        self._turn = PollTurn(store, processes=processes, slow_seconds=idle_poll_seconds)
         self._until_drained = until_drained
         self._more_pending = False
         self._next_poll = 0.0
         self._next_sweep = 0.0
         self._due_since = 0.0
-        self._worked_at = time.monotonic()
+        self._worked_at = time.monotonic() - QUIET_AT_START_SECONDS
         self._origin: tuple[object, ...] = ()
         self._stopping = asyncio.Event()
         self.steps = 0
@@ -110,6 +112,8 @@ class Feeder:
                 worked = await self.step(self._due_parts(began))
                 if not worked and self._until_drained and self._sending.idle and await self._store.is_drained():
                     return
+                if not worked:
+                    await self._turn.look()
             except (psycopg.Error, OSError, TimeoutError) as error:
                 self._outage.note_failure(error)
                 await self._store.recover(error)
@@ -120,7 +124,7 @@ class Feeder:
             if worked:
                 self._worked_at = time.monotonic()
             else:
-                pause = pause_seconds(began - self._worked_at, self._processes, random.random())
+                pause = self._turn.pause_seconds(began - self._worked_at, random.random())
                 await self._rest(began + pause - time.monotonic())
 
     async def step(self, parts: Part = Part.EVERY) -> bool:

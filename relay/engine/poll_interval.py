@@ -6,23 +6,28 @@ that it would read is a proven race. A rest of 8 ms keeps the median from commit
 
 from __future__ import annotations
 
-__all__ = ["pause_seconds"]
+__all__ = ["QUIET_AT_START_SECONDS", "SLOW_SECONDS", "pause_seconds"]
 
 FAST_SECONDS = 0.008
 SLOW_SECONDS = 0.250
 BUSY_FOR_SECONDS = 60.0
 ASLEEP_AFTER_SECONDS = 600.0
 JITTER = 0.2
+# A relay that starts where nothing happens begins with a rest of some 30 ms: it was not there for a last event.
+QUIET_AT_START_SECONDS = 110.0
 
 
-def pause_seconds(quiet_seconds: float, processes: int, random_number: float) -> float:
+def pause_seconds(
+    quiet_seconds: float, processes: int, random_number: float, slow_seconds: float = SLOW_SECONDS
+) -> float:
     """Return the rest after a look that found nothing.
 
     Args:
         quiet_seconds: time since this process last saw work.
         processes: how many processes share the work; each looks that much more rarely.
         random_number: in [0, 1), for the jitter of ±20 %.
+        slow_seconds: the rest after ten quiet minutes.
     """
     eased = (quiet_seconds - BUSY_FOR_SECONDS) / (ASLEEP_AFTER_SECONDS - BUSY_FOR_SECONDS)
-    base = FAST_SECONDS * processes + (SLOW_SECONDS - FAST_SECONDS) * min(max(eased, 0.0), 1.0)
+    base = FAST_SECONDS * processes + (slow_seconds - FAST_SECONDS) * min(max(eased, 0.0), 1.0)
     return base * (1 + JITTER * (2 * random_number - 1))

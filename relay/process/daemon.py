@@ -73,6 +73,7 @@ class _Process:
             drain_seconds=self._drain_seconds,
             keep_all_responses=config.keep_responses == "all",
             asynchronous_commit=config.asynchronous_commit,
+            idle_poll_seconds=config.idle_poll_milliseconds / 1000,
             until_drained=until_drained,
         )
         conninfo, room = config.conninfo(application_name=RELAY_NAME), Room(config.max_in_flight)

@@ -5,7 +5,7 @@ Each verb is written beside its statement, in the module of this package that it
 
 from __future__ import annotations
 
-from relay.store import claims, fan_out, lease, polling, settlement, subscriptions, suspects
+from relay.store import claims, fan_out, lease, poll_turn, polling, settlement, subscriptions, suspects
 from relay.store.database import Database
 
 __all__ = ["Store"]
@@ -16,6 +16,7 @@ class Store(Database):
 
     poll = polling.poll
     sweep = polling.sweep
+    take_poll_turn = poll_turn.take_poll_turn
     find_changed = subscriptions.find_changed
     read_subscriptions = subscriptions.read_subscriptions
     find_first_pending = fan_out.find_first_pending

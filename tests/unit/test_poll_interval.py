@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.engine.poll_interval import pause_seconds
+from relay.engine.poll_interval import QUIET_AT_START_SECONDS, pause_seconds
 
 quiet = st.floats(0, 1e7)
 random_number = st.floats(0, 1, exclude_max=True)
@@ -35,3 +35,14 @@ def test_the_longer_it_is_quiet_the_longer_the_rest(one: float, other: float, pr
 def test_processes_share_the_looking_while_busy(processes: int) -> None:
     """All together they look no more often than one alone would."""
     assert processes / pause_seconds(0.0, processes, 0.5) == pytest.approx(1 / pause_seconds(0.0, 1, 0.5))
+
+
+@given(st.floats(0.01, 10))
+def test_the_longest_rest_is_a_setting(slow_seconds: float) -> None:
+    assert pause_seconds(600, 1, 0.5, slow_seconds) == pytest.approx(slow_seconds)
+    assert pause_seconds(60, 1, 0.5, slow_seconds) == pytest.approx(0.008)
+
+
+@pytest.mark.field("F76")
+def test_a_relay_that_starts_where_nothing_happens_looks_forty_times_a_second_at_most() -> None:
+    assert 1 / pause_seconds(QUIET_AT_START_SECONDS, 1, 0.5) <= 40

@@ -340,3 +340,11 @@ begin
                        case grantee when 0 then 'public' else grantee::regrole::text end);
     end loop;
 end $$;
+
+-- Which idle relay looks for new events at a high rate, and until when unless it says so again. One row.
+create table outbox.poller (
+    single boolean primary key default true check (single),
+    holder uuid,
+    until timestamptz
+) with (fillfactor = 50);
+insert into outbox.poller default values;

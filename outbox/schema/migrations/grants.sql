@@ -12,11 +12,12 @@ do $$
 declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
-        outbox.settings, outbox.rights';
+        outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.poller';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
+        outbox.retire_next_event_leaf, outbox.retire_next_attempt_leaf,
         outbox.prune_events, outbox.retire_attempt_leaf, outbox.prune_attempts, outbox.prune_resolutions,
         outbox.drop_empty_leaf, outbox.cancel_orphans';
     rights constant text[] := array[
@@ -52,6 +53,9 @@ declare
         ['outbox_relay', 'update (disabled_at, disabled_reason, held_until) on outbox.subscriptions'],
         ['outbox_relay', 'delete on outbox.subscriptions, outbox.secrets'],
         ['outbox_relay', 'update (secret) on outbox.secrets'],
+        ['outbox_relay', 'update (taken) on outbox.turns'],
+        ['outbox_relay', 'insert, update on outbox.rounds'],
+        ['outbox_relay', 'update on outbox.poller'],
         ['outbox_relay', 'execute on function ' || upkeep || ', ' || findings || ', ' || texts],
 
         ['outbox_reader', 'usage on schema outbox'],

@@ -1,0 +1,66 @@
+"""The poll turn: one of several idle relays looks often, and the next takes over when it stops saying so."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.engine import poll_turn
+from relay.engine.poll_turn import STANDBY_SECONDS, PollTurn
+from relay.store.poll_turn import TURN_SECONDS
+from relay.store.store import Store
+from tests.integration.engine.world import World
+
+pytestmark = [pytest.mark.anyio, pytest.mark.field("F76")]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, world: World) -> list[float]:
+    """The processes' clock, moved by hand; nobody has the turn."""
+    world.rows("update outbox.poller set holder = null, until = null")
+    now = [1000.0]
+    monkeypatch.setattr(poll_turn.time, "monotonic", lambda: now[0])
+    return now
+
+
+async def test_one_has_the_turn_and_keeps_it(store: Store, other_store: Store, clock: list[float]) -> None:
+    first, second = (PollTurn(one, processes=1, slow_seconds=0.25) for one in (store, other_store))
+    for _ in range(3):
+        await first.look()
+        await second.look()
+        assert (first.is_ours, second.is_ours) == (True, False)
+        clock[0] += TURN_SECONDS / 2
+
+
+async def test_another_takes_the_turn_that_ran_out(
+    world: World, store: Store, other_store: Store, clock: list[float]
+) -> None:
+    first, second = (PollTurn(one, processes=1, slow_seconds=0.25) for one in (store, other_store))
+    await first.look()
+    world.rows("update outbox.poller set until = clock_timestamp()")
+    await second.look()
+    clock[0] += TURN_SECONDS
+    await first.look()
+    assert (first.is_ours, second.is_ours) == (False, True)
+
+
+async def test_nobody_waits_for_a_relay_that_stopped_while_it_took_the_turn(
+    world: World, store: Store, clock: list[float]
+) -> None:
+    with world.open() as stopped:
+        stopped.execute("update outbox.poller set until = null")
+        turn = PollTurn(store, processes=1, slow_seconds=0.25)
+        await turn.look()
+        assert not turn.is_ours
+
+
+async def test_the_others_rest_longer_the_more_there_are(store: Store, clock: list[float]) -> None:
+    """All together they look no more often than one alone would."""
+    for processes in (2, 10, 50):
+        turn = PollTurn(store, processes=processes, slow_seconds=0.25)
+        others = processes - 1
+        assert others / turn.pause_seconds(1e6, 0.5) == pytest.approx(1 / STANDBY_SECONDS)
+
+
+async def test_a_relay_that_just_had_work_looks_often_whoever_has_the_turn(store: Store, clock: list[float]) -> None:
+    turn = PollTurn(store, processes=2, slow_seconds=0.25)
+    assert turn.pause_seconds(0.0, 0.5) == pytest.approx(0.016)
