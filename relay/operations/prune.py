@@ -1,8 +1,8 @@
 """Delete by age what is done. Nothing undelivered is ever deleted here, however old, and no dead letter.
 
-The steps are those of housekeeping (relay/store/retention.py), each call a short transaction of its own; the rules stand
-in the database's own functions, bounded by 0008_bounds.sql. That attempts and resolutions are kept at least as long as
-events is checked by `relay.config.options`.
+The steps are those of housekeeping (relay/store/retention.py), each call a short transaction of its own; the rules
+stand in the database's own functions, bounded by 0009_bounds.sql. That attempts and resolutions are kept at least as
+long as events is checked by `relay.config.options`.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ with gone as (
         limit %(batch)s for update skip locked))
     returning id)
 select count(*) from gone"""
+_CANCEL_ORPHANS = "select outbox.cancel_orphans(%(batch)s)"
 _DELETE_EXPIRED = """
 with gone as (
     delete from outbox.secrets where id = any(array(
@@ -112,7 +113,7 @@ def _rounds(config: Config) -> list[Round]:
         Round("event leaves", 60, _MAKE_EVENT_LEAF, leaves),
         Round("deliveries of removed subscriptions", 5, CLEAR_REMOVED, {"batch": BATCH_ROWS}),
         Round("removed subscriptions", 60, _DELETE_REMOVED, {"batch": BATCH_ROWS}),
-        Round("deliveries without a subscription", 60, "select outbox.cancel_orphans(%(batch)s)", {"batch": BATCH_ROWS}),
+        Round("deliveries without a subscription", 60, _CANCEL_ORPHANS, {"batch": BATCH_ROWS}),
         Round("secrets that ran out", 60, _DELETE_EXPIRED, {"batch": BATCH_ROWS}),
         *(_retention(step, getattr(config, f"{step.kind}_retention_days")) for step in RETENTION),
         Round("empty leaves", 60, "select outbox.drop_empty_leaf()"),

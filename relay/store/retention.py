@@ -1,6 +1,6 @@
 """Retention: the calls that delete by age what is done, in their order; for housekeeping and for `relay prune`.
 
-The rules stand in the database's own functions (0003_partitions.sql, 0009_leaves.sql). Each call is one short
+The rules stand in the database's own functions (0003_partitions.sql, 0008_leaves.sql). Each call is one short
 transaction and opens a bounded number of leaves, however many there are.
 """
 

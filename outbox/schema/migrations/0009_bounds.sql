@@ -362,14 +362,16 @@ begin atomic
                          select value::integer from outbox.settings where name = 'least_retention_days'))) end
     from pg_namespace where nspname = 'outbox';
 end;
--- The functions of 0003 get one line more at their beginning.
+-- The functions of retention get one line more at their beginning.
 do $$
 declare
     one regprocedure;
     bound text;
 begin
-    foreach one in array array['outbox.retire_event_leaf(timestamptz)', 'outbox.prune_events(timestamptz, bigint, integer)',
-                               'outbox.retire_attempt_leaf(timestamptz)', 'outbox.prune_attempts(timestamptz, integer)',
+    foreach one in array array['outbox.retire_next_event_leaf(timestamptz, bigint)',
+                               'outbox.prune_events(timestamptz, bigint, integer)',
+                               'outbox.retire_next_attempt_leaf(timestamptz, bigint)',
+                               'outbox.prune_attempts(timestamptz, integer)',
                                'outbox.prune_resolutions(timestamptz, integer)']::regprocedure[] loop
         bound := regexp_replace(pg_get_functiondef(one), '\nbegin\n',
                                 E'\nbegin\n    older_than := outbox.retention_bound(older_than);\n');

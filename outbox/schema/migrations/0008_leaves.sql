@@ -53,7 +53,7 @@ begin
     size := coalesce(size, leaf_rows, 1000000);
     room := coalesce(ahead * leaf_rows, greatest(ahead * 1000000::bigint, 2 * size));
     if first > drawn + room or pg_relation_size('outbox.events_default') > max_default_bytes
-            or not pg_try_advisory_xact_lock(31372865143011331) then
+            or not outbox.try_turn('leaves') then
         return null;
     end if;
     lock table outbox.events_default in access exclusive mode;
@@ -304,42 +304,6 @@ create table if not exists outbox.rounds (
     failed_at timestamptz,
     error text
 );
-
--- A publication FOR ALL TABLES lets no row be deleted of a table without a replica identity. These have no key, and old
--- rows of them are deleted one by one.
-set local lock_timeout = '5s';
-do $$
-declare
-    one regclass;
-begin
-    for one in select 'outbox.resolutions'::regclass union all select 'outbox.attempts'
-               union all select inhrelid from pg_inherits where inhparent = 'outbox.attempts'::regclass loop
-        execute format('alter table %s replica identity full', one);
-    end loop;
-end $$;
-set local lock_timeout to default;
-
--- As before; and a leaf has the replica identity of its parent where that has no key.
-create or replace function outbox.attach_leaf(parent regclass, leaf name, by name, from_value text, to_value text)
-    returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    grantee oid;
-begin
-    execute format('create table outbox.%I (like %s including all)', leaf, parent);
-    execute format('alter table outbox.%I add constraint leaf_range check (%I >= %L and %I < %L)',
-                   leaf, by, from_value, by, to_value);
-    if (select relreplident = 'f' from pg_class where oid = parent) then
-        execute format('alter table outbox.%I replica identity full', leaf);
-    end if;
-    execute format('alter table %s attach partition outbox.%I for values from (%L) to (%L)',
-                   parent, leaf, from_value, to_value);
-    execute format('alter table outbox.%I drop constraint leaf_range', leaf);
-    for grantee in select distinct a.grantee from pg_class c, aclexplode(c.relacl) a
-                   where c.oid = format('outbox.%I', leaf)::regclass and a.grantee <> c.relowner loop
-        execute format('revoke all on outbox.%I from %s', leaf,
-                       case grantee when 0 then 'public' else grantee::regrole::text end);
-    end loop;
-end $$;
 
 -- Which idle relay looks for new events at a high rate, and until when unless it says so again. One row.
 create table outbox.poller (
