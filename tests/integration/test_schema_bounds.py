@@ -315,6 +315,24 @@ def test_a_changed_setting_is_no_drift_and_migrate_keeps_it(engine: sa.Engine, d
         assert connection.scalar(sa.text("select outbox.max_payload_bytes()")) == 7777
 
 
+@pytest.mark.field("F79")
+def test_a_dead_letter_larger_than_the_bound_is_replayed_though_its_event_is_pruned(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as database:
+        identity = add(database)
+        database.execute(
+            "insert into outbox.dead_letters (delivery_id, event_seq, event_id, subscription_id, tenant, type, payload,"
+            " recorded_at, attempts, reason) values (gen_random_uuid(), nextval('outbox.events_seq'),"
+            " gen_random_uuid(), %s, '', 'a', repeat('1', 300000), now(), 1, 'timeout')",
+            (identity,),
+        )
+        command = ["replay", "--subscription", str(SubscriptionId.of(identity)), "--yes"]
+        ended = CliRunner().invoke(cli, command, env={"RELAY_DATABASE_URL": database_url}, standalone_mode=False)
+        assert ended.exception is None, ended.exception
+        assert database.execute("select octet_length(payload) from outbox.events").fetchall() == [(300_000,)]
+        with pytest.raises(CheckViolation):
+            database.execute(INTO_EVENTS, ("1" * 300_000,))
+
+
 @pytest.mark.field("F98")
 @pytest.mark.parametrize("state", ["null", "now() - interval '2 hours'"])
 def test_a_subscription_with_deliveries_cannot_be_deleted(database: psycopg.Connection[Any], state: str) -> None:

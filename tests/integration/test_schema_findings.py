@@ -57,7 +57,14 @@ def test_the_check_survives_a_dump_and_a_restore_twice(
     with engine_on(database_url) as engine, engine.begin() as connection:
         subscriptions.add(connection, "https://example.com", ["order.*"])
         outbox.record(connection, "order.created", {"id": 7})
-        connection.execute(sa.text("update outbox.settings set value = 300000 where name = 'max_payload_bytes'"))
+        raise_to = "update outbox.settings set value = {} where name = 'max_payload_bytes'"
+        connection.execute(sa.text(raise_to.format(600_000)))
+        connection.execute(sa.text("select outbox.make_event_leaf(20)"))
+        for seq in ("nextval('outbox.events_seq')", "9500000", "3000000000"):  # of the first leaf, a later one, no leaf
+            large = f"insert into outbox.events (seq, type, payload) values ({seq}, 'a', repeat('1', 500000))"
+            connection.execute(sa.text(large))
+        connection.execute(sa.text("select setval('outbox.events_seq', 3000000000)"))
+        connection.execute(sa.text(raise_to.format(300_000)))
     source = database_url
     with databases.database(server_url) as second, databases.database(server_url) as third:
         for target in (second, third):
@@ -67,8 +74,11 @@ def test_the_check_survives_a_dump_and_a_restore_twice(
             assert check(target) == (0, "the schema is as it should be\n")
             source = target
         with psycopg.connect(third, autocommit=True) as connection:
-            assert connection.execute("select count(*) from outbox.pending").fetchone() == (1,)
+            assert connection.execute("select count(*) from outbox.pending").fetchone() == (4,)
             assert connection.execute("select outbox.max_payload_bytes()").fetchone() == (300_000,)
+            assert connection.execute("select max(octet_length(payload)) from outbox.events").fetchone() == (500_000,)
+            with pytest.raises(psycopg.errors.CheckViolation):
+                connection.execute("insert into outbox.events (type, payload) values ('a', repeat('1', 300001))")
             connection.execute("alter function outbox.note_secret(outbox.secrets, outbox.secrets) volatile strict")
         assert "function note_secret" in check(third)[1]
         assert migrate(third) == []
