@@ -29,14 +29,17 @@ dead_letters        -                  s d                  s i d             s
 deliveries          -                  s i                  s i u d           s
 events              s(id,seq) i(NEW)   s i u(available_at)  s                 s
 pending             -                  s i d                s u d             s
+poller              -                  s                    s u               s
 resolutions         -                  s                    s i               s
 rights              -                  s                    s                 s
+rounds              -                  s                    s i u             s
 schema_migrations   s                  s                    s                 s
 sealing_keys        -                  s i u(created_at)    s                 s
 secrets             -                  s i u d              s u(secret) d     s(HINTS)
 settings            -                  s u(value)           s                 s
 subscription_types  -                  s                    s                 s
 subscriptions       -                  s i u                s u(ANSWERED) d   s
+turns               -                  s                    s u(taken)        s
 """
 COLUMNS = {
     "NEW": "available_at,id,key,payload,recorded_at,tenant,type",
@@ -48,7 +51,8 @@ RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "uuid7"}
 FINDINGS = {"findings", "collation_findings", "grant_findings"}
 UPKEEP = {
     "make_event_leaf", "make_attempt_leaf", "retire_event_leaf", "retire_attempt_leaf", "prune_events",
-    "prune_attempts", "prune_resolutions", "drop_empty_leaf", "cancel_orphans",
+    "prune_attempts", "prune_resolutions", "drop_empty_leaf", "cancel_orphans", "retire_next_event_leaf",
+    "retire_next_attempt_leaf",
 }  # fmt: skip
 FUNCTIONS = {
     "outbox_app": TEXTS | RULES | {"record"},

@@ -200,6 +200,11 @@ alter table outbox.resolutions
     add constraint at_is_a_date check (at >= '0001-01-01Z' and at < '10000-01-01Z') not valid;
 alter table outbox.audit
     add constraint at_is_a_date check (at >= '0001-01-01Z' and at < '10000-01-01Z') not valid;
+alter table outbox.rounds
+    add constraint times_are_dates check (
+        least(succeeded_at, failed_at) >= '0001-01-01Z' and greatest(succeeded_at, failed_at) < '10000-01-01Z');
+alter table outbox.poller
+    add constraint until_is_a_date check (until >= '0001-01-01Z' and until < '10000-01-01Z');
 
 -- Deleting a subscription's row would leave its deliveries due for ever. A foreign key on deliveries would say so too,
 -- and cost each of their inserts a look-up. Who may not add a subscription (a relay) deletes only what was removed.
