@@ -6,7 +6,7 @@
 -- decides what matches, and no order is promised between two batches. The turn only saves them from stepping over the
 -- rows that the other has locked.
 create table outbox.turns (
-    name text primary key,
+    name text collate "C" primary key,
     -- Nothing writes it: the right to UPDATE this column is the right to take a turn, and not to rename one.
     taken boolean not null default false check (not taken)
 );

@@ -299,7 +299,7 @@ end $$;
 
 -- When each round of housekeeping last succeeded, and what its last error was.
 create table if not exists outbox.rounds (
-    name text primary key,
+    name text collate "C" primary key,
     succeeded_at timestamptz,
     failed_at timestamptz,
     error text
