@@ -152,7 +152,7 @@ def verify(
     `notely-node`, `fulfil`, `soundhash` (which sign no time) and `leads` (which does not sign the time that it sends).
 
     Args:
-        secrets: one or several, as the subscription's scheme has them; for Ed25519 `whpk_…`.
+        secrets: one or several, as the subscription's scheme has them; for Ed25519 `whpk_…`. By none nothing verifies.
         headers: of the request: a mapping or pairs, str or bytes, in any case, or a WSGI environ (Django's META).
         body: the raw bytes of the request.
         tolerance_seconds: how far the message's timestamp may lie from `now`, either way; by default the scheme's own,
@@ -170,6 +170,8 @@ def verify(
     )
     at = _seconds("now", time.time() if now is None else now)
     raw = _raw(body)
+    if not keys:
+        raise SignatureError("secrets: there is none to verify with")
     verified = chosen.verify(keys, _found(chosen.headers, headers), raw)
     if verified.timestamp is not None and abs(at - verified.timestamp) > tolerance:
         raise SignatureError(f"timestamp: more than {tolerance:g} s away from now; check both clocks")
@@ -184,8 +186,6 @@ def _usable(scheme: object, secrets: object) -> tuple[schemes.Scheme, list[str]]
             _require_key(chosen, key)
     except SubscriptionError as error:
         raise ArgumentError(str(error)) from None
-    if not keys:
-        raise ArgumentError("secrets: there is none to verify with")
     return chosen, keys
 
 

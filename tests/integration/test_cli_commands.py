@@ -38,6 +38,29 @@ def documents(printed: str) -> list[dict]:
 
 
 class TestSubscriptions:
+    @pytest.mark.field("F42")
+    def test_an_endpoint_that_the_relay_would_not_call_is_refused(self, run, monkeypatch):
+        for url, why in (
+            ("http://127.0.0.1:4004/", "url: plain http is not allowed"),
+            ("https://169.254.169.254/", "url: 169.254.169.254 is not a public address"),
+        ):
+            assert run("subscriptions", "add", url, "*", code=2).startswith(why)
+            assert run("subscriptions", "add", url, "*", "--all-tenants", code=2).startswith(why)
+        assert run("subscriptions", "list", "--json") == ""
+        monkeypatch.setenv("RELAY_ALLOW_NETWORKS", "127.0.0.0/8")
+        monkeypatch.setenv("RELAY_ALLOW_HTTP", "true")
+        made = json.loads(run("subscriptions", "add", "http://127.0.0.1:4004/", "*", "--json"))
+        monkeypatch.delenv("RELAY_ALLOW_HTTP")
+        again = run("subscriptions", "update", made["id"], "--url", "http://127.0.0.1:4005/", code=2)
+        assert again.startswith("url: plain http is not allowed")
+
+    @pytest.mark.field("F48")
+    def test_a_removed_one_is_shown_when_it_is_asked_for(self, run):
+        name = json.loads(run("subscriptions", "add", "https://example.com/h", "*", "--json"))["id"]
+        run("subscriptions", "remove", name, "--yes")
+        assert "or it is removed" in run("subscriptions", "show", name, code=1)
+        assert json.loads(run("subscriptions", "show", name, "--removed", "--json"))["state"] == "removed"
+
     def test_a_life_from_add_to_remove(self, run):
         made = json.loads(run("subscriptions", "add", "https://example.com/h", "order.*", "a.b", "--tenant", "acme",
                               "--description", "d", "--metadata", "owner=7", "--timeout-seconds", "5",

@@ -130,7 +130,7 @@ def test_a_relay_runs_with_outbox_relay_alone(login: Callable[..., str], engine:
     with receiver() as url, engine.connect() as connection:
         with connection.begin():
             outbox.subscriptions.add(connection, url, ["order.*"])
-            outbox.subscriptions.add(connection, "http://127.0.0.1:9/", ["order.*"], schedule_seconds=[])
+            outbox.subscriptions.add(connection, "http://127.0.0.1:4/", ["order.*"], schedule_seconds=[])
             gone = outbox.subscriptions.add(connection, url, ["order.*"])
             outbox.subscriptions.remove(connection, gone.id)
             connection.execute(
