@@ -1,15 +1,14 @@
 """Who gets which events where: the verbs of subscriptions, in the caller's transaction.
 
-`fields` declares what a subscription is told, `verbs` writes it, `rows` reads it; secrets are sealed and kept apart.
+`fields` declares what a subscription is told, `verbs` writes it, `reading` reads it; secrets are sealed and kept apart.
 """
 
 from outbox.subscriptions.fields import Changes, NewSubscription, Settings, Subscription
+from outbox.subscriptions.reading import get, list  # noqa: A004 - the verb of the interface
 from outbox.subscriptions.verbs import (
     add,
     add_for_every_tenant,
     disable,
-    get,
-    list,  # noqa: A004 - the verb of the interface
     pause,
     remove,
     resume,

@@ -8,26 +8,21 @@ where there are no tenants; another tenant's are not found. Only the operator as
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Unpack
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert
 from sqlalchemy.orm import Session
 
 from outbox._connection import require_connection
-from outbox._text import brief
 from outbox.errors import ArgumentError, SubscriptionError
 from outbox.secret import Secret, hides_secrets
 from outbox.signing import schemes
 from outbox.subscriptions import signing_secrets, stored_credentials
 from outbox.subscriptions.checks import (
     EveryTenant,
-    check_id,
     check_reason,
     check_tenant,
-    check_type,
-    whole_number,
 )
 from outbox.subscriptions.declaration import with_fields
 from outbox.subscriptions.fields import (
@@ -40,13 +35,8 @@ from outbox.subscriptions.fields import (
 )
 from outbox.subscriptions.rows import (
     change,
-    columns,
     fields_of,
-    has_id,
-    in_state,
     lock,
-    not_found,
-    of_tenant,
     read,
     subscriptions,
 )
@@ -56,8 +46,6 @@ __all__ = [
     "add",
     "add_for_every_tenant",
     "disable",
-    "get",
-    "list",
     "pause",
     "remove",
     "resume",
@@ -66,7 +54,6 @@ __all__ = [
 ]
 
 _now = func.clock_timestamp()
-_check_limit = whole_number(1, 1000)
 
 
 @hides_secrets
@@ -148,62 +135,6 @@ def _refuse_unknown(verb: str, given: Mapping[str, object], known: type) -> None
     """Raise a TypeError, as Python does for a keyword that is no argument."""
     for name in given.keys() - known.__annotations__.keys():
         raise ArgumentError(f"{verb}() got an unexpected keyword argument {name!r}")
-
-
-def get(
-    connection: Session | Connection,
-    subscription_id: str,
-    *,
-    tenant: str | EveryTenant = "",
-    removed: bool = False,
-) -> Subscription:
-    """Return one subscription; with `removed`, also a removed one as long as its row is there. Raises NotFoundError."""
-    _check_bool("removed", removed)
-    condition = has_id(subscription_id, tenant)
-    require_connection(connection)
-    row = connection.execute(select(*columns).where(condition)).one_or_none()
-    if row is None or (row.removed_at is not None and not removed):
-        raise not_found(subscription_id)
-    return Subscription(**fields_of(row))
-
-
-def _check_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise SubscriptionError(f"{name}: {brief(value)} is not True or False")
-
-
-def list(  # noqa: A001 - the verb of the interface
-    connection: Session | Connection,
-    *,
-    tenant: str | EveryTenant = "",
-    state: Literal["active", "paused", "disabled", "removed"] | None = None,
-    type: str | None = None,  # noqa: A002
-    after: str | None = None,
-    limit: int = 100,
-) -> builtins.list[Subscription]:
-    """Return subscriptions, oldest first, at most `limit` (1 to 1000).
-
-    Args:
-        connection: a Session or Connection.
-        tenant: whose.
-        state: only these; None is all but the removed ones.
-        type: only those which get events of this type.
-        after: the id of the last one of the page before.
-        limit: size of the page.
-
-    Raises:
-        SubscriptionError: an argument was refused.
-        NotFoundError: `after` is no id.
-    """
-    size = _check_limit("limit", limit)
-    conditions = [in_state(state), of_tenant(tenant)]
-    if type is not None:
-        conditions.append(subscriptions.c.types.overlap(func.outbox.patterns_of(check_type("type", type))))
-    if after is not None:
-        conditions.append(subscriptions.c.id > check_id("after", after))
-    require_connection(connection)
-    statement = select(*columns).where(*conditions).order_by(subscriptions.c.id).limit(size)
-    return [Subscription(**fields_of(row)) for row in connection.execute(statement)]
 
 
 @hides_secrets
@@ -302,10 +233,7 @@ def rotate_secret(
         SubscriptionError: a field was refused, the secret is one that signs already, or five secrets are live.
         NotFoundError: no such subscription for this tenant, or it is removed.
     """
-    if scheme is not None:
-        schemes.named(scheme)
-    if overlap_seconds is not None:
-        signing_secrets.check_overlap("overlap_seconds", overlap_seconds)
+    _check_rotation(scheme, overlap_seconds)
     row = lock(connection, subscription_id, tenant)
     by = row.scheme if scheme is None else schemes.named(scheme).name
     if secret is None and key_type is None and by == row.scheme:
@@ -319,3 +247,11 @@ def rotate_secret(
     if by != row.scheme:
         change(connection, subscription_id, tenant, {"scheme": by})
     return NewSubscription(secret=fresh, **fields_of(read(connection, row.id)))
+
+
+def _check_rotation(scheme: str | None, overlap_seconds: int | None) -> None:
+    """Refuse what is wrong whatever the subscription is, before anything is locked."""
+    if scheme is not None:
+        schemes.named(scheme)
+    if overlap_seconds is not None:
+        signing_secrets.check_overlap("overlap_seconds", overlap_seconds)
