@@ -3,7 +3,8 @@
 A byte that nobody asked for would be read as the answer to the next request, and an old 200 would then settle
 a delivery that never arrived. So interim responses are passed over, and an answer says `reusable` only when
 it was complete and regular and not one byte came after it. A status decides as soon as its head is complete:
-a body that is cut, endless or broken changes nothing but that the connection is closed.
+a body that is cut, endless or broken changes nothing but that the connection is closed. Where httptools refuses the
+head itself, a lenient reading finds its status.
 """
 
 from __future__ import annotations
@@ -13,16 +14,26 @@ from dataclasses import dataclass
 
 import httptools
 
-from relay.http.response import MAX_HEAD_BYTES, final_head, refusal_of_head
+from relay.http.response import (
+    EMPTY_LINE,
+    MAX_HEAD_BYTES,
+    MAX_INTERIM_RESPONSES,
+    final_head,
+    has_many_headers,
+    read_untidy_head,
+    refusal_of_head,
+    speaks_http2,
+)
 from relay.model.outcome import OutcomeKind
 
 __all__ = ["Answer", "Lost", "ResponseReader"]
 
-MAX_INTERIM_RESPONSES = 20
-
 WITHOUT_BODY = frozenset([204, 205, 304])
 """Statuses whose answer ends with its head."""
 
+FRAME_HEADER_BYTES = 9
+
+_HAS_NO_LENGTH = re.compile(rb"\r\ntransfer-encoding:[ \t]*identity[ \t]*\r\n", re.IGNORECASE)
 _DECLARES_BODY = re.compile(rb"\r\n(?:transfer-encoding:|content-length:[ \t]*0*[1-9])", re.IGNORECASE)
 
 
@@ -53,7 +64,7 @@ class ResponseReader:
 
     __slots__ = (
         "_body", "_body_bytes", "_chunked", "_excerpt_bytes", "_fault", "_head", "_head_end", "_interim", "_keep_alive",
-        "_most_bytes", "_parser", "_raw", "_received_bytes", "_status", "_surplus", "_whole",
+        "_most_bytes", "_parser", "_raw", "_received_bytes", "_status", "_surplus", "_untidy", "_whole",
     )  # fmt: skip
 
     def __init__(self, excerpt_bytes: int) -> None:
@@ -68,13 +79,15 @@ class ResponseReader:
         self._head = self._body = b""
         self._status = self._head_end = self._received_bytes = self._body_bytes = self._interim = 0
         self._fault: str | None = None
-        self._chunked = self._whole = self._surplus = self._keep_alive = False
+        self._chunked = self._whole = self._surplus = self._keep_alive = self._untidy = False
 
     def feed(self, data: bytes) -> Answer | Lost | None:
         """Take received bytes; None means that more are needed."""
         self._received_bytes += len(data)
         if not self._head:
             self._raw += data
+        if self._fault is not None:  # nothing more can come of httptools
+            return self._conclusion() if self._head or self._has_news(len(data)) else None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -104,23 +117,39 @@ class ResponseReader:
 
     def _conclusion(self) -> Answer | Lost | None:
         if self._head:
-            ended = self._whole or self._fault or self._status in WITHOUT_BODY
+            ended = self._whole or self._fault or self._status in WITHOUT_BODY or _HAS_NO_LENGTH.search(self._head)
             enough = self._body_bytes > self._excerpt_bytes or self._received_bytes > self._most_bytes
             return self._answer() if ended or enough else None
         if self._fault is None and len(self._raw) > MAX_HEAD_BYTES:
             self._fault = f"the headers take more than {MAX_HEAD_BYTES} bytes"
-        return (
-            None
-            if self._fault is None
-            else Lost(OutcomeKind.PROTOCOL, self._fault, bytes(self._raw[: self._excerpt_bytes]))
-        )
+        return None if self._fault is None else self._conclusion_in_spite_of(self._fault)
+
+    def _has_news(self, added: int) -> bool:
+        """Tell whether what was added can end a head: not all that drips is read from its beginning each time."""
+        before = len(self._raw) - added
+        if self._raw.find(b"\n", 0, before) < 0 or len(self._raw) > MAX_HEAD_BYTES:
+            return True
+        return EMPTY_LINE.search(self._raw, max(0, before - 2)) is not None
+
+    def _conclusion_in_spite_of(self, fault: str) -> Answer | Lost | None:
+        """Judge a head that httptools refuses by its status, once that and the end of the head are there."""
+        if self._raw[:1] == b"\0" and len(self._raw) < FRAME_HEADER_BYTES:
+            return None
+        found = read_untidy_head(self._raw)
+        if found is None:
+            return None
+        if isinstance(found, str):
+            error = "the endpoint speaks HTTP/2 only" if speaks_http2(self._raw) else fault
+            return Lost(OutcomeKind.PROTOCOL, error, bytes(self._raw[: self._excerpt_bytes]))
+        body = bytes(self._raw[found.end : found.end + self._excerpt_bytes])
+        return Answer(found.status, found.text, body, reusable=False)
 
     def _answer(self) -> Answer:
         return Answer(self._status, self._head, self._body, self._is_clean())
 
     def _is_clean(self) -> bool:
         """Tell whether the answer was complete and regular, with nothing after it, on a connection that stays open."""
-        if not self._whole or not self._keep_alive or self.has_surplus:
+        if not self._whole or not self._keep_alive or self._untidy or self.has_surplus:
             return False
         return self._status not in WITHOUT_BODY or (self._status == 204 and not _DECLARES_BODY.search(self._head))
 
@@ -142,6 +171,7 @@ class ResponseReader:
         self._fault = self._fault or refusal_of_head(head)
         if self._fault is None:
             self._head, self._head_end, self._status = head, end, status
+            self._untidy = has_many_headers(head)
 
     def on_chunk_header(self) -> None:
         """Remember that the length of the body on the wire is not its own."""

@@ -19,7 +19,7 @@ from outbox.subscriptions.url import bracketed
 from relay.http.addresses import literal_address
 from relay.http.dial import DialError, check_url, connect_to_one
 from relay.http.resolver import Resolver
-from relay.http.response import MAX_HEAD_BYTES, final_head, header, refusal_of_head
+from relay.http.response import MAX_HEAD_BYTES, final_head, has_many_headers, header, refusal_of_head
 from relay.http.tls import default_ssl_context, reason_of_tls
 from relay.http.tls_layer import start_tls
 from relay.model.outcome import OutcomeKind
@@ -179,7 +179,7 @@ class TunnelDialler:
 
 def refusal_of_connect(head: bytes) -> Refusal | None:
     """Return what this answer to CONNECT means when it is not a tunnel; None when it is one."""
-    if refusal_of_head(head):
+    if refusal_of_head(head) or has_many_headers(head):
         return OutcomeKind.LOCAL, "its answer to CONNECT is not HTTP"
     status = int(head[9:12])
     if status // 100 == 2:

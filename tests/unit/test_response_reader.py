@@ -68,19 +68,59 @@ PROTOCOL = {
     "HTTP/2.0": b"HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n",
     "HTTP/0.9": b"HTTP/0.9 200 OK\r\ncontent-length: 0\r\n\r\n",
     "another protocol": b"SSH-2.0-OpenSSH_9.6\r\n",
-    "E27 obs-fold": b"HTTP/1.1 200 OK\r\na: b\r\n c\r\ncontent-length: 0\r\n\r\n",
-    "E27 line feeds only": b"HTTP/1.1 200 OK\ncontent-length: 0\n\n",
-    "E27 NUL in a value": b"HTTP/1.1 200 OK\r\na: b\0c\r\ncontent-length: 0\r\n\r\n",
-    "E27 101 headers": b"HTTP/1.1 200 OK\r\n" + _many + b"\r\n",
     "E27 a line of 100 kB": b"HTTP/1.1 200 OK\r\na: " + b"x" * 100_000 + b"\r\n\r\n",
     "E27 100 kB of headers": b"HTTP/1.1 200 OK\r\n" + b"a: bbbbbbbbbbbb\r\n" * 6000 + b"\r\n",
     "E5 1xx for ever": b"HTTP/1.1 102 Processing\r\n\r\n" * 21,
     "101": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
-    "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok",
-    "length and chunks": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n",
-    "signed length": b"HTTP/1.1 200 OK\r\ncontent-length: +2\r\n\r\nok",
-    "space before the colon": b"HTTP/1.1 200 OK\r\ncontent-length : 2\r\n\r\nok",
+    "101 in an untidy head": b"HTTP/1.1 101 X\r\nupgrade: x\r\nx : y\r\n\r\n" + OK,
+    "two ends of a head": b"HTTP/1.1 200 OK\r\nx : y\r\n\nHTTP/1.1 500 X\r\n\r\n",
+    "two ends of an interim head": b"HTTP/1.1 103 X\r\nx: y\n\n" + OK,
+    "interim heads of line feeds": b"HTTP/1.1 103 X\n\n" + OK,
+    "untidy 1xx for ever": b"HTTP/1.1 102 Processing\r\nx : y\r\n\r\n" * 21 + OK,
+    "an untidy status 999": b"HTTP/1.1  999 OK\r\nx : y\r\n\r\n",
+    "an untidy status 2000": b"HTTP/1.1  2000 OK\r\nx : y\r\n\r\n",
+    "an untidy 100 kB of headers": b"HTTP/1.1 200 OK\r\n" + b"a : bbbbbbbbbbbb\r\n" * 6000 + b"\r\n",
 }
+
+_429 = b"HTTP/1.1 429 Slow down\r\nretry-after: 7\r\n"
+_CHUNKED = b"transfer-encoding: chunked\r\n"
+UNTIDY = {
+    "E27 obs-fold": _429 + b"a: b\r\n c\r\ncontent-length: 2\r\n\r\nok",
+    "E27 obs-fold of Retry-After": b"HTTP/1.1 429 X\r\nretry-after:\r\n 7\r\n\r\n",
+    "E27 line feeds only": b"HTTP/1.1 429 X\nretry-after: 7\ncontent-length: 2\n\nok",
+    "E27 NUL in a value": _429 + b"a: b\0c\r\ncontent-length: 0\r\n\r\n",
+    "E27 101 headers": _429 + _many + b"content-length: 0\r\n\r\n",
+    "E27 5,000 headers": _429 + b"a: b\r\n" * 5_000 + b"content-length: 0\r\n\r\n",
+    "the same length twice": _429 + b"content-length: 2\r\ncontent-length: 2\r\n\r\nok",
+    "the same length as a list": _429 + b"content-length: 2, 2\r\n\r\nok",
+    "two lengths": _429 + b"content-length: 2\r\ncontent-length: 3\r\n\r\nok",
+    "length and chunks": _429 + b"content-length: 2\r\n" + _CHUNKED + b"\r\n2\r\nok\r\n0\r\n\r\n",
+    "chunks and length": _429 + _CHUNKED + b"content-length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "identity": _429 + b"transfer-encoding: identity\r\n\r\nok",
+    "identity and length": _429 + b"Transfer-Encoding: Identity\r\ncontent-length: 2\r\n\r\nok",
+    "signed length": _429 + b"content-length: +2\r\n\r\nok",
+    "negative length": _429 + b"content-length: -1\r\n\r\n",
+    "empty length": _429 + b"content-length:\r\n\r\n",
+    "length in words": _429 + b"content-length: two\r\n\r\nok",
+    "length beyond numbers": _429 + b"content-length: " + b"9" * 30 + b"\r\n\r\nok",
+    "space before the colon": _429 + b"content-length : 2\r\n\r\nok",
+    "space before the colon of Retry-After": b"HTTP/1.1 429 X\r\nRetry-After\t: 7\r\n\r\n",
+    "no colon": _429 + b"garbage\r\n\r\n",
+    "no name": _429 + b": x\r\n\r\n",
+    "a name that is no token": _429 + b"x(y): z\r\n\r\n",
+    "a name in UTF-8": _429 + b"x-\xc3\xa4: z\r\n\r\n",
+    "a space first": b"HTTP/1.1 429 X\r\n a: b\r\nretry-after: 7\r\n\r\n",
+    "a control character": _429 + b"a: b\x01c\r\n\r\n",
+    "one line feed": _429 + b"a: b\nc: d\r\n\r\n",
+    "one carriage return": _429 + b"a: b\rc: d\r\n\r\n",
+    "two spaces before the status": b"HTTP/1.1  429 X\r\nretry-after: 7\r\n\r\n",
+    "a tab after the status": b"HTTP/1.1 429\tX\r\nretry-after: 7\r\n\r\n",
+    "HTTP/1.2": b"HTTP/1.2 429 X\r\nretry-after: 7\r\n\r\n",
+    "a line end first": b"\r\nHTTP/1.1 429 X\r\nretry-after: 7\r\nx : y\r\n\r\n",
+    "after an interim one": b"HTTP/1.1 103 E\r\nx: y\r\n\r\n" + _429 + b"x : y\r\n\r\n",
+    "after an untidy interim one": b"HTTP/1.1 103 E\r\nx : y\r\n z\r\n\r\n" + _429 + b"\r\n",
+}
+"""Each asks for seven seconds with a 429, in a head that httptools refuses or that we find untidy."""
 
 
 def _read(reader: ResponseReader, pieces: list[bytes]) -> Answer | Lost | None:
@@ -135,6 +175,33 @@ def test_what_is_not_http_is_a_protocol_failure(data: bytes) -> None:
     assert (lost.kind, lost.received) == ("protocol", data[:LIMIT])
 
 
+@pytest.mark.field("F05")
+@pytest.mark.case("E27")
+@pytest.mark.parametrize("data", UNTIDY.values(), ids=UNTIDY)
+def test_an_untidy_head_is_judged_by_its_status_and_ends_the_connection(data: bytes) -> None:
+    for status in (429, 200, 204, 410, 500, 503):
+        answer = ResponseReader(LIMIT).feed(data.replace(b"429", b"%d" % status))
+        assert isinstance(answer, Answer)
+        assert (answer.status, answer.reusable) == (status, False)
+        if status in (429, 503):
+            assert retry_after_seconds(status, answer.head) == 7
+        assert len(answer.body) <= LIMIT
+
+
+@pytest.mark.field("F05")
+@pytest.mark.parametrize("data", UNTIDY.values(), ids=UNTIDY)
+def test_an_untidy_head_is_judged_when_it_is_whole_and_not_before(data: bytes) -> None:
+    reader, head = ResponseReader(LIMIT), ResponseReader(LIMIT).feed(data)
+    assert isinstance(head, Answer)
+    end = data.index(head.head) + len(head.head)
+    before = [reader.feed(data[at : at + 1]) for at in range(end - 1)] if end < 1000 else [reader.feed(data[: end - 1])]
+    assert set(before) == {None}
+    assert isinstance(reader.give_up("timeout", "too late"), Lost), "half a head is no answer"
+    whole = reader.feed(data[end - 1 : end])
+    assert isinstance(whole, Answer)
+    assert (whole.status, whole.reusable) == (429, False)
+
+
 @pytest.mark.case("E26")
 @pytest.mark.parametrize(("start", "more"), [(b"0\r\n", b"a: b\r\n"), (b"5;", b"x" * 6)], ids=["trailers", "extension"])
 def test_framing_without_end_is_cut(start: bytes, more: bytes) -> None:
@@ -152,7 +219,7 @@ def test_without_a_final_status_the_reason_of_the_end_is_the_failure(data: bytes
     assert reader.give_up("timeout", "too late") == Lost("timeout", "too late", data)
 
 
-ALL = REGULAR | STATUS_STANDS | PROTOCOL
+ALL = REGULAR | STATUS_STANDS | PROTOCOL | UNTIDY
 
 
 @given(st.sampled_from(sorted(ALL)), st.lists(st.integers(0, 200_000), max_size=12))
@@ -191,6 +258,12 @@ def test_only_2xx_is_delivered(status: int, kind: str) -> None:
     assert kind_of_status(status) == kind
 
 
+FRACTIONS = {
+    "3.7": 4, "0.493": 1, "292.05": 293, "1.5": 2, "3.0": 3, "3.": 3, ".5": 1, "0.0": 0, "7.000000001": 8, "0003.7": 4,
+    "86400.1": 86_400, "0." + "0" * 4000 + "1": 1,
+}  # fmt: skip
+
+
 @pytest.mark.case("E13")
 @pytest.mark.parametrize(
     ("value", "seconds"),
@@ -198,14 +271,23 @@ def test_only_2xx_is_delivered(status: int, kind: str) -> None:
         ("120", 120),
         (" 120 ", 120),
         ("0", 0),
-        ("99999999999999999999", 86_400),
+        ("86401", 86_400),
+        ("999999999999", 86_400),
+        pytest.param("99999999999999999999", None, marks=pytest.mark.field("F116")),
+        pytest.param("0000000000000000000000000000120", 120, marks=pytest.mark.field("F116")),
+        pytest.param("00", 0, marks=pytest.mark.field("F116")),
+        *(pytest.param(value, seconds, marks=pytest.mark.field("F06")) for value, seconds in FRACTIONS.items()),
         ("Wed, 21 Oct 2015 07:30:00 GMT", 120),
         ("Wednesday, 21-Oct-15 07:30:00 GMT", 120),
         ("Wed Oct 21 07:30:00 2015", 120),
         ("Tue, 20 Oct 2015 07:30:00 GMT", 0),
         ("Wed, 21 Oct 2099 07:30:00 GMT", 86_400),
         ("-5", None),
-        ("1.5", None),
+        ("1.5.5", None),
+        ("1,5", None),
+        (".", None),
+        ("nan", None),
+        ("inf", None),
         ("1e3", None),
         ("soon", None),
         ("", None),
@@ -213,7 +295,15 @@ def test_only_2xx_is_delivered(status: int, kind: str) -> None:
         ("Wed, 21 Oct 2015 07:30:00 -0000", 120),
         ("Wed, 21 Oct 2015 07:30:00 +99999", None),
         ("2015-10-21T07:30:00Z", None),
-        ("9" * 4000, 86_400),
+        pytest.param("9" * 4000, None, marks=pytest.mark.field("F116")),
+        ("Wed, 21 Oct 2015 07:30:00 +0000", 120),
+        ("Wed, 21 Oct 2015 07:30:00 UTC", 120),
+        ("21 Oct 2015 07:30:00 GMT", 120),
+        ("Thu Oct  1 07:30:00 2015", 0),
+        ("Wed, 21 Oct 2015 07:29:60 GMT", 120),
+        ("Wed, 21 Oct 2015 25:30:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:61:00 GMT", None),
+        ("Sat, 31 Feb 2015 07:30:00 GMT", None),
         ("+120", None),
         ("0x78", None),
         ("120, 60", None),
@@ -226,12 +316,17 @@ def test_retry_after_is_understood_or_ignored(value: str, seconds: float | None)
     assert retry_after_seconds(429, head) == retry_after_seconds(503, head) == seconds
 
 
+@pytest.mark.field("F116")
 @pytest.mark.case("E13")
-def test_of_two_retry_afters_the_first_counts() -> None:
-    """The field is no list (RFC 9110, 10.2.3): nothing says which is right."""
-    for first, seconds in ((b"120", 120), (b"soon", None)):
-        head = b"HTTP/1.1 429 X\r\nretry-after: %b\r\nretry-after: 60\r\n\r\n" % first
-        assert retry_after_seconds(429, head) == seconds
+def test_of_two_retry_afters_the_longer_counts() -> None:
+    """The field is no list (RFC 9110, 10.2.3), and nothing says which is right: too early may do harm."""
+    date = b"Wed, 21 Oct 2015 07:30:00 GMT"
+    for first, seconds in ((b"120", 120), (b"soon", 60), (b"59.5", 60), (b"0", 60), (date, 120), (b"9" * 20, 60)):
+        for one, other in ((first, b"60"), (b"60", first)):
+            head = (
+                b"HTTP/1.1 429 X\r\ndate: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-after: %b\r\nretry-after: %b\r\n\r\n"
+            )
+            assert retry_after_seconds(429, head % (one, other)) == seconds
 
 
 @pytest.mark.case("E16")

@@ -188,18 +188,59 @@ async def test_what_is_not_http_is_protocol_with_its_first_bytes(sender: Sender,
 @pytest.mark.parametrize(
     "data",
     [
-        b"HTTP/1.1 200 OK\ncontent-length: 0\n\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\nHTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 100 X\r\n\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 103 X\n\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 101 X\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
-        b"HTTP/1.1 500 X\r\ncontent-length: 0\r\ncontent-length: 2\r\n\r\n",
     ],
 )
 async def test_what_can_be_read_in_two_ways_is_not_believed(sender: Sender, data: bytes) -> None:
     async with receiving(plays(data, close=True)) as receiver:
         outcome = await send(sender, receiver)
     assert (outcome.kind, outcome.status) == ("protocol", None)
+
+
+@pytest.mark.field("F05")
+@pytest.mark.case("E27")
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"content-length: 2\r\ncontent-length: 2",
+        b"content-length: 0\r\ncontent-length: 2",
+        b"content-length: 2\r\ntransfer-encoding: chunked",
+        b"transfer-encoding: identity",
+        b"x: y\r\n folded",
+        b"x : y",
+        b"x: y\0",
+        b"x: y\r\n" * 200 + b"x: y",
+        b"x: y\nz: y",
+    ],
+)
+async def test_an_untidy_head_is_an_answer_and_its_connection_is_not_used_again(sender: Sender, lines: bytes) -> None:
+    """The connection stays open and silent: nobody waits for its end, and nothing that follows is read as an answer."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        status = exchange.body.decode()
+        await exchange.play(f"HTTP/1.1 {status} X\r\nretry-after: 7\r\n".encode() + lines + b"\r\n\r\nok")
+        await exchange.play(response(200, b"stale"))
+
+    async with receiving(behaviour) as receiver:
+        outcomes = [await send(sender, receiver, b"%d" % status) for status in (200, 429, 500, 200)]
+        assert receiver.accepted == 4
+    assert [(one.status, one.retry_after_seconds) for one in outcomes] == [
+        (200, None),
+        (429, 7),
+        (500, None),
+        (200, None),
+    ]
+    assert all(outcome.excerpt.startswith(b"ok") or not outcome.excerpt for outcome in outcomes)
+
+
+@pytest.mark.field("F05")
+async def test_a_head_of_line_feeds_only_is_an_answer(sender: Sender) -> None:
+    async with receiving(plays(b"HTTP/1.1 200 OK\ncontent-length: 0\n\n")) as receiver:
+        assert [(await send(sender, receiver)).status for _ in range(2)] == [200, 200]
+        assert receiver.accepted == 2
 
 
 @pytest.mark.case("E20")
