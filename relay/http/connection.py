@@ -9,6 +9,7 @@ import ssl
 from typing import TYPE_CHECKING, cast
 
 from relay.http.reader import Answer, Lost, ResponseReader
+from relay.http.response import ONLY_HTTP2, speaks_http2
 from relay.model.outcome import OutcomeKind
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ An address record lives a minute at the least wherever a name is expected to mov
 quarter of it less, so that those which were dialled together are not dialled anew together.
 """
 
+EARLY_BYTES_KEPT = 256
 LEAVE_SECONDS = 1.0
 """How long a connection that is given up may take to read what waits for it: a layer of TLS may have half a record."""
 
@@ -37,7 +39,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer", "_deadline", "_loop", "_on_end", "_poll", "_reader", "_retire_at", "_timer", "_timer_at",
+        "_answer", "_deadline", "_early", "_loop", "_on_end", "_poll", "_reader", "_retire_at", "_timer", "_timer_at",
         "_transport", "_uses", "address", "dialled_at", "for_retry", "unasked",
     )  # fmt: skip
 
@@ -53,6 +55,7 @@ class Connection(asyncio.Protocol):
         self.address = address
         self.dialled_at = dialled_at  # before the name was looked up
         self.for_retry = for_retry
+        self._early = b""  # what came before the first request
         self.unasked = False  # whether bytes came that nobody had asked for
         self._retire_at = dialled_at + MAX_AGE_SECONDS * (1 - 0.25 * random.random())
         self._loop = asyncio.get_running_loop()
@@ -74,7 +77,7 @@ class Connection(asyncio.Protocol):
         self._uses += 1
         self._reader.begin()
         if self._transport is None or not self.is_open():
-            self._end(Lost(OutcomeKind.CONNECTION, "the connection was closed before the request", b""))
+            self._end(_lost_before(self._early))
             return answer
         self._wake_by(deadline)
         self._transport.write(request)
@@ -128,7 +131,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read on; a byte that nobody asked for ends the connection."""
         if self._answer is None:
-            self.unasked = True
+            self.unasked = self._uses > 0
+            self._early = b"" if self.unasked else data
             self.close()
             return
         result = self._reader.feed(data)
@@ -181,6 +185,14 @@ class Connection(asyncio.Protocol):
         else:
             self._end(self._reader.give_up(OutcomeKind.TIMEOUT, "no complete answer in time"))
             self.close()
+
+
+def _lost_before(early: bytes) -> Lost:
+    """Return how a request was lost that found its new connection closed, because of what came early or of nothing."""
+    if not early:
+        return Lost(OutcomeKind.CONNECTION, "the connection was closed before the request", b"")
+    said = ONLY_HTTP2 if speaks_http2(early) else "it speaks before it is asked, which HTTP/1.1 does not"
+    return Lost(OutcomeKind.PROTOCOL, said, early[:EARLY_BYTES_KEPT])
 
 
 def _because(error: Exception | None) -> str:

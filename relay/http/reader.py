@@ -18,6 +18,7 @@ from relay.http.response import (
     EMPTY_LINE,
     MAX_HEAD_BYTES,
     MAX_INTERIM_RESPONSES,
+    ONLY_HTTP2,
     final_head,
     has_many_headers,
     read_untidy_head,
@@ -139,7 +140,7 @@ class ResponseReader:
         if found is None:
             return None
         if isinstance(found, str):
-            error = "the endpoint speaks HTTP/2 only" if speaks_http2(self._raw) else fault
+            error = ONLY_HTTP2 if speaks_http2(self._raw) else fault
             return Lost(OutcomeKind.PROTOCOL, error, bytes(self._raw[: self._excerpt_bytes]))
         body = bytes(self._raw[found.end : found.end + self._excerpt_bytes])
         return Answer(found.status, found.text, body, reusable=False)

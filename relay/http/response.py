@@ -17,13 +17,15 @@ from typing import NamedTuple
 from relay.model.outcome import OutcomeKind
 
 __all__ = [
-    "EMPTY_LINE", "MAX_HEAD_BYTES", "MAX_INTERIM_RESPONSES", "Head", "final_head", "has_many_headers", "header",
-    "header_values", "kind_of_status", "read_untidy_head", "refusal_of_head", "retry_after_seconds", "speaks_http2",
+    "EMPTY_LINE", "MAX_HEAD_BYTES", "MAX_INTERIM_RESPONSES", "ONLY_HTTP2", "Head", "final_head", "has_many_headers",
+    "header", "header_values", "kind_of_status", "read_untidy_head", "refusal_of_head", "retry_after_seconds",
+    "speaks_http2",
 ]  # fmt: skip
 
 MAX_HEAD_BYTES = 64 * 1024
 """Most bytes that the heads of one answer may take together, interim responses included."""
 
+ONLY_HTTP2 = "the endpoint speaks HTTP/2 only"
 MAX_INTERIM_RESPONSES = 20
 MAX_HEADERS = 100
 MAX_RETRY_AFTER_SECONDS = 86_400.0

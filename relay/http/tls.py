@@ -18,13 +18,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outbox.errors import SubscriptionError
+from relay.http.response import ONLY_HTTP2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from outbox.subscriptions.authentication import TLS
 
-__all__ = ["ClientTLS", "default_ssl_context", "has_authorities", "reason_of_tls", "unverifying_context"]
+__all__ = [
+    "ClientTLS",
+    "default_ssl_context",
+    "has_authorities",
+    "reason_of_tls",
+    "refuses_http1",
+    "unverifying_context",
+]
 
 MAX_CONTEXTS = 64
 """Contexts with the machine's store, each of which takes 0.8 MB and 16 ms; beyond it they are made anew when needed."""
@@ -33,16 +41,21 @@ MAX_CONTEXTS = 64
 def default_ssl_context(ca: str = "") -> ssl.SSLContext:
     """Return a client context that verifies certificates and names, from TLS 1.2 on.
 
-    `ca` (PEM) takes the place of the machine's store.
+    `ca` (PEM) takes the place of the machine's store. What is given there is trusted as it is: an intermediate alone is
+    enough. The same on every Python: 3.13 would refuse authorities that keep not every rule of RFC 5280, as many a
+    private one does.
     """
     context = ssl.create_default_context(cadata=ca or None)  # with cadata it leaves the machine's store out
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_flags = (context.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
+    context.set_alpn_protocols(["http/1.1"])
     return context
 
 
 def unverifying_context() -> ssl.SSLContext:
     """Return a context to look through; whoever uses it sends nothing and believes nothing."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["http/1.1"])
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
@@ -52,7 +65,14 @@ def reason_of_tls(error: ssl.SSLError) -> str:
     """Return why a handshake or a connection failed, in the words of OpenSSL."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
+    if refuses_http1(error):
+        return ONLY_HTTP2
     return (error.reason or "handshake failed").replace("_", " ").lower()
+
+
+def refuses_http1(error: ssl.SSLError) -> bool:
+    """Tell whether the server ended the handshake because it was offered HTTP/1.1 and nothing else (ALPN, RFC 7301)."""
+    return "no application protocol" in str(error).lower().replace("_", " ")  # Python 3.11 has no reason for it
 
 
 def has_authorities() -> bool:

@@ -19,7 +19,15 @@ from outbox.subscriptions.url import bracketed
 from relay.http.addresses import literal_address
 from relay.http.dial import DialError, check_url, connect_to_one
 from relay.http.resolver import Resolver
-from relay.http.response import MAX_HEAD_BYTES, final_head, has_many_headers, header, refusal_of_head
+from relay.http.response import (
+    MAX_HEAD_BYTES,
+    ONLY_HTTP2,
+    final_head,
+    has_many_headers,
+    header,
+    refusal_of_head,
+    speaks_http2,
+)
 from relay.http.tls import default_ssl_context, reason_of_tls
 from relay.http.tls_layer import start_tls
 from relay.model.outcome import OutcomeKind
@@ -255,7 +263,8 @@ class _Talk(asyncio.Protocol):
     def check_silence(self) -> None:
         """Raise DialError when more came than was waited for, or the other side has gone."""
         if self.received:
-            raise DialError(OutcomeKind.PROTOCOL, "bytes came through the egress proxy before the request was sent")
+            early = "bytes came through the egress proxy before the request was sent"
+            raise DialError(OutcomeKind.PROTOCOL, ONLY_HTTP2 if speaks_http2(self.received) else early)
         if self._has_ended:
             raise DialError(OutcomeKind.CONNECTION, "the egress proxy closed the tunnel before the request was sent")
 

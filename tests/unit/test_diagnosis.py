@@ -54,6 +54,7 @@ STEPS = {
     "self_signed": (step("tls", "self_signed", certificate=OWN), ["self-signed", f"update {SUB} --ca FILE"]),
     "unknown_issuer": (step("tls", "unknown_issuer", certificate=OWN), ["(CN=Own CA) is not known", "whole chain"]),
     "untrusted": (step("tls", "untrusted", "EE key too small", certificate=OWN), ["not accepted: EE key too small"]),
+    "only_http2": (step("tls", "only_http2"), ["TLS: ", "HTTP/2 only", "enable HTTP/1.1"]),
     "old_tls": (step("tls", "old_tls"), ["TLS: ", "enable TLS 1.2 or 1.3"]),
     "not_tls": (step("tls", "not_tls"), ["port 443 does not speak TLS"]),
     "speaks_tls": (step("tls", "speaks_tls", "port 80 speaks TLS"), ["write https://"]),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from relay.http.addresses import literal_address
 from relay.http.dial import DialError
-from relay.http.tls import default_ssl_context, reason_of_tls
+from relay.http.tls import default_ssl_context, reason_of_tls, refuses_http1
 
 if TYPE_CHECKING:
     from outbox.subscriptions.url import Url
@@ -27,7 +27,8 @@ Cause: TypeAlias = Literal[
     "url_refused", "no_such_name", "no_answer", "dns_timeout", "forbidden",
     "refused", "timeout", "connection", "local",
     "wrong_name", "expired", "not_yet_valid", "self_signed", "unknown_issuer", "untrusted",
-    "old_tls", "not_tls", "speaks_tls", "client_certificate", "handshake_refused", "handshake_timeout", "closed",
+    "old_tls", "only_http2", "not_tls", "speaks_tls", "client_certificate", "handshake_refused", "handshake_timeout",
+    "closed",
 ]  # fmt: skip
 """Why a step failed; `relay.operations.probe.diagnosis` has the mend of each."""
 
@@ -100,6 +101,8 @@ def failure_of_tls(error: Exception) -> tuple[Cause, str]:
     """Return why a handshake failed, and the words of who says so."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFICATION.get(error.verify_code, "untrusted"), reason_of_tls(error)
+    if isinstance(error, ssl.SSLError) and refuses_http1(error):
+        return "only_http2", reason_of_tls(error)
     if isinstance(error, ssl.SSLError):
         said = error.reason or ""
         return next((cause for part, cause in _REASONS if part in said), "handshake_refused"), reason_of_tls(error)

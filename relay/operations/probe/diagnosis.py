@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.url import parse_url
 from relay.http.inspection.steps import OF_CERTIFICATE
-from relay.http.response import header
+from relay.http.response import header, speaks_http2
 from relay.operations.findings import Finding
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def _of_tls(url: Url, step: Step, subscription_id: SubscriptionId, timeout_secon
     cases = {
         "wrong_name": (f"the certificate is not for {url.host}", "add the name to it, or change the URL"),
         "old_tls": ("the server offers no version that is still safe", "enable TLS 1.2 or 1.3 there"),
+        "only_http2": ("the server speaks HTTP/2 only", "enable HTTP/1.1 on that port"),
         "not_tls": (
             f"what answers on port {url.port} does not speak TLS",
             "the port or the scheme of the URL is wrong",
@@ -209,8 +210,8 @@ def _of_gibberish(url: Url, outcome: Outcome) -> tuple[str, str, str]:
     said = outcome.excerpt
     if said[:1] in (b"\x15", b"\x16") and said[1:2] == b"\x03":
         return "message.tls", f"Port {url.port} speaks TLS, but the URL begins with http://", "write https://"
-    if said[3:4] == b"\x04" and said[:1] == b"\x00":
-        seen = "The endpoint answers in HTTP/2 although HTTP/1.1 was spoken"
+    if speaks_http2(said):
+        seen = "The endpoint speaks HTTP/2 only; HTTP/1.1 was spoken to it"
         return "message.http2", seen, "enable HTTP/1.1 on that port"
     seen = f"What listens on port {url.port} does not speak HTTP/1.1 ({outcome.error})"
     return "message.protocol", seen, "the port may be wrong"

@@ -365,3 +365,17 @@ async def test_through_a_proxy_the_url_is_judged_here() -> None:
         steps = await steps_through(proxy, "https://10.0.0.5/")
     assert states(steps) == [("policy", "failed", "forbidden")]
     assert proxy.accepted == 0
+
+
+@pytest.mark.field("F08")
+async def test_what_the_check_advises_to_give_is_enough() -> None:
+    """It names the issuer of the certificate, which may be an intermediate: that alone mends it."""
+    intermediate = trustme.CA().create_child_ca()
+    with listening(server_context(intermediate.issue_cert(NAME))) as heard:
+        url = f"https://{NAME}:{heard.port}/"
+        before = (await steps_to(url))[-1]
+        assert (before.state, before.cause) == ("failed", "unknown_issuer")
+        own = ClientTLS.of(TLS(ca=intermediate.cert_pem.bytes().decode()))
+        dialler = DirectDialler(LOOPBACK, resolving("127.0.0.1"))
+        after = (await inspect(Endpoint.of(url, own), dialler, timeout_seconds=2))[-1]
+    assert (after.name, after.state) == ("tls", "ok")

@@ -14,11 +14,12 @@ import trustme
 
 from outbox.subscriptions.authentication import TLS
 from relay.http import Endpoint, Outcome, Sender
-from relay.http.tls import ClientTLS
+from relay.http.tls import ClientTLS, default_ssl_context
 from tests.integration.sender.conftest import descriptors
 from tests.integration.sender.contract.conftest import NAME, MakeSender, Way
 from tests.support.proxies import Proxy
 from tests.support.scripted_receiver import OK, Exchange, receiving
+from tests.support.serving import serving
 from tests.support.tls_server import demanding_context, old_context, server_context
 from tests.support.waiting import await_until as until
 
@@ -198,3 +199,102 @@ async def test_no_accepted_name_breaks_tls(sender: Sender, authority: trustme.CA
         outcome = await post(sender, f"https://{host}:{receiver.port}/")
     assert (outcome.kind, outcome.sent) == ("tls", False)
     assert "not valid for" in (outcome.error or "")
+
+
+# -- what a private authority gives
+
+
+@pytest.mark.field("F08")
+@pytest.mark.parametrize("given", ["the intermediate", "intermediate and root", "root", "the certificate itself"])
+async def test_a_private_authority_is_trusted_as_it_is_given(make_sender: MakeSender, given: str) -> None:
+    root = trustme.CA()
+    intermediate = root.create_child_ca()
+    leaf = intermediate.issue_cert(NAME)
+    pems = {
+        "the intermediate": [intermediate.cert_pem],
+        "intermediate and root": [intermediate.cert_pem, root.cert_pem],
+        "root": [root.cert_pem],
+        "the certificate itself": [leaf.cert_chain_pems[0]],
+    }[given]
+    own = ClientTLS.of(TLS(ca="".join(pem.bytes().decode() for pem in pems)))
+    stranger = ClientTLS.of(TLS(ca=trustme.CA().create_child_ca().cert_pem.bytes().decode()))
+    async with receiving(answers_ok, ssl=server_context(leaf)) as receiver:
+        url = f"https://{NAME}:{receiver.port}/"
+        assert [(await post(make_sender(), url, tls=tls)).kind for tls in (own, stranger)] == ["delivered", "tls"]
+
+
+@pytest.mark.field("F08")
+async def test_every_python_verifies_alike() -> None:
+    for context in (default_ssl_context(), default_ssl_context(trustme.CA().cert_pem.bytes().decode())):
+        assert context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+        assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+        assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+# -- HTTP/2 only
+
+SETTINGS = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64"
+GOAWAY = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01"
+
+
+@pytest.mark.field("F117")
+async def test_http_1_1_is_offered(sender: Sender, authority: trustme.CA) -> None:
+    chosen: list[str | None] = []
+
+    async def behaviour(exchange: Exchange) -> None:
+        chosen.append(exchange.writer.get_extra_info("ssl_object").selected_alpn_protocol())
+        await exchange.play(OK)
+
+    context = server_context(authority.issue_cert(NAME))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    async with receiving(behaviour, ssl=context) as receiver:
+        assert (await post(sender, f"https://{NAME}:{receiver.port}/")).kind == "delivered"
+    assert chosen == ["http/1.1"]
+
+
+@pytest.mark.field("F117")
+async def test_a_server_that_refuses_http_1_1_in_the_handshake_is_named(sender: Sender) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readexactly(5)
+            writer.write(b"\x15\x03\x03\0\x02\x02\x78")  # alert: fatal, no_application_protocol
+            await reader.read()
+        finally:
+            writer.transport.abort()
+
+    async with serving(refuse) as port:
+        outcome = await post(sender, f"https://{NAME}:{port}/")
+    assert (outcome.kind, outcome.sent) == ("tls", False)
+    assert "HTTP/2 only" in (outcome.error or "")
+
+
+@pytest.mark.field("F117")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("frame", [SETTINGS, GOAWAY], ids=["SETTINGS", "GOAWAY"])
+@pytest.mark.parametrize("when", ["at once", "when asked"])
+async def test_frames_of_http_2_are_named(
+    sender: Sender, authority: trustme.CA, scheme: str, frame: bytes, when: str
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if when == "when asked":
+                await reader.readuntil(b"\r\n\r\n")
+            writer.write(frame)
+            await reader.read()
+        finally:
+            writer.transport.abort()
+
+    options = {"ssl": server_context(authority.issue_cert(NAME))} if scheme == "https" else {}
+    async with serving(serve, **options) as port:
+        outcome = await post(sender, f"{scheme}://{NAME}:{port}/")
+    assert (outcome.kind, outcome.status, outcome.error) == ("protocol", None, "the endpoint speaks HTTP/2 only")
+
+
+@pytest.mark.field("F117")
+async def test_a_frame_in_pieces_is_named(sender: Sender) -> None:
+    async def behaviour(exchange: Exchange) -> None:
+        for at in range(len(SETTINGS)):
+            await exchange.play(SETTINGS[at : at + 1])
+
+    async with receiving(behaviour) as receiver:
+        assert (await post(sender, receiver.url)).error == "the endpoint speaks HTTP/2 only"
