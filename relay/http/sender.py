@@ -38,7 +38,8 @@ class Endpoint:
     """A URL made ready for sending: parsed once, with the first lines of every request to it.
 
     `tls` is the subscription's own side of TLS, None where there is nothing but the sender's. `for_retry`: what is sent
-    has failed before, so no connection of before will do.
+    has failed before, so no connection of before will do. `fixed` are lines that take the place of the sender's
+    `fixed_lines`, None where there is no User-Agent of its own.
     """
 
     url: Url
@@ -46,9 +47,12 @@ class Endpoint:
     prefix: bytes
     tls: ClientTLS | None = None
     for_retry: bool = False
+    fixed: bytes | None = None
 
     @classmethod
-    def of(cls, url_text: str, tls: ClientTLS | None = None, owner: bytes = b"") -> Endpoint:
+    def of(
+        cls, url_text: str, tls: ClientTLS | None = None, owner: bytes = b"", user_agent: str | None = None
+    ) -> Endpoint:
         """Parse a URL; raises SubscriptionError as `outbox.subscriptions.url.parse_url` does.
 
         `owner` is the id of the subscription that sends there; endpoints of two owners never share a connection.
@@ -56,7 +60,9 @@ class Endpoint:
         url = parse_url(url_text)
         prefix = f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\n"
         digest = b"" if tls is None else tls.digest
-        return cls(url, Key(url.scheme, url.host, url.port, digest, owner), prefix.encode("ascii"), tls)
+        key = Key(url.scheme, url.host, url.port, digest, owner)
+        fixed = None if user_agent is None else fixed_lines(user_agent)
+        return cls(url, key, prefix.encode("ascii"), tls, fixed=fixed)
 
 
 class Sender(Protocol):
@@ -124,7 +130,8 @@ class HttpSender:
         if not (pool.enter_at_once() or await pool.enter(started + timeout_seconds)):
             return unsent(OutcomeKind.LOCAL, "no free connection to this endpoint in time", started)
         try:
-            request = b"".join((endpoint.prefix, self._fixed, headers, b"content-length: %d\r\n\r\n" % len(body), body))
+            fixed = endpoint.fixed or self._fixed
+            request = b"".join((endpoint.prefix, fixed, headers, b"content-length: %d\r\n\r\n" % len(body), body))
             return await self._attempt(pool, endpoint, request, started, started + timeout_seconds)
         finally:
             pool.leave()

@@ -56,15 +56,20 @@ class RequestAdditions:
         headers = check_headers(documents.get("headers", {}))
         authentication = authentication_of(documents["authentication"]) if "authentication" in documents else None
         tls = ClientTLS.of(tls_of(documents["tls"])) if "tls" in documents else None
-        self.endpoint = Endpoint.of(url, tls, owner)
+        user_agent = _user_agent(headers)
+        self.endpoint = Endpoint.of(url, tls, owner, user_agent)
         self._tokens: Tokens | None = None
         if authentication is not None:
             if "authorization" in map(str.lower, headers):
                 raise SubscriptionError("headers: Authorization is set by authentication; remove one of the two")
             headers |= _authorization(authentication)
             if not isinstance(authentication, BasicAuth | BearerToken):
-                self._tokens = Tokens(authentication, _tls_for(authentication.token_url, self.endpoint), owner)
-        self.lines = b"".join(f"{name}: {value}\r\n".encode("ascii") for name, value in headers.items())
+                is_there = Endpoint.of(authentication.token_url).url.host == self.endpoint.url.host
+                own = (tls, owner, user_agent) if is_there else (None, owner, None)  # shown to no other host
+                self._tokens = Tokens(authentication, *own)
+        self.lines = b"".join(
+            f"{name}: {value}\r\n".encode("ascii") for name, value in headers.items() if name.lower() != "user-agent"
+        )
         self._secrets = _secrets(headers, authentication)
 
     async def send(
@@ -114,10 +119,9 @@ def _authorization(authentication: Authentication) -> dict[str, str]:
     return {}
 
 
-def _tls_for(token_url: str, endpoint: Endpoint) -> ClientTLS | None:
-    """Return the subscription's own TLS for a token URL on its host; another host never sees the certificate."""
-    token_endpoint = Endpoint.of(token_url)
-    return endpoint.tls if token_endpoint.url.host == endpoint.url.host else None
+def _user_agent(headers: Mapping[str, str]) -> str | None:
+    """Return the subscription's own User-Agent, which takes the place of the relay's."""
+    return next((value for name, value in headers.items() if name.lower() == "user-agent"), None)
 
 
 def _secrets(headers: Mapping[str, str], authentication: Authentication | None) -> tuple[bytes, ...]:

@@ -57,9 +57,15 @@ class Token:
 class Tokens:
     """The token of one subscription. While one is being fetched, everyone waits for that one."""
 
-    def __init__(self, credentials: OAuth2ClientCredentials, tls: ClientTLS | None, owner: bytes = b"") -> None:
-        """Raises SubscriptionError when the token URL cannot be used. `owner`: see `Endpoint.of`."""
-        self._endpoint = Endpoint.of(credentials.token_url, tls, owner)
+    def __init__(
+        self,
+        credentials: OAuth2ClientCredentials,
+        tls: ClientTLS | None,
+        owner: bytes = b"",
+        user_agent: str | None = None,
+    ) -> None:
+        """Raises SubscriptionError when the token URL cannot be used. `owner`, `user_agent`: see `Endpoint.of`."""
+        self._endpoint = Endpoint.of(credentials.token_url, tls, owner, user_agent)
         self._lines, self._body = _request(credentials)
         self._token: Token | None = None
         self._fetching: asyncio.Future[Token | Outcome | None] | None = None

@@ -93,7 +93,7 @@ class TestHeaders:
         "name",
         ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Upgrade", "TE", "Trailer",
          "Expect",
-         "Proxy-Authorization", "Proxy-Connection", "Content-Type", "Content-Encoding", "Date", "User-Agent",
+         "Proxy-Authorization", "Proxy-Connection", "Content-Type", "Content-Encoding", "Date", "User_Agent",
          "webhook-id", "Webhook-Signature", "svix-id", "X-Hub-Signature-256", "X-GitHub-Event", "X-GitHub-Delivery",
          "Stripe-Signature", "X-Convoy-Signature", "X-Webhook-Signature", "X-Webhook-Event", "X-Webhook-Timestamp"],
     )  # fmt: skip

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder", "response_of"]
 
-# A subscription's own headers can have none of these names, so what is not known to be harmless is redacted.
+# Of these names a subscription's own headers can only have User-Agent; what is not known to be harmless is redacted.
 _HARMLESS = {"host", "user-agent", "accept-encoding", "content-type", "content-length"}
 _REDACTED = "***"
 
@@ -45,10 +45,11 @@ class Recorder:
 
 
 def _request_of(endpoint: Endpoint, headers: bytes, body: bytes) -> SentRequest:
-    first, *lines = (endpoint.prefix + fixed_lines(USER_AGENT) + headers).decode("latin-1").split("\r\n")[:-1]
+    fixed = endpoint.fixed or fixed_lines(USER_AGENT)
+    first, *lines = (endpoint.prefix + fixed + headers).decode("latin-1").split("\r\n")[:-1]
     pairs = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     pairs.append(("content-length", str(len(body))))
-    harmless = _HARMLESS | written_headers()
+    harmless = (_HARMLESS | written_headers()) - ({"user-agent"} if endpoint.fixed else set())
     return SentRequest(
         method=first.partition(" ")[0],
         url=endpoint.url.text,

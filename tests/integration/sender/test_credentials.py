@@ -64,6 +64,16 @@ class TestHeaders:
         assert given.items() <= fields(receiver.requests[0]).items()
         assert receiver.requests[0].head.lower().count(b"\r\nhost:") == 1
 
+    @pytest.mark.field("F09")
+    @pytest.mark.parametrize("name", ["User-Agent", "user-agent", "USER-AGENT"])
+    async def test_the_user_agent_is_the_subscriptions_where_it_has_one(self, sender: HttpSender, name: str) -> None:
+        async with receiving(answers_ok) as receiver:
+            for given in ({name: "Acme-Hooks/7 (+https://acme.example)", "x-team": "a"}, {"x-team": "a"}):
+                assert (await post(sender, credentials(receiver.url, headers=given))).kind == "delivered"
+        said = [fields(exchange)["user-agent"] for exchange in receiver.requests]
+        assert said == ["Acme-Hooks/7 (+https://acme.example)", "outbox-relay/test"]
+        assert [exchange.head.lower().count(b"user-agent") for exchange in receiver.requests] == [1, 1]
+
     async def test_basic(self, sender: HttpSender) -> None:
         async with receiving(answers_ok) as receiver:
             await post(sender, credentials(receiver.url, authentication=BasicAuth("Jürgen", "p:€")))
