@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from relay.model.delivery import Delivery
+from relay.model.delivery import HUGE_BYTES, SMALL_BYTES, Delivery
 from relay.store.lease import START_WITHIN_SECONDS, new_lease
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from relay.engine.byte_shares import Share
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.room import Room
@@ -24,6 +25,14 @@ __all__ = ["Claim", "admit"]
 ROWS_MAX = 500
 WORTHWHILE = 128  # free slots that make another claim worth its statement while deliveries are under way
 UNPROVEN_SECONDS = 0.001  # pause for each unproven endpoint of a claim, so that hundreds of them do not slow the others
+
+
+class Slot(NamedTuple):
+    """What one subscription may get in a claim: rows, and bytes."""
+
+    subscription_id: bytes
+    rows: int
+    share: Share
 
 
 class Claim:
@@ -39,12 +48,16 @@ class Claim:
 
     def is_possible(self) -> bool:
         """Tell whether a claim could lease anything for an endpoint that answers."""
-        return self._room.free > 0 and any(self._answers(subscription_id) for subscription_id, _ in self._slots())
+        return self._room.free > 0 and any(
+            slot.share.bytes and self._answers(slot.subscription_id) for slot in self._slots()
+        )
 
     def is_worthwhile(self) -> bool:
         """Tell whether enough slots are free; rows that are claimed one by one cost a statement each."""
         slots = self._slots()
-        return bool(slots) and (self._sending.idle or sum(count for _, count in slots) >= WORTHWHILE)
+        return bool(slots) and (
+            self._sending.idle or sum(slot.rows for slot in slots if slot.share.bytes) >= WORTHWHILE
+        )
 
     async def run(self) -> bool:
         """Claim one batch (due → leased) and hand it over to be sent; tell whether there were any."""
@@ -53,18 +66,39 @@ class Claim:
         if not slots or room <= 0:
             return False
         began, lease = time.monotonic(), new_lease()
-        unproven = sum(not self._answers(subscription_id) for subscription_id, _ in slots)
+        unproven = sum(not self._answers(slot.subscription_id) for slot in slots)
         self._unproven_from = max(self._unproven_from, began + UNPROVEN_SECONDS * unproven)
-        rows = await self._store.claim(slots, room, free_bytes, lease)
-        got = Counter(row.subscription_id for row in rows)
-        full = len(rows) == room or sum(row.event.size for row in rows if row.event) >= free_bytes
-        for subscription_id, count in slots:
-            self._due.move_on(subscription_id, more=full or got[subscription_id] == count)
+        rows = await self._store.claim(
+            [(slot.subscription_id, slot.rows) for slot in slots],
+            room,
+            free_bytes,
+            lease,
+            [slot.share for slot in slots],
+        )
+        self._rotate(slots, rows, full=len(rows) == room or 0 < free_bytes <= sum(map(_weight, rows)))
         if rows:
             await admit(self._sending, self._store, rows, lease, began)
         else:
-            await self._recheck([subscription_id for subscription_id, _ in slots])
+            await self._recheck([slot.subscription_id for slot in slots])
         return bool(rows)
+
+    def _rotate(self, slots: Sequence[Slot], rows: Sequence[Leased], *, full: bool) -> None:
+        """Put those that were served last, and drop those that have nothing more.
+
+        Where the room ended the claim (`full`), those after the last one served keep their places: it is their turn.
+        So does who was asked for small deliveries only, and had none.
+        """
+        got = Counter(row.subscription_id for row in rows)
+        weights: Counter[bytes] = Counter()
+        for row in rows:
+            weights[row.subscription_id] += _weight(row)
+        last = max((place for place, slot in enumerate(slots) if got[slot.subscription_id]), default=len(slots))
+        for place, (subscription_id, count, share) in enumerate(slots):
+            served = got[subscription_id]
+            if not served and ((full and place > last) or not share.bytes):
+                continue
+            more = full or served == count or 0 < share.bytes <= weights[subscription_id]
+            self._due.move_on(subscription_id, more=more)
 
     async def _recheck(self, ids: Sequence[bytes]) -> None:
         """Read again the subscriptions of an empty claim: the due map would keep naming one that is paused or held."""
@@ -72,17 +106,17 @@ class Claim:
         if changed:
             self._sending.update(await self._store.read_subscriptions(changed))
 
-    def _slots(self) -> list[tuple[bytes, int]]:
-        """Return the due map's subscriptions with their free slots, in rotation; an unknown subscription has one."""
-        grants, slots = self._room.grants(), []
+    def _slots(self) -> list[Slot]:
+        """Return what the due map's subscriptions may have, in rotation; an unknown subscription has one slot."""
+        grants, slots = self._room.grants(len(self._due)), []
         unproven_too = time.monotonic() >= self._unproven_from
         for subscription_id in self._due:
             endpoint = self._endpoints.get(subscription_id)
             if not unproven_too and not (endpoint and endpoint.answers):
                 continue
             count = min(ROWS_MAX, grants.promise(endpoint) if endpoint else 1)
-            if count > 0:
-                slots.append((subscription_id, count))
+            if count > 0 and (share := grants.promise_bytes(endpoint)):
+                slots.append(Slot(subscription_id, count, share))
         return slots
 
     def _answers(self, subscription_id: bytes) -> bool:
@@ -97,6 +131,12 @@ async def admit(
     await sending.refresh({(row.subscription_id, row.version) for row in rows}, store.read_subscriptions)
     start_by = began + START_WITHIN_SECONDS
     sending.admit([_delivery(row, lease, start_by, suspect=suspect) for row in rows])
+
+
+def _weight(row: Leased) -> int:
+    """Return what a row counts in the byte room."""
+    size = row.event.size if row.event else 0
+    return size if SMALL_BYTES < size <= HUGE_BYTES else 0
 
 
 def _delivery(row: Leased, lease: int, start_by: float, *, suspect: bool) -> Delivery:

@@ -39,8 +39,8 @@ class Owner(Protocol):
 class Endpoint:
     """The receiving side of one subscription, at one version of its row."""
 
-    __slots__ = ("_closed_until", "_keyring", "envelope", "health", "leased", "owner", "problem", "queued", "sending",
-                 "subscription", "waiting", "warned_at")  # fmt: skip
+    __slots__ = ("_closed_until", "_keyring", "bytes", "envelope", "health", "huge", "leased", "owner", "problem",
+                 "queued", "sending", "subscription", "waiting", "warned_at")  # fmt: skip
 
     def __init__(self, subscription: SubscriptionVersion, window_max: int, keyring: Keyring, owner: Owner) -> None:
         self._keyring = keyring
@@ -48,6 +48,8 @@ class Endpoint:
         self.health = Health(window_max)
         self.waiting: deque[Delivery] = deque()
         self.leased = 0
+        self.bytes = 0  # of the bodies of what is leased, and how many huge ones there are: see byte_shares.py
+        self.huge = 0
         self.sending = 0
         self.queued = False  # whether it is in a queue of the room
         self.warned_at = -math.inf  # when the log last said that nothing can be sent to it

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from relay.engine.byte_shares import ByteGrants, Share
     from relay.engine.endpoint import Endpoint
 
 __all__ = ["Grants", "Places", "Queues"]
@@ -57,20 +58,28 @@ class Places:
 class Grants:
     """Counts what one batch promises to lease: endpoints count their leases only after the batch."""
 
-    __slots__ = ("_leases", "_promised")
+    __slots__ = ("_bytes", "_leases", "_promised")
 
-    def __init__(self, leases: Places) -> None:
+    def __init__(self, leases: Places, byte_grants: ByteGrants) -> None:
         self._leases = leases
+        self._bytes = byte_grants
         self._promised = 0
 
-    def take(self, endpoint: Endpoint, left: int) -> bool:
-        """Tell whether an endpoint with `left` free slots in this batch may lease one more; if it may, count it."""
+    def take(self, endpoint: Endpoint, left: int, size: int) -> bool:
+        """Tell whether an endpoint with `left` free slots in this batch may lease one more; if it may, count it.
+
+        `size`: how many bytes the body has.
+        """
         if endpoint.answers:
-            return True
+            return self._bytes.take(endpoint, size)
         taken = endpoint.free - left
-        may = self._leases.allowance(endpoint.leased + taken, self._promised) > 0
+        may = self._leases.allowance(endpoint.leased + taken, self._promised) > 0 and self._bytes.take(endpoint, size)
         self._promised += may
         return may
+
+    def promise_bytes(self, endpoint: Endpoint | None) -> Share | None:
+        """Promise an endpoint its share of the bytes; None when it holds all that it may have."""
+        return self._bytes.promise(endpoint)
 
     def promise(self, endpoint: Endpoint) -> int:
         """Promise an endpoint as many leases as it may have, 0 or more, and return how many."""

@@ -75,7 +75,7 @@ class FanOut:
         alone = await self._store.find_first_pending(low) if limit == 1 else None
         try:
             after = low if alone is None else alone - 1
-            async with self._store.fan_out(after, limit, self._room.free_bytes, up_to_seq=up_to) as batch:
+            async with self._store.fan_out(after, limit, self._room.fan_out_bytes, up_to_seq=up_to) as batch:
                 if not batch.taken:
                     return None, False
                 if self._is_too_many(batch):
@@ -117,7 +117,8 @@ class FanOut:
                     free[subscription_id] = self._free(subscription_id)
                 ready = is_open and taken.available
                 endpoint = self._endpoints.get(subscription_id)
-                if taken.fits and ready and leased < room and endpoint and self._takes(endpoint, free, grants):
+                may = taken.fits and ready and leased < room
+                if may and endpoint and self._takes(endpoint, free, grants, taken.size or 0):
                     seconds = endpoint.subscription.timeout_seconds + LEASE_SLACK_SECONDS
                     births.append(Birth(identity, taken.seq, subscription_id, None, lease, seconds, taken.size))
                     leased += 1
@@ -128,11 +129,11 @@ class FanOut:
                     self._due.add(subscription_id)
         return births
 
-    def _takes(self, endpoint: Endpoint, free: dict[bytes, int], grants: Grants) -> bool:
+    def _takes(self, endpoint: Endpoint, free: dict[bytes, int], grants: Grants, size: int) -> bool:
         """Tell whether one more may be leased for this endpoint; if it may, count it."""
         subscription_id = endpoint.subscription.id
         left = free[subscription_id]
-        if left <= 0 or not grants.take(endpoint, left):
+        if left <= 0 or not grants.take(endpoint, left, size):
             return False
         free[subscription_id] = left - 1
         return True

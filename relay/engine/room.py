@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from relay.engine.byte_shares import ByteGrants, ByteRoom
 from relay.engine.fairness import Grants, Places, Queues
+from relay.model.delivery import SMALL_BYTES
 
 if TYPE_CHECKING:
     from relay.engine.endpoint import Endpoint
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Room"]
 
 LEASED_MAX = 2048  # deliveries held by one process, sending or waiting
-BYTES_MAX = 16 * 1024 * 1024  # of their bodies
+BYTES_MAX = 16 * 1024 * 1024  # of those of their bodies that are not small
+FAN_OUT_BYTES_MIN = 64 * SMALL_BYTES  # fan_out reads so much of bodies in any case: small ones always find room
 
 
 class Room:
@@ -31,12 +34,12 @@ class Room:
         Args:
             max_in_flight: requests on the wire at once.
             leased_max: deliveries leased at once, sending or waiting.
-            bytes_max: bytes of bodies from which on nothing more is leased.
+            bytes_max: bytes of bodies, shared out as byte_shares.py says.
         """
         self._leases = Places(leased_max)
         self._requests = Places(max_in_flight)
         self._queues = Queues(self._requests)
-        self._bytes, self._bytes_max = 0, bytes_max
+        self._bytes = ByteRoom(bytes_max)
         self._watchers: set[asyncio.Event] = set()
 
     def watch(self) -> asyncio.Event:
@@ -52,12 +55,17 @@ class Room:
     @property
     def free(self) -> int:
         """How many more deliveries this process may lease."""
-        return self._leases.total - self._leases.taken if self._bytes < self._bytes_max else 0
+        return self._leases.total - self._leases.taken
 
     @property
     def free_bytes(self) -> int:
-        """How many more bytes of bodies this process may take."""
-        return max(0, self._bytes_max - self._bytes)
+        """How many more bytes of bodies that are not small this process may take."""
+        return max(0, self._bytes.total - self._bytes.taken)
+
+    @property
+    def fan_out_bytes(self) -> int:
+        """How many bytes of bodies a fan_out may read."""
+        return max(self.free_bytes, FAN_OUT_BYTES_MIN)
 
     @property
     def waiting(self) -> int:
@@ -65,23 +73,23 @@ class Room:
         leases, requests = self._leases, self._requests
         return (leases.taken - leases.unproven) - (requests.taken - requests.unproven)
 
-    def grants(self) -> Grants:
-        """Return a counter of what the next batch may lease."""
-        return Grants(self._leases)
+    def grants(self, asked: int = 1) -> Grants:
+        """Return a counter of what the next batch may lease for `asked` endpoints."""
+        return Grants(self._leases, ByteGrants(self._bytes, asked))
 
     def enter(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Count a leased delivery and let it wait for its endpoint."""
         endpoint.leased += 1
         endpoint.waiting.append(delivery)
         self._leases.take(endpoint)
-        self._bytes += delivery.size
+        self._bytes.take(endpoint, delivery.size)
         self._queues.append(endpoint)
 
     def leave(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Stop counting a delivery that was settled or given back. It no longer waits, and its request has ended."""
         endpoint.leased -= 1
         self._leases.give_back(endpoint)
-        self._bytes -= delivery.size
+        self._bytes.give_back(endpoint, delivery.size)
         for freed in self._watchers:
             freed.set()
 
@@ -113,4 +121,5 @@ class Room:
         if answers is not answered:
             self._requests.reclassify(endpoint.sending, answers=answers)
             self._leases.reclassify(endpoint.leased, answers=answers)
+            self._bytes.reclassify(endpoint, answers=answers)
             self._queues.move(endpoint)

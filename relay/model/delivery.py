@@ -28,7 +28,12 @@ from outbox.ids import text_id
 if TYPE_CHECKING:
     from relay.model.event import EventParts
 
-__all__ = ["Delivery"]
+__all__ = ["HUGE_BYTES", "SMALL_BYTES", "Delivery"]
+
+SMALL_BYTES = 8 * 1024
+"""Up to so many bytes of body, a delivery takes nothing but its lease's place."""
+HUGE_BYTES = 1024 * 1024
+"""Beyond so many bytes of body, a delivery goes alone of its kind."""
 
 
 @dataclass(slots=True)

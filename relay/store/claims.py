@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from relay.model.delivery import HUGE_BYTES, SMALL_BYTES
 from relay.store.arrays import Bigints, Integers, Uuids
 from relay.store.bodies import read_bodies
 from relay.store.lease import LEASE_END
@@ -22,7 +23,7 @@ UNKNOWN_BYTES = 32_768  # what a delivery counts as that a relay of a former ver
 
 ASKED = f"""
 asked as materialized (
-    select a.id, a.slots, a.share from unnest(%b, %b, %b) with ordinality a(id, slots, share, place)
+    select a.id, a.slots from unnest(%b, %b) with ordinality a(id, slots, place)
     cross join lateral (select from outbox.subscriptions where id = a.id and {OPEN} limit 1) s
     order by a.place)"""
 
@@ -37,19 +38,29 @@ cross join lateral (select version, timeout_seconds from outbox.subscriptions wh
 # No event is looked up: planning for every leaf of events would take longer than the claim, and what a payload weighs
 # stands in the delivery. A subscription's share ends its rows only, so that its large bodies leave the others theirs.
 _CLAIM = f"""
-with {ASKED},
+with asked as materialized (
+    select a.* from unnest(%b, %b, %b, %b) with ordinality a(id, slots, bytes, huge, place)
+    cross join lateral (select from outbox.subscriptions where id = a.id and {OPEN} limit 1) s
+    order by a.place),
 chosen as materialized (
-    select c.id, c.size from asked a cross join lateral (
-        select id, size from (
-            select id, size, sum(size) over (order by due_at, id rows unbounded preceding) - size as before from (
-                select id, due_at, coalesce(event_bytes, {UNKNOWN_BYTES}) as size from outbox.deliveries
-                where subscription_id = a.id and due_at <= now() and coalesce(lease, -1) < 0
-                order by due_at, id limit a.slots for no key update skip locked) found) counted
-        where before < a.share) c
+    select c.id, c.size, a.bytes, a.huge, a.place from asked a cross join lateral (
+        select id, coalesce(event_bytes, {UNKNOWN_BYTES}) as size from outbox.deliveries
+        where subscription_id = a.id and due_at <= now() and coalesce(lease, -1) < 0
+        order by due_at, id limit a.slots for no key update skip locked) c
     limit %b),
+sized as materialized (
+    select id, bytes, place, row_number() over () as number, size > {HUGE_BYTES} and huge > 0 as lone,
+           case when size > {SMALL_BYTES} and size <= {HUGE_BYTES} then size else 0 end as cost
+    from chosen where huge > 0 or size <= {HUGE_BYTES}),
+shared as (
+    select id, number, cost, lone,
+           sum(cost) over (partition by place order by number) - cost as own, bytes from sized),
 fitting as materialized (
-    select id from (select id, sum(size) over (rows unbounded preceding) - size as before from chosen) s
-    where before < %b),
+    select id from (
+        select id, cost, lone, sum(cost) over (order by number) - cost as before,
+               count(*) filter (where lone) over (order by number) as huge_ones
+        from shared where own < bytes or own + cost = 0) s
+    where case when lone then huge_ones = 1 else cost = 0 or before < %b end),
 leased as (
     update outbox.deliveries d set lease = %b, attempts = least(attempts + 1, {MAX_ATTEMPTS}), due_at = {LEASE_END}
     where d.id = any(array(select id from fitting))
@@ -63,22 +74,24 @@ async def claim(
     limit: int,
     byte_budget: int,
     lease: int,
-    *,
-    shares: Sequence[int] | None = None,
+    shares: Sequence[tuple[int, bool]] = (),
 ) -> list[Leased]:
     """due → leased: lease the oldest due rows of each subscription, and return them.
+
+    Bytes are those of payloads that are neither small nor huge. Whoever may have any gets one row at least, and the
+    last row of a budget may go beyond it. A claim has one huge row at most.
 
     Args:
         database: the data plane's.
         slots: (subscription id, rows at most), in the order of their turns.
-        limit: rows of all subscriptions at most.
-        byte_budget: bytes of their payloads together; the row that passes it is the last.
+        limit: rows of all.
+        byte_budget: bytes of all.
         lease: the new lease.
-        shares: bytes of payloads for each of `slots`; the row that passes its share is the last of its subscription.
-            None: each may use the whole budget.
+        shares: for each slot (bytes at most, whether it may have a huge row); none: `byte_budget`, yes.
     """
     ids, counts = zip(*slots, strict=True)
-    asked = (Uuids(ids), Integers(counts), Bigints(shares if shares is not None else [byte_budget] * len(ids)))
+    budgets, huge = zip(*(shares or [(byte_budget, True)] * len(slots)), strict=True)
+    asked = (Uuids(ids), Integers(counts), Bigints(budgets), Integers([int(may) for may in huge]))
     return await with_events(database, await database.fetch(_CLAIM, *asked, limit, byte_budget, lease))
 
 

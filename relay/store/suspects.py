@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from relay.store.arrays import Bigints, Integers, Uuids
+from relay.store.arrays import Integers, Uuids
 from relay.store.bodies import fetch_readable
 from relay.store.claims import ASKED, LEASED, with_events
 from relay.store.dead_letters import Copied, burial
@@ -64,6 +64,5 @@ async def claim_suspect(database: Database, ids: Sequence[bytes], lease: int, fo
         former: the suspect that this process claimed before and has not settled, if any: it is no longer alone.
     """
     former_id, former_lease = (former.id, former.lease) if former else (bytes(16), 0)
-    shares = (Uuids(ids), Integers([1] * len(ids)), Bigints([1] * len(ids)))
-    asked = (*shares, UUID(bytes=former_id), former_lease, lease)
+    asked = (Uuids(ids), Integers([1] * len(ids)), UUID(bytes=former_id), former_lease, lease)
     return await with_events(database, await fetch_readable(database, _CLAIM_SUSPECTS, *asked))

@@ -7,8 +7,10 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.engine.byte_shares import ByteGrants, ByteRoom
 from relay.engine.endpoint import Endpoint
 from relay.engine.fairness import Grants, Places, Queues
+from relay.engine.room import BYTES_MAX
 from relay.secrets.keyring import Keyring
 from tests.unit.test_endpoint import OWNER, subscription
 
@@ -41,11 +43,11 @@ def test_once_half_is_taken_each_unproven_endpoint_has_one() -> None:
 
 
 def test_a_batch_leases_no_more_for_unproven_than_they_may_hold() -> None:
-    grants, unproven = Grants(Places(2048)), [endpoint() for _ in range(2000)]
-    taken = sum(grants.take(one, one.free - taken) for taken in range(16) for one in unproven)
+    grants, unproven = Grants(Places(2048), ByteGrants(ByteRoom(BYTES_MAX))), [endpoint() for _ in range(2000)]
+    taken = sum(grants.take(one, one.free - taken, 2) for taken in range(16) for one in unproven)
     assert taken == 2048 - 256
-    assert all(grants.take(endpoint(answers=True), 0) for _ in range(100)), "who answers is not among them"
-    grants = Grants(Places(2048))
+    assert all(grants.take(endpoint(answers=True), 0, 2) for _ in range(100)), "who answers is not among them"
+    grants = Grants(Places(2048), ByteGrants(ByteRoom(BYTES_MAX)))
     assert sum(map(grants.promise, unproven)) <= 2048 - 256
     assert grants.promise(endpoint(answers=True)) == 16
 

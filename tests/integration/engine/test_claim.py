@@ -118,11 +118,38 @@ async def test_an_event_that_is_gone_is_claimed_without_a_body_and_ends_as_a_dea
 
 async def test_a_claim_ends_where_the_bodies_fill_the_budget_but_takes_at_least_one(world: World, store: Store) -> None:
     subscription = world.subscribe()
-    world.record(count=5, payload='"' + "x" * 998 + '"')
+    world.record(count=5, payload='"' + "x" * 19_998 + '"')
     await fan_out(store)
-    assert len(await store.claim([(subscription, 5)], 5, 2500, new_lease())) == 3
+    assert len(await store.claim([(subscription, 5)], 5, 50_000, new_lease())) == 3
     assert len(await store.claim([(subscription, 5)], 5, 1, new_lease())) == 1
     assert world.count("deliveries", "lease is null and attempts = 0") == 1
+
+
+@pytest.mark.field("F01")
+async def test_each_subscription_has_a_share_of_the_bytes_and_small_rows_cost_nothing(
+    world: World, store: Store
+) -> None:
+    large, small = world.subscribe("large"), world.subscribe("small")
+    world.record("large", 5, payload='"' + "x" * 19_998 + '"')
+    world.record("small", 5)
+    await fan_out(store)
+    asked = [(large, 5), (small, 5)]
+    rows = await store.claim(asked, 10, 10**6, new_lease(), [(30_000, False), (0, False)])
+    assert Counter(row.subscription_id for row in rows) == {large: 2, small: 5}
+    assert await store.claim(asked[:1], 10, 10**6, new_lease(), [(0, False)]) == []
+
+
+@pytest.mark.field("F01")
+async def test_one_huge_row_at_a_time_is_claimed_and_only_where_it_may(world: World, store: Store) -> None:
+    first, second = world.subscribe("a"), world.subscribe("b")
+    for name in ("a", "b"):
+        world.record(name, 2, payload='"' + "x" * 1_100_000 + '"')
+        world.record(name)
+    await fan_out(store)
+    asked = [(first, 9), (second, 9)]
+    rows = await store.claim(asked, 9, 1, new_lease(), [(0, False), (1, True)])
+    assert Counter(row.subscription_id for row in rows) == {first: 1, second: 2}
+    assert sum(row.event.size > 1_000_000 for row in rows if row.event) == 1
 
 
 async def test_rows_are_born_leased_while_there_is_room_and_due_beyond_it(world: World, far_end: FarEnd) -> None:
