@@ -32,6 +32,8 @@ from relay.operations.filters import Filters
 
 __all__ = ["dead_letters"]
 
+NO_PAYLOAD = "none: the server could not read it"
+
 
 @click.group("dead-letters")
 def dead_letters() -> None:
@@ -74,7 +76,7 @@ def show(database: Database, delivery_id: str, *, as_json: bool) -> None:
         return
     print_fields(fields_of(found, "attempts_made", "payload"))
     print_attempts(found.attempts_made)
-    click.echo(f"\nPayload\n{escape(found.payload)}")
+    click.echo(f"\nPayload\n{NO_PAYLOAD if found.payload is None else escape(found.payload)}")
 
 
 @dead_letters.command()

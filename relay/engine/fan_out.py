@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from relay.engine.outage import one_line
+from relay.engine.stopped import TurnWait
 from relay.model.delivery import Delivery
 from relay.store.fan_out import MAX_SEQ, new_ids
 from relay.store.lease import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS, new_lease
@@ -51,6 +52,7 @@ class FanOut:
         self._room = room
         self._sending = sending
         self._due = due
+        self._wait = TurnWait(store)
         self.limit = EVENTS_FIRST
         self._matches_each = 1.0  # on average, in the last batch
         self._began = 0.0
@@ -76,6 +78,7 @@ class FanOut:
         try:
             after = low if alone is None else alone - 1
             async with self._store.fan_out(after, limit, self._room.fan_out_bytes, up_to_seq=up_to) as batch:
+                self._wait.end()
                 if not batch.taken:
                     return None, False
                 if self._is_too_many(batch):
@@ -84,6 +87,7 @@ class FanOut:
                 births = self._plan(batch)
                 bodies = await batch.resolve(births)
         except psycopg.errors.LockNotAvailable:
+            await self._wait.go_on()
             return None, True
         except psycopg.Error as error:
             if not is_refusal(error):

@@ -1,12 +1,14 @@
 """Sweep over all subscriptions in rotation, a slice at a time, without any hint.
 
-It finds due rows and suspects that no hint names, notices changes that no claim brings, and drops the endpoints of
-removed subscriptions from memory.
+It finds due rows and suspects that no hint names, notices changes that no claim brings, drops the endpoints of removed
+subscriptions from memory, and ends the transactions of relays that stopped.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from relay.engine.stopped import StoppedRelays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +35,7 @@ class Sweep:
         self._sending = sending
         self._due = due
         self._suspects = suspects
+        self._stopped = StoppedRelays(store)
         self._seen: set[bytes] = set()
         self._unmet: list[bytes] = []
         self.position = START
@@ -43,6 +46,7 @@ class Sweep:
         The order matters: changes are read before endpoints count as reopened, and only then are endpoints forgotten.
         """
         self._sending.release_late()
+        await self._stopped.end()
         rows = await self._store.sweep(self.position, SLICE)
         await self._refresh(rows)
         self._due.add_all(row.id for row in rows if row.due)

@@ -12,6 +12,7 @@ from outbox import act_as
 from outbox.schema.runner import require_current
 from relay.operations.denied_rights import name_denied_rights
 from relay.store.nearest_time import NearestTime
+from relay.store.turns import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["Database", "begin", "make_engine"]
 
 # The driver reads no other style of date. It reads no year 10000 either, which the last day of 9999 is in a time zone
-# east of UTC. jit is off since compiling a plan takes longer than a bounded statement runs.
+# east of UTC. jit is off since compiling a plan takes longer than a bounded statement runs. A command that is stopped
+# in the middle (Ctrl-Z) keeps what it has locked for a bounded time.
 _SETTINGS = text(
-    "select set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true), set_config('jit', 'off', true)"
+    "select set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true), set_config('jit', 'off', true),"
+    f" {LIMITS}"
 )
 
 

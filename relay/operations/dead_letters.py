@@ -49,10 +49,10 @@ class ListedDeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterDetails(ListedDeadLetter):
-    """A dead letter with its attempts and its payload, which is JSON text."""
+    """A dead letter with its attempts and its payload, which is JSON text; None where the server could not read it."""
 
     attempts_made: Page[Attempt]
-    payload: str
+    payload: str | None
 
 
 _LISTING = Listing(

@@ -156,6 +156,7 @@ class Housekeeping:
             self._conninfo, autocommit=True, prepare_threshold=None
         ) as connection:
             await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+            await connection.execute(turns.SESSION)
             while True:
                 await self.do_due(connection)
                 if self._lost_at is not None:

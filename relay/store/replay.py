@@ -77,8 +77,10 @@ asked as materialized (
     where not exists (select from on_their_way o where o.event_seq = seq and o.subscription_id = c.subscription_id)),
 gone as (
     delete from outbox.dead_letters where delivery_id = any(array(select dead from asked)) returning delivery_id)
-insert into outbox.deliveries (id, event_seq, subscription_id, due_at)
-select outbox.uuid7(), seq, subscription_id, clock_timestamp() from (
+insert into outbox.deliveries (id, event_seq, subscription_id, due_at, event_bytes)
+select outbox.uuid7(), seq, subscription_id, clock_timestamp(),
+       (select octet_length(payload) from outbox.events e where e.seq = pairs.seq limit 1)
+from (
     select distinct seq, subscription_id from asked
     where dead is null or dead in (select delivery_id from gone)) pairs
 returning id

@@ -73,13 +73,15 @@ async def find_holder(database: Database, turn: str) -> Holder | None:
 # Only where the server waits for the client, in a transaction: also one whose locks nobody waits for yet. The time
 # counts from the last statement. Ending it needs the same role; others are left out.
 END_STOPPED = """
-select pid, application_name, host(client_addr), seconds from (
-    select pid, application_name, client_addr,
+with waiting as materialized (
+    select pid, application_name, host(client_addr) as address,
            extract(epoch from clock_timestamp() - greatest(query_start, state_change))::double precision as seconds
     from pg_stat_activity
     where datname = current_database() and application_name = any(%s) and wait_event_type = 'Client'
-      and xact_start is not null and pid <> pg_backend_pid() and pg_has_role(usesysid, 'usage')) waiting
-where seconds > %s and pg_terminate_backend(pid)"""
+      and xact_start is not null and pid <> pg_backend_pid() and pg_has_role(usesysid, 'usage')),
+stopped as materialized (select * from waiting where seconds > %s)
+select * from stopped where pg_terminate_backend(pid)"""
+# Materialized: the planner may order conditions as it likes, and would end those that wait for a moment only.
 
 
 async def end_stopped(database: Database, seconds: float = STOPPED_SECONDS) -> list[Holder]:

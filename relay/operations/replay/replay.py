@@ -52,7 +52,7 @@ def replay(
     The audit notes it, with what was `asked`.
 
     Raises:
-        ReplayError: an event's payload is pruned, a subscription removed, of another tenant, or never had it.
+        ReplayError: a payload is pruned or unreadable; a subscription is removed, another tenant's, or never had it.
         NotFoundError: an event is another tenant's than who asks.
     """
     refuse_other_tenants(connection, tenant, candidates)
@@ -60,6 +60,7 @@ def replay(
     unresolved = [item for item in candidates if item.subscription_id is None]
     _refuse_unresolved_without_dead_letter(unresolved)
     buried = [(item.dead, item.event_seq) for item in candidates if item.dead is not None]
+    _refuse_unreadable(connection, [dead for dead, _ in buried])
     store.restore_events(connection, [dead for dead, _ in buried], [seq for _, seq in buried])
     _refuse_impossible(connection, direct)
     resolved_again = store.put_back(connection, [item.dead for item in unresolved if item.dead is not None])
@@ -88,6 +89,20 @@ _EVENTS = "select id, tenant from outbox.events where seq = any(cast(:seqs as bi
 def _refuse_unresolved_without_dead_letter(unresolved: Sequence[Candidate]) -> None:
     if any(item.dead is None for item in unresolved):
         raise ReplayError("event: went to no subscription so far; name one with --to sub_…")
+
+
+_UNREADABLE = """
+select delivery_id from outbox.dead_letters where delivery_id = any(cast(:ids as uuid[])) and payload is null limit 1
+"""
+
+
+def _refuse_unreadable(connection: Connection, dead: Sequence[DeliveryId]) -> None:
+    unreadable = connection.execute(text(_UNREADABLE), {"ids": list(dead)}).scalar()
+    if unreadable is not None:
+        raise ReplayError(
+            f"dead letter: {DeliveryId.of(unreadable)} has no payload, because the server could not read it; purge it,"
+            " or mend the event's row and then the dead letter: see docs/operations.md"
+        )
 
 
 # Locks the events. Retention skips a locked event, or has deleted it before. Another replay of the event waits, and
