@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.model.delivery import HUGE_BYTES, SMALL_BYTES, Delivery
-from relay.store.lease import START_WITHIN_SECONDS, new_lease
+from relay.store.lease import new_lease
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from relay.engine.byte_shares import Share
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint_registry import Endpoints
+    from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
     from relay.store.rows import Leased
@@ -38,12 +39,15 @@ class Slot(NamedTuple):
 class Claim:
     """One engine's claims, for the subscriptions in its due map."""
 
-    def __init__(self, store: Store, endpoints: Endpoints, room: Room, sending: Sending, due: DueMap) -> None:
+    def __init__(
+        self, store: Store, endpoints: Endpoints, room: Room, sending: Sending, due: DueMap, pace: Pace
+    ) -> None:
         self._store = store
         self._endpoints = endpoints
         self._room = room
         self._sending = sending
         self._due = due
+        self._pace = pace
         self._unproven_from = 0.0
 
     def is_possible(self) -> bool:
@@ -62,25 +66,28 @@ class Claim:
     async def run(self) -> bool:
         """Claim one batch (due → leased) and hand it over to be sent; tell whether there were any."""
         self._due.keep([i for i in self._due if self._endpoints.may_be_asked(i)])
-        room, free_bytes, slots = min(ROWS_MAX, self._room.free), self._room.free_bytes, self._slots()
+        room, free_bytes, slots = min(ROWS_MAX, self._pace.rows, self._room.free), self._bytes(), self._slots()
         if not slots or room <= 0:
             return False
-        began, lease = time.monotonic(), new_lease()
+        began, lease, slack = time.monotonic(), new_lease(), self._pace.slack_seconds
+        start_by = began + self._pace.start_within_seconds  # as the lease was asked for, whatever is measured meanwhile
         unproven = sum(not self._answers(slot.subscription_id) for slot in slots)
         self._unproven_from = max(self._unproven_from, began + UNPROVEN_SECONDS * unproven)
-        rows = await self._store.claim(
-            [(slot.subscription_id, slot.rows) for slot in slots],
-            room,
-            free_bytes,
-            lease,
-            [slot.share for slot in slots],
-        )
+        asked, shares = [(slot.subscription_id, slot.rows) for slot in slots], [slot.share for slot in slots]
+        with self._pace.timing("claim"):
+            rows = await self._store.claim(asked, room, free_bytes, lease, shares, slack)
         self._rotate(slots, rows, full=len(rows) == room or 0 < free_bytes <= sum(map(_weight, rows)))
         if rows:
-            await admit(self._sending, self._store, rows, lease, began)
+            self._pace.note_answer(sum(row.event.size for row in rows if row.event), time.monotonic() - began)
+            if time.monotonic() > start_by:
+                self._pace.note_late()
+            await admit(self._sending, self._store, rows, lease, start_by)
         else:
             await self._recheck([slot.subscription_id for slot in slots])
         return bool(rows)
+
+    def _bytes(self) -> int:
+        return min(self._room.free_bytes, self._pace.bytes)
 
     def _rotate(self, slots: Sequence[Slot], rows: Sequence[Leased], *, full: bool) -> None:
         """Put those that were served last, and drop those that have nothing more.
@@ -125,11 +132,10 @@ class Claim:
 
 
 async def admit(
-    sending: Sending, store: Store, rows: Sequence[Leased], lease: int, began: float, *, suspect: bool = False
+    sending: Sending, store: Store, rows: Sequence[Leased], lease: int, start_by: float, *, suspect: bool = False
 ) -> None:
-    """Hand claimed rows over to be sent. `began`: the monotonic time before the claim."""
+    """Hand claimed rows over to be sent. `start_by`: the monotonic time after which none may begin."""
     await sending.refresh({(row.subscription_id, row.version) for row in rows}, store.read_subscriptions)
-    start_by = began + START_WITHIN_SECONDS
     sending.admit([_delivery(row, lease, start_by, suspect=suspect) for row in rows])
 
 

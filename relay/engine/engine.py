@@ -14,6 +14,7 @@ from relay.engine.endpoint_registry import Endpoints
 from relay.engine.feeder import Feeder
 from relay.engine.lone_suspect import LoneSuspect
 from relay.engine.outage import Outage
+from relay.engine.pace import Pace
 from relay.engine.poll_interval import SLOW_SECONDS
 from relay.engine.sending import Sending
 from relay.engine.settler import Settler
@@ -30,6 +31,7 @@ __all__ = ["Engine", "EngineOptions"]
 
 log = logging.getLogger("relay")
 
+LOOK_SECONDS = 2.0  # for the look at the database that is under way when the engine is told to stop
 SETTLE_AFTER_DRAIN_SECONDS = 5.0  # to settle what was answered, once the drain is over
 
 
@@ -67,7 +69,8 @@ class Engine:
             Store(conninfo, asynchronous_commit=options.asynchronous_commit) for _ in range(2)
         )
         self.outage, clock = Outage(), DatabaseClock()
-        self.settler = Settler(self.settle_store, self.outage.share())
+        self._pace = Pace()
+        self.settler = Settler(self.settle_store, self.outage.share(), self._pace)
         self.lone_suspect = LoneSuspect(self.settler)
         self.endpoints = Endpoints(options.max_in_flight_per_endpoint, keyring)
         self.sending = Sending(
@@ -88,22 +91,25 @@ class Engine:
             self.lone_suspect,
             clock,
             self.outage.share(),
+            self._pace,
             processes=options.processes,
             idle_poll_seconds=options.idle_poll_seconds,
             until_drained=options.until_drained,
         )
         self._drain_seconds = options.drain_seconds
         self._hurry = anyio.CancelScope()
+        self._feeding = anyio.CancelScope()
 
     async def run(self) -> None:
         """Deliver until stopped, or with `until_drained` until there is nothing to do; then drain and disconnect."""
         async with anyio.create_task_group() as tasks:
-            settled = anyio.Event()
+            settled, fed = anyio.Event(), anyio.Event()
             tasks.start_soon(self._settle, settled)
-            await self.feeder.run()
+            tasks.start_soon(self._feed, fed)
+            await self._until_fed(fed)
             await self._drain(settled)
+            await self.close()  # before its tasks are cancelled: psycopg would ask a server that hangs to stop first
             tasks.cancel_scope.cancel()
-        await self.close()
 
     def stop(self, drain_seconds: float | None = None) -> None:
         """Take no more work, and let what is on the wire finish within `drain_seconds`; None: as configured."""
@@ -120,6 +126,24 @@ class Engine:
         self.feeder.close()
         await self.feed_store.close()
         await self.settle_store.close()
+
+    async def _feed(self, fed: anyio.Event) -> None:
+        try:
+            with self._feeding:
+                await self.feeder.run()
+        finally:
+            fed.set()
+            self.feeder.stop()
+
+    async def _until_fed(self, fed: anyio.Event) -> None:
+        """Wait until there is no more work, or after `stop` for the look under way; a database that hangs is left.
+
+        What such a look leased meanwhile is not known here: its lease runs out.
+        """
+        await self.feeder.until_stopping()
+        with anyio.move_on_after(max(LOOK_SECONDS, min(self._drain_seconds, 2 * self._pace.feeding_seconds))):
+            await fed.wait()
+        self._feeding.cancel()
 
     async def _settle(self, settled: anyio.Event) -> None:
         await self.settler.run()

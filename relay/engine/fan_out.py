@@ -13,7 +13,7 @@ from relay.engine.outage import one_line
 from relay.engine.stopped import TurnWait
 from relay.model.delivery import Delivery
 from relay.store.fan_out import MAX_SEQ, new_ids
-from relay.store.lease import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS, new_lease
+from relay.store.lease import new_lease
 from relay.store.meaning import is_refusal
 from relay.store.rows import Birth
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from relay.engine.endpoint import Endpoint
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.fairness import Grants
+    from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
     from relay.store.bodies import Bodies
@@ -46,16 +47,20 @@ EVERY_SECONDS = 0.25
 class FanOut:
     """One engine's fan_out. `limit`: how many events the next batch takes at most, whatever room there is."""
 
-    def __init__(self, store: Store, endpoints: Endpoints, room: Room, sending: Sending, due: DueMap) -> None:
+    def __init__(
+        self, store: Store, endpoints: Endpoints, room: Room, sending: Sending, due: DueMap, pace: Pace
+    ) -> None:
         self._store = store
         self._endpoints = endpoints
         self._room = room
         self._sending = sending
         self._due = due
+        self._pace = pace
         self._wait = TurnWait(store)
         self.limit = EVENTS_FIRST
         self._matches_each = 1.0  # on average, in the last batch
         self._began = 0.0
+        self._start_by = 0.0
 
     def is_due(self, *, claimable: bool) -> bool:
         """Tell whether to fan out now: yes, but only four times a second while older work keeps this process busy.
@@ -77,7 +82,8 @@ class FanOut:
         alone = await self._store.find_first_pending(low) if limit == 1 else None
         try:
             after = low if alone is None else alone - 1
-            async with self._store.fan_out(after, limit, self._room.fan_out_bytes, up_to_seq=up_to) as batch:
+            budget = min(self._room.fan_out_bytes, self._pace.bytes)
+            async with self._store.fan_out(after, limit, budget, up_to_seq=up_to) as batch:
                 self._wait.end()
                 if not batch.taken:
                     return None, False
@@ -95,8 +101,7 @@ class FanOut:
             await self._isolate_refused(alone, limit, error)
             return alone, True
         self._adapt(len(batch.taken), len(births))
-        start_by = self._began + START_WITHIN_SECONDS
-        leased = (_delivery(birth, bodies, start_by) for birth in births if birth.lease is not None)
+        leased = (_delivery(birth, bodies, self._start_by) for birth in births if birth.lease is not None)
         self._sending.admit(leased)  # only now: the transaction has committed
         return batch.taken[0].seq, len(batch.taken) == limit
 
@@ -110,6 +115,7 @@ class FanOut:
 
     def _plan(self, batch: TakenBatch) -> list[Birth]:
         """Decide for every event × matching subscription whether it is born leased to this process or merely due."""
+        self._start_by = time.monotonic() + self._pace.start_within_seconds  # their leases begin later than now
         births: list[Birth] = []
         leased = 0
         free: dict[bytes, int] = {}
@@ -123,7 +129,7 @@ class FanOut:
                 endpoint = self._endpoints.get(subscription_id)
                 may = taken.fits and ready and leased < room
                 if may and endpoint and self._takes(endpoint, free, grants, taken.size or 0):
-                    seconds = endpoint.subscription.timeout_seconds + LEASE_SLACK_SECONDS
+                    seconds = endpoint.subscription.timeout_seconds + self._pace.slack_seconds
                     births.append(Birth(identity, taken.seq, subscription_id, None, lease, seconds, taken.size))
                     leased += 1
                     continue

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lone_suspect import LoneSuspect
     from relay.engine.outage import Share
+    from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
     from relay.store.store import Store
@@ -66,6 +67,7 @@ class Feeder:
         lone: LoneSuspect,
         clock: DatabaseClock,
         outage: Share,
+        pace: Pace,
         *,
         processes: int,
         idle_poll_seconds: float,
@@ -76,12 +78,13 @@ class Feeder:
         self._sending = sending
         self._clock = clock
         self._outage = outage
+        self._pace = pace
         self._room = room
         self._freed = room.watch()
         self.due = DueMap()
-        self.claim = Claim(store, endpoints, room, sending, self.due)
-        self.suspect_claim = SuspectClaim(store, endpoints, sending, lone)
-        self.fan_out = FanOut(store, endpoints, room, sending, self.due)
+        self.claim = Claim(store, endpoints, room, sending, self.due, pace)
+        self.suspect_claim = SuspectClaim(store, endpoints, sending, lone, pace)
+        self.fan_out = FanOut(store, endpoints, room, sending, self.due, pace)
         self.sweep = Sweep(store, endpoints, sending, self.due, self.suspect_claim.subscriptions)
         self.low_water = LowWater()
         self._turn = PollTurn(store, processes=processes, slow_seconds=idle_poll_seconds)
@@ -99,6 +102,10 @@ class Feeder:
         """Look for no more work; `run` returns after the step under way."""
         self._stopping.set()
         self._freed.set()
+
+    async def until_stopping(self) -> None:
+        """Wait until it was told to stop."""
+        await self._stopping.wait()
 
     def close(self) -> None:
         """Leave the room, which other engines may go on to share."""
@@ -136,7 +143,8 @@ class Feeder:
         now = time.monotonic()
         await self._store.connect()
         if Part.SWEEP in parts:
-            await self.sweep.run()
+            with self._pace.timing("sweep"):
+                await self.sweep.run()
             self._next_sweep = time.monotonic() + SWEEP_EVERY_SECONDS
         if self._store.origin != self._origin:  # known since the connection, or since this sweep
             self._begin_anew()
@@ -146,7 +154,8 @@ class Feeder:
             low, up_to = await self._poll(low)
         worked = await self.claim.run()
         if self._more_pending and (Part.FAN_OUT in parts or self._fan_out_is_due()):
-            first, self._more_pending = await self.fan_out.run(low, up_to)
+            with self._pace.timing("fan_out"):
+                first, self._more_pending = await self.fan_out.run(low, up_to)
             if first is not None:
                 self.low_water.note_taken(now, first)
                 worked = True
@@ -177,7 +186,8 @@ class Feeder:
     async def _poll(self, low: int) -> tuple[int, int]:
         """Poll for pending events above `low` and for due rows; return the bounds of what is pending."""
         began = time.monotonic()
-        seen = await self._store.poll(low, self._due_since)
+        with self._pace.timing("poll"):
+            seen = await self._store.poll(low, self._due_since)
         self._next_poll = began + POLL_BUSY_SECONDS
         self._due_since = seen.unix_seconds - DUE_LOOK_BACK_SECONDS
         self._clock.set(seen.unix_seconds)

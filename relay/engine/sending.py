@@ -70,6 +70,8 @@ class Sending:
         self._leased = 0
         self._warned_at = -WARN_EVERY_SECONDS
         self.unsent = Unsent()
+        self._late = 0  # given back since the log last said so
+        self._late_said_at = -WARN_EVERY_SECONDS
 
     @property
     def idle(self) -> bool:
@@ -118,7 +120,7 @@ class Sending:
         for endpoint in self._endpoints:
             waiting, timeout = endpoint.waiting, endpoint.subscription.timeout_seconds
             while waiting and now > waiting[0].start_by + timeout:
-                self._give_back(endpoint, waiting.popleft(), 0.0)
+                self._give_back_late(endpoint, waiting.popleft())
 
     async def finish(self) -> None:
         """Wait until nothing is on the wire."""
@@ -155,7 +157,7 @@ class Sending:
         """Begin the attempt that waits first for this endpoint, or give it back when it waited too long."""
         delivery = endpoint.waiting.popleft()
         if time.monotonic() > delivery.start_by:
-            self._give_back(endpoint, delivery, 0.0)
+            self._give_back_late(endpoint, delivery)
             return
         self._room.begin(endpoint)
         self._tasks.add(self._loop.create_task(self.attempt(endpoint, delivery)))
@@ -229,6 +231,15 @@ class Sending:
     def _give_back_waiting(self, endpoint: Endpoint) -> None:
         while endpoint.waiting:
             self._give_back(endpoint, endpoint.waiting.popleft(), 0.0)
+
+    def _give_back_late(self, endpoint: Endpoint, delivery: Delivery) -> None:
+        """Give back what may not begin any more: it could end after its lease. Log how many, a line in ten seconds."""
+        self._give_back(endpoint, delivery, 0.0)
+        self._late += 1
+        now = time.monotonic()
+        if now >= self._late_said_at + WARN_EVERY_SECONDS:
+            log.warning("%d deliveries given back, uncharged: their time to begin had passed", self._late)
+            self._late, self._late_said_at = 0, now
 
     def _give_back(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> None:
         self._leave(endpoint, delivery)

@@ -17,6 +17,7 @@ from relay.store.rows import Settled
 
 if TYPE_CHECKING:
     from relay.engine.outage import Share
+    from relay.engine.pace import Pace
     from relay.model.delivery import Delivery
     from relay.model.settlement import Settlement
     from relay.store.store import Store
@@ -34,9 +35,10 @@ BUSY_FROM = 16  # results in the last batch; from this number on, waiting longer
 class Settler:
     """Gathers results and writes them, one statement a batch."""
 
-    def __init__(self, store: Store, outage: Share) -> None:
+    def __init__(self, store: Store, outage: Share, pace: Pace) -> None:
         self._store = store
         self._outage = outage
+        self._pace = pace
         self._results: dict[bytes, Settlement] = {}
         self._later: list[Settlement] = []
         self._releases: list[tuple[Delivery, float]] = []
@@ -98,9 +100,11 @@ class Settler:
         releases = self._releases[:]
         try:
             if batch:
-                await self._write(batch)
+                with self._pace.timing("settle"):
+                    await self._write(batch)
             if releases:
-                await self._store.release(releases)
+                with self._pace.timing("release"):
+                    await self._store.release(releases)
         except (psycopg.Error, OSError, TimeoutError) as error:
             self._outage.note_failure(error)
             await self._store.recover(error)

@@ -16,6 +16,7 @@ from relay.store.lease import new_lease
 if TYPE_CHECKING:
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lone_suspect import LoneSuspect
+    from relay.engine.pace import Pace
     from relay.engine.sending import Sending
     from relay.store.store import Store
 
@@ -27,11 +28,12 @@ ALONE_SECONDS = 0.2  # the next suspect waits for so long; by then this one woul
 class SuspectClaim:
     """One engine's claims of suspects. `subscriptions`: those that are known to have suspects."""
 
-    def __init__(self, store: Store, endpoints: Endpoints, sending: Sending, lone: LoneSuspect) -> None:
+    def __init__(self, store: Store, endpoints: Endpoints, sending: Sending, lone: LoneSuspect, pace: Pace) -> None:
         self._store = store
         self._endpoints = endpoints
         self._sending = sending
         self._lone = lone
+        self._pace = pace
         self._began = 0.0
         self.subscriptions = DueMap()
 
@@ -45,13 +47,15 @@ class SuspectClaim:
         """Claim one suspect at most (suspect → leased) and hand it over to be sent; tell whether there was one."""
         if not self.is_possible():
             return False
-        began, lease = time.monotonic(), new_lease()
+        began, lease, slack = time.monotonic(), new_lease(), self._pace.slack_seconds
+        start_by = began + self._pace.start_within_seconds
         asked = [i for i in self.subscriptions if self._endpoints.may_be_asked(i)]
-        rows = await self._store.claim_suspect(asked, lease, self._lone.charged) if asked else []
+        with self._pace.timing("claim of a suspect"):
+            rows = await self._store.claim_suspect(asked, lease, self._lone.charged, slack) if asked else []
         if not rows:
             self.subscriptions.keep(())
             return False
         self.subscriptions.move_on(rows[0].subscription_id, more=True)
         self._began = began
-        await admit(self._sending, self._store, rows, lease, began, suspect=True)
+        await admit(self._sending, self._store, rows, lease, start_by, suspect=True)
         return True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from relay.model.delivery import HUGE_BYTES, SMALL_BYTES
 from relay.store.arrays import Bigints, Integers, Uuids
 from relay.store.bodies import read_bodies
-from relay.store.lease import LEASE_END
+from relay.store.lease import LEASE_END, LEASE_SLACK_SECONDS
 from relay.store.rows import Leased
 from relay.store.subscriptions import OPEN
 
@@ -75,6 +75,7 @@ async def claim(
     byte_budget: int,
     lease: int,
     shares: Sequence[tuple[int, bool]] = (),
+    slack_seconds: float = LEASE_SLACK_SECONDS,
 ) -> list[Leased]:
     """due → leased: lease the oldest due rows of each subscription, and return them.
 
@@ -88,11 +89,12 @@ async def claim(
         byte_budget: bytes of all.
         lease: the new lease.
         shares: for each slot (bytes at most, whether it may have a huge row); none: `byte_budget`, yes.
+        slack_seconds: how much longer than its attempt's timeout a lease lasts.
     """
     ids, counts = zip(*slots, strict=True)
     budgets, huge = zip(*(shares or [(byte_budget, True)] * len(slots)), strict=True)
     asked = (Uuids(ids), Integers(counts), Bigints(budgets), Integers([int(may) for may in huge]))
-    return await with_events(database, await database.fetch(_CLAIM, *asked, limit, byte_budget, lease))
+    return await with_events(database, await database.fetch(_CLAIM, *asked, limit, byte_budget, lease, slack_seconds))
 
 
 async def with_events(database: Database, rows: Sequence[Any]) -> list[Leased]:

@@ -70,7 +70,12 @@ union all select null, tenant, type, null, null, null, null, ids, versions, open
 
 @asynccontextmanager
 async def fan_out(
-    database: Database, after_seq: int, limit: int, byte_budget: int, *, up_to_seq: int = MAX_SEQ
+    database: Database,
+    after_seq: int,
+    limit: int,
+    byte_budget: int,
+    *,
+    up_to_seq: int = MAX_SEQ,
 ) -> AsyncIterator[TakenBatch]:
     """pending → due or leased: take events and yield them with what matches. Call `resolve`, or nothing is kept.
 

@@ -18,8 +18,9 @@ __all__ = ["LEASE_END", "LEASE_SLACK_SECONDS", "START_WITHIN_SECONDS", "new_leas
 LEASE_SLACK_SECONDS = 6.0  # a lease lasts for the timeout of an attempt and this much more
 START_WITHIN_SECONDS = 3.0  # of this slack the attempt may use so much to begin; the rest is for settling it
 
-LEASE_END = f"""clock_timestamp() + make_interval(secs => {LEASE_SLACK_SECONDS} + (
+LEASE_END = """clock_timestamp() + make_interval(secs => %b + (
         select timeout_seconds from outbox.subscriptions where id = d.subscription_id))"""
+"""The end of a lease; its parameter is the slack, in seconds as a float."""
 
 
 def new_lease() -> int:

@@ -9,7 +9,7 @@ from relay.store.arrays import Integers, Uuids
 from relay.store.bodies import fetch_readable
 from relay.store.claims import ASKED, LEASED, with_events
 from relay.store.dead_letters import Copied, burial
-from relay.store.lease import LEASE_END
+from relay.store.lease import LEASE_END, LEASE_SLACK_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,13 @@ leased as (
 _CLAIM_SUSPECTS = [_CLAIM_SUSPECT.format(burial=burial("lost", copied=copied)) for copied in Copied]
 
 
-async def claim_suspect(database: Database, ids: Sequence[bytes], lease: int, former: Delivery | None) -> list[Leased]:
+async def claim_suspect(
+    database: Database,
+    ids: Sequence[bytes],
+    lease: int,
+    former: Delivery | None,
+    slack_seconds: float = LEASE_SLACK_SECONDS,
+) -> list[Leased]:
     """suspect → leased, one row at most, or → dead letter where it ended its process too often.
 
     Args:
@@ -62,7 +68,8 @@ async def claim_suspect(database: Database, ids: Sequence[bytes], lease: int, fo
         ids: the subscriptions that may have suspects.
         lease: the new lease.
         former: the suspect that this process claimed before and has not settled, if any: it is no longer alone.
+        slack_seconds: how much longer than its attempt's timeout a lease lasts.
     """
     former_id, former_lease = (former.id, former.lease) if former else (bytes(16), 0)
-    asked = (Uuids(ids), Integers([1] * len(ids)), UUID(bytes=former_id), former_lease, lease)
+    asked = (Uuids(ids), Integers([1] * len(ids)), UUID(bytes=former_id), former_lease, lease, slack_seconds)
     return await with_events(database, await fetch_readable(database, _CLAIM_SUSPECTS, *asked))

@@ -114,6 +114,26 @@ def test_a_second_sigterm_leaves_at_once_without_the_database(
         assert relay.wait(20) in (0, 1)
 
 
+@pytest.mark.field("F99")
+def test_a_database_that_hangs_is_said_and_does_not_hold_up_the_drain(
+    killable_app: Application, killable: EmbeddedServer
+) -> None:
+    app = killable_app
+    app.subscribe("/hook", timeout_seconds=60)
+    app.receiver.plan("/hook", "hold")
+    app.record(3)
+    relay = app.stage.running_relay("--drain-seconds", "25")
+    app.receiver.wait_for(3)
+    with _frozen(killable):
+        wait_until(lambda: "database: slow: " in relay.text)
+        app.receiver.release()
+        began = time.monotonic()
+        relay.signal(signal.SIGTERM)
+        assert relay.wait(40) == 0
+        assert time.monotonic() - began < 20, "it waited for the database"
+        assert "3 results could not be settled" in relay.text
+
+
 @contextmanager
 def _gone(server: EmbeddedServer) -> Iterator[None]:
     server.kill()
