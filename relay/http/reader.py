@@ -118,7 +118,7 @@ class ResponseReader:
 
     def _conclusion(self) -> Answer | Lost | None:
         if self._head:
-            ended = self._whole or self._fault or self._status in WITHOUT_BODY or _HAS_NO_LENGTH.search(self._head)
+            ended = self._whole or self._fault or self._untidy or self._status in WITHOUT_BODY
             enough = self._body_bytes > self._excerpt_bytes or self._received_bytes > self._most_bytes
             return self._answer() if ended or enough else None
         if self._fault is None and len(self._raw) > MAX_HEAD_BYTES:
@@ -172,7 +172,7 @@ class ResponseReader:
         self._fault = self._fault or refusal_of_head(head)
         if self._fault is None:
             self._head, self._head_end, self._status = head, end, status
-            self._untidy = has_many_headers(head)
+            self._untidy = has_many_headers(head) or _HAS_NO_LENGTH.search(head) is not None
 
     def on_chunk_header(self) -> None:
         """Remember that the length of the body on the wire is not its own."""
