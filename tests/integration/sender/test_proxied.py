@@ -310,7 +310,7 @@ async def test_requests_do_not_wait_for_each_other(make_sender: Make) -> None:
 
 async def test_what_is_not_http_is_in_the_excerpt_and_not_in_the_error(make_sender: Make) -> None:
     async def behaviour(exchange: Exchange) -> None:
-        await exchange.play(b"HTTP/1.1 200 OK\r\nno header\r\n\r\n")
+        await exchange.play(b"HTTP/1.1 20x no header\r\n\r\n")
 
     async with receiving(behaviour) as receiver, proxying("http") as proxy:
         outcome = await post(make_sender(proxy.address), receiver.url)
