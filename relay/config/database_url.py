@@ -6,6 +6,7 @@ hosts, `?sslmode=…`, sockets by `?host=/run/postgresql`). No message here repe
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import parse_qsl, urlsplit
 
@@ -46,6 +47,9 @@ def normalised(url: str) -> str:
     ports = str(parts.get("port", "")).split(",")
     if not all(port.isdigit() and 0 < int(port) < 65536 for port in ports if port):
         raise ValueError(f"the port is not a number from 1 to 65535; {_SHAPE}")
+    encoding = str(parts.get("client_encoding") or "UTF8")
+    if encoding.upper().replace("-", "") not in ("UTF8", "UNICODE", "AUTO"):
+        raise ValueError(f"client_encoding={encoding} cannot carry every event; remove it from the URL, UTF8 is used")
     if "@" in str(parts.get("host", "")):
         raise ValueError(f"the host has an @ in it; {_SHAPE}")
     return libpq_url
@@ -60,19 +64,32 @@ def _refuse_unknown_parameters(libpq_url: str) -> None:
 
 
 def conninfo_of(url: str, **settings: str) -> str:
-    """Return the conninfo for psycopg: `settings` (libpq parameters) override the URL, and it LIBPQ_DEFAULTS."""
-    return make_conninfo("", **_parameters(url, settings))
+    """Return the conninfo of a connection that delivers: `settings` override the URL, and that the defaults.
+
+    It leads to a primary only: of several hosts, and of several addresses of one host, to the one that takes writes.
+    """
+    parameters = _parameters(url, settings)
+    if "target_session_attrs" not in parameters and "PGTARGETSESSIONATTRS" not in os.environ:
+        parameters["target_session_attrs"] = "primary"  # not read-write: a database may be read-only by default
+    return make_conninfo("", **parameters)
 
 
 def sqlalchemy_url_of(url: str, **settings: str) -> URL:
-    """Return the same address for SQLAlchemy on psycopg; `settings` as in `conninfo_of`."""
+    """Return the same address for SQLAlchemy on psycopg; `settings` as in `conninfo_of`.
+
+    Of several hosts it leads to the one that takes writes. A single one may be a standby: what only reads may ask it.
+    """
     parts = {name: str(value) for name, value in _parameters(url, settings).items()}
     user, password, name = (parts.pop(part, None) for part in ("user", "password", "dbname"))
     return URL.create("postgresql+psycopg", username=user, password=password, database=name, query=parts)
 
 
 def _parameters(url: str, settings: dict[str, str]) -> dict[str, str | int | None]:
-    return {**LIBPQ_DEFAULTS, **conninfo_to_dict(url), **settings}
+    given = conninfo_to_dict(url)
+    hosts = str(given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST", ""))
+    several = "," in hosts and "PGTARGETSESSIONATTRS" not in os.environ
+    attributes = {"target_session_attrs": "read-write"} if several else {}
+    return {**LIBPQ_DEFAULTS, **attributes, **given, **settings, "client_encoding": "UTF8"}
 
 
 def redacted(url: str) -> str:

@@ -139,6 +139,7 @@ class Config:
     log_format: Literal["text", "json"] = _option(
         kinds.choice("text", "json"), "text", "Log lines for people, or one JSON object a line."
     )
+    _database_url_file = ""  # no field, since it is no option
 
     def __post_init__(self) -> None:
         for option in options():
@@ -150,6 +151,14 @@ class Config:
                     f"({self.events_retention_days}); what was done with an event must outlive it: "
                     "raise the one or lower the other"
                 )
+
+    def reading_again(self, database_url_file: str) -> Config:
+        """Return this configuration, which reads the file of database_url again for each connection.
+
+        Passwords are changed under a running relay.
+        """
+        object.__setattr__(self, "_database_url_file", database_url_file)
+        return self
 
     def conninfo(self, **settings: str) -> str:
         """Return the conninfo for psycopg; `settings` (libpq parameters) override the URL."""
@@ -164,7 +173,20 @@ class Config:
             raise ConfigError(
                 "database_url: not set; give --database-url, RELAY_DATABASE_URL (or …_FILE) or DATABASE_URL"
             )
-        return self.database_url.reveal()
+        return (self._reread_database_url() or self.database_url).reveal()
+
+    def _reread_database_url(self) -> Secret | None:
+        """Return what the file says now; None where there is none, or while it is being written."""
+        if not self._database_url_file:
+            return None
+        from relay.config.sources import read_secret  # not before: it needs this module
+
+        (option,) = (option for option in options() if option.name == "database_url")
+        try:
+            value: Secret = checked(option, read_secret(option, self._database_url_file), option.env)
+        except ConfigError:
+            return None
+        return value
 
 
 def options() -> list[Option]:

@@ -18,7 +18,7 @@ from relay.config.options import Config, ConfigError, Option, checked, options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "load", "read_secret"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -67,6 +67,8 @@ def load(
         warnings.append(
             f"allow_networks: opens more than one network: {', '.join(kinds)}; name only the networks that are needed"
         )
+    if origins["database_url"] == "env RELAY_DATABASE_URL_FILE":
+        config = config.reading_again(_clean(environ["RELAY_DATABASE_URL_FILE"], "RELAY_DATABASE_URL_FILE"))
     return Loaded(config, origins, tuple(warnings))
 
 
@@ -75,6 +77,12 @@ def _has_password(option: Option, text: str) -> bool:
     if option.name == "database_url":
         return redacted(text) != text
     return option.name != "egress_proxy" or "@" in text
+
+
+def read_secret(option: Option, file: str) -> object:
+    """Return the value that the file of a secret holds. Raises ConfigError where it cannot be read."""
+    twin = f"{option.env}_FILE"
+    return option.kind.from_text(_clean(_read(Path(file), twin), twin, lines=option.kind.lines))
 
 
 def _first(

@@ -17,6 +17,8 @@ from relay.store.turns import LIMITS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlalchemy import Dialect
+
     from relay.config.options import Config
 
 __all__ = ["Database", "begin", "make_engine"]
@@ -30,19 +32,27 @@ _SETTINGS = text(
 )
 
 
+_NAME = "relay command"
+
+
 def make_engine(config: Config) -> Engine:
     """Return an engine that opens a connection when asked, at READ COMMITTED, also through PgBouncer.
 
     A time that Python has no datetime for (infinity, before Christ, year 10000) is read as the nearest one that it has.
     """
     engine = create_engine(
-        config.sqlalchemy_url(fallback_application_name="relay command"),
+        config.sqlalchemy_url(fallback_application_name=_NAME),
         poolclass=NullPool,
         isolation_level="READ COMMITTED",
         hide_parameters=True,
         connect_args={"prepare_threshold": None},
     )
     event.listen(engine, "connect", _read_every_time)
+
+    @event.listens_for(engine, "do_connect")
+    def read_the_address_again(dialect: Dialect, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
+        parameters.update(dialect.create_connect_args(config.sqlalchemy_url(fallback_application_name=_NAME))[1])
+
     return engine
 
 

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -76,7 +77,7 @@ class _Process:
             idle_poll_seconds=config.idle_poll_milliseconds / 1000,
             until_drained=until_drained,
         )
-        conninfo, room = config.conninfo(application_name=RELAY_NAME), Room(config.max_in_flight)
+        conninfo, room = partial(config.conninfo, application_name=RELAY_NAME), Room(config.max_in_flight)
         self._engine = Engine(conninfo, self._sender, room, Keyring(config.secret_key), options)
 
     async def serve(self) -> None:

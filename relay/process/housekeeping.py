@@ -133,7 +133,7 @@ class Housekeeping:
     """The rounds of one relay process, and when each is due again."""
 
     def __init__(self, config: Config) -> None:
-        self._conninfo = config.conninfo(application_name=f"{RELAY_NAME} housekeeping")
+        self._conninfo = partial(config.conninfo, application_name=f"{RELAY_NAME} housekeeping")
         self._keyring = Keyring(config.secret_key)
         self._rounds = _rounds(config)
         self._every = {round_.name: round_.every_seconds for round_ in self._rounds} | {
@@ -153,7 +153,7 @@ class Housekeeping:
 
     async def _run_connected(self) -> None:
         async with await psycopg.AsyncConnection.connect(
-            self._conninfo, autocommit=True, prepare_threshold=None
+            self._conninfo(), autocommit=True, prepare_threshold=None
         ) as connection:
             await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
             await connection.execute(turns.SESSION)

@@ -337,6 +337,38 @@ class TestDatabaseUrl:
         assert config.sqlalchemy_url().query["port"] == "1,2"
         assert "host=/run/pg" in Config(database_url="postgres:///d?host=/run/pg").conninfo()
 
+    @pytest.mark.field("F61")
+    def test_of_several_hosts_the_one_that_takes_writes_is_asked(self, monkeypatch):
+        monkeypatch.delenv("PGTARGETSESSIONATTRS", raising=False)
+        several, one = (Config(database_url=f"postgresql://{hosts}/d") for hosts in ("a:1,b:2", "a:1"))
+        assert conninfo_to_dict(several.conninfo())["target_session_attrs"] == "read-write"
+        assert several.sqlalchemy_url().query["target_session_attrs"] == "read-write"
+        assert conninfo_to_dict(one.conninfo())["target_session_attrs"] == "primary"
+        assert "target_session_attrs" not in one.sqlalchemy_url().query, "a command that reads may ask a standby"
+        own = Config(database_url="postgresql://a,b/d?target_session_attrs=any")
+        assert conninfo_to_dict(own.conninfo())["target_session_attrs"] == "any"
+
+    @pytest.mark.field("F112")
+    def test_the_encoding_is_always_utf8_and_no_other_may_be_asked_for(self):
+        for query in ("", "?client_encoding=utf-8"):
+            config = Config(database_url=f"postgresql://h/d{query}")
+            assert conninfo_to_dict(config.conninfo())["client_encoding"] == "UTF8"
+            assert config.sqlalchemy_url().query["client_encoding"] == "UTF8"
+        with pytest.raises(ConfigError, match="client_encoding=SQL_ASCII .* remove it"):
+            Config(database_url="postgresql://h/d?client_encoding=SQL_ASCII")
+
+    @pytest.mark.field("F75")
+    def test_a_password_that_changes_in_its_file_is_read_for_each_connection(self, tmp_path):
+        file = tmp_path / "url"
+        file.write_text("postgresql://u:first@h/d")
+        config = load({}, {"RELAY_DATABASE_URL_FILE": str(file)}).config
+        assert conninfo_to_dict(config.conninfo())["password"] == "first"
+        file.write_text("postgresql://u:second@h/d\n")
+        assert conninfo_to_dict(config.conninfo())["password"] == "second"
+        assert config.sqlalchemy_url().query.get("password", config.sqlalchemy_url().password) == "second"
+        file.write_text("half of a")
+        assert conninfo_to_dict(config.conninfo())["password"] == "first", "what it had at the start, until it is whole"
+
     def test_a_dead_server_is_noticed_unless_the_url_says_otherwise(self):
         config = Config(database_url="postgres://h/d?connect_timeout=2")
         for parameters in (conninfo_to_dict(config.conninfo()), config.sqlalchemy_url().query):
