@@ -29,7 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, event, table
+from sqlalchemy import Connection, Engine, event, insert, inspect, table
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -48,6 +48,10 @@ events_table = table("events", schema="outbox")
 """The table that events are written to. A session with a bind for each class needs one for this table too, e.g.
 `Session(binds={Base: engine, outbox.events_table: engine})`."""
 
+# What a session is asked for the bind of: one that routes reads to a follower and writes to the primary has to see that
+# this is a write.
+_WRITE = insert(events_table)
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -62,7 +66,8 @@ class _Buffer:
 
     `committing` has an item for each `before_commit` whose transaction has not ended yet: the innermost transaction at
     that time. It is the one that commits, or one inside it that was left open. `begun` has the session's connections,
-    each with the transaction or savepoint that the session has joined. `engine` is the one that carries the events.
+    each with the transaction or savepoint that the session has joined. `engine` is the one that carries the events;
+    `flushed` are those that its rows were flushed to.
     """
 
     entries: list[_Entry] = field(default_factory=list)
@@ -72,6 +77,7 @@ class _Buffer:
     committing: list[SessionTransaction | None] = field(default_factory=list)
     begun: list[tuple[Connection, Transaction | None]] = field(default_factory=list)
     engine: Engine | None = None
+    flushed: set[Engine] = field(default_factory=set)
     guard: CommitGuard | None = None
 
     def waiting(self) -> Sequence[Row]:
@@ -85,13 +91,24 @@ class _Buffer:
             return
         self.writing = True
         try:
-            write(session.connection(bind_arguments={"clause": events_table}), rows)
+            connection = session.connection(bind_arguments={"clause": _WRITE})
+            self._require_flushed_to(connection.engine, session)
+            write(connection, rows)
         finally:
             self.writing = False
         here = _innermost(session)
         for entry in self.entries[self.written :]:
             entry.written_in = here
         self.written = len(self.entries)
+
+    def _require_flushed_to(self, engine: Engine, session: Session) -> None:
+        """Refuse events in another transaction than the rows they tell of; a commit in two phases ends both alike."""
+        if self.flushed and engine not in self.flushed and not session.twophase:
+            raise TransactionError(
+                f"the session's rows went to {_address(self.flushed.pop())} and its events would go to"
+                f" {_address(engine)}, another transaction: let get_bind() return the rows' engine for"
+                " clause=insert(outbox.events_table) too"
+            )
 
     def watch(self) -> None:
         """While rows wait, refuse commits that bypass the session on the connection that will carry them."""
@@ -175,7 +192,7 @@ def _begin(session: Session) -> SessionTransaction:
 def _checked_bind(session: Session) -> Engine:
     """Return the engine that will carry the events. Refuse now what would fail at commit."""
     try:
-        bind = session.get_bind(clause=events_table)
+        bind = session.get_bind(clause=_WRITE)
     except UnboundExecutionError as error:
         raise RecordError(
             "the session has no bind for the outbox: give it one, "
@@ -206,6 +223,21 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
         buffer = _buffer_of(session)
         buffer.begun.append((connection, connection.get_nested_transaction() or connection.get_transaction()))
         buffer.watch()
+
+
+@event.listens_for(Session, "after_flush")
+def _after_flush(session: Session, _context: object) -> None:
+    """Note which engines this flush wrote to. With one engine that is plain; with several, the classes tell."""
+    buffer = _buffer_of(session)
+    engines = {connection.engine for connection, _ in buffer.begun}
+    if len(engines) > 1:
+        changed = {inspect(one).mapper for one in (*session.new, *session.dirty, *session.deleted)}
+        engines = {session.get_bind(mapper).engine for mapper in changed}
+    buffer.flushed |= engines
+
+
+def _address(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
 
 
 @event.listens_for(Session, "before_commit")

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
+from uuid import UUID
 
+from outbox.ids import text_id
 from relay.engine.unsent import Unsent
 from relay.model.decide import decide
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
@@ -91,7 +93,10 @@ class Sending:
     def update(self, subscriptions: Iterable[SubscriptionVersion]) -> None:
         """Store subscriptions that were read from the database; for closed ones, give back what has not begun."""
         for subscription in subscriptions:
-            self._give_back_if_closed(self._endpoints.update(subscription, self))
+            endpoint = self._endpoints.update(subscription, self)
+            if subscription.held_for_good:
+                _warn_held_for_good(endpoint)
+            self._give_back_if_closed(endpoint)
 
     def admit(self, deliveries: Iterable[Delivery]) -> None:
         """Take leased deliveries in, and begin the attempts that may begin now.
@@ -250,6 +255,14 @@ class Sending:
         self._room.leave(endpoint, delivery)
         if delivery.suspect:
             self._suspect.note_ended(delivery)
+
+
+def _warn_held_for_good(endpoint: Endpoint) -> None:
+    now = time.monotonic()
+    if now >= endpoint.warned_at + WARN_EVERY_SECONDS:
+        endpoint.warned_at = now
+        name = text_id("sub", UUID(bytes=endpoint.subscription.id))
+        log.warning("%s is set aside: its held_until is infinity; relay subscriptions resume %s", name, name)
 
 
 def _failed(kind: OutcomeKind, began: float, error: str) -> Outcome:

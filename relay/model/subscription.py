@@ -23,12 +23,13 @@ class SubscriptionVersion:
     scheme: str
     final_statuses: tuple[int, ...]
     secrets: tuple[tuple[str, Secret], ...]  # kind and text, sealed or in clear; newest first
-    closed_seconds: float = 0.0  # how long nothing may be sent; inf: paused, disabled or removed
+    closed_seconds: float = 0.0  # how long nothing may be sent; inf: paused, disabled, removed or held for good
+    held_for_good: bool = False  # held back until infinity, which no receiver can ask for: somebody wrote it
 
     def __repr__(self) -> str:
         return f"SubscriptionVersion(id={self.id.hex()}, version={self.version})"
 
 
-_FROM_ELSEWHERE = ("secrets", "closed_seconds")
+_FROM_ELSEWHERE = ("secrets", "closed_seconds", "held_for_good")
 SUBSCRIPTION_COLUMNS = tuple(field.name for field in fields(SubscriptionVersion) if field.name not in _FROM_ELSEWHERE)
 """What is read from outbox.subscriptions, in this order."""

@@ -66,8 +66,6 @@ CODES = {
     "55P02": _SETUP,  # a setting that the server must be restarted for
     "55P04": _OURS,
     "21000": _REFUSED,  # two rows where our statement can take one
-    "XX001": _SETUP,  # damaged; giving up rows one by one would give up all of them
-    "XX002": _SETUP,
 }
 """The codes that mean something else than their class."""
 
@@ -79,7 +77,7 @@ _MENDS = {
     **dict.fromkeys(("3F", "42703", "42704", "42883", "42P01"), _MIGRATE),
     **dict.fromkeys(("3D", "57P04"), _CREATE),
     **dict.fromkeys(("0L", "0P", "28"), _LOGIN),
-    **dict.fromkeys(("58", "XX001", "XX002"), _DAMAGE),
+    **dict.fromkeys(("58",), _DAMAGE),
     "42501": "grant outbox_relay to its role",
     "53100": "free space on the server's disk",
     "53400": "raise the server's limit that it names",
@@ -115,6 +113,8 @@ def sqlstate_of(error: BaseException) -> str | None:
 def meaning_of(error: BaseException) -> Meaning:
     """Return what an error of psycopg, of the socket (OSError) or a TimeoutError means."""
     state = sqlstate_of(error)
+    if state == "0A000" and isinstance(error, psycopg.Error) and error.diag.context:
+        return Meaning.REFUSED  # raised inside a function, so a trigger on our tables: `begin` has no context
     if state is not None:
         return CODES.get(state) or CLASSES.get(state[:2], Meaning.REFUSED)
     if isinstance(error, psycopg.DataError):  # the driver refused a value

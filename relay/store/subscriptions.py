@@ -18,8 +18,11 @@ __all__ = ["CLEAR_REMOVED", "OPEN", "SUBSCRIPTIONS", "find_changed", "read_subsc
 # The condition that a subscription may be sent to now. Nothing else is claimed, so nothing else counts attempts.
 _WANTED = "paused_at is null and disabled_at is null and removed_at is null"
 OPEN = f"{_WANTED} and coalesce(held_until <= clock_timestamp(), true)"
+# Before version 17 an infinite time cannot be subtracted. The error would be taken for the fault of an event that the
+# subscription matches, so no value of a row may reach an expression that can fail on it.
 _CLOSED_SECONDS = (
-    f"case when {_WANTED} then greatest(extract(epoch from held_until - clock_timestamp())::double precision, 0)"
+    f"case when not ({_WANTED}) then 'infinity' when coalesce(held_until <= clock_timestamp(), true) then 0"
+    " when isfinite(held_until) then extract(epoch from held_until - clock_timestamp())::double precision"
     " else 'infinity' end"
 )
 
@@ -28,7 +31,7 @@ SUBSCRIPTIONS = f"""
 select {", ".join(f"s.{name}" for name in SUBSCRIPTION_COLUMNS)},
        array(select kind from outbox.secrets where {_LIVE} order by created_at desc, id desc),
        array(select secret from outbox.secrets where {_LIVE} order by created_at desc, id desc),
-       {_CLOSED_SECONDS}
+       {_CLOSED_SECONDS}, {_WANTED} and coalesce(held_until = 'infinity', false)
 from outbox.subscriptions s where s.id = any(%b)
 """
 
@@ -40,11 +43,11 @@ async def read_subscriptions(database: Database, ids: Sequence[bytes]) -> list[S
 
 def subscription_of(row: Sequence[Any]) -> SubscriptionVersion:
     """Return a row of SUBSCRIPTIONS as what sending needs; its id is 16 raw bytes."""
-    *columns, kinds, texts, closed_seconds = row
+    *columns, kinds, texts, closed_seconds, held_for_good = row
     values = (tuple(value) if isinstance(value, list) else value for value in columns)
     fields: dict[str, Any] = dict(zip(SUBSCRIPTION_COLUMNS, values, strict=True))
     fields["secrets"] = tuple(zip(kinds, map(Secret, texts), strict=True))
-    return SubscriptionVersion(**fields, closed_seconds=closed_seconds)
+    return SubscriptionVersion(**fields, closed_seconds=closed_seconds, held_for_good=held_for_good)
 
 
 _CHANGED = f"""

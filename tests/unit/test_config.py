@@ -354,7 +354,7 @@ class TestDatabaseUrl:
             config = Config(database_url=f"postgresql://h/d{query}")
             assert conninfo_to_dict(config.conninfo())["client_encoding"] == "UTF8"
             assert config.sqlalchemy_url().query["client_encoding"] == "UTF8"
-        with pytest.raises(ConfigError, match="client_encoding=SQL_ASCII .* remove it"):
+        with pytest.raises(ConfigError, match=r"client_encoding=SQL_ASCII .* remove it"):
             Config(database_url="postgresql://h/d?client_encoding=SQL_ASCII")
 
     @pytest.mark.field("F75")

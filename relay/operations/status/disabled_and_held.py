@@ -30,7 +30,7 @@ order by disabled_at desc limit :named
 """
 
 _HELD = """
-select id, url, tenant, held_until, count(*) over () as number
+select id, url, tenant, least(held_until, timestamptz '9999-12-30 00:00:00Z') as held_until, count(*) over () as number
 from outbox.subscriptions
 where held_until > clock_timestamp() and paused_at is null and disabled_at is null and removed_at is null
 order by held_until desc limit :named

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from outbox.ids import text_id
 from relay.model.subscription import SubscriptionVersion
 from tests.integration.engine.world import DELIVERED, FarEnd, Outcome, World, fan_out, running, stepping, uuid_of
 from tests.support.waiting import await_until
@@ -213,3 +214,28 @@ async def test_a_paused_subscription_gets_no_request(world: World, far_end: FarE
         far_end.script["/paused"] = DELIVERED
         world.rows("update outbox.subscriptions set paused_at = null")
         await await_until(lambda: world.count("attempts") == 6)
+
+
+@pytest.mark.field("F113")
+@pytest.mark.parametrize("value", ["infinity", "-infinity"])
+async def test_a_time_that_cannot_be_computed_with_parks_no_event(
+    own_world: World, far_end: FarEnd, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The subscription is set aside and named, other subscriptions get the event, and a resume sends what waited."""
+    own_world.rows("alter table outbox.subscriptions drop constraint if exists held_until_is_a_date")
+    odd = own_world.subscribe(path="/odd")
+    own_world.subscribe(path="/fine")
+    own_world.rows("update outbox.subscriptions set held_until = %s where id = %s", value, uuid_of(odd))
+    own_world.record(count=3)
+    with caplog.at_level("WARNING", "relay.engine"):
+        async with running(own_world.url, far_end) as relay:
+            await await_until(lambda: far_end.paths().count("/fine") == 3)
+            await relay.settled()
+            assert far_end.paths().count("/odd") == (0 if value == "infinity" else 3)
+            own_world.rows("update outbox.subscriptions set held_until = null where id = %s", uuid_of(odd))
+            await await_until(lambda: far_end.paths().count("/odd") == 3)
+            await relay.settled()
+    assert own_world.count("dead_letters") == own_world.count("deliveries") == 0
+    named = [line for line in caplog.messages if "set aside" in line]
+    assert bool(named) is (value == "infinity")
+    assert all(text_id("sub", uuid_of(odd)) in line for line in named)
