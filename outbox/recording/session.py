@@ -102,8 +102,12 @@ class _Buffer:
         self.written = len(self.entries)
 
     def _require_flushed_to(self, engine: Engine, session: Session) -> None:
-        """Refuse events in another transaction than the rows they tell of; a commit in two phases ends both alike."""
-        if self.flushed and engine not in self.flushed and not session.twophase:
+        """Refuse events in another transaction than the rows they tell of; a commit in two phases ends both alike.
+
+        Binds that somebody declared for classes and for the events' table are meant so; a get_bind() may be mistaken.
+        """
+        routed = type(session).get_bind is not Session.get_bind
+        if routed and self.flushed and engine not in self.flushed and not session.twophase:
             raise TransactionError(
                 f"the session's rows went to {_address(self.flushed.pop())} and its events would go to"
                 f" {_address(engine)}, another transaction: let get_bind() return the rows' engine for"
