@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.engine.endpoint import Endpoint
+from relay.engine.freed_memory import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from relay.secrets.keyring import Keyring
 
 __all__ = ["Endpoints"]
+
+SHRINK_FROM = 1024
 
 
 class Endpoints:
@@ -30,6 +33,7 @@ class Endpoints:
         self._known: dict[bytes, Endpoint] = {}
         self._closed: set[bytes] = set()
         self._distrusted: set[bytes] = set()
+        self._most = 0  # endpoints known at once since the tables were made
 
     def __len__(self) -> int:
         return len(self._known)
@@ -64,6 +68,7 @@ class Endpoints:
         self._distrusted.discard(subscription.id)
         if endpoint is None:
             endpoint = self._known[subscription.id] = Endpoint(subscription, self._window_max, self._keyring, owner)
+            self._most = max(self._most, len(self._known))
         else:
             endpoint.update(subscription)
         return endpoint
@@ -87,6 +92,8 @@ class Endpoints:
         del self._known[subscription_id]
         self._closed.discard(subscription_id)
         self._distrusted.discard(subscription_id)
+        if self._most >= SHRINK_FROM and len(self._known) * 4 <= self._most:
+            self._shrink()
 
     def distrust(self) -> None:
         """Forget every endpoint; one that has something leased is read again before it takes anything more."""
@@ -94,3 +101,10 @@ class Endpoints:
             self.forget(subscription_id)
         self._distrusted = set(self._known)
         self._closed.clear()
+
+    def _shrink(self) -> None:
+        """Make the tables anew, since those of Python never shrink, and give back what the endpoints held."""
+        self._known, self._closed = dict(self._known), set(self._closed)
+        self._distrusted = set(self._distrusted)
+        self._most = len(self._known)
+        give_back()

@@ -1,0 +1,61 @@
+"""The registry of endpoints gives back what it held, however many subscriptions come and go."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import pytest
+
+from outbox.secret import Secret
+from relay.engine.endpoint import Endpoint
+from relay.engine.endpoint_registry import Endpoints
+from relay.model.subscription import SubscriptionVersion
+from relay.secrets.keyring import Keyring
+
+MANY = 4_000
+
+
+class Nobody:
+    def begin_next(self, endpoint: Endpoint) -> None:
+        raise AssertionError(endpoint)
+
+
+def come_and_go(endpoints: Endpoints, first: int, count: int = MANY) -> None:
+    """Make and forget many subscriptions; half of them were known to be closed."""
+    owner, secrets = Nobody(), (("signing", Secret("whsec_" + "A" * 43 + "=")),)
+    ids = [n.to_bytes(16, "big") for n in range(first, first + count)]
+    for n, subscription_id in enumerate(ids):
+        version = SubscriptionVersion(subscription_id, 1, "http://127.0.0.1/", 15, (), "standard", (), secrets)
+        endpoint = endpoints.update(version, owner)
+        if n % 2:
+            endpoints.note_closed(endpoint)
+    for subscription_id in ids:
+        endpoints.forget(subscription_id)
+
+
+@pytest.mark.field("F77")
+def test_thousands_that_came_and_went_leave_nothing() -> None:
+    endpoints = Endpoints(64, Keyring())
+    come_and_go(endpoints, 0, 10)  # what is imported and cached once
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for round_ in (1, 2):
+            come_and_go(endpoints, round_ * MANY)
+            gc.collect()
+            left, _ = tracemalloc.get_traced_memory()
+            assert left - before < 150_000  # the tables of a thousand are not made smaller
+    finally:
+        tracemalloc.stop()
+    assert len(endpoints) == 0
+
+
+def test_those_that_stay_are_still_known_after_the_tables_shrank() -> None:
+    endpoints = Endpoints(64, Keyring())
+    kept = SubscriptionVersion(b"k" * 16, 3, "http://127.0.0.1/", 15, (), "standard", (), ())
+    endpoints.note_closed(endpoints.update(kept, Nobody()))
+    come_and_go(endpoints, 0)
+    assert [endpoint.subscription for endpoint in endpoints] == [kept]
+    assert endpoints.take_reopened() == [kept.id]
