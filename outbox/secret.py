@@ -17,6 +17,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+FRAMES_NOTED = 20
+"""Of the traceback of an error that is not ours; frames of the driver come last."""
+
+
 class NeverPickled:
     """A value that holds a secret: it can be copied within the process, where it is the same value, but not pickled."""
 
@@ -98,7 +102,7 @@ def _forget_frames(error: BaseException, outer: BaseException | None) -> None:
     if isinstance(error, OutboxError):
         error.__cause__, error.__context__ = None, outer
     elif error.__traceback__:
-        error.add_note("raised in\n" + "".join(traceback.format_tb(error.__traceback__, -5)).rstrip())
+        error.add_note("raised in\n" + "".join(traceback.format_tb(error.__traceback__, -FRAMES_NOTED)).rstrip())
     each: BaseException | None = error
     seen: set[int] = set()
     while each is not None and each is not outer and id(each) not in seen:

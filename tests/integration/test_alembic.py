@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import api
 from alembic.migration import MigrationContext
 from alembic.operations import ops
+from sqlalchemy.exc import SAWarning
 
 from outbox.schema import alembic_plugin
 
@@ -55,7 +57,9 @@ def test_the_hook_for_env_py_does_the_same_without_the_plugin(application: sa.En
         "include_schemas": True,
         "autogenerate_plugins": ["alembic.autogenerate.*", "~alembic.autogenerate.outbox_relay"],
     }
-    assert any("outbox.events" in proposal for proposal in proposals(application, **options))
+    with warnings.catch_warnings():  # SQLAlchemy 2.1 stumbles over a CHECK that is NOT VALID, such as ours of events
+        warnings.simplefilter("ignore", SAWarning)
+        assert any("outbox.events" in proposal for proposal in proposals(application, **options))
     assert proposals(application, **options, include_name=alembic_plugin.include_name) == [
         "CreateTableOp public.customers",
         "DropTableOp public.orders",

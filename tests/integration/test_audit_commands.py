@@ -19,6 +19,7 @@ from relay.operations import prune as prune_operation
 from relay.operations.filters import Filters
 from relay.operations.replay.replay import candidates_by_id, replay
 from relay.secrets.keyring import new_private_key
+from relay.store.retention import RETENTION, RetentionStep
 from tests.support import seeding
 
 URL = "https://example.com/h"
@@ -29,6 +30,11 @@ NOT_ACTING = {
     *("events list", "events show", "deliveries list", "deliveries show"),
     *("dead-letters list", "dead-letters show", "secrets keygen", "schemes list", "schemes show"),
 }
+
+
+def with_attempts_pruned_by(statement: str) -> tuple[RetentionStep, ...]:
+    """Retention with another statement where it deletes attempts."""
+    return tuple(step._replace(statement=statement) if step.name == "old attempts" else step for step in RETENTION)
 
 
 @pytest.fixture
@@ -210,15 +216,15 @@ class TestOperations:
     def test_a_prune_that_fails_on_the_way_is_noted_with_what_went(self, engine, connection, monkeypatch):
         seeding.resolve(connection, seeding.record(connection))
         connection.execute(text("update outbox.events set recorded_at = recorded_at - interval '40 days'"))
-        monkeypatch.setattr(prune_operation, "_PRUNE_ATTEMPTS", text("select 1/0, :days, :batch"))
+        monkeypatch.setattr(prune_operation, "RETENTION", with_attempts_pruned_by("select null, 1/0"))
         with engine.connect() as own, pytest.raises(Exception, match="division by zero"):
             prune_operation.prune(own, None, events_days=30, attempts_days=90, resolutions_days=90, actor="cron")
         (row,) = entries(connection, "pruned")
         assert (row.actor, row.details["count"], row.details["events"]) == ("cron", 1, 1)
 
     def test_a_prune_that_loses_the_database_tells_of_that(self, engine, monkeypatch):
-        ended = text("select pg_terminate_backend(pg_backend_pid()), :days, :batch")
-        monkeypatch.setattr(prune_operation, "_PRUNE_ATTEMPTS", ended)
+        ended = "select null, pg_terminate_backend(pg_backend_pid())"
+        monkeypatch.setattr(prune_operation, "RETENTION", with_attempts_pruned_by(ended))
         with engine.connect() as own, pytest.raises(OperationalError, match=r"terminat|closed"):
             prune_operation.prune(own, None, events_days=30, attempts_days=90, resolutions_days=90)
 

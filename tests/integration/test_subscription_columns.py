@@ -24,7 +24,7 @@ OTHER_COLUMNS = {
     *("id", "tenant", "scheme", "version", "created_at", "updated_at"),
     *("paused_at", "disabled_at", "disabled_reason", "held_until", "removed_at"),
 }
-OTHER_CHECKS = {"tenant_is_text", "scheme_is_a_word", "disabled_with_a_reason"}
+OTHER_CHECKS = {"tenant_is_text", "scheme_is_a_word", "disabled_with_a_reason", "times_are_dates"}
 
 # Of each column: what its flag is given, and what is kept of it. None of them is the default.
 GIVEN: dict[str, tuple[str, Any]] = {
