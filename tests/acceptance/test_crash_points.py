@@ -34,6 +34,17 @@ def _refuse_broken_events(app: Application) -> None:
     app.record(1, BROKEN)
 
 
+def _fail_the_first_fan_out_of_each_connection(app: Application) -> None:
+    """Make the database too busy for the first deliveries of each connection: what a session drew it keeps."""
+    app.rows("create sequence seen")
+    app.rows(
+        "create function be_busy() returns trigger language plpgsql as $$ begin perform currval('seen'); return null;"
+        " exception when object_not_in_prerequisite_state then perform nextval('seen');"
+        " raise 'busy' using errcode = 'serialization_failure'; end $$"
+    )
+    app.rows("create trigger be_busy before insert on outbox.deliveries execute function be_busy()")
+
+
 def _stop_while_busy(app: Application, relay: RelayProcess) -> None:
     """SIGTERM with one request on the wire and others waiting behind it."""
     came = len(app.receiver.received("/good"))
@@ -46,6 +57,7 @@ _BEFORE: dict[str, Callable[[Application], None]] = {
     "Store.read_subscriptions": _leave_suspects,
     "Store.find_first_pending": _refuse_broken_events,
     "Store.bury_unresolvable": _refuse_broken_events,
+    "Store.recover": _fail_the_first_fan_out_of_each_connection,
 }
 _WITHOUT_NEW_EVENTS = "Store.read_subscriptions:"  # fan_out would read the subscriptions first
 

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, quote, quote_plus
 import pytest
 import trustme
 
+import outbox
 from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
 from outbox.subscriptions.fields import check_fields
 from relay.http import AddressPolicy, HttpSender, Outcome
@@ -396,6 +397,7 @@ class TestOAuth2:
         async def resolve(host: str) -> list[str]:
             return ["192.168.1.1"]
 
+        outbox.allow_endpoints(allow_networks=["10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16"], allow_http=True, allow_ports=[25, 443, 8080])
         sender = make_sender(policy, resolve=resolve)
         given = OAuth2ClientCredentials(url, "i", SECRET)
         outcome = await post(sender, credentials("https://hooks.example.com/", authentication=given))
