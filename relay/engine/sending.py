@@ -76,6 +76,11 @@ class Sending:
         self._late_said_at = -WARN_EVERY_SECONDS
 
     @property
+    def leased(self) -> int:
+        """How many deliveries are held, waiting here or on the wire."""
+        return self._leased
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is leased."""
         return not self._leased

@@ -21,6 +21,7 @@ from relay.engine.room import Room
 from relay.http.configured import make_sender
 from relay.process import supervisor
 from relay.process.housekeeping import Housekeeping
+from relay.process.presence import Presence
 from relay.process.startup import check_database
 from relay.secrets.keyring import Keyring
 from relay.telemetry.logs import set_up_logging
@@ -49,6 +50,7 @@ def run(config: Config, *, until_drained: bool = False) -> int:
     check_database(config)
     if config.processes > 1 and not supervisor.is_child():
         return supervisor.supervise(config.processes)
+    supervisor.note_ready()
     _raise_file_limit(config.max_in_flight)
     _collect_garbage_rarely()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -67,7 +69,6 @@ class _Process:
         self._drain_seconds = float(config.drain_seconds)
         self._stopping = asyncio.Event()
         self._sender = make_sender(config)
-        self._housekeeping = Housekeeping(config)
         options = EngineOptions(
             processes=config.processes,
             max_in_flight_per_endpoint=config.max_in_flight_per_endpoint,
@@ -77,18 +78,28 @@ class _Process:
             idle_poll_seconds=config.idle_poll_milliseconds / 1000,
             until_drained=until_drained,
         )
-        conninfo, room = partial(config.conninfo, application_name=RELAY_NAME), Room(config.max_in_flight)
-        self._engine = Engine(conninfo, self._sender, room, Keyring(config.secret_key), options)
+        room, keyring = Room(config.max_in_flight), Keyring(config.secret_key)
+        conninfo = partial(config.conninfo, application_name=RELAY_NAME)
+        self._engine = Engine(conninfo, self._sender, room, keyring, options)
+        self._presence = Presence(
+            partial(config.conninfo, application_name=f"{RELAY_NAME} housekeeping"),
+            processes=config.processes,
+            key_ids=keyring.ids,
+            leased=lambda: self._engine.sending.leased,
+        )
+        self._housekeeping = Housekeeping(config, self._presence.sign)
 
     async def serve(self) -> None:
         """Run until told to stop or drained; then drain."""
         with self._handle_signals():
+            await self._presence.sign_in()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._housekeeping.run)
                 log.info("relay %s running, process %d", __version__, os.getpid())
                 await self._engine.run()
                 tasks.cancel_scope.cancel()
             await self._sender.close()
+            await self._presence.sign_out()
         log.info("relay process %d stopped", os.getpid())
 
     def _stop(self, drain_seconds: float | None = None) -> None:

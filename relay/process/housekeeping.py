@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from relay.config.options import Config
     from relay.store.retention import RetentionStep
 
+    Sign = Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]]
+
 __all__ = ["Housekeeping", "Round"]
 
 log = logging.getLogger("relay.process.housekeeping")
@@ -129,10 +131,16 @@ def _retention(step: RetentionStep, days: int) -> Round:
     return Round(step.name, 3600, step.statement, {"days": days + grace, "batch": BATCH_ROWS})
 
 
+async def _no_sign(_connection: psycopg.AsyncConnection[Any]) -> None:
+    """Tell nobody that this process lives."""
+
+
 class Housekeeping:
     """The rounds of one relay process, and when each is due again."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, sign: Sign | None = None) -> None:
+        """Keep house by this configuration; `sign` is called between transactions, to give a sign of life."""
+        self._sign = sign or _no_sign
         self._conninfo = partial(config.conninfo, application_name=f"{RELAY_NAME} housekeeping")
         self._keyring = Keyring(config.secret_key)
         self._rounds = _rounds(config)
@@ -158,6 +166,7 @@ class Housekeeping:
             await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
             await connection.execute(turns.SESSION)
             while True:
+                await self._sign(connection)
                 await self.do_due(connection)
                 if self._lost_at is not None:
                     log.warning("housekeeping: connected again after %.0f s", time.monotonic() - self._lost_at)
@@ -178,7 +187,7 @@ class Housekeeping:
         """
         await self._put_off_what_others_did(connection)
         for round_ in self._rounds:
-            await self._do_if_due(connection, round_.name, partial(_repeat, connection, round_))
+            await self._do_if_due(connection, round_.name, partial(_repeat, connection, round_, self._sign))
         await self._do_if_due(connection, _SEALING, partial(_seal, connection, self._keyring))
 
     async def _put_off_what_others_did(self, connection: psycopg.AsyncConnection[Any]) -> None:
@@ -234,10 +243,11 @@ async def _note_failure(connection: psycopg.AsyncConnection[Any], name: str, err
         _raise_if_lost(connection, unnoted)
 
 
-async def _repeat(connection: psycopg.AsyncConnection[Any], round_: Round) -> None:
+async def _repeat(connection: psycopg.AsyncConnection[Any], round_: Round, sign: Sign) -> None:
     """Repeat a round's transaction while we hold its lock and something is left; the last one notes the success."""
     answer: Any = 0
     while answer is not None:
+        await sign(connection)
         async with _transaction(connection):
             if not await _is_our_turn(connection, round_.name):
                 return

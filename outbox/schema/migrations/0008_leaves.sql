@@ -297,14 +297,6 @@ begin
     return null;
 end $$;
 
--- When each round of housekeeping last succeeded, and what its last error was.
-create table if not exists outbox.rounds (
-    name text collate "C" primary key,
-    succeeded_at timestamptz,
-    failed_at timestamptz,
-    error text
-);
-
 -- Which idle relay looks for new events at a high rate, and until when unless it says so again. One row.
 create table outbox.poller (
     single boolean primary key default true check (single),

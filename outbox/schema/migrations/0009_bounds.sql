@@ -203,6 +203,9 @@ alter table outbox.audit
 alter table outbox.rounds
     add constraint times_are_dates check (
         least(succeeded_at, failed_at) >= '0001-01-01Z' and greatest(succeeded_at, failed_at) < '10000-01-01Z');
+alter table outbox.relays
+    add constraint times_are_dates check (
+        least(started_at, seen_at) >= '0001-01-01Z' and greatest(started_at, seen_at) < '10000-01-01Z');
 alter table outbox.poller
     add constraint until_is_a_date check (until >= '0001-01-01Z' and until < '10000-01-01Z');
 

@@ -12,7 +12,7 @@ do $$
 declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
-        outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.poller';
+        outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
@@ -55,6 +55,7 @@ declare
         ['outbox_relay', 'update (secret) on outbox.secrets'],
         ['outbox_relay', 'update (taken) on outbox.turns'],
         ['outbox_relay', 'insert, update on outbox.rounds'],
+        ['outbox_relay', 'insert, update, delete on outbox.relays'],
         ['outbox_relay', 'update on outbox.poller'],
         ['outbox_relay', 'execute on function ' || upkeep || ', ' || findings || ', ' || texts],
 

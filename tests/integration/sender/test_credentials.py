@@ -397,7 +397,9 @@ class TestOAuth2:
         async def resolve(host: str) -> list[str]:
             return ["192.168.1.1"]
 
-        outbox.allow_endpoints(allow_networks=["10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16"], allow_http=True, allow_ports=[25, 443, 8080])
+        outbox.allow_endpoints(
+            allow_networks=["10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16"], allow_http=True, allow_ports=[25, 443, 8080]
+        )
         sender = make_sender(policy, resolve=resolve)
         given = OAuth2ClientCredentials(url, "i", SECRET)
         outcome = await post(sender, credentials("https://hooks.example.com/", authentication=given))

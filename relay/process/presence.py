@@ -1,0 +1,93 @@
+"""Presence: a relay process signs in to outbox.relays, gives a sign of life every few seconds, and signs out.
+
+`relay status` reads there who runs. The signs go over the connection of housekeeping, between its transactions, so
+they cost delivering nothing. A database that refuses them never stops a relay: the log says so once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
+
+from outbox._version import __version__
+from relay.process import supervisor
+from relay.store.relays import SIGN, SIGN_OUT, SWEEP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["Presence"]
+
+log = logging.getLogger("relay.process.presence")
+
+EVERY_SECONDS = 5.0
+SWEEP_EVERY_SECONDS = 60.0
+PATIENCE_SECONDS = 1.0
+
+
+class Presence:
+    """The row of this process in outbox.relays."""
+
+    def __init__(
+        self, conninfo: Callable[[], str], *, processes: int, key_ids: Iterable[str], leased: Callable[[], int]
+    ) -> None:
+        """Take what the row says; `leased` tells how many deliveries the process holds."""
+        self._conninfo = conninfo
+        self._leased = leased
+        place = supervisor.place()
+        self._facts = {
+            "id": place.id,
+            "run_id": place.run_id,
+            "processes": processes,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": __version__,
+            "key_ids": list(key_ids),
+        }
+        self._sign_at = self._sweep_at = 0.0
+        self._is_refused = False
+
+    async def sign_in(self) -> None:
+        """Sign in before any work is taken. A database that does not answer gets the sign from housekeeping later."""
+        with suppress(psycopg.Error, OSError), anyio.move_on_after(PATIENCE_SECONDS):
+            async with await self._connect() as connection:
+                await self.sign(connection)
+
+    async def sign(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Give a sign of life when it is time. The connection is in autocommit mode and outside of a transaction."""
+        now = time.monotonic()
+        if now < self._sign_at:
+            return
+        self._sign_at = now + EVERY_SECONDS
+        try:
+            await connection.execute(SIGN, self._facts | {"leased": self._leased()})
+            if now >= self._sweep_at:
+                self._sweep_at = now + SWEEP_EVERY_SECONDS
+                await connection.execute(SWEEP)
+        except (psycopg.OperationalError, ReadOnlySqlTransaction):
+            self._sign_at = 0.0
+            raise
+        except psycopg.Error as error:
+            self._note_refusal(error)
+
+    async def sign_out(self) -> None:
+        """Delete the row; what fails, or takes longer than a second, leaves it to be swept."""
+        with suppress(psycopg.Error, OSError), anyio.move_on_after(PATIENCE_SECONDS):
+            async with await self._connect() as connection:
+                await connection.execute(SIGN_OUT, self._facts)
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(self._conninfo(), autocommit=True, prepare_threshold=None)
+
+    def _note_refusal(self, error: psycopg.Error) -> None:
+        if not self._is_refused:
+            self._is_refused = True
+            log.warning("relay status will not see this process: %s", str(error).splitlines()[0])
