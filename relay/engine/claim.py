@@ -140,9 +140,8 @@ async def admit(
 
 
 def _weight(row: Leased) -> int:
-    """Return what a row counts in the byte room."""
-    size = row.event.size if row.event else 0
-    return size if SMALL_BYTES < size <= HUGE_BYTES else 0
+    """Return what a row counted in the bounds of its claim."""
+    return row.event_bytes if SMALL_BYTES < row.event_bytes <= HUGE_BYTES else 0
 
 
 def _delivery(row: Leased, lease: int, start_by: float, *, suspect: bool) -> Delivery:

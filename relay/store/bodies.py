@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 from relay.store.arrays import Bigints
-from relay.store.database import PLANS
 from relay.store.rows import EVENT_COLUMNS, event_of
 
 if TYPE_CHECKING:
@@ -78,12 +77,10 @@ async def fetch_readable(database: Database, statements: Sequence[str], *paramet
 
 
 async def _fetch(database: Database, seqs: Sequence[int]) -> list[Any]:
-    asked = (BODIES, (Bigints(seqs),))
     try:
-        (rows,) = await database.transaction(asked, settings=PLANS)
+        return await database.read(BODIES, Bigints(seqs))
     except psycopg.OperationalError:
-        (rows,) = await database.transaction(asked, settings=PLANS)
-    return rows
+        return await database.read(BODIES, Bigints(seqs))
 
 
 def _one_line(error: psycopg.Error) -> str:

@@ -27,8 +27,9 @@ asked as materialized (
     cross join lateral (select from outbox.subscriptions where id = a.id and {OPEN} limit 1) s
     order by a.place)"""
 
-LEASED = """
-select d.id, d.event_seq, d.subscription_id, d.attempts, s.version, s.timeout_seconds
+LEASED = f"""
+select d.id, d.event_seq, d.subscription_id, d.attempts, s.version, s.timeout_seconds,
+       coalesce(d.event_bytes, {UNKNOWN_BYTES})
 from leased d
 cross join lateral (select version, timeout_seconds from outbox.subscriptions where id = d.subscription_id limit 1) s
 """
@@ -64,7 +65,7 @@ fitting as materialized (
 leased as (
     update outbox.deliveries d set lease = %b, attempts = least(attempts + 1, {MAX_ATTEMPTS}), due_at = {LEASE_END}
     where d.id = any(array(select id from fitting))
-    returning d.id, d.event_seq, d.subscription_id, d.attempts)
+    returning d.id, d.event_seq, d.subscription_id, d.attempts, d.event_bytes)
 {LEASED}"""
 
 

@@ -95,6 +95,7 @@ class Settled(NamedTuple):
 class Leased(NamedTuple):
     """One row that claim leased. Rows of one event share it; it is None when its row is gone or cannot be read.
 
+    event_bytes: what its payload counted when the claim was bounded by bytes.
     unreadable: the server's error where the row is there and cannot be read.
     """
 
@@ -104,6 +105,7 @@ class Leased(NamedTuple):
     attempts: int
     version: int
     timeout_seconds: int
+    event_bytes: int
     event: EventParts | None
     unreadable: str | None = None
 

@@ -141,6 +141,7 @@ async def test_each_subscription_has_a_share_of_the_bytes_and_small_rows_cost_no
 
 @pytest.mark.field("F01")
 async def test_one_huge_row_at_a_time_is_claimed_and_only_where_it_may(world: World, store: Store) -> None:
+    world.allow_payloads_of(2_000_000)
     first, second = world.subscribe("a"), world.subscribe("b")
     for name in ("a", "b"):
         world.record(name, 2, payload='"' + "x" * 1_100_000 + '"')

@@ -162,9 +162,9 @@ async def test_twenty_locked_suspects_hold_back_no_other(world: World, store: St
 @pytest.mark.field("F67")
 async def test_large_bodies_of_one_subscription_leave_the_others_their_share(world: World, store: Store) -> None:
     large, small = world.subscribe("large"), world.subscribe("small")
-    world.record("large", 5, payload='"' + "x" * 998 + '"')
+    world.record("large", 5, payload='"' + "x" * 9_998 + '"')
     world.record("small", 2)
     await fan_out(store)
-    rows = await store.claim([(large, 5), (small, 5)], 10, 10**6, new_lease(), shares=[1500, 1500])
+    rows = await store.claim([(large, 5), (small, 5)], 10, 10**6, new_lease(), shares=[(15_000, True), (15_000, True)])
     assert [row.subscription_id for row in rows].count(large) == 2
     assert [row.subscription_id for row in rows].count(small) == 2

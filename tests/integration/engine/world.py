@@ -45,6 +45,10 @@ class World:
     def close(self) -> None:
         self._connection.close()
 
+    def allow_payloads_of(self, max_bytes: int) -> None:
+        """Let events have larger payloads than by default, until the next `empty`."""
+        self.rows("update outbox.settings set value = %s where name = 'max_payload_bytes'", max_bytes)
+
     def empty(self) -> None:
         """Take every row away; whoever a failed test left connected goes first."""
         self.rows(
@@ -55,6 +59,7 @@ class World:
             "truncate outbox.events, outbox.pending, outbox.subscriptions, outbox.secrets, outbox.subscription_types,"
             " outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters restart identity"
         )
+        self.allow_payloads_of(262_144)
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         cursor = self._connection.execute(statement, parameters or None)
