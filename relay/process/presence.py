@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
+import platform
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ class Presence:
             "id": place.id,
             "run_id": place.run_id,
             "processes": processes,
-            "host": socket.gethostname(),
+            "host": platform.node(),
             "pid": os.getpid(),
             "version": __version__,
             "key_ids": list(key_ids),
