@@ -2,8 +2,8 @@
 
 Each child holds the reading end of a pipe; only the parent has the writing end. When the parent dies in any way, the
 kernel closes that end, and the children stop. Through a second pipe a child tells that its checks at the start passed.
-A child that refuses its configuration or the schema (exit code 2) ends the parent with it only while no child ever got
-so far: after that the cause has come since, somebody will mend it, and the child is started again.
+A child that refuses its configuration or the schema (exit code 2) is started again: the cause came since the parent
+checked, and somebody will mend it. Only if every child refuses it and none ever got ready, the parent ends with 2.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class _Child:
         self._pipes = (reading_end, ready_end)
         self._quick_deaths = 0
         self.failing: int | None = None  # the exit code that the log told last, while it has not got ready again
+        self.refused = False
         self.start()
 
     def start(self) -> None:
@@ -133,8 +134,8 @@ class _Supervisor:
     def _check(self, child: _Child) -> int | None:
         """Restart a dead child when its pause is over; return the exit code of one that is not restarted."""
         if child.restart_at is not None:
-            if self._signals:
-                return 0
+            if self._signals or self._is_hopeless():
+                return 0 if self._signals else REFUSED
             if time.monotonic() >= child.restart_at:
                 child.start()
             return None
@@ -142,7 +143,7 @@ class _Supervisor:
         self._hear()  # after the poll: what a child wrote before its end is heard before that is judged
         if code is None:
             return None
-        if self._is_final(code):
+        if self._is_final(child, code):
             return code
         self._start_later(child, code)
         return None
@@ -159,10 +160,16 @@ class _Supervisor:
             if child.process.pid in pids:
                 child.note_ready()
 
-    def _is_final(self, code: int) -> bool:
+    def _is_final(self, child: _Child, code: int) -> bool:
         """Tell whether a child that ended so is not started again; 0: it drained, or was stopped."""
-        refused_at_the_start = code == REFUSED and (not self._any_ready or self._any_drained)
-        return bool(self._signals) or code == 0 or refused_at_the_start
+        if code != REFUSED or self._signals:
+            return bool(self._signals) or code == 0
+        child.refused = True
+        return self._any_drained or self._is_hopeless()
+
+    def _is_hopeless(self) -> bool:
+        """Tell whether every child was refused, and none ever got ready."""
+        return not self._any_ready and all(child.refused for child in self._children)
 
     def _start_later(self, child: _Child, code: int) -> None:
         """Plan the restart and log it; of a child that is refused again and again, only the first time."""
