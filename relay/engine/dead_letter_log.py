@@ -6,13 +6,13 @@ else the log says, and does not tell more than their number.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from outbox.ids import text_id
+from relay.engine.crowds import MOST_LINES, Crowd
 
 if TYPE_CHECKING:
     from relay.model.settlement import Settlement
@@ -21,35 +21,28 @@ __all__ = ["DeadLetterLog"]
 
 log = logging.getLogger("relay.engine")
 
-WINDOW_SECONDS = 10.0
-MOST_LINES = 20
-"""Of single dead letters in a window, and again of groups at its end."""
-
 
 class DeadLetterLog:
-    """At most 41 lines in each window of ten seconds, which begins with a dead letter."""
+    """At most 41 lines in each window of ten seconds: of single dead letters, and again of groups at its end."""
 
     def __init__(self) -> None:
-        self._shown = 0
+        self._crowd = Crowd(self._tell_counted)
         self._counted: Counter[tuple[bytes, str]] = Counter()
-        self._end: asyncio.TimerHandle | None = None
 
     def note(self, settlement: Settlement) -> None:
         """Tell of a dead letter at once, or count it for the end of the window."""
-        if self._end is None:
-            self._end = asyncio.get_running_loop().call_later(WINDOW_SECONDS, self.tell)
         subscription_id, reason = settlement.delivery.subscription_id, str(settlement.outcome)
-        if self._shown < MOST_LINES:
-            self._shown += 1
+        if self._crowd.admits():
             log.warning("%s of %s is a dead letter: %s", settlement.delivery, _name(subscription_id), reason)
         else:
             self._counted[subscription_id, reason] += 1
 
     def tell(self) -> None:
         """Tell what was counted, the largest groups first, and begin anew; also at the end of the process."""
-        if self._end is not None:
-            self._end.cancel()
-        counted, self._counted, self._shown, self._end = self._counted, Counter(), 0, None
+        self._crowd.end()
+
+    def _tell_counted(self) -> None:
+        counted, self._counted = self._counted, Counter()
         groups = counted.most_common()
         for (subscription_id, reason), count in groups[:MOST_LINES]:
             name = _name(subscription_id)

@@ -21,6 +21,7 @@ from relay.model.outcome import OutcomeKind
 from relay.secrets.keyring import KeyUnavailableError
 
 if TYPE_CHECKING:
+    from relay.engine.failures import Failures
     from relay.model.delivery import Delivery
     from relay.model.subscription import SubscriptionVersion
     from relay.secrets.keyring import Keyring
@@ -39,8 +40,8 @@ class Owner(Protocol):
 class Endpoint:
     """The receiving side of one subscription, at one version of its row."""
 
-    __slots__ = ("_closed_until", "_keyring", "bytes", "envelope", "health", "huge", "leased", "owner", "problem",
-                 "queued", "sending", "subscription", "waiting", "warned_at")  # fmt: skip
+    __slots__ = ("_closed_until", "_keyring", "bytes", "envelope", "failing", "failures", "health", "huge", "leased",
+                 "owner", "problem", "queued", "sending", "subscription", "waiting", "warned_at")  # fmt: skip
 
     def __init__(self, subscription: SubscriptionVersion, window_max: int, keyring: Keyring, owner: Owner) -> None:
         self._keyring = keyring
@@ -53,6 +54,8 @@ class Endpoint:
         self.sending = 0
         self.queued = False  # whether it is in a queue of the room
         self.warned_at = -math.inf  # when the log last said that nothing can be sent to it
+        self.failing = False  # whether the log said last that it fails; failures: what was said (failure_log.py)
+        self.failures: Failures | None = None
         self.update(subscription)
 
     def update(self, subscription: SubscriptionVersion) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from outbox.ids import text_id
+from relay.engine.failure_log import FailureLog
 from relay.engine.unsent import Unsent
 from relay.model.decide import decide
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
@@ -72,6 +73,7 @@ class Sending:
         self._leased = 0
         self._warned_at = -WARN_EVERY_SECONDS
         self.unsent = Unsent()
+        self._failure_log = FailureLog()
         self._late = 0  # given back since the log last said so
         self._late_said_at = -WARN_EVERY_SECONDS
 
@@ -144,6 +146,7 @@ class Sending:
         for task in self._tasks:
             task.cancel()
         await self.finish()
+        self._failure_log.tell()
 
     async def attempt(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Make one attempt: send → decide → settle. Whatever raises on the way, its places come free.
@@ -214,7 +217,10 @@ class Sending:
             self._warn_unsent(endpoint, outcome)
             self._give_back(endpoint, delivery, verdict.wait_seconds)
             return
-        keep = self._keep_all_responses or outcome.kind != OutcomeKind.DELIVERED
+        failed = outcome.kind != OutcomeKind.DELIVERED
+        if failed or endpoint.failing:
+            self._failure_log.note(endpoint, subscription, delivery, outcome, verdict)
+        keep = self._keep_all_responses or failed
         settlement = Settlement.of(delivery, verdict, outcome, subscription.url, keep=keep)
         self._leave(endpoint, delivery)
         self._settler.settle(settlement)
