@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psutil
+import pytest
 from sqlalchemy.engine import make_url
 
 from relay.operations.status.status import status
@@ -100,3 +101,43 @@ def test_status_finds_a_relay_whose_url_names_the_application(app: Application) 
         reading = connection.execution_options(isolation_level="AUTOCOMMIT")
         wait_until(lambda: status(reading, None).relay_connections > 0)
     assert relay.stop() == 0
+
+
+@pytest.mark.field("F94")
+def test_a_child_that_is_refused_later_is_started_again_until_its_cause_is_mended(app: Application) -> None:
+    relay = app.stage.running_relay("--processes", "2", processes=2)
+    before = _pids(relay)
+    app.rows("insert into outbox.schema_migrations (version, name, checksum) values (9999, '9999_newer.sql', 'x')")
+    relay.note("killed")
+    doomed = min(before)
+    psutil.Process(doomed).kill()
+    refusal = "is at version 9999"
+    wait_until(lambda: relay.text.count(refusal) >= 2, timeout_seconds=60)  # started twice, and refused
+    assert relay.alive
+    assert before - _pids(relay) == {doomed}, "the other child runs on"
+    assert relay.text.count("refused its configuration or the schema (exit code 2") == 1
+    assert "runs again" not in relay.text
+    app.rows("delete from outbox.schema_migrations where version = 9999")
+    wait_until(lambda: "runs again, in the place of one that ended with 2" in relay.text, timeout_seconds=60)
+    relay.wait_running(3)
+    assert relay.text.count("refused its configuration or the schema (exit code 2") == 1
+    assert relay.text.count("runs again") == 1
+    app.subscribe()
+    app.record(20)
+    app.wait_settled()
+    assert len(_pids(relay)) == 2
+    assert relay.stop() == 0
+    app.assert_each_once()
+
+
+@pytest.mark.field("F94")
+@pytest.mark.parametrize("cause", ["schema", "configuration"])
+def test_a_refusal_at_the_very_start_ends_the_parent_at_once(app: Application, cause: str) -> None:
+    if cause == "schema":
+        app.rows("insert into outbox.schema_migrations (version, name, checksum) values (9999, '9999_newer.sql', 'x')")
+        relay = app.stage.relay("--processes", "2")
+    else:
+        relay = app.stage.relay("--processes", "2", environment={"RELAY_SECRET_KEY": "nonsense"})
+    assert relay.wait() == 2
+    assert "until that is mended" not in relay.text
+    assert not relay.children()
