@@ -117,7 +117,7 @@ class Feeder:
             began = time.monotonic()
             try:
                 worked = await self.step(self._due_parts(began))
-                if not worked and self._until_drained and self._sending.idle and await self._store.is_drained():
+                if not worked and self._until_drained and self._sending.done and await self._store.is_drained():
                     return
                 if not worked:
                     await self._turn.look()

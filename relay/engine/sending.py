@@ -87,6 +87,11 @@ class Sending:
         """Whether nothing is leased."""
         return not self._leased
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is leased, and every result is in the database."""
+        return not self._leased and not self._settler.unsettled
+
     async def refresh(
         self,
         versions: Iterable[tuple[bytes, int]],

@@ -142,11 +142,9 @@ class TakenBatch:
             async with connection.pipeline():
                 await connection.execute(_BIRTH, self._columns(births), binary=True)
                 committed = await connection.execute("commit")
-                if leased:
-                    await connection.execute(BEGIN)
+                if leased:  # up to the end of the pipeline they are one transaction, without a begin
                     await connection.execute(PLANS, (self._database.synchronous_commit,))
                     read = await connection.execute(BODIES, (Bigints(leased),), binary=True)
-                    await connection.execute("commit")
             return bodies_of(await read.fetchall() if read else ())
         except psycopg.Error as error:
             born = committed is not None and committed.statusmessage == "COMMIT"
