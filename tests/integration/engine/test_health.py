@@ -143,7 +143,7 @@ async def test_a_burst_costs_few_statements_a_delivery(
     world.subscribe()
     world.record(count=5000)
     monkeypatch.setattr(psycopg.AsyncConnection, "execute", counted)
-    async with running(world.url, far_end) as relay:  # as most relays run: none asks whether all is drained
+    async with running(world.url, far_end, until_drained=True) as relay:
         await await_until(lambda: world.count("attempts") == 5000)
         spent = statements
         await relay.settled()
