@@ -22,9 +22,9 @@ from relay.operations.events import list_events, show_event
 from relay.operations.filters import Filters
 
 if TYPE_CHECKING:
-    from relay.operations.events import EventDetails, ListedEvent
+    from relay.operations.events import Counts, EventDetails, ListedEvent
 
-__all__ = ["events"]
+__all__ = ["counted", "events"]
 
 
 @click.group()
@@ -42,7 +42,8 @@ def list_(database: Database, type_: str | None, after: str | None, *, as_json: 
 
     \b
     States: pending (to be resolved), under_way, delivered, dead (see dead-letters),
-    unmatched (no subscriber), cancelled (subscription removed), unknown (record pruned).
+    partly_delivered (the others cancelled or purged), unmatched (no subscriber),
+    cancelled (subscription removed), unknown (record pruned).
 
     \b
     Examples:
@@ -54,8 +55,9 @@ def list_(database: Database, type_: str | None, after: str | None, *, as_json: 
     if as_json:
         print_json_lines(found)
     else:
-        rows = [(item.id, item.recorded_at, item.state, item.type, _key(item)) for item in found]
-        print_table(["EVENT", "RECORDED UTC", "STATE", "TYPE", "KEY"], rows, flexible=["TYPE", "KEY"])
+        rows = [(item.id, item.recorded_at, item.state, counted(item), item.type, _key(item)) for item in found]
+        columns = ["EVENT", "RECORDED UTC", "STATE", "SUBSCRIPTIONS", "TYPE", "KEY"]
+        print_table(columns, rows, flexible=["SUBSCRIPTIONS", "TYPE", "KEY"])
     print_more(found)
 
 
@@ -75,8 +77,8 @@ def show(database: Database, event_id: str, *, as_json: bool) -> None:
 
 def _print_event(found: EventDetails) -> None:
     matched = f"{found.resolution.matched} subscriptions" if found.resolution else None
-    nested = ("resolution", "deliveries", "attempts", "dead_letters", "payload")
-    print_fields(fields_of(found, *nested) | {"matched": matched})
+    nested = ("counts", "resolution", "deliveries", "attempts", "dead_letters", "payload")
+    print_fields(fields_of(found, *nested) | {"matched": matched, "subscriptions": counted(found.counts)})
     if found.deliveries:
         click.echo("\nOutstanding")
         rows = [(item.id, item.state, item.at, item.attempts, host_of(item.url)) for item in found.deliveries]
@@ -87,6 +89,16 @@ def _print_event(found: EventDetails) -> None:
         dead = [(item.delivery_id, item.died_at, item.reason, item.error) for item in found.dead_letters]
         print_table(["DELIVERY", "DIED", "REASON", "ERROR"], dead, flexible=["ERROR"])
     click.echo(f"\nPayload\n{escape(found.payload)}")
+
+
+def counted(counts: Counts) -> str:
+    """Say how many subscriptions are in which state; those of none are left out."""
+    named = {"delivered": counts.delivered, "outstanding": counts.outstanding, "dead": counts.dead,
+             "purged": counts.purged, "cancelled": counts.cancelled}  # fmt: skip
+    said = [f"{count} {name}" for name, count in named.items() if count]
+    if counts.cancelled is None and counts.matched:
+        said.append("cancelled unknown")
+    return ", ".join(said) or "-"
 
 
 def _key(item: ListedEvent) -> str:

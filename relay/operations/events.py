@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -11,6 +11,7 @@ from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts_of_event
 from relay.operations.deliveries import ListedDelivery, outstanding_of_event
+from relay.operations.fates import fates
 from relay.operations.filters import Filters
 from relay.operations.pages import Key, Listing, Page
 from relay.operations.tenancy import OWN_DEAD_LETTER, own
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from relay.operations.fates import Fates
+
 __all__ = [
-    "DeadDelivery", "EventDetails", "ListedEvent", "RecordedEvent", "Resolution", "dead_of_event", "event_state",
-    "list_events", "show_event",
+    "Counts", "DeadDelivery", "EventDetails", "ListedEvent", "RecordedEvent", "Resolution", "dead_of_event",
+    "event_state", "list_events", "show_event",
 ]  # fmt: skip
 
 
@@ -40,14 +43,24 @@ class RecordedEvent:
     state: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedEvent(RecordedEvent):
-    """An event with counts of its subscriptions, the operator's among them; `matched` is None before it is resolved."""
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many of an event's subscriptions are in which state, the operator's among them; see relay.operations.fates.
+
+    `matched` is None before it is resolved, `cancelled` also where nothing kept can tell it.
+    """
 
     matched: int | None
     delivered: int
     outstanding: int
     dead: int
+    purged: int
+    cancelled: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedEvent(Counts, RecordedEvent):
+    """An event with counts of its subscriptions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +85,12 @@ class DeadDelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDetails(RecordedEvent):
-    """An event with all that happened to it. The payload is JSON text; each list is its first page."""
+    """An event with all that happened to it; `counts` as in a list.
 
+    The payload is JSON text; each list is its first page.
+    """
+
+    counts: Counts
     resolution: Resolution | None
     deliveries: Page[ListedDelivery]
     attempts: Page[Attempt]
@@ -81,6 +98,7 @@ class EventDetails(RecordedEvent):
     payload: str
 
 
+_COUNTS = tuple(field.name for field in fields(Counts))
 _LISTING = Listing(
     name="events",
     columns={"at": "e.recorded_at", "type": "e.type", "tenant": "e.tenant", "key": "e.key"},
@@ -97,30 +115,23 @@ select e.*,
        (select r.matches[array_position(r.seqs, e.seq)] from (
             select seqs, matches, at from outbox.resolutions where first_seq <= e.seq
             order by first_seq desc limit :look_back) r
-        where e.seq = any(r.seqs) order by r.at desc limit 1) as matched,
-       (select count(distinct a.subscription_id) from outbox.attempts a
-        where a.event_seq = e.seq and a.verdict = 'delivered') as delivered,
-       (select count(*) from outbox.dead_letters l where l.event_seq = e.seq) as dead
+        where e.seq = any(r.seqs) order by r.at desc limit 1) as matched
 from e order by e.seq desc
 """
 _LIST = f"""
 with e as materialized (
-    select e.seq, e.id, e.type, e.tenant, e.key, e.recorded_at, e.available_at
+    select e.seq, e.id, e.type, e.tenant, e.key, e.recorded_at, e.available_at, true as kept
     from outbox.events e where {{where}} {_LISTING.order_by} limit :limit)
 {_COUNTED}
 """  # noqa: S608 - the parts are constants
 
-_OUTSTANDING = """
-select event_seq, count(*) as outstanding from outbox.deliveries
-where event_seq = any(cast(:seqs as bigint[])) group by event_seq
-"""
-
 _EVENT = f"""
 with e as materialized (
     select * from (
-        select seq, id, type, tenant, key, recorded_at, available_at, payload from outbox.events where id = :id
+        select seq, id, type, tenant, key, recorded_at, available_at, payload, true as kept from outbox.events
+        where id = :id
         union all
-        (select event_seq, event_id, type, tenant, key, recorded_at, null, payload from outbox.dead_letters
+        (select event_seq, event_id, type, tenant, key, recorded_at, null, payload, false from outbox.dead_letters
          where event_id = :id limit 1)
         limit 1) e
     where {own("e.tenant")})
@@ -135,28 +146,28 @@ def list_events(
     where, parameters = _LISTING.where(tenant, filters, after)
     statement = text(_LIST.format(where=where))
     rows = connection.execute(statement, {**parameters, "look_back": _LOOK_BACK}).all()
-    outstanding = _outstanding(connection, [row.seq for row in rows])
-    return _LISTING.page(rows, filters.limit, lambda row: _listed(row, outstanding.get(row.seq, 0)))
+    seqs = [row.seq for row in rows]
+    found = dict(zip(seqs, fates(connection, seqs), strict=True))
+    return _LISTING.page(rows, filters.limit, lambda row: _listed(row, found[row.seq]))
 
 
-def _outstanding(connection: Connection, seqs: list[int]) -> dict[int, int]:
-    return {row.event_seq: row.outstanding for row in connection.execute(text(_OUTSTANDING), {"seqs": seqs})}
+def _listed(row: Any, fate: Fates) -> ListedEvent:
+    counts = _counts(row, row.matched, fate)
+    return ListedEvent(**_fields(row, counts), **{name: getattr(counts, name) for name in _COUNTS})
 
 
-def _listed(row: Any, outstanding: int) -> ListedEvent:
-    return ListedEvent(
-        **_fields(row, row.matched, outstanding),
-        matched=row.matched,
-        delivered=row.delivered,
-        outstanding=outstanding,
-        dead=row.dead,
+def _counts(row: Any, matched: int | None, fate: Fates) -> Counts:
+    return Counts(
+        matched=matched,
+        delivered=fate.delivered,
+        outstanding=fate.outstanding,
+        dead=fate.dead,
+        purged=fate.purged,
+        cancelled=None if row.pending or not row.kept else fate.cancelled(matched),
     )
 
 
-def _fields(row: Any, matched: int | None, outstanding: int) -> dict[str, Any]:
-    state = event_state(
-        pending=row.pending, matched=matched, delivered=row.delivered, dead=row.dead, outstanding=outstanding
-    )
+def _fields(row: Any, counts: Counts) -> dict[str, Any]:
     return {
         "id": EventId.of(row.id),
         "type": row.type,
@@ -164,15 +175,25 @@ def _fields(row: Any, matched: int | None, outstanding: int) -> dict[str, Any]:
         "key": row.key,
         "recorded_at": row.recorded_at,
         "available_at": row.available_at,
-        "state": state,
+        "state": event_state(pending=row.pending, **{name: getattr(counts, name) for name in _COUNTS}),
     }
 
 
-def event_state(*, pending: bool, matched: int | None, delivered: int, dead: int, outstanding: int) -> str:
+def event_state(
+    *,
+    pending: bool,
+    matched: int | None,
+    delivered: int,
+    dead: int,
+    outstanding: int,
+    purged: int = 0,
+    cancelled: int | None = 0,
+) -> str:
     """Return the one word for an event, the most urgent first.
 
     pending (not resolved yet), dead (at least one dead letter), under_way, unmatched (no subscriber), delivered,
-    cancelled (its subscriptions were removed), unknown (the record is past its retention).
+    partly_delivered (to some; the others are cancelled or purged), cancelled (its subscriptions were removed), unknown
+    (the record is past its retention).
     """
     if pending:
         return "pending"
@@ -181,7 +202,7 @@ def event_state(*, pending: bool, matched: int | None, delivered: int, dead: int
     if outstanding:
         return "under_way"
     if delivered:
-        return "delivered"
+        return "partly_delivered" if cancelled or purged else "delivered"
     return {None: "unknown", 0: "unmatched"}.get(matched, "cancelled")
 
 
@@ -196,9 +217,11 @@ def show_event(connection: Connection, tenant: str | None, event_id: UUID | str)
     if row is None:
         raise NotFoundError(f"event: no {uuid}; never recorded, or pruned after its retention")
     resolution = _resolution(connection, row.seq)
-    outstanding = _outstanding(connection, [row.seq]).get(row.seq, 0)
+    (fate,) = fates(connection, [row.seq])
+    counts = _counts(row, resolution.matched if resolution else None, fate)
     return EventDetails(
-        **_fields(row, resolution.matched if resolution else None, outstanding),
+        **_fields(row, counts),
+        counts=counts,
         resolution=resolution,
         deliveries=outstanding_of_event(connection, tenant, uuid),
         attempts=attempts_of_event(connection, tenant, uuid),

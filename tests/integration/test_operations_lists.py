@@ -11,10 +11,13 @@ from sqlalchemy import text
 from outbox import subscriptions
 from outbox.errors import NotFoundError
 from outbox.ids import parse_id
+from relay.cli.events import counted
 from relay.operations import dead_letters
 from relay.operations.deliveries import list_deliveries, show_delivery
 from relay.operations.events import event_state, list_events, show_event
 from relay.operations.filters import FilterError, Filters
+from relay.operations.replay.replay import Asked, replay
+from relay.operations.replay.replayable import candidates_by_id
 from tests.support import seeding
 
 ALL = Filters()
@@ -39,6 +42,56 @@ class TestEvents:
         found = list_events(connection, None, ALL)
         assert {str(item.id): item.state for item in found} == {name: state for state, name in events.items()}
         assert [str(item.id) for item in found] == list(events.values())[::-1]
+
+    @pytest.mark.field("F45")
+    def test_all_states_of_its_subscriptions_are_counted(self, connection):
+        names = [seeding.subscribe(connection) for _ in range(8)]
+        event_id = seeding.record(connection)
+        deliveries = seeding.resolve(connection, event_id, *names)
+        for delivery_id, verdict in zip(deliveries, ("delivered", "dead", "dead", "retry", "retry"), strict=False):
+            seeding.attempt(connection, delivery_id, verdict)
+        dead_letters.purge(connection, None, [parse_id("dlv", deliveries[2])])
+        for name in (names[4], names[5], names[6]):  # attempted, never attempted, never attempted and not cleared yet
+            subscriptions.remove(connection, name)
+        self._clear(connection, deliveries[4], deliveries[5])
+        (found,) = list_events(connection, None, ALL)
+        counts = show_event(connection, None, event_id).counts
+        assert [found.matched, found.delivered, found.outstanding, found.dead, found.purged, found.cancelled] == [
+            8, 1, 2, 1, 1, 3,
+        ]  # fmt: skip
+        assert counted(counts) == counted(found) == "1 delivered, 2 outstanding, 1 dead, 1 purged, 3 cancelled"
+
+    @staticmethod
+    def _clear(connection, *names) -> None:
+        """Delete deliveries as housekeeping and `cancel_orphans` do."""
+        statement = text("delete from outbox.deliveries where id = any(cast(:ids as uuid[]))")
+        connection.execute(statement, {"ids": [parse_id("dlv", name) for name in names]})
+
+    @pytest.mark.field("F45")
+    def test_one_delivered_and_one_cancelled_is_delivered_in_part(self, connection):
+        kept, removed = seeding.subscribe(connection), seeding.subscribe(connection)
+        event_id = seeding.record(connection)
+        delivered, cancelled = seeding.resolve(connection, event_id, kept, removed)
+        seeding.attempt(connection, delivered, "delivered")
+        subscriptions.remove(connection, removed)
+        seen = [show_event(connection, None, event_id).state]
+        self._clear(connection, cancelled)
+        found = show_event(connection, None, event_id)
+        assert [*seen, found.state] == ["partly_delivered"] * 2
+        assert (found.counts.matched, found.counts.delivered, found.counts.cancelled) == (2, 1, 1)
+
+    @pytest.mark.field("F45")
+    def test_what_cannot_be_told_is_said_to_be_unknown(self, connection):
+        kept, removed, other = (seeding.subscribe(connection) for _ in range(3))
+        event_id = seeding.record(connection)
+        delivered, cancelled = seeding.resolve(connection, event_id, kept, removed)
+        seeding.attempt(connection, delivered, "delivered")
+        self._clear(connection, cancelled)
+        candidates = candidates_by_id(connection, None, event_id, to=other)
+        replay(connection, None, candidates, Asked(names=[event_id], to=other))
+        (found,) = list_events(connection, None, ALL)
+        assert (found.matched, found.cancelled) == (2, None)
+        assert counted(found) == "1 delivered, 1 outstanding, cancelled unknown"
 
     def test_state_names_the_most_urgent(self):
         words = [

@@ -37,6 +37,7 @@ PARTS = {
     "audit.note": "writes down an operation on many rows, in its transaction",
     "connection.begin": "begins a transaction",
     "denied_rights.name_denied_rights": "puts an error into words",
+    "fates.fates": "counts what became of events that were found",
     "secrets.require_keys": "checks the keys when a relay starts",
     "status.late_subscriptions.read_health": "reads a subscription that was found",
     "probe.probed_subscription.require_patience": "is about a target that was found",
