@@ -1,0 +1,80 @@
+"""A network namespace of its own for a process, whose one link to the database can be cut without a packet of goodbye.
+
+Neither side learns of a cut: what a server sends is never acknowledged, and what a process sends never arrives. Needs
+root and the program `ip`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+__all__ = ["Namespace", "namespace", "why_not"]
+
+_NETWORK = "198.18"  # 198.18.0.0/15 is for tests of networks (RFC 2544)
+
+
+def why_not() -> str:
+    """Return why this machine has no network namespace for us, or '' when it has."""
+    if shutil.which("ip") is None:
+        return "no program ip on this machine: apt-get install iproute2"
+    name = f"outbox-probe-{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
+    if made.returncode:
+        return f"no network namespace can be made here: {made.stderr.strip()}"
+    _ip("netns", "del", name)
+    return ""
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """`outside` and `inside` are the addresses of the two ends of the link."""
+
+    name: str
+    outside: str
+    inside: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that make tests/support/crashing.py run inside."""
+        return {"RELAY_TEST_NAMESPACE": self.name}
+
+    def cut(self) -> None:
+        """Lose every packet from now on, both ways."""
+        _ip("link", "set", f"{self.name}-o", "down")
+
+    def mend(self) -> None:
+        """Let packets pass again."""
+        _ip("link", "set", f"{self.name}-o", "up")
+
+
+@contextmanager
+def namespace() -> Iterator[Namespace]:
+    """Yield a namespace with a link to this one; both are gone afterwards."""
+    token = secrets.token_hex(2)
+    third, name = int(token[:2], 16), f"obx{token}"
+    made = Namespace(name, f"{_NETWORK}.{third}.1", f"{_NETWORK}.{third}.2")
+    _ip("netns", "add", name)
+    try:
+        _ip("link", "add", f"{name}-o", "type", "veth", "peer", "name", f"{name}-i")
+        _ip("link", "set", f"{name}-i", "netns", name)
+        _ip("addr", "add", f"{made.outside}/30", "dev", f"{name}-o")
+        _ip("link", "set", f"{name}-o", "up")
+        for words in (
+            ("addr", "add", f"{made.inside}/30", "dev", f"{name}-i"),
+            ("link", "set", f"{name}-i", "up"),
+            ("link", "set", "lo", "up"),
+        ):
+            _ip("-n", name, *words)
+        yield made
+    finally:
+        _ip("netns", "del", name)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
