@@ -243,12 +243,12 @@ def _spawn(
 
 
 def _accepts(pid_file: Path, pid: int) -> bool:
-    """Tell whether the server wrote, in the eighth line of its pid file, that it is ready."""
+    """Tell whether the server wrote, in the eighth line of its pid file, that it is ready, maybe as a standby."""
     try:
         lines = pid_file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return False
-    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
 
 
 def _free_port() -> int:
