@@ -71,6 +71,8 @@ def put_back(connection: Connection, dead: Sequence[UUID]) -> int:
 # else put on its way meanwhile.
 _REVIVE = text(f"""
 with on_their_way as materialized ({_ON_THEIR_WAY}),
+sizes as materialized (
+    select seq, octet_length(payload) as bytes from outbox.events where seq = any(cast(:seqs as bigint[]))),
 asked as materialized (
     select * from unnest(cast(:seqs as bigint[]), cast(:subscription_ids as uuid[]), cast(:dead as uuid[]))
         c(seq, subscription_id, dead)
@@ -78,11 +80,11 @@ asked as materialized (
 gone as (
     delete from outbox.dead_letters where delivery_id = any(array(select dead from asked)) returning delivery_id)
 insert into outbox.deliveries (id, event_seq, subscription_id, due_at, event_bytes)
-select outbox.uuid7(), seq, subscription_id, clock_timestamp(),
-       (select octet_length(payload) from outbox.events e where e.seq = pairs.seq limit 1)
+select outbox.uuid7(), seq, subscription_id, clock_timestamp(), sizes.bytes
 from (
     select distinct seq, subscription_id from asked
     where dead is null or dead in (select delivery_id from gone)) pairs
+left join sizes using (seq)
 returning id
 """)
 

@@ -16,6 +16,8 @@ from relay.model.verdict import VerdictKind
 from relay.operations.replay.replay import replay
 from relay.operations.replay.replayable import candidates_by_id
 from relay.process.housekeeping import Housekeeping
+from relay.store.arrays import Bigints
+from relay.store.bodies import BODIES
 from relay.store.database import Database
 from relay.store.fan_out import new_ids
 from relay.store.rows import Birth
@@ -105,12 +107,25 @@ def leased(world: World, subscription_id: bytes, seqs: Sequence[int]) -> list[Bi
 async def test_settling_locks_only_the_leaves_of_what_it_buries(
     leafy: World, counting: CountingStore, verdict: VerdictKind
 ) -> None:
-    births = leased(leafy, leafy.subscribe(), [n * LEAF_ROWS + 7 for n in range(60, 76)])
+    births = leased(leafy, leafy.subscribe(), [n * LEAF_ROWS + 7 for n in range(60, 73)])
     await counting.settle([result(held(birth), verdict) for birth in births])
     assert leafy.count("deliveries", "lease is not null") == 0
     assert max(counting.locks) <= LOCKS_MAX
     if verdict is VerdictKind.DEAD:
         assert leafy.count("dead_letters", "payload = '1' and type = 'a.b'") == len(births)
+
+
+@pytest.mark.field("F64")
+async def test_a_claim_locks_no_leaf_and_its_bodies_only_theirs(leafy: World, counting: CountingStore) -> None:
+    subscription_id = leafy.subscribe()
+    births = leased(leafy, subscription_id, [n * LEAF_ROWS + 7 for n in range(60, 73)])
+    leafy.rows("update outbox.deliveries set lease = null, due_at = now()")
+    rows = await counting.claim([(subscription_id, 20)], 20, 10**6, 8)
+    assert [row.event.type for row in rows if row.event] == [b"a.b"] * len(births)
+    assert max(counting.locks) <= LOCKS_MAX // 2
+    with psycopg.connect(leafy.url) as connection:
+        connection.execute(BODIES, (Bigints([row.event_seq for row in rows]),), binary=True)
+        assert connection.execute(LOCKS).fetchall()[0][0] <= LOCKS_MAX
 
 
 async def test_a_burial_without_its_event_stays_a_burial(leafy: World, counting: CountingStore) -> None:
