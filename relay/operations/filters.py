@@ -38,6 +38,8 @@ class Filters:
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= 10_000:
             raise FilterError(f"limit: {self.limit} is not a number from 1 to 10000")
+        for name in ("type", "tenant", "key"):
+            _refuse_what_is_no_text(name, getattr(self, name))
         backwards = (
             (isinstance(self.since, datetime) and isinstance(self.until, datetime) and self.since >= self.until)
             or (isinstance(self.since, timedelta) and isinstance(self.until, timedelta) and self.since <= self.until)
@@ -91,3 +93,13 @@ def _condition(name: str, column: str, value: Any) -> tuple[str, dict[str, Any]]
     if name == "type" and value.endswith(".*"):
         return f"starts_with({column}, :type)", {"type": value[:-1]}
     return f"{column} = :{name}", {name: value}
+
+
+def _refuse_what_is_no_text(name: str, value: str | None) -> None:
+    """Refuse the bytes that a command line keeps as lone surrogates where its locale cannot read them; and NUL."""
+    if value is None:
+        return
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise FilterError(f"{name}: has bytes that the locale cannot read; use a UTF-8 locale, or PYTHONUTF8=1")
+    if "\0" in value:
+        raise FilterError(f"{name}: has a NUL character, which PostgreSQL cannot hold; remove it")

@@ -62,6 +62,39 @@ def test_what_does_not_fit_is_spelled_out_and_no_command_fails(names, database_u
     )
 
 
+ODD = "😀👩‍👩‍👧-مرحبا-שלום-e\u0301-\u202eabc\u202c"
+LOCALES = [
+    {"PYTHONIOENCODING": "latin-1"},
+    {"PYTHONIOENCODING": "koi8-r"},
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+]
+
+
+@pytest.mark.field("F25")
+@pytest.mark.parametrize("given", LOCALES, ids=["latin-1", "koi8-r", "C"])
+def test_json_stays_json_and_odd_arguments_are_taken(names, database_url, given):
+    """Emoji, right-to-left and combining characters, in what is printed and in what is asked for."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONIO"))}
+    kept["RELAY_DATABASE_URL"] = database_url
+
+    def run(*command: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+        relay = [sys.executable, "-m", "relay", *command]
+        return subprocess.run(relay, env=kept | more, capture_output=True, timeout=60)
+
+    ended = run("subscriptions", "update", names["subscription"], "--description", ODD, PYTHONUTF8="1")
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    ended = run("subscriptions", "show", names["subscription"], "--json", **given)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert json.loads(ended.stdout.decode("ascii"))["description"] == ODD
+    ended = run("events", "list", "--key", ODD, **given)
+    assert b"unexpected" not in ended.stderr
+    if "LC_ALL" in given:  # the argument's bytes are no characters there
+        assert ended.returncode in (1, 2)
+        assert ended.stderr.startswith(b"relay: key: has bytes that the locale cannot read; ")
+    else:
+        assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 def _as(encoding: str, character: str) -> str:
     try:
         return character.encode(encoding).decode(encoding)
