@@ -15,8 +15,9 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us (>&-): they do not want to read it
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-    from relay.cli.streams import accept_every_character
+    from relay.cli.streams import accept_every_character, bound_stderr
 
+    bound_stderr()
     accept_every_character()
     sys.exit(run_command(sys.argv[1:]))
 

@@ -69,3 +69,24 @@ def test_a_parent_restarts_its_children_although_nobody_reads_its_log(app: Appli
         wait_until(lambda: app.one(_PROCESSES) == 2)  # a child that has not begun yet ends by the signal
         relay.send_signal(signal.SIGTERM)
         assert relay.wait(20) == 0
+
+
+@pytest.mark.field("F111")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["nonsense"], 2),
+        (["run", "--max-in-flight", "0"], 2),
+        (["status", "--database-url", "postgresql://127.0.0.1:1/x"], 3),
+    ],
+    ids=["usage", "configuration", "database"],
+)
+def test_a_command_that_fails_ends_with_its_code_although_nobody_reads_why(arguments: list[str], code: int) -> None:
+    reading, writing = os.pipe()
+    fill(writing)
+    try:
+        done = subprocess.run([sys.executable, "-m", "relay", *arguments], stderr=writing, timeout=60, check=False)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.returncode == code
