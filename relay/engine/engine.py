@@ -106,8 +106,10 @@ class Engine:
             settled, fed = anyio.Event(), anyio.Event()
             tasks.start_soon(self._settle, settled)
             tasks.start_soon(self._feed, fed)
+            await self.feeder.until_stopping()
+            finish_by = anyio.current_time() + self._drain_seconds
             await self._until_fed(fed)
-            await self._drain(settled)
+            await self._drain(settled, finish_by)
             await self.close()  # before its tasks are cancelled: psycopg would ask a server that hangs to stop first
             tasks.cancel_scope.cancel()
 
@@ -136,12 +138,11 @@ class Engine:
             self.feeder.stop()
 
     async def _until_fed(self, fed: anyio.Event) -> None:
-        """Wait until there is no more work, or after `stop` for the look under way; a database that hangs is left.
+        """Wait for the look under way, for half of the drain at most; a database that hangs is left.
 
         What such a look leased meanwhile is not known here: its lease runs out.
         """
-        await self.feeder.until_stopping()
-        with anyio.move_on_after(max(LOOK_SECONDS, min(self._drain_seconds, 2 * self._pace.feeding_seconds))):
+        with anyio.move_on_after(max(LOOK_SECONDS, min(self._drain_seconds / 2, 2 * self._pace.feeding_seconds))):
             await fed.wait()
         self._feeding.cancel()
 
@@ -149,13 +150,13 @@ class Engine:
         await self.settler.run()
         settled.set()
 
-    async def _drain(self, settled: anyio.Event) -> None:
-        """Give back what has not begun, let the rest finish for a while, and settle every result.
+    async def _drain(self, settled: anyio.Event, finish_by: float) -> None:
+        """Give back what has not begun, let the rest finish until `finish_by`, and settle every result.
 
         The order matters: an aborted attempt has a result too, and `close` ends the settler once it has none left.
         """
         self.sending.release_waiting()
-        with self._hurry, anyio.move_on_after(self._drain_seconds):
+        with self._hurry, anyio.move_on_after(max(0.0, finish_by - anyio.current_time())):
             await self.sending.finish()
         await self.sending.abort()
         self.settler.close()

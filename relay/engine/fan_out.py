@@ -91,6 +91,7 @@ class FanOut:
                     return None, True
                 await self._sending.refresh(_versions(batch), batch.read_subscriptions)  # _plan asks their endpoints
                 births = self._plan(batch)
+                asked = time.monotonic()
                 bodies = await batch.resolve(births)
         except psycopg.errors.LockNotAvailable:
             await self._wait.go_on()
@@ -101,6 +102,7 @@ class FanOut:
             await self._isolate_refused(alone, limit, error)
             return alone, True
         self._adapt(len(batch.taken), len(births))
+        self._note_answer(bodies, time.monotonic() - asked)
         leased = (_delivery(birth, bodies, self._start_by) for birth in births if birth.lease is not None)
         self._sending.admit(leased)  # only now: the transaction has committed
         return batch.taken[0].seq, len(batch.taken) == limit
@@ -120,7 +122,7 @@ class FanOut:
         leased = 0
         free: dict[bytes, int] = {}
         grants = self._room.grants()
-        room, lease = self._room.free, new_lease()
+        room, lease, slack = self._room.free, new_lease(), self._pace.slack_seconds
         for taken, matches, ids in _pairs(batch):
             for (subscription_id, _, is_open), identity in zip(matches, ids, strict=True):
                 if subscription_id not in free:
@@ -129,7 +131,7 @@ class FanOut:
                 endpoint = self._endpoints.get(subscription_id)
                 may = taken.fits and ready and leased < room
                 if may and endpoint and self._takes(endpoint, free, grants, taken.size or 0):
-                    seconds = endpoint.subscription.timeout_seconds + self._pace.slack_seconds
+                    seconds = endpoint.subscription.timeout_seconds + slack
                     births.append(Birth(identity, taken.seq, subscription_id, None, lease, seconds, taken.size))
                     leased += 1
                     continue
@@ -138,6 +140,13 @@ class FanOut:
                     free[subscription_id] = 0
                     self._due.add(subscription_id)
         return births
+
+    def _note_answer(self, bodies: Bodies, seconds: float) -> None:
+        """Let the next batch bring what the link takes in time: half as much, where this one came too late."""
+        if bodies.events:
+            self._pace.note_answer(sum(event.size for event in bodies.events.values()), seconds)
+            if time.monotonic() > self._start_by:
+                self._pace.note_late()
 
     def _takes(self, endpoint: Endpoint, free: dict[bytes, int], grants: Grants, size: int) -> bool:
         """Tell whether one more may be leased for this endpoint; if it may, count it."""
