@@ -10,10 +10,12 @@ A transaction's statements leave in one pipeline: one round trip.
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.errors import InsufficientPrivilege
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import ConnectionTimeout, InsufficientPrivilege
 from psycopg.pq import TransactionStatus
 from psycopg.types.string import ByteaBinaryLoader
 
@@ -29,6 +31,8 @@ __all__ = ["BEGIN", "ORIGIN", "PLANS", "PRUNE_WHEN_PLANNED", "SETTINGS", "Databa
 # libpq reads as much as its buffer holds, 16 KiB at first, and asyncio reads the next piece only after a round over
 # every busy socket. One large answer makes the buffer grow for good: a batch then arrives in a read or two.
 WIDEN = "select repeat(' ', 1024 * 1024)"
+
+CONNECT_MAX_SECONDS = 60
 
 BEGIN = "begin isolation level read committed read write"
 # jit off: before version 18 a plan that has to do what is switched off gets so high a cost that PostgreSQL compiles it,
@@ -76,15 +80,32 @@ class Database:
         self.origin: tuple[object, ...] = ()
         self.may_ask_origin = True
         self._open: psycopg.AsyncConnection[Any] | None = None
+        self._patience = 1  # how many times connect_timeout the next connection may take
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
         """Open the connection unless it is open, and return it. It gives ids and times as raw bytes: 16 and 8."""
         if self._open is None or self._open.closed:
             conninfo = self._conninfo if isinstance(self._conninfo, str) else self._conninfo()
-            opened = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+            opened = await self._dial(conninfo)
             await self._prepare(opened)
             self._open = opened
         return self._open
+
+    async def _dial(self, conninfo: str) -> psycopg.AsyncConnection[Any]:
+        """Connect. Where the time did not suffice, the next try has twice as much: a login is several round trips."""
+        limit = int(conninfo_to_dict(conninfo).get("connect_timeout") or 0)
+        if limit > 0 and self._patience > 1:
+            most = max(limit, min(limit * self._patience, CONNECT_MAX_SECONDS))
+            conninfo = make_conninfo(conninfo, connect_timeout=most)
+        began = time.monotonic()
+        try:
+            opened = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        except ConnectionTimeout:
+            self._patience = min(2 * self._patience, CONNECT_MAX_SECONDS)
+            raise
+        if time.monotonic() < began + limit / 2:
+            self._patience = 1
+        return opened
 
     async def _prepare(self, opened: psycopg.AsyncConnection[Any]) -> None:
         try:

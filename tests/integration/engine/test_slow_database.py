@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from tests.integration.engine.world import FarEnd, World, running
+from relay.engine.pace import Pace
+from relay.store.store import Store
+from tests.integration.engine.world import FarEnd, World, running, stepping
 from tests.support.serving import serving
 from tests.support.waiting import await_until
 
@@ -42,13 +45,23 @@ async def link(url: str, *, bytes_per_second: float = 1e9, delay: float = 0.0) -
     """The URL of a slow way to the database: what the server says comes late, and so many bytes a second."""
     at = make_url(url)
 
+    async def late(writer: asyncio.StreamWriter, data: bytes, moment: float) -> None:
+        await asyncio.sleep(moment - time.monotonic())
+        writer.write(data)
+
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool) -> None:
+        before: asyncio.Task[None] | None = None
         try:
             while data := await reader.read(16_384):
-                if slow:
-                    await asyncio.sleep(delay + len(data) / bytes_per_second)
-                writer.write(data)
-                await writer.drain()
+                if slow and not delay:
+                    await asyncio.sleep(len(data) / bytes_per_second)
+                if slow and delay:  # what is under way does not wait for what is before it
+                    before = asyncio.create_task(late(writer, data, time.monotonic() + delay))
+                else:
+                    writer.write(data)
+                    await writer.drain()
+            if before:
+                await before
         except OSError:
             pass
         finally:
@@ -77,3 +90,32 @@ async def test_a_link_that_takes_one_megabyte_a_second(world: World, far_end: Fa
     world.record(count=20, payload='"' + "x" * 200_000 + '"')
     async with link(world.url, bytes_per_second=1e6) as url, running(url, far_end):
         await await_until(lambda: len(far_end.requests) >= 24, timeout_seconds=60)
+
+
+@pytest.mark.field("F62")
+async def test_what_is_born_leased_and_comes_too_late_counts_as_late(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = []
+    world.subscribe()
+    world.record(count=3)
+    monkeypatch.setattr(Pace, "note_late", lambda pace: late.append(pace))
+    monkeypatch.setattr(Pace, "start_within_seconds", -1.0)
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+        assert len(late) == 1
+        assert not far_end.requests
+    assert world.count("deliveries", "lease is null and attempts = 0") == 3
+
+
+@pytest.mark.field("F110")
+async def test_a_connection_that_takes_longer_than_its_limit_is_given_more(world: World) -> None:
+    async with link(world.url, delay=1.1) as url:
+        store = Store(psycopg.conninfo.make_conninfo(url, connect_timeout="2", gssencmode="disable", sslmode="prefer"))
+        with pytest.raises(psycopg.errors.ConnectionTimeout):
+            await store.connect()
+        with suppress(psycopg.errors.ConnectionTimeout):  # a login with a password takes more than twice as long
+            await store.connect()
+        assert not (await store.connect()).closed
+        await store.close()
