@@ -16,7 +16,6 @@ from relay.model.verdict import VerdictKind
 from relay.operations.replay.replay import replay
 from relay.operations.replay.replayable import candidates_by_id
 from relay.process.housekeeping import Housekeeping
-from relay.store.arrays import Bigints
 from relay.store.bodies import BODIES
 from relay.store.database import Database
 from relay.store.fan_out import new_ids
@@ -124,7 +123,7 @@ async def test_a_claim_locks_no_leaf_and_its_bodies_only_theirs(leafy: World, co
     assert [row.event.type for row in rows if row.event] == [b"a.b"] * len(births)
     assert max(counting.locks) <= LOCKS_MAX // 2
     with psycopg.connect(leafy.url) as connection:
-        connection.execute(BODIES, (Bigints([row.event_seq for row in rows]),), binary=True)
+        connection.execute(BODIES.replace("%b", "%s::bigint[]"), ([row.event_seq for row in rows],))
         assert connection.execute(LOCKS).fetchall()[0][0] <= LOCKS_MAX
 
 
