@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from relay.cli.failures import explain
 from relay.cli.findings import in_words
 from relay.cli.options import Database, json_option, with_database
 from relay.cli.output import escape, fields_of, host_of, print_fields, print_json, print_table
@@ -16,28 +17,54 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from relay.operations.findings import Finding
     from relay.operations.secrets import SecretsAtRest
-    from relay.operations.status.documents import Count, Named, Newest, Status, SubscriptionHealth
+    from relay.operations.status.documents import Count, Deliveries, Named, Newest, Status, SubscriptionHealth
+    from relay.operations.status.running import RelayProcess, Running
 
 __all__ = ["status"]
 
 
 @click.command()
 @json_option
+@click.option("--check", is_flag=True, help="For monitors: a line for each problem; exit 0 (none), 1, 3 (not known).")
 @with_database
-def status(database: Database, *, as_json: bool) -> None:
+def status(database: Database, *, as_json: bool, check: bool) -> None:
     """What is stuck, why, and was anything lost?
 
-    Counts above 10,000 are estimates and carry a ~. Quick at any backlog.
+    Counts are exact up to 10,000. Quick at any backlog.
     """
-    with database.transaction() as connection:
-        found = status_of(connection, None)
-    lines = [in_words(finding) for finding in found.findings]
+    found = _read_to_check(database) if check else _read(database)
+    problems = [finding for finding in found.findings if finding.severity == "problem"]
     if as_json:
-        print_json(_document(found, lines))
-        return
-    _print_attention(lines)
+        print_json(_document(found))
+    elif check:
+        click.echo("\n".join(escape(in_words(finding)) for finding in problems) or "nothing needs a person")
+    else:
+        _print(found)
+    if check and problems:
+        raise SystemExit(1)
+
+
+def _read(database: Database) -> Status:
+    with database.transaction() as connection:
+        return status_of(connection, None)
+
+
+def _read_to_check(database: Database) -> Status:
+    """Read; whatever keeps us from knowing ends with 3, but a wrong configuration with 2, as for every command."""
+    try:
+        return _read(database)
+    except Exception as error:
+        code, line = explain(error)
+        click.echo(escape(line), err=True)
+        raise SystemExit(3 if code == 1 else code) from error
+
+
+def _print(found: Status) -> None:
+    _print_findings(found.findings)
     print_fields(_fields(found))
+    _print_relays(found.running.relays)
     if found.stuck:
         click.echo("\nBehind or failing")
         rows = [
@@ -48,12 +75,27 @@ def status(database: Database, *, as_json: bool) -> None:
         print_table(["SUBSCRIPTION", "DUE", "ALL", "DEAD", "LAST ANSWER", "TO"], rows, flexible=["LAST ANSWER", "TO"])
 
 
-def _print_attention(lines: list[str]) -> None:
-    if not lines:
+def _print_findings(findings: Iterable[Finding]) -> None:
+    marks = {"problem": click.style("! ", fg="red", bold=True), "note": click.style("- ", fg="yellow")}
+    for finding in findings:
+        click.echo(marks[finding.severity] + escape(in_words(finding)))
+    if not findings:
         click.echo(click.style("Nothing is stuck.", fg="green", bold=True))
-    for line in lines:
-        click.echo(click.style("! ", fg="red", bold=True) + escape(line))
     click.echo()
+
+
+def _print_relays(relays: Iterable[RelayProcess]) -> None:
+    if not relays:
+        return
+    click.echo("\nRelays")
+    rows = [
+        (
+            *(relay.host, relay.pid, relay.version, relay.processes, duration(relay.running_seconds), relay.leased),
+            f"{duration(relay.seen_seconds)} ago" + ("" if relay.alive else ", silent"),
+        )
+        for relay in relays
+    ]
+    print_table(["HOST", "PID", "VERSION", "PROCESSES", "SINCE", "LEASED", "LAST SIGN"], rows, flexible=["HOST"])
 
 
 def _fields(found: Status) -> dict[str, Any]:
@@ -63,21 +105,45 @@ def _fields(found: Status) -> dict[str, Any]:
     subscriptions = fields_of(found.subscriptions)
     return {
         "pending": _with_age(found.pending.count, found.pending.oldest_seconds),
-        "due": _with_age(deliveries.due, deliveries.oldest_due_seconds)
-        + (f", {deliveries.closed} to paused, disabled or held ones" if deliveries.closed.value else ""),
+        "due": _with_age(deliveries.open, deliveries.oldest_due_seconds)
+        + (f"; {deliveries.closed} for paused, disabled or held subscriptions" if deliveries.closed.value else ""),
         "waiting": f"{deliveries.waiting} for a retry or their time",
-        "leased": f"{deliveries.leased} being sent",
+        "leased": _leased(deliveries),
         "dead letters": f"{dead.count}" + (f" ({reasons})" if reasons else ""),
         "last attempt": _when(attempts.last_at, found.at),
         "last delivered": _when(attempts.last_delivered_at, found.at),
         "no subscriber": f"{unmatched.count:,} of the last {unmatched.of_last:,} events"
         + (f" ({', '.join(unmatched.types[:5])})" if unmatched.types else ""),
-        "nowhere": f"{unresolved.count:,} of the last {unresolved.of_last:,} events (neither pending nor resolved)",
+        "unresolved": f"{unresolved.count:,} of the last {unresolved.of_last:,} events (neither pending nor resolved)",
         "secrets": _secrets(found.secrets),
         "subscriptions": ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in subscriptions.items())
         + (f", {found.held.count} held back by their receivers" if found.held.count else ""),
-        "relay": f"{found.relay_connections} connections, schema version {found.schema_version}",
+        "relays": _relays(found.running),
+        "transactions": _transactions(found.running),
+        "schema": f"version {found.schema_version}",
     }
+
+
+def _leased(deliveries: Deliveries) -> str:
+    left = f", {deliveries.left} left by relays that are gone" if deliveries.left.value else ""
+    ended = f", {deliveries.ended} whose lease ended, to be claimed again" if deliveries.ended.value else ""
+    return f"{deliveries.leased} being sent{left}{ended}"
+
+
+def _relays(running: Running) -> str:
+    alive = running.alive
+    silent = len(running.relays) - len(alive)
+    runs = len({relay.run_id for relay in alive})
+    return (f"{len(alive)} processes of {runs} relays run" if alive else "none runs") + (
+        f", {silent} silent" if silent else ""
+    )
+
+
+def _transactions(running: Running) -> str:
+    hidden = f" ({running.hidden_sessions} of other roles are not visible: grant pg_read_all_stats)"
+    return f"{len(running.transactions) or 'none'} open for more than 10 minutes" + (
+        hidden if running.hidden_sessions else ""
+    )
 
 
 def _secrets(found: SecretsAtRest) -> str:
@@ -99,19 +165,15 @@ def _why(health: SubscriptionHealth) -> str:
     return health.last_error or str(health.last_status or health.last_outcome or "not attempted yet")
 
 
-# The names of two fields in JSON are older than those of the document.
-_NAMES = {"unresolved": "nowhere", "findings": "attention"}
-
-
-def _document(found: Status, lines: list[str]) -> dict[str, Any]:
-    """Return the status as JSON has it: findings in words, and a subscription's health among its other fields."""
-    values = fields_of(found) | {
+def _document(found: Status) -> dict[str, Any]:
+    """Return the status as JSON has it: a subscription's health among its other fields."""
+    return fields_of(found) | {
+        "running": fields_of(found.running),
         "disabled": _newest(found.disabled),
+        "paused": _newest(found.paused),
         "held": _newest(found.held),
         "stuck": _flat(found.stuck),
-        "findings": lines,
     }
-    return {_NAMES.get(name, name): value for name, value in values.items()}
 
 
 def _newest(found: Newest[Any]) -> dict[str, Any]:

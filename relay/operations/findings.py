@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from outbox.ids import Id
@@ -17,9 +17,12 @@ class Finding:
 
     `code` is a name that stays, with its area before the dot: `tls.expired`. `subject` says what it is about: an id, or
     a word such as `server`. `seen` and `mend` are for people; `mend` is empty where nothing is to be done.
+    `severity` is `problem` where somebody has to act, which `relay status --check` tells a monitor, and `note` where it
+    mends itself or is good to know.
     """
 
     code: str
     subject: Id | str
     seen: str
     mend: str = ""
+    severity: Literal["problem", "note"] = "problem"

@@ -83,11 +83,12 @@ _AGES = """
 select name, extract(epoch from clock_timestamp() - succeeded_at) from outbox.rounds
 where name = any(%s) and succeeded_at is not null"""
 _SUCCEEDED = """
-insert into outbox.rounds (name, succeeded_at) values (%s, clock_timestamp())
-on conflict (name) do update set succeeded_at = excluded.succeeded_at"""
+insert into outbox.rounds (name, every_seconds, succeeded_at) values (%s, %s, clock_timestamp())
+on conflict (name) do update set every_seconds = excluded.every_seconds, succeeded_at = excluded.succeeded_at"""
 _FAILED = """
-insert into outbox.rounds (name, failed_at, error) values (%s, clock_timestamp(), %s)
-on conflict (name) do update set failed_at = excluded.failed_at, error = excluded.error"""
+insert into outbox.rounds (name, every_seconds, failed_at, error) values (%s, %s, clock_timestamp(), %s)
+on conflict (name) do update set
+    every_seconds = excluded.every_seconds, failed_at = excluded.failed_at, error = excluded.error"""
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ class Housekeeping:
                 log.debug("%s: in use, tried again in %d s", name, pause)
             else:
                 log.warning("%s: %s", name, _told(error))
-            await _note_failure(connection, name, _told(error))
+            await _note_failure(connection, name, self._every[name], _told(error))
         self._due_at[name] = time.monotonic() + pause
 
 
@@ -235,10 +236,10 @@ def _told(error: Exception) -> str:
     return str(error).splitlines()[0] if isinstance(error, OutboxError) else one_line(error)
 
 
-async def _note_failure(connection: psycopg.AsyncConnection[Any], name: str, error: str) -> None:
+async def _note_failure(connection: psycopg.AsyncConnection[Any], name: str, every: float, error: str) -> None:
     """Keep the error of a round; where even that fails, the log line has to do."""
     try:
-        await connection.execute(_FAILED, (name, error))
+        await connection.execute(_FAILED, (name, every, error))
     except psycopg.Error as unnoted:
         _raise_if_lost(connection, unnoted)
 
@@ -255,7 +256,7 @@ async def _repeat(connection: psycopg.AsyncConnection[Any], round_: Round, sign:
             row = await cursor.fetchone()
             answer = row[0] if row and row[0] else None
             if answer is None:
-                await connection.execute(_SUCCEEDED, (round_.name,))
+                await connection.execute(_SUCCEEDED, (round_.name, round_.every_seconds))
         if answer is not None:
             log.debug("%s: %s", round_.name, answer)
 
@@ -284,7 +285,7 @@ async def _seal(connection: psycopg.AsyncConnection[Any], keyring: Keyring) -> N
             sealed = (await connection.execute(resealing.REPLACE, planned.parameters)).rowcount
             after = rows[-1][0] if rows else None
             if after is None:
-                await connection.execute(_SUCCEEDED, (_SEALING,))
+                await connection.execute(_SUCCEEDED, (_SEALING, _SEALING_EVERY_SECONDS))
         if sealed:
             log.info("sealed %d secrets that lay in clear", sealed)
 

@@ -21,7 +21,18 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from relay.store.database import Database
 
-__all__ = ["END_STOPPED", "LIMITS", "SESSION", "STOPPED_SECONDS", "TAKE", "TRY", "Holder", "end_stopped", "find_holder"]
+__all__ = [
+    "END_STOPPED",
+    "HOLDER",
+    "LIMITS",
+    "SESSION",
+    "STOPPED_SECONDS",
+    "TAKE",
+    "TRY",
+    "Holder",
+    "end_stopped",
+    "find_holder",
+]
 
 STOPPED_SECONDS = 20
 RELAYS = ("outbox-relay", "outbox-relay housekeeping")
@@ -58,7 +69,7 @@ class Holder(NamedTuple):
 
 
 # Whoever locked the row last is in its xmax, and has it as long as that transaction is open.
-_HOLDER = """
+HOLDER = """
 select a.pid, a.application_name, host(a.client_addr),
        coalesce(extract(epoch from clock_timestamp() - a.xact_start), 0)::double precision
 from outbox.turns t join pg_stat_activity a on a.backend_xid = t.xmax where t.name = %s"""
@@ -66,7 +77,7 @@ from outbox.turns t join pg_stat_activity a on a.backend_xid = t.xmax where t.na
 
 async def find_holder(database: Database, turn: str) -> Holder | None:
     """Return who has this turn now, or None."""
-    rows = await database.fetch(_HOLDER, turn)
+    rows = await database.fetch(HOLDER, turn)
     return Holder(*rows[0]) if rows else None
 
 

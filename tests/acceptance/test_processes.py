@@ -99,7 +99,7 @@ def test_status_finds_a_relay_whose_url_names_the_application(app: Application) 
     relay.wait_running()
     with engine_on(app.stage.database_url) as engine, engine.connect() as connection:
         reading = connection.execution_options(isolation_level="AUTOCOMMIT")
-        wait_until(lambda: status(reading, None).relay_connections > 0)
+        wait_until(lambda: status(reading, None).running.alive)
     assert relay.stop() == 0
 
 

@@ -24,7 +24,14 @@ from relay.operations.filters import Filters
 from relay.operations.probe import probed_subscription
 from relay.operations.probe.probe import check_endpoint, send_test
 from relay.operations.replay import replay, replayable
-from relay.operations.status import disabled_and_held, late_subscriptions, status, unresolved_events
+from relay.operations.status import (
+    delivery_counts,
+    disabled_and_held,
+    late_subscriptions,
+    running,
+    status,
+    unresolved_events,
+)
 from relay.secrets.keyring import Keyring
 from tests.support import seeding
 
@@ -93,9 +100,9 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "status.status.status": status.status,
     "status.disabled_and_held.read_disabled": disabled_and_held.read_disabled,
     "status.disabled_and_held.read_held": disabled_and_held.read_held,
-    "status.disabled_and_held.count_due_of_closed": lambda c, tenant: disabled_and_held.count_due_of_closed(
-        c, tenant, 10
-    ),
+    "status.disabled_and_held.read_paused": disabled_and_held.read_paused,
+    "status.delivery_counts.read_deliveries": lambda c, tenant: delivery_counts.read_deliveries(c, tenant, None),
+    "status.running.read_running": running.read_running,
     "status.late_subscriptions.find_stuck": late_subscriptions.find_stuck,
     "status.unresolved_events.find_unresolved": unresolved_events.find_unresolved,
     "secrets.secrets_at_rest": secrets.secrets_at_rest,

@@ -54,7 +54,7 @@ def test_what_was_inserted_without_the_trigger_is_unresolved_until_the_printed_s
     connection.execute(text("set session_replication_role = replica"))
     lost = [seeding.record(connection) for _ in range(4)]
     connection.execute(text("set session_replication_role = origin"))
-    assert json.loads(status("--json"))["nowhere"] == {"of_last": 5, "count": 4, "events": lost[:3]}
+    assert json.loads(status("--json"))["unresolved"] == {"of_last": 5, "count": 4, "events": lost[:3]}
     (line,) = [line for line in status().splitlines() if "nobody will send them" in line]
     assert line.startswith("! 4 of the last 5 events are neither pending nor resolved")
     connection.execute(text("set role outbox_operator"))

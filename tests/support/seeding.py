@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
@@ -47,6 +47,21 @@ def resolve(connection: Connection, event_id: str, *subscription_ids: str) -> li
         {"seq": seq, "n": len(subscription_ids)},
     )
     return [_deliver(connection, seq, parse_id("sub", name)) for name in subscription_ids]
+
+
+def sign_in(connection: Connection, **facts: object) -> None:
+    """Sign in one living relay process; facts are columns of outbox.relays, by default of the only process of a run."""
+    run = uuid4()
+    row = {"id": uuid4(), "run_id": run, "processes": 1, "host": "relay-1", "pid": 4711, "version": "1.0",
+           "key_ids": [], "leased": 0, "started": 3600, "seen": 0} | facts  # fmt: skip
+    connection.execute(text(_SIGN_IN), row)
+
+
+_SIGN_IN = """
+insert into outbox.relays (id, run_id, processes, host, pid, version, key_ids, leased, started_at, seen_at)
+values (:id, :run_id, :processes, :host, :pid, :version, :key_ids, :leased,
+        clock_timestamp() - make_interval(secs => :started), clock_timestamp() - make_interval(secs => :seen))
+"""
 
 
 def _deliver(connection: Connection, seq: int, subscription_id: UUID) -> str:

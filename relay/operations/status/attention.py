@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from relay.operations.findings import Finding
 from relay.operations.status.late_subscriptions import LATE_SECONDS
+from relay.operations.status.running_findings import findings_of_running, place_of
 from relay.operations.status.unresolved_events import sql_to_mend
 from relay.operations.times import duration, utc, who_held
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         DeadLetters,
         DisabledSubscription,
         HeldSubscription,
+        Named,
         Newest,
         Pending,
         Settings,
@@ -27,18 +29,23 @@ if TYPE_CHECKING:
         SubscriptionHealth,
         Unresolved,
     )
+    from relay.operations.status.running import RelayProcess
 
 __all__ = ["findings_of"]
 
 
 def findings_of(status: Status) -> tuple[Finding, ...]:
     """Return what a person should look at."""
+    alive = status.running.alive
     return (
+        *findings_of_running(status.running, _what_waits(status)),
         *_of_unresolved(status.unresolved),
         *_of_settings(status.settings),
-        *_of_pending(status.pending, status.relay_connections),
-        *map(_of_stuck, status.stuck),
+        *_of_pending(status.pending, alive),
+        *(_of_stuck(item, status.at) for item in status.stuck if alive or item.behind_seconds is None),
         *_of_disabled(status.disabled),
+        *map(_of_paused, status.paused.named),
+        *_of_more_paused(status.paused),
         *_of_held(status.held, status.at),
         *_of_dead_letters(status.dead_letters),
         *_of_secrets(status.secrets),
@@ -68,22 +75,56 @@ def _of_settings(settings: Settings) -> list[Finding]:
     return found
 
 
-def _of_pending(pending: Pending, relay_connections: int) -> list[Finding]:
-    if pending.oldest_seconds is None or pending.oldest_seconds <= LATE_SECONDS:
+def _what_waits(status: Status) -> str:
+    """Return in words what a relay would do if one ran; empty where that is nothing."""
+    pending, deliveries = status.pending, status.deliveries
+    parts = []
+    if pending.count.value:
+        parts.append(f"{pending.count} events wait to be resolved{_longest(pending.oldest_seconds)}")
+    if deliveries.open.value:
+        parts.append(f"{deliveries.open} deliveries are due{_longest(deliveries.oldest_due_seconds)}")
+    later = deliveries.waiting.value + deliveries.leased.value + deliveries.left.value + deliveries.ended.value
+    return ", ".join(parts) or ("deliveries wait for their time" if later else "")
+
+
+def _longest(seconds: float | None) -> str:
+    return "" if seconds is None else f", the oldest for {duration(seconds)}"
+
+
+def _of_pending(pending: Pending, alive: tuple[RelayProcess, ...]) -> list[Finding]:
+    """Where no relay runs, that is the finding."""
+    if not alive or pending.oldest_seconds is None or pending.oldest_seconds <= LATE_SECONDS:
         return []
-    mend = "a relay is connected, look at its log" if relay_connections else "is `relay run` running?"
-    seen = f"events wait {duration(pending.oldest_seconds)} to be resolved"
+    seen = f"events wait {duration(pending.oldest_seconds)} to be resolved, though a relay runs"
+    mend = f"look at the log of {place_of(alive[0])}"
     return [Finding(code="events.late", subject="events", seen=seen, mend=mend)]
 
 
-def _of_stuck(item: StuckSubscription) -> Finding:
+def _of_stuck(item: StuckSubscription, at: datetime) -> Finding:
     why = item.health.last_error or item.health.last_outcome or "not attempted yet"
-    why = "it takes less than it gets" if why == "delivered" else why
+    if why == "delivered" and item.health.last_attempt_at is not None:
+        why = f"its last attempt, {duration((at - item.health.last_attempt_at).total_seconds())} ago, was delivered"
     if item.behind_seconds is None:
         seen = f"{item.subscription_id} is failing, retries wait: {why}"
-        return Finding(code="subscription.failing", subject=item.subscription_id, seen=seen)
+        return Finding(code="subscription.failing", subject=item.subscription_id, seen=seen, severity="note")
     seen = f"{item.subscription_id} is behind by {duration(item.behind_seconds)}: {why}"
     return Finding(code="subscription.behind", subject=item.subscription_id, seen=seen)
+
+
+def _of_paused(item: Named) -> Finding:
+    return Finding(
+        code="subscription.paused",
+        subject=item.subscription_id,
+        seen=f"{item.subscription_id} is paused; {_waiting(item.health)}",
+        mend=f"relay subscriptions resume {item.subscription_id}",
+    )
+
+
+def _of_more_paused(paused: Newest[Named]) -> list[Finding]:
+    if paused.count <= len(paused.named):
+        return []
+    seen, mend = f"deliveries wait for {paused.count:,} paused subscriptions", "relay subscriptions list --state paused"
+    return [Finding(code="subscriptions.paused", subject="subscriptions", seen=seen, mend=mend)]
 
 
 def _of_disabled(disabled: Newest[DisabledSubscription]) -> list[Finding]:
@@ -94,26 +135,32 @@ def _of_disabled(disabled: Newest[DisabledSubscription]) -> list[Finding]:
             seen=f"{item.subscription_id} is disabled since {utc(item.disabled_at)}: {item.reason};"
             f" {_waiting(item.health)}",
             mend=f"relay subscriptions resume {item.subscription_id}",
+            severity="problem" if item.health.outstanding else "note",
         )
         for item in disabled.named
     ]
     if disabled.count > len(disabled.named):
         seen, mend = f"{disabled.count:,} subscriptions are disabled", "relay subscriptions list --state disabled"
-        found.append(Finding(code="subscriptions.disabled", subject="subscriptions", seen=seen, mend=mend))
+        found.append(
+            Finding(code="subscriptions.disabled", subject="subscriptions", seen=seen, mend=mend, severity="note")
+        )
     return found
 
 
 def _of_held(held: Newest[HeldSubscription], at: datetime) -> list[Finding]:
-    return [
-        Finding(
-            code="subscription.held",
-            subject=item.subscription_id,
-            seen=f"{item.subscription_id} is held until {utc(item.held_until)}"
-            f" {who_held((item.held_until - at).total_seconds())}; {_waiting(item.health)}",
-        )
-        for item in held.named
-        if item.health.outstanding
-    ]
+    return [_of_hold(item, (item.held_until - at).total_seconds()) for item in held.named if item.health.outstanding]
+
+
+def _of_hold(item: HeldSubscription, seconds_left: float) -> Finding:
+    """A receiver's hold ends by itself."""
+    whose = who_held(seconds_left)
+    return Finding(
+        code="subscription.held",
+        subject=item.subscription_id,
+        seen=f"{item.subscription_id} is held until {utc(item.held_until)} {whose}; {_waiting(item.health)}",
+        mend=f"relay subscriptions resume {item.subscription_id} ends the hold",
+        severity="problem" if "by hand" in whose else "note",
+    )
 
 
 def _waiting(health: SubscriptionHealth) -> str:
@@ -133,14 +180,15 @@ def _of_secrets(secrets: SecretsAtRest) -> list[Finding]:
     found = []
     if clear and key:
         seen = f"{clear:,} secrets lie in clear; a relay that holds key {key} seals them within a minute"
-        found.append(Finding(code="secrets.in_clear", subject="secrets", seen=seen))
+        found.append(Finding(code="secrets.in_clear", subject="secrets", seen=seen, severity="note"))
     elif clear:
         mend = "relay secrets keygen, give the key to relays, relay secrets rekey"
         seen = f"{clear:,} secrets lie in clear"
-        found.append(Finding(code="secrets.in_clear", subject="secrets", seen=seen, mend=mend))
+        found.append(Finding(code="secrets.in_clear", subject="secrets", seen=seen, mend=mend, severity="note"))
     if older:
         seen = f"{older:,} secrets are sealed to another key than the newest, {key}"
-        found.append(Finding(code="secrets.older_key", subject="secrets", seen=seen, mend="relay secrets rekey"))
+        mend = "relay secrets rekey"
+        found.append(Finding(code="secrets.older_key", subject="secrets", seen=seen, mend=mend, severity="note"))
     return found
 
 
@@ -150,6 +198,7 @@ def _of_leaves(default_leaves: Mapping[str, Count]) -> list[Finding]:
             code="leaves.default",
             subject=name,
             seen=f"{count} rows of {name} are in the default leaf: partitions were not made in time; they stay usable",
+            severity="note",
         )
         for name, count in default_leaves.items()
         if count.value

@@ -1,7 +1,4 @@
-"""Subscriptions that nothing is sent to at present: disabled, or held back by their receivers' Retry-After.
-
-A person paused what is paused, on purpose: it is counted with them, and not named.
-"""
+"""Subscriptions that nothing is sent to at present: disabled, held back by their receivers' Retry-After, or paused."""
 
 from __future__ import annotations
 
@@ -10,23 +7,21 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from outbox.ids import SubscriptionId
-from relay.operations.status.documents import DisabledSubscription, HeldSubscription, Newest
+from relay.operations.status.documents import DisabledSubscription, HeldSubscription, Named, Newest
 from relay.operations.status.late_subscriptions import read_health
 from relay.operations.tenancy import operator_only
-from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["count_due_of_closed", "read_disabled", "read_held"]
+__all__ = ["read_disabled", "read_held", "read_paused"]
 
 _NAMED = 5
-_COUNTED = 100
 
 _DISABLED = """
 select id, url, tenant, disabled_at, disabled_reason as reason, count(*) over () as number
-from outbox.subscriptions where disabled_at is not null and removed_at is null
-order by disabled_at desc limit :named
+from outbox.subscriptions s where disabled_at is not null and removed_at is null
+order by exists (select from outbox.deliveries where subscription_id = s.id) desc, disabled_at desc limit :named
 """
 
 _HELD = """
@@ -36,17 +31,17 @@ where held_until > clock_timestamp() and paused_at is null and disabled_at is nu
 order by held_until desc limit :named
 """
 
-_DUE = f"""
-select coalesce(sum(due), 0) as due, count(*) as subscriptions from (
-    select (select count(*) from (select 1 from outbox.deliveries d
-                                  where d.subscription_id = s.id and d.due_at <= clock_timestamp()
-                                  limit :bound) bounded) as due
-    from outbox.subscriptions s where removed_at is null and not ({OPEN}) limit :counted) closed
-"""  # noqa: S608 - the parts are constants
+# Only where something waits: a person paused it on purpose, and may have forgotten it.
+_PAUSED = """
+select id, url, tenant, count(*) over () as number from outbox.subscriptions s
+where paused_at is not null and disabled_at is null and removed_at is null
+  and exists (select from outbox.deliveries where subscription_id = s.id)
+order by paused_at limit :named
+"""
 
 
 def read_disabled(connection: Connection, tenant: str | None) -> Newest[DisabledSubscription]:
-    """Return how many are disabled, and the five newest of them with what waits for them. For the operator only."""
+    """Return how many are disabled, and the five newest, those for which something waits first. Operator only."""
     operator_only(tenant, "status")
     rows = connection.execute(text(_DISABLED), {"named": _NAMED}).all()
     named = tuple(
@@ -63,6 +58,13 @@ def read_held(connection: Connection, tenant: str | None) -> Newest[HeldSubscrip
     return Newest(count=rows[0].number if rows else 0, named=named)
 
 
+def read_paused(connection: Connection, tenant: str | None) -> Newest[Named]:
+    """Return how many are paused while deliveries wait for them, and the five paused first. For the operator only."""
+    operator_only(tenant, "status")
+    rows = connection.execute(text(_PAUSED), {"named": _NAMED}).all()
+    return Newest(count=rows[0].number if rows else 0, named=tuple(Named(**_fields(connection, row)) for row in rows))
+
+
 def _fields(connection: Connection, row: Any) -> dict[str, Any]:
     return {
         "subscription_id": SubscriptionId.of(row.id),
@@ -70,13 +72,3 @@ def _fields(connection: Connection, row: Any) -> dict[str, Any]:
         "tenant": row.tenant,
         "health": read_health(connection, row.id),
     }
-
-
-def count_due_of_closed(connection: Connection, tenant: str | None, bound: int) -> tuple[int, bool]:
-    """Return how many deliveries are due to subscriptions that nothing is sent to, and whether that is all of them.
-
-    Up to `bound` are counted of each, and a hundred subscriptions. For the operator only.
-    """
-    operator_only(tenant, "status")
-    row = connection.execute(text(_DUE), {"bound": bound, "counted": _COUNTED}).one()
-    return int(row.due), row.due < bound and row.subscriptions < _COUNTED

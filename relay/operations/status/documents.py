@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from outbox.ids import EventId, SubscriptionId
     from relay.operations.findings import Finding
     from relay.operations.secrets import SecretsAtRest
+    from relay.operations.status.running import Running
 
 __all__ = [
     "Attempts", "Count", "DeadLetters", "Deliveries", "DisabledSubscription", "HeldSubscription", "Named", "Newest",
@@ -25,12 +26,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A number of rows; not exact means the planner's estimate."""
+    """A number of rows: exact, or at least so many where counting stopped, or else the planner's estimate."""
 
     value: int
     exact: bool
+    at_least: bool = False
 
     def __str__(self) -> str:
+        if self.at_least:
+            return f"{self.value:,} or more"
         return f"{self.value:,}" if self.exact else f"~{self.value:,}"
 
 
@@ -44,12 +48,20 @@ class Pending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliveries:
-    """Outstanding deliveries by state; `closed` are those due to subscriptions that nothing is sent to at present."""
+    """Outstanding deliveries by state.
+
+    `open` and `closed` are what of `due` is for subscriptions that may be sent to, and for paused, disabled and held
+    ones. `leased` are being sent. `left`: leased by relays that are gone, free when the lease ends. `ended`: their
+    lease has ended, and they are claimed again in their turn.
+    """
 
     due: Count
+    open: Count
+    closed: Count
     waiting: Count
     leased: Count
-    closed: Count
+    left: Count
+    ended: Count
     oldest_due_seconds: float | None
 
 
@@ -170,7 +182,7 @@ class Status:
 
     at: datetime
     schema_version: int
-    relay_connections: int
+    running: Running
     pending: Pending
     deliveries: Deliveries
     dead_letters: DeadLetters
@@ -179,6 +191,7 @@ class Status:
     unresolved: Unresolved
     subscriptions: Subscriptions
     disabled: Newest[DisabledSubscription]
+    paused: Newest[Named]
     held: Newest[HeldSubscription]
     default_leaves: Mapping[str, Count]
     secrets: SecretsAtRest

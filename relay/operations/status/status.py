@@ -1,6 +1,7 @@
 """Status: what is stuck, why, and was anything lost? Bounded work, so that it answers at any backlog.
 
-Counts are exact up to 10,000 and the planner's estimate above. Nothing here scans a large table from end to end.
+Counts are exact up to 10,000 and "10,000 or more" above. Nothing here scans a large table from end to end, and no query
+runs for longer than a few seconds.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from relay.config.database_url import RELAY_NAME
 from relay.operations.schema_findings import find_in_schema
 from relay.operations.secrets import secrets_at_rest
 from relay.operations.status.attention import findings_of
-from relay.operations.status.disabled_and_held import count_due_of_closed, read_disabled, read_held
+from relay.operations.status.delivery_counts import EXACT_UP_TO, bounded, read_deliveries
+from relay.operations.status.disabled_and_held import read_disabled, read_held, read_paused
 from relay.operations.status.documents import (
     Attempts,
     Count,
     DeadLetters,
-    Deliveries,
     Pending,
     Settings,
     Status,
@@ -28,36 +28,41 @@ from relay.operations.status.documents import (
     Unmatched,
 )
 from relay.operations.status.late_subscriptions import find_stuck
+from relay.operations.status.running import read_running
 from relay.operations.status.unresolved_events import find_unresolved
 from relay.operations.tenancy import operator_only
-from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
     from datetime import date
 
     from sqlalchemy import Connection
 
+    from relay.operations.status.running import Running
+
 __all__ = ["status"]
 
-_EXACT_UP_TO = 10_000
+_LIMIT = "select set_config('statement_timeout', '10s', true)"
 _RECENT_BATCHES = 100
 
 
 def status(connection: Connection, tenant: str | None) -> Status:
     """Return the state of everything as one document; `findings` is what a person should look at. Operator only."""
     operator_only(tenant, "status")
+    connection.execute(text(_LIMIT))
+    running = read_running(connection, tenant)
     found = Status(
         at=connection.execute(text("select clock_timestamp()")).scalar_one(),
         schema_version=connection.execute(text(_VERSION)).scalar_one(),
-        relay_connections=connection.execute(text(_RELAYS), {"relay_name": RELAY_NAME}).scalar_one(),
+        running=running,
         pending=_read_pending(connection),
-        deliveries=_read_deliveries(connection),
+        deliveries=read_deliveries(connection, tenant, _leased_by_gone(running)),
         dead_letters=_read_dead_letters(connection),
         attempts=_read_last_attempts(connection),
         unmatched=_read_unmatched(connection),
         unresolved=find_unresolved(connection, tenant),
         subscriptions=Subscriptions(**connection.execute(text(_SUBSCRIPTIONS)).mappings().one()),
         disabled=read_disabled(connection, tenant),
+        paused=read_paused(connection, tenant),
         held=read_held(connection, tenant),
         default_leaves={name: _read_default_leaf(connection, name) for name in ("events", "attempts")},
         secrets=secrets_at_rest(connection, tenant),
@@ -65,29 +70,21 @@ def status(connection: Connection, tenant: str | None) -> Status:
         stuck=find_stuck(connection, tenant),
         findings=(),
     )
-    return replace(found, findings=(*findings_of(found), *find_in_schema(connection, tenant)))
+    findings = (*findings_of(found), *find_in_schema(connection, tenant))
+    return replace(found, findings=tuple(sorted(findings, key=lambda finding: finding.severity == "note")))
 
 
-def count_rows(connection: Connection, source: str) -> Count:
-    """Return how many rows `from … [where …]` has: counted up to 10,000, estimated beyond."""
-    bounded = text(f"select count(*) from (select 1 {source} limit :bound) bounded")  # noqa: S608 - constants
-    found = connection.execute(bounded, {"bound": _EXACT_UP_TO + 1}).scalar_one()
-    if found <= _EXACT_UP_TO:
-        return Count(found, exact=True)
-    return Count(max(found, _estimate(connection, source)), exact=False)
+def _leased_by_gone(running: Running) -> int | None:
+    """Return how many leases the relays that stopped within the hour had, or None where all are theirs."""
+    return sum(relay.leased for relay in running.relays if not relay.alive) if running.alive else None
 
 
-def _estimate(connection: Connection, source: str) -> int:
-    plan = connection.execute(text(f"explain (format json) select 1 {source}")).scalar_one()
-    return int(plan[0]["Plan"]["Plan Rows"])
+def _count_rows(connection: Connection, source: str) -> Count:
+    statement = text(f"select count(*) from (select 1 {source} limit :bound) bounded")  # noqa: S608 - constants
+    return bounded(connection.execute(statement, {"bound": EXACT_UP_TO + 1}).scalar_one(), EXACT_UP_TO)
 
 
 _VERSION = "select max(version) from outbox.schema_migrations"
-
-_RELAYS = """
-select count(*) from pg_catalog.pg_stat_activity
-where datname = current_database() and application_name = :relay_name
-"""
 
 _SUBSCRIPTIONS = """
 select count(*) filter (where removed_at is null and disabled_at is null and paused_at is null) as active,
@@ -112,38 +109,9 @@ where e.seq = (select event_seq from outbox.pending order by event_seq limit 1)
 def _read_pending(connection: Connection) -> Pending:
     age = connection.execute(text(_OLDEST_PENDING)).scalar_one_or_none()
     return Pending(
-        count=count_rows(connection, "from outbox.pending"),
+        count=_count_rows(connection, "from outbox.pending"),
         oldest_seconds=None if age is None else max(0.0, float(age)),
     )
-
-
-_OLDEST_DUE = f"""
-select extract(epoch from clock_timestamp() - min(d.due_at)) from outbox.subscriptions s
-cross join lateral (select due_at from outbox.deliveries where subscription_id = s.id
-                    and due_at <= now() order by due_at limit 1) d
-where {OPEN}
-"""  # noqa: S608 - the parts are constants
-
-
-def _read_deliveries(connection: Connection) -> Deliveries:
-    """Return counts by state; `due` counts those of paused, disabled and held subscriptions too, as `closed`."""
-    age = connection.execute(text(_OLDEST_DUE)).scalar_one()
-    closed, exact = count_due_of_closed(connection, None, _EXACT_UP_TO)
-    return Deliveries(
-        due=count_rows(connection, "from outbox.deliveries where lease is null and due_at <= now()"),
-        waiting=count_rows(connection, "from outbox.deliveries where lease is null and due_at > now()"),
-        leased=_count_leased(connection),
-        closed=Count(closed, exact=exact),
-        oldest_due_seconds=None if age is None else float(age),
-    )
-
-
-def _count_leased(connection: Connection) -> Count:
-    """Count where the table is small, estimate where it is not: no index leads to leased rows."""
-    leased = "from outbox.deliveries where lease is not null"
-    if count_rows(connection, "from outbox.deliveries").exact:
-        return count_rows(connection, leased)
-    return Count(_estimate(connection, leased), exact=False)
 
 
 _REASONS = """
@@ -154,9 +122,9 @@ group by reason order by n desc, reason
 
 
 def _read_dead_letters(connection: Connection) -> DeadLetters:
-    rows = connection.execute(text(_REASONS), {"bound": _EXACT_UP_TO}).all()
+    rows = connection.execute(text(_REASONS), {"bound": EXACT_UP_TO}).all()
     return DeadLetters(
-        count=count_rows(connection, "from outbox.dead_letters"),
+        count=_count_rows(connection, "from outbox.dead_letters"),
         newest_at=max((row.newest_at for row in rows), default=None),
         reasons={row.reason: row.n for row in rows},
     )
