@@ -111,6 +111,7 @@ def migrate(connection: Connection) -> list[Migration]:
     """
     with connection.begin(), _explain_refusal(connection):
         _require_server(connection)
+        _require_primary(connection)
         cursor = connection.connection.cursor()
         cursor.execute(f"{_SEARCH_PATH}{_LIMITS}")
         _require_ours(connection)
@@ -154,6 +155,7 @@ def render_sql() -> str:
 
 def require_current(connection: Connection) -> None:
     """Raise SchemaError unless the schema is there, readable, and exactly the one this version knows."""
+    _require_server(connection)
     with _explain_errors(connection):
         applied = _applied(connection)
     newest, known = max(applied, default=0), migrations()[-1].version
@@ -218,6 +220,11 @@ def _require_server(connection: Connection) -> None:
         raise SchemaError(f"the server is PostgreSQL {version // 10_000}; {_OLDEST_SERVER} or later is needed")
     if encoding != "UTF8":
         raise SchemaError(f"the database's encoding is {encoding}; create one with ENCODING 'UTF8'")
+
+
+def _require_primary(connection: Connection) -> None:
+    if connection.scalar(text("select pg_catalog.pg_is_in_recovery()")):
+        raise SchemaError("the server is a standby, which takes no writes: name the primary in database_url")
 
 
 def _require_ours(connection: Connection) -> None:

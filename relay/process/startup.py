@@ -6,10 +6,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from outbox.schema.runner import require_current
+from relay.engine.outage import Outage
 from relay.http.tls import has_authorities
 from relay.operations.connection import make_engine
 from relay.operations.denied_rights import RightsError
@@ -59,10 +61,11 @@ def check_database(config: Config) -> None:
             " install ca-certificates, or name a file with SSL_CERT_FILE"
         )
     engine = make_engine(config)
-    give_up_at = time.monotonic() + WAIT_SECONDS
+    outage, give_up_at = Outage(), time.monotonic() + WAIT_SECONDS
     while True:
         try:
             with engine.connect() as connection:
+                _require_primary(connection)
                 require_current(connection)
                 _require_rights(connection)
                 require_keys(connection, Keyring(config.secret_key))
@@ -71,8 +74,15 @@ def check_database(config: Config) -> None:
         except OperationalError as error:
             if time.monotonic() > give_up_at:
                 raise
-            log.warning("database: %s; waiting for it", str(error.orig).strip().splitlines()[0])
+            outage.note_failure(error.orig or error)
             time.sleep(1.0)
+
+
+def _require_primary(connection: sa.Connection) -> None:
+    """Raise OperationalError on a standby: as with a server that starts, a failover may be under way."""
+    if connection.scalar(sa.text("select pg_catalog.pg_is_in_recovery()")):
+        cause = psycopg.OperationalError("server is in hot standby mode, and a relay needs the primary")
+        raise OperationalError("connect", None, cause)
 
 
 def _require_rights(connection: sa.Connection) -> None:

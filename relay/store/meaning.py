@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import psycopg
 
-__all__ = ["CLASSES", "CODES", "Meaning", "is_about_schema", "is_refusal", "meaning_of", "mend_of", "sqlstate_of"]
+__all__ = ["CLASSES", "CODES", "Meaning", "is_refusal", "meaning_of", "mend_of", "sqlstate_of"]
 
 
 class Meaning(StrEnum):
@@ -84,7 +84,6 @@ _MENDS = {
     "55P02": "undo the setting in database_url",
     "F0": "mend the server's configuration",
 }
-_SCHEMA = frozenset({"3F000", "42703", "42704", "42883", "42P01"})
 
 # The server's words in English; in another language a failed login counts as AWAY, and the log repeats the words.
 _LOGIN_TEXTS = (
@@ -126,11 +125,6 @@ def meaning_of(error: BaseException) -> Meaning:
 def is_refusal(error: BaseException) -> bool:
     """Tell whether the server refused these very rows."""
     return meaning_of(error) is Meaning.REFUSED
-
-
-def is_about_schema(error: BaseException) -> bool:
-    """Tell whether a part of the schema is missing, or is of another version."""
-    return sqlstate_of(error) in _SCHEMA
 
 
 def mend_of(error: BaseException) -> str:
