@@ -68,7 +68,11 @@ def _print(found: Status) -> None:
     if found.stuck:
         click.echo("\nBehind or failing")
         rows = [
-            (item.subscription_id, health.due, health.outstanding, health.dead, _why(health), host_of(item.url))
+            (
+                item.subscription_id,
+                *map(_up_to_1000, (health.due, health.outstanding, health.dead)),
+                *(_why(health), host_of(item.url)),
+            )
             for item in found.stuck
             for health in [item.health]
         ]
@@ -134,9 +138,9 @@ def _relays(running: Running) -> str:
     alive = running.alive
     silent = len(running.relays) - len(alive)
     runs = len({relay.run_id for relay in alive})
-    return (f"{len(alive)} processes of {runs} relays run" if alive else "none runs") + (
-        f", {silent} silent" if silent else ""
-    )
+    processes = "1 process" if len(alive) == 1 else f"{len(alive)} processes"
+    lives = f"{processes} of {runs} relay{'s' if runs > 1 else ''}" if alive else "none runs"
+    return lives + (f", {silent} silent" if silent else "")
 
 
 def _transactions(running: Running) -> str:
@@ -159,6 +163,11 @@ def _with_age(count: Count, seconds: float | None) -> str:
 
 def _when(moment: datetime | None, now: datetime) -> str:
     return "-" if moment is None else f"{duration((now - moment).total_seconds())} ago"
+
+
+def _up_to_1000(counted: int) -> str:
+    """Health is counted up to 1,001."""
+    return str(counted) if counted <= 1000 else "1,000 or more"
 
 
 def _why(health: SubscriptionHealth) -> str:

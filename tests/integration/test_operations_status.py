@@ -87,7 +87,7 @@ def test_an_old_pending_event_where_no_relay_runs_is_one_line(connection):
     seeding.record(connection)
     make_late(connection)
     assert of_interest(connection) == [
-        "no relay runs, and 1 events wait to be resolved, the oldest for 2h 0m: start `relay run`"
+        "no relay runs, and 1 event waits to be resolved, the oldest for 2h 0m: start `relay run`"
     ]
 
 

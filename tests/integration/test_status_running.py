@@ -54,7 +54,7 @@ def test_that_no_relay_runs_is_a_problem_at_once_when_something_waits(connection
     assert "relays.none" not in found(connection)
     assert "no relay runs" in found(connection, "note")["relays.none"]
     seeding.record(connection)
-    assert "no relay runs, and 1 events wait" in found(connection)["relays.none"]
+    assert "no relay runs, and 1 event waits" in found(connection)["relays.none"]
 
 
 @pytest.mark.field("F97")

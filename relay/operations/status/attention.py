@@ -80,9 +80,11 @@ def _what_waits(status: Status) -> str:
     pending, deliveries = status.pending, status.deliveries
     parts = []
     if pending.count.value:
-        parts.append(f"{pending.count} events wait to be resolved{_longest(pending.oldest_seconds)}")
+        events = "1 event waits" if str(pending.count) == "1" else f"{pending.count} events wait"
+        parts.append(f"{events} to be resolved{_longest(pending.oldest_seconds)}")
     if deliveries.open.value:
-        parts.append(f"{deliveries.open} deliveries are due{_longest(deliveries.oldest_due_seconds)}")
+        due = "1 delivery is" if str(deliveries.open) == "1" else f"{deliveries.open} deliveries are"
+        parts.append(f"{due} due{_longest(deliveries.oldest_due_seconds)}")
     later = deliveries.waiting.value + deliveries.leased.value + deliveries.left.value + deliveries.ended.value
     return ", ".join(parts) or ("deliveries wait for their time" if later else "")
 
