@@ -214,3 +214,12 @@ async def test_what_another_relay_did_is_not_done_again(database, database_url, 
         await second.do_due(connection)
         after = dict(database.execute("select name, succeeded_at from outbox.rounds").fetchall())
         assert all(after[name] > before[name] for name in before)
+
+
+@pytest.mark.field("F97")
+async def test_each_round_says_how_often_it_is_due(database_url: str, database: psycopg.Connection[Any]) -> None:
+    database.execute("drop function outbox.make_attempt_leaf")
+    await keep_house(database_url)
+    found = dict(database.execute("select name, every_seconds from outbox.rounds").fetchall())
+    assert (found["attempt leaves"], found["event leaves"], found[REMOVED]) == (60, 60, 5)
+    assert None not in found.values()

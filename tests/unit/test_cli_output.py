@@ -81,7 +81,7 @@ def test_a_document_is_an_object_of_its_fields_and_a_page_a_list(capsys):
     assert capsys.readouterr().out == (
         '{"delivery_id": "dlv_00000000000000000000000001", "subscription_id": null, "attempts": 2, '
         '"died_at": "2026-01-31T12:00:00.000005Z", "reason": "http_5xx", "error": "\\u001b"}\n'
-        '{"page": ["sub_00000000000000000000000002"], "count": {"value": 7, "exact": false}}\n'
+        '{"page": ["sub_00000000000000000000000002"], "count": {"value": 7, "exact": false, "at_least": false}}\n'
     )
 
 

@@ -142,7 +142,8 @@ where datname = current_database() and xact_start is null and (backend_xid is no
 """)
 
 # A round with no error since its success is late only for a week: then it is one that no version does any more. Where
-# none was done yet, the time counts from the first sign of the relay that has lived longest.
+# none was done yet, the time counts from the first sign of the relay that has lived longest. Sealing
+# rests where no relay has the newest key, which another finding says.
 _LATE_ROUNDS = text("""
 with living as (
     select min(started_at) as since from outbox.relays
