@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.model.delivery import HUGE_BYTES, SMALL_BYTES, Delivery
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Claim", "admit"]
 
 ROWS_MAX = 500
+SLOTS_MAX = 2 * ROWS_MAX  # subscriptions of one claim; the others are next in turn
 WORTHWHILE = 128  # free slots that make another claim worth its statement while deliveries are under way
 UNPROVEN_SECONDS = 0.001  # pause for each unproven endpoint of a claim, so that hundreds of them do not slow the others
 
@@ -65,7 +67,7 @@ class Claim:
 
     async def run(self) -> bool:
         """Claim one batch (due → leased) and hand it over to be sent; tell whether there were any."""
-        self._due.keep([i for i in self._due if self._endpoints.may_be_asked(i)])
+        self._due.drop([i for i in islice(self._due, SLOTS_MAX) if not self._endpoints.may_be_asked(i)])
         room, free_bytes, slots = min(ROWS_MAX, self._pace.rows, self._room.free), self._bytes(), self._slots()
         if not slots or room <= 0:
             return False
@@ -124,6 +126,8 @@ class Claim:
             count = min(ROWS_MAX, grants.promise(endpoint) if endpoint else 1)
             if count > 0 and (share := grants.promise_bytes(endpoint)):
                 slots.append(Slot(subscription_id, count, share))
+                if len(slots) == SLOTS_MAX:
+                    break
         return slots
 
     def _answers(self, subscription_id: bytes) -> bool:

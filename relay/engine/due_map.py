@@ -44,6 +44,11 @@ class DueMap:
         if more:
             self._ids[subscription_id] = None
 
-    def keep(self, wanted: Iterable[bytes]) -> None:
-        """Drop every subscription that is not among these."""
-        self._ids = dict.fromkeys(wanted)
+    def clear(self) -> None:
+        """Drop every subscription."""
+        self._ids.clear()
+
+    def drop(self, unwanted: Iterable[bytes]) -> None:
+        """Drop these subscriptions."""
+        for subscription_id in unwanted:
+            del self._ids[subscription_id]

@@ -7,6 +7,7 @@ from another server or timeline (relay.store.database has the origin), not even 
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from relay.engine.endpoint import Endpoint
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Endpoints"]
 
 SHRINK_FROM = 1024
+KNOWN_MAX = 10_000  # some 3.5 kB each; more subscriptions than this are read again as they come round
+LOOK_AT = 2048 + 1  # as many may have something leased
 
 
 class Endpoints:
@@ -51,8 +54,16 @@ class Endpoints:
         return 0 if endpoint is None or subscription_id in self._distrusted else endpoint.subscription.version
 
     def stale(self, versions: Iterable[tuple[bytes, int]]) -> list[bytes]:
-        """Return the ids of those (id, version) that are not known here at this very version."""
-        return [i for i, version in versions if self.version_of(i) != version]
+        """Return the ids of those (id, version) that are not known here at this very version.
+
+        Who asks is going to use all of them: none of those that are known becomes the one to forget next.
+        """
+        asked = list(versions)
+        if len(self._known) >= KNOWN_MAX // 2:
+            for subscription_id, _ in asked:
+                if (endpoint := self._known.pop(subscription_id, None)) is not None:
+                    self._known[subscription_id] = endpoint
+        return [i for i, version in asked if self.version_of(i) != version]
 
     def outdated(self, versions: Iterable[tuple[bytes, int]]) -> list[bytes]:
         """Return the ids of those (id, version) that are known here at another version."""
@@ -69,6 +80,8 @@ class Endpoints:
         if endpoint is None:
             endpoint = self._known[subscription.id] = Endpoint(subscription, self._window_max, self._keyring, owner)
             self._most = max(self._most, len(self._known))
+            if len(self._known) > KNOWN_MAX:
+                self._forget_oldest()
         else:
             endpoint.update(subscription)
         return endpoint
@@ -94,6 +107,13 @@ class Endpoints:
         self._distrusted.discard(subscription_id)
         if self._most >= SHRINK_FROM and len(self._known) * 4 <= self._most:
             self._shrink()
+
+    def _forget_oldest(self) -> None:
+        """Drop the endpoint that nobody asked for the longest and has nothing leased; it is read again when needed."""
+        for subscription_id in islice(self._known, LOOK_AT):
+            if not self._known[subscription_id].leased:
+                self.forget(subscription_id)
+                return
 
     def distrust(self) -> None:
         """Forget every endpoint; one that has something leased is read again before it takes anything more."""

@@ -37,6 +37,7 @@ __all__ = ["FanOut"]
 log = logging.getLogger("relay.engine")
 
 EVENTS_MAX = 500
+VERSIONS_MIN = 512  # subscriptions that are read in one fan_out at least, where so many are not known at this version
 EVENTS_FIRST = 64  # in the first batch: how many subscriptions an event matches is not known yet
 DELIVERIES_MAX = 20_000
 DELIVERIES_AIM = 5000  # in one transaction, when each event matches many subscriptions
@@ -89,7 +90,9 @@ class FanOut:
                     return None, False
                 if self._is_too_many(batch):
                     return None, True
-                await self._sending.refresh(_versions(batch), batch.read_subscriptions)  # _plan asks their endpoints
+                await self._sending.refresh(
+                    self._versions(batch), batch.read_subscriptions
+                )  # _plan asks their endpoints
                 births = self._plan(batch)
                 asked = time.monotonic()
                 bodies = await batch.resolve(births)
@@ -114,6 +117,16 @@ class FanOut:
         """
         room = 0 if self._due else self._room.free
         return max(1, min(self.limit, int(max(room, BUSY_FROM_WAITING) / self._matches_each)))
+
+    def _versions(self, batch: TakenBatch) -> list[tuple[bytes, int]]:
+        """Return the subscriptions that matched and may have something born leased, each with its version.
+
+        Those are all that are known here, and as many others as there is room for.
+        """
+        matched = {match.subscription_id: match.version for matches in batch.matches.values() for match in matches}
+        known = [(i, version) for i, version in matched.items() if self._endpoints.get(i) is not None]
+        others = ((i, version) for i, version in matched.items() if self._endpoints.get(i) is None)
+        return [*known, *islice(others, max(VERSIONS_MIN, self._room.free))]
 
     def _plan(self, batch: TakenBatch) -> list[Birth]:
         """Decide for every event × matching subscription whether it is born leased to this process or merely due."""
@@ -191,11 +204,6 @@ def _delivery(birth: Birth, bodies: Bodies, start_by: float) -> Delivery:
     return Delivery(
         birth.id, birth.event_seq, birth.subscription_id, 1, birth.lease, event, start_by, unreadable=unreadable
     )
-
-
-def _versions(batch: TakenBatch) -> set[tuple[bytes, int]]:
-    """Return the subscriptions that matched, each with its version in the batch's snapshot."""
-    return {(match.subscription_id, match.version) for matches in batch.matches.values() for match in matches}
 
 
 def _matches(batch: TakenBatch, taken: Taken) -> Sequence[Match]:

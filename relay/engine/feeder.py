@@ -172,8 +172,8 @@ class Feeder:
             log.warning("database: another server or timeline, or another schema; everything known is read again")
             self._sending.release_waiting()
             self._endpoints.distrust()
-            self.due.keep(())
-            self.suspect_claim.subscriptions.keep(())
+            self.due.clear()
+            self.suspect_claim.subscriptions.clear()
             self.sweep.restart()
             self.low_water, self._due_since, self._more_pending = LowWater(), 0.0, False
             self._next_sweep = 0.0

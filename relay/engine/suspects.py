@@ -53,7 +53,7 @@ class SuspectClaim:
         with self._pace.timing("claim of a suspect"):
             rows = await self._store.claim_suspect(asked, lease, self._lone.charged, slack) if asked else []
         if not rows:
-            self.subscriptions.keep(())
+            self.subscriptions.clear()
             return False
         self.subscriptions.move_on(rows[0].subscription_id, more=True)
         self._began = began

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+import pytest
 from sqlalchemy.engine import make_url
 
 from relay.local import embedded
@@ -80,6 +81,9 @@ def pair() -> Iterator[Pair]:
 
 def _copy(first: EmbeddedServer, folder: Path) -> None:
     """Make the data of a standby in `folder`, as the user that the server runs as."""
+    program = first.binaries / "pg_basebackup"
+    if not program.exists():
+        pytest.skip(f"no {program} comes with this PostgreSQL")
     owner = None if first.user is None else pwd.getpwnam(first.user)
     password = first.directory / "password"
     shutil.copy(password, folder)

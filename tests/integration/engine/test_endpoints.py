@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from outbox.signing.verify import new_secret
+from relay.engine.endpoint_registry import KNOWN_MAX
 from relay.engine.feeder import Part
 from tests.integration.engine.world import FarEnd, Relay, World, stepping, uuid_of
 
@@ -41,7 +42,7 @@ async def test_endpoints_of_removed_subscriptions_leave_memory(own_world: World,
     kept = own_world.subscribe("a.b")
     async with stepping(own_world.url, far_end) as relay:
         await know_all(relay, own_world)
-        assert len(relay.endpoints) == MANY + 1
+        assert len(relay.endpoints) == KNOWN_MAX, "those that nobody asked for the longest are forgotten"
         own_world.rows("update outbox.subscriptions set removed_at = now() where id <> %s", uuid_of(kept))
         for _ in range(2 * MANY // 500):
             await relay.feeder.step(Part.SWEEP)
