@@ -42,18 +42,21 @@ def explain(error: BaseException) -> tuple[int, str]:
 def _explain_database(error: Any) -> tuple[int, str]:
     import psycopg
 
+    from relay.store.meaning import mend_of
+
     state = getattr(error.orig, "sqlstate", None) or ""
+    mend = mend_of(error.orig)
     reason = redact(str(error.orig).strip().splitlines()[0]) if str(error.orig).strip() else "no reason given"
     if isinstance(error.orig, psycopg.OperationalError) and (state in ("", "53300") or state[:2] in ("08", "57")):
         if state == "57014":
             return 1, f"database: took too long ({reason}); narrow it with --since, --subscription or --limit"
-        return 3, f"database: unreachable: {redact(_last_reason(str(error.orig)))}"
+        return 3, "; ".join(filter(None, (f"database: unreachable: {redact(_last_reason(str(error.orig)))}", mend)))
     if state in ("42P01", "3F000", "42883", "42703"):
-        return 2, f"schema: {reason}; run `relay migrate`, or update outbox-relay to the schema's version"
+        return 2, f"schema: {reason}; {mend}"
     if state == "25006":
         return 1, f"database: {reason}; it is read-only, a standby perhaps: give the primary's URL"
     if state[:2] in ("53", "55", "40"):
-        return 1, f"database: {reason}; try again"
+        return 1, f"database: {reason}; {mend or 'try again'}"
     return _unexpected(error)
 
 

@@ -7,7 +7,9 @@ import inspect
 import psycopg
 import pytest
 from psycopg import errors
+from sqlalchemy.exc import DBAPIError
 
+from relay.cli.failures import explain
 from relay.store.meaning import CLASSES, CODES, Meaning, is_refusal, meaning_of, mend_of, sqlstate_of
 
 EVERY = {
@@ -82,3 +84,19 @@ def test_a_code_that_a_trigger_made_up_is_about_the_row() -> None:
     error = psycopg.errors.RaiseException("no")
     error.sqlstate = "SHOP1"
     assert is_refusal(error)
+
+
+@pytest.mark.field("F102")
+@pytest.mark.parametrize(
+    ("error", "code", "mend"),
+    [
+        (psycopg.errors.DiskFull("could not extend file"), 1, "free space on the server's disk"),
+        (psycopg.errors.UndefinedTable('relation "outbox.events" does not exist'), 2, "run `relay migrate`"),
+        (psycopg.OperationalError('database "shop" does not exist'), 3, "create the database"),
+        (psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"), 1, "try again"),
+    ],
+)
+def test_a_command_names_the_mend_too(error: psycopg.Error, code: int, mend: str) -> None:
+    ended, line = explain(DBAPIError("select 1", None, error))
+    assert ended == code
+    assert mend in line
