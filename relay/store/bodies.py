@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 from relay.store.arrays import Bigints
+from relay.store.database import PLANS
 from relay.store.rows import EVENT_COLUMNS, event_of
 
 if TYPE_CHECKING:
@@ -77,10 +78,12 @@ async def fetch_readable(database: Database, statements: Sequence[str], *paramet
 
 
 async def _fetch(database: Database, seqs: Sequence[int]) -> list[Any]:
+    asked = (BODIES, (Bigints(seqs),))
     try:
-        return await database.read(BODIES, Bigints(seqs))
+        (rows,) = await database.transaction(asked, settings=PLANS)
     except psycopg.OperationalError:
-        return await database.read(BODIES, Bigints(seqs))
+        (rows,) = await database.transaction(asked, settings=PLANS)
+    return rows
 
 
 def _one_line(error: psycopg.Error) -> str:

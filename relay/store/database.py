@@ -131,15 +131,6 @@ class Database:
         (rows,) = await self.transaction((statement, parameters))
         return rows
 
-    async def read(self, statement: str, *parameters: object) -> list[Any]:
-        """Run one statement that changes nothing and needs no setting of ours; return its rows.
-
-        It is a transaction by itself: one statement in place of four.
-        """
-        connection = await self.connect()
-        cursor = await connection.execute(statement, parameters, binary=True)
-        return await cursor.fetchall()
-
     async def transaction(self, *asked: tuple[str, Sequence[object]], settings: str = SETTINGS) -> list[list[Any]]:
         """Run statements with their parameters in one transaction and one round trip; return the rows of each."""
         connection = await self.connect()
