@@ -214,7 +214,7 @@ def test_without_any_secret_nothing_verifies() -> None:
 
 @pytest.mark.field("F118")
 @pytest.mark.parametrize(
-    "body", [b"9" * 5000, b"[" * 5000 + b"]" * 5000, b"[" * 200_000, b'{"a":', b"\xff", b"", b'"\x00"', b"{} {}"]
+    "body", [b"9" * 5000, b"[" * 200_000 + b"]" * 200_000, b"[" * 200_000, b'{"a":', b"\xff", b"", b'"\x00"', b"{} {}"]
 )
 def test_a_body_that_is_no_json_is_told_by_one_error(body: bytes) -> None:
     webhook = verify(SECRET, signed_headers(SECRET, ID, body, timestamp=AT), body, now=AT)
