@@ -109,9 +109,13 @@ class Endpoints:
             self._shrink()
 
     def _forget_oldest(self) -> None:
-        """Drop the endpoint that nobody asked for the longest and has nothing leased; it is read again when needed."""
+        """Drop the endpoint that nobody asked for the longest and has nothing leased; it is read again when needed.
+
+        One that is held back stays: the database may not know yet that it answered 410 or Retry-After.
+        """
         for subscription_id in islice(self._known, LOOK_AT):
-            if not self._known[subscription_id].leased:
+            endpoint = self._known[subscription_id]
+            if not endpoint.leased and endpoint.is_open:
                 self.forget(subscription_id)
                 return
 

@@ -59,3 +59,23 @@ def test_those_that_stay_are_still_known_after_the_tables_shrank() -> None:
     come_and_go(endpoints, 0)
     assert [endpoint.subscription for endpoint in endpoints] == [kept]
     assert endpoints.take_reopened() == [kept.id]
+
+
+def known(number: int) -> SubscriptionVersion:
+    secrets = (("signing", Secret("whsec_" + "A" * 43 + "=")),)
+    return SubscriptionVersion(number.to_bytes(16, "big"), 1, "http://127.0.0.1/", 15, (), "standard", (), secrets)
+
+
+@pytest.mark.field("F78")
+def test_beyond_the_most_only_what_is_idle_and_open_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest goes first, but not one that holds something, is held back, or was just asked for."""
+    monkeypatch.setattr("relay.engine.endpoint_registry.KNOWN_MAX", 4)
+    endpoints = Endpoints(64, Keyring())
+    busy, held, asked, idle = (endpoints.update(known(n), Nobody()) for n in range(4))
+    busy.leased = 1
+    held.close(60)
+    assert endpoints.stale([(asked.subscription.id, 1)]) == []
+    last = endpoints.update(known(4), Nobody())
+    assert set(endpoints) == {busy, held, asked, last}
+    assert endpoints.get(idle.subscription.id) is None
+    assert endpoints.stale([(idle.subscription.id, 1)]) == [idle.subscription.id], "it is read again when needed"
