@@ -17,7 +17,7 @@ from tests.support.application import Application, staged
 from tests.support.namespace import Namespace, namespace, why_not
 from tests.support.processes import ReceiverProcess
 
-POINTS = ["TakenBatch.resolve:before:1", "Store.settle:before:1"]
+POINTS = ["TakenBatch.read_subscriptions:before:1", "TakenBatch.resolve:before:1"]
 
 
 @pytest.fixture(scope="module")
