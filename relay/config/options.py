@@ -122,6 +122,11 @@ class Config:
         250,
         "How long an idle relay rests between two looks, from ten minutes after the last event on.",
     )
+    priority_step_seconds: int = _option(
+        kinds.integer(1, 86_400),
+        600,
+        "How much earlier an event counts as due for each step of its priority (0 to 3).",
+    )
     events_retention_days: int = _option(
         kinds.integer(1, 36_500), 30, "How long payloads of events with nothing left to deliver are kept."
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from outbox.errors import OutboxError
 from relay.engine.health import Health
+from relay.engine.tenants import TenantUse
 from relay.message.envelope import Envelope
 from relay.model.outcome import OutcomeKind
 from relay.secrets.keyring import KeyUnavailableError
@@ -41,11 +42,19 @@ class Endpoint:
     """The receiving side of one subscription, at one version of its row."""
 
     __slots__ = ("_closed_until", "_keyring", "bytes", "envelope", "failing", "failures", "health", "huge", "leased",
-                 "owner", "problem", "queued", "sending", "subscription", "waiting", "warned_at")  # fmt: skip
+                 "owner", "problem", "queued", "sending", "subscription", "tenant", "waiting", "warned_at")  # fmt: skip
 
-    def __init__(self, subscription: SubscriptionVersion, window_max: int, keyring: Keyring, owner: Owner) -> None:
+    def __init__(
+        self,
+        subscription: SubscriptionVersion,
+        window_max: int,
+        keyring: Keyring,
+        owner: Owner,
+        tenant: TenantUse | None = None,
+    ) -> None:
         self._keyring = keyring
         self.owner = owner  # the sending side of its engine
+        self.tenant = tenant or TenantUse()  # shared with the tenant's other endpoints
         self.health = Health(window_max)
         self.waiting: deque[Delivery] = deque()
         self.leased = 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from relay.engine.endpoint import Endpoint
 from relay.engine.freed_memory import give_back
+from relay.engine.tenants import Tenants
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,9 +31,10 @@ LOOK_AT = 2048 + 1  # as many may have something leased
 class Endpoints:
     """Endpoints by the id of their subscription; each may have at most `window_max` requests on the wire."""
 
-    def __init__(self, window_max: int, keyring: Keyring) -> None:
+    def __init__(self, window_max: int, keyring: Keyring, tenants: Tenants | None = None) -> None:
         self._window_max = window_max
         self._keyring = keyring
+        self._tenants = tenants or Tenants()
         self._known: dict[bytes, Endpoint] = {}
         self._closed: set[bytes] = set()
         self._distrusted: set[bytes] = set()
@@ -47,6 +49,11 @@ class Endpoints:
     def get(self, subscription_id: bytes) -> Endpoint | None:
         """Return the endpoint of this subscription, or None when it is not known here."""
         return self._known.get(subscription_id)
+
+    def tenant_of(self, subscription_id: bytes) -> str | None:
+        """Return whose the subscription is; None when it is not known here."""
+        endpoint = self._known.get(subscription_id)
+        return None if endpoint is None else endpoint.subscription.tenant
 
     def version_of(self, subscription_id: bytes) -> int:
         """Return the version at which the subscription is known here; 0 when it is not, or distrusted."""
@@ -78,7 +85,9 @@ class Endpoints:
         endpoint = self._known.get(subscription.id)
         self._distrusted.discard(subscription.id)
         if endpoint is None:
-            endpoint = self._known[subscription.id] = Endpoint(subscription, self._window_max, self._keyring, owner)
+            tenant = self._tenants.use_of(subscription.tenant)
+            endpoint = Endpoint(subscription, self._window_max, self._keyring, owner, tenant)
+            self._known[subscription.id] = endpoint
             self._most = max(self._most, len(self._known))
             if len(self._known) > KNOWN_MAX:
                 self._forget_oldest()

@@ -45,6 +45,7 @@ class EngineOptions:
     keep_all_responses: bool = False
     asynchronous_commit: bool = False
     idle_poll_seconds: float = SLOW_SECONDS
+    priority_step_seconds: int = 600
     until_drained: bool = False
 
 
@@ -72,7 +73,7 @@ class Engine:
         self._pace = Pace()
         self.settler = Settler(self.settle_store, self.outage.share(), self._pace)
         self.lone_suspect = LoneSuspect(self.settler)
-        self.endpoints = Endpoints(options.max_in_flight_per_endpoint, keyring)
+        self.endpoints = Endpoints(options.max_in_flight_per_endpoint, keyring, room.tenants)
         self.sending = Sending(
             sender,
             self.settler,
@@ -94,6 +95,7 @@ class Engine:
             self._pace,
             processes=options.processes,
             idle_poll_seconds=options.idle_poll_seconds,
+            priority_step_seconds=options.priority_step_seconds,
             until_drained=options.until_drained,
         )
         self._drain_seconds = options.drain_seconds

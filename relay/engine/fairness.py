@@ -9,12 +9,14 @@ that answer.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
+
+from relay.engine.tenants import Turns
 
 if TYPE_CHECKING:
     from relay.engine.byte_shares import ByteGrants, Share
     from relay.engine.endpoint import Endpoint
+    from relay.engine.tenants import Tenants, TenantUse
 
 __all__ = ["Grants", "Places", "Queues"]
 
@@ -58,18 +60,22 @@ class Places:
 class Grants:
     """Counts what one batch promises to lease: endpoints count their leases only after the batch."""
 
-    __slots__ = ("_bytes", "_leases", "_promised")
+    __slots__ = ("_by_tenant", "_bytes", "_leases", "_most", "_promised")
 
-    def __init__(self, leases: Places, byte_grants: ByteGrants) -> None:
+    def __init__(self, leases: Places, byte_grants: ByteGrants, tenants: Tenants) -> None:
         self._leases = leases
         self._bytes = byte_grants
         self._promised = 0
+        self._most = tenants.most(leases.total) if tenants.several else 0  # 0: nobody else is there
+        self._by_tenant: dict[TenantUse, int] = {}
 
     def take(self, endpoint: Endpoint, left: int, size: int) -> bool:
         """Tell whether an endpoint with `left` free slots in this batch may lease one more; if it may, count it.
 
         `size`: how many bytes the body has.
         """
+        if self._most and not self._of_tenant(endpoint, 1):
+            return False
         if endpoint.answers:
             return self._bytes.take(endpoint, size)
         taken = endpoint.free - left
@@ -83,36 +89,46 @@ class Grants:
 
     def promise(self, endpoint: Endpoint) -> int:
         """Promise an endpoint as many leases as it may have, 0 or more, and return how many."""
-        if endpoint.answers or endpoint.free <= 0:
-            return max(0, endpoint.free)
-        granted = min(endpoint.free, self._leases.allowance(endpoint.leased, self._promised))
+        free = self._of_tenant(endpoint, endpoint.free) if self._most else endpoint.free
+        if endpoint.answers or free <= 0:
+            return max(0, free)
+        granted = min(free, self._leases.allowance(endpoint.leased, self._promised))
         self._promised += granted
+        return granted
+
+    def _of_tenant(self, endpoint: Endpoint, wanted: int) -> int:
+        """Promise a tenant's endpoint at most so many leases as its tenant may still have; return how many."""
+        tenant = endpoint.tenant
+        promised = self._by_tenant.get(tenant, 0)
+        granted = max(0, min(wanted, self._most - tenant.leased - promised))
+        self._by_tenant[tenant] = promised + granted
         return granted
 
 
 class Queues:
-    """The endpoints that wait for a place among the requests on the wire; unproven ones have a queue of their own."""
+    """The endpoints that wait for a place among the requests on the wire; unproven ones have turns of their own."""
 
-    __slots__ = ("_proven_next", "_queues", "_requests")
+    __slots__ = ("_proven_next", "_requests", "_tenants", "_turns")
 
-    def __init__(self, requests: Places) -> None:
+    def __init__(self, requests: Places, tenants: Tenants) -> None:
         self._requests = requests
-        self._queues: dict[bool, deque[Endpoint]] = {True: deque(), False: deque()}  # by whether the endpoint answers
+        self._tenants = tenants
+        self._turns = {answers: Turns(answers=answers) for answers in (True, False)}
         self._proven_next = True
 
     def append(self, endpoint: Endpoint) -> None:
         """Put an endpoint that may send at the end of its queue, once."""
         if endpoint.may_send and not endpoint.queued:
             endpoint.queued = True
-            self._queues[endpoint.answers].append(endpoint)
+            self._turns[endpoint.answers].append(endpoint)
 
     def next(self) -> Endpoint | None:
-        """Take the next endpoint, from both queues in turn. Unproven ones wait while they hold all that they may.
+        """Take the next endpoint, from both kinds in turn. Unproven ones wait while they hold all that they may.
 
         An unproven endpoint that has its one place leaves the queue: it is appended again when that attempt ends.
         """
-        while queue := self._next_queue():
-            endpoint = queue.popleft()
+        most = self._tenants.most(self._requests.total)
+        while endpoint := self._next(most):
             endpoint.queued = False
             if endpoint.may_send and (endpoint.answers or self._requests.allowance(endpoint.sending)):
                 return endpoint
@@ -121,10 +137,13 @@ class Queues:
     def move(self, endpoint: Endpoint) -> None:
         """Move an endpoint that just became proven or unproven to the other queue."""
         if endpoint.queued:
-            self._queues[not endpoint.answers].remove(endpoint)
-            self._queues[endpoint.answers].append(endpoint)
+            self._turns[not endpoint.answers].remove(endpoint)
+            self._turns[endpoint.answers].append(endpoint)
 
-    def _next_queue(self) -> deque[Endpoint] | None:
-        proven, unproven = self._queues[True], self._queues[False] if self._requests.allowance(0) else None
+    def _next(self, most: int) -> Endpoint | None:
         self._proven_next = not self._proven_next
-        return (proven or unproven) if self._proven_next else (unproven or proven)
+        for answers in (True, False) if self._proven_next else (False, True):
+            turns = self._turns[answers]
+            if turns and (answers or self._requests.allowance(0)) and (endpoint := turns.next(most)):
+                return endpoint
+        return None

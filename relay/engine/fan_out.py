@@ -11,6 +11,7 @@ import psycopg
 
 from relay.engine.outage import one_line
 from relay.engine.stopped import TurnWait
+from relay.engine.take_shares import TakeShares
 from relay.model.delivery import Delivery
 from relay.store.fan_out import MAX_SEQ, new_ids
 from relay.store.lease import new_lease
@@ -43,35 +44,50 @@ DELIVERIES_MAX = 20_000
 DELIVERIES_AIM = 5000  # in one transaction, when each event matches many subscriptions
 BUSY_FROM_WAITING = 512  # leased deliveries that wait here, none of them for more than a second
 EVERY_SECONDS = 0.25
+# Where events have tenants or priorities, a batch is smaller and comes more often, so that it takes some of each soon.
+GROUPED_EVERY_SECONDS = 0.05
+GROUPED_EVENTS_MAX = 128
 
 
 class FanOut:
     """One engine's fan_out. `limit`: how many events the next batch takes at most, whatever room there is."""
 
     def __init__(
-        self, store: Store, endpoints: Endpoints, room: Room, sending: Sending, due: DueMap, pace: Pace
+        self,
+        store: Store,
+        endpoints: Endpoints,
+        room: Room,
+        sending: Sending,
+        due: DueMap,
+        pace: Pace,
+        *,
+        priority_step_seconds: int,
     ) -> None:
         self._store = store
+        self._shares = TakeShares(store, pace)
         self._endpoints = endpoints
         self._room = room
         self._sending = sending
         self._due = due
         self._pace = pace
+        self._priority_step = priority_step_seconds
         self._wait = TurnWait(store)
         self.limit = EVENTS_FIRST
         self._matches_each = 1.0  # on average, in the last batch
         self._began = 0.0
+        self._busy = False
         self._start_by = 0.0
 
     def is_due(self, *, claimable: bool) -> bool:
-        """Tell whether to fan out now: yes, but only four times a second while older work keeps this process busy.
+        """Tell whether to fan out now: yes, but only now and then while older work keeps this process busy.
 
         A delivery that is born leased costs a third less than one that has to be claimed. It needs room, and an
         endpoint without backlog: so what can be claimed, and what waits here, goes first. A backlog of endpoints that
         have no room delays nothing.
         """
-        busy = claimable or self._room.waiting >= BUSY_FROM_WAITING
-        return not busy or time.monotonic() >= self._began + EVERY_SECONDS
+        self._busy = claimable or self._room.waiting >= BUSY_FROM_WAITING
+        every = GROUPED_EVERY_SECONDS if self._shares.grouped else EVERY_SECONDS
+        return not self._busy or time.monotonic() >= self._began + every
 
     async def run(self, low: int, up_to: int = MAX_SEQ) -> tuple[int | None, bool]:
         """Fan out one batch of the events above `low`: pending → due or leased.
@@ -80,12 +96,14 @@ class FanOut:
             The first event taken (None when nothing was), and whether there may be more.
         """
         self._began, limit = time.monotonic(), self._fitting()
+        shares = await self._shares.choose(limit)
         alone = await self._store.find_first_pending(low) if limit == 1 else None
         try:
             after = low if alone is None else alone - 1
             budget = min(self._room.fan_out_bytes, self._pace.bytes)
-            async with self._store.fan_out(after, limit, budget, up_to_seq=up_to) as batch:
+            async with self._store.fan_out(after, limit, budget, up_to_seq=up_to, shares=shares) as batch:
                 self._wait.end()
+                self._shares.note(batch, limit, up_to, shares)
                 if not batch.taken:
                     return None, False
                 if self._is_too_many(batch):
@@ -108,7 +126,7 @@ class FanOut:
         self._note_answer(bodies, time.monotonic() - asked)
         leased = (_delivery(birth, bodies, self._start_by) for birth in births if birth.lease is not None)
         self._sending.admit(leased)  # only now: the transaction has committed
-        return batch.taken[0].seq, len(batch.taken) == limit
+        return batch.taken[0].seq, shares is not None or len(batch.taken) == limit
 
     def _fitting(self) -> int:
         """How many events to take: as many as have all their deliveries born leased, so that none must be claimed.
@@ -116,7 +134,8 @@ class FanOut:
         While something is due nothing is born leased, and a large batch would keep that so for ever.
         """
         room = 0 if self._due else self._room.free
-        return max(1, min(self.limit, int(max(room, BUSY_FROM_WAITING) / self._matches_each)))
+        most = GROUPED_EVENTS_MAX if self._busy and self._shares.grouped else self.limit
+        return max(1, min(self.limit, most, int(max(room, BUSY_FROM_WAITING) / self._matches_each)))
 
     def _versions(self, batch: TakenBatch) -> list[tuple[bytes, int]]:
         """Return the subscriptions that matched and may have something born leased, each with its version.
@@ -148,11 +167,16 @@ class FanOut:
                     births.append(Birth(identity, taken.seq, subscription_id, None, lease, seconds, taken.size))
                     leased += 1
                     continue
-                births.append(Birth(identity, taken.seq, subscription_id, taken.available_at, None, None, taken.size))
+                births.append(self._due_birth(identity, taken, subscription_id))
                 if ready:
                     free[subscription_id] = 0
                     self._due.add(subscription_id)
         return births
+
+    def _due_birth(self, identity: bytes, taken: Taken, subscription_id: bytes) -> Birth:
+        """Return a birth that is due: earlier than it is by its event's priority, but never before `available_at`."""
+        boost = taken.priority * self._priority_step if taken.priority and taken.available else None
+        return Birth(identity, taken.seq, subscription_id, taken.available_at, None, None, taken.size, boost)
 
     def _note_answer(self, bodies: Bodies, seconds: float) -> None:
         """Let the next batch bring what the link takes in time: half as much, where this one came too late."""

@@ -71,6 +71,7 @@ class Feeder:
         *,
         processes: int,
         idle_poll_seconds: float,
+        priority_step_seconds: int,
         until_drained: bool,
     ) -> None:
         self._store = store
@@ -81,10 +82,12 @@ class Feeder:
         self._pace = pace
         self._room = room
         self._freed = room.watch()
-        self.due = DueMap()
+        self.due = DueMap(endpoints.tenant_of)
         self.claim = Claim(store, endpoints, room, sending, self.due, pace)
         self.suspect_claim = SuspectClaim(store, endpoints, sending, lone, pace)
-        self.fan_out = FanOut(store, endpoints, room, sending, self.due, pace)
+        self.fan_out = FanOut(
+            store, endpoints, room, sending, self.due, pace, priority_step_seconds=priority_step_seconds
+        )
         self.sweep = Sweep(store, endpoints, sending, self.due, self.suspect_claim.subscriptions)
         self.low_water = LowWater()
         self._turn = PollTurn(store, processes=processes, slow_seconds=idle_poll_seconds)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from relay.engine.byte_shares import ByteGrants, ByteRoom
 from relay.engine.fairness import Grants, Places, Queues
+from relay.engine.tenants import Tenants
 from relay.model.delivery import SMALL_BYTES
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Room:
         """
         self._leases = Places(leased_max)
         self._requests = Places(max_in_flight)
-        self._queues = Queues(self._requests)
+        self.tenants = Tenants()
+        self._queues = Queues(self._requests, self.tenants)
         self._bytes = ByteRoom(bytes_max)
         self._watchers: set[asyncio.Event] = set()
 
@@ -75,11 +77,12 @@ class Room:
 
     def grants(self, asked: int = 1) -> Grants:
         """Return a counter of what the next batch may lease for `asked` endpoints."""
-        return Grants(self._leases, ByteGrants(self._bytes, asked))
+        return Grants(self._leases, ByteGrants(self._bytes, asked), self.tenants)
 
     def enter(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Count a leased delivery and let it wait for its endpoint."""
         endpoint.leased += 1
+        endpoint.tenant.leased += 1
         endpoint.waiting.append(delivery)
         self._leases.take(endpoint)
         self._bytes.take(endpoint, delivery.size)
@@ -88,6 +91,7 @@ class Room:
     def leave(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Stop counting a delivery that was settled or given back. It no longer waits, and its request has ended."""
         endpoint.leased -= 1
+        endpoint.tenant.leased -= 1
         self._leases.give_back(endpoint)
         self._bytes.give_back(endpoint, delivery.size)
         for freed in self._watchers:
@@ -102,11 +106,13 @@ class Room:
     def begin(self, endpoint: Endpoint) -> None:
         """Count a request on the wire."""
         endpoint.sending += 1
+        endpoint.tenant.sending += 1
         self._requests.take(endpoint)
 
     def end(self, endpoint: Endpoint) -> None:
         """Count one request less on the wire."""
         endpoint.sending -= 1
+        endpoint.tenant.sending -= 1
         self._requests.give_back(endpoint)
 
     def enqueue(self, endpoint: Endpoint) -> None:

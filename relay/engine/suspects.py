@@ -35,7 +35,7 @@ class SuspectClaim:
         self._lone = lone
         self._pace = pace
         self._began = 0.0
-        self.subscriptions = DueMap()
+        self.subscriptions = DueMap(endpoints.tenant_of)
 
     def is_possible(self) -> bool:
         """Tell whether there is a suspect to begin, and the one before has had its time alone."""

@@ -76,6 +76,7 @@ class _Process:
             keep_all_responses=config.keep_responses == "all",
             asynchronous_commit=config.asynchronous_commit,
             idle_poll_seconds=config.idle_poll_milliseconds / 1000,
+            priority_step_seconds=config.priority_step_seconds,
             until_drained=until_drained,
         )
         room, keyring = Room(config.max_in_flight), Keyring(config.secret_key)

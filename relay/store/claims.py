@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
     from relay.store.database import Database
 
-__all__ = ["ASKED", "LEASED", "claim", "with_events"]
+__all__ = ["ASKED", "DUE_SINCE", "LEASED", "claim", "with_events"]
 
 MAX_ATTEMPTS = 32_767  # the largest smallint; a schedule ends long before, but a person may disable and resume for ever
 UNKNOWN_BYTES = 32_768  # what a delivery counts as that a relay of a former version made: it noted no size
+
+DUE_SINCE = "due_at + make_interval(secs => coalesce(boost_seconds, 0))"
+"""Since when a delivery is due, whatever its priority makes of due_at."""
 
 ASKED = f"""
 asked as materialized (
@@ -63,7 +66,8 @@ fitting as materialized (
         from shared where own < bytes or own + cost = 0) s
     where case when lone then huge_ones = 1 else cost = 0 or before < %b end),
 leased as (
-    update outbox.deliveries d set lease = %b, attempts = least(attempts + 1, {MAX_ATTEMPTS}), due_at = {LEASE_END}
+    update outbox.deliveries d set lease = %b, attempts = least(attempts + 1, {MAX_ATTEMPTS}), due_at = {LEASE_END},
+        boost_seconds = null
     where d.id = any(array(select id from fitting))
     returning d.id, d.event_seq, d.subscription_id, d.attempts, d.event_bytes)
 {LEASED}"""

@@ -18,6 +18,7 @@ from relay.store.arrays import Bigints, Floats, Integers, Timestamps, Uuids
 from relay.store.bodies import BODIES, Bodies, bodies_of, fetch_readable, is_unreadable, read_bodies
 from relay.store.database import BEGIN, PLANS, rollback_if_open
 from relay.store.dead_letters import Copied, burial
+from relay.store.pending_shares import CHOSEN
 from relay.store.rows import Match, Taken
 from relay.store.subscriptions import OPEN, SUBSCRIPTIONS, subscription_of
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from relay.model.subscription import SubscriptionVersion
     from relay.store.database import Database
+    from relay.store.pending_shares import Shares
     from relay.store.rows import Birth
 
 __all__ = ["FAN_OUT_SETTINGS", "MAX_SEQ", "TakenBatch", "bury_unresolvable", "fan_out", "find_first_pending", "new_ids"]
@@ -36,18 +38,21 @@ MAX_SEQ = 2**63 - 1  # no event has a higher number
 FAN_OUT_SETTINGS = f"{PLANS}, set_config('lock_timeout', '250ms', true)"
 _TAKE_TURN = turns.TAKE.format(turn="fan_out")
 
+
 # The bounds stand twice, so that the planner leaves out partitions: planning many takes longer than the take itself.
 # One answer has two kinds of row: the events taken, and for each distinct (tenant, type) among them the subscriptions
 # that match. One snapshot reads both, so a subscription committed before an event is never missed. No payload is read:
 # its length stands beside the pointer to it.
-_TAKE = f"""
-with taken as materialized (
-    select event_seq from outbox.pending where event_seq > %b and event_seq <= %b
-    order by event_seq limit %b for update skip locked),
+def _take(chosen: str, which: str) -> str:
+    """pending → taken: return the SQL, with these CTEs before it, for the pending rows that `which` names."""
+    return f"""
+with {chosen}
+taken as materialized (
+    select event_seq, priority from outbox.pending where {which} order by event_seq limit %b for update skip locked),
 gone as (
     delete from outbox.pending where event_seq = any(array(select event_seq from taken))),
 e as materialized (
-    select t.event_seq, ev.*, sum(ev.size) over (order by t.event_seq) as bytes
+    select t.event_seq, t.priority, ev.*, sum(ev.size) over (order by t.event_seq) as bytes
     from taken t left join lateral (
         select tenant, type, available_at, octet_length(payload) as size
         from outbox.events where seq = t.event_seq and seq > %b and seq <= %b limit 1) ev on true),
@@ -62,10 +67,16 @@ matches as (
                         from outbox.subscriptions where id = m.subscription_id limit 1) s
     group by k.tenant, k.type)
 select event_seq, tenant, type, available_at, coalesce(available_at <= clock_timestamp(), true), size,
-       coalesce(bytes <= %b, false), null::uuid[], null::bigint[], null::boolean[]
+       coalesce(bytes <= %b, false), priority, null::uuid[], null::bigint[], null::boolean[]
 from e
-union all select null, tenant, type, null, null, null, null, ids, versions, open from matches
+union all select null, tenant, type, null, null, null, null, null, ids, versions, open from matches
 """
+
+
+_TAKE_OLDEST = _take("", "event_seq > %b and event_seq <= %b")
+_TAKE_SHARED = _take(f"{CHOSEN},", "event_seq = any(array(select event_seq from chosen))") + (
+    "union all select null, tenant, null, null, null, null, null, null, null, null, null from last_tenant"
+)
 
 
 @asynccontextmanager
@@ -76,6 +87,7 @@ async def fan_out(
     byte_budget: int,
     *,
     up_to_seq: int = MAX_SEQ,
+    shares: Shares | None = None,
 ) -> AsyncIterator[TakenBatch]:
     """pending → due or leased: take events and yield them with what matches. Call `resolve`, or nothing is kept.
 
@@ -87,6 +99,7 @@ async def fan_out(
         limit: events at most.
         byte_budget: events whose payloads lie within so many bytes, counted from the first, `fit`.
         up_to_seq: events above are left for the next time.
+        shares: how the take is shared out between tenants and priorities; None: the oldest.
     """
     connection = await database.connect()
     try:
@@ -96,33 +109,46 @@ async def fan_out(
             await connection.execute(_TAKE_TURN)
         # Not in the pipeline: after one, the server does not start its idle-in-transaction timer.
         bounds = (after_seq, up_to_seq)
-        cursor = await connection.execute(_TAKE, (*bounds, limit, *bounds, byte_budget), binary=True)
+        which = shares.parameters(*bounds, limit) if shares else bounds
+        statement = _TAKE_SHARED if shares else _TAKE_OLDEST
+        cursor = await connection.execute(statement, (*which, limit, *bounds, byte_budget), binary=True)
         yield TakenBatch(database, connection, await cursor.fetchall())
     finally:
         await rollback_if_open(connection)
 
 
 # `due` is "not before" for a row that is not leased yet; of a leased one, due_at is the end of its lease.
-_BIRTH = """
+def _birth(boosted: str = "", earlier: str = "", boost: str = "", array: str = "") -> str:
+    """taken → due or leased: return the SQL that inserts the deliveries, with a priority's boost where it is named."""
+    return f"""
 with resolved as (
     insert into outbox.resolutions (first_seq, seqs, matches) values (%b, %b, %b))
-insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts, lease, event_bytes)
+insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts, lease, event_bytes{boosted})
 select id, event_seq, subscription_id,
-       case when lease is null then greatest(due, clock_timestamp())
+       case when lease is null then greatest(due, clock_timestamp()){earlier}
             else clock_timestamp() + make_interval(secs => lease_seconds) end,
-       case when lease is null then 0 else 1 end, lease, size
-from unnest(%b, %b, %b, %b, %b, %b, %b) r(id, event_seq, subscription_id, due, lease, lease_seconds, size)
+       case when lease is null then 0 else 1 end, lease, size{boost}
+from unnest(%b, %b, %b, %b, %b, %b, %b{array}) r(id, event_seq, subscription_id, due, lease, lease_seconds, size{boost})
 """
 
 
+_BIRTH_PLAIN = _birth()
+# An event with a priority is due earlier than it is: it passes what became due meanwhile, and nothing later passes it.
+_BIRTH_BOOSTED = _birth(", boost_seconds", " - make_interval(secs => coalesce(boost, 0))", ", boost", ", %b")
+
+
 class TakenBatch:
-    """One fan_out transaction, open between its take and its `resolve`."""
+    """One fan_out transaction, open between its take and its `resolve`.
+
+    last_tenant: after which tenant the next shared take begins; None: anew.
+    """
 
     def __init__(self, database: Database, connection: psycopg.AsyncConnection[Any], rows: list[Any]) -> None:
         self._database = database
         self._connection = connection
         self.taken = sorted((_taken(row) for row in rows if row[0] is not None), key=lambda t: t.seq)
-        self.matches = dict(_matched(row) for row in rows if row[0] is None)
+        self.matches = dict(_matched(row) for row in rows if row[0] is None and row[2] is not None)
+        self.last_tenant: str | None = next((row[1] for row in rows if row[0] is None and row[2] is None), None)
 
     async def read_subscriptions(self, ids: Sequence[bytes]) -> list[SubscriptionVersion]:
         """Read what sending needs of these subscriptions, inside this transaction."""
@@ -136,11 +162,13 @@ class TakenBatch:
         gives the lock up however slowly they are read here.
         """
         leased = list(dict.fromkeys(birth.event_seq for birth in births if birth.lease is not None))
-        connection = self._connection
+        connection, columns, birth = self._connection, self._columns(births), _BIRTH_PLAIN
+        if any(one.boost_seconds for one in births):
+            columns, birth = (*columns, Integers([one.boost_seconds for one in births])), _BIRTH_BOOSTED
         committed = read = None
         try:
             async with connection.pipeline():
-                await connection.execute(_BIRTH, self._columns(births), binary=True)
+                await connection.execute(birth, columns, binary=True)
                 committed = await connection.execute("commit")
                 if leased:  # up to the end of the pipeline they are one transaction, without a begin
                     await connection.execute(PLANS, (self._database.synchronous_commit,))
@@ -171,12 +199,12 @@ class TakenBatch:
 
 
 def _taken(row: Sequence[Any]) -> Taken:
-    return Taken(*row[:7])
+    return Taken(*row[:8])
 
 
 def _matched(row: Sequence[Any]) -> tuple[tuple[str, str], list[Match]]:
     tenant, type_ = row[1:3]
-    return (tenant, type_), list(map(Match, *row[7:]))
+    return (tenant, type_), list(map(Match, *row[8:]))
 
 
 def new_ids(count: int) -> list[bytes]:

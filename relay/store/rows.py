@@ -39,7 +39,7 @@ class Taken(NamedTuple):
     """One event taken from pending, without its payload.
 
     size: bytes of its payload; None where the event's row is gone, and then nothing matches. fits: whether it is within
-    the byte budget; if not, its deliveries are not to be born leased.
+    the byte budget; if not, its deliveries are not to be born leased. priority: 0 to 3.
     """
 
     seq: int
@@ -49,6 +49,7 @@ class Taken(NamedTuple):
     available: bool
     size: int | None
     fits: bool
+    priority: int = 0
 
     def __repr__(self) -> str:
         return f"Taken(seq={self.seq}, type={self.type!r})"
@@ -66,6 +67,7 @@ class Birth(NamedTuple):
     """One delivery to insert; with a lease it is born leased for `lease_seconds`, else due at `due` (None: now).
 
     size: bytes of the event's payload, by which later claims are bounded; None where it is not known.
+    boost_seconds: how much earlier than now it is due, by its priority; None: not at all.
     """
 
     id: bytes
@@ -75,6 +77,7 @@ class Birth(NamedTuple):
     lease: int | None
     lease_seconds: float | None
     size: int | None = None
+    boost_seconds: int | None = None
 
 
 class Settled(NamedTuple):

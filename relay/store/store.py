@@ -5,7 +5,17 @@ Each verb is written beside its statement, in the module of this package that it
 
 from __future__ import annotations
 
-from relay.store import claims, fan_out, lease, poll_turn, polling, settlement, subscriptions, suspects
+from relay.store import (
+    claims,
+    fan_out,
+    lease,
+    pending_shares,
+    poll_turn,
+    polling,
+    settlement,
+    subscriptions,
+    suspects,
+)
 from relay.store.database import Database
 
 __all__ = ["Store"]
@@ -19,6 +29,7 @@ class Store(Database):
     take_poll_turn = poll_turn.take_poll_turn
     find_changed = subscriptions.find_changed
     read_subscriptions = subscriptions.read_subscriptions
+    has_groups = pending_shares.has_groups
     find_first_pending = fan_out.find_first_pending
     bury_unresolvable = fan_out.bury_unresolvable
     fan_out = fan_out.fan_out  # last of these: from here on the name is the verb's

@@ -11,6 +11,7 @@ from relay.engine.byte_shares import ByteGrants, ByteRoom
 from relay.engine.endpoint import Endpoint
 from relay.engine.fairness import Grants, Places, Queues
 from relay.engine.room import BYTES_MAX
+from relay.engine.tenants import Tenants
 from relay.secrets.keyring import Keyring
 from tests.unit.test_endpoint import OWNER, subscription
 
@@ -43,18 +44,21 @@ def test_once_half_is_taken_each_unproven_endpoint_has_one() -> None:
 
 
 def test_a_batch_leases_no_more_for_unproven_than_they_may_hold() -> None:
-    grants, unproven = Grants(Places(2048), ByteGrants(ByteRoom(BYTES_MAX))), [endpoint() for _ in range(2000)]
+    grants, unproven = (
+        Grants(Places(2048), ByteGrants(ByteRoom(BYTES_MAX)), Tenants()),
+        [endpoint() for _ in range(2000)],
+    )
     taken = sum(grants.take(one, one.free - taken, 2) for taken in range(16) for one in unproven)
     assert taken == 2048 - 256
     assert all(grants.take(endpoint(answers=True), 0, 2) for _ in range(100)), "who answers is not among them"
-    grants = Grants(Places(2048), ByteGrants(ByteRoom(BYTES_MAX)))
+    grants = Grants(Places(2048), ByteGrants(ByteRoom(BYTES_MAX)), Tenants())
     assert sum(map(grants.promise, unproven)) <= 2048 - 256
     assert grants.promise(endpoint(answers=True)) == 16
 
 
 def test_who_answers_passes_unproven_that_hold_all_they_may() -> None:
     requests = Places(8)
-    queues = Queues(requests)
+    queues = Queues(requests, Tenants())
     unproven, answering = [endpoint() for _ in range(20)], endpoint(answers=True, waiting=2)
     for one in [*unproven, answering]:
         queues.append(one)
@@ -72,7 +76,7 @@ def test_who_answers_passes_unproven_that_hold_all_they_may() -> None:
 
 def test_an_endpoint_that_begins_to_answer_changes_the_line() -> None:
     requests = Places(8)
-    queues, one = Queues(requests), endpoint()
+    queues, one = Queues(requests, Tenants()), endpoint()
     queues.append(one)
     requests.unproven = 7
     assert queues.next() is None

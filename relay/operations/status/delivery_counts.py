@@ -12,15 +12,17 @@ from sqlalchemy import text
 
 from relay.operations.status.documents import Count, Deliveries
 from relay.operations.tenancy import operator_only
+from relay.store.claims import DUE_SINCE
 from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["EXACT_UP_TO", "bounded", "read_deliveries"]
+__all__ = ["EXACT_UP_TO", "URGENT_MAX", "bounded", "read_deliveries"]
 
 EXACT_UP_TO = 10_000
 _LEASES_AMONG = 20_000
+URGENT_MAX = 100  # the oldest is looked for among so many: those with a priority stand before it
 
 # No index leads to leased rows, and one would cost every claim. A lease that runs is due within the hour, one that
 # ended was due a moment ago: both are looked for from now on, along (subscription_id, due_at).
@@ -54,9 +56,10 @@ select (select count(*) from (select from outbox.deliveries where lease is null 
        (select count(*) from due) as open, (select count(*) from closed) as closed,
        (select count(lease) from coming) as leased, (select count(*) from coming) as coming,
        (select count(lease) from past) as ended, (select count(*) from past) as past,
-       (select extract(epoch from clock_timestamp() - min(d.due_at)) from subscriptions s cross join lateral (
-            select due_at from outbox.deliveries where subscription_id = s.id and due_at <= statement_timestamp()
-            order by due_at limit 1) d where s.open)::double precision as oldest_seconds
+       (select extract(epoch from clock_timestamp() - min(d.since)) from subscriptions s cross join lateral (
+            select {DUE_SINCE} as since from outbox.deliveries
+            where subscription_id = s.id and due_at <= statement_timestamp()
+            order by due_at limit {URGENT_MAX}) d where s.open)::double precision as oldest_seconds
 """)  # noqa: S608 - the parts are constants
 
 # Along an index also where the planner thinks that a table without statistics is quicker to read whole.

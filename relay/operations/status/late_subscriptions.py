@@ -8,8 +8,10 @@ from sqlalchemy import text
 
 from outbox.errors import NotFoundError
 from outbox.ids import SubscriptionId
+from relay.operations.status.delivery_counts import URGENT_MAX
 from relay.operations.status.documents import StuckSubscription, SubscriptionHealth
 from relay.operations.tenancy import operator_only, own
+from relay.store.claims import DUE_SINCE
 from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
@@ -28,14 +30,15 @@ _SAMPLE = 2000
 _STUCK = f"""
 with late as (
     select s.id, d.due_at from outbox.subscriptions s
-    cross join lateral (select due_at from outbox.deliveries where subscription_id = s.id
-                        and due_at <= now() order by due_at limit 1) d
+    cross join lateral (select min(since) as due_at from (
+        select {DUE_SINCE} as since from outbox.deliveries where subscription_id = s.id
+        and due_at <= now() order by due_at limit {URGENT_MAX}) first) d
     where {OPEN} and d.due_at < now() - make_interval(secs => :late)
     order by d.due_at limit 5),
 failing as (
     select subscription_id as id, min(due_at) as due_at from (
-        select subscription_id, due_at, attempts from outbox.deliveries where lease is null
-        order by due_at limit :sample) next_due
+        select subscription_id, {DUE_SINCE} as due_at, attempts from outbox.deliveries where lease is null
+        order by deliveries.due_at limit :sample) next_due
     where attempts > 0 group by subscription_id order by count(*) desc limit 5)
 select s.id, s.url, s.tenant, extract(epoch from clock_timestamp() - min(c.due_at)) as oldest_seconds
 from (select * from late union all select * from failing) c join outbox.subscriptions s on s.id = c.id

@@ -100,13 +100,15 @@ class World:
         tenant: str = "",
         available_at: datetime | str | None = None,
         payload: str = "{}",
+        key: str | None = None,
+        priority: int = 0,
         connection: psycopg.Connection[Any] | None = None,
     ) -> list[int]:
         """Insert events as a plain INSERT does; return their sequence numbers."""
         cursor = (connection or self._connection).execute(
-            "insert into outbox.events (type, tenant, available_at, payload)"
-            " select %s, %s, %s, %s from generate_series(1, %s) returning seq",
-            (event_type, tenant, available_at, payload, count),
+            "insert into outbox.events (type, tenant, available_at, payload, key, priority)"
+            " select %s, %s, %s, %s, %s, %s from generate_series(1, %s) returning seq",
+            (event_type, tenant, available_at, payload, key, priority, count),
         )
         return [row[0] for row in cursor.fetchall()]
 

@@ -1,0 +1,94 @@
+"""What each tenant holds of one process's places, and whose turn it is: tenants in rotation, then a tenant's endpoints.
+
+As soon as a process has met two tenants, none may hold more than seven eighths of the places: another tenant's next
+delivery finds one free, however many endpoints the first has.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+if TYPE_CHECKING:
+    from relay.engine.endpoint import Endpoint
+
+__all__ = ["TenantUse", "Tenants", "Turns"]
+
+
+class TenantUse:
+    """How many leases and requests one tenant's endpoints hold in this process. They share it, and keep it alive."""
+
+    __slots__ = ("__weakref__", "leased", "sending", "waiting")
+
+    def __init__(self) -> None:
+        self.leased = 0
+        self.sending = 0
+        self.waiting: dict[bool, deque[Endpoint]] = {True: deque(), False: deque()}  # by whether the endpoint answers
+
+
+class Tenants:
+    """The tenants whose endpoints this process knows. `several`: whether there was ever more than one."""
+
+    def __init__(self) -> None:
+        self._uses: WeakValueDictionary[str, TenantUse] = WeakValueDictionary()
+        self._first: str | None = None
+        self.several = False
+
+    def use_of(self, tenant: str) -> TenantUse:
+        """Return what this tenant holds, nothing yet where its first endpoint has just become known."""
+        if self._first is None:
+            self._first = tenant
+        self.several = self.several or tenant != self._first
+        use = self._uses.get(tenant)
+        if use is None:
+            use = self._uses[tenant] = TenantUse()
+        return use
+
+    def most(self, total: int) -> int:
+        """Return how many of so many places one tenant may hold."""
+        return total - total // 8 if self.several else total
+
+
+class Turns:
+    """Endpoints that wait: one of each tenant in turn. All of them answer, or none (`answers`)."""
+
+    __slots__ = ("_answers", "_ring")
+
+    def __init__(self, *, answers: bool) -> None:
+        self._answers = answers
+        self._ring: deque[TenantUse] = deque()  # each tenant that has a waiting endpoint, once
+
+    def __bool__(self) -> bool:
+        return bool(self._ring)
+
+    def append(self, endpoint: Endpoint) -> None:
+        """Put an endpoint behind the others of its tenant."""
+        waiting = endpoint.tenant.waiting[self._answers]
+        if not waiting:
+            self._ring.append(endpoint.tenant)
+        waiting.append(endpoint)
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """Take out an endpoint that waits here."""
+        waiting = endpoint.tenant.waiting[self._answers]
+        waiting.remove(endpoint)
+        if not waiting:
+            self._ring.remove(endpoint.tenant)
+
+    def next(self, most: int) -> Endpoint | None:
+        """Take the endpoint whose turn it is, of a tenant that has fewer than `most` requests on the wire."""
+        ring = self._ring
+        for _ in range(len(ring)):
+            tenant = ring[0]
+            if tenant.sending >= most:
+                ring.rotate(-1)
+                continue
+            waiting = tenant.waiting[self._answers]
+            endpoint = waiting.popleft()
+            if waiting:
+                ring.rotate(-1)
+            else:
+                ring.popleft()
+            return endpoint
+        return None

@@ -1,0 +1,179 @@
+"""Nobody waits behind another tenant's backlog, and an urgent event passes what waits: fan_out, claims, sending."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import NullPool, create_engine
+
+from relay.config.database_url import sqlalchemy_url_of
+from relay.operations.status.delivery_counts import read_deliveries
+from relay.operations.status.late_subscriptions import find_stuck
+from relay.store.fan_out import MAX_SEQ
+from relay.store.pending_shares import GROUPS_MAX, Shares
+from tests.integration.engine.world import ERROR_500, FarEnd, Relay, World, running, stepping
+from tests.support.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from relay.store.store import Store
+
+pytestmark = pytest.mark.anyio
+
+STEP_SECONDS = 600
+BACKLOG = 3000  # several batches
+
+
+def resolved(world: World) -> set[int]:
+    return set(world.matches())
+
+
+async def looks_until(relay: Relay, world: World, seqs: list[int], most: int) -> int:
+    """Take steps until these events are resolved; tell how many it took. Fail after `most`."""
+    for look in range(1, most + 1):
+        await relay.look()
+        if set(seqs) <= resolved(world):
+            return look
+    raise AssertionError(f"{len(set(seqs) - resolved(world))} events are not resolved after {most} looks")
+
+
+@pytest.fixture
+async def relay(world: World, far_end: FarEnd) -> AsyncIterator[Relay]:
+    async with stepping(world.url, far_end) as one:
+        yield one
+
+
+@pytest.mark.field("F67")
+@pytest.mark.parametrize(("busy", "other"), [("a", "b"), ("", "b"), ("a", "")])
+async def test_an_event_behind_another_tenants_backlog_is_resolved_in_the_next_takes(
+    world: World, relay: Relay, busy: str, other: str
+) -> None:
+    world.record(tenant=busy, count=BACKLOG)
+    behind = world.record(tenant=other)
+    assert await looks_until(relay, world, behind, 3) <= 3
+    assert len(resolved(world)) < BACKLOG, "the backlog was not worked off first"
+    for _ in range(30):
+        await relay.look()
+    assert world.count("pending") == 0
+    assert len(resolved(world)) == BACKLOG + 1, "and each event was resolved"
+
+
+async def test_each_of_many_tenants_has_its_turn_before_the_second_of_one(world: World, store: Store) -> None:
+    tenants = [f"t{number:03}" for number in range(2 * GROUPS_MAX + 50)]
+    for tenant in tenants:
+        world.record(tenant=tenant, count=3)
+    after, met = "", []
+    for _ in range(3):
+        shares = Shares(GROUPS_MAX, after, 1, -1)
+        async with store.fan_out(-1, 500, 10_000_000, shares=shares) as batch:
+            met += [taken.tenant for taken in batch.taken]
+            after = batch.last_tenant or ""
+            await batch.resolve([])
+    assert after == "", "the third take ended the round"
+    assert set(tenants) <= set(met)
+
+
+async def test_urgent_events_are_taken_first_and_the_most_urgent_of_them_too(world: World, store: Store) -> None:
+    world.record(count=600)
+    late = [world.record(count=300, priority=priority) for priority in (1, 2, 3)]
+    async with store.fan_out(-1, 100, 10_000_000, shares=Shares(90, "", 5, -1)) as batch:
+        priorities = [taken.priority for taken in batch.taken]
+        assert {priority: priorities.count(priority) for priority in (1, 2, 3)} == dict.fromkeys((1, 2, 3), 30)
+        assert {taken.seq for taken in batch.taken if taken.priority == 3} == set(late[2][:30])
+
+
+async def test_what_commits_late_and_has_no_tenant_is_found_behind_a_backlog(world: World, relay: Relay) -> None:
+    with world.open() as application:
+        early = world.record(connection=application)
+        world.record(tenant="a", count=BACKLOG)
+        await relay.look()
+        await relay.look()
+        application.commit()
+    await looks_until(relay, world, early, 3)
+
+
+async def test_a_share_takes_nothing_beyond_the_bounds_of_its_take(world: World, store: Store) -> None:
+    first, *_, last = world.record(tenant="a", count=40)
+    urgent = world.record(tenant="a", priority=3)
+    for low, up, expected in ((first, last - 1, 38), (last, MAX_SEQ, 1), (urgent[0], MAX_SEQ, 0)):
+        async with store.fan_out(low, 500, 10_000_000, up_to_seq=up, shares=Shares(250, "", 50, -1)) as batch:
+            assert len(batch.taken) == expected
+            assert all(low < taken.seq <= up for taken in batch.taken)
+
+
+async def test_an_urgent_event_is_due_earlier_and_passes_a_backlog(world: World, far_end: FarEnd) -> None:
+    world.subscribe(path="/slow")
+    freed = far_end.hold("/slow")
+    async with running(world.url, far_end, per_endpoint=1, max_in_flight=1, leased_max=8) as relay:
+        world.record(count=50)
+        await await_until(lambda: world.count("deliveries") == 50 and far_end.in_flight == 1)
+        (urgent,) = world.record(priority=3)
+        await await_until(lambda: world.count("deliveries", "event_seq = %s", urgent) == 1)
+        ((early, boost),) = world.deliveries(
+            "due_at < now() - interval '25 min', boost_seconds", f"event_seq = {urgent}"
+        )
+        assert (early, boost) == (True, 3 * STEP_SECONDS)
+        freed.set()
+        await await_until(lambda: world.count("attempts") == 51)
+        await relay.settled()
+    name = world.value("select outbox.text_id('evt', id) from outbox.events where seq = %s", urgent)
+    place = [webhook_id for _, webhook_id, _ in far_end.requests].index(name)
+    assert place <= 16, "it went out behind those that were leased already, before the others"
+
+
+async def test_a_retry_and_a_later_time_are_not_moved_by_the_priority(
+    world: World, relay: Relay, far_end: FarEnd
+) -> None:
+    world.subscribe(schedule=(3600,))
+    far_end.script["/"] = ERROR_500
+    world.record(priority=3)
+    (later,) = world.record(priority=3, available_at="2100-01-01Z")
+    await relay.look()
+    await await_until(lambda: world.count("attempts") == 1)
+    await relay.settled()
+    assert world.deliveries("due_at > now() + interval '59 min', boost_seconds") == [(True, None), (True, None)]
+    assert world.value("select due_at = '2100-01-01Z' from outbox.deliveries where event_seq = %s", later)
+
+
+async def test_a_claim_forgets_the_boost(world: World, relay: Relay, far_end: FarEnd) -> None:
+    subscription = world.subscribe()
+    far_end.script["/"] = ERROR_500
+    relay.feeder.due.add(subscription)  # as with a backlog: nothing is born leased
+    world.record(priority=1)
+    for _ in range(2):
+        await relay.look()
+    await await_until(lambda: world.count("attempts") == 1)
+    await relay.settled()
+    assert world.deliveries("boost_seconds, due_at > now() + interval '50 min'") == [(None, True)]
+
+
+async def test_a_tenant_with_many_endpoints_leaves_another_its_places(world: World, far_end: FarEnd) -> None:
+    for number in range(40):
+        world.subscribe(path=f"/a{number}", tenant="a")
+        far_end.hold(f"/a{number}")
+    world.subscribe(path="/b", tenant="b")
+    world.record(tenant="b")
+    async with running(world.url, far_end, max_in_flight=32, leased_max=64):
+        await await_until(lambda: world.count("attempts") == 1)
+        world.record(tenant="a", count=200)
+        await await_until(lambda: far_end.in_flight >= 16)
+        world.record(tenant="b", count=20)
+        await await_until(lambda: world.count("attempts") == 21)
+
+
+async def test_status_adds_the_boost_to_what_it_reports(world: World, relay: Relay) -> None:
+    subscription = world.subscribe()
+    relay.feeder.due.add(subscription)  # as with a backlog: nothing is born leased
+    world.record(priority=3, count=3)
+    await relay.feeder.fan_out.run(-1)
+    with create_engine(sqlalchemy_url_of(world.url), poolclass=NullPool).connect() as connection:
+        assert (read_deliveries(connection, None, None).oldest_due_seconds or 0) < 60
+        assert find_stuck(connection, None) == ()
+        world.rows(
+            "update outbox.deliveries set boost_seconds = null where event_seq = (select min(seq) from outbox.events)"
+        )
+        assert (read_deliveries(connection, None, None).oldest_due_seconds or 0) > 1700
+        (stuck,) = find_stuck(connection, None)
+        assert stuck.behind_seconds
