@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import backlog, footprint, latency, proxied, record_cost, silence, silent_names, throughput, turns
+from benchmarks import backlog, footprint, latency, proxied, record_cost, silence, silent_names, throughput, turns, wide
 from benchmarks.bench import FULL, QUICK, Bench, BenchmarkError, Result, Sizes
 from benchmarks.server import server
 from benchmarks.table import configuration, markdown
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "memory": backlog.memory,
     "tenants": turns.tenants,
     "urgent": turns.urgent,
+    "wide": wide.run,
 }
 
 
