@@ -13,9 +13,11 @@ from enum import Enum
 from typing import Any, Final, get_args
 from uuid import UUID
 
+from outbox import formats
 from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, brief, complaint
 from outbox.errors import SubscriptionError
 from outbox.ids import parse_id
+from outbox.secret import Secret
 from outbox.subscriptions.authentication import (
     TLS,
     Authentication,
@@ -35,6 +37,8 @@ __all__ = [
     "authentication_to_store",
     "check_delays",
     "check_final_statuses",
+    "check_format",
+    "check_format_settings",
     "check_id",
     "check_metadata",
     "check_patterns",
@@ -44,6 +48,7 @@ __all__ = [
     "check_type",
     "check_url",
     "check_whose",
+    "format_secret_to_store",
     "headers_to_store",
     "text",
     "tls_to_store",
@@ -77,6 +82,8 @@ def check_url(_name: str, value: object) -> str:
     """Return the URL in its one spelling, if the relay's address policy can allow it."""
     url = parse_url(value)
     require_allowed("url", url)
+    if formats.HIDDEN in url.target:
+        raise SubscriptionError("url: *** stands for what is not shown of it; give the whole URL, or leave url out")
     return url.text
 
 
@@ -165,6 +172,36 @@ def check_final_statuses(name: str, value: object) -> tuple[int, ...]:
         if status in _NEVER_FINAL:
             raise SubscriptionError(f"{name}: {status} cannot be final, {_NEVER_FINAL[status]}; leave it out")
     return tuple(sorted(set(value)))
+
+
+def check_format(_name: str, value: object) -> str:
+    """Return the name of a format that there is."""
+    return formats.named(value).name
+
+
+def check_format_settings(name: str, value: object) -> dict[str, Any]:
+    """Return settings by name, whatever the format; `extensions.region` becomes `region` of `extensions`.
+
+    What they mean is checked together with the format (formats.check_settings).
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise SubscriptionError(f"{name}: {brief(value)} is not a mapping of a setting's name to its value")
+    settings = {key: item for key, item in value.items() if not key.startswith("extensions.")}
+    dotted = {key.partition(".")[2]: item for key, item in value.items() if key not in settings}
+    if dotted:
+        given = settings.get("extensions", {})
+        settings["extensions"] = {**given, **dotted} if isinstance(given, Mapping) else given
+    return settings
+
+
+def format_secret_to_store(name: str, value: object) -> tuple[str, str]:
+    """Return the one secret that a format needs, and what may be shown of it."""
+    secret = value.reveal() if isinstance(value, Secret) else value
+    if refused := complaint(name, secret, 1024):
+        raise SubscriptionError(refused)
+    if not str(secret).strip():
+        raise SubscriptionError(f"{name}: it is empty")
+    return str(secret).strip(), "set"
 
 
 def headers_to_store(_name: str, value: object) -> tuple[str, str] | None:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, TypedDict
 from sqlalchemy import Integer, SmallInteger, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from outbox.secret import NeverPickled
+from outbox.formats import FORMATS
+from outbox.secret import NeverPickled, Secret
 from outbox.signing.verify import public_key
 from outbox.subscriptions import checks
 from outbox.subscriptions.authentication import TLS, Authentication
@@ -136,6 +137,46 @@ class Settings(TypedDict, total=False):
             " without 408, 410, 425 and 429. Name none that the receiver may give while it is deployed.",
         ),
     ]
+    format: Annotated[
+        str | None,
+        Field(
+            column=Text(),
+            check=checks.check_format,
+            default="standard",
+            constraint="format ~ '^[a-z0-9][a-z0-9-]{0,31}$'",
+            flags=(Flag(metavar="FORMAT", help="Shape of the body: relay subscriptions formats lists them."),),
+            meaning=f"The shape of the body: {', '.join(FORMATS)}.",
+        ),
+    ]
+    format_settings: Annotated[
+        Mapping[str, Any] | None,
+        Field(
+            column=JSONB(),
+            check=checks.check_format_settings,
+            default={},
+            constraint="jsonb_typeof(format_settings) = 'object'",
+            flags=(
+                Flag(
+                    metavar="NAME=VALUE",
+                    from_text=pair,
+                    repeatable=True,
+                    help="What the format can be told; repeatable.",
+                ),
+            ),
+            meaning="What the format can be told, by name; `relay subscriptions formats` lists it.",
+        ),
+    ]
+    format_secret: Annotated[
+        str | Secret | None,
+        Field(
+            check=checks.format_secret_to_store,
+            flags=(
+                Flag(name="format_secret_file", file=True, help="PagerDuty's routing key, for the format pagerduty."),
+            ),
+            no_flag="Forget the format's secret.",
+            meaning="The secret that a format puts into the body, PagerDuty's routing key, kept as a secret.",
+        ),
+    ]
     headers: Annotated[
         Mapping[str, str] | None,
         Field(
@@ -191,8 +232,9 @@ SECRETS = tuple(one for one in FIELDS if one.is_secret)
 class Subscription:
     """A subscription as it was read. `id` is text (`sub_…`), times are aware; it never holds secrets.
 
-    Of `headers` it has the names; `authentication` and `tls` tell in words what there is, '' without.
+    Of `headers` it has the names; `authentication`, `tls` and `format_secret` tell in words what there is, '' without.
     `public_keys` are those of Ed25519 signatures (`whpk_…`), newest first; () of other keys.
+    Of a `url` that is a credential itself, such as a Slack webhook's, the secret part is `***`.
     `held_until` is when the endpoint's last Retry-After ends; it may be over.
     """
 
@@ -209,6 +251,9 @@ class Subscription:
     headers: tuple[str, ...]
     authentication: str
     tls: str
+    format: str
+    format_settings: Mapping[str, Any]
+    format_secret: str
     final_statuses: tuple[int, ...]
     paused_at: datetime | None
     disabled_at: datetime | None

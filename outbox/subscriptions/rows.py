@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from outbox._connection import require_connection
 from outbox._text import brief
 from outbox.errors import NotFoundError, SubscriptionError
+from outbox.formats import shown_url
 from outbox.ids import text_id
 from outbox.subscriptions.checks import EveryTenant, check_id, check_whose
 from outbox.subscriptions.fields import COLUMNS, SECRETS, Subscription
@@ -137,6 +138,7 @@ def fields_of(row: Any) -> dict[str, Any]:
             "id": text_id("sub", values["id"]),
             "public_keys": tuple(filter(None, values["public_keys"] or ())),
             "headers": header_names(values["headers"]),
+            "url": shown_url(values["url"], values["format"]),
         }
     )
 

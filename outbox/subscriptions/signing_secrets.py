@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select
@@ -16,7 +18,16 @@ from outbox.signing.verify import check_secret, new_secret, public_key
 from outbox.subscriptions.checks import whole_number
 from outbox.subscriptions.rows import secrets
 
-__all__ = ["check_overlap", "expire", "overlap_of", "put", "put_signing", "require_other", "signing_secret"]
+__all__ = [
+    "OwnSecret",
+    "check_overlap",
+    "expire",
+    "overlap_of",
+    "put",
+    "put_signing",
+    "require_other",
+    "signing_secret",
+]
 
 _DAY_SECONDS = 86_400
 _MAX_LIVE_SECRETS = 5
@@ -54,18 +65,48 @@ def _seal_if_needed(connection: Session | Connection, subscription_id: UUID, kin
     return text
 
 
-def signing_secret(scheme: str, secret: str | Secret | None, key_type: str | None) -> str:
-    """Return the secret to sign with: the own one as its scheme spells it, or a new one of this type of key.
+class OwnSecret(NamedTuple):
+    """What a caller said of the secret to sign with. `weak`: take one that is too short to be safe, and warn."""
 
-    Raises SubscriptionError when the scheme is unknown, or cannot use the secret or the type.
+    scheme: str
+    secret: str | Secret | None
+    key_type: str | None
+    weak: bool = False
+
+    def __repr__(self) -> str:
+        return f"OwnSecret(scheme={self.scheme!r})"
+
+
+def signing_secret(own: OwnSecret) -> str:
+    """Return the secret to sign with: the own one as its scheme spells it, or a new one; '' where nothing is signed.
+
+    Raises SubscriptionError when the scheme is unknown, or cannot use the secret or the type of key.
     """
-    if secret is None:
-        return new_secret(scheme, key_type)
-    checked = check_secret(secret.reveal() if isinstance(secret, Secret) else secret, scheme)
-    own_type = "ed25519" if public_key(checked, scheme) else "hmac"
-    if key_type not in (None, own_type):
+    if own.scheme == schemes.UNSIGNED:
+        if own.secret is not None or own.key_type is not None:
+            raise SubscriptionError("scheme: none signs nothing; leave secret and key_type out, or choose a scheme")
+        return ""
+    if own.secret is None:
+        return new_secret(own.scheme, own.key_type)
+    text = own.secret.reveal() if isinstance(own.secret, Secret) else own.secret
+    checked = _check_weak(own.scheme, text) if own.weak else check_secret(text, own.scheme)
+    own_type = "ed25519" if public_key(checked, own.scheme) else "hmac"
+    if own.key_type not in (None, own_type):
         raise SubscriptionError(f"key_type: the secret is one of {own_type}; leave key_type out")
     return checked
+
+
+def _check_weak(scheme: str, text: str) -> str:
+    """Return a secret that the scheme can sign with, however short; warn where it would not take it as an own one."""
+    try:
+        return check_secret(text, scheme)
+    except SubscriptionError as error:
+        schemes.named(scheme).keys.key(text)
+        warnings.warn(
+            f"{error}. It is stored all the same, since weak secrets are allowed: rotate it when its receiver can",
+            stacklevel=6,
+        )
+        return text
 
 
 def put_signing(connection: Session | Connection, subscription_id: UUID, scheme: str, text: str) -> None:

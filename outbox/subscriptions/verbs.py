@@ -10,17 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Unpack
+from uuid import UUID
 
-from sqlalchemy import Connection, func, insert
+from sqlalchemy import Connection, func
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from outbox._connection import require_connection
-from outbox.errors import ArgumentError, SubscriptionError
+from outbox.errors import ArgumentError, NotFoundError, SubscriptionError
+from outbox.ids import text_id
 from outbox.secret import Secret, hides_secrets
 from outbox.signing import schemes
 from outbox.subscriptions import signing_secrets, stored_credentials
 from outbox.subscriptions.checks import (
     EveryTenant,
+    check_id,
     check_reason,
     check_tenant,
 )
@@ -33,6 +37,7 @@ from outbox.subscriptions.fields import (
     Subscription,
     check_fields,
 )
+from outbox.subscriptions.formatting import format_after
 from outbox.subscriptions.rows import (
     change,
     fields_of,
@@ -64,9 +69,11 @@ def add(
     types: Sequence[str],
     *,
     tenant: str = "",
+    id: str | None = None,  # noqa: A002
     secret: str | Secret | None = None,
     scheme: str = "standard",
     key_type: Literal["hmac", "ed25519"] | None = None,
+    allow_weak_secret: bool = False,
     **settings: Unpack[Settings],
 ) -> NewSubscription:
     """Subscribe `url` to the tenant's events of these types, and return it with its secret.
@@ -76,17 +83,20 @@ def add(
         url: the endpoint, https://… (http:// only where the relay allows it).
         types: 1 to 200 patterns: an exact type, a prefix and `.*`, or `*`.
         tenant: whose events; '' where there are no tenants.
+        id: an own id, `sub_…` or a UUID, as when endpoints are imported; default a new one.
         secret: an own signing secret as its scheme wants it (`whsec_…`, base64 of 24 to 64 bytes); default a new one.
-        scheme: how requests are signed: one that `relay schemes list` shows, or declared by declare_scheme().
+        scheme: how requests are signed: one that `relay schemes list` shows, or declared by declare_scheme(); `none`
+            sends them unsigned, so that anyone can forge them: only for a receiver that cannot verify.
         key_type: of a new secret: `hmac`, or with scheme `standard` also `ed25519`, whose public key receivers get.
+        allow_weak_secret: take an own secret that is too short to be safe, with a warning; for imported endpoints.
         {fields}
 
     Raises:
-        SubscriptionError: a field was refused; nothing was written.
+        SubscriptionError: a field was refused, or the id is taken; nothing was written.
     """
     _refuse_unknown("add", settings, Settings)
-    own_secret = (scheme, secret, key_type)
-    return _insert(connection, check_tenant(tenant), own_secret, {"url": url, "types": types, **settings})
+    own = signing_secrets.OwnSecret(scheme, secret, key_type, weak=allow_weak_secret)
+    return _insert(connection, check_tenant(tenant), _own_id(id), own, {"url": url, "types": types, **settings})
 
 
 @hides_secrets
@@ -96,30 +106,47 @@ def add_for_every_tenant(
     url: str,
     types: Sequence[str],
     *,
+    id: str | None = None,  # noqa: A002
     secret: str | Secret | None = None,
     scheme: str = "standard",
     key_type: Literal["hmac", "ed25519"] | None = None,
+    allow_weak_secret: bool = False,
     **settings: Unpack[Settings],
 ) -> NewSubscription:
     """Subscribe `url` to every tenant's events, for the operator's command line only; else as `add`."""
     _refuse_unknown("add_for_every_tenant", settings, Settings)
-    return _insert(connection, "*", (scheme, secret, key_type), {"url": url, "types": types, **settings})
+    own = signing_secrets.OwnSecret(scheme, secret, key_type, weak=allow_weak_secret)
+    return _insert(connection, "*", _own_id(id), own, {"url": url, "types": types, **settings})
+
+
+def _own_id(given: object) -> dict[str, UUID]:
+    """Return the column of an own id, {} without one."""
+    try:
+        return {} if given is None else {"id": check_id("id", given)}
+    except NotFoundError as error:
+        raise SubscriptionError(str(error)) from None
 
 
 def _insert(
     connection: Session | Connection,
     tenant: str,
-    own_secret: tuple[str, str | Secret | None, str | None],
+    own_id: Mapping[str, UUID],
+    own: signing_secrets.OwnSecret,
     given: Mapping[str, object],
 ) -> NewSubscription:
-    secret = signing_secrets.signing_secret(*own_secret)
-    scheme = schemes.named(own_secret[0]).name
+    secret = signing_secrets.signing_secret(own)
+    scheme = schemes.UNSIGNED if own.scheme == schemes.UNSIGNED else schemes.named(own.scheme).name
     values, credentials = _check_given(given)
     stored_credentials.check_together(values["url"], {}, credentials)
+    values |= format_after(values, credentials)
     require_connection(connection)
-    statement = insert(subscriptions).values(tenant=tenant, scheme=scheme, **values).returning(subscriptions.c.id)
-    subscription_id = connection.execute(statement).scalar_one()
-    signing_secrets.put_signing(connection, subscription_id, scheme, secret)
+    statement = insert(subscriptions).values(tenant=tenant, scheme=scheme, **own_id, **values)
+    returning = statement.on_conflict_do_nothing(index_elements=["id"]).returning(subscriptions.c.id)
+    subscription_id = connection.execute(returning).scalar_one_or_none()
+    if subscription_id is None:
+        raise SubscriptionError(f"id: {text_id('sub', own_id['id'])} is taken; leave id out for a new one")
+    if secret:
+        signing_secrets.put_signing(connection, subscription_id, scheme, secret)
     stored_credentials.write(connection, subscription_id, credentials)
     return NewSubscription(secret=secret, **fields_of(read(connection, subscription_id)))
 
@@ -168,7 +195,9 @@ def update(
     row = lock(connection, subscription_id, tenant)
     if values.get("url", row.url) != row.url:
         values["held_until"] = None
-    stored_credentials.check_together(values.get("url", row.url), stored_credentials.hints_of(row), credentials)
+    hints = stored_credentials.hints_of(row)
+    stored_credentials.check_together(values.get("url", row.url), hints, credentials)
+    values |= format_after(values, credentials, row, hints)
     stored_credentials.write(connection, row.id, credentials)
     if not values:
         return Subscription(**fields_of(read(connection, row.id)))
@@ -236,9 +265,11 @@ def rotate_secret(
     _check_rotation(scheme, overlap_seconds)
     row = lock(connection, subscription_id, tenant)
     by = row.scheme if scheme is None else schemes.named(scheme).name
+    if by == schemes.UNSIGNED:
+        raise SubscriptionError("scheme: it is unsigned, so there is no secret; give scheme, such as standard, to sign")
     if secret is None and key_type is None and by == row.scheme:
         key_type = "ed25519" if any((row.public_keys or [])[:1]) else "hmac"
-    fresh = signing_secrets.signing_secret(by, secret, key_type)
+    fresh = signing_secrets.signing_secret(signing_secrets.OwnSecret(by, secret, key_type))
     if secret is not None and by == row.scheme:
         signing_secrets.require_other(connection, row.id, by, fresh)
     overlap = signing_secrets.overlap_of(by, overlap_seconds, changed=by != row.scheme)

@@ -56,6 +56,8 @@ def _read_credentials(chosen: dict[str, Any]) -> dict[str, Any]:
     if "authentication_file" in chosen:
         text = read_file("authentication_file", chosen["authentication_file"])
         credentials["authentication"] = authentication_of(_parse_fields("--authentication-file", text))
+    if "format_secret_file" in chosen:
+        credentials["format_secret"] = read_file("format_secret_file", chosen["format_secret_file"]).strip()
     pem = {name: read_file(name, chosen[name]) for name in ("client_certificate", "client_key", "ca") if name in chosen}
     if pem:
         credentials["tls"] = tls_of(pem)

@@ -6,6 +6,8 @@ import functools
 import os
 import re
 import sys
+import warnings
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -18,7 +20,7 @@ from relay.config.sources import load
 from relay.operations.connection import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from relay.config.options import Option
     from relay.config.sources import Loaded
@@ -42,6 +44,7 @@ __all__ = [
     "login_name",
     "scheme_option",
     "warn",
+    "warnings_shown",
     "with_database",
     "with_database_to_change",
     "yes_option",
@@ -70,6 +73,16 @@ def load_config(flags: dict[str, Any], config_file: str | None) -> Loaded:
 def warn(line: str) -> None:
     """Show one line of warning on stderr."""
     click.echo(f"warning: {line}", err=True)
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Show what Python's warnings say inside as lines on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for one in caught:
+        warn(str(one.message))
 
 
 config_option = click.option(

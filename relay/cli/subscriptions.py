@@ -7,16 +7,21 @@ from typing import Any
 
 import click
 
+from outbox import formats
 from outbox import subscriptions as verbs
+from outbox.signing.schemes import UNSIGNED
 from outbox.subscriptions import NewSubscription, Subscription
 from outbox.subscriptions.declaration import REQUIRED
 from outbox.subscriptions.fields import COLUMNS
 from relay.cli.credential_options import credential_options
+from relay.cli.formats import formats_
 from relay.cli.options import (
     Database,
     confirm,
     json_option,
     scheme_option,
+    warn,
+    warnings_shown,
     with_database,
     with_database_to_change,
     yes_option,
@@ -49,15 +54,17 @@ def subscriptions() -> None:
 @click.option("--tenant", default="", metavar="NAME", help="Whose events. [default: no tenant]")
 @click.option("--all-tenants", is_flag=True, help="Events of every tenant; for the operator only.")
 @field_options(field for field in COLUMNS if field.default is not REQUIRED)
-@scheme_option("How to sign. [default: standard]")
+@scheme_option("How to sign; none: not at all, so that anyone can forge it. [default: standard]")
 @key_type_option
 @secret_file_option
+@click.option("--allow-weak-secret", is_flag=True, help="Take an own secret that is too short, with a warning.")
+@click.option("--id", "id_", metavar="ID", help="An own id, sub_… or a UUID. [default: a new one]")
 @credential_options()
 @json_option
 @with_database_to_change
 def add(
-    database: Database, url: str, types: tuple[str, ...], tenant: str, secret_file: Any, *, all_tenants: bool,
-    as_json: bool, credentials: dict[str, Any], **settings: Any,
+    database: Database, url: str, types: tuple[str, ...], tenant: str, secret_file: Any, id_: str | None, *,
+    all_tenants: bool, as_json: bool, credentials: dict[str, Any], **settings: Any,
 ) -> None:  # fmt: skip
     """Send events of each TYPE to URL. Prints the signing secret, this once.
 
@@ -70,11 +77,12 @@ def add(
       relay subscriptions add https://example.com/hooks '*' --schedule-seconds 5,60,600
       relay subscriptions add https://example.com/hooks '*' --scheme github --secret-file secret.txt
       relay subscriptions add https://example.com/hooks '*' --authentication-file oauth2.json
+      relay subscriptions add https://hooks.slack.com/services/… 'order.*' --format slack
     """
     if all_tenants and tenant:
         raise click.UsageError("--tenant and --all-tenants exclude each other")
-    arguments = arguments_of(settings) | credentials | {"secret": secret_in(secret_file)}
-    with database.transaction() as connection:
+    arguments = arguments_of(settings) | credentials | {"secret": secret_in(secret_file), "id": id_}
+    with warnings_shown(), database.transaction() as connection:
         if all_tenants:
             made = verbs.add_for_every_tenant(connection, url, types, **arguments)
         else:
@@ -108,7 +116,7 @@ def list_(
     if as_json:
         print_json_lines(_document(item) for item in found)
         return
-    rows = [(item.id, item.state, _tenant_name(item), item.types, item.url) for item in found]
+    rows = [(item.id, _state(item), _tenant_name(item), item.types, item.url) for item in found]
     print_table(["SUBSCRIPTION", "STATE", "TENANT", "TYPES", "URL"], rows, flexible=["TENANT", "TYPES", "URL"])
     if len(found) == limit:
         click.echo(f"there may be more: --after {found[-1].id}", err=True)
@@ -245,6 +253,7 @@ def rotate_secret(
     _show(changed, as_json=as_json)
 
 
+subscriptions.add_command(formats_)
 subscriptions.add_command(test)
 subscriptions.add_command(check)
 
@@ -258,15 +267,24 @@ def _show(item: Subscription, health: dict[str, Any] | None = None, *, as_json: 
     if as_json:
         print_json(document)
         return
+    document["state"] = _state(item)
     if document.get("held_seconds"):
         left, who = duration(document["held_seconds"]), who_held(document["held_seconds"])
-        document["state"] = f"{item.state}, held back for another {left} {who}"
+        document["state"] = f"{_state(item)}, held back for another {left} {who}"
     document["tenant"] = _tenant_name(item)
     print_fields({name: _words(value) for name, value in document.items()})
-    if isinstance(item, NewSubscription):
+    for warning in formats.warnings_of(item.format, item.url):
+        warn(warning)
+    if item.scheme == UNSIGNED:
+        warn(f"{item.id} is unsigned: its receiver cannot tell our requests from anybody's")
+    elif isinstance(item, NewSubscription):
         click.echo("Keep the secret now: it is not shown again.", err=True)
         if item.public_key:
             click.echo("Its receiver verifies with the public key, and needs no secret.", err=True)
+
+
+def _state(item: Subscription) -> str:
+    return f"{item.state}, unsigned" if item.scheme == UNSIGNED else item.state
 
 
 def _words(value: Any) -> Any:

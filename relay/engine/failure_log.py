@@ -33,7 +33,7 @@ log = logging.getLogger("relay.engine")
 # These say nothing about the endpoint: this relay could not send, was told to stop, or has no body to send.
 NOT_OF_THE_ENDPOINT = frozenset({
     OutcomeKind.LOCAL, OutcomeKind.KEY_UNAVAILABLE, OutcomeKind.ABORTED, OutcomeKind.INTERNAL, OutcomeKind.EVENT_GONE,
-    OutcomeKind.PAYLOAD_UNREADABLE,
+    OutcomeKind.PAYLOAD_UNREADABLE, OutcomeKind.UNFORMATTED,
 })  # fmt: skip
 ERROR_MAX = 300  # characters
 
@@ -122,7 +122,7 @@ def _text(
 def _error(outcome: Outcome, url: str) -> str:
     """Return why it failed, in one line and without the URL."""
     if outcome.status is not None:
-        return f"status {outcome.status}"
+        return f"status {outcome.status}" + (f", {outcome.reading.reason}" if outcome.reading else "")
     text = " ".join((outcome.error or "no more is known").replace(url, host_of(url)).split())
     target = url.partition("://")[2].partition("/")[2]
     if target:

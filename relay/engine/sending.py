@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from outbox.formats import shown_url
 from outbox.ids import text_id
 from relay.engine.failure_log import FailureLog
 from relay.engine.unsent import Unsent
@@ -226,7 +227,8 @@ class Sending:
         if failed or endpoint.failing:
             self._failure_log.note(endpoint, subscription, delivery, outcome, verdict)
         keep = self._keep_all_responses or failed
-        settlement = Settlement.of(delivery, verdict, outcome, subscription.url, keep=keep)
+        shown = shown_url(subscription.url, subscription.format) if keep else None
+        settlement = Settlement.of(delivery, verdict, outcome, subscription.url, shown)
         self._leave(endpoint, delivery)
         self._settler.settle(settlement)
 

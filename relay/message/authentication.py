@@ -41,13 +41,14 @@ class RequestAdditions:
 
     __slots__ = ("_secrets", "_tokens", "endpoint", "lines")
 
-    def __init__(self, url: str, opened: Mapping[str, str], owner: bytes = b"") -> None:
+    def __init__(self, url: str, opened: Mapping[str, str], owner: bytes = b"", user_agent: str | None = None) -> None:
         """Check and parse what is stored.
 
         Args:
             url: the subscription's URL.
             opened: JSON text, by kind ('headers', 'authentication', 'tls').
             owner: the subscription's id; see `Endpoint.of`.
+            user_agent: of the format; the subscription's own one comes before it.
 
         Raises:
             SubscriptionError: the URL or a part cannot be used.
@@ -56,7 +57,7 @@ class RequestAdditions:
         headers = check_headers(documents.get("headers", {}))
         authentication = authentication_of(documents["authentication"]) if "authentication" in documents else None
         tls = ClientTLS.of(tls_of(documents["tls"])) if "tls" in documents else None
-        user_agent = _user_agent(headers)
+        user_agent = _user_agent(headers) or user_agent
         self.endpoint = Endpoint.of(url, tls, owner, user_agent)
         self._tokens: Tokens | None = None
         if authentication is not None:

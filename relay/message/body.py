@@ -1,6 +1,7 @@
-"""The body of a request, made from an event's parts once for each format, however many subscriptions get it.
+"""The body of a request in the standard format, made from an event's parts once, however many subscriptions get it.
 
-The same bytes at every attempt: nothing here depends on the clock, the subscription or the process.
+The same bytes at every attempt: nothing here depends on the clock, the subscription or the process. The other formats
+are in relay.message.formats.
 """
 
 from __future__ import annotations
@@ -10,21 +11,27 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from relay.model.event import EventParts
 
-__all__ = ["FORMATS", "body_of"]
+__all__ = ["body_of", "time_of"]
 
 _EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 - UTC throughout; isoformat() must not add an offset
 
 
-def body_of(event: EventParts, form: str = "standard") -> bytes:
-    """Return the body in this format; the event keeps it, so that its other deliveries share the bytes."""
-    made = event.bodies.get(form)
+def body_of(event: EventParts) -> bytes:
+    """Return the body in the standard format; the event keeps it, so that its other deliveries share the bytes."""
+    made = event.standard
     if made is None:
-        made = event.bodies[form] = FORMATS[form](event)
+        made = event.standard = _standard(event)
     return made
+
+
+def time_of(event: EventParts, *, fraction: bool = True) -> bytes:
+    """Return when the event was recorded, RFC 3339 in UTC; without `fraction` only where there is one."""
+    seconds, microseconds = divmod(event.recorded_at, 1_000_000)
+    if not microseconds and not fraction:
+        return b"%bZ" % _second(seconds)
+    return b"%b.%06dZ" % (_second(seconds), microseconds)
 
 
 def _standard(event: EventParts) -> bytes:
@@ -38,6 +45,3 @@ def _standard(event: EventParts) -> bytes:
 @lru_cache(maxsize=64)  # events come in the order of their time, so most share their second with the one before
 def _second(seconds: int) -> bytes:
     return (_EPOCH + timedelta(seconds=seconds)).isoformat().encode()
-
-
-FORMATS: Mapping[str, Callable[[EventParts], bytes]] = {"standard": _standard}

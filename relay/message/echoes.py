@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from relay.model.outcome import Outcome
 
-__all__ = ["MIN_REDACTED", "redact_echoes", "spellings_of"]
+__all__ = ["MIN_REDACTED", "redact", "redact_echoes", "spellings_of"]
 
 MIN_REDACTED = 6
 """Shorter values (in characters) are not redacted: they protect nothing and occur everywhere."""
@@ -36,11 +36,12 @@ def redact_echoes(outcome: Outcome, secrets: Sequence[bytes]) -> Outcome:
     """Redact the request's secrets in the answer. `secrets`: their spellings, longest first."""
     if not outcome.excerpt and not outcome.headers:
         return outcome
-    headers = outcome.headers and _redact(outcome.headers.encode("latin-1"), secrets).decode("latin-1")
-    return outcome._replace(excerpt=_redact(outcome.excerpt, secrets), headers=headers)
+    headers = outcome.headers and redact(outcome.headers.encode("latin-1"), secrets).decode("latin-1")
+    return outcome._replace(excerpt=redact(outcome.excerpt, secrets), headers=headers)
 
 
-def _redact(text: bytes, secrets: Sequence[bytes]) -> bytes:
+def redact(text: bytes, secrets: Sequence[bytes]) -> bytes:
+    """Redact secrets in a text that may be cut. `secrets`: their spellings, longest first."""
     for secret in secrets:
         text = text.replace(secret, REDACTED)
         at = max(0, len(text) - len(secret) + 1)  # the text may be cut inside a secret: look for its beginning

@@ -9,13 +9,16 @@ from outbox.signing import schemes
 from relay.http.sender import Endpoint
 from relay.message.authentication import RequestAdditions
 from relay.message.body import body_of
+from relay.message.echoes import redact_echoes
+from relay.message.formats import FormatError, Formatter
+from relay.model.answers import read_answer
+from relay.model.outcome import Outcome, OutcomeKind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from relay.http.sender import Sender
     from relay.model.event import EventParts
-    from relay.model.outcome import Outcome
     from relay.model.subscription import SubscriptionVersion
     from relay.secrets.keyring import Keyring
 
@@ -27,7 +30,7 @@ CONTENT_TYPE = b"content-type: application/json\r\n"
 class Envelope:
     """Made once for each version of a subscription, used for each of its requests."""
 
-    __slots__ = ("_additions", "_for_retry", "_lines", "_signer", "endpoint")
+    __slots__ = ("_additions", "_for_retry", "_format_lines", "_formatter", "_lines", "_signer", "endpoint")
 
     def __init__(self, subscription: SubscriptionVersion, keyring: Keyring) -> None:
         """Open the secrets and parse the URL.
@@ -39,11 +42,29 @@ class Envelope:
         opened = [(kind, keyring.open(text, subscription.id, kind).reveal()) for kind, text in subscription.secrets]
         self._signer = schemes.signer(subscription.scheme, [text for kind, text in opened if kind == "signing"])
         others = {kind: text for kind, text in opened if kind != "signing"}
+        self._formatter = _formatter_of(subscription, others.pop("format_secret", ""))
+        user_agent = self._formatter.format.user_agent if self._formatter else None
         owner = subscription.id
-        self._additions = RequestAdditions(subscription.url, others, owner) if others else None
-        self.endpoint = self._additions.endpoint if self._additions else Endpoint.of(subscription.url, owner=owner)
+        self._additions = RequestAdditions(subscription.url, others, owner, user_agent) if others else None
+        self.endpoint = (
+            self._additions.endpoint if self._additions
+            else Endpoint.of(subscription.url, owner=owner, user_agent=user_agent)
+        )  # fmt: skip
         self._for_retry = replace(self.endpoint, for_retry=True)
-        self._lines = CONTENT_TYPE + (self._additions.lines if self._additions else b"")
+        self._lines = self._content_type + (self._additions.lines if self._additions else b"")
+        # A scheme may write the same header, and then does it for both.
+        self._format_lines = self._formatter is not None and not (
+            set(self._formatter.format.headers) & schemes.sent_headers(subscription.scheme)
+        )
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """What of its format and URL must not be shown of a request, in every spelling."""
+        return self._formatter.secrets if self._formatter else ()
+
+    @property
+    def _content_type(self) -> bytes:
+        return f"content-type: {self._formatter.content_type}\r\n".encode("ascii") if self._formatter else CONTENT_TYPE
 
     def send(
         self, sender: Sender, event: EventParts, timestamp: bytes, timeout_seconds: float, attempt: int = 1
@@ -52,8 +73,35 @@ class Envelope:
 
         `attempt` is its number, from 1: whatever was not the first is a retry, and dials anew.
         """
-        body, endpoint = body_of(event), self.endpoint if attempt == 1 else self._for_retry
+        endpoint = self.endpoint if attempt == 1 else self._for_retry
+        if self._formatter is not None:
+            return self._send_formatted(self._formatter, sender, event, timestamp, timeout_seconds, endpoint)
+        body = body_of(event)
         lines = self._lines + self._signer.lines(event.id, event.type, timestamp, body)
         if self._additions is not None:
             return self._additions.send(sender, lines, body, timeout_seconds, endpoint)
         return sender.send(endpoint, lines, body, timeout_seconds)
+
+    async def _send_formatted(
+        self, formatter: Formatter, sender: Sender, event: EventParts, timestamp: bytes, timeout_seconds: float,
+        endpoint: Endpoint,
+    ) -> Outcome:  # fmt: skip
+        """Send the body of another format, and read the answer as its receiver means it."""
+        try:
+            body = formatter.body_of(event)
+        except FormatError as error:
+            return Outcome(OutcomeKind.UNFORMATTED, None, 0, str(error), sent=False)
+        lines = self._lines + (body.lines if self._format_lines else b"")
+        lines += self._signer.lines(event.id, event.type, timestamp, body.content)
+        if self._additions is not None:
+            outcome = await self._additions.send(sender, lines, body.content, timeout_seconds, endpoint)
+        else:
+            outcome = await sender.send(endpoint, lines, body.content, timeout_seconds)
+        return read_answer(redact_echoes(outcome, formatter.secrets), formatter.answers)
+
+
+def _formatter_of(subscription: SubscriptionVersion, secret: str) -> Formatter | None:
+    """Return what makes the bodies; None for the standard format, which needs nothing."""
+    if subscription.format == "standard":
+        return None
+    return Formatter(subscription.format, subscription.format_settings, secret, subscription.url)

@@ -23,7 +23,8 @@ RETRY_AFTER_MAX_SECONDS = 86_400.0
 # fail in the same way: a long backlog would be leased and given back thousands of times a second.
 OWN_PAUSES = {OutcomeKind.LOCAL: 1.0, OutcomeKind.KEY_UNAVAILABLE: 60.0}
 
-NO_BODY = (OutcomeKind.EVENT_GONE, OutcomeKind.PAYLOAD_UNREADABLE)  # another attempt would have none either
+# Another attempt would have none either.
+NO_BODY = (OutcomeKind.EVENT_GONE, OutcomeKind.PAYLOAD_UNREADABLE, OutcomeKind.UNFORMATTED)
 
 
 def decide(
@@ -34,6 +35,9 @@ def decide(
     final_statuses: Sequence[int] = (),
 ) -> Verdict:
     """Return the verdict on the outcome of attempt number `attempts` (from 1).
+
+    Where the outcome has a reading of its answer, that counts before the status. One that disables the endpoint must
+    come twice: a retry is never sent over a connection of before, which may lead to where the name no longer points.
 
     410 Gone is about the endpoint: it is disabled, and the delivery waits with all others until a person resumes it.
     Retry-After is about the endpoint too: it holds the endpoint back even after the last attempt of a delivery. The
@@ -47,14 +51,27 @@ def decide(
         final_statuses: statuses after which the delivery is dead at once.
     """
     if outcome.kind == OutcomeKind.DELIVERED:
-        return DELIVERED
+        return DELIVERED if outcome.retry_after_seconds is None else _delivered_and_hold(outcome.retry_after_seconds)
     if pause := OWN_PAUSES.get(outcome.kind):
         return Verdict(VerdictKind.RELEASE, pause, Hold(pause))
-    if outcome.status == HTTPStatus.GONE:
+    reading, last = outcome.reading, attempts > len(schedule_seconds)
+    if reading is not None and reading.disables and (attempts > 1 or last):
+        return Verdict(VerdictKind.DEAD, endpoint=Disable(reading.reason))
+    if outcome.status == HTTPStatus.GONE and reading is None:
         return Verdict(VerdictKind.RETRY, endpoint=GONE)
     asked = min(outcome.retry_after_seconds or 0.0, RETRY_AFTER_MAX_SECONDS)
     hold = Hold(asked) if asked else None
-    if outcome.kind in NO_BODY or outcome.status in final_statuses or attempts > len(schedule_seconds):
+    if last or outcome.kind in NO_BODY or _is_final(outcome, final_statuses):
         return Verdict(VerdictKind.DEAD, endpoint=hold)
     delay = schedule_seconds[attempts - 1] * (1 + JITTER * random_number)
     return Verdict(VerdictKind.RETRY, delay, hold)
+
+
+def _is_final(outcome: Outcome, final_statuses: Sequence[int]) -> bool:
+    if outcome.status in final_statuses:  # the subscription's own word
+        return True
+    return outcome.reading is not None and outcome.reading.final
+
+
+def _delivered_and_hold(seconds: float) -> Verdict:
+    return Verdict(VerdictKind.DELIVERED, endpoint=Hold(min(seconds, RETRY_AFTER_MAX_SECONDS)))

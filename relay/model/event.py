@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-__all__ = ["EventParts"]
+__all__ = ["Body", "EventParts"]
 
 _AROUND_THE_PAYLOAD = len('{"type":"","timestamp":"2000-01-01T00:00:00.000000Z","data":}')
+
+
+class Body(NamedTuple):
+    """A body in one format, and the header lines that the format adds besides the content type."""
+
+    content: bytes
+    lines: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Body({len(self.content)} bytes)"
 
 
 @dataclass(slots=True)
@@ -16,7 +27,8 @@ class EventParts:
     An event whose row somebody removed is None wherever a delivery carries one.
 
     id: `evt_…`, as it goes on the wire. recorded_at: microseconds since 2000-01-01 UTC, as PostgreSQL counts.
-    payload: the exact JSON text, in UTF-8. bodies: by format; relay.message fills it.
+    payload: the exact JSON text, in UTF-8. standard, bodies: what relay.message made of it so far, in the standard
+    format, and in others by format and settings.
     """
 
     id: bytes
@@ -27,7 +39,8 @@ class EventParts:
     payload: bytes = field(repr=False)
     size: int = field(init=False)
     """How many bytes its body has, or will have, in the standard format."""
-    bodies: dict[str, bytes] = field(init=False, repr=False)
+    standard: bytes | None = field(init=False, repr=False, default=None)
+    bodies: dict[str, Body] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.size = _AROUND_THE_PAYLOAD + len(self.type) + len(self.payload)

@@ -6,7 +6,7 @@ import time
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["Outcome", "OutcomeKind", "milliseconds_since"]
+__all__ = ["Outcome", "OutcomeKind", "Reading", "milliseconds_since"]
 
 
 class OutcomeKind(StrEnum):
@@ -48,16 +48,33 @@ class OutcomeKind(StrEnum):
     """The subscription's URL or its secrets cannot be used."""
     EVENT_GONE = "event_gone"
     """Somebody removed the event's row while a delivery of it was outstanding."""
+    UNFORMATTED = "unformatted"
+    """The event has no body in the subscription's format: a value of it cannot stand there. Nothing was sent."""
+    NOT_TAKEN = "not_taken"
+    """2xx, but by the rules of this receiver the answer says that it did not take the event."""
     PAYLOAD_UNREADABLE = "payload_unreadable"
     """The server cannot read the event: its data is damaged there."""
+
+
+class Reading(NamedTuple):
+    """What an answer means at a receiver whose rules are known; see answers.py.
+
+    final: the same bytes will never be taken. disables: nothing will be taken from us there any more. reason: why, for
+    people.
+    """
+
+    reason: str
+    final: bool = False
+    disables: bool = False
 
 
 class Outcome(NamedTuple):
     """What happened to one attempt, and what came back.
 
-    status, headers (4 KiB at most) and retry_after_seconds (0 to 86400, of a 429 or 503) are None when the answer has
-    none; error is None when there is a status. excerpt: the first bytes of the body, or of an answer that is not HTTP.
-    address: the one dialled. sent is False only when no byte of the request can have reached the receiver.
+    status, headers (4 KiB at most) and retry_after_seconds (0 to 86400, of a 429 or 503; of a 2xx by a receiver's own
+    rules) are None when the answer has none; error is None when there is a status without a reading. excerpt: the first
+    bytes of the body, or of an answer that is not HTTP. address: the one dialled. sent is False only when no byte of
+    the request can have reached the receiver.
     """
 
     kind: OutcomeKind
@@ -69,6 +86,7 @@ class Outcome(NamedTuple):
     excerpt: bytes = b""
     retry_after_seconds: float | None = None
     sent: bool = True
+    reading: Reading | None = None
 
 
 def milliseconds_since(started: float) -> int:

@@ -22,6 +22,7 @@ class Kept(NamedTuple):
     address: str | None = None
     headers: str | None = None
     excerpt: bytes | None = None
+    url: str | None = None  # as it may be shown
 
     def __repr__(self) -> str:
         return f"Kept(error={self.error!r})"  # the answer may repeat a secret
@@ -43,9 +44,12 @@ class Settlement(NamedTuple):
     kept: Kept | None = None
 
     @classmethod
-    def of(cls, delivery: Delivery, verdict: Verdict, outcome: Outcome, url: str, *, keep: bool) -> Settlement:
-        """Make a settlement within the database's limits; `keep`: keep the details of the answer."""
-        kept = Kept(outcome.error, outcome.address, outcome.headers, outcome.excerpt) if keep else None
+    def of(cls, delivery: Delivery, verdict: Verdict, outcome: Outcome, url: str, shown: str | None) -> Settlement:
+        """Make a settlement within the database's limits.
+
+        `shown`: the URL as it may be shown, kept with the details of the answer; None: keep none of them.
+        """
+        kept = Kept(outcome.error, outcome.address, outcome.headers, outcome.excerpt, shown) if shown else None
         status = outcome.status if outcome.status is None or outcome.status <= STATUS_MAX else None
         milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)
         return cls(delivery, verdict, url, outcome.kind, status, milliseconds, kept)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from outbox.secret import Secret
 
 __all__ = ["SUBSCRIPTION_COLUMNS", "SubscriptionVersion"]
@@ -22,6 +24,8 @@ class SubscriptionVersion:
     schedule_seconds: tuple[int, ...]
     scheme: str
     final_statuses: tuple[int, ...]
+    format: str
+    format_settings: Mapping[str, Any]
     secrets: tuple[tuple[str, Secret], ...]  # kind and text, sealed or in clear; newest first
     tenant: str = ""
     closed_seconds: float = 0.0  # how long nothing may be sent; inf: paused, disabled, removed or held for good

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations.filters import Filters
 from relay.operations.pages import Key, Listing, Page
@@ -99,7 +100,7 @@ def _attempt(row: Any) -> Attempt:
         status=row.status,
         milliseconds=row.milliseconds,
         error=row.error,
-        url=row.url,
+        url=row.url and shown_url(row.url),
         address=row.address,
         headers=row.headers,
         excerpt=None if row.excerpt is None else bytes(row.excerpt).decode("utf-8", "backslashreplace"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from outbox.formats import shown_url
 from outbox.ids import AuditId, DeliveryId, EventId, Id, SubscriptionId
 from relay.operations.pages import Key, Listing
 from relay.operations.tenancy import own
@@ -183,7 +184,17 @@ def _subjects(name: str) -> list[str]:
 
 def _entry(row: Any) -> AuditEntry:
     values: dict[str, Any] = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
-    return AuditEntry(**values | {"id": AuditId.of(row.id)})
+    shown = {name: _without_credentials(values[name]) for name in ("before", "after")}
+    return AuditEntry(**values | shown | {"id": AuditId.of(row.id)})
+
+
+def _without_credentials(fields: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return a row's fields with its URL as it may be shown. Only what changed is there, so the format may not be."""
+    url = fields and fields.get("url")
+    if not fields or not isinstance(url, str):
+        return fields
+    guessed = "n8n" if re.search("/webhook(-test)?/", url) else "standard"
+    return {**fields, "url": shown_url(url, fields.get("format") or guessed)}
 
 
 def _moment(value: datetime | timedelta | None) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from outbox.errors import NotFoundError
+from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations import audit
 from relay.operations.attempts import Attempt, attempts_of_delivery
@@ -66,8 +67,8 @@ _LISTING = Listing(
 
 _FROM = "from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id"
 _SELECT = f"""
-select l.delivery_id, l.event_id, l.subscription_id, s.url, l.type, l.tenant, l.key, l.recorded_at, l.attempts,
-       l.died_at, l.reason, l.error, l.payload
+select l.delivery_id, l.event_id, l.subscription_id, s.url, s.format, l.type, l.tenant, l.key, l.recorded_at,
+       l.attempts, l.died_at, l.reason, l.error, l.payload
 {_FROM}
 """
 
@@ -145,7 +146,7 @@ def _fields(row: Any) -> dict[str, Any]:
         "id": DeliveryId.of(row.delivery_id),
         "event_id": EventId.of(row.event_id),
         "subscription_id": SubscriptionId.maybe(row.subscription_id),
-        "url": row.url,
+        "url": row.url and shown_url(row.url, row.format),
         "type": row.type,
         "tenant": row.tenant,
         "key": row.key,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from sqlalchemy import text
 
 from outbox.errors import NotFoundError
+from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts_of_delivery
 from relay.operations.filters import FilterError, Filters
@@ -69,8 +70,8 @@ case when s.id is null or s.removed_at is not null then 'cancelled'
      else 'due' end"""
 
 _OUTSTANDING = f"""
-select d.id, d.event_seq, e.id as event_id, e.type, e.tenant, e.key, d.subscription_id, s.url, {_STATE} as state,
-       d.due_at, d.attempts, d.crashes
+select d.id, d.event_seq, e.id as event_id, e.type, e.tenant, e.key, d.subscription_id, s.url, s.format,
+       {_STATE} as state, d.due_at, d.attempts, d.crashes
 from outbox.deliveries d
 left join outbox.subscriptions s on s.id = d.subscription_id
 left join outbox.events e on e.seq = d.event_seq
@@ -96,7 +97,7 @@ _LISTED_DONE = Listing(
 _LISTED_OF_EVENT = Listing(name="outstanding", columns={}, own=_OWN, keys=(Key("d.id", "id", "uuid"),))
 
 _DONE = """
-select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url,
+select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url, s.format,
        case a.verdict when 'delivered' then 'delivered' when 'test' then 'test' else 'replayed_or_purged' end as state,
        a.at as due_at, a.number as attempts, 0 as crashes
 from outbox.attempts a
@@ -106,8 +107,8 @@ where a.verdict in ({verdicts}) and {where} {order_by} limit :limit
 """
 
 _DEAD = f"""
-select l.delivery_id as id, l.event_seq, l.event_id, l.type, l.tenant, l.key, l.subscription_id, s.url, 'dead' as state,
-       l.died_at as due_at, l.attempts, 0 as crashes, l.reason, l.error
+select l.delivery_id as id, l.event_seq, l.event_id, l.type, l.tenant, l.key, l.subscription_id, s.url, s.format,
+       'dead' as state, l.died_at as due_at, l.attempts, 0 as crashes, l.reason, l.error
 from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id
 where l.delivery_id = :id and {OWN_DEAD_LETTER}
 """  # noqa: S608 - the parts are constants
@@ -199,7 +200,7 @@ def _fields(row: Any) -> dict[str, Any]:
         "type": row.type,
         "tenant": row.tenant,
         "key": row.key,
-        "url": row.url,
+        "url": row.url and shown_url(row.url, row.format),
     }
 
 

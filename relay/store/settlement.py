@@ -121,7 +121,7 @@ def _columns(rows: Sequence[Settlement]) -> tuple[object, ...]:
         Smallints([row.status for row in rows]),
         Integers([row.milliseconds for row in rows]),
         Texts([storable(kept.error) if kept else None for kept in answers]),
-        Texts([storable(row.url) if row.kept else None for row in rows]),
+        Texts([storable(kept.url) if kept else None for kept in answers]),
         Texts([storable(kept.address) if kept else None for kept in answers]),
         Texts([storable(kept.headers) if kept else None for kept in answers]),
         Byteas([kept.excerpt if kept else None for kept in answers]),

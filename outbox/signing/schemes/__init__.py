@@ -18,10 +18,25 @@ from outbox.signing.schemes.notely import for_node_receivers, for_python_receive
 from outbox.signing.schemes.scheme import Scheme, Signer
 from outbox.signing.schemes.standard import with_ed25519
 
-__all__ = ["ROWS", "SCHEMES", "Scheme", "SchemeDeclaration", "Signer", "declare", "named", "signer", "written_headers"]
+__all__ = [
+    "ROWS",
+    "SCHEMES",
+    "UNSIGNED",
+    "Scheme",
+    "SchemeDeclaration",
+    "Signer",
+    "declare",
+    "named",
+    "sent_headers",
+    "signer",
+    "written_headers",
+]
 
 _CODE = {"standard": with_ed25519, "notely": for_python_receivers, "notely-node": for_node_receivers}
 _schemes = {row.name: _CODE.get(row.name, scheme_of)(row) for row in ROWS}
+
+UNSIGNED = "none"
+"""The scheme of a subscription whose requests are not signed. It is none of SCHEMES, since nothing verifies by it."""
 
 SCHEMES = MappingProxyType(_schemes)
 """Every scheme that is known here, by name."""
@@ -44,6 +59,8 @@ def declare(declaration: SchemeDeclaration) -> None:
 
 def named(name: object) -> Scheme:
     """Return the scheme of this name. Raises SubscriptionError."""
+    if name == UNSIGNED:
+        raise SubscriptionError("scheme: none signs nothing and verifies nothing; only a new subscription may name it")
     scheme = SCHEMES.get(str.__str__(name)) if isinstance(name, str) else None
     if scheme is None:
         raise SubscriptionError(f"scheme: choose one of {', '.join(SCHEMES)}{_how_to_declare(name)}")
@@ -59,13 +76,24 @@ def _how_to_declare(name: object) -> str:
 def signer(name: str, secrets: Sequence[str]) -> Signer:
     """Return the signer of the scheme `name` for these secrets, newest first.
 
-    A scheme that carries one signature signs with the newest. Raises SubscriptionError when the scheme is unknown, a
-    secret cannot be used, or there is no secret.
+    A scheme that carries one signature signs with the newest. By `none` only the id and the time are sent. Raises
+    SubscriptionError when the scheme is unknown, a secret cannot be used, or there is no secret.
     """
+    if name == UNSIGNED:
+        return Signer(_unsigned)
     scheme = named(name)
     if not secrets:
         raise SubscriptionError("secret: there is none; a message is never sent unsigned")
     return Signer(scheme.sign(secrets))
+
+
+def _unsigned(message_id: bytes, _type: bytes, timestamp: bytes, _body: bytes) -> bytes:
+    return b"webhook-id: %b\r\nwebhook-timestamp: %b\r\n" % (message_id, timestamp)
+
+
+def sent_headers(name: str) -> frozenset[str]:
+    """Return every header that a request of this scheme has by it, in lower case. Raises SubscriptionError."""
+    return frozenset(("webhook-id", "webhook-timestamp") if name == UNSIGNED else named(name).sends)
 
 
 def written_headers() -> frozenset[str]:

@@ -141,6 +141,8 @@ def is_scheme_name(name: object) -> bool:
 
 
 def _check(row: SchemeDeclaration) -> None:
+    if row.name == "none":
+        raise SubscriptionError("schemes.none: stands for no signature; choose another name")
     if not is_scheme_name(row.name):
         raise SubscriptionError(f"schemes.{_brief(row.name)}: not a name; use 1 to 32 of a-z, 0-9 and -, such as acme")
     for check in (_check_types, _check_signed, _check_value, _check_stamp, _check_headers, _check_names):

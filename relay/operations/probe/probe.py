@@ -141,7 +141,7 @@ async def check_endpoint(
     steps = (before, *map(CheckedStep.of, found))
     return CheckedEndpoint(
         subscription_id=target.id,
-        url=target.subscription.url,
+        url=target.shown_url,
         ok=all(step.state != "failed" for step in steps),
         hindrance=target.hindrance,
         steps=steps,
@@ -217,7 +217,7 @@ async def _send(
     try:
         seconds = float(subscription.timeout_seconds)
         outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, seconds)
-        request = recorder.request(envelope.endpoint)
+        request = recorder.request(envelope.endpoint, target.shown_url, envelope.secrets)
         steps = await _inspect_after_failure(out, envelope.endpoint, outcome, seconds) if request else []
     finally:
         await recorder.close()

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from outbox.errors import NotFoundError, OutboxError
+from outbox.formats import shown_url
 from outbox.ids import DeliveryId, SubscriptionId, event_id_of, new_uuid7
 from relay.model.event import EventParts
 from relay.operations.findings import Finding
@@ -57,6 +58,11 @@ class ProbedSubscription:
     subscription: SubscriptionVersion
     hindrance: Finding | None
     unix_seconds: int
+
+    @property
+    def shown_url(self) -> str:
+        """Its URL as it may be shown."""
+        return shown_url(self.subscription.url, self.subscription.format)
 
 
 _SUBSCRIPTION = """
@@ -139,7 +145,7 @@ def log_test(connection: Connection, target: ProbedSubscription, outcome: Outcom
         "status": outcome.status,
         "milliseconds": outcome.milliseconds,
         "error": _text(outcome.error),
-        "url": target.subscription.url,
+        "url": target.shown_url,
         "address": outcome.address,
         "headers": _text(outcome.headers),
         "excerpt": outcome.excerpt,

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from outbox.signing.schemes import written_headers
 from relay.http.configured import USER_AGENT
 from relay.http.sender import fixed_lines
+from relay.message.echoes import redact
 from relay.operations.probe.documents import ReceivedResponse, SentRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from relay.http.sender import Endpoint, Sender
     from relay.model.outcome import Outcome
 
@@ -36,23 +39,26 @@ class Recorder:
         """Close the sender."""
         await self._sender.close()
 
-    def request(self, endpoint: Endpoint) -> SentRequest | None:
-        """Return the last request to this endpoint; None when there was none, as where no token was to be had."""
+    def request(self, endpoint: Endpoint, url: str, secrets: Sequence[bytes]) -> SentRequest | None:
+        """Return the last request to this endpoint; None when there was none, as where no token was to be had.
+
+        `url` is the endpoint's as it may be shown; `secrets` are redacted in the body (see `redact`).
+        """
         for to, headers, body in reversed(self._sent):
             if to is endpoint:
-                return _request_of(endpoint, headers, body)
+                return _request_of(endpoint, url, headers, redact(body, secrets), len(body))
         return None
 
 
-def _request_of(endpoint: Endpoint, headers: bytes, body: bytes) -> SentRequest:
+def _request_of(endpoint: Endpoint, url: str, headers: bytes, body: bytes, size: int) -> SentRequest:
     fixed = endpoint.fixed or fixed_lines(USER_AGENT)
     first, *lines = (endpoint.prefix + fixed + headers).decode("latin-1").split("\r\n")[:-1]
     pairs = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
-    pairs.append(("content-length", str(len(body))))
+    pairs.append(("content-length", str(size)))
     harmless = (_HARMLESS | written_headers()) - ({"user-agent"} if endpoint.fixed else set())
     return SentRequest(
         method=first.partition(" ")[0],
-        url=endpoint.url.text,
+        url=url,
         headers=tuple((name, value if name.lower() in harmless else _REDACTED) for name, value in pairs),
         body=body.decode("utf-8", "backslashreplace"),
     )

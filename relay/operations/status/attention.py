@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Status,
         StuckSubscription,
         SubscriptionHealth,
+        Subscriptions,
         Unresolved,
     )
     from relay.operations.status.running import RelayProcess
@@ -49,6 +50,7 @@ def findings_of(status: Status) -> tuple[Finding, ...]:
         *_of_held(status.held, status.at),
         *_of_dead_letters(status.dead_letters),
         *_of_secrets(status.secrets),
+        *_of_unsigned(status.subscriptions),
         *_of_leaves(status.default_leaves),
     )
 
@@ -192,6 +194,14 @@ def _of_secrets(secrets: SecretsAtRest) -> list[Finding]:
         mend = "relay secrets rekey"
         found.append(Finding(code="secrets.older_key", subject="secrets", seen=seen, mend=mend, severity="note"))
     return found
+
+
+def _of_unsigned(subscriptions: Subscriptions) -> list[Finding]:
+    if not subscriptions.unsigned:
+        return []
+    seen = f"{subscriptions.unsigned:,} subscriptions are unsigned: anyone can forge their requests"
+    mend = "relay subscriptions list names them; relay subscriptions rotate-secret sub_… --scheme standard signs"
+    return [Finding(code="subscriptions.unsigned", subject="subscriptions", seen=seen, mend=mend, severity="note")]
 
 
 def _of_leaves(default_leaves: Mapping[str, Count]) -> list[Finding]:

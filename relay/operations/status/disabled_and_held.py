@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from outbox.formats import shown_url
 from outbox.ids import SubscriptionId
 from relay.operations.status.documents import DisabledSubscription, HeldSubscription, Named, Newest
 from relay.operations.status.late_subscriptions import read_health
@@ -19,13 +20,14 @@ __all__ = ["read_disabled", "read_held", "read_paused"]
 _NAMED = 5
 
 _DISABLED = """
-select id, url, tenant, disabled_at, disabled_reason as reason, count(*) over () as number
+select id, url, format, tenant, disabled_at, disabled_reason as reason, count(*) over () as number
 from outbox.subscriptions s where disabled_at is not null and removed_at is null
 order by exists (select from outbox.deliveries where subscription_id = s.id) desc, disabled_at desc limit :named
 """
 
 _HELD = """
-select id, url, tenant, least(held_until, timestamptz '9999-12-30 00:00:00Z') as held_until, count(*) over () as number
+select id, url, format, tenant,
+       least(held_until, timestamptz '9999-12-30 00:00:00Z') as held_until, count(*) over () as number
 from outbox.subscriptions
 where held_until > clock_timestamp() and paused_at is null and disabled_at is null and removed_at is null
 order by held_until desc limit :named
@@ -33,7 +35,7 @@ order by held_until desc limit :named
 
 # Only where something waits: a person paused it on purpose, and may have forgotten it.
 _PAUSED = """
-select id, url, tenant, count(*) over () as number from outbox.subscriptions s
+select id, url, format, tenant, count(*) over () as number from outbox.subscriptions s
 where paused_at is not null and disabled_at is null and removed_at is null
   and exists (select from outbox.deliveries where subscription_id = s.id)
 order by paused_at limit :named
@@ -68,7 +70,7 @@ def read_paused(connection: Connection, tenant: str | None) -> Newest[Named]:
 def _fields(connection: Connection, row: Any) -> dict[str, Any]:
     return {
         "subscription_id": SubscriptionId.of(row.id),
-        "url": row.url,
+        "url": shown_url(row.url, row.format),
         "tenant": row.tenant,
         "health": read_health(connection, row.id),
     }

@@ -102,13 +102,14 @@ class Unresolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscriptions:
-    """Subscriptions by state; `every_tenant` are those that see every tenant's events."""
+    """Subscriptions by state; `every_tenant` see every tenant's events, `unsigned` get requests without a signature."""
 
     active: int
     paused: int
     disabled: int
     removed: int
     every_tenant: int
+    unsigned: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,8 @@ select count(*) filter (where removed_at is null and disabled_at is null and pau
        count(*) filter (where removed_at is null and disabled_at is null and paused_at is not null) as paused,
        count(*) filter (where removed_at is null and disabled_at is not null) as disabled,
        count(*) filter (where removed_at is not null) as removed,
-       count(*) filter (where removed_at is null and tenant = '*') as every_tenant
+       count(*) filter (where removed_at is null and tenant = '*') as every_tenant,
+       count(*) filter (where removed_at is null and scheme = 'none') as unsigned
 from outbox.subscriptions
 """
 

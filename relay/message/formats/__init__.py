@@ -1,0 +1,102 @@
+"""The bodies of all formats but the standard one: each a pure function from an event to bytes and header lines.
+
+outbox.formats declares what a format is called and can be told. Here is one module a family, one line a format;
+receivers.py has what the answers of known receivers mean. `Formatter` is one format with one subscription's settings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from outbox import formats
+from outbox.errors import SubscriptionError
+from relay.message.body import body_of
+from relay.message.echoes import spellings_of
+from relay.message.formats import chat, cloudevents, pagerduty, plain, zapier
+from relay.message.formats.maker import FormatError
+from relay.message.formats.receivers import ANSWERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from relay.message.formats.maker import Family
+    from relay.model.event import Body, EventParts
+
+__all__ = ["FORMATS", "Batch", "FormatError", "Formatter", "batch_of"]
+
+FORMATS: Mapping[str, Family] = {
+    **plain.FORMATS, **cloudevents.FORMATS, **chat.FORMATS, **pagerduty.FORMATS, **zapier.FORMATS,
+}  # fmt: skip
+"""What makes the bodies, by format; those of `standard` are made in body.py."""
+
+
+_TELLING = 16  # characters: shorter pieces of a URL are words
+
+
+class Formatter:
+    """Makes the bodies of one subscription. Two with equal settings share the bytes, by way of the event.
+
+    content_type: of each request. answers: what the receiver's answers mean, () where its rules are not known.
+    secrets: what must not be shown of a request or its answer, in every spelling.
+    """
+
+    __slots__ = ("_key", "_make", "answers", "content_type", "format", "secrets")
+
+    def __init__(self, name: str, settings: Mapping[str, Any], secret: str = "", url: str = "") -> None:
+        """Check what is stored, since a row can be written by hand.
+
+        Raises:
+            SubscriptionError: the format is not known, or cannot be told this.
+        """
+        self.format = formats.named(name)
+        checked = formats.check_settings(self.format, settings)
+        if self.format.secret and not secret:
+            raise SubscriptionError(f"format_secret: {name} needs its {self.format.secret}, and there is none")
+        self._make = FORMATS[name](checked, secret)
+        self._key = f"{name}\n{json.dumps(checked, sort_keys=True)}\n{secret}"
+        self.content_type = self.format.content_type
+        if name == "cloudevents-binary":
+            self.content_type = checked.get("datacontenttype", self.content_type)
+        self.answers = ANSWERS.get(name, ())
+        self.secrets = spellings_of([*filter(None, [secret]), *_hidden_parts(url, formats.shown_url(url, name))])
+
+    def body_of(self, event: EventParts) -> Body:
+        """Return the event's body; the event keeps it. Raises FormatError where it has none in this format."""
+        made = event.bodies.get(self._key)
+        if made is None:
+            try:
+                made = event.bodies[self._key] = self._make(event)
+            except RecursionError:
+                raise FormatError("data: is nested too deep for this format; record it flatter") from None
+        return made
+
+
+def _hidden_parts(url: str, shown: str) -> list[str]:
+    """Return what of a URL is not shown, as a whole and in its longer pieces: an answer may repeat one of them."""
+    if url == shown:
+        return []
+    hidden = url[len(shown.partition(formats.HIDDEN)[0]) :]
+    return [hidden, *(piece for piece in re.split("[/?&=]", hidden) if len(piece) >= _TELLING)]
+
+
+class Batch(NamedTuple):
+    """Several events in one body."""
+
+    content_type: str
+    content: bytes
+
+
+def batch_of(events: Sequence[EventParts], formatter: Formatter | None = None) -> Batch:
+    """Return the events as one body: a JSON array of what each would be alone. None is the standard format.
+
+    Raises:
+        SubscriptionError: the receiver of this format takes one event at a time.
+        FormatError: one of the events has no body in this format.
+    """
+    form = formats.FORMATS["standard"] if formatter is None else formatter.format
+    if not form.batch:
+        raise SubscriptionError(f"format: {form.name} takes one event at a time; send no batches, or choose another")
+    bodies = [body_of(event) if formatter is None else formatter.body_of(event).content for event in events]
+    return Batch(form.batch, cloudevents.batched(bodies))
