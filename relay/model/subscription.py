@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,17 +24,17 @@ class SubscriptionVersion:
     schedule_seconds: tuple[int, ...]
     scheme: str
     final_statuses: tuple[int, ...]
-    format: str
-    format_settings: Mapping[str, Any]
     secrets: tuple[tuple[str, Secret], ...]  # kind and text, sealed or in clear; newest first
     tenant: str = ""
     closed_seconds: float = 0.0  # how long nothing may be sent; inf: paused, disabled, removed or held for good
     held_for_good: bool = False  # held back until infinity, which no receiver can ask for: somebody wrote it
+    format: str = "standard"
+    format_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"SubscriptionVersion(id={self.id.hex()}, version={self.version})"
 
 
 _FROM_ELSEWHERE = ("secrets", "closed_seconds", "held_for_good")
-SUBSCRIPTION_COLUMNS = tuple(field.name for field in fields(SubscriptionVersion) if field.name not in _FROM_ELSEWHERE)
+SUBSCRIPTION_COLUMNS = tuple(one.name for one in fields(SubscriptionVersion) if one.name not in _FROM_ELSEWHERE)
 """What is read from outbox.subscriptions, in this order."""

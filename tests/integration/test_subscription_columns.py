@@ -35,7 +35,10 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "timeout_seconds": ("3", 3),
     "schedule_seconds": ("1,2", [1, 2]),
     "final_statuses": ("422,404", [404, 422]),
+    "format": ("cloudevents", "cloudevents"),
+    "format_settings": ("source=/shop", {"source": "/shop"}),
 }
+ALONG_WITH = {"format_settings": ("--format", "cloudevents")}  # what a column cannot be given without
 each_column = pytest.mark.parametrize("field", COLUMNS, ids=lambda field: field.name)
 
 
@@ -108,9 +111,10 @@ def test_what_a_flag_gives_is_stored_shown_and_printed_as_json(database_url: str
     with engine.begin() as connection:
         name = seeding.subscribe(connection)
     flag = "--" + field.flags[0].name.replace("_", "-")
-    assert json.loads(run("update", name, flag, given, "--json"))[field.name] == kept
+    others = ALONG_WITH.get(field.name, ())
+    assert json.loads(run("update", name, flag, given, *others, "--json"))[field.name] == kept
     if field.default is not REQUIRED:
-        made = json.loads(run("add", "https://example.com/", "*", flag, given, "--json"))
+        made = json.loads(run("add", "https://example.com/", "*", flag, given, *others, "--json"))
         assert made[field.name] == kept
     (shown,) = (line.split()[1] for line in run("show", name).splitlines() if line.split()[0] == field.name)
     assert sorted(shown.split(",")) == sorted(given.split(","))

@@ -63,6 +63,7 @@ def test_of_a_secret_only_words_are_read() -> None:
         "headers": tuple[str, ...],
         "authentication": str,
         "tls": str,
+        "format_secret": str,
     }
     assert [field.default for field in SECRETS] == [None] * len(SECRETS)
 

@@ -52,6 +52,7 @@ def subscription(**more: Any) -> dict[str, Any]:
         "id": "sub_01jd3v0000e008000000000000", "tenant": "acme", "url": "https://example.com/", "types": ("order.*",),
         "description": "", "metadata": {"a": "b"}, "timeout_seconds": 15, "schedule_seconds": (5, 300),
         "scheme": "standard", "public_keys": (), "headers": ("X-A",), "authentication": "bearer", "tls": "",
+        "format": "cloudevents", "format_settings": {"source": "/a"}, "format_secret": "",
         "final_statuses": (), "paused_at": AT, "disabled_at": None, "disabled_reason": None, "held_until": None,
         "removed_at": None, "created_at": AT, "updated_at": AT, **more,
     }  # fmt: skip

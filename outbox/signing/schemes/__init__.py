@@ -59,7 +59,7 @@ def declare(declaration: SchemeDeclaration) -> None:
 
 def named(name: object) -> Scheme:
     """Return the scheme of this name. Raises SubscriptionError."""
-    if name == UNSIGNED:
+    if isinstance(name, str) and str.__str__(name) == UNSIGNED:
         raise SubscriptionError("scheme: none signs nothing and verifies nothing; only a new subscription may name it")
     scheme = SCHEMES.get(str.__str__(name)) if isinstance(name, str) else None
     if scheme is None:
