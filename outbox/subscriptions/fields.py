@@ -299,7 +299,7 @@ class NewSubscription(NeverPickled, Subscription):
     @property
     def public_key(self) -> str:
         """The `whpk_…` that belongs to an Ed25519 secret; '' for every other."""
-        return public_key(self.secret, self.scheme)
+        return public_key(self.secret, self.scheme) if self.secret else ""
 
 
 def check_fields(**given: object) -> dict[str, Any]:

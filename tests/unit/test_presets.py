@@ -54,7 +54,8 @@ def make(name: str, payload: Any, told: dict[str, Any] | None = None, key: str |
 
 LONG = 'Ü€😀&<>`*\\"\n' * 3000
 PAYLOADS = [
-    None, [], {}, "", 0, RawJSON('"\\ud800"'), "x" * 100_000, LONG, {"a": LONG}, {"a" * 5000: LONG, "b": {"c": [LONG, 1]}},
+    None, [], {}, "", 0, RawJSON('"\\ud800"'), "x" * 100_000, LONG, {"a": LONG},
+    {"a" * 5000: LONG, "b": {"c": [LONG, 1]}},
     {str(number): "&" * 50 for number in range(2000)}, [[["deep"]]], {"lines": [{"sku": "a", "n": 1}, {"sku": "b"}]},
 ]  # fmt: skip
 

@@ -32,7 +32,7 @@ FORMATS: Mapping[str, Family] = {
 """What makes the bodies, by format; those of `standard` are made in body.py."""
 
 
-_TELLING = 16  # characters: shorter pieces of a URL are words
+_TELLING = 16  # characters: shorter pieces of a URL are words, and stand everywhere
 
 
 class Formatter:
@@ -78,7 +78,7 @@ def _hidden_parts(url: str, shown: str) -> list[str]:
     if url == shown:
         return []
     hidden = url[len(shown.partition(formats.HIDDEN)[0]) :]
-    return [hidden, *(piece for piece in re.split("[/?&=]", hidden) if len(piece) >= _TELLING)]
+    return [piece for piece in (hidden, *re.split("[/?&=]", hidden)) if len(piece) >= _TELLING]
 
 
 class Batch(NamedTuple):
