@@ -69,7 +69,7 @@ class TestPython:
         assert added.after == {
             "url": URL, "types": ["order.*"], "tenant": "acme", "description": "theirs", "metadata": {"owner": "7"},
             "timeout_seconds": 15, "schedule_seconds": list(made.schedule_seconds), "scheme": "standard",
-            "final_statuses": [],
+            "final_statuses": [], "format": "standard", "format_settings": {},
         }  # fmt: skip
         assert (secret.action, secret.subject, secret.tenant, secret.after) == (
             "secret added",

@@ -153,6 +153,23 @@ class TestSending:
         assert row.delivery_id == parse_id("dlv", ended.document["delivery_id"])
         assert connection.scalar(text("select count(*) from outbox.events")) == 0
 
+    def test_a_formats_secret_and_url_are_sent_and_not_shown(self, relay, connection) -> None:
+        key = "canary0canary0canary0canary04711"
+        refusal = response(400, b'{"status":"invalid event","message":"%b"}' % key.encode())
+        with scripted(answers(refusal)) as receiver:
+            made = subscriptions.add(connection, receiver.url, ["*"], format="pagerduty", format_secret=key)
+            ended = relay("test", made.id, "--json")
+        (exchange,) = receiver.requests
+        assert json.loads(exchange.body)["routing_key"] == key
+        assert '"routing_key":"***"' in ended.document["request"]["body"]
+        assert key not in ended.stdout + ended.stderr + str(attempts(connection))
+        assert "400: PagerDuty refuses the alert" in str(ended.document["diagnosis"])
+        with scripted(answers(response(204))) as receiver:
+            made = subscriptions.add(connection, receiver.url + "webhook/canary-path", ["*"], format="n8n")
+            ended, checked = relay("test", made.id, "--json"), relay("check", made.id)
+        assert (ended.code, ended.document["status"]) == (0, 204)
+        assert "canary-path" not in ended.stdout + checked.stdout + str(attempts(connection))
+
     def test_it_goes_out_whatever_holds_deliveries_up(self, relay, connection) -> None:
         hindrances = {
             "held_until = now() + interval '1 hour'": "held back until",

@@ -187,6 +187,8 @@ def of_outcome(
     subscription_id: SubscriptionId, url: Url, outcome: Outcome, timeout_seconds: float
 ) -> tuple[Finding, ...]:
     """Return what the outcome of a test message means and how it is mended."""
+    if outcome.reading is not None:
+        return _found(subscription_id, "answer.read", f"{outcome.status}: {outcome.reading.reason}")
     if outcome.status is not None:
         return tuple(_of_answer(subscription_id, url, outcome, outcome.status, timeout_seconds))
     if outcome.kind == "timeout" and outcome.sent:
