@@ -25,9 +25,9 @@ from outbox.errors import (
     TargetError,
     TransactionError,
 )
+from outbox.recording.bind import events_table
 from outbox.recording.payload import RawJSON
 from outbox.recording.record import Event, Outbox, arecord, record
-from outbox.recording.session import events_table
 from outbox.secret import Secret
 from outbox.signing.schemes import SchemeDeclaration
 from outbox.signing.schemes import declare as declare_scheme

@@ -7,6 +7,7 @@ as it was, and later changes of the data have no effect. Nothing here flushes, c
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,9 +18,11 @@ from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, brief, complaint
 from outbox.errors import ArgumentError, RecordError
 from outbox.ids import new_uuid7, text_id
 from outbox.recording import targets as _targets
+from outbox.recording.idempotency import checked_key, content_of, id_of_key
 from outbox.recording.insert import Row, awrite_asyncpg, awrite_psycopg, write, write_psycopg
 from outbox.recording.payload import encode
 from outbox.recording.session import remember
+from outbox.recording.trace import captured_trace, checked_trace
 
 if TYPE_CHECKING:
     import psycopg
@@ -44,7 +47,8 @@ _MICROSECOND = timedelta(microseconds=1)
 class Event:
     """A recorded event. Others see it once its transaction has committed, and only then.
 
-    `id` is the `webhook-id` of every delivery (`evt_…`); `available_at` is as given to `record()`.
+    `id` is the `webhook-id` of every delivery (`evt_…`); `available_at` is as given to `record()`, also where an
+    idempotency key found the event recorded already.
     """
 
     id: str
@@ -60,12 +64,16 @@ class Outbox:
     Args:
         max_payload_bytes: the longest JSON text of an event's data, in bytes of UTF-8. ArgumentError where it is none.
             The database has the same bound for whatever inserts, in outbox.settings: raise that one too.
+        baggage: whether OpenTelemetry's baggage is kept with an event and sent to every receiver of it.
     """
 
-    def __init__(self, *, max_payload_bytes: int = 262_144) -> None:
+    def __init__(self, *, max_payload_bytes: int = 262_144, baggage: bool = False) -> None:
         if type(max_payload_bytes) is not int or max_payload_bytes < 1:
             raise ArgumentError(f"max_payload_bytes: must be a positive integer, not {brief(max_payload_bytes)}")
+        if type(baggage) is not bool:
+            raise ArgumentError(f"baggage: must be True or False, not {brief(baggage)}")
         self.max_payload_bytes = max_payload_bytes
+        self.baggage = baggage
 
     def record(
         self,
@@ -77,6 +85,9 @@ class Outbox:
         key: str | None = None,
         tenant: str = "",
         available_at: datetime | timedelta | None = None,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        trace: Mapping[str, str] | None = None,
     ) -> Event:
         """Record an event in the transaction of a session or connection, and return it.
 
@@ -93,15 +104,21 @@ class Outbox:
             key: what the event is about, e.g. an order's id; at most 1024 bytes.
             tenant: whose event it is; at most 256 bytes.
             available_at: the earliest time of delivery; a timedelta counts from the database's now.
+            idempotency_key: at most 256 bytes. While the database knows the key (7 days, in outbox.settings), the same
+                tenant and key stand for one event: it is returned, and nothing is written. Its id is made of the two.
+            priority: 0 to 3; the higher comes first among what is due.
+            trace: W3C's traceparent, and tracestate and baggage if need be; without it, OpenTelemetry's active trace.
 
         Raises:
             PayloadError: the data has no exact JSON form, or is too large.
             TransactionError: no transaction can carry the event.
             TargetError: the first argument is of another kind; the message says what to use.
-            RecordError: another argument was refused.
+            RecordError: another argument was refused, or the idempotency key was used with another type, key or data.
+                Of two transactions that use it at the same time, the second learns that only when it commits, and so
+                does an AsyncSession outside run_sync().
             SchemaError: the outbox schema is missing. On a session, the commit raises it.
         """
-        event, row = self._event(type, data, key, tenant, available_at)
+        event, row = self._event(type, data, key, tenant, available_at, idempotency_key, priority, trace)
         if (session := _targets.session_of(session_or_connection)) is not None:
             remember(session, row)
         elif isinstance(session_or_connection, Connection):
@@ -122,12 +139,15 @@ class Outbox:
         key: str | None = None,
         tenant: str = "",
         available_at: datetime | timedelta | None = None,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        trace: Mapping[str, str] | None = None,
     ) -> Event:
         """Record an event on a raw psycopg AsyncConnection or asyncpg connection; written at once.
 
         For everything else, an AsyncSession too, call `record()`. Arguments and errors are those of `record()`.
         """
-        event, row = self._event(type, data, key, tenant, available_at)
+        event, row = self._event(type, data, key, tenant, available_at, idempotency_key, priority, trace)
         if _targets.is_psycopg_async(connection):
             await awrite_psycopg(connection, row)
         elif _targets.is_asyncpg(connection):
@@ -143,6 +163,9 @@ class Outbox:
         key: str | None,
         tenant: str,
         available_at: datetime | timedelta | None,
+        idempotency_key: str | None,
+        priority: int,
+        trace: Mapping[str, str] | None,
     ) -> tuple[Event, Row]:
         """Check the arguments; return the event for the caller and its row for the database."""
         type = checked_type(type)  # noqa: A001
@@ -152,10 +175,18 @@ class Outbox:
         if tenant == "*":
             raise RecordError("tenant: '*' stands for every tenant; an event belongs to one")
         at, delay = (None, None) if available_at is None else _checked_time(available_at)
+        priority = _checked_priority(priority)
+        kept = captured_trace(baggage=self.baggage) if trace is None else checked_trace(trace)
         payload = encode(data, self.max_payload_bytes)
-        id = new_uuid7()  # noqa: A001
-        event = Event(text_id("evt", id), type, key, tenant, available_at)
-        return event, Row(id, type, key, tenant, payload, at, delay)
+        if idempotency_key is None:
+            id = new_uuid7()  # noqa: A001
+            row = Row(id, type, key, tenant, payload, at, delay, priority, kept)
+        else:
+            idempotency_key = checked_key(idempotency_key)
+            id = id_of_key(tenant, idempotency_key)  # noqa: A001
+            content = content_of(type, key, payload)
+            row = Row(id, type, key, tenant, payload, at, delay, priority, kept, idempotency_key, content)
+        return Event(text_id("evt", id), type, key, tenant, available_at), row
 
 
 def checked_type(value: object) -> str:
@@ -173,6 +204,12 @@ def _checked_text(name: str, value: object, max_bytes: int) -> str:
     if refused := complaint(name, value, max_bytes):
         raise RecordError(refused)
     return str.__str__(value)
+
+
+def _checked_priority(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= 3:
+        raise RecordError(f"priority: must be 0, 1, 2 or 3 (the most urgent), not {brief(value)}")
+    return value
 
 
 def _checked_time(value: object) -> tuple[datetime | None, int | None]:

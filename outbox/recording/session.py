@@ -28,29 +28,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from uuid import UUID
 
-from sqlalchemy import Connection, Engine, event, insert, inspect, table
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy import Connection, Engine, event, inspect
 from sqlalchemy.orm import Session, SessionTransaction
 
-from outbox.errors import RecordError, TransactionError
+from outbox.errors import TransactionError
+from outbox.recording.bind import WRITE, checked_bind, may_wait
 from outbox.recording.commit_guard import CommitGuard
-from outbox.recording.insert import Row, write
+from outbox.recording.idempotency import other_content
+from outbox.recording.insert import Row, refuse_other_content, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.engine import Transaction
 
-__all__ = ["events_table", "remember"]
-
-events_table = table("events", schema="outbox")
-"""The table that events are written to. A session with a bind for each class needs one for this table too, e.g.
-`Session(binds={Base: engine, outbox.events_table: engine})`."""
-
-# What a session is asked for the bind of: one that routes reads to a follower and writes to the primary has to see that
-# this is a write.
-_WRITE = insert(events_table)
+__all__ = ["remember"]
 
 
 @dataclass(slots=True)
@@ -67,7 +61,7 @@ class _Buffer:
     `committing` has an item for each `before_commit` whose transaction has not ended yet: the innermost transaction at
     that time. It is the one that commits, or one inside it that was left open. `begun` has the session's connections,
     each with the transaction or savepoint that the session has joined. `engine` is the one that carries the events;
-    `flushed` are those that its rows were flushed to.
+    `flushed` are those that its rows were flushed to. `once` has the content of each event with an idempotency key.
     """
 
     entries: list[_Entry] = field(default_factory=list)
@@ -78,6 +72,7 @@ class _Buffer:
     begun: list[tuple[Connection, Transaction | None]] = field(default_factory=list)
     engine: Engine | None = None
     flushed: set[Engine] = field(default_factory=set)
+    once: dict[UUID, bytes] = field(default_factory=dict)
     guard: CommitGuard | None = None
 
     def waiting(self) -> Sequence[Row]:
@@ -91,7 +86,7 @@ class _Buffer:
             return
         self.writing = True
         try:
-            connection = session.connection(bind_arguments={"clause": _WRITE})
+            connection = session.connection(bind_arguments={"clause": WRITE})
             self._require_flushed_to(connection.engine, session)
             write(connection, rows)
         finally:
@@ -149,7 +144,7 @@ class _Buffer:
         """Forget what a rolled-back savepoint owned. Rows of other owners that were written in it wait again."""
         self.committing = [innermost for innermost in self.committing if innermost is not ended]
         while self.entries and self.entries[-1].owner is ended:
-            self.entries.pop()
+            self.once.pop(self.entries.pop().row.id, None)
         self.written = min(self.written, len(self.entries))
         while self.written and self.entries[self.written - 1].written_in is ended:
             self.written -= 1
@@ -168,10 +163,10 @@ def remember(session: Session, row: Row) -> None:
 
     Raises:
         TransactionError: the session has no transaction that can still take work.
-        RecordError: the session has no PostgreSQL bind for the outbox.
+        RecordError: the session has no PostgreSQL bind, or the idempotency key was used for other content.
     """
     buffer: _Buffer | None = vars(session).get(_KEY)
-    engine = buffer.engine if buffer is not None and buffer.entries else _checked_bind(session)
+    engine = buffer.engine if buffer is not None and buffer.entries else checked_bind(session)
     owner = _innermost(session) or _begin(session)
     if not owner.is_active:
         raise TransactionError(
@@ -179,6 +174,8 @@ def remember(session: Session, row: Row) -> None:
         )
     if buffer is None:
         buffer = _buffer_of(session)
+    if row.idempotency_key is not None and _is_recorded(session, buffer, row):
+        return
     buffer.engine = engine
     buffer.entries.append(_Entry(row, owner))
     if buffer.committing:
@@ -187,29 +184,26 @@ def remember(session: Session, row: Row) -> None:
         buffer.watch()
 
 
+def _is_recorded(session: Session, buffer: _Buffer, row: Row) -> bool:
+    """Tell whether the event of this idempotency key is recorded already: in this transaction, or committed.
+
+    Raises RecordError where it has other content. Code that awaits cannot ask the database from here, unless it came by
+    run_sync(); what is committed is then found when the session commits.
+    """
+    if row.id in buffer.once:
+        if buffer.once[row.id] != row.content:
+            raise other_content(row.idempotency_key or "")
+        return True
+    if may_wait(session) and refuse_other_content(session.connection(bind_arguments={"clause": WRITE}), row):
+        return True
+    buffer.once[row.id] = row.content
+    return False
+
+
 def _begin(session: Session) -> SessionTransaction:
     if not session.autobegin:
         raise TransactionError("no transaction has begun on this session: call session.begin() first")
     return session.begin()
-
-
-def _checked_bind(session: Session) -> Engine:
-    """Return the engine that will carry the events. Refuse now what would fail at commit."""
-    try:
-        bind = session.get_bind(clause=_WRITE)
-    except UnboundExecutionError as error:
-        raise RecordError(
-            "the session has no bind for the outbox: give it one, "
-            "e.g. binds={Base: engine, outbox.events_table: engine}"
-        ) from error
-    if bind.dialect.name != "postgresql":
-        raise RecordError(f"the outbox lives in PostgreSQL, but this session is bound to {bind.dialect.name}")
-    options = bind.get_execution_options()
-    if isinstance(bind, Engine) and options.get("isolation_level") == "AUTOCOMMIT":
-        raise TransactionError(
-            "the session's engine is in autocommit: the event would not share a transaction with the rows it tells of"
-        )
-    return bind.engine
 
 
 def _innermost(session: Session) -> SessionTransaction | None:

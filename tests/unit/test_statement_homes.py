@@ -29,6 +29,7 @@ IN_STORE = {
 IN_MIGRATIONS = {
     "0001_tables.sql: outbox.mark_pending",
     "0011_pending.sql: outbox.mark_pending",
+    "0010_record.sql: outbox.claim_keys",  # an event of this transaction that was another's already
     "0009_bounds.sql: outbox.dated",  # once, when it is applied: due_at beyond what a client can read
     "0009_bounds.sql: outbox.cancel_orphans",  # of deleted subscriptions; it notes in the audit what no relay may write
 }

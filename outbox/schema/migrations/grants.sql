@@ -12,21 +12,22 @@ do $$
 declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
-        outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller';
-    texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body';
+        outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
+        outbox.idempotency_requests';
+    texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.id_of_key';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
         outbox.retire_next_event_leaf, outbox.retire_next_attempt_leaf,
         outbox.prune_events, outbox.retire_attempt_leaf, outbox.prune_attempts, outbox.prune_resolutions,
-        outbox.drop_empty_leaf, outbox.cancel_orphans';
+        outbox.drop_empty_leaf, outbox.cancel_orphans, outbox.make_key_leaf, outbox.forget_keys';
     rights constant text[] := array[
         ['outbox_app', 'usage on schema outbox'],
         ['outbox_app', 'select on outbox.schema_migrations'],
-        ['outbox_app', 'insert (id, tenant, type, key, payload, recorded_at, available_at) on outbox.events'],
+        ['outbox_app', 'insert (id, tenant, type, key, payload, recorded_at, available_at, priority, trace) on outbox.events'],
         ['outbox_app', 'select (seq, id) on outbox.events'],
         ['outbox_app', 'usage on sequence outbox.events_seq'],
-        ['outbox_app', 'execute on function outbox.record, outbox.uuid7, ' || rules || ', ' || texts],
+        ['outbox_app', 'execute on function outbox.record, outbox.record_once, outbox.content_recorded, outbox.uuid7, ' || rules || ', ' || texts],
 
         ['outbox_operator', 'usage on schema outbox'],
         ['outbox_operator', 'select on outbox.secrets, ' || tables],
