@@ -8,7 +8,7 @@ the request ends, whom it is for, or what a receiver takes for our signature.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from outbox.errors import SubscriptionError
 from outbox.signing.schemes import written_headers
@@ -27,19 +27,24 @@ _VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
 # with "-" for "_", since many servers give both spellings to the application as one variable.
 _RESERVED_PREFIXES = ("proxy-", "webhook-", "svix-", "x-hub-signature", "x-webhook-signature")
 
+# A subscription that has one of these from the time when it could goes on: its own is sent.
+_FREE_BEFORE = ("traceparent", "tracestate", "baggage")
 
-def check_headers(value: object) -> dict[str, str]:
+
+def check_headers(value: object, *, stored: bool = False) -> dict[str, str]:
     """Return names to values. Raises SubscriptionError, which quotes no value.
 
     A mapping of name to value, or pairs. Names are tokens (RFC 9110), unlike each other in any case, none of them
-    reserved; values are visible ASCII with spaces and tabs inside; 50 headers and 8 KiB at most.
+    reserved; values are visible ASCII with spaces and tabs inside; 50 headers and 8 KiB at most. `stored`: a name that
+    was free before it was reserved is kept.
     """
     pairs = _pairs(value)
     if len(pairs) > MAX_HEADERS:
         raise SubscriptionError(f"headers: {len(pairs)} headers, the limit is {MAX_HEADERS}")
     headers: dict[str, str] = {}
     for name, content in pairs:
-        headers[_check_name(name, headers)] = _check_value(name, content)
+        allowed = _FREE_BEFORE if stored else ()
+        headers[_check_name(name, headers, allowed)] = _check_value(name, content)
     size = sum(len(name) + len(content) + len(": \r\n") for name, content in headers.items())
     if size > MAX_HEADERS_BYTES:
         raise SubscriptionError(f"headers: {size} bytes together, the limit is {MAX_HEADERS_BYTES}")
@@ -69,13 +74,13 @@ def _pairs(value: object) -> list[tuple[object, object]]:
     raise SubscriptionError("headers: give a mapping of name to value, such as {'X-Api-Key': '…'}")
 
 
-def _check_name(name: object, known: Mapping[str, str]) -> str:
+def _check_name(name: object, known: Mapping[str, str], allowed: Collection[str]) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         shown = _beginning(name) if isinstance(name, str) else f"a {type(name).__name__}"
         raise SubscriptionError(f"headers: {shown} is not a header name; use letters, digits and -, such as X-Api-Key")
     if len(name) > MAX_HEADERS_BYTES:
         raise SubscriptionError(f"headers: a name has {len(name)} characters; the limit is {MAX_HEADERS_BYTES}")
-    if is_reserved(name):
+    if is_reserved(name) and name.lower() not in allowed:
         raise SubscriptionError(f"headers: {name} is set by the relay or by a signature; use another name")
     if name.lower() in (other.lower() for other in known):
         raise SubscriptionError(f"headers: {name} is given twice; letter case makes no difference")

@@ -77,8 +77,9 @@ def show(database: Database, event_id: str, *, as_json: bool) -> None:
 
 def _print_event(found: EventDetails) -> None:
     matched = f"{found.resolution.matched} subscriptions" if found.resolution else None
-    nested = ("counts", "resolution", "deliveries", "attempts", "dead_letters", "payload")
-    print_fields(fields_of(found, *nested) | {"matched": matched, "subscriptions": counted(found.counts)})
+    nested = ("counts", "resolution", "deliveries", "attempts", "dead_letters", "trace", "payload")
+    told = {"matched": matched, "subscriptions": counted(found.counts)} | (found.trace or {})
+    print_fields(fields_of(found, *nested) | told)
     if found.deliveries:
         click.echo("\nOutstanding")
         rows = [(item.id, item.state, item.at, item.attempts, host_of(item.url)) for item in found.deliveries]

@@ -54,7 +54,7 @@ class RequestAdditions:
             SubscriptionError: the URL or a part cannot be used.
         """
         documents = {kind: stored_document(kind, text) for kind, text in opened.items()}
-        headers = check_headers(documents.get("headers", {}))
+        headers = check_headers(documents.get("headers", {}), stored=True)
         authentication = authentication_of(documents["authentication"]) if "authentication" in documents else None
         tls = ClientTLS.of(tls_of(documents["tls"])) if "tls" in documents else None
         user_agent = _user_agent(headers) or user_agent

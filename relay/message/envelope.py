@@ -13,6 +13,7 @@ from relay.message.echoes import redact_echoes
 from relay.message.formats import FormatError, Formatter
 from relay.model.answers import read_answer
 from relay.model.outcome import Outcome, OutcomeKind
+from relay.message.trace import Traced
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -74,6 +75,8 @@ class Envelope:
         `attempt` is its number, from 1: whatever was not the first is a retry, and dials anew.
         """
         endpoint = self.endpoint if attempt == 1 else self._for_retry
+        if event.trace is not None:
+            sender = Traced(sender, event, endpoint, attempt)
         if self._formatter is not None:
             return self._send_formatted(self._formatter, sender, event, timestamp, timeout_seconds, endpoint)
         body = body_of(event)

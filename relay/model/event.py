@@ -29,6 +29,7 @@ class EventParts:
     id: `evt_…`, as it goes on the wire. recorded_at: microseconds since 2000-01-01 UTC, as PostgreSQL counts.
     payload: the exact JSON text, in UTF-8. standard, bodies: what relay.message made of it so far, in the standard
     format, and in others by format and settings.
+    trace: W3C's traceparent, tracestate and baggage, a line each; mostly None.
     """
 
     id: bytes
@@ -37,6 +38,7 @@ class EventParts:
     key: str | None = field(repr=False)
     recorded_at: int
     payload: bytes = field(repr=False)
+    trace: bytes | None = field(default=None, repr=False)
     size: int = field(init=False)
     """How many bytes its body has, or will have, in the standard format."""
     standard: bytes | None = field(init=False, repr=False, default=None)

@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEvent:
-    """An event and the one word for what became of it. `available_at` is None where it is past its retention."""
+    """An event and the one word for what became of it. `available_at` and `priority` are None past its retention."""
 
     id: EventId
     type: str
@@ -40,6 +40,7 @@ class RecordedEvent:
     key: str | None
     recorded_at: datetime
     available_at: datetime | None
+    priority: int | None
     state: str
 
 
@@ -87,7 +88,8 @@ class DeadDelivery:
 class EventDetails(RecordedEvent):
     """An event with all that happened to it; `counts` as in a list.
 
-    The payload is JSON text; each list is its first page.
+    The payload is JSON text; each list is its first page. `trace` has the W3C headers of the trace that the event was
+    recorded in, by name.
     """
 
     counts: Counts
@@ -95,6 +97,7 @@ class EventDetails(RecordedEvent):
     deliveries: Page[ListedDelivery]
     attempts: Page[Attempt]
     dead_letters: Page[DeadDelivery]
+    trace: dict[str, str] | None
     payload: str
 
 
@@ -120,7 +123,7 @@ from e order by e.seq desc
 """
 _LIST = f"""
 with e as materialized (
-    select e.seq, e.id, e.type, e.tenant, e.key, e.recorded_at, e.available_at, true as kept
+    select e.seq, e.id, e.type, e.tenant, e.key, e.recorded_at, e.available_at, e.priority, true as kept
     from outbox.events e where {{where}} {_LISTING.order_by} limit :limit)
 {_COUNTED}
 """  # noqa: S608 - the parts are constants
@@ -128,11 +131,12 @@ with e as materialized (
 _EVENT = f"""
 with e as materialized (
     select * from (
-        select seq, id, type, tenant, key, recorded_at, available_at, payload, true as kept from outbox.events
+        select seq, id, type, tenant, key, recorded_at, available_at, priority, trace, payload, true as kept
+        from outbox.events
         where id = :id
         union all
-        (select event_seq, event_id, type, tenant, key, recorded_at, null, payload, false from outbox.dead_letters
-         where event_id = :id limit 1)
+        (select event_seq, event_id, type, tenant, key, recorded_at, null, null, null, payload, false
+         from outbox.dead_letters where event_id = :id limit 1)
         limit 1) e
     where {own("e.tenant")})
 {_COUNTED}
@@ -175,6 +179,7 @@ def _fields(row: Any, counts: Counts) -> dict[str, Any]:
         "key": row.key,
         "recorded_at": row.recorded_at,
         "available_at": row.available_at,
+        "priority": row.priority,
         "state": event_state(pending=row.pending, **{name: getattr(counts, name) for name in _COUNTS}),
     }
 
@@ -226,8 +231,17 @@ def show_event(connection: Connection, tenant: str | None, event_id: UUID | str)
         deliveries=outstanding_of_event(connection, tenant, uuid),
         attempts=attempts_of_event(connection, tenant, uuid),
         dead_letters=dead_of_event(connection, tenant, uuid),
+        trace=_trace(row.trace),
         payload=row.payload,
     )
+
+
+def _trace(kept: str | None) -> dict[str, str] | None:
+    """Return the lines of a trace by the names of their headers."""
+    if kept is None:
+        return None
+    names = ("traceparent", "tracestate", "baggage")
+    return {name: line for name, line in zip(names, kept.split("\n"), strict=False) if line}
 
 
 _RESOLUTION = """

@@ -113,12 +113,14 @@ def _rounds(config: Config) -> list[Round]:
     leaves = {"max_default_bytes": MAX_DEFAULT_BYTES, "events_days": config.events_retention_days}
     return [
         Round("attempt leaves", 60, "select outbox.make_attempt_leaf()"),
+        Round("idempotency key leaves", 60, "select outbox.make_key_leaf()"),
         Round("event leaves", 60, _MAKE_EVENT_LEAF, leaves),
         Round("deliveries of removed subscriptions", 5, CLEAR_REMOVED, {"batch": BATCH_ROWS}),
         Round("removed subscriptions", 60, _DELETE_REMOVED, {"batch": BATCH_ROWS}),
         Round("deliveries without a subscription", 60, _CANCEL_ORPHANS, {"batch": BATCH_ROWS}),
         Round("secrets that ran out", 60, _DELETE_EXPIRED, {"batch": BATCH_ROWS}),
         *(_retention(step, getattr(config, f"{step.kind}_retention_days")) for step in RETENTION),
+        Round("old idempotency keys", 3600, "select outbox.forget_keys(%(batch)s)", {"batch": BATCH_ROWS}),
         Round("empty leaves", 60, "select outbox.drop_empty_leaf()"),
     ]
 

@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outbox": {"outbox", "sqlalchemy"},
     "outbox.recording": {"outbox", "sqlalchemy", "psycopg", "asyncpg"},
     "outbox.recording.payload": {"outbox", "pydantic"},
+    "outbox.recording.trace": {"outbox", "opentelemetry"},
     "outbox.schema.alembic_plugin": {"alembic"},
     "outbox.sealing": {"outbox", "sqlalchemy", "cryptography"},
     "outbox.signing": {"outbox.errors", "outbox.secret", "outbox.signing", "outbox._text"},
@@ -34,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay.http": {"outbox", "relay.config", "relay.http", "relay.model", "httptools"},
     "relay.http.inspection.certificate": {"cryptography"},
     "relay.message": {"outbox", "relay.http", "relay.message", "relay.model", "relay.secrets"},
+    "relay.message.trace": {"outbox", "relay.http", "relay.model", "opentelemetry"},
     "relay.store": {"outbox", "relay.model", "relay.store", "psycopg", "sqlalchemy"},
     "relay.engine": {
         *("outbox", "relay.engine", "relay.http", "relay.message", "relay.model", "relay.secrets", "relay.store"),

@@ -64,7 +64,14 @@ def test_signatures():
     assert [name for name, each in parameters.items() if each.kind is each.POSITIONAL_ONLY] == ["session_or_connection"]
     assert [name for name, each in parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD] == ["type", "data"]
     keywords = {name: each.default for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY}
-    assert keywords == {"key": None, "tenant": "", "available_at": None}
+    assert keywords == {
+        "key": None,
+        "tenant": "",
+        "available_at": None,
+        "idempotency_key": None,
+        "priority": 0,
+        "trace": None,
+    }
     assert not inspect.iscoroutinefunction(outbox.record)
     assert inspect.iscoroutinefunction(outbox.arecord)
 

@@ -58,6 +58,8 @@ alter table outbox.events
 drop function outbox.keeps_rules(bigint, text, text, text, text, timestamptz, timestamptz);
 drop function outbox.broken_rule(bigint, text, text, text, text, timestamptz, timestamptz);
 
+set local lock_timeout to default;
+
 -- How long an idempotency key is known: for so many days, and until the end of the day (UTC) on which they are over.
 alter table outbox.settings
     drop constraint setting_is_known,

@@ -24,9 +24,10 @@ COMMON_HEADERS = ("webhook-id", "webhook-timestamp")
 
 RELAY_HEADERS = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect",
-     "content-type", "content-encoding", "accept-encoding", "date", "user-agent", "http2-settings")
+     "content-type", "content-encoding", "accept-encoding", "date", "user-agent", "http2-settings", "traceparent",
+     "tracestate", "baggage")
 )  # fmt: skip
-"""Headers that only the relay writes (framing, routing, the form of the body): no scheme or subscription may."""
+"""Headers that only the relay writes (framing, routing, form of the body, trace): no scheme or subscription may."""
 
 _CREDENTIALS = frozenset(("authorization", "cookie"))
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")

@@ -28,6 +28,7 @@ from relay.operations.status.documents import (
     Unmatched,
 )
 from relay.operations.status.late_subscriptions import find_stuck
+from relay.operations.status.repeated_ids import find_repeated_ids
 from relay.operations.status.running import read_running
 from relay.operations.status.unresolved_events import find_unresolved
 from relay.operations.tenancy import operator_only
@@ -70,7 +71,7 @@ def status(connection: Connection, tenant: str | None) -> Status:
         stuck=find_stuck(connection, tenant),
         findings=(),
     )
-    findings = (*findings_of(found), *find_in_schema(connection, tenant))
+    findings = (*findings_of(found), *find_repeated_ids(connection, tenant), *find_in_schema(connection, tenant))
     return replace(found, findings=tuple(sorted(findings, key=lambda finding: finding.severity == "note")))
 
 
