@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relay.http.sender import Endpoint, Sender
     from relay.model.event import EventParts
 
-__all__ = ["Traced"]
+__all__ = ["Traced", "opentelemetry"]
 
 _NAMES = (b"traceparent", b"tracestate", b"baggage")
 _STORED = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:\n([ -~]*))?(?:\n([ -~]*))?")
@@ -48,7 +48,7 @@ class Traced:
             return await self._sender.send(endpoint, headers, body, timeout_seconds)
         trace_id, span_id, flags, state, baggage = stored.groups(b"")
         values = (b"00-%b-%b-%b" % (trace_id, span_id, flags), state, baggage)
-        if (api := _opentelemetry()) is None:
+        if (api := opentelemetry()) is None:
             return await self._sender.send(endpoint, headers + _lines(values, headers), body, timeout_seconds)
         with self._span(api, values) as span:
             lines = _lines((*_sent_on(span, values), baggage), headers)
@@ -101,7 +101,8 @@ class _OpenTelemetry:
 
 
 @cache
-def _opentelemetry() -> _OpenTelemetry | None:
+def opentelemetry() -> _OpenTelemetry | None:
+    """Return what is used of its API; None where it is not installed."""
     try:
         return _OpenTelemetry()
     except ImportError:

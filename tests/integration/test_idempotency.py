@@ -1,4 +1,4 @@
-"""One event for each tenant and idempotency key: whoever records it, at the same time, in any order, and for how long."""
+"""One event for each tenant and idempotency key: whoever records it, at the same time, in any order, how long after."""
 
 from __future__ import annotations
 
@@ -224,7 +224,9 @@ class TestOtherContent:
     def test_a_later_time_or_trace_is_no_other_content(self, engine, database_url):
         with Session(engine) as session:
             record(session, "a", 1, idempotency_key="k")
-            record(session, "a", 1, idempotency_key="k", priority=3, trace={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
+            record(
+                session, "a", 1, idempotency_key="k", priority=3, trace={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+            )
             session.commit()
         assert len(recorded(database_url)) == 1
 
@@ -308,6 +310,26 @@ class TestAtTheSameTime:
         assert {row.id for row in recorded(database_url)} == {
             outbox.ids.text_id("evt", id_of_key("", key)) for key in ("a", "b")
         }
+
+    def test_each_claims_its_keys_in_one_order_whatever_the_order_it_used_them_in(self, database_url, open_connection):
+        """The middle one is held: the lowest is claimed then, and the highest is free for others."""
+        low, middle, high = sorted("abc", key=lambda key: id_of_key("", key).bytes)
+        holder, many, first, last = (open_connection() for _ in range(4))
+        record(holder, "a", 1, idempotency_key=middle)
+        holder.execute("set constraints all immediate")
+        for connection, keys in ((many, (high, middle, low)), (first, low), (last, high)):
+            for key in keys:
+                record(connection, "a", 1, idempotency_key=key)
+        with ThreadPoolExecutor(2) as pool:
+            commits = [pool.submit(many.commit)]
+            wait_until(is_waiting(open_connection, many))
+            last.commit()
+            commits.append(pool.submit(first.commit))
+            wait_until(is_waiting(open_connection, first))
+            holder.commit()
+            for commit in commits:
+                commit.result(10)
+        assert len(recorded(database_url)) == 3
 
     def test_many_transactions_with_many_keys_in_any_order_never_deadlock(self, database_url):
         """Each takes 20 of 40 keys at random, in savepoints too; some roll back."""
@@ -429,6 +451,7 @@ class TestTheWindow:
         self.days_pass(first, 3)
         second.commit()
         assert len(recorded(database_url)) == 1
+        assert self.days_pass(first, 0) == 2, "the window is counted from the first"
 
     def test_what_is_older_is_forgotten_by_leaves(self, database_url, open_connection):
         connection = open_connection(autocommit=True)

@@ -29,6 +29,8 @@ dead_letters        -                  s d                  s i d             s
 deliveries          -                  s i                  s i u d           s
 events              s(id,seq) i(NEW)   s i u(available_at)  s                 s
 pending             -                  s i d                s u d             s
+idempotency_keys    -                  s                    s                 s
+idempotency_requests -                 s                    s                 s
 poller              -                  s                    s u               s
 relays              -                  s                    s i u d           s
 resolutions         -                  s                    s i               s
@@ -43,20 +45,20 @@ subscriptions       -                  s i u                s u(ANSWERED) d   s
 turns               -                  s                    s u(taken)        s
 """
 COLUMNS = {
-    "NEW": "available_at,id,key,payload,recorded_at,tenant,type",
+    "NEW": "available_at,id,key,payload,priority,recorded_at,tenant,trace,type",
     "HINTS": "created_at,expires_at,hint,id,kind,sealed_to,subscription_id",
     "ANSWERED": "disabled_at,disabled_reason,held_until",
 }
-TEXTS = {"body", "patterns_of", "text_id", "uuid_of"}
+TEXTS = {"body", "id_of_key", "patterns_of", "text_id", "uuid_of"}
 RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "uuid7"}
 FINDINGS = {"findings", "collation_findings", "grant_findings"}
 UPKEEP = {
     "make_event_leaf", "make_attempt_leaf", "retire_event_leaf", "retire_attempt_leaf", "prune_events",
     "prune_attempts", "prune_resolutions", "drop_empty_leaf", "cancel_orphans", "retire_next_event_leaf",
-    "retire_next_attempt_leaf",
+    "retire_next_attempt_leaf", "make_key_leaf", "forget_keys",
 }  # fmt: skip
 FUNCTIONS = {
-    "outbox_app": TEXTS | RULES | {"record"},
+    "outbox_app": TEXTS | RULES | {"content_recorded", "record", "record_once"},
     "outbox_operator": TEXTS | RULES | FINDINGS | UPKEEP | {"audit_operation", "retention_bound"},
     "outbox_relay": TEXTS | FINDINGS | UPKEEP,
     "outbox_reader": TEXTS | FINDINGS,

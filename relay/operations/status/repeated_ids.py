@@ -1,7 +1,7 @@
 """Ids that several of the newest events have: whoever inserts an event may name its id, and no unique index holds it.
 
-Receivers that drop a known `webhook-id` see only one of such events. The ids of idempotency keys (UUIDs of version 8) are
-left out: they come again, as documented, once the database has forgotten the key.
+Receivers that drop a known `webhook-id` see only one of such events. The ids of idempotency keys (UUIDs of version 8)
+are left out: they come again, as documented, once the database has forgotten the key.
 """
 
 from __future__ import annotations
