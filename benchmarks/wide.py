@@ -24,7 +24,9 @@ with made as (
 insert into outbox.secrets (subscription_id, secret)
 select id, 'whsec_' || encode(sha256(id::text::bytea), 'base64') from made
 """
-_RECORD = "insert into outbox.events (type, payload) values ('order.created', json_build_object('note', repeat('x', 400)))"
+_RECORD = (
+    "insert into outbox.events (type, payload) values ('order.created', json_build_object('note', repeat('x', 400)))"
+)
 
 
 def run(bench: Bench) -> Iterator[Result]:

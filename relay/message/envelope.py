@@ -11,9 +11,9 @@ from relay.message.authentication import RequestAdditions
 from relay.message.body import body_of
 from relay.message.echoes import redact_echoes
 from relay.message.formats import FormatError, Formatter
+from relay.message.trace import Traced
 from relay.model.answers import read_answer
 from relay.model.outcome import Outcome, OutcomeKind
-from relay.message.trace import Traced
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

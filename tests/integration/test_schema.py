@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import secrets
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ import sqlalchemy as sa
 from outbox.errors import SchemaError
 from outbox.schema import runner as schema
 from tests.support import catalog, databases
-from tests.support.databases import migrate
+from tests.support.databases import migrate, migrate_to
 
 
 def execute(url: str, *statements: str) -> None:
@@ -149,10 +148,8 @@ def test_a_schema_that_fits_is_accepted(engine: sa.Engine) -> None:
 
 def at_the_version_before(url: str, name: str) -> None:
     """Make the schema as it was before the migration of this name, with its leaves."""
-    execute(url, schema.SCHEMA_SQL, schema.VERSIONS_SQL)
-    for migration in itertools.takewhile(lambda one: one.name != name, schema.migrations()):
-        execute(url, f"set search_path = pg_catalog, pg_temp; {migration.sql}; {migration.record}")
-    execute(url, (Path(schema.__file__).parent / "migrations" / "leaves.sql").read_text(encoding="utf-8"))
+    (version,) = (migration.version for migration in schema.migrations() if migration.name == name)
+    migrate_to(url, version - 1)
 
 
 def test_events_recorded_before_the_rules_became_one_check_stay(empty_database_url: str) -> None:

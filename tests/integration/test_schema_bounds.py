@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -23,7 +22,7 @@ from relay.cli import cli
 from relay.config.database_url import RELAY_NAME
 from relay.config.options import Config
 from relay.process.housekeeping import Housekeeping
-from tests.support.databases import engine_on, migrate
+from tests.support.databases import engine_on, migrate, migrate_to
 
 INTO_EVENTS = "insert into outbox.events (type, payload) values ('a', %s)"
 INTO_DELIVERIES = (
@@ -179,12 +178,8 @@ COMMANDS = (
 @pytest.fixture
 def old_database_url(empty_database_url: str) -> str:
     """A database of version 0005 with rows that no later version takes."""
+    migrate_to(empty_database_url, 5)
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(f"{schema.SCHEMA_SQL}{schema.VERSIONS_SQL}")
-        for migration in itertools.takewhile(lambda one: one.version <= 5, schema.migrations()):
-            connection.execute(f"set search_path = pg_catalog, pg_temp; {migration.sql}; {migration.record}")
-        leaves = Path(schema.__file__).parent / "migrations" / "leaves.sql"
-        connection.execute(leaves.read_text(encoding="utf-8"))
         connection.execute(OLD_ROWS)
     return empty_database_url
 

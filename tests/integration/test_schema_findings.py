@@ -20,7 +20,7 @@ from outbox.errors import SchemaError
 from outbox.schema import runner as schema
 from relay.operations.status.status import status
 from tests.support import databases
-from tests.support.databases import engine_on, migrate
+from tests.support.databases import engine_on, migrate, migrate_to
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_migrating_from_an_old_collation_builds_the_small_indexes_again_and_none
 ) -> None:
     file = "select c.relname, pg_relation_filenode(c.oid) from pg_class c where relnamespace = 'outbox'::regnamespace"
     large = f"{file} and relname ~ '^(events|deliveries|attempts|dead_letters|resolutions|pending)' and relkind <> 'p'"
-    at_version(empty_database_url, 5)
+    migrate_to(empty_database_url, 5)
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute("insert into outbox.subscriptions (url, types) values ('https://example.com', '{a,B.*,ä}')")
         connection.execute("insert into outbox.events (type, payload) values ('a', '1')")
@@ -149,15 +149,6 @@ def test_migrating_from_an_old_collation_builds_the_small_indexes_again_and_none
         after = dict(connection.execute(large).fetchall())
         assert {name: after[name] for name in before} == before
         assert connection.execute("select count(*) from outbox.subscription_types").fetchone() == (3,)
-
-
-def at_version(url: str, version: int) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"{schema.SCHEMA_SQL}{schema.VERSIONS_SQL}")
-        for migration in schema.migrations():
-            if migration.version <= version:
-                connection.execute(f"set search_path = pg_catalog, pg_temp; {migration.sql}; {migration.record}")
-        connection.execute((Path(schema.__file__).parent / "migrations" / "leaves.sql").read_text(encoding="utf-8"))
 
 
 @pytest.mark.field("F63")
@@ -215,7 +206,7 @@ def test_a_sequence_that_is_ahead_stays_where_it_is(database_url: str, database:
 def test_rows_of_every_table_and_of_leaves_made_later_can_be_deleted_under_a_publication_for_all_tables(
     empty_database_url: str,
 ) -> None:
-    at_version(empty_database_url, 5)  # its leaves have none
+    migrate_to(empty_database_url, 5)  # its leaves have none
     migrate(empty_database_url)
     with psycopg.connect(empty_database_url, autocommit=True) as database:
         database.execute("select outbox.make_event_leaf(20), outbox.make_attempt_leaf(20)")

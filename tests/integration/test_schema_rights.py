@@ -30,7 +30,7 @@ deliveries          -                  s i                  s i u d           s
 events              s(id,seq) i(NEW)   s i u(available_at)  s                 s
 pending             -                  s i d                s u d             s
 idempotency_keys    -                  s                    s                 s
-idempotency_requests -                 s                    s                 s
+idempotency_requests  -                s                    s                 s
 poller              -                  s                    s u               s
 relays              -                  s                    s i u d           s
 resolutions         -                  s                    s i               s

@@ -28,6 +28,7 @@ _EMBEDDED_SETTINGS = {
     "max_connections": "200",
     "max_prepared_transactions": "10",
 }
+KEY_LEAVES_SINCE = 10  # the version that brought make_key_leaf()
 _MEMORY_BYTES = 4 * 1024**3
 
 
@@ -113,3 +114,16 @@ def migrate(url: str) -> list[schema.Migration]:
     """Bring a database's outbox schema up to date; return what was missing."""
     with engine_on(url) as engine, engine.connect() as connection:
         return schema.migrate(connection)
+
+
+def migrate_to(url: str, version: int) -> None:
+    """Make the schema as it was at this version, with its leaves."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"{schema.SCHEMA_SQL}{schema.VERSIONS_SQL}")
+        for migration in schema.migrations():
+            if migration.version <= version:
+                connection.execute(f"set search_path = pg_catalog, pg_temp; {migration.sql}; {migration.record}")
+        leaves = (Path(schema.__file__).parent / "migrations" / "leaves.sql").read_text(encoding="utf-8")
+        for statement in leaves.splitlines():
+            if "make_key_leaf" not in statement or version >= KEY_LEAVES_SINCE:
+                connection.execute(statement)
