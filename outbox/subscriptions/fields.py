@@ -235,7 +235,8 @@ class Subscription:
     Of `headers` it has the names; `authentication`, `tls` and `format_secret` tell in words what there is, '' without.
     `public_keys` are those of Ed25519 signatures (`whpk_…`), newest first; () of other keys.
     Of a `url` that is a credential itself, such as a Slack webhook's, the secret part is `***`.
-    `held_until` is when the endpoint's last Retry-After ends; it may be over.
+    `held_until` is when the endpoint's last Retry-After ends; it may be over. Paused with `drops_while_paused`, it
+    matches no event; not paused, that means nothing.
     """
 
     id: str
@@ -256,6 +257,7 @@ class Subscription:
     format_secret: str
     final_statuses: tuple[int, ...]
     paused_at: datetime | None
+    drops_while_paused: bool
     disabled_at: datetime | None
     disabled_reason: str | None
     held_until: datetime | None

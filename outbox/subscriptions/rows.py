@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Connection,
     DateTime,
@@ -53,6 +54,7 @@ subscriptions = table(
     *(column(field.name, field.column) for field in COLUMNS),
     column("scheme", Text),
     column("paused_at", DateTime(timezone=True)),
+    column("drops_while_paused", Boolean),
     column("disabled_at", DateTime(timezone=True)),
     column("disabled_reason", Text),
     column("held_until", DateTime(timezone=True)),

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from outbox._connection import require_connection
+from outbox._text import brief
 from outbox.errors import ArgumentError, NotFoundError, SubscriptionError
 from outbox.ids import text_id
 from outbox.secret import Secret, hides_secrets
@@ -204,9 +205,28 @@ def update(
     return change(connection, subscription_id, tenant, values)
 
 
-def pause(connection: Session | Connection, subscription_id: str, *, tenant: str | EveryTenant = "") -> Subscription:
-    """Stop sending; deliveries gather and wait. Pausing twice keeps the first time."""
-    return change(connection, subscription_id, tenant, {"paused_at": func.coalesce(subscriptions.c.paused_at, _now)})
+def pause(
+    connection: Session | Connection, subscription_id: str, *, drop: bool = False, tenant: str | EveryTenant = ""
+) -> Subscription:
+    """Stop sending until `resume`. Deliveries gather and wait, or with `drop` none are made of what comes meanwhile.
+
+    Args:
+        connection: a Session or Connection; the caller commits.
+        subscription_id: which one.
+        drop: whether events that are resolved while it is paused do not match it, as if it were not there: they are
+            counted as not matched, and `resume` does not bring them back. What it had before waits all the same.
+        tenant: whose it must be.
+
+    Pausing twice keeps the first time; the last pause says whether it drops.
+
+    Raises:
+        SubscriptionError: `drop` is neither True nor False.
+        NotFoundError: no such subscription for this tenant, or it is removed.
+    """
+    if not isinstance(drop, bool):
+        raise SubscriptionError(f"drop: {brief(drop)} is neither True nor False")
+    paused_at = func.coalesce(subscriptions.c.paused_at, _now)
+    return change(connection, subscription_id, tenant, {"paused_at": paused_at, "drops_while_paused": drop})
 
 
 def disable(
@@ -227,7 +247,7 @@ def disable(
 def resume(connection: Session | Connection, subscription_id: str, *, tenant: str | EveryTenant = "") -> Subscription:
     """Send again, beginning with what gathered, whether it was paused, disabled or held back by its Retry-After."""
     closed = ("paused_at", "disabled_at", "disabled_reason", "held_until")
-    return change(connection, subscription_id, tenant, dict.fromkeys(closed))
+    return change(connection, subscription_id, tenant, {**dict.fromkeys(closed), "drops_while_paused": False})
 
 
 def remove(connection: Session | Connection, subscription_id: str, *, tenant: str | EveryTenant = "") -> Subscription:

@@ -19,6 +19,8 @@ _COMMANDS = {
     "events": ("relay.cli.events:events", "What happened: recorded events."),
     "deliveries": ("relay.cli.deliveries:deliveries", "One event for one subscription: what is under way."),
     "dead-letters": ("relay.cli.dead_letters:dead_letters", "What was given up, with the reason."),
+    "pause-all": ("relay.cli.sending:pause_all", "Stop all sending, everywhere; recording goes on."),
+    "resume-all": ("relay.cli.sending:resume_all", "Send again after pause-all."),
     "replay": ("relay.cli.replay:replay", "Deliver again: dead letters, deliveries, events."),
     "schemes": ("relay.cli.schemes:schemes", "How requests are signed: the schemes that are known."),
     "secrets": ("relay.cli.secrets:secrets", "The keys that secrets are sealed to."),

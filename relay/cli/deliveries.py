@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from relay.cli.by_hand import cancel, retry
 from relay.cli.options import Database, after_option, filters, json_option, with_database
 from relay.cli.output import (
     fields_of,
@@ -30,18 +31,18 @@ def deliveries() -> None:
 
 @deliveries.command("list")
 @filters("since", "until", "type", "tenant", "key", "subscription")
-@click.option("--state", type=click.Choice(STATES), help="Only these. [default: all but delivered]")
+@click.option("--state", type=click.Choice(STATES), help="Only these. [default: all that is outstanding]")
 @filters("limit")
 @after_option
 @json_option
 @with_database
 def list_(database: Database, type_: str | None, state: Any, after: str | None, *, as_json: bool, **given: Any) -> None:
-    """List what is still to deliver, the longest due first; with --state delivered what was, newest first.
+    """List what is still to deliver, the longest due first; what was delivered or cancelled newest first.
 
     \b
     States: due (to be sent now), waiting (for a retry or its time), leased (a relay is at it),
     held (due, the receiver's Retry-After is not over), paused and disabled (as their subscription
-    is), cancelled (subscription removed), delivered. Dead ones: relay dead-letters list.
+    is), delivered, cancelled (by hand). Dead ones: relay dead-letters list.
 
     \b
     Examples:
@@ -56,6 +57,10 @@ def list_(database: Database, type_: str | None, state: Any, after: str | None, 
         rows = [(item.id, item.state, item.at, item.attempts, item.type, host_of(item.url)) for item in found]
         print_table(["DELIVERY", "STATE", "AT UTC", "#", "TYPE", "TO"], rows, flexible=["TYPE", "TO"])
     print_more(found)
+
+
+deliveries.add_command(retry)
+deliveries.add_command(cancel)
 
 
 @deliveries.command()

@@ -22,10 +22,11 @@ __all__ = ["replay"]
 @click.command()
 @click.argument("names", metavar="[DELIVERY|EVENT]...", nargs=-1)
 @click.option("--to", metavar="SUB", help="To this subscription instead (sub_…).")
+@click.option("--to-all", is_flag=True, help="By id: to every subscription that the event matches now.")
 @filters("since", "until", "type", "tenant", "key", "subscription")
 @click.option(
-    "--state", type=click.Choice(["dead", "delivered"]), default="dead", show_default=True,
-    help="With filters: the dead letters, or what was delivered.",
+    "--state", type=click.Choice(["dead", "delivered", "cancelled"]), default="dead", show_default=True,
+    help="With filters: the dead letters, or what was delivered or cancelled by hand.",
 )  # fmt: skip
 @filters("limit")
 @click.option("--dry-run", is_flag=True, help="Say what would be replayed, change nothing.")
@@ -33,30 +34,37 @@ __all__ = ["replay"]
 @json_option
 @with_database_to_change
 def replay(
-    database: Database, names: tuple[str, ...], to: str | None, type_: str | None, state: str, *, dry_run: bool,
-    yes: bool, as_json: bool, **given: Any,
+    database: Database, names: tuple[str, ...], to: str | None, type_: str | None, state: Any, *, to_all: bool,
+    dry_run: bool, yes: bool, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Deliver again: a dead letter, a delivery or an event by id, or all that pass a filter.
 
     Each replay is a new delivery, due now, with a schedule of its own; the webhook-id stays the event's.
-    An EVENT goes to every subscription that had it. A dead letter is gone once it is replayed.
+    An EVENT goes to every subscription whose delivery of it has ended. A dead letter is gone once it is
+    replayed. By id each replay is one delivery more; by filter what is on its way again is left out.
 
     \b
     Examples:
       relay replay dlv_…
       relay replay evt_… --to sub_…
+      relay replay evt_… --to-all
       relay replay --subscription sub_… --since 1d --dry-run
       relay replay --state delivered --subscription sub_… --since 2h --limit 1000 --yes
     """
     wanted = Filters(type=type_, **given)
     if bool(names) != wanted.empty:
         raise click.UsageError("give ids, or at least one filter (--since, --subscription, …), not both")
+    if to_all and (to is not None or not names):
+        raise click.UsageError("--to-all goes with ids, and without --to")
     with database.transaction() as connection:
-        found = _candidates(connection, names, to, wanted, state)
+        if names:
+            found = _by_id(connection, names, to, to_all=to_all)
+        else:
+            found = operations.candidates_by_filter(connection, None, wanted, state=state, to=to)
     if dry_run:
         _report(found, None, as_json=as_json)
         return
-    asked = operations.Asked(names, wanted, None if names else state, to)
+    asked = operations.Asked(names, wanted, None if names else state, "all" if to_all else to)
     if not names:
         confirm(f"Replay {len(found)} {'dead letters' if state == 'dead' else 'deliveries'}?", yes=yes)
     with database.transaction() as connection:
@@ -64,12 +72,10 @@ def replay(
     _report(found, made, as_json=as_json)
 
 
-def _candidates(
-    connection: Connection, names: tuple[str, ...], to: str | None, wanted: Filters, state: str
+def _by_id(
+    connection: Connection, names: tuple[str, ...], to: str | None, *, to_all: bool
 ) -> list[operations.Candidate]:
-    if not names:
-        return operations.candidates_by_filter(connection, None, wanted, delivered=state == "delivered", to=to)
-    return [item for name in names for item in operations.candidates_by_id(connection, None, name, to)]
+    return [item for name in names for item in operations.candidates_by_id(connection, None, name, to, to_all=to_all)]
 
 
 def _report(found: list[operations.Candidate], made: list[DeliveryId] | None, *, as_json: bool) -> None:

@@ -10,8 +10,9 @@ from relay.cli.failures import explain
 from relay.cli.findings import in_words
 from relay.cli.options import Database, json_option, with_database
 from relay.cli.output import escape, fields_of, host_of, print_fields, print_json, print_table
+from relay.operations.status.documents import CANCELLED_DAYS
 from relay.operations.status.status import status as status_of
-from relay.operations.times import duration
+from relay.operations.times import duration, utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,12 +109,14 @@ def _fields(found: Status) -> dict[str, Any]:
     reasons = ", ".join(f"{reason} {count}" for reason, count in dead.reasons.items())
     subscriptions = fields_of(found.subscriptions)
     return {
+        "sending": "goes on" if found.sending.paused_at is None else f"paused since {utc(found.sending.paused_at)}",
         "pending": _with_age(found.pending.count, found.pending.oldest_seconds),
         "due": _with_age(deliveries.open, deliveries.oldest_due_seconds)
         + (f"; {deliveries.closed} for paused, disabled or held subscriptions" if deliveries.closed.value else ""),
         "waiting": f"{deliveries.waiting} for a retry or their time",
         "leased": _leased(deliveries),
         "dead letters": f"{dead.count}" + (f" ({reasons})" if reasons else ""),
+        "cancelled": f"{found.cancelled:,} by hand in the last {CANCELLED_DAYS} days",
         "last attempt": _when(attempts.last_at, found.at),
         "last delivered": _when(attempts.last_delivered_at, found.at),
         "no subscriber": f"{unmatched.count:,} of the last {unmatched.of_last:,} events"

@@ -13,6 +13,7 @@ from outbox.signing.schemes import UNSIGNED
 from outbox.subscriptions import NewSubscription, Subscription
 from outbox.subscriptions.declaration import REQUIRED
 from outbox.subscriptions.fields import COLUMNS
+from relay.cli.by_hand import retry_all
 from relay.cli.credential_options import credential_options
 from relay.cli.formats import formats_
 from relay.cli.options import (
@@ -164,12 +165,17 @@ def update(
 @subscriptions.command()
 @subscription_argument
 @own_tenant_option
+@click.option("--drop", is_flag=True, help="What comes meanwhile is not kept for it: it matches no event.")
 @json_option
 @with_database_to_change
-def pause(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
-    """Stop sending; deliveries gather and wait until resume."""
+def pause(database: Database, subscription_id: str, tenant: str | None, *, drop: bool, as_json: bool) -> None:
+    """Stop sending; deliveries gather and wait until resume.
+
+    With --drop none are made of what comes meanwhile: such events are counted as not matched, and resume
+    does not bring them back. What it had before waits. The last pause says whether it drops.
+    """
     with database.transaction() as connection:
-        changed = verbs.pause(connection, subscription_id, tenant=whose(tenant))
+        changed = verbs.pause(connection, subscription_id, drop=drop, tenant=whose(tenant))
     _show(changed, as_json=as_json)
 
 
@@ -192,13 +198,17 @@ def disable(database: Database, subscription_id: str, tenant: str | None, reason
 @subscriptions.command()
 @subscription_argument
 @own_tenant_option
+@click.option("--now", is_flag=True, help="Also what waits for a retry: its endpoint is mended.")
 @json_option
 @with_database_to_change
-def resume(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> None:
+def resume(database: Database, subscription_id: str, tenant: str | None, *, now: bool, as_json: bool) -> None:
     """Send again, beginning with what gathered, whether it was paused, disabled or held back."""
     with database.transaction() as connection:
         changed = verbs.resume(connection, subscription_id, tenant=whose(tenant))
+    hastened = retry_all(database, changed.id, tenant) if now else None
     _show(changed, as_json=as_json)
+    if hastened is not None:
+        click.echo(f"{hastened:,} deliveries that waited for a retry are due now", err=True)
 
 
 @subscriptions.command()
@@ -290,6 +300,10 @@ def _state(item: Subscription) -> str:
 def _words(value: Any) -> Any:
     """Return a mapping as NAME=VALUE, as a flag gives it; anything else as it is."""
     return [f"{name}={item}" for name, item in value.items()] if isinstance(value, dict) else value
+
+
+def _state(item: Subscription) -> str:
+    return "paused, drops" if item.state == "paused" and item.drops_while_paused else item.state
 
 
 def _tenant_name(item: Subscription) -> str:

@@ -89,8 +89,8 @@ class FanOut:
         every = GROUPED_EVERY_SECONDS if self._shares.grouped else EVERY_SECONDS
         return not self._busy or time.monotonic() >= self._began + every
 
-    async def run(self, low: int, up_to: int = MAX_SEQ) -> tuple[int | None, bool]:
-        """Fan out one batch of the events above `low`: pending → due or leased.
+    async def run(self, low: int, up_to: int = MAX_SEQ, *, may_lease: bool = True) -> tuple[int | None, bool]:
+        """Fan out one batch of the events above `low`: pending → due, or leased where it may.
 
         Returns:
             The first event taken (None when nothing was), and whether there may be more.
@@ -111,7 +111,7 @@ class FanOut:
                 await self._sending.refresh(
                     self._versions(batch), batch.read_subscriptions
                 )  # _plan asks their endpoints
-                births = self._plan(batch)
+                births = self._plan(batch, may_lease=may_lease)
                 asked = time.monotonic()
                 bodies = await batch.resolve(births)
         except psycopg.errors.LockNotAvailable:
@@ -147,14 +147,14 @@ class FanOut:
         others = ((i, version) for i, version in matched.items() if self._endpoints.get(i) is None)
         return [*known, *islice(others, max(VERSIONS_MIN, self._room.free))]
 
-    def _plan(self, batch: TakenBatch) -> list[Birth]:
+    def _plan(self, batch: TakenBatch, *, may_lease: bool) -> list[Birth]:
         """Decide for every event × matching subscription whether it is born leased to this process or merely due."""
         self._start_by = time.monotonic() + self._pace.start_within_seconds  # their leases begin later than now
         births: list[Birth] = []
         leased = 0
         free: dict[bytes, int] = {}
         grants = self._room.grants()
-        room, lease, slack = self._room.free, new_lease(), self._pace.slack_seconds
+        room, lease, slack = self._room.free if may_lease else 0, new_lease(), self._pace.slack_seconds
         for taken, matches, ids in _pairs(batch):
             for (subscription_id, _, is_open), identity in zip(matches, ids, strict=True):
                 if subscription_id not in free:

@@ -43,6 +43,7 @@ POLL_BUSY_SECONDS = 0.1  # between two polls while fan_out says that there is mo
 DUE_LOOK_BACK_SECONDS = 0.5  # for deliveries whose transaction committed after a later one; the sweep finds the rest
 GATHER_SECONDS = 0.002  # lets more room come free; each check of the room goes through the whole due map
 SWEEP_EVERY_SECONDS = 1.0
+HEED_SECONDS = 0.5  # at most, between two looks at the switch of all sending by whoever has something to begin
 
 
 class Part(Flag):
@@ -93,6 +94,7 @@ class Feeder:
         self._turn = PollTurn(store, processes=processes, slow_seconds=idle_poll_seconds)
         self._until_drained = until_drained
         self._more_pending = False
+        self._paused = False  # whether a person stopped all sending, as of the last poll
         self._next_poll = 0.0
         self._next_sweep = 0.0
         self._due_since = 0.0
@@ -134,8 +136,7 @@ class Feeder:
             if worked:
                 self._worked_at = time.monotonic()
             else:
-                pause = self._turn.pause_seconds(began - self._worked_at, random.random())
-                await self._rest(began + pause - time.monotonic())
+                await self._rest(began + self._pause_seconds(began) - time.monotonic())
 
     async def step(self, parts: Part = Part.EVERY) -> bool:
         """Look for work once, by these parts and by claims; tell whether any work was taken.
@@ -155,14 +156,14 @@ class Feeder:
         low, up_to = self.low_water.bound(now), MAX_SEQ
         if Part.POLL in parts:
             low, up_to = await self._poll(low)
-        worked = await self.claim.run()
+        worked = not self._paused and await self.claim.run()
         if self._more_pending and (Part.FAN_OUT in parts or self._fan_out_is_due()):
             with self._pace.timing("fan_out"):
-                first, self._more_pending = await self.fan_out.run(low, up_to)
+                first, self._more_pending = await self.fan_out.run(low, up_to, may_lease=not self._paused)
             if first is not None:
                 self.low_water.note_taken(now, first)
                 worked = True
-        worked = await self.suspect_claim.run() or worked
+        worked = (not self._paused and await self.suspect_claim.run()) or worked
         self.steps += 1
         return worked
 
@@ -194,13 +195,31 @@ class Feeder:
         self._next_poll = began + POLL_BUSY_SECONDS
         self._due_since = seen.unix_seconds - DUE_LOOK_BACK_SECONDS
         self._clock.set(seen.unix_seconds)
+        self._heed(paused=seen.paused)
         self.due.add_all(seen.due)
         self._more_pending = seen.first is not None
         self.low_water.note_look(low, began, time.monotonic(), found=self._more_pending)
         return (low if seen.first is None else seen.first - 1), seen.drawn
 
+    def _heed(self, *, paused: bool) -> None:
+        """Obey the switch of all sending: while it is off, claim nothing, and give back what has not begun.
+
+        fan_out goes on, since who gets an event is decided when it is resolved; nothing is born leased by it. The due
+        map is kept up, so that all of it can go on at once.
+        """
+        if paused != self._paused:
+            log.warning("sending goes on" if self._paused else "sending is paused until `relay resume-all`")
+        self._paused = paused
+        if paused and self._sending.leased:
+            self._sending.release_waiting()
+
+    def _pause_seconds(self, began: float) -> float:
+        """Return the rest after a look that found nothing; a short one, where the switch matters to what is here."""
+        pause = self._turn.pause_seconds(began - self._worked_at, random.random())
+        return min(pause, HEED_SECONDS) if self._paused or self._room.waiting else pause
+
     def _fan_out_is_due(self) -> bool:
-        return self.fan_out.is_due(claimable=self.claim.is_possible())
+        return self.fan_out.is_due(claimable=not self._paused and self.claim.is_possible())
 
     async def _rest(self, seconds: float) -> None:
         """Sleep, but end early when there is room for work that is known to wait, or when stopped."""
@@ -218,6 +237,6 @@ class Feeder:
         await self._freed.wait()
         await asyncio.sleep(GATHER_SECONDS)
         self._freed.clear()
-        if self.claim.is_worthwhile() or self.suspect_claim.is_possible():
+        if not self._paused and (self.claim.is_worthwhile() or self.suspect_claim.is_possible()):
             return True
         return self._more_pending and self._fan_out_is_due()

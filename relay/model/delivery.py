@@ -11,6 +11,8 @@
 
     dead letter ──late success──▶ gone     dead letter ──purge──▶ gone     dead letter, gone ──replay──▶ due, a new one
     of a removed subscription: whatever is outstanding ──clearing──▶ gone
+    by hand: waiting ──retry now──▶ due     whatever is outstanding ──cancel──▶ gone; an attempt row `cancelled` is the
+    record. A request that was on its way may still arrive: its success is logged, its failure changes nothing
 
 A delivery is *due* when it has no lease and due_at has passed, *waiting* when due_at is in the future, *leased* while
 it has a lease and due_at (then the end of the lease) is in the future. It is a *suspect* when its lease ended without a

@@ -34,7 +34,7 @@ ACTIONS = (
     *("added", "updated", "paused", "resumed", "disabled", "removed", "deleted"),
     *("secret added", "secret expires", "secret removed", "secret replaced", "secret resealed", "secret updated"),
     *("sealing key added", "sealing key removed", "sealing key updated"),
-    *("replayed", "purged", "pruned", "truncated"),
+    *("replayed", "retried", "cancelled", "purged", "pruned", "truncated", "sending paused", "sending resumed"),
     *("delivery deleted", "dead letter deleted", "deliveries cancelled", "setting updated"),
 )
 LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
@@ -58,11 +58,11 @@ def note(
     filters: Filters | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Note in this transaction that so many rows were replayed, purged or pruned; of none, nothing is noted.
+    """Note in this transaction what was done to so many rows; of none, nothing is noted.
 
     Args:
         connection: in the transaction that changes the rows.
-        action: replayed, purged or pruned.
+        action: replayed, retried, cancelled, purged or pruned.
         count: how many rows.
         ids: of the rows; the first 1,000 are kept.
         subject: what it is about; default the only one of `ids`, or the filter's subscription.

@@ -35,7 +35,7 @@ class ListedDelivery:
     """A delivery, and the event that it is of. Of an event past its retention nothing is known any more.
 
     `state` is one of STATES, or where one is shown by its id also dead, test or replayed_or_purged. `at` is when it is
-    due, when its last attempt was, or when it died. `crashes` counts leases that ended unreported.
+    due, when its last attempt was, or when it died or was cancelled. `crashes` counts leases that ended unreported.
     """
 
     id: DeliveryId
@@ -97,14 +97,45 @@ _LISTED_DONE = Listing(
 _LISTED_OF_EVENT = Listing(name="outstanding", columns={}, own=_OWN, keys=(Key("d.id", "id", "uuid"),))
 
 _DONE = """
+<<<<<<< HEAD
 select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url, s.format,
        case a.verdict when 'delivered' then 'delivered' when 'test' then 'test' else 'replayed_or_purged' end as state,
+=======
+select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url,
+       case when a.verdict = 'dead' then 'replayed_or_purged' else a.verdict end as state,
+>>>>>>> 62e4104 (Let people stop, hasten and cancel what is sent)
        a.at as due_at, a.number as attempts, 0 as crashes
 from outbox.attempts a
 left join outbox.subscriptions s on s.id = a.subscription_id
 left join outbox.events e on e.seq = a.event_seq
 where a.verdict in ({verdicts}) and {where} {order_by} limit :limit
 """
+
+# By hand, unless the last request arrived all the same; and what is left of removed subscriptions. No index has the
+# verdict, so the history is read between the first and the last cancellation that the audit knows.
+_CANCELLED = f"""
+select * from (
+    select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url,
+           a.verdict as state, a.at as due_at, a.number as attempts, 0 as crashes, s.tenant as subscriber
+    from outbox.attempts a
+    left join outbox.subscriptions s on s.id = a.subscription_id
+    left join outbox.events e on e.seq = a.event_seq
+    where a.verdict = 'cancelled' and not exists (
+        select from outbox.attempts b where b.delivery_id = a.delivery_id and b.verdict = 'delivered')
+      and a.at >= (select min(at) - interval '1 hour' from outbox.audit where action = 'cancelled')
+      and a.at <= (select max(at) from outbox.audit where action = 'cancelled')
+    union all
+    select * from ({_OUTSTANDING.replace("d.crashes", "d.crashes, s.tenant as subscriber")}
+    where s.id is null or s.removed_at is not null) removed) c
+where {{where}} {{order_by}} limit :limit
+"""  # noqa: S608 - the parts are constants
+_LISTED_CANCELLED = Listing(
+    name="cancelled",
+    columns={"type": "c.type", "tenant": "c.tenant", "key": "c.key", "at": "c.due_at",
+             "subscription": "c.subscription_id"},
+    own=own("c.subscriber"),
+    keys=(Key("c.due_at", "due_at", "timestamptz", descending=True), Key("c.id", "id", "uuid", descending=True)),
+)  # fmt: skip
 
 _DEAD = f"""
 select l.delivery_id as id, l.event_seq, l.event_id, l.type, l.tenant, l.key, l.subscription_id, s.url, s.format,
@@ -122,13 +153,13 @@ def list_deliveries(
     *,
     after: str | None = None,
 ) -> Page[ListedDelivery]:
-    """Return outstanding deliveries, the longest due first; with state 'delivered' the newest of the delivered.
+    """Return outstanding deliveries, the longest due first; of the delivered or cancelled the newest.
 
     Args:
         connection: to the database.
         tenant: who asks; None is the operator.
-        filters: since and until are about due_at, for delivered ones about the time of the attempt.
-        state: only these; None is all but delivered.
+        filters: since and until are about due_at; of what is done, about when it was.
+        state: only these; None is all that is outstanding.
         after: the cursor of the page before.
 
     Raises:
@@ -136,8 +167,8 @@ def list_deliveries(
     """
     if state is not None and state not in STATES:
         raise FilterError(f"state: {state!r} is not one of {', '.join(STATES)}")
-    if state == "delivered":
-        return _list_delivered(connection, tenant, filters, after)
+    if state in ("delivered", "cancelled"):
+        return _list_done(connection, tenant, filters, state, after)
     where, parameters = _LISTED.where(tenant, filters, after)
     if state is not None:
         where, parameters["state"] = f"{where} and {_STATE} = :state", state
@@ -145,12 +176,13 @@ def list_deliveries(
     return _LISTED.page(connection.execute(text(statement), parameters).all(), filters.limit, _listed)
 
 
-def _list_delivered(
-    connection: Connection, tenant: str | None, filters: Filters, after: str | None
+def _list_done(
+    connection: Connection, tenant: str | None, filters: Filters, state: str, after: str | None
 ) -> Page[ListedDelivery]:
-    where, parameters = _LISTED_DONE.where(tenant, filters, after)
-    statement = _DONE.format(where=where, verdicts="'delivered'", order_by=_LISTED_DONE.order_by)
-    return _LISTED_DONE.page(connection.execute(text(statement), parameters).all(), filters.limit, _listed)
+    listing, statement = (_LISTED_DONE, _DONE) if state == "delivered" else (_LISTED_CANCELLED, _CANCELLED)
+    where, parameters = listing.where(tenant, filters, after)
+    asked = text(statement.format(where=where, verdicts="'delivered'", order_by=listing.order_by))
+    return listing.page(connection.execute(asked, parameters).all(), filters.limit, _listed)
 
 
 def outstanding_of_event(
@@ -180,7 +212,10 @@ def show_delivery(connection: Connection, tenant: str | None, delivery_id: UUID 
 
 
 _ANY_DONE = _DONE.format(
-    where=f"a.delivery_id = :id and {_OWN}", verdicts="'delivered', 'dead', 'test'", order_by="order by a.at desc"
+    where=f"a.delivery_id = :id and {_OWN}",
+    verdicts="'delivered', 'dead', 'test', 'cancelled'",
+    # A request that was on its way when it was cancelled may have arrived.
+    order_by="order by a.verdict = 'delivered' desc, a.verdict = 'cancelled' desc, a.at desc",
 )
 
 

@@ -20,7 +20,7 @@ from relay.store.database import BEGIN, PLANS, rollback_if_open
 from relay.store.dead_letters import Copied, burial
 from relay.store.pending_shares import CHOSEN
 from relay.store.rows import Match, Taken
-from relay.store.subscriptions import OPEN, SUBSCRIPTIONS, subscription_of
+from relay.store.subscriptions import MATCHED, OPEN, SUBSCRIPTIONS, subscription_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -64,7 +64,7 @@ matches as (
         select distinct st.subscription_id from outbox.subscription_types st
         where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type))) m
     cross join lateral (select id, version, {OPEN} as open
-                        from outbox.subscriptions where id = m.subscription_id limit 1) s
+                        from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
     group by k.tenant, k.type)
 select event_seq, tenant, type, available_at, coalesce(available_at <= clock_timestamp(), true), size,
        coalesce(bytes <= %b, false), priority, null::uuid[], null::bigint[], null::boolean[]

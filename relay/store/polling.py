@@ -24,12 +24,13 @@ select (select min(event_seq) from outbox.pending where event_seq > %d),
        (select last_value from outbox.events_seq),
        array(select distinct subscription_id from outbox.deliveries
              where lease is null and due_at > to_timestamp(%f) and due_at <= now()),
-       extract(epoch from clock_timestamp())::double precision;
+       extract(epoch from clock_timestamp())::double precision,
+       exists (select from outbox.sending where paused_at is not null);
 commit"""
 
 
 async def poll(database: Database, after_seq: int, due_since: float) -> Poll:
-    """Read what is pending above `after_seq` and what became due after `due_since` (Unix seconds)."""
+    """Read what is pending above `after_seq`, what became due after `due_since` (Unix seconds), and the switch."""
     connection = await database.connect()
     try:
         cursor = await connection.execute((POLL % (after_seq, due_since)).encode())
@@ -38,8 +39,8 @@ async def poll(database: Database, after_seq: int, due_since: float) -> Poll:
         rows = await cursor.fetchall()
     finally:
         await rollback_if_open(connection)
-    ((first, drawn, due, clock),) = rows
-    return Poll(first, drawn, [subscription_id.bytes for subscription_id in due], clock)
+    ((first, drawn, due, clock, paused),) = rows
+    return Poll(first, drawn, [subscription_id.bytes for subscription_id in due], clock, paused)
 
 
 # Asks about every subscription in turn, a slice each time: finds what the due map does not know, and expired leases.
@@ -72,7 +73,7 @@ async def sweep(database: Database, after_id: bytes, count: int) -> list[Swept]:
 _DRAINED = f"""
 select not exists (select from outbox.pending)
    and not exists (select from outbox.subscriptions s
-                   where {OPEN}
+                   where {OPEN} and not exists (select from outbox.sending where paused_at is not null)
                      and exists (select from outbox.deliveries d where d.subscription_id = s.id
                                  and (d.due_at <= (select clock_timestamp()) or d.lease is not null)))
 """

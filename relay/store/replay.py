@@ -9,17 +9,52 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from relay.store.subscriptions import MATCHED
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
     from sqlalchemy import Connection
 
-__all__ = ["find_on_their_way", "put_back", "restore_events", "revive"]
+__all__ = ["find_ended", "find_matching", "find_on_their_way", "put_back", "restore_events", "revive"]
 
 _ON_THEIR_WAY = """
 select event_seq, subscription_id from outbox.deliveries where event_seq = any(cast(:seqs as bigint[]))
 """
+
+
+_ENDED = """
+select event_seq, subscription_id from outbox.attempts
+where event_seq = any(cast(:seqs as bigint[])) and verdict in ('delivered', 'dead', 'cancelled')
+union select event_seq, subscription_id from outbox.dead_letters
+where event_seq = any(cast(:seqs as bigint[])) and subscription_id is not null
+"""
+
+
+def find_ended(connection: Connection, seqs: Sequence[int]) -> set[tuple[int, UUID]]:
+    """Return for which subscriptions a delivery of these events has ended once, in whatever way."""
+    rows = connection.execute(text(_ENDED), {"seqs": list(seqs)})
+    return {(row.event_seq, row.subscription_id) for row in rows}
+
+
+# As fan_out matches them, but for their filters. An event that is pruned is known by its dead letters.
+_MATCHING = text(f"""
+with asked as materialized (
+    select seq, tenant, type from outbox.events where seq = any(cast(:seqs as bigint[]))
+    union select event_seq, tenant, type from outbox.dead_letters where event_seq = any(cast(:seqs as bigint[])))
+select distinct a.seq, s.id from asked a
+cross join lateral (
+    select distinct st.subscription_id from outbox.subscription_types st
+    where st.tenant = any(array[a.tenant, '*']) and st.pattern = any(outbox.patterns_of(a.type))) m
+cross join lateral (select id from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
+order by a.seq, s.id
+""")
+
+
+def find_matching(connection: Connection, seqs: Sequence[int]) -> list[tuple[int, UUID]]:
+    """Return which subscriptions these events would match if they were resolved now."""
+    return [(row.seq, row.id) for row in connection.execute(_MATCHING, {"seqs": list(seqs)})]
 
 
 def find_on_their_way(connection: Connection, seqs: Sequence[int]) -> set[tuple[int, UUID]]:
@@ -67,16 +102,17 @@ def put_back(connection: Connection, dead: Sequence[UUID]) -> int:
     return found
 
 
-# No delivery is made of a dead letter that is gone meanwhile (a late success, another replay), nor of what somebody
-# else put on its way meanwhile.
+# No delivery is made of a dead letter that is gone meanwhile (a late success, another replay). Nor of what somebody
+# else put on its way meanwhile, but for what has ended once: whoever replays that asks for one more.
 _REVIVE = text(f"""
 with on_their_way as materialized ({_ON_THEIR_WAY}),
 sizes as materialized (
     select seq, octet_length(payload) as bytes from outbox.events where seq = any(cast(:seqs as bigint[]))),
 asked as materialized (
-    select * from unnest(cast(:seqs as bigint[]), cast(:subscription_ids as uuid[]), cast(:dead as uuid[]))
-        c(seq, subscription_id, dead)
-    where not exists (select from on_their_way o where o.event_seq = seq and o.subscription_id = c.subscription_id)),
+    select * from unnest(cast(:seqs as bigint[]), cast(:subscription_ids as uuid[]), cast(:dead as uuid[]),
+                         cast(:besides as boolean[])) c(seq, subscription_id, dead, besides)
+    where besides
+       or not exists (select from on_their_way o where o.event_seq = seq and o.subscription_id = c.subscription_id)),
 gone as (
     delete from outbox.dead_letters where delivery_id = any(array(select dead from asked)) returning delivery_id)
 insert into outbox.deliveries (id, event_seq, subscription_id, due_at, event_bytes)
@@ -90,8 +126,16 @@ returning id
 
 
 def revive(
-    connection: Connection, seqs: Sequence[int], subscription_ids: Sequence[UUID | None], dead: Sequence[UUID | None]
+    connection: Connection,
+    seqs: Sequence[int],
+    subscription_ids: Sequence[UUID | None],
+    dead: Sequence[UUID | None],
+    besides: Sequence[bool],
 ) -> list[UUID]:
-    """dead letter or gone → due, as a new delivery each; return their ids. `dead` is None where nothing died."""
-    columns = {"seqs": list(seqs), "subscription_ids": list(subscription_ids), "dead": list(dead)}
+    """dead letter or gone → due, as a new delivery each; return their ids.
+
+    `dead` is None where nothing died. `besides`: also beside one of the same event and subscription that is on its way.
+    """
+    columns = {"seqs": list(seqs), "subscription_ids": list(subscription_ids), "dead": list(dead),
+               "besides": list(besides)}  # fmt: skip
     return list(connection.execute(_REVIVE, columns).scalars())

@@ -18,12 +18,16 @@ EVENT_COLUMNS = "id, tenant, type, key, recorded_at, convert_to(payload, 'UTF8')
 
 
 class Poll(NamedTuple):
-    """What a poll saw: the first pending event, the last number drawn, subscriptions that became due, the clock."""
+    """What a poll saw: the first pending event, the last number drawn, subscriptions that became due, the clock.
+
+    paused: whether a person stopped all sending.
+    """
 
     first: int | None
     drawn: int
     due: list[bytes]
     unix_seconds: float
+    paused: bool
 
 
 class Swept(NamedTuple):

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
     from relay.store.database import Database
 
-__all__ = ["CLEAR_REMOVED", "OPEN", "SUBSCRIPTIONS", "find_changed", "read_subscriptions", "subscription_of"]
+__all__ = [
+    "CLEAR_REMOVED", "MATCHED", "OPEN", "SUBSCRIPTIONS", "find_changed", "read_subscriptions", "subscription_of",
+]  # fmt: skip
 
 # The condition that a subscription may be sent to now. Nothing else is claimed, so nothing else counts attempts.
 _WANTED = "paused_at is null and disabled_at is null and removed_at is null"
 OPEN = f"{_WANTED} and coalesce(held_until <= clock_timestamp(), true)"
+MATCHED = "not (paused_at is not null and drops_while_paused)"
+"""The condition that events match a subscription at all; removed ones are in no index of types."""
 # Before version 17 an infinite time cannot be subtracted. The error would be taken for the fault of an event that the
 # subscription matches, so no value of a row may reach an expression that can fail on it.
 _CLOSED_SECONDS = (

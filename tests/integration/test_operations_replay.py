@@ -82,7 +82,7 @@ def test_what_is_replayed_already_is_left_alone(connection, before):
         for to in (None, subscription_id):
             with pytest.raises(ReplayError, match="still on its way"):
                 candidates_by_id(connection, None, name, to)
-    assert candidates_by_filter(connection, None, Filters(subscription=subscription_id), delivered=True) == []
+    assert candidates_by_filter(connection, None, Filters(subscription=subscription_id), state="delivered") == []
     assert len(outstanding(connection)) == 1
 
 
@@ -271,6 +271,6 @@ class TestByFilter:
         seeding.attempt(connection, again, "delivered")
         delivered(connection, subscription_id)
         dead(connection, subscription_id)
-        found = candidates_by_filter(connection, None, Filters(subscription=subscription_id), delivered=True)
+        found = candidates_by_filter(connection, None, Filters(subscription=subscription_id), state="delivered")
         assert len(found) == 2
         assert len(replay(connection, None, found)) == 2

@@ -93,7 +93,7 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "dead_letters.find": lambda c, tenant, _: dead_letters.find(c, tenant, ALL),
     "replay.replayable.candidates_by_filter": lambda c, tenant, _: replayable.candidates_by_filter(c, tenant, SINCE),
     "replay.replayable.candidates_by_filter delivered": lambda c, tenant, _: replayable.candidates_by_filter(
-        c, tenant, SINCE, delivered=True
+        c, tenant, SINCE, state="delivered"
     ),
     "audit.list_audit": lambda c, tenant, _: audit.list_audit(c, tenant, ALL),
 }

@@ -26,7 +26,7 @@ TABLES = """
 attempts            -                  s i                  s i               s
 audit               -                  s                    s                 s
 dead_letters        -                  s d                  s i d             s
-deliveries          -                  s i                  s i u d           s
+deliveries          -                  s i u(due_at) d      s i u d           s
 events              s(id,seq) i(NEW)   s i u(available_at)  s                 s
 pending             -                  s i d                s u d             s
 idempotency_keys    -                  s                    s                 s
@@ -39,6 +39,7 @@ rounds              -                  s                    s i u             s
 schema_migrations   s                  s                    s                 s
 sealing_keys        -                  s i u(created_at)    s                 s
 secrets             -                  s i u d              s u(secret) d     s(HINTS)
+sending             -                  s u(STOP)            s                 s
 settings            -                  s u(value)           s                 s
 subscription_types  -                  s                    s                 s
 subscriptions       -                  s i u                s u(ANSWERED) d   s
@@ -48,6 +49,7 @@ COLUMNS = {
     "NEW": "available_at,id,key,payload,priority,recorded_at,tenant,trace,type",
     "HINTS": "created_at,expires_at,hint,id,kind,sealed_to,subscription_id",
     "ANSWERED": "disabled_at,disabled_reason,held_until",
+    "STOP": "paused_at,reason",
 }
 TEXTS = {"body", "id_of_key", "patterns_of", "text_id", "uuid_of"}
 RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "uuid7"}

@@ -1,6 +1,7 @@
 -- Run at every migrate: four group roles, made where the migrating user may make roles, and what each needs, no more.
 --   outbox_app       records events and sees nothing of them but their numbers
---   outbox_operator  the control plane: subscriptions, replay (which writes a pruned event again), purge, retention
+--   outbox_operator  the control plane: subscriptions, replay (which writes a pruned event again), retry, cancel, purge,
+--                    retention, the switch of all sending
 --   outbox_relay     what `relay run` does
 --   outbox_reader    looks at everything but secrets
 -- PUBLIC gets nothing, and nobody gets anything on a leaf: a row put straight into one would never become pending.
@@ -13,7 +14,7 @@ declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
         outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
-        outbox.idempotency_requests';
+        outbox.idempotency_requests, outbox.sending';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.id_of_key';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
@@ -36,7 +37,8 @@ declare
         ['outbox_operator', 'insert on outbox.attempts, outbox.sealing_keys'],
         ['outbox_operator', 'update (created_at) on outbox.sealing_keys'],
         ['outbox_operator', 'insert, update, delete on outbox.secrets'],
-        ['outbox_operator', 'insert on outbox.deliveries'],
+        ['outbox_operator', 'insert, update (due_at), delete on outbox.deliveries'],
+        ['outbox_operator', 'update (paused_at, reason) on outbox.sending'],
         ['outbox_operator', 'delete on outbox.dead_letters'],
         ['outbox_operator', 'insert, update (available_at) on outbox.events'],
         ['outbox_operator', 'insert, delete on outbox.pending'],

@@ -1,7 +1,8 @@
 """Replay: deliver again, by hand. Each replay makes a new delivery with an id of its own, so nobody settles it twice.
 
-A dead letter becomes a delivery again and is gone as a dead letter, in one statement. What was delivered is delivered
-once more. An event that could not be resolved goes back to pending. What is still on its way is left alone.
+A dead letter becomes a delivery again and is gone as a dead letter, in one statement. What was delivered or cancelled
+is sent once more. An event that could not be resolved goes back to pending. What is on its way and has never ended is
+left alone; whatever has ended once gets one delivery more for each replay by name.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ __all__ = ["Asked", "Candidate", "ReplayError", "candidates_by_filter", "candida
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a person asked to be replayed, for the audit: by ids, or by filter and state; `to` another subscription."""
+    """What a person asked to be replayed, for the audit: by ids, or by filter and state.
+
+    `to`: another subscription, or `all` for every one that it matches now.
+    """
 
     names: Sequence[str] = ()
     filters: Filters | None = None
@@ -88,7 +92,7 @@ _EVENTS = "select id, tenant from outbox.events where seq = any(cast(:seqs as bi
 
 def _refuse_unresolved_without_dead_letter(unresolved: Sequence[Candidate]) -> None:
     if any(item.dead is None for item in unresolved):
-        raise ReplayError("event: went to no subscription so far; name one with --to sub_…")
+        raise ReplayError("event: went to no subscription so far; name one with --to sub_…, or say --to-all")
 
 
 _UNREADABLE = """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import text
 
@@ -11,7 +11,7 @@ from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations import dead_letters
 from relay.operations.tenancy import own
-from relay.store.replay import find_on_their_way
+from relay.store.replay import find_ended, find_matching, find_on_their_way
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,32 +35,43 @@ class ReplayError(OutboxError):
 class Candidate:
     """What a replay would put back: an event for a subscription (None: to be resolved again).
 
-    `dead` is the delivery id of the dead letter that it takes with it, None where there is none.
+    dead: the delivery id of the dead letter that it takes with it, None where there is none. besides: one delivery more
+    also where another is on its way, since it has ended once.
     """
 
     event_seq: int
     subscription_id: SubscriptionId | None
     dead: DeliveryId | None
+    besides: bool = False
 
 
 def candidates_by_id(
-    connection: Connection, tenant: str | None, name: DeliveryId | EventId | str, to: UUID | str | None = None
+    connection: Connection,
+    tenant: str | None,
+    name: DeliveryId | EventId | str,
+    to: UUID | str | None = None,
+    *,
+    to_all: bool = False,
 ) -> list[Candidate]:
-    """Return what `dlv_…` or `evt_…` stands for: of an event, every subscription that it went to or died for.
+    """Return what `dlv_…` or `evt_…` stands for: of an event, every subscription for which a delivery of it ended.
 
-    With `to` it is the event for that subscription alone. Subscriptions that it is on its way to are left out.
+    With `to` it is the event for that subscription alone, with `to_all` for every one that it matches now. What has
+    ended is replayed as often as it is asked, also while a replay before is on its way. A subscription to which it is
+    on its way, and has never ended, is left out.
 
     Raises:
         NotFoundError: no such delivery or event of this tenant.
-        ReplayError: it is still on its way, to all of them.
+        ReplayError: it is still on its way, to all of them, or it matches nobody.
     """
     is_event = str(name).startswith("evt_")
     found = _of_event(connection, tenant, name) if is_event else _of_delivery(connection, tenant, name)
+    if to_all:
+        found = _matching(connection, tenant, found)
     found = found if to is None else _redirected(found, SubscriptionId.of(to))
-    idle = _idle(connection, found)
-    if not idle:
-        raise ReplayError(f"replay: {name} is still on its way; see `relay deliveries list --state waiting`")
-    return idle
+    left = _idle(connection, _once_more(connection, found))
+    if not left:
+        raise ReplayError(f"replay: {name} is still on its way; relay deliveries retry makes what waits due now")
+    return left
 
 
 def candidates_by_filter(
@@ -68,27 +79,33 @@ def candidates_by_filter(
     tenant: str | None,
     filters: Filters,
     *,
-    delivered: bool = False,
+    state: Literal["dead", "delivered", "cancelled"] = "dead",
     to: UUID | str | None = None,
 ) -> list[Candidate]:
-    """Return the dead letters that pass the filters, or the delivered ones; at most `filters.limit`, oldest first.
+    """Return the dead letters that pass the filters, or what was delivered or cancelled; the oldest first.
 
-    What is on its way again is left out.
+    At most `filters.limit`. What is on its way again is left out, so that a large replay can be asked for again.
     """
     if filters.empty:
         raise ReplayError("filter: none given; give ids, or at least one of --since --until --type --subscription …")
-    if delivered:
-        found = _delivered(connection, tenant, filters)
-    else:
+    if state == "dead":
         found = _dead(connection, dead_letters.find(connection, tenant, filters))
+    else:
+        found = _done(connection, tenant, filters, state)
     return _idle(connection, found if to is None else _redirected(found, SubscriptionId.of(to)))
+
+
+def _once_more(connection: Connection, found: Sequence[Candidate]) -> list[Candidate]:
+    """Mark what has ended once: a replay of it is one more, whatever is on its way."""
+    ended = find_ended(connection, [item.event_seq for item in found])
+    return [replace(item, besides=(item.event_seq, item.subscription_id) in ended) for item in found]
 
 
 def _idle(connection: Connection, found: Sequence[Candidate]) -> list[Candidate]:
     """Leave out what has a delivery on its way: to that subscription, or where none is named, to any."""
     pairs = find_on_their_way(connection, [item.event_seq for item in found])
     taken = {*pairs, *((seq, None) for seq, _ in pairs)}
-    return [item for item in found if (item.event_seq, item.subscription_id) not in taken]
+    return [item for item in found if item.besides or (item.event_seq, item.subscription_id) not in taken]
 
 
 def columns_of(candidates: Sequence[Candidate]) -> dict[str, Any]:
@@ -97,6 +114,7 @@ def columns_of(candidates: Sequence[Candidate]) -> dict[str, Any]:
         "seqs": [item.event_seq for item in candidates],
         "subscription_ids": [item.subscription_id for item in candidates],
         "dead": [item.dead for item in candidates],
+        "besides": [item.besides for item in candidates],
     }
 
 
@@ -107,8 +125,19 @@ def _redirected(found: Sequence[Candidate], subscription_id: SubscriptionId) -> 
     return [Candidate(seq, subscription_id, own.get(seq)) for seq in seqs]
 
 
+def _matching(connection: Connection, tenant: str | None, found: Sequence[Candidate]) -> list[Candidate]:
+    """Return one candidate for each subscription that these events match now, of this tenant."""
+    own = {(item.event_seq, item.subscription_id): item.dead for item in found}
+    pairs = find_matching(connection, list({item.event_seq for item in found}))
+    named = [Candidate(seq, SubscriptionId.of(uuid), own.get((seq, SubscriptionId.of(uuid)))) for seq, uuid in pairs]
+    matching = _own(connection, tenant, named)
+    if not matching:
+        raise ReplayError("event: matches no subscription now; subscribe first, or name one with --to sub_…")
+    return matching
+
+
 _OWN = """
-select c.seq, c.subscription_id, c.dead
+select c.place
 from unnest(cast(:seqs as bigint[]), cast(:subscription_ids as uuid[]), cast(:dead as uuid[])) with ordinality
     c(seq, subscription_id, dead, place)
 left join outbox.subscriptions s on s.id = c.subscription_id
@@ -124,8 +153,8 @@ def _own(connection: Connection, tenant: str | None, found: Sequence[Candidate])
     """Leave out what is of another tenant's event, or for another tenant's subscription."""
     if tenant is None:
         return list(found)
-    rows = connection.execute(text(_OWN), columns_of(found) | {"asking": tenant})
-    return [_candidate(row.seq, row.subscription_id, row.dead) for row in rows]
+    places = connection.execute(text(_OWN), columns_of(found) | {"asking": tenant}).scalars()
+    return [found[place - 1] for place in places]
 
 
 def _candidate(seq: int, subscription_id: UUID | None, dead: UUID | None = None) -> Candidate:
@@ -151,20 +180,20 @@ def _of_delivery(connection: Connection, tenant: str | None, name: UUID | str) -
     found = _own(connection, tenant, _dead(connection, [uuid]))
     if found:
         return found
-    row = connection.execute(text(_DONE), {"id": uuid}).one_or_none()
+    row = connection.execute(text(_OUTSTANDING_OR_DONE), {"id": uuid}).one_or_none()
     done = [] if row is None else _own(connection, tenant, [_candidate(row.event_seq, row.subscription_id)])
     if row is None or not done:
         raise NotFoundError(f"delivery: no {uuid}; never made, cancelled, or past its retention")
     if row.outstanding:
-        raise ReplayError(f"delivery: {uuid} is still on its way; see `relay deliveries show`")
+        raise ReplayError(f"delivery: {uuid} is still on its way; relay deliveries retry makes it due now")
     return done
 
 
-_DONE = """
+_OUTSTANDING_OR_DONE = """
 select event_seq, subscription_id, true as outstanding from outbox.deliveries where id = :id
 union all
 (select event_seq, subscription_id, false from outbox.attempts
- where delivery_id = :id and verdict in ('delivered', 'dead') limit 1)
+ where delivery_id = :id and verdict in ('delivered', 'dead', 'cancelled') limit 1)
 limit 1
 """
 
@@ -176,12 +205,12 @@ def _of_event(connection: Connection, tenant: str | None, name: UUID | str) -> l
         raise NotFoundError(f"event: no {uuid}; never recorded, or pruned after its retention")
     dead = _dead(connection, list(connection.execute(text(_DEAD_OF), {"seq": seq}).scalars()))
     buried = {item.subscription_id for item in dead}
-    delivered = [
+    done = [
         _candidate(seq, subscription_id)
-        for subscription_id in connection.execute(text(_DELIVERED_OF), {"seq": seq}).scalars()
+        for subscription_id in connection.execute(text(_DONE_OF), {"seq": seq}).scalars()
         if subscription_id not in buried
     ]
-    return _own(connection, tenant, dead + delivered) or [Candidate(seq, None, None)]
+    return _own(connection, tenant, dead + done) or [Candidate(seq, None, None)]
 
 
 _SEQ = f"""
@@ -189,8 +218,9 @@ select seq from outbox.events where id = :id and {own("tenant")}
 union all (select event_seq from outbox.dead_letters where event_id = :id and {own("tenant")} limit 1) limit 1
 """  # noqa: S608 - constants
 _DEAD_OF = "select delivery_id from outbox.dead_letters where event_seq = :seq"
-_DELIVERED_OF = """
-select distinct subscription_id from outbox.attempts where event_seq = :seq and verdict = 'delivered'
+_DONE_OF = """
+select distinct subscription_id from outbox.attempts
+where event_seq = :seq and verdict in ('delivered', 'cancelled')
 """
 
 
@@ -204,13 +234,13 @@ where delivery_id = any(cast(:ids as uuid[])) order by died_at, delivery_id"""),
     return [_candidate(row.event_seq, row.subscription_id, row.delivery_id) for row in rows]
 
 
-def _delivered(connection: Connection, tenant: str | None, filters: Filters) -> list[Candidate]:
+def _done(connection: Connection, tenant: str | None, filters: Filters, verdict: str) -> list[Candidate]:
     where, parameters = filters.where(
         {"at": "a.at", "type": "e.type", "tenant": "e.tenant", "key": "e.key", "subscription": "a.subscription_id"}
     )
     statement = f"""
 select a.event_seq, a.subscription_id from outbox.attempts a join outbox.events e on e.seq = a.event_seq
 left join outbox.subscriptions s on s.id = a.subscription_id
-where a.verdict = 'delivered' and {where} and {own("s.tenant")} group by 1, 2 order by 1, 2 limit :limit"""  # noqa: S608 - constants
-    rows = connection.execute(text(statement), parameters | {"asking": tenant})
+where a.verdict = :verdict and {where} and {own("s.tenant")} group by 1, 2 order by 1, 2 limit :limit"""  # noqa: S608 - constants
+    rows = connection.execute(text(statement), parameters | {"asking": tenant, "verdict": verdict})
     return [_candidate(row.event_seq, row.subscription_id) for row in rows]

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from relay.operations.secrets import SecretsAtRest
+    from relay.operations.sending import Sending
     from relay.operations.status.documents import (
         Count,
         DeadLetters,
         DisabledSubscription,
         HeldSubscription,
-        Named,
         Newest,
+        PausedSubscription,
         Pending,
         Settings,
         Status,
@@ -38,12 +39,14 @@ __all__ = ["findings_of"]
 def findings_of(status: Status) -> tuple[Finding, ...]:
     """Return what a person should look at."""
     alive = status.running.alive
+    sends = alive and not status.sending.is_paused
     return (
+        *_of_sending(status.sending),
         *findings_of_running(status.running, _what_waits(status)),
         *_of_unresolved(status.unresolved),
         *_of_settings(status.settings),
         *_of_pending(status.pending, alive),
-        *(_of_stuck(item, status.at) for item in status.stuck if alive or item.behind_seconds is None),
+        *(_of_stuck(item, status.at) for item in status.stuck if sends or item.behind_seconds is None),
         *_of_disabled(status.disabled),
         *map(_of_paused, status.paused.named),
         *_of_more_paused(status.paused),
@@ -53,6 +56,16 @@ def findings_of(status: Status) -> tuple[Finding, ...]:
         *_of_unsigned(status.subscriptions),
         *_of_leaves(status.default_leaves),
     )
+
+
+def _of_sending(sending: Sending) -> list[Finding]:
+    """Where a person stopped all sending, that is why everything is behind."""
+    if sending.paused_at is None:
+        return []
+    who = f" by {sending.actor}" if sending.actor else ""
+    why = f": {sending.reason}" if sending.reason else ""
+    seen = f"all sending is paused since {utc(sending.paused_at)}{who}{why}"
+    return [Finding(code="sending.paused", subject="sending", seen=seen, mend="relay resume-all")]
 
 
 def _of_unresolved(unresolved: Unresolved) -> list[Finding]:
@@ -115,19 +128,22 @@ def _of_stuck(item: StuckSubscription, at: datetime) -> Finding:
     return Finding(code="subscription.behind", subject=item.subscription_id, seen=seen)
 
 
-def _of_paused(item: Named) -> Finding:
+def _of_paused(item: PausedSubscription) -> Finding:
+    dropping = " and drops what comes" if item.drops else ""
     return Finding(
         code="subscription.paused",
         subject=item.subscription_id,
-        seen=f"{item.subscription_id} is paused; {_waiting(item.health)}",
+        seen=f"{item.subscription_id} is paused{dropping}; {_waiting(item.health)}",
         mend=f"relay subscriptions resume {item.subscription_id}",
+        severity="problem" if item.health.outstanding else "note",
     )
 
 
-def _of_more_paused(paused: Newest[Named]) -> list[Finding]:
+def _of_more_paused(paused: Newest[PausedSubscription]) -> list[Finding]:
     if paused.count <= len(paused.named):
         return []
-    seen, mend = f"deliveries wait for {paused.count:,} paused subscriptions", "relay subscriptions list --state paused"
+    seen = f"deliveries wait, or events are dropped, for {paused.count:,} paused subscriptions"
+    mend = "relay subscriptions list --state paused"
     return [Finding(code="subscriptions.paused", subject="subscriptions", seen=seen, mend=mend)]
 
 

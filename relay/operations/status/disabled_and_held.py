@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from outbox.formats import shown_url
 from outbox.ids import SubscriptionId
-from relay.operations.status.documents import DisabledSubscription, HeldSubscription, Named, Newest
+from relay.operations.status.documents import DisabledSubscription, HeldSubscription, Newest, PausedSubscription
 from relay.operations.status.late_subscriptions import read_health
 from relay.operations.tenancy import operator_only
 
@@ -33,11 +33,15 @@ where held_until > clock_timestamp() and paused_at is null and disabled_at is nu
 order by held_until desc limit :named
 """
 
-# Only where something waits: a person paused it on purpose, and may have forgotten it.
+# Only where something waits or is dropped: a person paused it on purpose, and may have forgotten it.
 _PAUSED = """
+<<<<<<< HEAD
 select id, url, format, tenant, count(*) over () as number from outbox.subscriptions s
+=======
+select id, url, tenant, drops_while_paused as drops, count(*) over () as number from outbox.subscriptions s
+>>>>>>> 62e4104 (Let people stop, hasten and cancel what is sent)
 where paused_at is not null and disabled_at is null and removed_at is null
-  and exists (select from outbox.deliveries where subscription_id = s.id)
+  and (drops_while_paused or exists (select from outbox.deliveries where subscription_id = s.id))
 order by paused_at limit :named
 """
 
@@ -60,11 +64,12 @@ def read_held(connection: Connection, tenant: str | None) -> Newest[HeldSubscrip
     return Newest(count=rows[0].number if rows else 0, named=named)
 
 
-def read_paused(connection: Connection, tenant: str | None) -> Newest[Named]:
-    """Return how many are paused while deliveries wait for them, and the five paused first. For the operator only."""
+def read_paused(connection: Connection, tenant: str | None) -> Newest[PausedSubscription]:
+    """Return how many are paused while deliveries wait or are dropped, and the five paused first. Operator only."""
     operator_only(tenant, "status")
     rows = connection.execute(text(_PAUSED), {"named": _NAMED}).all()
-    return Newest(count=rows[0].number if rows else 0, named=tuple(Named(**_fields(connection, row)) for row in rows))
+    named = tuple(PausedSubscription(**_fields(connection, row), drops=row.drops) for row in rows)
+    return Newest(count=rows[0].number if rows else 0, named=named)
 
 
 def _fields(connection: Connection, row: Any) -> dict[str, Any]:

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from outbox.ids import EventId, SubscriptionId
     from relay.operations.findings import Finding
     from relay.operations.secrets import SecretsAtRest
+    from relay.operations.sending import Sending
     from relay.operations.status.running import Running
 
 __all__ = [
-    "Attempts", "Count", "DeadLetters", "Deliveries", "DisabledSubscription", "HeldSubscription", "Named", "Newest",
-    "Pending",
-    "Settings", "Status", "StuckSubscription", "SubscriptionHealth", "Subscriptions", "Unmatched", "Unresolved",
+    "CANCELLED_DAYS", "Attempts", "Count", "DeadLetters", "Deliveries", "DisabledSubscription", "HeldSubscription",
+    "Named", "Newest", "PausedSubscription", "Pending", "Settings", "Status", "StuckSubscription",
+    "SubscriptionHealth", "Subscriptions", "Unmatched", "Unresolved",
 ]  # fmt: skip
 
+CANCELLED_DAYS = 7
 
 T = TypeVar("T")
 
@@ -102,10 +104,18 @@ class Unresolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscriptions:
+<<<<<<< HEAD
     """Subscriptions by state; `every_tenant` see every tenant's events, `unsigned` get requests without a signature."""
+=======
+    """Subscriptions by state; `every_tenant` are those that see every tenant's events.
+
+    `dropping`: of all but removed ones, those that are paused and match no event meanwhile.
+    """
+>>>>>>> 62e4104 (Let people stop, hasten and cancel what is sent)
 
     active: int
     paused: int
+    dropping: int
     disabled: int
     removed: int
     every_tenant: int
@@ -148,6 +158,13 @@ class DisabledSubscription(Named):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PausedSubscription(Named):
+    """A subscription that is paused; `drops`: what comes meanwhile does not match it."""
+
+    drops: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HeldSubscription(Named):
     """A subscription that its receiver's Retry-After holds back, and until when."""
 
@@ -179,20 +196,25 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The state of everything, and what of it a person should look at, the worst first."""
+    """The state of everything, and what of it a person should look at, the worst first.
+
+    `cancelled`: deliveries that were cancelled by hand within CANCELLED_DAYS.
+    """
 
     at: datetime
+    sending: Sending
     schema_version: int
     running: Running
     pending: Pending
     deliveries: Deliveries
     dead_letters: DeadLetters
+    cancelled: int
     attempts: Attempts
     unmatched: Unmatched
     unresolved: Unresolved
     subscriptions: Subscriptions
     disabled: Newest[DisabledSubscription]
-    paused: Newest[Named]
+    paused: Newest[PausedSubscription]
     held: Newest[HeldSubscription]
     default_leaves: Mapping[str, Count]
     secrets: SecretsAtRest

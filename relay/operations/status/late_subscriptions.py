@@ -49,7 +49,8 @@ group by s.id order by min(c.due_at) limit 5
 
 _LAST_ATTEMPT = """
 select at, outcome, status, error from outbox.attempts
-where subscription_id = :id and verdict <> 'test' and at > now() - interval '7 days' order by at desc limit 1
+where subscription_id = :id and verdict not in ('test', 'cancelled') and at > now() - interval '7 days'
+order by at desc limit 1
 """
 
 _BACKLOG = """

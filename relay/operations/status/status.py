@@ -14,10 +14,12 @@ from sqlalchemy import text
 
 from relay.operations.schema_findings import find_in_schema
 from relay.operations.secrets import secrets_at_rest
+from relay.operations.sending import read_sending
 from relay.operations.status.attention import findings_of
 from relay.operations.status.delivery_counts import EXACT_UP_TO, bounded, read_deliveries
 from relay.operations.status.disabled_and_held import read_disabled, read_held, read_paused
 from relay.operations.status.documents import (
+    CANCELLED_DAYS,
     Attempts,
     Count,
     DeadLetters,
@@ -53,11 +55,13 @@ def status(connection: Connection, tenant: str | None) -> Status:
     running = read_running(connection, tenant)
     found = Status(
         at=connection.execute(text("select clock_timestamp()")).scalar_one(),
+        sending=read_sending(connection, tenant),
         schema_version=connection.execute(text(_VERSION)).scalar_one(),
         running=running,
         pending=_read_pending(connection),
         deliveries=read_deliveries(connection, tenant, _leased_by_gone(running)),
         dead_letters=_read_dead_letters(connection),
+        cancelled=connection.execute(text(_CANCELLED), {"days": CANCELLED_DAYS}).scalar_one(),
         attempts=_read_last_attempts(connection),
         unmatched=_read_unmatched(connection),
         unresolved=find_unresolved(connection, tenant),
@@ -90,6 +94,7 @@ _VERSION = "select max(version) from outbox.schema_migrations"
 _SUBSCRIPTIONS = """
 select count(*) filter (where removed_at is null and disabled_at is null and paused_at is null) as active,
        count(*) filter (where removed_at is null and disabled_at is null and paused_at is not null) as paused,
+       count(*) filter (where removed_at is null and paused_at is not null and drops_while_paused) as dropping,
        count(*) filter (where removed_at is null and disabled_at is not null) as disabled,
        count(*) filter (where removed_at is not null) as removed,
        count(*) filter (where removed_at is null and tenant = '*') as every_tenant,
@@ -97,6 +102,12 @@ select count(*) filter (where removed_at is null and disabled_at is null and pau
 from outbox.subscriptions
 """
 
+
+# What was cancelled has no index, who cancelled it is noted.
+_CANCELLED = """
+select cast(coalesce(sum(cast(details ->> 'count' as bigint)), 0) as bigint) from outbox.audit
+where action = 'cancelled' and at > clock_timestamp() - make_interval(days => :days)
+"""
 
 _SETTINGS = """
 select current_setting('fsync') as fsync, current_setting('synchronous_commit') as synchronous_commit
@@ -141,7 +152,7 @@ where i.inhparent = to_regclass('outbox.attempts') and c.relname ~ '^attempts_[0
 order by c.relname desc limit 3
 """
 _TAIL = """
-select max(at) filter (where verdict <> 'test') as last_at,
+select max(at) filter (where verdict not in ('test', 'cancelled')) as last_at,
        max(at) filter (where verdict = 'delivered') as delivered_at
 from outbox.attempts
 where at >= cast(:day as timestamp) at time zone 'UTC' and at < cast(:next_day as timestamp) at time zone 'UTC'

@@ -1,0 +1,130 @@
+"""`relay deliveries retry` and `cancel`: what a person does to deliveries that are outstanding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relay.cli.options import Database, confirm, filters, json_option, with_database_to_change, yes_option
+from relay.cli.output import print_json
+from relay.operations import by_hand
+from relay.operations.filters import Filters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from outbox.ids import DeliveryId
+
+__all__ = ["cancel", "retry", "retry_all"]
+
+_FILTERS = ("since", "until", "type", "tenant", "key", "subscription", "limit")
+_NAMED = 20
+_BATCH = 10_000
+
+
+@click.command()
+@click.argument("delivery_ids", metavar="[DELIVERY]...", nargs=-1)
+@filters(*_FILTERS)
+@click.option("--dry-run", is_flag=True, help="Say what would be due, change nothing.")
+@yes_option
+@json_option
+@with_database_to_change
+def retry(
+    database: Database, delivery_ids: tuple[str, ...], type_: str | None, *, dry_run: bool, yes: bool, as_json: bool,
+    **given: Any,
+) -> None:  # fmt: skip
+    """Send now what waits for a retry: a DELIVERY by id, or all that pass a filter.
+
+    Its attempts stay as they are, so a failure goes on with the schedule where it was. A filter leaves
+    out what was never tried and has a time of its own; by id that goes out too. --since and --until are
+    about when the event was recorded.
+
+    \b
+    Examples:
+      relay deliveries retry dlv_…
+      relay deliveries retry --subscription sub_… --limit 10000 --yes
+    """
+    wanted = _wanted(delivery_ids, type_, given)
+    with database.transaction() as connection:
+        if delivery_ids:
+            found = by_hand.waiting_by_id(connection, None, delivery_ids)
+        else:
+            found = by_hand.waiting_by_filter(connection, None, wanted)
+    if dry_run:
+        _report("would be due now", found, wanted, as_json=as_json)
+        return
+    if not delivery_ids:
+        confirm(f"Send {len(found)} deliveries now?", yes=yes)
+    with database.transaction() as connection:
+        done = by_hand.retry_now(connection, None, found, None if delivery_ids else wanted)
+    _report("due now", done.deliveries, wanted, as_json=as_json, closed=done.closed)
+    for name in () if as_json else done.closed[:_NAMED]:
+        click.echo(f"{name} is paused, disabled or held back: relay subscriptions resume {name}", err=True)
+
+
+@click.command()
+@click.argument("delivery_ids", metavar="[DELIVERY]...", nargs=-1)
+@filters(*_FILTERS)
+@click.option("--dry-run", is_flag=True, help="Say what would be cancelled, change nothing.")
+@yes_option
+@json_option
+@with_database_to_change
+def cancel(
+    database: Database, delivery_ids: tuple[str, ...], type_: str | None, *, dry_run: bool, yes: bool, as_json: bool,
+    **given: Any,
+) -> None:  # fmt: skip
+    """Cancel for good what is outstanding: a DELIVERY by id, or all that pass a filter.
+
+    It is counted as cancelled (deliveries list --state cancelled), and relay replay can still send it. A
+    request that is on the wire may arrive. --since and --until are about when the event was recorded.
+
+    \b
+    Examples:
+      relay deliveries cancel dlv_… --yes
+      relay deliveries cancel --subscription sub_… --type 'order.*' --since 1h --dry-run
+    """
+    wanted = _wanted(delivery_ids, type_, given)
+    with database.transaction() as connection:
+        if delivery_ids:
+            found = by_hand.outstanding_by_id(connection, None, delivery_ids)
+        else:
+            found = by_hand.outstanding_by_filter(connection, None, wanted)
+    if dry_run:
+        _report("would be cancelled", found, wanted, as_json=as_json)
+        return
+    confirm(f"Cancel {len(found)} deliveries for good?", yes=yes)
+    with database.transaction() as connection:
+        done = by_hand.cancel(connection, None, found, None if delivery_ids else wanted)
+    _report("cancelled", done.deliveries, wanted, as_json=as_json, leased=done.leased)
+    if done.leased and not as_json:
+        click.echo(f"{len(done.leased)} of them were being sent: these requests may still arrive", err=True)
+
+
+def retry_all(database: Database, subscription_id: str, tenant: str | None) -> int:
+    """Make all that waits for a retry to a subscription due, some a transaction; return how many there were."""
+    waiting, done = Filters(subscription=subscription_id, limit=_BATCH), 0
+    while True:
+        with database.transaction() as connection:
+            found = by_hand.waiting_by_filter(connection, tenant, waiting)
+            done += len(by_hand.retry_now(connection, tenant, found, waiting).deliveries)
+        if len(found) < _BATCH:
+            return done
+
+
+def _wanted(delivery_ids: Sequence[str], type_: str | None, given: dict[str, Any]) -> Filters:
+    wanted = Filters(type=type_, **given)
+    if bool(delivery_ids) != wanted.empty:
+        raise click.UsageError("give ids, or at least one filter (--since, --subscription, …), not both")
+    return wanted
+
+
+def _report(words: str, ids: Sequence[DeliveryId], wanted: Filters, *, as_json: bool, **more: Any) -> None:
+    if as_json:
+        print_json({"count": len(ids), "deliveries": list(ids), **more})
+        return
+    click.echo(f"{len(ids)} deliveries {words}")
+    for name in ids[:_NAMED]:
+        click.echo(name)
+    if not wanted.empty and len(ids) == wanted.limit:
+        click.echo("there may be more: repeat it, or raise --limit", err=True)
