@@ -210,13 +210,13 @@ class Feeder:
         if paused != self._paused:
             log.warning("sending goes on" if self._paused else "sending is paused until `relay resume-all`")
         self._paused = paused
-        if paused and self._sending.leased:
+        if paused and self._sending.has_waiting:
             self._sending.release_waiting()
 
     def _pause_seconds(self, began: float) -> float:
         """Return the rest after a look that found nothing; a short one, where the switch matters to what is here."""
         pause = self._turn.pause_seconds(began - self._worked_at, random.random())
-        return min(pause, HEED_SECONDS) if self._paused or self._room.waiting else pause
+        return min(pause, HEED_SECONDS) if self._paused or self._sending.has_waiting else pause
 
     def _fan_out_is_due(self) -> bool:
         return self.fan_out.is_due(claimable=not self._paused and self.claim.is_possible())

@@ -89,6 +89,11 @@ class Sending:
         return not self._leased
 
     @property
+    def has_waiting(self) -> bool:
+        """Whether anything leased has not begun."""
+        return self._leased > len(self._tasks)
+
+    @property
     def done(self) -> bool:
         """Whether nothing is leased, and every result is in the database."""
         return not self._leased and not self._settler.unsettled

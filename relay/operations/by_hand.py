@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from outbox.errors import NotFoundError, OutboxError
+from outbox.errors import OutboxError
 from outbox.ids import DeliveryId, SubscriptionId
 from relay.operations import audit
 from relay.operations.deliveries import show_delivery
@@ -183,19 +183,14 @@ def cancel(
     )
 
 
-# What is no longer outstanding is nobody's here, and is left alone by the store.
-_OTHERS = text("""
-select d.id from outbox.deliveries d left join outbox.subscriptions s on s.id = d.subscription_id
-where d.id = any(cast(:ids as uuid[])) and s.tenant is distinct from :asking limit 1
-""")
-
-
 def _refuse_others(connection: Connection, tenant: str | None, delivery_ids: Sequence[UUID]) -> None:
+    """Raise NotFoundError for what is not the tenant's; what was its own and is done meanwhile is left to the store."""
     if tenant is None:
         return
-    other = connection.execute(_OTHERS, {"ids": list(delivery_ids), "asking": tenant}).scalar()
-    if other is not None:
-        raise NotFoundError(f"delivery: no {DeliveryId.of(other)}; never made, or past its retention")
+    outstanding = set(connection.execute(_STATES, {"ids": list(delivery_ids), "asking": tenant}).scalars())
+    for uuid in delivery_ids:
+        if uuid not in outstanding:
+            show_delivery(connection, tenant, uuid)
 
 
 _TENANTS = text("select distinct tenant from outbox.subscriptions where id = any(cast(:ids as uuid[]))")

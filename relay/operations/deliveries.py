@@ -97,13 +97,8 @@ _LISTED_DONE = Listing(
 _LISTED_OF_EVENT = Listing(name="outstanding", columns={}, own=_OWN, keys=(Key("d.id", "id", "uuid"),))
 
 _DONE = """
-<<<<<<< HEAD
 select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url, s.format,
-       case a.verdict when 'delivered' then 'delivered' when 'test' then 'test' else 'replayed_or_purged' end as state,
-=======
-select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url,
        case when a.verdict = 'dead' then 'replayed_or_purged' else a.verdict end as state,
->>>>>>> 62e4104 (Let people stop, hasten and cancel what is sent)
        a.at as due_at, a.number as attempts, 0 as crashes
 from outbox.attempts a
 left join outbox.subscriptions s on s.id = a.subscription_id
@@ -116,7 +111,7 @@ where a.verdict in ({verdicts}) and {where} {order_by} limit :limit
 _CANCELLED = f"""
 select * from (
     select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url,
-           a.verdict as state, a.at as due_at, a.number as attempts, 0 as crashes, s.tenant as subscriber
+           s.format, a.verdict as state, a.at as due_at, a.number as attempts, 0 as crashes, s.tenant as subscriber
     from outbox.attempts a
     left join outbox.subscriptions s on s.id = a.subscription_id
     left join outbox.events e on e.seq = a.event_seq

@@ -69,7 +69,7 @@ class TestPython:
         assert added.after == {
             "url": URL, "types": ["order.*"], "tenant": "acme", "description": "theirs", "metadata": {"owner": "7"},
             "timeout_seconds": 15, "schedule_seconds": list(made.schedule_seconds), "scheme": "standard",
-            "final_statuses": [], "format": "standard", "format_settings": {},
+            "final_statuses": [], "format": "standard", "format_settings": {}, "drops_while_paused": False,
         }  # fmt: skip
         assert (secret.action, secret.subject, secret.tenant, secret.after) == (
             "secret added",
@@ -408,7 +408,7 @@ class TestAppendOnly:
             assert noted(connection) == before
 
     def test_the_function_of_operations_says_nothing_that_the_triggers_say(self, connection):
-        for action in set(ACTIONS) - {"replayed", "purged", "pruned"}:
+        for action in set(ACTIONS) - {"replayed", "retried", "cancelled", "purged", "pruned"}:
             with pytest.raises(sa.exc.DBAPIError, match="is no operation"), connection.begin_nested():
                 connection.execute(text("select outbox.audit_operation(:action, '', '', '{}')"), {"action": action})
         assert noted(connection) == []

@@ -10,9 +10,11 @@ from sqlalchemy import text
 
 from outbox import subscriptions
 from outbox.errors import NotFoundError
-from outbox.ids import parse_id
+from outbox.ids import SubscriptionId, parse_id
+from relay.operations import by_hand
+from relay.operations.audit import list_audit
 from relay.operations.filters import FilterError, Filters
-from relay.operations.replay.replay import ReplayError, candidates_by_filter, candidates_by_id, replay
+from relay.operations.replay.replay import Asked, ReplayError, candidates_by_filter, candidates_by_id, replay
 from tests.support import seeding
 from tests.support.waiting import wait_until
 
@@ -48,6 +50,13 @@ def delivered(connection, subscription_id: str, **event) -> tuple[str, str]:
     return event_id, delivery_id
 
 
+def cancelled(connection, subscription_id: str, **event) -> tuple[str, str]:
+    event_id = seeding.record(connection, **event)
+    (delivery_id,) = seeding.resolve(connection, event_id, subscription_id)
+    by_hand.cancel(connection, None, [parse_id("dlv", delivery_id)])
+    return event_id, delivery_id
+
+
 def test_a_dead_letter_becomes_a_new_delivery_and_is_gone(connection):
     subscription_id = seeding.subscribe(connection)
     event_id, delivery_id = dead(connection, subscription_id)
@@ -72,18 +81,30 @@ def test_what_was_delivered_is_delivered_again_as_often_as_it_is_asked(connectio
     assert len(set(made)) == 3
 
 
-@pytest.mark.parametrize("before", [dead, delivered])
-def test_what_is_replayed_already_is_left_alone(connection, before):
-    """Whoever asks twice, by whichever name, gets one delivery."""
+@pytest.mark.parametrize("before", [dead, delivered, cancelled])
+def test_what_has_ended_once_is_replayed_as_often_as_it_is_asked(connection, before):
+    """By each of its names, though none of the replays has been sent yet; the new ones have not ended themselves."""
     subscription_id = seeding.subscribe(connection)
     event_id, delivery_id = before(connection, subscription_id)
-    (made,) = replay(connection, None, candidates_by_id(connection, None, delivery_id))
-    for name in (delivery_id, event_id, made):
-        for to in (None, subscription_id):
-            with pytest.raises(ReplayError, match="still on its way"):
-                candidates_by_id(connection, None, name, to)
-    assert candidates_by_filter(connection, None, Filters(subscription=subscription_id), state="delivered") == []
-    assert len(outstanding(connection)) == 1
+    made = []
+    for name, to in ((delivery_id, None), (event_id, subscription_id), (delivery_id, subscription_id)):
+        made += replay(connection, None, candidates_by_id(connection, None, name, to))
+    if before is not dead:  # of a dead letter that was replayed no subscription of the event's is left to go to
+        made += replay(connection, None, candidates_by_id(connection, None, event_id))
+    assert len(set(made)) == len(outstanding(connection)) == 3 + (before is not dead)
+    with pytest.raises(ReplayError, match="still on its way; relay deliveries retry"):
+        candidates_by_id(connection, None, made[0])
+
+
+def test_by_filter_what_is_on_its_way_again_is_left_out(connection):
+    """So that a large replay can be asked for again, and does nothing twice."""
+    subscription_id = seeding.subscribe(connection)
+    wanted = Filters(subscription=subscription_id)
+    delivered(connection, subscription_id)
+    cancelled(connection, subscription_id)
+    for state in ("delivered", "cancelled"):
+        assert len(replay(connection, None, candidates_by_filter(connection, None, wanted, state=state))) == 1
+        assert candidates_by_filter(connection, None, wanted, state=state) == []
 
 
 def test_one_event_under_two_names_makes_one_delivery(connection):
@@ -92,11 +113,24 @@ def test_one_event_under_two_names_makes_one_delivery(connection):
     assert len(replay(connection, None, found)) == 1
 
 
-def test_two_people_replaying_what_was_delivered_at_once_make_one_delivery(engine):
+def test_two_people_replaying_what_was_delivered_at_once_make_a_delivery_each(engine):
     with engine.begin() as connection:
         event_id, _ = delivered(connection, seeding.subscribe(connection))
     with engine.connect() as one, engine.connect() as other, ThreadPoolExecutor(1) as pool:
         seen_by_both = [candidates_by_id(connection, None, event_id) for connection in (one, other)]
+        first = replay(one, None, seen_by_both[0])
+        second = pool.submit(replay, other, None, seen_by_both[1])
+        wait_until(lambda: is_waiting_for_a_lock(engine) or second.done())
+        one.commit()
+        assert (len(first), len(second.result())) == (1, 1)
+
+
+def test_two_people_replaying_a_filter_at_once_make_one_delivery(engine):
+    with engine.begin() as connection:
+        delivered(connection, seeding.subscribe(connection))
+    wanted = Filters(since=timedelta(hours=1))
+    with engine.connect() as one, engine.connect() as other, ThreadPoolExecutor(1) as pool:
+        seen_by_both = [candidates_by_filter(each, None, wanted, state="delivered") for each in (one, other)]
         first = replay(one, None, seen_by_both[0])
         second = pool.submit(replay, other, None, seen_by_both[1])
         wait_until(lambda: is_waiting_for_a_lock(engine) or second.done())
@@ -160,6 +194,40 @@ def test_an_event_without_subscriber_needs_a_name(connection):
         replay(connection, None, candidates_by_id(connection, None, event_id))
     replay(connection, None, candidates_by_id(connection, None, event_id, to=seeding.subscribe(connection)))
     assert len(outstanding(connection)) == 1
+
+
+class TestToAll:
+    def test_it_goes_to_every_subscription_that_it_matches_now(self, connection):
+        """Those that had it, and those that came since; not who is removed, drops what comes, or is a stranger."""
+        had, since, on_its_way, dropping, removed, stranger = (
+            seeding.subscribe(connection, tenant=tenant) for tenant in ("acme",) * 5 + ("globex",)
+        )
+        every = seeding.subscribe(connection, tenant="*")
+        event_id = seeding.record(connection, tenant="acme")
+        done, _ = seeding.resolve(connection, event_id, had, on_its_way)
+        seeding.attempt(connection, done, "dead")
+        subscriptions.pause(connection, dropping, drop=True, tenant="acme")
+        subscriptions.pause(connection, since, tenant="acme")
+        subscriptions.remove(connection, removed, tenant="acme")
+        found = candidates_by_id(connection, None, event_id, to_all=True)
+        assert {str(item.subscription_id) for item in found} == {had, since, every}
+        assert {str(item.subscription_id) for item in candidates_by_id(connection, "acme", done, to_all=True)} == {
+            had, since,
+        }  # fmt: skip
+        replay(connection, None, found, Asked(names=[event_id], to="all"))
+        reached = sorted(str(SubscriptionId.of(row.subscription_id)) for row in outstanding(connection))
+        assert reached == sorted([had, since, on_its_way, every])
+        assert (count(connection, "dead_letters"), stranger in reached) == (0, False)
+        (entry,) = (entry for entry in list_audit(connection, None, Filters()) if entry.action == "replayed")
+        assert (entry.details["to"], entry.details["count"], entry.subject) == ("all", 3, event_id)
+
+    def test_an_event_that_matches_nobody_is_refused(self, connection):
+        event_id = seeding.record(connection)
+        seeding.resolve(connection, event_id)
+        with pytest.raises(ReplayError, match="matches no subscription now"):
+            candidates_by_id(connection, None, event_id, to_all=True)
+        seeding.subscribe(connection)
+        assert len(replay(connection, None, candidates_by_id(connection, None, event_id, to_all=True))) == 1
 
 
 @pytest.mark.parametrize("by", ["event", "dead letter"])

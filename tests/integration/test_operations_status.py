@@ -76,7 +76,7 @@ def test_everything_is_counted_where_it_is(connection):
     assert found.dead_letters.reasons == {"http_5xx": 1}
     assert found.attempts.last_at >= found.attempts.last_delivered_at
     assert fields_of(found.subscriptions) == {
-        "active": 1, "paused": 1, "disabled": 0, "removed": 0, "every_tenant": 0, "unsigned": 0,
+        "active": 1, "paused": 1, "dropping": 0, "disabled": 0, "removed": 0, "every_tenant": 0, "unsigned": 0,
     }  # fmt: skip
     assert due
 

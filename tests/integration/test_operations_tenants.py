@@ -18,7 +18,18 @@ import relay.operations
 from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, EventId, Id, SubscriptionId, new_uuid7
 from relay.config.options import Config
-from relay.operations import attempts, audit, dead_letters, deliveries, events, prune, schema_findings, secrets
+from relay.operations import (
+    attempts,
+    audit,
+    by_hand,
+    dead_letters,
+    deliveries,
+    events,
+    prune,
+    schema_findings,
+    secrets,
+    sending,
+)
 from relay.operations.connection import Database
 from relay.operations.filters import Filters
 from relay.operations.probe import probed_subscription
@@ -74,6 +85,10 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
     "dead_letters.show_dead_letter": ("dead", dead_letters.show_dead_letter),
     "dead_letters.find_by_id": ("dead", lambda c, tenant, name: dead_letters.find_by_id(c, tenant, [name])),
     "dead_letters.purge": ("dead", lambda c, tenant, name: dead_letters.purge(c, tenant, [name])),
+    "by_hand.waiting_by_id": ("waiting", lambda c, tenant, name: by_hand.waiting_by_id(c, tenant, [name])),
+    "by_hand.outstanding_by_id": ("waiting", lambda c, tenant, name: by_hand.outstanding_by_id(c, tenant, [name])),
+    "by_hand.retry_now": ("waiting", lambda c, tenant, name: by_hand.retry_now(c, tenant, [name])),
+    "by_hand.cancel": ("waiting", lambda c, tenant, name: by_hand.cancel(c, tenant, [name])),
     "replay.replayable.candidates_by_id": ("dead", replayable.candidates_by_id),
     "replay.replayable.candidates_by_id of a delivered one": ("delivered", replayable.candidates_by_id),
     "status.late_subscriptions.subscription_health": ("subscription", late_subscriptions.subscription_health),
@@ -91,6 +106,11 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "attempts.attempts_of_event": lambda c, tenant, w: attempts.attempts_of_event(c, tenant, w.event),
     "dead_letters.list_dead_letters": lambda c, tenant, _: dead_letters.list_dead_letters(c, tenant, ALL),
     "dead_letters.find": lambda c, tenant, _: dead_letters.find(c, tenant, ALL),
+    "deliveries.list_deliveries cancelled": lambda c, tenant, _: deliveries.list_deliveries(
+        c, tenant, ALL, "cancelled"
+    ),
+    "by_hand.waiting_by_filter": lambda c, tenant, _: by_hand.waiting_by_filter(c, tenant, SINCE),
+    "by_hand.outstanding_by_filter": lambda c, tenant, _: by_hand.outstanding_by_filter(c, tenant, SINCE),
     "replay.replayable.candidates_by_filter": lambda c, tenant, _: replayable.candidates_by_filter(c, tenant, SINCE),
     "replay.replayable.candidates_by_filter delivered": lambda c, tenant, _: replayable.candidates_by_filter(
         c, tenant, SINCE, state="delivered"
@@ -108,6 +128,9 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "status.unresolved_events.find_unresolved": unresolved_events.find_unresolved,
     "status.repeated_ids.find_repeated_ids": repeated_ids.find_repeated_ids,
     "secrets.secrets_at_rest": secrets.secrets_at_rest,
+    "sending.read_sending": sending.read_sending,
+    "sending.pause_all": sending.pause_all,
+    "sending.resume_all": sending.resume_all,
     "schema_findings.find_in_schema": schema_findings.find_in_schema,
     "secrets.rekey": lambda c, tenant: secrets.rekey(c, tenant, Keyring(())),
     "prune.prune": lambda c, tenant: prune.prune(c, tenant, **DAYS),
@@ -153,6 +176,8 @@ def world(connection) -> World:
     seeding.attempt(connection, again[1], "delivered")
     seeding.resolve(connection, event_id, seeding.subscribe(connection, tenant="*"))
     waiting, _, _ = map(DeliveryId.of, made)
+    gone = seeding.resolve(connection, seeding.record(connection, tenant="acme"), name)
+    by_hand.cancel(connection, None, by_hand.outstanding_by_id(connection, None, gone))
     return World(SubscriptionId.of(name), EventId.of(event_id), waiting, *map(DeliveryId.of, again))
 
 

@@ -244,9 +244,4 @@ def test_a_server_that_is_too_old_is_refused(engine: sa.Engine, monkeypatch: pyt
 def test_every_migration_is_in_the_package() -> None:
     directory = Path(schema.__file__).parent / "migrations"
     numbers = [migration.version for migration in schema.migrations()]
-<<<<<<< HEAD
     assert numbers == sorted(int(file.name[:4]) for file in directory.glob("0*.sql")), "a number may be left out"
-=======
-    assert numbers == sorted({int(file.name[:4]) for file in directory.glob("0*.sql")})
->>>>>>> 62e4104 (Let people stop, hasten and cancel what is sent)
-    assert len(numbers) == len(set(numbers))

@@ -23,6 +23,7 @@ from tests.support import seeding
 OTHER_COLUMNS = {
     *("id", "tenant", "scheme", "version", "created_at", "updated_at"),
     *("paused_at", "disabled_at", "disabled_reason", "held_until", "removed_at"),
+    "drops_while_paused",
 }
 OTHER_CHECKS = {"tenant_is_text", "scheme_is_a_word", "disabled_with_a_reason", "times_are_dates"}
 

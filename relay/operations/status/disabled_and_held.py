@@ -35,11 +35,7 @@ order by held_until desc limit :named
 
 # Only where something waits or is dropped: a person paused it on purpose, and may have forgotten it.
 _PAUSED = """
-<<<<<<< HEAD
-select id, url, format, tenant, count(*) over () as number from outbox.subscriptions s
-=======
-select id, url, tenant, drops_while_paused as drops, count(*) over () as number from outbox.subscriptions s
->>>>>>> 62e4104 (Let people stop, hasten and cancel what is sent)
+select id, url, format, tenant, drops_while_paused as drops, count(*) over () as number from outbox.subscriptions s
 where paused_at is not null and disabled_at is null and removed_at is null
   and (drops_while_paused or exists (select from outbox.deliveries where subscription_id = s.id))
 order by paused_at limit :named

@@ -104,14 +104,10 @@ class Unresolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscriptions:
-<<<<<<< HEAD
-    """Subscriptions by state; `every_tenant` see every tenant's events, `unsigned` get requests without a signature."""
-=======
-    """Subscriptions by state; `every_tenant` are those that see every tenant's events.
+    """Subscriptions by state; `every_tenant` see every tenant's events, `unsigned` get requests without a signature.
 
     `dropping`: of all but removed ones, those that are paused and match no event meanwhile.
     """
->>>>>>> 62e4104 (Let people stop, hasten and cancel what is sent)
 
     active: int
     paused: int
