@@ -134,6 +134,14 @@ class Application:
             if subscription_id in (None, known)
         }
 
+    def cancelled(self) -> frozenset[Pair]:
+        """What a person cancelled."""
+        found = self.rows(
+            "select outbox.text_id('sub', a.subscription_id), outbox.text_id('evt', e.id) from outbox.attempts a"
+            " join outbox.events e on e.seq = a.event_seq where a.verdict = 'cancelled'"
+        )
+        return frozenset((self.paths[subscription], event_id) for subscription, event_id in found)
+
     def reconcile(self, **seconds: float) -> Reconciliation:
         """Compute the verdict from the logs and what the tables hold now."""
         return reconcile(
@@ -141,6 +149,7 @@ class Application:
             read_log(self.receiver.log),
             Incidents.of(read_log(self.stage.incidents), **seconds),
             dead=frozenset(self.dead()),
+            cancelled=self.cancelled(),
             timeout_seconds=self.timeout_seconds,
         )
 

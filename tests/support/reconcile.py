@@ -106,7 +106,7 @@ class Incidents:
 
 @dataclass
 class Reconciliation:
-    """The verdict. All but `duplicates` and `dead` must be empty for `clean`."""
+    """The verdict. All but `duplicates`, `dead` and `cancelled` must be empty for `clean`."""
 
     pairs: int
     lost: list[Pair]
@@ -116,6 +116,7 @@ class Reconciliation:
     unexplained: list[Pair]
     duplicates: Counter[str]
     dead: int
+    cancelled: int  # by hand, and not delivered all the same
     longest_unsettled_seconds: float  # from an answer to the kill that excuses the repeat
 
     @property
@@ -131,6 +132,7 @@ class Reconciliation:
             "signatures refused": self.refused,
             "bodies that differ": len(self.different_bodies),
             "dead letters": self.dead,
+            "cancelled": self.cancelled,
             "duplicates": sum(self.duplicates.values()),
             **{f"  {reason}": count for reason, count in sorted(self.duplicates.items())},
             "duplicates unexplained": len(self.unexplained),
@@ -177,6 +179,7 @@ def reconcile(
     incidents: Incidents,
     *,
     dead: frozenset[Pair] = frozenset(),
+    cancelled: frozenset[Pair] = frozenset(),
     timeout_seconds: float = 15.0,
 ) -> Reconciliation:
     """Compare what had to arrive with what did.
@@ -186,6 +189,7 @@ def reconcile(
         receiver_log: the receiver's.
         incidents: what may have caused repeats.
         dead: pairs that are dead letters in the database: neither lost nor delivered.
+        cancelled: pairs that a person cancelled, by the database. One that was on the wire may have been delivered.
         timeout_seconds: of the subscriptions.
     """
     receipts, refused = receipts_of(receiver_log)
@@ -206,12 +210,13 @@ def reconcile(
                 longest = max(longest, kill - earlier.answered_at)
     return Reconciliation(
         pairs=len(wanted),
-        lost=sorted(wanted - delivered - dead),
+        lost=sorted(wanted - delivered - dead - cancelled),
         unexpected=sorted(set(by_pair) - wanted),
         refused=refused,
         different_bodies=sorted(pair for pair, came in by_pair.items() if len({r.body for r in came}) > 1),
         unexplained=unexplained,
         duplicates=duplicates,
         dead=len(dead),
+        cancelled=len(cancelled - delivered),
         longest_unsettled_seconds=longest,
     )

@@ -40,7 +40,7 @@ subscription is deleted. Nothing is sent for a transaction that rolled back. A d
 always with the same `webhook-id` and the same body bytes. Age never deletes anything undelivered. A new subscription
 also gets events that were not resolved yet. Requires `fsync=on`, and `synchronous_commit` on in the application. Every
 committed event × matching subscription is at any time exactly one of: due or waiting, delivered, dead with a reason,
-cancelled by a removed subscription; an event without subscriber is counted.
+cancelled by a person or a removed subscription; an event without subscriber is counted.
 """
 NOT_OURS = {
     *("x_y", "RELAY_X_Y", "--x-y", "--pdb"),  # a rule, pytest's; below PostgreSQL's
