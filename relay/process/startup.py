@@ -39,7 +39,8 @@ select string_agg(required || ' on ' || relation, ', ') from (values
     ('insert', 'outbox.deliveries'), ('update', 'outbox.deliveries'), ('delete', 'outbox.deliveries'),
     ('update', 'outbox.pending'), ('delete', 'outbox.pending'), ('insert', 'outbox.attempts'),
     ('insert', 'outbox.resolutions'), ('insert', 'outbox.dead_letters'), ('delete', 'outbox.dead_letters'),
-    ('update', 'outbox.subscriptions'), ('select', 'outbox.events'), ('select', 'outbox.secrets')
+    ('update', 'outbox.subscriptions'), ('select', 'outbox.events'), ('select', 'outbox.secrets'),
+    ('select', 'outbox.sending')
 ) rights(required, relation)
 where not case required when 'delete' then has_table_privilege(relation, required)
                         else has_any_column_privilege(relation, required) end

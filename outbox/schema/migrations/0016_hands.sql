@@ -18,9 +18,6 @@ insert into outbox.sending default values;
 create function outbox.note_sending() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 begin
-    if tg_op = 'DELETE' then
-        raise 'outbox.sending is one row; set paused_at to null to send again' using errcode = 'feature_not_supported';
-    end if;
     new.actor := case when new.paused_at is not null then coalesce(old.actor, outbox.actor()) end;
     new.reason := case when new.paused_at is not null then new.reason end;
     if (old.paused_at, old.reason) is distinct from (new.paused_at, new.reason) then
@@ -31,7 +28,7 @@ begin
     end if;
     return new;
 end $$;
-create trigger note before update or delete on outbox.sending
+create trigger note before update on outbox.sending
     for each row execute function outbox.note_sending();
 
 -- Paused so, a subscription matches no event: what comes meanwhile is not kept for it. Means nothing while paused_at is

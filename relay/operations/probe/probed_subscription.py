@@ -66,7 +66,8 @@ class ProbedSubscription:
 
 
 _SUBSCRIPTION = """
-select id, paused_at, disabled_at, disabled_reason,
+select id, paused_at, drops_while_paused, disabled_at, disabled_reason,
+       (select paused_at from outbox.sending) as all_paused_at,
        case when held_until > clock_timestamp() then held_until end as held,
        cast(floor(extract(epoch from clock_timestamp())) as bigint) as unix_seconds
 from outbox.subscriptions
@@ -105,11 +106,15 @@ def _hindrance(row: Any) -> Finding | None:
     """Return why deliveries wait, and what ends that."""
     subject = SubscriptionId.of(row.id)
     resume = f"relay subscriptions resume {subject}"
+    if row.all_paused_at is not None:
+        seen = f"all sending is paused since {utc(row.all_paused_at)}"
+        return Finding(code="hindrance.sending", subject=subject, seen=seen, mend="relay resume-all")
     if row.disabled_at is not None:
         seen = f"disabled since {utc(row.disabled_at)} ({row.disabled_reason})"
         return Finding(code="hindrance.disabled", subject=subject, seen=seen, mend=resume)
     if row.paused_at is not None:
-        seen = f"paused since {utc(row.paused_at)}"
+        dropping = ", what comes meanwhile is dropped" if row.drops_while_paused else ""
+        seen = f"paused since {utc(row.paused_at)}{dropping}"
         return Finding(code="hindrance.paused", subject=subject, seen=seen, mend=resume)
     if row.held is None:
         return None
