@@ -139,6 +139,16 @@ class TestRetry:
         assert by_hand.waiting_by_filter(connection, None, Filters(type="*")) == []
         assert list(map(str, by_hand.waiting_by_id(connection, None, [name]))) == [name]
 
+    @pytest.mark.parametrize(
+        "how", ["due_at = now()", "due_at = 'infinity'", "lease = 7, due_at = now() + interval '1 h'"]
+    )
+    def test_a_filter_chooses_only_what_waits(self, connection: Connection, how: str) -> None:
+        """So that a dry run tells what would be done."""
+        waiting, name = one(connection, verdict="retry"), one(connection, verdict="retry")
+        change(connection, name, how)
+        found = by_hand.waiting_by_filter(connection, None, Filters(type="*"))
+        assert list(map(str, found)) == [waiting]
+
     def test_a_closed_subscription_is_named(self, connection: Connection) -> None:
         paused = seeding.subscribe(connection)
         name = one(connection, paused, "retry")
