@@ -210,18 +210,8 @@ def pause(
 ) -> Subscription:
     """Stop sending until `resume`. Deliveries gather and wait, or with `drop` none are made of what comes meanwhile.
 
-    Args:
-        connection: a Session or Connection; the caller commits.
-        subscription_id: which one.
-        drop: whether events that are resolved while it is paused do not match it, as if it were not there: they are
-            counted as not matched, and `resume` does not bring them back. What it had before waits all the same.
-        tenant: whose it must be.
-
-    Pausing twice keeps the first time; the last pause says whether it drops.
-
-    Raises:
-        SubscriptionError: `drop` is neither True nor False.
-        NotFoundError: no such subscription for this tenant, or it is removed.
+    With `drop`, events that are resolved meanwhile are counted as not matched, and `resume` does not bring them back;
+    what it had before waits. Pausing twice keeps the first time; the last pause says whether it drops.
     """
     if not isinstance(drop, bool):
         raise SubscriptionError(f"drop: {brief(drop)} is neither True nor False")

@@ -169,11 +169,7 @@ def update(
 @json_option
 @with_database_to_change
 def pause(database: Database, subscription_id: str, tenant: str | None, *, drop: bool, as_json: bool) -> None:
-    """Stop sending; deliveries gather and wait until resume.
-
-    With --drop none are made of what comes meanwhile: such events are counted as not matched, and resume
-    does not bring them back. What it had before waits. The last pause says whether it drops.
-    """
+    """Stop sending; deliveries gather and wait until resume. With --drop, what comes meanwhile never comes."""
     with database.transaction() as connection:
         changed = verbs.pause(connection, subscription_id, drop=drop, tenant=whose(tenant))
     _show(changed, as_json=as_json)
@@ -294,16 +290,15 @@ def _show(item: Subscription, health: dict[str, Any] | None = None, *, as_json: 
 
 
 def _state(item: Subscription) -> str:
-    return f"{item.state}, unsigned" if item.scheme == UNSIGNED else item.state
+    words = [item.state]
+    if item.state == "paused" and item.drops_while_paused:
+        words.append("drops")
+    return ", ".join([*words, "unsigned"] if item.scheme == UNSIGNED else words)
 
 
 def _words(value: Any) -> Any:
     """Return a mapping as NAME=VALUE, as a flag gives it; anything else as it is."""
     return [f"{name}={item}" for name, item in value.items()] if isinstance(value, dict) else value
-
-
-def _state(item: Subscription) -> str:
-    return "paused, drops" if item.state == "paused" and item.drops_while_paused else item.state
 
 
 def _tenant_name(item: Subscription) -> str:
