@@ -29,6 +29,7 @@ from outbox.subscriptions.authentication import (
 from outbox.subscriptions.endpoints import require_allowed
 from outbox.subscriptions.headers import check_headers
 from outbox.subscriptions.url import parse_url
+from outbox.transformation import MAX_BYTES, ExpressionError, parse
 
 __all__ = [
     "EVERY_TENANT",
@@ -45,6 +46,7 @@ __all__ = [
     "check_reason",
     "check_seconds",
     "check_tenant",
+    "check_transformation",
     "check_type",
     "check_url",
     "check_whose",
@@ -202,6 +204,18 @@ def format_secret_to_store(name: str, value: object) -> tuple[str, str]:
     if not str(secret).strip():
         raise SubscriptionError(f"{name}: it is empty")
     return str(secret).strip(), "set"
+
+
+def check_transformation(name: str, value: object) -> str | None:
+    """Return an expression that can be evaluated; None for ''."""
+    if value == "":
+        return None
+    expression = _check_text(name, value, MAX_BYTES)
+    try:
+        parse(expression)
+    except ExpressionError as error:
+        raise SubscriptionError(f"{name}: {error.told(expression)}") from None
+    return expression
 
 
 def headers_to_store(_name: str, value: object) -> tuple[str, str] | None:

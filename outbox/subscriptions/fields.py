@@ -177,6 +177,19 @@ class Settings(TypedDict, total=False):
             meaning="The secret that a format puts into the body, PagerDuty's routing key, kept as a secret.",
         ),
     ]
+    transformation: Annotated[
+        str | None,
+        Field(
+            column=Text(),
+            check=checks.check_transformation,
+            constraint="octet_length(transformation) between 1 and 4096",
+            flags=(
+                Flag(metavar="EXPRESSION", help="JMESPath over the event that makes the data to send; '' for none."),
+            ),
+            meaning="An expression in JMESPath over id, type, timestamp, tenant, key and data of an event; its result"
+            " is sent in place of the data. At most 4,096 bytes; None sends the data as it was recorded.",
+        ),
+    ]
     headers: Annotated[
         Mapping[str, str] | None,
         Field(
@@ -256,6 +269,7 @@ class Subscription:
     format_settings: Mapping[str, Any]
     format_secret: str
     final_statuses: tuple[int, ...]
+    transformation: str | None
     paused_at: datetime | None
     drops_while_paused: bool
     disabled_at: datetime | None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from relay.http.inspection.certificate import Certificate
     from relay.operations.probe.documents import CheckedEndpoint, SentTest
 
-__all__ = ["check", "test"]
+__all__ = ["check", "print_body", "print_headers", "test"]
 
 _MAX_LINES = 20
 _MAX_CHARACTERS = 2000
@@ -115,16 +115,16 @@ def _print_test(found: SentTest) -> None:
         unsent = "" if found.sent else "  (not sent)"
         click.echo(click.style(escape(f"{request.method} {request.url}"), bold=True) + unsent)
         if found.sent:
-            _print_headers(request.headers)
-            _print_body(request.body)
+            print_headers(request.headers)
+            print_body(request.body)
         click.echo()
     where = f", {found.address}" if found.address else ""
     line = (response and response.status_line) or f"{found.outcome}: {found.error}"
     for part in _wrap(escape(f"{line} ({found.milliseconds} ms{where})"), _room()):
         click.echo(click.style(part, bold=True))
     if response:
-        _print_headers(response.headers)
-        _print_body(response.excerpt)
+        print_headers(response.headers)
+        print_body(response.excerpt)
     if found.steps:
         click.echo("\nThe way there, looked at just after:")
         _print_steps(found.steps)
@@ -132,12 +132,13 @@ def _print_test(found: SentTest) -> None:
     click.echo(f"logged as {found.delivery_id}", err=True)
 
 
-def _print_headers(headers: Sequence[Sequence[str]]) -> None:
+def print_headers(headers: Sequence[Sequence[str]]) -> None:
+    """Print a line for each header, with control characters written out."""
     for name, value in headers:
         click.echo(f"  {escape(name)}: {escape(value)}")
 
 
-def _print_body(body: str) -> None:
+def print_body(body: str) -> None:
     """Print the beginning of a body, with control characters written out."""
     if not body:
         return

@@ -28,6 +28,7 @@ from relay.cli.options import (
     yes_option,
 )
 from relay.cli.output import fields_of, print_fields, print_json, print_json_lines, print_table
+from relay.cli.preview import preview
 from relay.cli.probe import check, test
 from relay.cli.subscription_options import (
     arguments_of,
@@ -262,6 +263,7 @@ def rotate_secret(
 subscriptions.add_command(formats_)
 subscriptions.add_command(test)
 subscriptions.add_command(check)
+subscriptions.add_command(preview)
 
 
 def _document(item: Subscription) -> dict[str, Any]:

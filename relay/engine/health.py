@@ -35,6 +35,8 @@ class Health:
 
     def learn(self, kind: OutcomeKind, status: int | None, seconds: float) -> None:
         """Adapt to one outcome. `seconds`: how long the attempt took."""
+        if kind == OutcomeKind.TRANSFORMATION_FAILED:  # the endpoint was not asked
+            return
         self._latency += (seconds - self._latency) / 8
         self.answers = status is not None or (self.answers and kind not in UNHEALTHY)
         if status in OVERLOADED or (status is None and kind in UNHEALTHY):  # an answer is neither

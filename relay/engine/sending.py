@@ -12,6 +12,7 @@ from outbox.formats import shown_url
 from outbox.ids import text_id
 from relay.engine.failure_log import FailureLog
 from relay.engine.unsent import Unsent
+from relay.message.transformation.budget import TransformationError
 from relay.model.decide import decide
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
 from relay.model.settlement import Settlement
@@ -202,6 +203,8 @@ class Sending:
             )
         except asyncio.CancelledError:
             return _failed(OutcomeKind.ABORTED, began, "the relay was told to stop at once")
+        except TransformationError as error:
+            return _failed(OutcomeKind.TRANSFORMATION_FAILED, began, f"transformation: {error}")
         except Exception as error:
             log.exception("%s: attempt failed inside the relay", delivery)
             return _failed(OutcomeKind.INTERNAL, began, f"{type(error).__name__} inside the relay; see its log")

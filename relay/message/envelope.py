@@ -12,6 +12,7 @@ from relay.message.body import body_of
 from relay.message.echoes import redact_echoes
 from relay.message.formats import FormatError, Formatter
 from relay.message.trace import Traced
+from relay.message.transformation.transformation import Transformation
 from relay.model.answers import read_answer
 from relay.model.outcome import Outcome, OutcomeKind
 
@@ -31,21 +32,23 @@ CONTENT_TYPE = b"content-type: application/json\r\n"
 class Envelope:
     """Made once for each version of a subscription, used for each of its requests."""
 
-    __slots__ = ("_additions", "_for_retry", "_format_lines", "_formatter", "_lines", "_signer", "endpoint")
+    __slots__ = ("_additions", "_for_retry", "_format_lines", "_formatter", "_lines", "_signer", "_transformation",
+                 "endpoint")  # fmt: skip
 
     def __init__(self, subscription: SubscriptionVersion, keyring: Keyring) -> None:
         """Open the secrets and parse the URL.
 
         Raises:
             KeyUnavailableError: a secret is sealed to a key that is not in the keyring.
-            SubscriptionError: the URL, the scheme or a secret cannot be used.
+            SubscriptionError: the URL, the scheme, the transformation or a secret cannot be used.
         """
         opened = [(kind, keyring.open(text, subscription.id, kind).reveal()) for kind, text in subscription.secrets]
         self._signer = schemes.signer(subscription.scheme, [text for kind, text in opened if kind == "signing"])
         others = {kind: text for kind, text in opened if kind != "signing"}
         self._formatter = _formatter_of(subscription, others.pop("format_secret", ""))
         user_agent = self._formatter.format.user_agent if self._formatter else None
-        owner = subscription.id
+        owner, expression = subscription.id, subscription.transformation
+        self._transformation = Transformation(expression) if expression else None
         self._additions = RequestAdditions(subscription.url, others, owner, user_agent) if others else None
         self.endpoint = (
             self._additions.endpoint if self._additions
@@ -73,10 +76,13 @@ class Envelope:
         """POST the event, signed with `timestamp` (seconds since 1970). Awaiting it raises for no expected failure.
 
         `attempt` is its number, from 1: whatever was not the first is a retry, and dials anew.
+        Raises TransformationError where the subscription's transformation makes nothing of the event.
         """
         endpoint = self.endpoint if attempt == 1 else self._for_retry
         if event.trace is not None:
             sender = Traced(sender, event, endpoint, attempt)
+        if self._transformation is not None:
+            event = self._transformation.of(event)
         if self._formatter is not None:
             return self._send_formatted(self._formatter, sender, event, timestamp, timeout_seconds, endpoint)
         body = body_of(event)

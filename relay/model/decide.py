@@ -24,7 +24,9 @@ RETRY_AFTER_MAX_SECONDS = 86_400.0
 OWN_PAUSES = {OutcomeKind.LOCAL: 1.0, OutcomeKind.KEY_UNAVAILABLE: 60.0}
 
 # Another attempt would have none either.
-NO_BODY = (OutcomeKind.EVENT_GONE, OutcomeKind.PAYLOAD_UNREADABLE, OutcomeKind.UNFORMATTED)
+NO_BODY = (
+    OutcomeKind.EVENT_GONE, OutcomeKind.PAYLOAD_UNREADABLE, OutcomeKind.UNFORMATTED, OutcomeKind.TRANSFORMATION_FAILED,
+)  # fmt: skip
 
 
 def decide(

@@ -30,6 +30,7 @@ class EventParts:
     payload: the exact JSON text, in UTF-8. standard, bodies: what relay.message made of it so far, in the standard
     format, and in others by format and settings.
     trace: W3C's traceparent, tracestate and baggage, a line each; mostly None.
+    transformed: this event with other data, by expression; None until the first is made.
     """
 
     id: bytes
@@ -43,6 +44,7 @@ class EventParts:
     """How many bytes its body has, or will have, in the standard format."""
     standard: bytes | None = field(init=False, repr=False, default=None)
     bodies: dict[str, Body] = field(init=False, repr=False)
+    transformed: dict[str, EventParts] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         self.size = _AROUND_THE_PAYLOAD + len(self.type) + len(self.payload)

@@ -54,6 +54,8 @@ class OutcomeKind(StrEnum):
     """2xx, but by the rules of this receiver the answer says that it did not take the event."""
     PAYLOAD_UNREADABLE = "payload_unreadable"
     """The server cannot read the event: its data is damaged there."""
+    TRANSFORMATION_FAILED = "transformation_failed"
+    """The subscription's transformation makes nothing of this event that could be sent."""
 
 
 class Reading(NamedTuple):

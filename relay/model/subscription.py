@@ -26,6 +26,7 @@ class SubscriptionVersion:
     final_statuses: tuple[int, ...]
     secrets: tuple[tuple[str, Secret], ...]  # kind and text, sealed or in clear; newest first
     tenant: str = ""
+    transformation: str | None = None
     closed_seconds: float = 0.0  # how long nothing may be sent; inf: paused, disabled, removed or held for good
     held_for_good: bool = False  # held back until infinity, which no receiver can ask for: somebody wrote it
     format: str = "standard"

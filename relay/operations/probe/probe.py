@@ -20,6 +20,7 @@ from relay.http.configured import make_dialler, make_sender
 from relay.http.inspection.inspect import inspect
 from relay.http.sender import Endpoint
 from relay.message.envelope import Envelope
+from relay.message.transformation.budget import TransformationError
 from relay.model.outcome import Outcome, OutcomeKind
 from relay.operations.probe import diagnosis
 from relay.operations.probe.documents import CheckedEndpoint, CheckedStep, SentTest
@@ -216,7 +217,10 @@ async def _send(
     recorder = Recorder(out.sender)
     try:
         seconds = float(subscription.timeout_seconds)
-        outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, seconds)
+        try:
+            outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, seconds)
+        except TransformationError as error:
+            outcome = Outcome(OutcomeKind.TRANSFORMATION_FAILED, None, 0, f"transformation: {error}", sent=False)
         request = recorder.request(envelope.endpoint, target.shown_url, envelope.secrets)
         steps = await _inspect_after_failure(out, envelope.endpoint, outcome, seconds) if request else []
     finally:

@@ -1,0 +1,116 @@
+"""A subscription's transformation: from an event to the same event with other data."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from outbox.errors import SubscriptionError
+from outbox.transformation import ExpressionError, parse
+from relay.message.body import time_of
+from relay.message.transformation import json_text
+from relay.message.transformation.budget import Budget, TransformationError
+from relay.message.transformation.evaluate import compiled
+from relay.model.delivery import SMALL_BYTES
+
+if TYPE_CHECKING:
+    from relay.message.transformation.budget import Compiled
+    from relay.model.event import EventParts
+
+__all__ = ["Transformation"]
+
+MAX_KEPT_STEPS = 200_000  # of all expressions that are kept compiled; some 150 bytes of memory each
+
+MAX_KEPT_RESULTS = 8  # of one event
+
+
+class Transformation:
+    """An expression that was checked. Many subscriptions may share one; what it is compiled to is kept elsewhere."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        """Compile the expression. Raises SubscriptionError where it cannot be used: the row was written by hand."""
+        self._text = text
+        _kept.get(text)
+
+    def of(self, event: EventParts) -> EventParts:
+        """Return the event with the expression's result in place of its data.
+
+        The event keeps a result that is not large, for its other deliveries; a large one is made again, the same.
+
+        Raises:
+            TransformationError: this event cannot be transformed; it never can, by this expression.
+        """
+        made = event.transformed and event.transformed.get(self._text)
+        if made:
+            return made
+        made = replace(event, payload=_result(_kept.get(self._text), event))
+        if len(made.payload) <= max(SMALL_BYTES, len(event.payload)):
+            event.transformed = kept = event.transformed or {}
+            if len(kept) < MAX_KEPT_RESULTS:
+                kept[self._text] = made
+        return made
+
+
+def _result(expression: Compiled, event: EventParts) -> bytes:
+    if (size := len(event.payload)) > (most := json_text.MAX_PAYLOAD_BYTES):
+        raise TransformationError(f"the event's data has {size:,} bytes, and at most {most:,} can be read")
+    collects = gc.isenabled() and len(event.payload) > SMALL_BYTES
+    if not collects:
+        return _evaluated(expression, event)
+    # Reading a large payload makes so many objects that Python would look for cycles, of which there are none, in all
+    # the memory of the process, several times. They are gone when the result is there.
+    gc.disable()
+    try:
+        return _evaluated(expression, event)
+    finally:
+        gc.enable()
+
+
+def _evaluated(expression: Compiled, event: EventParts) -> bytes:
+    payload = event.payload.decode()
+    data = json_text.payload_of(payload)
+    whole = {
+        "id": event.id.decode(),
+        "type": event.type.decode(),
+        "timestamp": time_of(event).decode(),
+        "tenant": event.tenant,
+        "key": event.key,
+        "data": data,
+    }
+    budget = Budget(payload, data)
+    budget.make(whole)
+    budget.spend(expression.steps)
+    return json_text.bytes_of(expression.run(whole, budget), budget)
+
+
+class _Kept:
+    """Compiled expressions by their text, those that were used last; they are bounded by their size together."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._steps = 0
+        self._by_text: dict[str, Compiled] = {}
+
+    def get(self, text: str) -> Compiled:
+        """Return the expression, compiled now if it is not here. Raises SubscriptionError."""
+        expression = self._by_text.pop(text, None)
+        if expression is None:
+            expression = _compile(text)
+            self._steps += expression.steps
+        self._by_text[text] = expression  # the last in the order of insertion
+        while self._steps > self._most and len(self._by_text) > 1:
+            self._steps -= self._by_text.pop(next(iter(self._by_text))).steps
+        return expression
+
+
+_kept = _Kept(MAX_KEPT_STEPS)
+
+
+def _compile(text: str) -> Compiled:
+    try:
+        return compiled(parse(text))
+    except ExpressionError as error:
+        raise SubscriptionError(f"transformation: {error.told(text)}") from None
