@@ -11,7 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import backlog, footprint, latency, proxied, record_cost, silence, silent_names, throughput, turns, wide
+from benchmarks import (
+    backlog,
+    footprint,
+    latency,
+    proxied,
+    record_cost,
+    silence,
+    silent_names,
+    throughput,
+    transformation,
+    turns,
+    wide,
+)
 from benchmarks.bench import FULL, QUICK, Bench, BenchmarkError, Result, Sizes
 from benchmarks.server import server
 from benchmarks.table import configuration, markdown
@@ -22,6 +34,7 @@ if TYPE_CHECKING:
 BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "throughput": throughput.run,
     "proxied": proxied.run,
+    "transformation": transformation.run,
     "latency": latency.run,
     "silence": silence.run,
     "silent-names": silent_names.run,

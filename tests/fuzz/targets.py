@@ -27,6 +27,7 @@ from outbox.signing.schemes.hmac_scheme import scheme_of
 from outbox.signing.schemes.notely import as_node_writes, as_python_writes
 from outbox.subscriptions.authentication import authentication_of, stored_authentication, stored_document, tls_of
 from outbox.subscriptions.certificates import check_tls
+from outbox.subscriptions.checks import check_transformation
 from outbox.subscriptions.headers import check_headers
 from outbox.subscriptions.url import parse_url
 from relay.cli.findings import in_sentences
@@ -38,6 +39,9 @@ from relay.http.reader import Answer, Lost, ResponseReader
 from relay.http.response import retry_after_seconds
 from relay.message.authentication import RequestAdditions
 from relay.message.oauth2 import Token, Tokens
+from relay.message.transformation.budget import TransformationError
+from relay.message.transformation.transformation import Transformation
+from relay.model.event import EventParts
 from relay.model.outcome import Outcome
 from relay.operations.probe.diagnosis import of_outcome
 from relay.operations.probe.request_and_response import response_of
@@ -285,11 +289,31 @@ def diagnosis(data: bytes) -> None:
         )
 
 
+def expression(data: bytes) -> None:
+    """An expression before the first NUL, a payload after it: what is taken ends in JSON or one error, each time."""
+    text, _, payload_ = data.partition(b"\0")
+    try:
+        check_transformation("transformation", _text(text))
+    except SubscriptionError as error:
+        assert str(error).startswith("transformation: ")
+        return
+    ends = []
+    for _ in range(2):
+        event = EventParts(b"evt_1", b"a.b", "", None, 0, payload_)
+        try:
+            ends.append(Transformation(_text(text)).of(event).payload if _text(text) else b"0")
+        except TransformationError as error:
+            ends.append(str(error).encode())
+        else:
+            json.loads(ends[-1])
+    assert ends[0] == ends[1]
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
         *(url, answer, retry_after, verify, declaration, rewritten, raw_json, identity, secret, database_url),
         *(sealed, keys, headers, authentication, certificates, token, egress_proxy),
-        *(server_certificate, diagnosis),
+        *(server_certificate, diagnosis, expression),
     )
 }

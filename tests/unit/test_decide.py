@@ -42,8 +42,9 @@ def test_an_empty_schedule_allows_one_attempt() -> None:
     assert decide(outcome("http_5xx"), 1, [], 0.0).kind is VerdictKind.DEAD
 
 
-def test_what_can_never_succeed_is_dead_at_once() -> None:
-    assert decide(outcome("event_gone"), 1, [5, 5, 5], 0.0).kind is VerdictKind.DEAD
+@pytest.mark.parametrize("kind", ["event_gone", "payload_unreadable", "transformation_failed"])
+def test_what_can_never_succeed_is_dead_at_once(kind: str) -> None:
+    assert decide(outcome(kind), 1, [5, 5, 5], 0.0) == Verdict(VerdictKind.DEAD)
 
 
 def test_a_blocked_address_is_tried_again() -> None:

@@ -17,7 +17,7 @@ from relay.message.transformation.budget import TransformationError
 if TYPE_CHECKING:
     from relay.message.transformation.budget import Budget
 
-__all__ = ["MAX_PAYLOAD_BYTES", "MAX_RESULT_BYTES", "bytes_of", "payload_of", "text_of"]
+__all__ = ["MAX_PAYLOAD_BYTES", "MAX_RESULT_BYTES", "bytes_of", "decoded", "payload_of", "text_of"]
 
 MAX_PAYLOAD_BYTES = 1_048_576
 MAX_RESULT_BYTES = 1_048_576
@@ -34,18 +34,30 @@ _SCALARS = {str, int, bool, type(None), Digits}
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
+def decoded(payload: bytes) -> str:
+    """Return the text of a payload. Raises TransformationError where it is too large, or no UTF-8."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise TransformationError(
+            f"the event's data has {len(payload):,} bytes, and at most {MAX_PAYLOAD_BYTES:,} can be read"
+        )
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise TransformationError("the event's data is no text in UTF-8") from None
+
+
 def payload_of(text: str) -> Any:
     """Return the value of a payload. Raises TransformationError for one that is nested too deep, or no JSON."""
     try:
         return _decode(text)
     except RecursionError:
-        raise TransformationError("the payload is nested deeper than can be read") from None
+        raise TransformationError("the event's data is nested deeper than can be read") from None
     except ValueError:
         pass
     try:
         return _decode_long(text)
     except ValueError:
-        raise TransformationError("the payload cannot be read as JSON") from None
+        raise TransformationError("the event's data cannot be read as JSON") from None
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -125,7 +137,7 @@ class _Writer:
         text = self._texts.get(id(value))
         if text is None:
             text = self._texts[id(value)] = unquote(_encode(value))
-            self._budget.spend(len(text) // 8)
+            self._budget.spend(len(text) // 6)
         self._put(text)
 
     def _write_parts(self, value: Any) -> None:

@@ -10,7 +10,7 @@ from outbox.errors import SubscriptionError
 from outbox.transformation import ExpressionError, parse
 from relay.message.body import time_of
 from relay.message.transformation import json_text
-from relay.message.transformation.budget import Budget, TransformationError
+from relay.message.transformation.budget import Budget
 from relay.message.transformation.evaluate import compiled
 from relay.model.delivery import SMALL_BYTES
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from relay.message.transformation.budget import Compiled
     from relay.model.event import EventParts
 
-__all__ = ["Transformation"]
+__all__ = ["Kept", "Transformation"]
 
 MAX_KEPT_STEPS = 200_000  # of all expressions that are kept compiled; some 150 bytes of memory each
 
@@ -55,8 +55,6 @@ class Transformation:
 
 
 def _result(expression: Compiled, event: EventParts) -> bytes:
-    if (size := len(event.payload)) > (most := json_text.MAX_PAYLOAD_BYTES):
-        raise TransformationError(f"the event's data has {size:,} bytes, and at most {most:,} can be read")
     collects = gc.isenabled() and len(event.payload) > SMALL_BYTES
     if not collects:
         return _evaluated(expression, event)
@@ -70,7 +68,7 @@ def _result(expression: Compiled, event: EventParts) -> bytes:
 
 
 def _evaluated(expression: Compiled, event: EventParts) -> bytes:
-    payload = event.payload.decode()
+    payload = json_text.decoded(event.payload)
     data = json_text.payload_of(payload)
     whole = {
         "id": event.id.decode(),
@@ -86,27 +84,30 @@ def _evaluated(expression: Compiled, event: EventParts) -> bytes:
     return json_text.bytes_of(expression.run(whole, budget), budget)
 
 
-class _Kept:
+class Kept:
     """Compiled expressions by their text, those that were used last; they are bounded by their size together."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._steps = 0
+    def __init__(self, most_steps: int) -> None:
+        self._most = most_steps
+        self.steps = 0
         self._by_text: dict[str, Compiled] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_text)
 
     def get(self, text: str) -> Compiled:
         """Return the expression, compiled now if it is not here. Raises SubscriptionError."""
         expression = self._by_text.pop(text, None)
         if expression is None:
             expression = _compile(text)
-            self._steps += expression.steps
+            self.steps += expression.steps
         self._by_text[text] = expression  # the last in the order of insertion
-        while self._steps > self._most and len(self._by_text) > 1:
-            self._steps -= self._by_text.pop(next(iter(self._by_text))).steps
+        while self.steps > self._most and len(self._by_text) > 1:
+            self.steps -= self._by_text.pop(next(iter(self._by_text))).steps
         return expression
 
 
-_kept = _Kept(MAX_KEPT_STEPS)
+_kept = Kept(MAX_KEPT_STEPS)
 
 
 def _compile(text: str) -> Compiled:

@@ -103,10 +103,12 @@ async def preview(
         RecordError: type or data of the draft was refused.
         KeyUnavailableError: headers or authentication are sealed to a key that is not here.
     """
+    if transformation is not None:
+        transformation = check_transformation("transformation", transformation) or ""
     target, parts = await to_thread.run_sync(_read, database, tenant, subscription_id, event)
     version = _with_example_secrets(target.subscription)
     if transformation is not None:
-        version = replace(version, transformation=check_transformation("transformation", transformation))
+        version = replace(version, transformation=transformation or None)
     envelope = Envelope(version, Keyring(database.config.secret_key))
     request, error = await _made(envelope, parts, target)
     return PreviewedRequest(
