@@ -155,14 +155,7 @@ class Settings(TypedDict, total=False):
             check=checks.check_format_settings,
             default={},
             constraint="jsonb_typeof(format_settings) = 'object'",
-            flags=(
-                Flag(
-                    metavar="NAME=VALUE",
-                    from_text=pair,
-                    repeatable=True,
-                    help="What the format can be told; repeatable.",
-                ),
-            ),
+            flags=(Flag(metavar="NAME=VALUE", from_text=pair, repeatable=True, help="For the format; repeatable."),),
             meaning="What the format can be told, by name; `relay subscriptions formats` lists it.",
         ),
     ]
@@ -170,9 +163,7 @@ class Settings(TypedDict, total=False):
         str | Secret | None,
         Field(
             check=checks.format_secret_to_store,
-            flags=(
-                Flag(name="format_secret_file", file=True, help="PagerDuty's routing key, for the format pagerduty."),
-            ),
+            flags=(Flag(name="format_secret_file", file=True, help="PagerDuty's routing key, from a file."),),
             no_flag="Forget the format's secret.",
             meaning="The secret that a format puts into the body, PagerDuty's routing key, kept as a secret.",
         ),

@@ -35,9 +35,9 @@ def _json(message: Mapping[str, Any]) -> Body:
 
 def _slack(settings: Mapping[str, Any], _secret: str) -> Make:
     def make(event: EventParts) -> Body:
-        title, lines = event.type.decode(), data_lines(event)
         template = settings.get("text")
         if template is None:
+            title, lines = event.type.decode(), data_lines(event)
             said = _slack_escape(f"{title}\n{lines}")
             first = [{"type": "header", "text": _plain(cut(title, _SLACK_HEADER))},
                      {"type": "section", "text": _plain(cut(lines, _SLACK_SECTION))}]  # fmt: skip

@@ -17,7 +17,7 @@ __all__ = ["cut", "data_lines", "fill", "when"]
 
 ELLIPSIS = "…"
 NOTHING = "-"
-MAX_PARSED_BYTES = 1024 * 1024
+MAX_PARSED_BYTES = 64 * 1024
 """Of larger data the beginning is shown as it stands: the event loop is not held for what nobody reads."""
 
 MAX_LINES = 60
