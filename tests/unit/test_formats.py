@@ -234,6 +234,28 @@ def test_any_key_and_tenant_become_a_valid_event_or_a_dead_letter(key: str, tena
         assert understood.get("tenant", "") == tenant
 
 
+TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\nvendora=t61rcWkgMzE, vendorb=00f067\nuser=7"
+
+
+@pytest.mark.parametrize("name", ["cloudevents", "cloudevents-binary"])
+def test_the_trace_in_which_the_event_was_recorded_is_an_attribute(name: str) -> None:
+    of = event()
+    of.trace = TRACE
+    made = Formatter(name, {}).body_of(of)
+    if name == "cloudevents-binary":
+        assert b"\r\nce-tracestate: vendora=t61rcWkgMzE,%20vendorb=00f067\r\n" in made.lines
+    understood = read(headers_of(Formatter(name, {}), made.lines), made.content)
+    assert understood["traceparent"] == TRACE.split(b"\n")[0].decode()
+    assert understood["tracestate"] == "vendora=t61rcWkgMzE, vendorb=00f067"
+    assert "user" not in understood
+    own = Formatter(name, {"extensions": {"traceparent": "mine"}}).body_of(of)
+    assert read(headers_of(Formatter(name, {}), own.lines), own.content)["traceparent"] == "mine"
+    of = event()
+    of.trace = b"00-zz\r\nX-Injected: 1"
+    malformed = Formatter(name, {}).body_of(of)
+    assert "traceparent" not in read(headers_of(Formatter(name, {}), malformed.lines), malformed.content)
+
+
 def test_data_that_are_no_text_where_the_type_needs_text_are_refused() -> None:
     for name in ("cloudevents", "cloudevents-binary"):
         xml = Formatter(name, {"datacontenttype": "application/xml"})

@@ -28,6 +28,7 @@ __all__ = ["FORMATS", "batched"]
 _SOURCE = "/outbox"
 _KEY_AS = "partitionkey"
 _DECLARED = ("subject", "datacontenttype", "dataschema")
+_TRACE = re.compile(rb"(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})(?:\n([ -~]*))?(?:\n[ -~]*)?")
 _ENCODED = re.compile(r"[^!#$&-~]")  # of a header's value: blank, double quote, percent, and all outside U+0021-U+007E
 
 
@@ -79,6 +80,20 @@ def _event_attributes(settings: Mapping[str, Any], event: EventParts) -> Iterato
             if refused := string_refusal(value):
                 raise FormatError(f"{what}: {refused}; set {what}_as to '', and replay")
             yield attribute, value
+    if event.trace is not None:
+        yield from _trace_attributes(settings, event.trace)
+
+
+def _trace_attributes(settings: Mapping[str, Any], trace: bytes) -> Iterator[tuple[str, str]]:
+    """Yield the trace in which the event was recorded (the tracing extension), where no setting has the name.
+
+    The HTTP header of the same name is that of the request. A malformed trace is left out, as trace.py does.
+    """
+    stored = _TRACE.fullmatch(trace)
+    taken = {*settings.get("extensions", {}), settings.get("key_as"), settings.get("tenant_as")}
+    for name, value in zip(("traceparent", "tracestate"), stored.groups(b"") if stored else (), strict=False):
+        if value and name not in taken:
+            yield name, value.decode("ascii")
 
 
 def _data_member(settings: Mapping[str, Any], payload: bytes) -> bytes:
