@@ -183,10 +183,7 @@ def pause(database: Database, subscription_id: str, tenant: str | None, *, drop:
 @json_option
 @with_database_to_change
 def disable(database: Database, subscription_id: str, tenant: str | None, reason: str, *, as_json: bool) -> None:
-    """Stop sending for a reason, as the relay does when the endpoint answers 410 Gone.
-
-    Deliveries gather and wait until resume, as when it is paused.
-    """
+    """Stop sending for a reason, as after 410 Gone. Deliveries gather and wait until resume."""
     with database.transaction() as connection:
         changed = verbs.disable(connection, subscription_id, tenant=whose(tenant), reason=reason)
     _show(changed, as_json=as_json)
@@ -292,10 +289,8 @@ def _show(item: Subscription, health: dict[str, Any] | None = None, *, as_json: 
 
 
 def _state(item: Subscription) -> str:
-    words = [item.state]
-    if item.state == "paused" and item.drops_while_paused:
-        words.append("drops")
-    return ", ".join([*words, "unsigned"] if item.scheme == UNSIGNED else words)
+    drops = item.state == "paused" and item.drops_while_paused
+    return item.state + ", drops" * drops + ", unsigned" * (item.scheme == UNSIGNED)
 
 
 def _words(value: Any) -> Any:
