@@ -38,7 +38,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "final_statuses": ("422,404", [404, 422]),
     "format": ("cloudevents", "cloudevents"),
     "format_settings": ("source=/shop", {"source": "/shop"}),
-    "transformation": ("data.order | {id: id}", "data.order | {id: id}"),
+    "transformation": ("{id:data.id}", "{id:data.id}"),
 }
 ALONG_WITH = {"format_settings": ("--format", "cloudevents")}  # what a column cannot be given without
 each_column = pytest.mark.parametrize("field", COLUMNS, ids=lambda field: field.name)
