@@ -37,6 +37,7 @@ __all__ = [
     "EveryTenant",
     "authentication_to_store",
     "check_delays",
+    "check_filter",
     "check_final_statuses",
     "check_format",
     "check_format_settings",
@@ -125,6 +126,14 @@ def check_metadata(name: str, value: object) -> dict[str, str]:
     if size > _MAX_METADATA_BYTES:
         raise SubscriptionError(f"{name}: {size} bytes as JSON, the limit is {_MAX_METADATA_BYTES}")
     return dict(value)
+
+
+def check_filter(_name: str, value: object) -> str | None:
+    """Return a filter as canonical JSON text; None for {}, which lets every event through."""
+    from outbox.subscriptions.filters import parse  # most programs have no filters
+
+    text = parse(value).text
+    return None if text == "{}" else text
 
 
 def check_tenant(value: object) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from inspect import Parameter, signature
+from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any, Final, TypeVar, get_type_hints
 
@@ -17,7 +18,18 @@ from sqlalchemy.types import TypeEngine
 
 from outbox.subscriptions.checks import Check
 
-__all__ = ["REQUIRED", "Field", "Flag", "fields_in", "number", "numbers", "pair", "with_fields", "words"]
+__all__ = [
+    "REQUIRED",
+    "Field",
+    "Flag",
+    "fields_in",
+    "json_object",
+    "number",
+    "numbers",
+    "pair",
+    "with_fields",
+    "words",
+]
 
 F = TypeVar("F", bound="Callable[..., object]")
 
@@ -153,6 +165,30 @@ def numbers(what: str, example: str) -> Callable[[str], list[int]]:
 def words(text: str) -> list[str]:
     """Read words with commas between them."""
     return text.split(",")
+
+
+def json_object(text: str) -> object:
+    """Read a JSON object with exact numbers, from the text or, after @, from the file it names; none is {}."""
+    from outbox.subscriptions.filters import read_filter  # most programs have no filters
+
+    if text.strip() == "none":
+        return {}
+    source = _text_of_file(text[1:]) if text.startswith("@") else text
+    try:
+        return read_filter(source)
+    except ValueError as error:
+        raise ValueError(f"is no JSON: {error}; give an object such as {_EXAMPLE}, @FILE, or none") from None
+
+
+_EXAMPLE = '{"payload": {"total": {"$gte": 100}}}'
+
+
+def _text_of_file(name: str) -> str:
+    try:
+        return Path(name).read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise ValueError(f"the file {name!r} cannot be read: {reason}") from None
 
 
 def pair(text: str) -> tuple[str, str]:

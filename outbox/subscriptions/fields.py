@@ -17,7 +17,9 @@ from outbox.secret import NeverPickled, Secret
 from outbox.signing.verify import public_key
 from outbox.subscriptions import checks
 from outbox.subscriptions.authentication import TLS, Authentication
-from outbox.subscriptions.declaration import REQUIRED, Field, Flag, fields_in, number, numbers, pair, words
+from outbox.subscriptions.declaration import REQUIRED, Field, Flag, fields_in, json_object, number, numbers, pair, words
+from outbox.subscriptions.filters.values import in_json
+from outbox.subscriptions.json_text import JSON_TEXT
 
 __all__ = [
     "COLUMNS",
@@ -135,6 +137,17 @@ class Settings(TypedDict, total=False):
             ),
             meaning="Answers after which a delivery is a dead letter at once, such as 400, 413, 422: of 400 to 499,"
             " without 408, 410, 425 and 429. Name none that the receiver may give while it is deployed.",
+        ),
+    ]
+    filter: Annotated[
+        Mapping[str, Any] | None,
+        Field(
+            column=JSON_TEXT,
+            check=checks.check_filter,
+            constraint="octet_length(filter) <= 16384 and json_typeof(filter::json) = 'object'",
+            flags=(Flag(metavar="JSON", from_text=json_object, help="Which of these events: JSON, @FILE, or none."),),
+            meaning="Which events of these types, by what is in them: conditions on type, key and payload, such as"
+            ' `{"payload": {"total": {"$gte": 100}}}`; at most 200 nodes, 16 deep. None is every event.',
         ),
     ]
     format: Annotated[
@@ -261,6 +274,7 @@ class Subscription:
     format_secret: str
     final_statuses: tuple[int, ...]
     transformation: str | None
+    filter: Mapping[str, Any] | None
     paused_at: datetime | None
     drops_while_paused: bool
     disabled_at: datetime | None
@@ -290,7 +304,7 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     if isinstance(value, Mapping):
-        return dict(value)
+        return in_json(dict(value))
     return [*value] if isinstance(value, tuple) else value
 
 

@@ -51,7 +51,7 @@ COLUMNS = {
     "ANSWERED": "disabled_at,disabled_reason,held_until",
     "STOP": "paused_at,reason",
 }
-TEXTS = {"body", "id_of_key", "patterns_of", "text_id", "uuid_of"}
+TEXTS = {"body", "filter_hash", "id_of_key", "patterns_of", "text_id", "uuid_of"}
 RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "uuid7"}
 FINDINGS = {"findings", "collation_findings", "grant_findings"}
 UPKEEP = {

@@ -21,7 +21,7 @@ from tests.support import seeding
 
 # What no caller sets by name: the relay's, the database's, or a verb's of its own.
 OTHER_COLUMNS = {
-    *("id", "tenant", "scheme", "version", "created_at", "updated_at"),
+    *("id", "tenant", "scheme", "version", "created_at", "updated_at", "filter_hash"),
     *("paused_at", "disabled_at", "disabled_reason", "held_until", "removed_at"),
     "drops_while_paused",
 }
@@ -36,6 +36,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "timeout_seconds": ("3", 3),
     "schedule_seconds": ("1,2", [1, 2]),
     "final_statuses": ("422,404", [404, 422]),
+    "filter": ('{"payload":{"total":{"$gte":99.5}}}', {"payload": {"total": {"$gte": 99.5}}}),
     "format": ("cloudevents", "cloudevents"),
     "format_settings": ("source=/shop", {"source": "/shop"}),
     "transformation": ("{id:data.id}", "{id:data.id}"),

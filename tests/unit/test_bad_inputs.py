@@ -14,8 +14,6 @@ AT_THE_START = re.compile(r"((?:[A-F][0-9]{1,2} )+)\S")
 WAITING = {
     "B18": "no setting for jitter: it is a tenth of each delay",
     "B19": "rate and concurrency limits of a subscription",
-    "B30": "payload filters",
-    "B31": "payload filters",
     "C27": "no command writes CSV: lists are tables, or JSON Lines",
     "D1": "HTTP API",
     "D2": "HTTP API",

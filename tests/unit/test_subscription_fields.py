@@ -16,6 +16,7 @@ from outbox import subscriptions
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.declaration import REQUIRED, Field, fields_in
 from outbox.subscriptions.fields import COLUMNS, FIELDS, SECRETS, Changes, Settings, Subscription, check_fields
+from outbox.subscriptions.json_text import JSON_TEXT
 from relay.cli import cli
 
 TOLD = get_type_hints(Changes)
@@ -35,7 +36,7 @@ def shape(column: Any) -> tuple[Any, Any]:
     for kind, python in ((Text, str), (Integer, int)):
         if isinstance(column, kind):
             return python, python
-    assert isinstance(column, JSON)
+    assert isinstance(column, JSON | type(JSON_TEXT))
     return Mapping, Mapping
 
 

@@ -15,7 +15,7 @@ declare
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
         outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
         outbox.idempotency_requests, outbox.sending';
-    texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.id_of_key';
+    texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.filter_hash, outbox.id_of_key';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
