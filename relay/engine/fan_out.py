@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from relay.engine.filtering import Filtering
 from relay.engine.outage import one_line
 from relay.engine.stopped import TurnWait
 from relay.engine.take_shares import TakeShares
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from relay.engine.sending import Sending
     from relay.store.bodies import Bodies
     from relay.store.fan_out import TakenBatch
+    from relay.store.filters import Look
+    from relay.store.pending_shares import Shares
     from relay.store.rows import Match, Taken
     from relay.store.store import Store
 
@@ -44,6 +47,7 @@ DELIVERIES_MAX = 20_000
 DELIVERIES_AIM = 5000  # in one transaction, when each event matches many subscriptions
 BUSY_FROM_WAITING = 512  # leased deliveries that wait here, none of them for more than a second
 EVERY_SECONDS = 0.25
+TAKES_MAX = 4  # of one batch, while others subscribe in between
 # Where events have tenants or priorities, a batch is smaller and comes more often, so that it takes some of each soon.
 GROUPED_EVERY_SECONDS = 0.05
 GROUPED_EVENTS_MAX = 128
@@ -72,6 +76,7 @@ class FanOut:
         self._pace = pace
         self._priority_step = priority_step_seconds
         self._wait = TurnWait(store)
+        self.filters = Filtering(store, pace)
         self.limit = EVENTS_FIRST
         self._matches_each = 1.0  # on average, in the last batch
         self._began = 0.0
@@ -97,15 +102,30 @@ class FanOut:
         """
         self._began, limit = time.monotonic(), self._fitting()
         shares = await self._shares.choose(limit)
-        alone = await self._store.find_first_pending(low) if limit == 1 else None
+        look = await self.filters.look_ahead(low, limit, up_to, shares)
+        for _ in range(TAKES_MAX):
+            result = await self._run(low, up_to, limit, shares, look)
+            if result is not None:
+                return result
+            look = await self.filters.ask_wanted()
+        return None, True
+
+    async def _run(
+        self, low: int, up_to: int, limit: int, shares: Shares | None, look: Look | None
+    ) -> tuple[int | None, bool] | None:
+        """Take and resolve one batch; None where a filter has to be asked before."""
+        alone = await self._first_pending(low, look) if limit == 1 else None
+        more = look is not None and look.more
         try:
             after = low if alone is None else alone - 1
             budget = min(self._room.fan_out_bytes, self._pace.bytes)
-            async with self._store.fan_out(after, limit, budget, up_to_seq=up_to, shares=shares) as batch:
+            async with self._store.fan_out(after, limit, budget, up_to_seq=up_to, shares=shares, look=look) as batch:
                 self._wait.end()
-                self._shares.note(batch, limit, up_to, shares)
+                if not self.filters.apply(batch):
+                    return None
+                self._shares.note(batch, len(batch.taken) if more else limit, up_to, shares)
                 if not batch.taken:
-                    return None, False
+                    return None, more
                 if self._is_too_many(batch):
                     return None, True
                 await self._sending.refresh(
@@ -113,7 +133,7 @@ class FanOut:
                 )  # _plan asks their endpoints
                 births = self._plan(batch, may_lease=may_lease)
                 asked = time.monotonic()
-                bodies = await batch.resolve(births)
+                bodies = await batch.resolve(births, self.filters.bodies)
         except psycopg.errors.LockNotAvailable:
             await self._wait.go_on()
             return None, True
@@ -124,9 +144,15 @@ class FanOut:
             return alone, True
         self._adapt(len(batch.taken), len(births))
         self._note_answer(bodies, time.monotonic() - asked)
+        bodies = self.filters.end(batch, bodies)
         leased = (_delivery(birth, bodies, self._start_by) for birth in births if birth.lease is not None)
         self._sending.admit(leased)  # only now: the transaction has committed
-        return batch.taken[0].seq, shares is not None or len(batch.taken) == limit
+        return batch.taken[0].seq, more or shares is not None or len(batch.taken) == limit
+
+    async def _first_pending(self, low: int, look: Look | None) -> int | None:
+        if look is not None:
+            return look.seqs[0] if look.seqs else None
+        return await self._store.find_first_pending(low)
 
     def _fitting(self) -> int:
         """How many events to take: as many as have all their deliveries born leased, so that none must be claimed.
@@ -142,7 +168,7 @@ class FanOut:
 
         Those are all that are known here, and as many others as there is room for.
         """
-        matched = {match.subscription_id: match.version for matches in batch.matches.values() for match in matches}
+        matched = {match.subscription_id: match.version for matches in batch.all_matches() for match in matches}
         known = [(i, version) for i, version in matched.items() if self._endpoints.get(i) is not None]
         others = ((i, version) for i, version in matched.items() if self._endpoints.get(i) is None)
         return [*known, *islice(others, max(VERSIONS_MIN, self._room.free))]
@@ -156,7 +182,7 @@ class FanOut:
         grants = self._room.grants()
         room, lease, slack = self._room.free if may_lease else 0, new_lease(), self._pace.slack_seconds
         for taken, matches, ids in _pairs(batch):
-            for (subscription_id, _, is_open), identity in zip(matches, ids, strict=True):
+            for (subscription_id, _, is_open, _), identity in zip(matches, ids, strict=True):
                 if subscription_id not in free:
                     free[subscription_id] = self._free(subscription_id)
                 ready = is_open and taken.available
@@ -201,7 +227,7 @@ class FanOut:
 
     def _is_too_many(self, batch: TakenBatch) -> bool:
         """Tell whether a batch has too many deliveries for one transaction; if so, take fewer events next time."""
-        births = sum(len(_matches(batch, taken)) for taken in batch.taken)
+        births = sum(len(batch.matches_of(taken)) for taken in batch.taken)
         if len(batch.taken) == 1 or births <= DELIVERIES_MAX:
             return False
         self._adapt(len(batch.taken), births)
@@ -230,13 +256,9 @@ def _delivery(birth: Birth, bodies: Bodies, start_by: float) -> Delivery:
     )
 
 
-def _matches(batch: TakenBatch, taken: Taken) -> Sequence[Match]:
-    return batch.matches.get((taken.tenant, taken.type), ())
-
-
 def _pairs(batch: TakenBatch) -> Iterator[tuple[Taken, Sequence[Match], list[bytes]]]:
     """Return each event with its matches, and an id for each of its deliveries."""
-    pairs = [(taken, _matches(batch, taken)) for taken in batch.taken]
+    pairs = [(taken, batch.matches_of(taken)) for taken in batch.taken]
     ids = iter(new_ids(sum(len(matches) for _, matches in pairs)))  # in one call: each call is a system call
     for taken, matches in pairs:
         yield taken, matches, list(islice(ids, len(matches)))

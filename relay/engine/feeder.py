@@ -177,6 +177,7 @@ class Feeder:
             self._sending.release_waiting()
             self._endpoints.distrust()
             self.due.clear()
+            self.fan_out.filters.forget()
             self.suspect_claim.subscriptions.clear()
             self.sweep.restart()
             self.low_water, self._due_since, self._more_pending = LowWater(), 0.0, False

@@ -23,10 +23,11 @@ from relay.store.rows import Match, Taken
 from relay.store.subscriptions import MATCHED, OPEN, SUBSCRIPTIONS, subscription_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from relay.model.subscription import SubscriptionVersion
     from relay.store.database import Database
+    from relay.store.filters import Look
     from relay.store.pending_shares import Shares
     from relay.store.rows import Birth
 
@@ -43,7 +44,7 @@ _TAKE_TURN = turns.TAKE.format(turn="fan_out")
 # One answer has two kinds of row: the events taken, and for each distinct (tenant, type) among them the subscriptions
 # that match. One snapshot reads both, so a subscription committed before an event is never missed. No payload is read:
 # its length stands beside the pointer to it.
-def _take(chosen: str, which: str) -> str:
+def _take(chosen: str, which: str, passed_over: str = "") -> str:
     """pending → taken: return the SQL, with these CTEs before it, for the pending rows that `which` names."""
     return f"""
 with {chosen}
@@ -58,24 +59,31 @@ e as materialized (
         from outbox.events where seq = t.event_seq and seq > %b and seq <= %b limit 1) ev on true),
 kinds as (select distinct tenant, type from e where type is not null),
 matches as (
-    select k.tenant, k.type, array_agg(s.id) as ids, array_agg(s.version) as versions, array_agg(s.open) as open
+    select k.tenant, k.type, array_agg(s.id) as ids, array_agg(s.version) as versions, array_agg(s.open) as open,
+           case when count(s.filter_hash) > 0 then array_agg(s.filter_hash) end as filters
     from kinds k
     cross join lateral (
         select distinct st.subscription_id from outbox.subscription_types st
-        where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type))) m
-    cross join lateral (select id, version, {OPEN} as open
+        where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type)){passed_over}) m
+    cross join lateral (select id, version, {OPEN} as open, filter_hash
                         from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
     group by k.tenant, k.type)
 select event_seq, tenant, type, available_at, coalesce(available_at <= clock_timestamp(), true), size,
-       coalesce(bytes <= %b, false), priority, null::uuid[], null::bigint[], null::boolean[]
+       coalesce(bytes <= %b, false), priority, null::uuid[], null::bigint[], null::boolean[], null::uuid[]
 from e
-union all select null, tenant, type, null, null, null, null, null, ids, versions, open from matches
+union all select null, tenant, type, null, null, null, null, null, ids, versions, open, filters from matches
 """
 
 
 _TAKE_OLDEST = _take("", "event_seq > %b and event_seq <= %b")
 _TAKE_SHARED = _take(f"{CHOSEN},", "event_seq = any(array(select event_seq from chosen))") + (
-    "union all select null, tenant, null, null, null, null, null, null, null, null, null from last_tenant"
+    "union all select null, tenant, null, null, null, null, null, null, null, null, null, null from last_tenant"
+)
+# What was looked at for its filters, and nothing else.
+_THESE = "event_seq = any(%b)"
+_TAKE_THESE = _take("", _THESE)
+_TAKE_THESE_PASSING = _take(
+    "", _THESE, " and not (k.tenant = %b and k.type = %b and coalesce(st.filter_hash = any(%b), false))"
 )
 
 
@@ -88,6 +96,7 @@ async def fan_out(
     *,
     up_to_seq: int = MAX_SEQ,
     shares: Shares | None = None,
+    look: Look | None = None,
 ) -> AsyncIterator[TakenBatch]:
     """pending → due or leased: take events and yield them with what matches. Call `resolve`, or nothing is kept.
 
@@ -100,6 +109,7 @@ async def fan_out(
         byte_budget: events whose payloads lie within so many bytes, counted from the first, `fit`.
         up_to_seq: events above are left for the next time.
         shares: how the take is shared out between tenants and priorities; None: the oldest.
+        look: what was looked at, and is taken in place of these.
     """
     connection = await database.connect()
     try:
@@ -109,10 +119,14 @@ async def fan_out(
             await connection.execute(_TAKE_TURN)
         # Not in the pipeline: after one, the server does not start its idle-in-transaction timer.
         bounds = (after_seq, up_to_seq)
-        which = shares.parameters(*bounds, limit) if shares else bounds
-        statement = _TAKE_SHARED if shares else _TAKE_OLDEST
-        cursor = await connection.execute(statement, (*which, limit, *bounds, byte_budget), binary=True)
-        yield TakenBatch(database, connection, await cursor.fetchall())
+        if look is None:
+            which = shares.parameters(*bounds, limit) if shares else bounds
+            statement, asked = _TAKE_SHARED if shares else _TAKE_OLDEST, (*which, limit, *bounds)
+        else:
+            statement = _TAKE_THESE if look.passing is None else _TAKE_THESE_PASSING
+            asked = (Bigints(look.seqs), limit, *bounds, *(look.passing or ()))
+        cursor = await connection.execute(statement, (*asked, byte_budget), binary=True)
+        yield TakenBatch(database, connection, await cursor.fetchall(), look)
     finally:
         await rollback_if_open(connection)
 
@@ -122,7 +136,8 @@ def _birth(boosted: str = "", earlier: str = "", boost: str = "", array: str = "
     """taken → due or leased: return the SQL that inserts the deliveries, with a priority's boost where it is named."""
     return f"""
 with resolved as (
-    insert into outbox.resolutions (first_seq, seqs, matches) values (%b, %b, %b))
+    insert into outbox.resolutions (first_seq, seqs, matches, gave_up_seqs, gave_up_subscriptions)
+    values (%b, %b, %b, %b, %b))
 insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts, lease, event_bytes{boosted})
 select id, event_seq, subscription_id,
        case when lease is null then greatest(due, clock_timestamp()){earlier}
@@ -140,28 +155,52 @@ _BIRTH_BOOSTED = _birth(", boost_seconds", " - make_interval(secs => coalesce(bo
 class TakenBatch:
     """One fan_out transaction, open between its take and its `resolve`.
 
-    last_tenant: after which tenant the next shared take begins; None: anew.
+    last_tenant: after which tenant the next shared take begins; None: anew. matches: by tenant and type. filtered:
+    those of these kinds where somebody has a filter; `keep` says which matches of their events are left, and gave_up
+    has the pairs whose filter came to no result.
     """
 
-    def __init__(self, database: Database, connection: psycopg.AsyncConnection[Any], rows: list[Any]) -> None:
+    def __init__(
+        self, database: Database, connection: psycopg.AsyncConnection[Any], rows: list[Any], look: Look | None = None
+    ) -> None:
         self._database = database
         self._connection = connection
         self.taken = sorted((_taken(row) for row in rows if row[0] is not None), key=lambda t: t.seq)
         self.matches = dict(_matched(row) for row in rows if row[0] is None and row[2] is not None)
         self.last_tenant: str | None = next((row[1] for row in rows if row[0] is None and row[2] is None), None)
+        if look is not None:
+            self.last_tenant = look.last_tenant
+        self.filtered = {(row[1], row[2]) for row in rows if row[0] is None and row[-1] is not None}
+        self.gave_up: list[tuple[int, bytes]] = []
+        self._kept: dict[int, Sequence[Match]] = {}
+
+    def keep(self, event_seq: int, matches: Sequence[Match]) -> None:
+        """Set what is left of an event's matches after the filters."""
+        self._kept[event_seq] = matches
+
+    def matches_of(self, taken: Taken) -> Sequence[Match]:
+        """Return the matches of an event, after the filters."""
+        kept = self._kept.get(taken.seq)
+        return self.matches.get((taken.tenant, taken.type), ()) if kept is None else kept
+
+    def all_matches(self) -> Iterator[Sequence[Match]]:
+        """Return the matches of the whole batch after the filters, those of plain events once a kind."""
+        yield from self._kept.values()
+        yield from (matches for kind, matches in self.matches.items() if kind not in self.filtered)
 
     async def read_subscriptions(self, ids: Sequence[bytes]) -> list[SubscriptionVersion]:
         """Read what sending needs of these subscriptions, inside this transaction."""
         cursor = await self._connection.execute(SUBSCRIPTIONS, (Uuids(ids),), binary=True)
         return [subscription_of(row) for row in await cursor.fetchall()]
 
-    async def resolve(self, births: Sequence[Birth]) -> Bodies:
+    async def resolve(self, births: Sequence[Birth], known: Mapping[int, object] | None = None) -> Bodies:
         """pending → due or leased: insert the deliveries, and how many subscriptions each event matched; commit.
 
-        Return the events of those born leased. They are asked for behind the commit, in the same round trip: the server
-        gives the lock up however slowly they are read here.
+        Return the events of those born leased, but for those `known` already. They are asked for behind the commit, in
+        the same round trip: the server gives the lock up however slowly they are read here.
         """
-        leased = list(dict.fromkeys(birth.event_seq for birth in births if birth.lease is not None))
+        seqs = dict.fromkeys(birth.event_seq for birth in births if birth.lease is not None)
+        leased = [seq for seq in seqs if seq not in known] if known else list(seqs)
         connection, columns, birth = self._connection, self._columns(births), _BIRTH_PLAIN
         if any(one.boost_seconds for one in births):
             columns, birth = (*columns, Integers([one.boost_seconds for one in births])), _BIRTH_BOOSTED
@@ -183,11 +222,13 @@ class TakenBatch:
 
     def _columns(self, births: Sequence[Birth]) -> tuple[object, ...]:
         seqs = [taken.seq for taken in self.taken]
-        counts = [len(self.matches.get((taken.tenant, taken.type), ())) for taken in self.taken]
+        counts = [len(self.matches_of(taken)) for taken in self.taken]
         return (
             seqs[0],
             Bigints(seqs),
             Integers(counts),
+            Bigints([seq for seq, _ in self.gave_up]) if self.gave_up else None,
+            Uuids([subscription_id for _, subscription_id in self.gave_up]) if self.gave_up else None,
             Uuids([birth.id for birth in births]),
             Bigints([birth.event_seq for birth in births]),
             Uuids([birth.subscription_id for birth in births]),
@@ -203,8 +244,8 @@ def _taken(row: Sequence[Any]) -> Taken:
 
 
 def _matched(row: Sequence[Any]) -> tuple[tuple[str, str], list[Match]]:
-    tenant, type_ = row[1:3]
-    return (tenant, type_), list(map(Match, *row[8:]))
+    tenant, type_, columns = row[1], row[2], row[8:]
+    return (tenant, type_), list(map(Match, *(columns if columns[-1] is not None else columns[:-1])))
 
 
 def new_ids(count: int) -> list[bytes]:

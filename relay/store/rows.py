@@ -60,11 +60,15 @@ class Taken(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A subscription that matches, at the version the take saw, and whether it was open then (subscriptions.OPEN)."""
+    """A subscription that matches, at the version the take saw, and whether it was open then (subscriptions.OPEN).
+
+    filter_hash: of its filter, which has still to let the event through; None without one.
+    """
 
     subscription_id: bytes
     version: int
     open: bool
+    filter_hash: bytes | None = None
 
 
 class Birth(NamedTuple):

@@ -6,8 +6,10 @@ Each verb is written beside its statement, in the module of this package that it
 from __future__ import annotations
 
 from relay.store import (
+    bodies,
     claims,
     fan_out,
+    filters,
     lease,
     pending_shares,
     poll_turn,
@@ -33,6 +35,9 @@ class Store(Database):
     find_first_pending = fan_out.find_first_pending
     bury_unresolvable = fan_out.bury_unresolvable
     fan_out = fan_out.fan_out  # last of these: from here on the name is the verb's
+    find_ahead = filters.find_ahead
+    read_filters = filters.read_filters
+    read_bodies = bodies.read_bodies
     claim = claims.claim
     claim_suspect = suspects.claim_suspect
     settle = settlement.settle

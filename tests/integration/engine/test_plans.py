@@ -13,7 +13,9 @@ import pytest
 from relay.model.decide import GONE
 from relay.model.delivery import Delivery
 from relay.model.verdict import Hold, VerdictKind
-from relay.store.fan_out import new_ids
+from relay.store.arrays import Uuids
+from relay.store.fan_out import MAX_SEQ, new_ids
+from relay.store.filters import Look, PassedOver
 from relay.store.lease import new_lease
 from relay.store.rows import Birth
 from tests.integration.engine.world import PlanWatch, World, claimed, held, result
@@ -163,6 +165,31 @@ async def test_take_and_birth(full: World, watch: PlanWatch) -> None:
         ]
         await batch.resolve(births)
     unharmed(watch, 500 * 30)
+
+
+async def test_look_ahead_for_filters(full: World, watch: PlanWatch) -> None:
+    """Find 500 of 20,000 pending events, and read their payloads."""
+    await watch.begin()
+    ahead, _ = await watch.store.find_ahead(-1, 500, MAX_SEQ)
+    assert len((await watch.store.read_bodies([event.seq for event in ahead])).events) == len(ahead) == 500
+    unharmed(watch, 2 * 500 * 10)
+
+
+async def test_a_take_that_passes_over_ten_thousand_filters(full: World, watch: PlanWatch) -> None:
+    """Their rows are left out before anything is looked up for them."""
+    full.rows(
+        "insert into outbox.subscriptions (url, types, filter) select 'http://127.0.0.1/', '{many}',"
+        " json_build_object('key', n::text)::text from generate_series(1, 10000) n"
+    )
+    hashes = [
+        row[0].bytes for row in full.rows("select filter_hash from outbox.subscriptions where filter is not null")
+    ]
+    seqs = full.record("many", 10)
+    await watch.begin()
+    look = Look(seqs, passing=PassedOver("", "many", Uuids(hashes[1:])))
+    async with watch.store.fan_out(-1, 500, 10_000_000, look=look) as batch:
+        assert [match.filter_hash for match in batch.matches["", "many"]] == hashes[:1]
+    unharmed(watch, 5000)  # looking up each of them touches 30,000
 
 
 async def test_settle_a_mixed_batch(full: World, watch: PlanWatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from uuid import UUID
 import psycopg
 
 from outbox.signing.verify import new_secret
+from outbox.subscriptions.filters import parse
 from relay.engine.engine import Engine, EngineOptions
 from relay.engine.room import LEASED_MAX, Room
 from relay.http.sender import Endpoint
@@ -78,13 +79,15 @@ class World:
         tenant: str = "",
         timeout: int = 15,
         schedule: Sequence[int] = (3600,),
+        filter: Mapping[str, Any] | str | None = None,  # noqa: A002
         connection: psycopg.Connection[Any] | None = None,
     ) -> bytes:
-        """Insert a subscription with a secret; return its id."""
+        """Insert a subscription with a secret; return its id. A filter that is a text is stored as it is."""
+        text = filter if isinstance(filter, str) or filter is None else parse(filter).text
         cursor = (connection or self._connection).execute(
-            "insert into outbox.subscriptions (tenant, url, types, timeout_seconds, schedule_seconds)"
-            " values (%s, %s, %s, %s, %s) returning id",
-            (tenant, f"http://127.0.0.1{path}", list(types or ("*",)), timeout, list(schedule)),
+            "insert into outbox.subscriptions (tenant, url, types, timeout_seconds, schedule_seconds, filter)"
+            " values (%s, %s, %s, %s, %s, %s) returning id",
+            (tenant, f"http://127.0.0.1{path}", list(types or ("*",)), timeout, list(schedule), text),
         )
         (identity,) = cursor.fetchone() or ()
         (connection or self._connection).execute(
