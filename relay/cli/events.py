@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from relay.cli.explain import explain
 from relay.cli.options import Database, after_option, filters, json_option, with_database
 from relay.cli.output import (
     escape,
@@ -73,6 +74,9 @@ def show(database: Database, event_id: str, *, as_json: bool) -> None:
         print_json(found)
     else:
         _print_event(found)
+
+
+events.add_command(explain)
 
 
 def _print_event(found: EventDetails) -> None:

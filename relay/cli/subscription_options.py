@@ -25,6 +25,7 @@ __all__ = [
     "secret_file_option",
     "secret_in",
     "subscription_argument",
+    "text_type",
     "whose",
 ]
 
@@ -44,6 +45,11 @@ class _FromText(click.ParamType):  # type: ignore[type-arg]  # not generic in ev
             return self._from_text(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+def text_type(from_text: Callable[[str], object]) -> click.ParamType[Any]:
+    """Return the type of an option whose text is read by this function; what it refuses is a usage error."""
+    return _FromText(from_text)
 
 
 def field_options(fields: Iterable[Field]) -> Callable[[Callable[..., R]], Callable[..., R]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -13,8 +14,10 @@ from outbox.signing.schemes import UNSIGNED
 from outbox.subscriptions import NewSubscription, Subscription
 from outbox.subscriptions.declaration import REQUIRED
 from outbox.subscriptions.fields import COLUMNS
+from outbox.subscriptions.filters.values import in_json
 from relay.cli.by_hand import retry_all
 from relay.cli.credential_options import credential_options
+from relay.cli.explain import filter_test
 from relay.cli.formats import formats_
 from relay.cli.options import (
     Database,
@@ -261,10 +264,11 @@ subscriptions.add_command(formats_)
 subscriptions.add_command(test)
 subscriptions.add_command(check)
 subscriptions.add_command(preview)
+subscriptions.add_command(filter_test)
 
 
 def _document(item: Subscription) -> dict[str, Any]:
-    return {"id": item.id, "state": item.state, **asdict(item)}
+    return {"id": item.id, "state": item.state, **asdict(item), "filter": in_json(item.filter)}
 
 
 def _show(item: Subscription, health: dict[str, Any] | None = None, *, as_json: bool) -> None:
@@ -277,6 +281,9 @@ def _show(item: Subscription, health: dict[str, Any] | None = None, *, as_json: 
         left, who = duration(document["held_seconds"]), who_held(document["held_seconds"])
         document["state"] = f"{_state(item)}, held back for another {left} {who}"
     document["tenant"] = _tenant_name(item)
+    document["filter"] = (
+        json.dumps(document["filter"], ensure_ascii=False, separators=(",", ":")) if item.filter else None
+    )
     print_fields({name: _words(value) for name, value in document.items()})
     for warning in formats.warnings_of(item.format, item.url):
         warn(warning)

@@ -25,6 +25,7 @@ from relay.operations import (
     dead_letters,
     deliveries,
     events,
+    explain,
     prune,
     schema_findings,
     secrets,
@@ -79,6 +80,12 @@ class World:
 
 BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
     "events.show_event": ("event", events.show_event),
+    "explain.explain_event": ("event", explain.explain_event),
+    "explain.try_filter": ("event", lambda c, tenant, name: explain.try_filter(c, tenant, {"type": "a"}, name)),
+    "explain.try_stored_filter": (
+        "subscription",
+        lambda c, tenant, name: explain.try_stored_filter(c, tenant, name, explain.Draft(type="a.b", data="1")),
+    ),
     "deliveries.show_delivery": ("waiting", deliveries.show_delivery),
     "deliveries.show_delivery of a dead one": ("dead", deliveries.show_delivery),
     "deliveries.show_delivery of a delivered one": ("delivered", deliveries.show_delivery),
@@ -96,6 +103,9 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
 }
 LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "events.list_events": lambda c, tenant, _: events.list_events(c, tenant, ALL),
+    "explain.explain_draft": lambda c, tenant, _: (
+        explain.explain_draft(c, tenant, explain.Draft(type="a.b", data="1", tenant="acme")).subscriptions
+    ),
     "events.dead_of_event": lambda c, tenant, w: events.dead_of_event(c, tenant, w.event),
     "deliveries.list_deliveries": lambda c, tenant, _: deliveries.list_deliveries(c, tenant, ALL),
     "deliveries.list_deliveries delivered": lambda c, tenant, _: deliveries.list_deliveries(

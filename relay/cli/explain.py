@@ -1,0 +1,137 @@
+"""`relay events explain` and `relay subscriptions filter-test`: why a subscription gets an event, or does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outbox.subscriptions.declaration import json_object
+from relay.cli.options import Database, after_option, filters, json_option, with_database
+from relay.cli.output import fields_of, print_fields, print_json, print_more, print_table
+from relay.cli.subscription_options import FILE, own_tenant_option, read_file, text_type
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from relay.operations.explain import Draft, ExplainedEvent
+
+__all__ = ["explain", "filter_test"]
+
+_data_option = click.option("--data", type=FILE, help="The payload of a draft: a file of JSON, - is stdin.")
+_type_option = click.option("--type", "type_", metavar="TYPE", help="The event type of the draft.")
+_key_option = click.option("--key", metavar="KEY", help="The key of the draft.")
+
+
+@click.command()
+@click.argument("event_id", metavar="[EVENT]", required=False)
+@_type_option
+@_data_option
+@_key_option
+@click.option("--tenant", metavar="NAME", help="Whose draft it is; whose the EVENT must be.")
+@filters("subscription", "limit")
+@after_option
+@json_option
+@with_database
+def explain(
+    database: Database, event_id: str | None, type_: str | None, data: TextIO | None, key: str | None,
+    tenant: str | None, *, as_json: bool, **page: Any,
+) -> None:  # fmt: skip
+    """Say for each subscription whether it gets an EVENT (evt_…) or a draft of one, and why.
+
+    Subscriptions count as they are now. A filter that does not match is told with the condition that failed.
+
+    \b
+    Examples:
+      relay events explain evt_…
+      relay events explain evt_… --subscription sub_…
+      relay events explain --type order.created --data order.json --tenant acme
+    """
+    from relay.operations.explain import explain_draft, explain_event
+
+    draft = _one_of(event_id, _draft(type_, data, key, tenant or ""), "EVENT, or --type and --data")
+    with database.transaction() as connection:
+        if isinstance(draft, str):
+            found = explain_event(connection, tenant, draft, **page)
+        else:
+            found = explain_draft(connection, None, draft, **page)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    print_more(found.subscriptions)
+
+
+def _draft(type_: str | None, data: TextIO | None, key: str | None, tenant: str = "") -> Draft | None:
+    """Return the draft that the options make; None where none of them is given."""
+    from relay.operations.explain import Draft
+
+    if type_ is None and data is None:
+        if key is not None:
+            raise click.UsageError("--key is of a draft: give --type and --data too")
+        return None
+    if type_ is None or data is None:
+        raise click.UsageError("a draft needs both --type and --data")
+    return Draft(type=type_, data=read_file("data", data).strip(), key=key, tenant=tenant)
+
+
+def _one_of(event_id: str | None, draft: Draft | None, words: str) -> str | Draft:
+    if event_id is not None and draft is None:
+        return event_id
+    if draft is None or event_id is not None:
+        raise click.UsageError(f"give either {words}")
+    return draft
+
+
+def _print(found: ExplainedEvent) -> None:
+    print_fields(fields_of(found, "subscriptions"))
+    click.echo()
+    rows = [
+        (item.id, "yes" if item.matches else "no", item.reason, _detail(item.detail, item), item.url)
+        for item in found.subscriptions
+    ]
+    print_table(["SUBSCRIPTION", "GETS IT", "REASON", "WHY", "URL"], rows, flexible=["WHY", "URL"])
+
+
+def _detail(detail: str, item: Any) -> str:
+    notes = [" (its filter came to no result when the event was resolved)"] if item.gave_up else []
+    notes += [" (it was changed after the event was resolved)"] if item.changed_since else []
+    return detail + "".join(notes)
+
+
+@click.command("filter-test")
+@click.argument("subscription_id", metavar="[SUBSCRIPTION]", required=False)
+@own_tenant_option
+@click.option("--filter", "filter_", type=text_type(json_object), metavar="JSON", help="A filter: JSON, or @FILE.")
+@click.option("--event", "event_id", metavar="EVENT", help="A recorded event (evt_…).")
+@_data_option
+@click.option("--type", "type_", default="test", metavar="TYPE", show_default=True, help="The event type of the draft.")
+@_key_option
+@json_option
+@with_database
+def filter_test(
+    database: Database, subscription_id: str | None, tenant: str | None, filter_: Any, event_id: str | None,
+    data: TextIO | None, type_: str, key: str | None, *, as_json: bool,
+) -> int:  # fmt: skip
+    """Ask the filter of a SUBSCRIPTION, or one that is given, about an event or a draft. Exit code 1: no match.
+
+    \b
+    Examples:
+      relay subscriptions filter-test sub_… --event evt_…
+      relay subscriptions filter-test --filter '{"payload": {"total": {"$gte": 100}}}' --data order.json
+    """
+    from relay.operations.explain import try_filter, try_stored_filter
+
+    if (subscription_id is None) == (filter_ is None):
+        raise click.UsageError("give either a SUBSCRIPTION or --filter")
+    about = _one_of(event_id, _draft(type_, data, key) if data is not None else None, "--event or --data")
+    with database.transaction() as connection:
+        if subscription_id is None:
+            found = try_filter(connection, tenant, filter_, about)
+        else:
+            found = try_stored_filter(connection, tenant, subscription_id, about)
+    if as_json:
+        print_json(found)
+    else:
+        print_fields(fields_of(found))
+    return 0 if found.matches else 1
