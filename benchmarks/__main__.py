@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import (
     backlog,
+    filters,
     footprint,
     latency,
     proxied,
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "silent-names": silent_names.run,
     "record": record_cost.run,
     "footprint": footprint.run,
+    "filters": filters.run,
     "claim": backlog.claim,
     "memory": backlog.memory,
     "tenants": turns.tenants,
