@@ -12,6 +12,7 @@ import pytest
 
 from outbox.subscriptions.filters import Filter, FilterSet, conditions, event, parse
 from relay.engine import filtering, pace
+from relay.store.fan_out import MAX_SEQ
 from relay.store.store import Store
 from tests.integration.engine.world import FarEnd, Relay, World, running, stepping, uuid_of
 from tests.support.waiting import await_until
@@ -269,6 +270,44 @@ async def test_an_event_that_commits_between_look_and_take_is_asked_too(
         record(world, 2, 200)
         await resolve(relay, world)
     assert sorted(totals(far_end, "/large")) == [200, 300]
+
+
+async def test_behind_a_backlog_each_tenant_and_each_urgent_event_is_asked_too(
+    world: World, far_end: FarEnd, relay: Relay
+) -> None:
+    """A take that is shared out between tenants and priorities finds other events than the oldest."""
+    for tenant in ("", "acme", "globex"):
+        world.subscribe(path=f"/large{tenant}", filter=LARGE, tenant=tenant)
+        world.subscribe(path=f"/small{tenant}", filter=SMALL, tenant=tenant)
+    for tenant in ("", "acme", "globex"):
+        record(world, *range(50, 150), tenant=tenant)
+    world.rows(
+        "insert into outbox.events (type, priority, payload)"
+        " select 'a.b', 3, json_build_object('total', n)::text from generate_series(150, 169) n"
+    )
+    await resolve(relay, world)
+    while world.count("deliveries"):  # those that were not born leased
+        await relay.look()
+        await relay.settled()
+    for tenant in ("", "acme", "globex"):
+        assert sorted(totals(far_end, f"/large{tenant}")) == list(range(100, 150 if tenant else 170))
+        assert sorted(totals(far_end, f"/small{tenant}")) == list(range(50, 100))
+
+
+async def test_after_a_move_to_another_server_no_answer_is_believed(
+    world: World, far_end: FarEnd, relay: Relay
+) -> None:
+    """The same number may be another event there."""
+    world.subscribe(path="/large", filter=LARGE)
+    record(world, 1)
+    await resolve(relay, world)
+    (seq,) = record(world, 2)
+    await relay.feeder.fan_out.filters.look_ahead(-1, 500, MAX_SEQ, None)
+    world.rows("update outbox.events set payload = '{\"total\": 200}' where seq = %s", seq)
+    relay.engine.feed_store.origin = ("another",)
+    relay.engine.feed_store.may_ask_origin = False
+    await resolve(relay, world)
+    assert totals(far_end, "/large") == [200]
 
 
 async def test_large_payloads_are_read_within_the_bytes_that_an_answer_may_bring(
