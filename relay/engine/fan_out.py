@@ -81,6 +81,7 @@ class FanOut:
         self._matches_each = 1.0  # on average, in the last batch
         self._began = 0.0
         self._busy = False
+        self._may_lease = True
         self._start_by = 0.0
 
     def is_due(self, *, claimable: bool) -> bool:
@@ -100,7 +101,7 @@ class FanOut:
         Returns:
             The first event taken (None when nothing was), and whether there may be more.
         """
-        self._began, limit = time.monotonic(), self._fitting()
+        self._began, limit, self._may_lease = time.monotonic(), self._fitting(), may_lease
         shares = await self._shares.choose(limit)
         look = await self.filters.look_ahead(low, limit, up_to, shares)
         for _ in range(TAKES_MAX):
@@ -131,7 +132,7 @@ class FanOut:
                 await self._sending.refresh(
                     self._versions(batch), batch.read_subscriptions
                 )  # _plan asks their endpoints
-                births = self._plan(batch, may_lease=may_lease)
+                births = self._plan(batch, may_lease=self._may_lease)
                 asked = time.monotonic()
                 bodies = await batch.resolve(births, self.filters.bodies)
         except psycopg.errors.LockNotAvailable:
