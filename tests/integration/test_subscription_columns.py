@@ -130,6 +130,6 @@ def test_a_relay_reads_what_was_stored(connection: Connection) -> None:
     (row,) = connection.exec_driver_sql(SUBSCRIPTIONS, ([uuid],)).all()
     sent_by = subscription_of((uuid.bytes, *row[1:]))
     shared = set(SUBSCRIPTION_COLUMNS) - {"id", "version"}
-    assert shared <= {*(field.name for field in COLUMNS), "scheme"}
+    assert shared <= {*(field.name for field in COLUMNS), "scheme", "tenant"}
     assert {name: getattr(sent_by, name) for name in shared} == {name: getattr(made, name) for name in shared}
     assert [kind for kind, _ in sent_by.secrets] == ["signing"]
