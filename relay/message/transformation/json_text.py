@@ -1,14 +1,13 @@
 """Read a payload and write a result: JSON with every digit as it was.
 
-The encoder of the standard library does the long stretches: what a small payload holds is written at once. What the
-expression made may hold one thing many times, and a part of a large payload may be large: these are written part by
-part, each paid for before, and writing ends as soon as there is too much.
+The encoder of the standard library does both in one stretch. What an expression makes may hold one thing many times, so
+a result is measured before it is written, each thing as often as it stands there.
 """
 
 from __future__ import annotations
 
 import json
-from json.encoder import encode_basestring
+import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from outbox.transformation import Digits, unquote
@@ -26,11 +25,11 @@ SMALL_RESULT_BYTES = 65_536
 size of the payload, so that what is made of it may not be of another order."""
 
 SMALL_PAYLOAD = 65_536
-"""Any part of a payload up to this size is written in one go, which takes two or three milliseconds at the most."""
+"""The data of a larger event, passed on as a whole, are written as they were recorded, at no cost."""
 
 _LONG_INTEGER = 4000  # digits; Python refuses to read an int of more than 4,300
-_WORDS = {type(None): "null"}
-_SCALARS = {str, int, bool, type(None), Digits}
+_CONTAINERS = (list, dict)
+_RECORDED = Digits.of(os.urandom(16).hex())  # stands for the event's data until the rest is written
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
@@ -75,8 +74,11 @@ _decode_long = json.JSONDecoder(parse_float=Digits.of, parse_int=_integer, parse
 def bytes_of(value: Any, budget: Budget) -> bytes:
     """Return a result as compact JSON in UTF-8. Raises TransformationError where it is too large, or no text."""
     most = min(MAX_RESULT_BYTES, max(SMALL_RESULT_BYTES, 2 * len(budget.payload)))
+    is_large = len(budget.payload) > SMALL_PAYLOAD and type(budget.data) in _CONTAINERS
     try:
-        written = _Writer(budget, most).write(value).encode()
+        if is_large and value is budget.data:
+            return budget.payload.encode()
+        written = _text(value, budget, most, recorded=is_large).encode()
     except UnicodeEncodeError:
         raise TransformationError("the result holds a lone surrogate, which is no text") from None
     if len(written) > MAX_RESULT_BYTES:
@@ -86,74 +88,58 @@ def bytes_of(value: Any, budget: Budget) -> bytes:
 
 def text_of(value: Any, budget: Budget) -> str:
     """Return a value within an expression as compact JSON."""
-    return _Writer(budget, MAX_RESULT_BYTES).write(value)
+    return _text(value, budget, MAX_RESULT_BYTES)
+
+
+def _text(value: Any, budget: Budget, most: int, *, recorded: bool = False) -> str:
+    """Return a value as JSON of at most so many characters. `recorded`: with the event's data as recorded."""
+    _measure(value, budget, most, recorded=recorded)
+    try:
+        text = unquote(_encode(value))
+    except RecursionError:
+        raise TransformationError("the result is nested deeper than can be written") from None
+    if recorded:
+        text = text.replace(_RECORDED.text, budget.payload)
+    if len(text) > most:
+        raise _too_large(most)
+    return text
+
+
+def _measure(value: Any, budget: Budget, most: int, *, recorded: bool) -> None:
+    """Spend what writing a value costs. Raises TransformationError where it is certain to be too long.
+
+    With `recorded` the event's data are replaced by what stands for them: only what the expression made can hold them,
+    and nothing reads that any more.
+    """
+    characters, open_ = 0, [[value]]
+    while open_:
+        container: Any = open_.pop()
+        budget.spend(2 * len(container) + 3)
+        elements: Any = container
+        if type(container) is dict:
+            elements = container.values()
+            characters += sum(map(len, container))
+        for element in elements:
+            kind = type(element)
+            if kind is str or kind is Digits:
+                characters += len(element)
+            elif kind is list or kind is dict:
+                if recorded and element is budget.data:
+                    characters += len(budget.payload)
+                else:
+                    open_.append(element)
+        if characters > most + len(budget.payload):  # the marks of numbers were counted along
+            raise _too_large(most)
+        if recorded:
+            _replace_data(container, budget.data)
+    budget.spend(characters // 50)
+
+
+def _replace_data(container: Any, data: Any) -> None:
+    for place, element in list(container.items() if type(container) is dict else enumerate(container)):
+        if element is data:
+            container[place] = _RECORDED
 
 
 def _too_large(most: int) -> TransformationError:
-    return TransformationError(f"the result has more than {most:,} characters; select less of it")
-
-
-class _Writer:
-    """Writes one value; `most` is how many characters its text may have."""
-
-    __slots__ = ("_budget", "_chunks", "_most", "_room", "_texts")
-
-    def __init__(self, budget: Budget, most: int) -> None:
-        self._budget = budget
-        self._most = self._room = most
-        self._chunks: list[str] = []
-        self._texts: dict[int, str] = {}  # of what the payload holds: often the same thing again
-
-    def write(self, value: Any) -> str:
-        try:
-            self._write(value)
-        except RecursionError:
-            raise TransformationError("the result is nested deeper than can be written") from None
-        return "".join(self._chunks)
-
-    def _put(self, text: str) -> None:
-        self._room -= len(text)
-        if self._room < 0:
-            raise _too_large(self._most)
-        self._chunks.append(text)
-
-    def _write(self, value: Any) -> None:
-        kind = type(value)
-        if kind is str:
-            self._budget.spend(len(value) // 50)
-            self._put(encode_basestring(value))
-        elif kind is Digits:
-            self._put(value.text)
-        elif kind is not dict and kind is not list:
-            self._put(_WORDS.get(kind) or repr(value).lower())
-        elif len(self._budget.payload) <= SMALL_PAYLOAD and id(value) not in self._budget.made:
-            self._write_small(value)
-        elif value is self._budget.data:
-            self._put(self._budget.payload)  # as it was recorded, at no cost
-        else:
-            self._write_parts(value)
-
-    def _write_small(self, value: Any) -> None:
-        text = self._texts.get(id(value))
-        if text is None:
-            text = self._texts[id(value)] = unquote(_encode(value))
-            self._budget.spend(len(text) // 6)
-        self._put(text)
-
-    def _write_parts(self, value: Any) -> None:
-        keyed = type(value) is dict
-        elements = value.values() if keyed else value
-        self._budget.spend(2 * len(value) + 5)
-        if _SCALARS.issuperset(map(type, elements)):
-            self._budget.spend(sum(len(element) for element in elements if isinstance(element, str)) // 50)
-            self._put(unquote(_encode(value)))
-            return
-        self._budget.spend(4 * len(value))
-        separator = "{" if keyed else "["
-        for name in value:
-            self._put(separator)
-            separator = ","
-            if keyed:
-                self._put(encode_basestring(name) + ":")
-            self._write(value[name] if keyed else name)
-        self._put("}" if keyed else "]")
+    return TransformationError(f"the result has more than {most:,} characters for this event; select less of it")
