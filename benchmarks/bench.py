@@ -34,6 +34,7 @@ class Sizes:
     silent_names_seconds: float = 60.0
     record_seconds: float = 1.0
     record_rounds: int = 11
+    limit_seconds: float = 60.0
     backlog: int = 1_000_000
     claims: int = 50
 
@@ -51,6 +52,7 @@ QUICK = Sizes(
     silent_names_seconds=15.0,
     record_seconds=0.5,
     record_rounds=2,
+    limit_seconds=6.0,
     backlog=100_000,
     claims=20,
 )

@@ -1,11 +1,12 @@
 """The receiver: a process that answers every POST with 204 and counts. It is told what to do on its standard input.
 
-    python -m benchmarks.receiver [--certificate FILE] [--log-ids] [--close]
+    python -m benchmarks.receiver [--certificate FILE] [--log-ids] [--close] [--takes N]
 
 First it prints its port. Then, for each line it reads: `reset` forgets, `report` prints one JSON object, `hang up`
 closes every connection. A report has `count`, `first` and `last` (Unix seconds of the first and the last request)
 and, with --log-ids, `arrivals`: webhook-id to the monotonic clock in nanoseconds, the first time it came. With --close
-each connection serves one request.
+each connection serves one request. With --takes it takes so many a second and answers 429 to what comes beyond, which
+is counted and not among the arrivals.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 import httptools
 import uvloop
 
+TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 LAST_ANSWER = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"
 
@@ -75,6 +77,30 @@ class Logger(Counter):
             self._tally.arrivals.setdefault(value.decode(), time.monotonic_ns())
 
 
+class Limited(Counter):
+    """One connection to a receiver that takes `rate` a second, all connections together."""
+
+    rate = tokens = 0.0
+    since = time.monotonic()
+    _id = ""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"webhook-id":
+            self._id = value.decode()
+
+    def on_message_complete(self) -> None:
+        now = time.monotonic()
+        Limited.tokens = min(Limited.rate, Limited.tokens + (now - Limited.since) * Limited.rate)
+        Limited.since = now
+        if Limited.tokens < 1:
+            self._tally.note()
+            self.transport.write(TOO_MANY)
+            return
+        Limited.tokens -= 1
+        self._tally.arrivals.setdefault(self._id, time.monotonic_ns())
+        super().on_message_complete()
+
+
 def obey(tally: Tally) -> None:
     """Do what one line on standard input says; its end ends the process."""
     line = sys.stdin.readline()
@@ -106,8 +132,13 @@ def main() -> None:
     parser.add_argument("--certificate", help="PEM file with key and chain: speak TLS")
     parser.add_argument("--log-ids", action="store_true")
     parser.add_argument("--close", action="store_true", help="close each connection after one answer")
+    parser.add_argument("--takes", type=float, metavar="N", help="answer 429 beyond so many a second")
     asked = parser.parse_args()
-    kind, answer = Logger if asked.log_ids else Counter, LAST_ANSWER if asked.close else ANSWER
+    Limited.rate = Limited.tokens = asked.takes or 0.0
+    kind, answer = (
+        Limited if asked.takes else Logger if asked.log_ids else Counter,
+        LAST_ANSWER if asked.close else ANSWER,
+    )
     try:
         uvloop.run(serve(asked.certificate, kind, answer))
     except RuntimeError:  # the loop was stopped because standard input ended

@@ -5,6 +5,7 @@
 
 from outbox.subscriptions.fields import Changes, NewSubscription, Settings, Subscription
 from outbox.subscriptions.reading import get, list  # noqa: A004 - the verb of the interface
+from outbox.subscriptions.tenant_limits import TenantLimit, limit_tenant, list_tenant_limits
 from outbox.subscriptions.verbs import (
     add,
     add_for_every_tenant,
@@ -21,11 +22,14 @@ __all__ = [
     "NewSubscription",
     "Settings",
     "Subscription",
+    "TenantLimit",
     "add",
     "add_for_every_tenant",
     "disable",
     "get",
+    "limit_tenant",
     "list",
+    "list_tenant_limits",
     "pause",
     "remove",
     "resume",

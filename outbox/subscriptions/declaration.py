@@ -19,11 +19,13 @@ from sqlalchemy.types import TypeEngine
 from outbox.subscriptions.checks import Check
 
 __all__ = [
+    "NOTHING",
     "REQUIRED",
     "Field",
     "Flag",
     "fields_in",
     "json_object",
+    "none_or",
     "number",
     "numbers",
     "pair",
@@ -41,6 +43,15 @@ class _Required(Enum):
 
 
 REQUIRED: Final = _Required.REQUIRED
+
+
+class _Nothing(Enum):
+    """What a flag's text `none` stands for; a flag that was not given is None."""
+
+    NOTHING = "none"
+
+
+NOTHING: Final = _Nothing.NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +159,11 @@ def number(text: str) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"{text!r} is not a valid integer.") from None
+
+
+def none_or(from_text: Callable[[str], object]) -> Callable[[str], object]:
+    """Return what reads `none` as NOTHING, and every other text by `from_text`."""
+    return lambda text: NOTHING if text.strip() == "none" else from_text(text)
 
 
 def numbers(what: str, example: str) -> Callable[[str], list[int]]:

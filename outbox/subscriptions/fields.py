@@ -17,9 +17,21 @@ from outbox.secret import NeverPickled, Secret
 from outbox.signing.verify import public_key
 from outbox.subscriptions import checks
 from outbox.subscriptions.authentication import TLS, Authentication
-from outbox.subscriptions.declaration import REQUIRED, Field, Flag, fields_in, json_object, number, numbers, pair, words
+from outbox.subscriptions.declaration import (
+    REQUIRED,
+    Field,
+    Flag,
+    fields_in,
+    json_object,
+    none_or,
+    number,
+    numbers,
+    pair,
+    words,
+)
 from outbox.subscriptions.filters.values import in_json
 from outbox.subscriptions.json_text import JSON_TEXT
+from outbox.subscriptions.rates import check_rate
 
 __all__ = [
     "COLUMNS",
@@ -194,6 +206,39 @@ class Settings(TypedDict, total=False):
             " is sent in place of the data. At most 4,096 bytes; None sends the data as it was recorded.",
         ),
     ]
+    rate_limit: Annotated[
+        str | None,
+        Field(
+            column=Text(),
+            check=check_rate,
+            constraint="rate_limit ~ '^[1-9][0-9]{0,4}/(s|min|h)$'",
+            flags=(Flag(metavar="N/s|N/min|N/h", from_text=none_or(str), help="Requests at most, or none."),),
+            meaning="How many requests a second, a minute or an hour it gets at most, over all relays: `20/s`, `90/min`"
+            " or `500/h`. Without it, as many as it takes.",
+        ),
+    ]
+    rate_burst: Annotated[
+        int | None,
+        Field(
+            column=Integer(),
+            check=checks.whole_number(1, 10_000),
+            constraint="rate_burst between 1 and 10000",
+            flags=(Flag(metavar="N", from_text=none_or(number), help="At once after a pause, or none."),),
+            meaning="With a rate_limit, how many requests may go out at once after a pause, 1 to 10000. Without it,"
+            " what the limit allows in a tenth of a second, and at least one.",
+        ),
+    ]
+    max_in_flight: Annotated[
+        int | None,
+        Field(
+            column=Integer(),
+            check=checks.whole_number(1, 1000),
+            constraint="max_in_flight between 1 and 1000",
+            flags=(Flag(metavar="N", from_text=none_or(number), help="Requests under way at most, or none."),),
+            meaning="How many requests it has under way at most, over all relays, 1 to 1000. Without it, what each"
+            " relay process finds out, up to its own limit.",
+        ),
+    ]
     headers: Annotated[
         Mapping[str, str] | None,
         Field(
@@ -275,6 +320,9 @@ class Subscription:
     final_statuses: tuple[int, ...]
     transformation: str | None
     filter: Mapping[str, Any] | None
+    rate_limit: str | None
+    rate_burst: int | None
+    max_in_flight: int | None
     paused_at: datetime | None
     drops_while_paused: bool
     disabled_at: datetime | None

@@ -16,6 +16,7 @@ _COMMANDS = {
     "run": ("relay.cli.run:run", "Deliver: the relay itself."),
     "status": ("relay.cli.status:status", "What is stuck, why, and was anything lost?"),
     "subscriptions": ("relay.cli.subscriptions:subscriptions", "Who gets which events where."),
+    "tenants": ("relay.cli.tenants:tenants", "How fast a tenant's subscriptions are sent to."),
     "events": ("relay.cli.events:events", "What happened: recorded events."),
     "deliveries": ("relay.cli.deliveries:deliveries", "One event for one subscription: what is under way."),
     "dead-letters": ("relay.cli.dead_letters:dead_letters", "What was given up, with the reason."),

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from relay.operations.findings import Finding
     from relay.operations.secrets import SecretsAtRest
-    from relay.operations.status.documents import Count, Deliveries, Named, Newest, Status, SubscriptionHealth
+    from relay.operations.status.documents import (
+        Count,
+        Deliveries,
+        Limits,
+        Named,
+        Newest,
+        Status,
+        SubscriptionHealth,
+    )
     from relay.operations.status.running import RelayProcess, Running
 
 __all__ = ["status"]
@@ -125,6 +133,7 @@ def _fields(found: Status) -> dict[str, Any]:
         "secrets": _secrets(found.secrets),
         "subscriptions": ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in subscriptions.items())
         + (f", {found.held.count} held back by their receivers" if found.held.count else ""),
+        "limits": _limits(found.limits),
         "relays": _relays(found.running),
         "transactions": _transactions(found.running),
         "schema": f"version {found.schema_version}",
@@ -135,6 +144,12 @@ def _leased(deliveries: Deliveries) -> str:
     left = f", {deliveries.left} left by relays that are gone" if deliveries.left.value else ""
     ended = f", {deliveries.ended} whose lease ended, to be claimed again" if deliveries.ended.value else ""
     return f"{deliveries.leased} being sent{left}{ended}"
+
+
+def _limits(found: Limits) -> str:
+    limited = f"{found.rates:,} subscriptions with a rate, {found.caps:,} with a cap, {found.tenants:,} tenants"
+    slowed = ", ".join(f"{item.subscription_id} to {item.slowed_to:.3g}/s" for item in found.slowed.named)
+    return limited + (f"; {found.slowed.count:,} slowed by their receivers: {slowed}" if slowed else "")
 
 
 def _relays(running: Running) -> str:
@@ -184,6 +199,7 @@ def _document(found: Status) -> dict[str, Any]:
         "disabled": _newest(found.disabled),
         "paused": _newest(found.paused),
         "held": _newest(found.held),
+        "limits": fields_of(found.limits) | {"slowed": _newest(found.limits.slowed)},
         "stuck": _flat(found.stuck),
     }
 

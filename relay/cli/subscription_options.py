@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from outbox.subscriptions.checks import EVERY_TENANT, EveryTenant
+from outbox.subscriptions.declaration import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -92,7 +93,13 @@ def whose(tenant: str | None) -> str | EveryTenant:
 def arguments_of(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the options that were given, as arguments of outbox.subscriptions; pairs become a mapping."""
     given = {name: value for name, value in settings.items() if value not in (None, ())}
-    return {name: dict(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    return {name: _argument(value) for name, value in given.items()}
+
+
+def _argument(value: Any) -> Any:
+    if value is NOTHING:
+        return None
+    return dict(value) if isinstance(value, tuple) else value
 
 
 def secret_in(file: TextIO | None) -> str | None:

@@ -23,6 +23,7 @@ from relay.secrets.keyring import KeyUnavailableError
 
 if TYPE_CHECKING:
     from relay.engine.failures import Failures
+    from relay.engine.gate import Gate
     from relay.model.delivery import Delivery
     from relay.model.subscription import SubscriptionVersion
     from relay.secrets.keyring import Keyring
@@ -37,12 +38,21 @@ class Owner(Protocol):
         """Begin the attempt that waits first for this endpoint."""
         ...
 
+    def wake(self, endpoint: Endpoint) -> None:
+        """Let the endpoint's next attempts begin, as far as it and the room allow."""
+        ...
+
+    def hand_back(self, endpoint: Endpoint) -> None:
+        """Give back what waits for this endpoint."""
+        ...
+
 
 class Endpoint:
     """The receiving side of one subscription, at one version of its row."""
 
-    __slots__ = ("_closed_until", "_keyring", "bytes", "envelope", "failing", "failures", "health", "huge", "leased",
-                 "owner", "problem", "queued", "sending", "subscription", "tenant", "waiting", "warned_at")  # fmt: skip
+    __slots__ = ("_closed_until", "_keyring", "bytes", "envelope", "failing", "failures", "gate", "health", "huge",
+                 "leased", "owner", "problem", "queued", "sending", "subscription", "tenant", "waiting",
+                 "warned_at")  # fmt: skip
 
     def __init__(
         self,
@@ -56,6 +66,7 @@ class Endpoint:
         self.owner = owner  # the sending side of its engine
         self.tenant = tenant or TenantUse()  # shared with the tenant's other endpoints
         self.health = Health(window_max)
+        self.gate: Gate | None = None  # of an endpoint with limits (endpoint_registry.py)
         self.waiting: deque[Delivery] = deque()
         self.leased = 0
         self.bytes = 0  # of the bodies of what is leased, and how many huge ones there are: see byte_shares.py
@@ -101,9 +112,13 @@ class Endpoint:
     @property
     def free(self) -> int:
         """How many more deliveries may be leased for this endpoint now; negative after its window shrank."""
-        return self.health.capacity - self.leased if self.is_open else 0
+        if not self.is_open:
+            return 0
+        capacity = self.health.capacity if self.gate is None else self.gate.capacity(self.health)
+        return capacity - self.leased
 
     @property
     def may_send(self) -> bool:
         """Whether a waiting delivery may go out now."""
-        return bool(self.waiting) and self.sending < self.health.window
+        free = bool(self.waiting) and self.sending < self.health.window
+        return free and (self.gate is None or self.gate.opens())

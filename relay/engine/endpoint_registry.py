@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from itertools import islice
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from relay.engine.endpoint import Endpoint
 from relay.engine.freed_memory import give_back
+from relay.engine.gate import Gate
+from relay.engine.slots import Slots
 from relay.engine.tenants import Tenants
 
 if TYPE_CHECKING:
@@ -38,6 +41,10 @@ class Endpoints:
         self._known: dict[bytes, Endpoint] = {}
         self._closed: set[bytes] = set()
         self._distrusted: set[bytes] = set()
+        self._tenant_slots: WeakValueDictionary[bytes, Slots] = WeakValueDictionary()
+        self.gated: dict[bytes, Endpoint] = {}  # those with limits
+        self.thirsty: dict[Endpoint, None] = {}  # those with something leased that waits for a limit
+        self.parked: dict[bytes, float] = {}  # those that a limit lets nothing to, and until when (limiter.py)
         self._most = 0  # endpoints known at once since the tables were made
 
     def __len__(self) -> int:
@@ -93,7 +100,47 @@ class Endpoints:
                 self._forget_oldest()
         else:
             endpoint.update(subscription)
+        self._update_gate(endpoint)
         return endpoint
+
+    def _update_gate(self, endpoint: Endpoint) -> None:
+        """Give an endpoint a gate if it has limits, and take it away when they are gone."""
+        told = endpoint.subscription
+        limited = told.rate_limit or told.max_in_flight or told.tenant_limit or told.slowed_to
+        if endpoint.gate is None and not limited:
+            return
+        endpoint.gate = endpoint.gate or Gate(endpoint, self.thirsty)
+        endpoint.gate.update(self._slots_of_tenant)
+        if self.parked.pop(told.id, None) is not None:
+            self.note_closed(endpoint)  # the next sweep finds it open, and puts it back into the due map
+        self._keep_gate(endpoint, endpoint.gate)
+
+    def _slots_of_tenant(self, cell_id: bytes) -> Slots:
+        slots = self._tenant_slots.get(cell_id)
+        if slots is None:
+            slots = self._tenant_slots[cell_id] = Slots(cell_id)
+        return slots
+
+    def _keep_gate(self, endpoint: Endpoint, gate: Gate) -> None:
+        if gate.is_needed:
+            self.gated[endpoint.subscription.id] = endpoint
+        else:
+            gate.close()
+            endpoint.gate = None
+            self.gated.pop(endpoint.subscription.id, None)
+
+    def slow(self, endpoint: Endpoint, delivery_id: bytes) -> int:
+        """Note that an endpoint that takes others refused this delivery; return how often it did so far."""
+        endpoint.gate = endpoint.gate or Gate(endpoint, self.thirsty)
+        self.gated[endpoint.subscription.id] = endpoint
+        return endpoint.gate.note_refusal(delivery_id, endpoint.health)
+
+    def end_slowing(self, subscription_id: bytes) -> None:
+        """Note that this endpoint takes whatever it is sent again."""
+        endpoint = self.gated.get(subscription_id)
+        if endpoint is not None and endpoint.gate is not None:
+            endpoint.gate.end_slowing()
+            self._keep_gate(endpoint, endpoint.gate)
 
     def note_closed(self, endpoint: Endpoint) -> None:
         """Remember an endpoint as closed until `take_reopened` names it."""
@@ -101,6 +148,8 @@ class Endpoints:
 
     def may_be_asked(self, subscription_id: bytes) -> bool:
         """Tell whether nothing known here closes this subscription."""
+        if subscription_id in self.parked:
+            return False
         return subscription_id not in self._closed or self._known[subscription_id].is_open
 
     def take_reopened(self) -> list[bytes]:
@@ -111,7 +160,11 @@ class Endpoints:
 
     def forget(self, subscription_id: bytes) -> None:
         """Drop an endpoint that has nothing leased here; it is read again when it is needed."""
-        del self._known[subscription_id]
+        endpoint = self._known.pop(subscription_id)
+        if endpoint.gate is not None:
+            endpoint.gate.close()
+            self.gated.pop(subscription_id, None)
+        self.parked.pop(subscription_id, None)
         self._closed.discard(subscription_id)
         self._distrusted.discard(subscription_id)
         if self._most >= SHRINK_FROM and len(self._known) * 4 <= self._most:
@@ -134,6 +187,7 @@ class Endpoints:
             self.forget(subscription_id)
         self._distrusted = set(self._known)
         self._closed.clear()
+        self.parked.clear()
 
     def _shrink(self) -> None:
         """Make the tables anew, since those of Python never shrink, and give back what the endpoints held."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
+import psycopg
 
 from relay.engine.clock import DatabaseClock
 from relay.engine.endpoint_registry import Endpoints
@@ -112,8 +113,17 @@ class Engine:
             finish_by = anyio.current_time() + self._drain_seconds
             await self._until_fed(fed)
             await self._drain(settled, finish_by)
+            await self._leave_limits()
             await self.close()  # before its tasks are cancelled: psycopg would ask a server that hangs to stop first
             tasks.cancel_scope.cancel()
+
+    async def _leave_limits(self) -> None:
+        """Give back the shares of caps; where the database is away, they end by themselves."""
+        with anyio.move_on_after(LOOK_SECONDS):
+            try:
+                await self.feeder.limiter.leave()
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                log.debug("shares of limits are not given back: %s", error)
 
     def stop(self, drain_seconds: float | None = None) -> None:
         """Take no more work, and let what is on the wire finish within `drain_seconds`; None: as configured."""

@@ -16,6 +16,7 @@ from relay.engine.tenants import Turns
 if TYPE_CHECKING:
     from relay.engine.byte_shares import ByteGrants, Share
     from relay.engine.endpoint import Endpoint
+    from relay.engine.slots import Slots
     from relay.engine.tenants import Tenants, TenantUse
 
 __all__ = ["Grants", "Places", "Queues"]
@@ -60,7 +61,7 @@ class Places:
 class Grants:
     """Counts what one batch promises to lease: endpoints count their leases only after the batch."""
 
-    __slots__ = ("_by_tenant", "_bytes", "_leases", "_most", "_promised")
+    __slots__ = ("_by_tenant", "_bytes", "_leases", "_most", "_promised", "_slots")
 
     def __init__(self, leases: Places, byte_grants: ByteGrants, tenants: Tenants) -> None:
         self._leases = leases
@@ -68,6 +69,7 @@ class Grants:
         self._promised = 0
         self._most = tenants.most(leases.total) if tenants.several else 0  # 0: nobody else is there
         self._by_tenant: dict[TenantUse, int] = {}
+        self._slots: dict[Slots, int] = {}  # left of each limit, after what this batch was promised
 
     def take(self, endpoint: Endpoint, left: int, size: int) -> bool:
         """Tell whether an endpoint with `left` free slots in this batch may lease one more; if it may, count it.
@@ -75,6 +77,8 @@ class Grants:
         `size`: how many bytes the body has.
         """
         if self._most and not self._of_tenant(endpoint, 1):
+            return False
+        if endpoint.gate is not None and not endpoint.gate.promise(1, self._slots):
             return False
         if endpoint.answers:
             return self._bytes.take(endpoint, size)
@@ -90,6 +94,8 @@ class Grants:
     def promise(self, endpoint: Endpoint) -> int:
         """Promise an endpoint as many leases as it may have, 0 or more, and return how many."""
         free = self._of_tenant(endpoint, endpoint.free) if self._most else endpoint.free
+        if endpoint.gate is not None and free > 0:
+            free = endpoint.gate.promise(free, self._slots)
         if endpoint.answers or free <= 0:
             return max(0, free)
         granted = min(free, self._leases.allowance(endpoint.leased, self._promised))

@@ -18,6 +18,7 @@ import psycopg
 from relay.engine.claim import Claim
 from relay.engine.due_map import DueMap
 from relay.engine.fan_out import FanOut
+from relay.engine.limiter import Limiter
 from relay.engine.low_water import LowWater
 from relay.engine.poll_interval import QUIET_AT_START_SECONDS
 from relay.engine.poll_turn import PollTurn
@@ -84,6 +85,7 @@ class Feeder:
         self._room = room
         self._freed = room.watch()
         self.due = DueMap(endpoints.tenant_of)
+        self.limiter = Limiter(store, endpoints, self.due)
         self.claim = Claim(store, endpoints, room, sending, self.due, pace)
         self.suspect_claim = SuspectClaim(store, endpoints, sending, lone, pace)
         self.fan_out = FanOut(
@@ -136,7 +138,7 @@ class Feeder:
             if worked:
                 self._worked_at = time.monotonic()
             else:
-                await self._rest(began + self._pause_seconds(began) - time.monotonic())
+                await self._rest(self._rest_until(began) - time.monotonic())
 
     async def step(self, parts: Part = Part.EVERY) -> bool:
         """Look for work once, by these parts and by claims; tell whether any work was taken.
@@ -156,7 +158,7 @@ class Feeder:
         low, up_to = self.low_water.bound(now), MAX_SEQ
         if Part.POLL in parts:
             low, up_to = await self._poll(low)
-        worked = not self._paused and await self.claim.run()
+        worked = not self._paused and await self._claim()
         if self._more_pending and (Part.FAN_OUT in parts or self._fan_out_is_due()):
             with self._pace.timing("fan_out"):
                 first, self._more_pending = await self.fan_out.run(low, up_to, may_lease=not self._paused)
@@ -166,6 +168,16 @@ class Feeder:
         worked = (not self._paused and await self.suspect_claim.run()) or worked
         self.steps += 1
         return worked
+
+    async def _claim(self) -> bool:
+        """Take what limits allow, then claim: a limit is known before a row is leased."""
+        await self.limiter.run()
+        return await self.claim.run()
+
+    def _rest_until(self, began: float) -> float:
+        """Return when to look again; while all sending is paused, no limit matters."""
+        until = began + self._pause_seconds(began)
+        return until if self._paused else min(until, self.limiter.rest_until)
 
     def _begin_anew(self) -> None:
         """Forget what was learnt from another server or timeline, and give back what has not begun.

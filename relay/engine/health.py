@@ -6,13 +6,16 @@ a single slot.
 
 from __future__ import annotations
 
+import math
+
 from relay.model.outcome import OutcomeKind
 
-__all__ = ["Health"]
+__all__ = ["OVERLOADED", "Health"]
 
 WINDOW_START = 16
 QUEUE_SECONDS = 1.0
 QUEUE_MAX = 1024
+TAKES_SECONDS = 900.0  # for so long after its last success an endpoint counts as one that takes requests
 UNHEALTHY = frozenset(
     {
         *(OutcomeKind.TIMEOUT, OutcomeKind.REFUSED, OutcomeKind.CONNECTION, OutcomeKind.DNS, OutcomeKind.TLS),
@@ -23,13 +26,18 @@ OVERLOADED = frozenset({429, 503})
 
 
 class Health:
-    """Learns from one endpoint's outcomes. `window` is how many requests it may have on the wire."""
+    """Learns from one endpoint's outcomes. `window` is how many requests it may have on the wire.
 
-    __slots__ = ("_latency", "_window_max", "answers", "window")
+    latency: seconds that an attempt takes, smoothed.
+    """
+
+    __slots__ = ("_accepted", "_accepted_at", "_window_max", "answers", "latency", "window")
 
     def __init__(self, window_max: int) -> None:
         self._window_max = window_max
-        self._latency = 0.0
+        self.latency = 0.0
+        self._accepted = False  # whether it took anything since `takes` was asked; _accepted_at: until then
+        self._accepted_at = -math.inf
         self.window = min(WINDOW_START, window_max)
         self.answers = False  # whether the endpoint answered the last time it was asked
 
@@ -37,16 +45,39 @@ class Health:
         """Adapt to one outcome. `seconds`: how long the attempt took."""
         if kind == OutcomeKind.TRANSFORMATION_FAILED:  # the endpoint was not asked
             return
-        self._latency += (seconds - self._latency) / 8
+        self.latency += (seconds - self.latency) / 8
         self.answers = status is not None or (self.answers and kind not in UNHEALTHY)
         if status in OVERLOADED or (status is None and kind in UNHEALTHY):  # an answer is neither
             self.window = max(1, self.window // 2)
-        elif self.window < self._window_max:
+            return
+        if kind == OutcomeKind.DELIVERED:
+            self._accepted = True
+        if self.window < self._window_max:
             self.window += 1
+
+    def takes(self, now: float) -> bool:
+        """Tell whether it took anything lately, so that a refusal means "not so many", and not "nothing"."""
+        if self._accepted:
+            self._accepted, self._accepted_at = False, now
+        return now - self._accepted_at <= TAKES_SECONDS
+
+    @property
+    def guess(self) -> float:
+        """Half of how many requests a second the window allows at the latency seen."""
+        return max(1.0, min(1000.0, self.window / max(self.latency, 0.001) / 2))
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether any attempt has ended."""
+        return self.latency > 0
+
+    def work_of(self, window: int, seconds: float) -> int:
+        """Return how many requests so large a window answers in this time."""
+        return min(QUEUE_MAX, int(window * seconds / max(self.latency, 0.001)))
 
     @property
     def capacity(self) -> int:
         """How many deliveries may be leased: the window; once that is at its maximum, a second's work more."""
         if self.window < self._window_max:
             return self.window
-        return self.window + min(QUEUE_MAX, int(self.window * QUEUE_SECONDS / max(self._latency, 0.001)))
+        return self.window + self.work_of(self.window, QUEUE_SECONDS)

@@ -86,6 +86,8 @@ class Room:
         endpoint.waiting.append(delivery)
         self._leases.take(endpoint)
         self._bytes.take(endpoint, delivery.size)
+        if endpoint.gate is not None:
+            endpoint.gate.enter()
         self._queues.append(endpoint)
 
     def leave(self, endpoint: Endpoint, delivery: Delivery) -> None:
@@ -107,6 +109,8 @@ class Room:
         """Count a request on the wire."""
         endpoint.sending += 1
         endpoint.tenant.sending += 1
+        if endpoint.gate is not None:
+            endpoint.gate.begin()
         self._requests.take(endpoint)
 
     def end(self, endpoint: Endpoint) -> None:

@@ -11,6 +11,8 @@ from uuid import UUID
 from outbox.formats import shown_url
 from outbox.ids import text_id
 from relay.engine.failure_log import FailureLog
+from relay.engine.health import OVERLOADED
+from relay.engine.slowing import slowed_seconds
 from relay.engine.unsent import Unsent
 from relay.message.transformation.budget import TransformationError
 from relay.model.decide import decide
@@ -187,6 +189,15 @@ class Sending:
         self._room.begin(endpoint)
         self._tasks.add(self._loop.create_task(self.attempt(endpoint, delivery)))
 
+    def wake(self, endpoint: Endpoint) -> None:
+        """Let the endpoint's next attempts begin, as far as it and the room allow."""
+        self._room.enqueue(endpoint)
+        self._room.begin_attempts()
+
+    def hand_back(self, endpoint: Endpoint) -> None:
+        """Give back what waits for this endpoint: a limit would keep it leased for too long."""
+        self._give_back_waiting(endpoint)
+
     async def _outcome_of(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
         """Send and return the outcome. An exception becomes one too, because the request may have been read."""
         began, event = time.monotonic(), delivery.event
@@ -218,7 +229,10 @@ class Sending:
         attempt.
         """
         schedule, final = subscription.schedule_seconds, subscription.final_statuses
-        verdict = decide(outcome, delivery.attempts, schedule, self._random_number(), final)
+        slowed = slowed_seconds(self._endpoints, endpoint, delivery) if outcome.status in OVERLOADED else None
+        verdict = decide(outcome, delivery.attempts, schedule, self._random_number(), final, slowed)
+        if endpoint.gate is not None and slowed is None:
+            endpoint.gate.note(outcome)
         if outcome.kind == OutcomeKind.LOCAL:
             self.unsent.note(subscription.id, outcome.error or "")
         elif self.unsent:

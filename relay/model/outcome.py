@@ -18,6 +18,8 @@ class OutcomeKind(StrEnum):
     """A redirect, never followed."""
     HTTP_4XX = "http_4xx"
     """The receiver refuses the request."""
+    SLOWED = "slowed"
+    """429 or 503 of a receiver that takes other requests: it is sent fewer. The attempt is not charged."""
     HTTP_5XX = "http_5xx"
     """The receiver failed, or answered with a status that HTTP does not know."""
     PROTOCOL = "protocol"

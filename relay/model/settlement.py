@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from relay.model.outcome import OutcomeKind
+
 if TYPE_CHECKING:
     from relay.model.delivery import Delivery
-    from relay.model.outcome import Outcome, OutcomeKind
+    from relay.model.outcome import Outcome
     from relay.model.verdict import Verdict
 
 __all__ = ["Kept", "Settlement"]
@@ -52,4 +54,5 @@ class Settlement(NamedTuple):
         kept = Kept(outcome.error, outcome.address, outcome.headers, outcome.excerpt, shown) if shown else None
         status = outcome.status if outcome.status is None or outcome.status <= STATUS_MAX else None
         milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)
-        return cls(delivery, verdict, url, outcome.kind, status, milliseconds, kept)
+        kind = outcome.kind if verdict.charged else OutcomeKind.SLOWED
+        return cls(delivery, verdict, url, kind, status, milliseconds, kept)

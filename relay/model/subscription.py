@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from outbox.secret import Secret
 
-__all__ = ["SUBSCRIPTION_COLUMNS", "SubscriptionVersion"]
+__all__ = ["SUBSCRIPTION_COLUMNS", "SubscriptionVersion", "TenantLimit"]
+
+
+class TenantLimit(NamedTuple):
+    """The limit that a tenant's subscriptions share; `id` is that of its cell."""
+
+    id: bytes
+    rate_limit: str
+    rate_burst: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +39,16 @@ class SubscriptionVersion:
     held_for_good: bool = False  # held back until infinity, which no receiver can ask for: somebody wrote it
     format: str = "standard"
     format_settings: Mapping[str, Any] = field(default_factory=dict)
+    rate_limit: str | None = None
+    rate_burst: int | None = None
+    max_in_flight: int | None = None
+    slowed_to: float | None = None  # requests a second, where its receiver asked for fewer a short time ago
+    tenant_limit: TenantLimit | None = None
 
     def __repr__(self) -> str:
         return f"SubscriptionVersion(id={self.id.hex()}, version={self.version})"
 
 
-_FROM_ELSEWHERE = ("secrets", "closed_seconds", "held_for_good")
+_FROM_ELSEWHERE = ("secrets", "closed_seconds", "held_for_good", "slowed_to", "tenant_limit")
 SUBSCRIPTION_COLUMNS = tuple(one.name for one in fields(SubscriptionVersion) if one.name not in _FROM_ELSEWHERE)
 """What is read from outbox.subscriptions, in this order."""

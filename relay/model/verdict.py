@@ -40,8 +40,12 @@ EndpointChange: TypeAlias = Hold | Disable
 
 
 class Verdict(NamedTuple):
-    """What becomes of the delivery, the seconds until its next attempt, and the change of its endpoint, if any."""
+    """What becomes of the delivery, the seconds until its next attempt, and the change of its endpoint, if any.
+
+    charged: whether the attempt counts; False only with RETRY.
+    """
 
     kind: VerdictKind
     wait_seconds: float = 0.0
     endpoint: EndpointChange | None = None
+    charged: bool = True

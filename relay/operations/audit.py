@@ -36,6 +36,7 @@ ACTIONS = (
     *("sealing key added", "sealing key removed", "sealing key updated"),
     *("replayed", "retried", "cancelled", "purged", "pruned", "truncated", "sending paused", "sending resumed"),
     *("delivery deleted", "dead letter deleted", "deliveries cancelled", "setting updated"),
+    *("tenant limit set", "tenant limit removed"),
 )
 LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
 

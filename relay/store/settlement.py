@@ -26,10 +26,10 @@ __all__ = ["SETTLE", "settle", "storable"]
 # row has, or a relay whose lease is over would overwrite the result of a newer one.
 _AGAIN = """
 again as (
-    update outbox.deliveries d set lease = null, crashes = 0,
+    update outbox.deliveries d set lease = null, crashes = 0, attempts = d.attempts - (r.outcome = 'slowed')::integer,
            due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
     from r where d.id = r.id and d.lease = r.lease and r.verdict = 1 returning d.id),"""
-"""leased → waiting, for a retry."""
+"""leased → waiting, for a retry. An attempt that is not charged is given back; its row in `attempts` says so."""
 _BURY = f"""{EVENTS_TO_BURY}
 lost as (
     delete from outbox.deliveries d using r where d.id = r.id and d.lease = r.lease and r.verdict = 2

@@ -11,6 +11,7 @@ from relay.store import (
     fan_out,
     filters,
     lease,
+    limits,
     pending_shares,
     poll_turn,
     polling,
@@ -39,6 +40,9 @@ class Store(Database):
     read_filters = filters.read_filters
     read_bodies = bodies.read_bodies
     claim = claims.claim
+    make_cells = limits.make_cells
+    take_slots = limits.take_slots
+    take_shares = limits.take_shares
     claim_suspect = suspects.claim_suspect
     settle = settlement.settle
     release = lease.release

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from outbox.secret import Secret
-from relay.model.subscription import SUBSCRIPTION_COLUMNS, SubscriptionVersion
+from relay.model.subscription import SUBSCRIPTION_COLUMNS, SubscriptionVersion, TenantLimit
 from relay.store.arrays import Bigints, Uuids
+from relay.store.limits import FORGOTTEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +36,13 @@ SUBSCRIPTIONS = f"""
 select {", ".join(f"s.{name}" for name in SUBSCRIPTION_COLUMNS)},
        array(select kind from outbox.secrets where {_LIVE} order by created_at desc, id desc),
        array(select secret from outbox.secrets where {_LIVE} order by created_at desc, id desc),
-       {_CLOSED_SECONDS}, {_WANTED} and coalesce(held_until = 'infinity', false)
-from outbox.subscriptions s where s.id = any(%b)
+       {_CLOSED_SECONDS}, {_WANTED} and coalesce(held_until = 'infinity', false),
+       (select slowed_to from outbox.limits where id = s.id and measured_from > now() - {FORGOTTEN}),
+       t.id, t.rate_limit, t.rate_burst
+from outbox.subscriptions s
+left join lateral (
+    select id, rate_limit, rate_burst from outbox.tenant_limits where tenant = s.tenant limit 1) t on true
+where s.id = any(%b)
 """
 
 
@@ -47,11 +53,12 @@ async def read_subscriptions(database: Database, ids: Sequence[bytes]) -> list[S
 
 def subscription_of(row: Sequence[Any]) -> SubscriptionVersion:
     """Return a row of SUBSCRIPTIONS as what sending needs; its id is 16 raw bytes."""
-    *columns, kinds, texts, closed_seconds, held_for_good = row
+    *columns, kinds, texts, closed_seconds, held_for_good, slowed_to, limit, rate, burst = row
     values = (tuple(value) if isinstance(value, list) else value for value in columns)
     fields: dict[str, Any] = dict(zip(SUBSCRIPTION_COLUMNS, values, strict=True))
     fields["secrets"] = tuple(zip(kinds, map(Secret, texts), strict=True))
-    return SubscriptionVersion(**fields, closed_seconds=closed_seconds, held_for_good=held_for_good)
+    fields |= {"closed_seconds": closed_seconds, "held_for_good": held_for_good, "slowed_to": slowed_to}
+    return SubscriptionVersion(**fields, tenant_limit=None if limit is None else TenantLimit(limit, rate, burst))
 
 
 _CHANGED = f"""

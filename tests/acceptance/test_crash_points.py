@@ -52,7 +52,13 @@ def _stop_while_busy(app: Application, relay: RelayProcess) -> None:
     relay.signal(signal.SIGTERM)
 
 
+def _limit(app: Application) -> None:
+    """Give a subscription limits that are wider than what is sent."""
+    app.rows("update outbox.subscriptions set rate_limit = '500/s', max_in_flight = 20 where url like '%good'")
+
+
 _BEFORE: dict[str, Callable[[Application], None]] = {
+    **dict.fromkeys(("Store.make_cells", "Store.take_slots", "Store.take_shares"), _limit),
     "Store.claim_suspect": _leave_suspects,
     "Store.read_subscriptions": _leave_suspects,
     "Store.find_first_pending": _refuse_broken_events,

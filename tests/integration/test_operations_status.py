@@ -250,3 +250,17 @@ _ROWS_READ = """
 select sum(pg_stat_get_xact_tuples_returned(oid)) from pg_class
 where relnamespace = to_regnamespace('outbox') and relname like 'attempts%' and relkind = 'r'
 """
+
+
+def test_limits_are_counted_and_who_is_slowed_is_named(connection):
+    slowed, limited = seeding.subscribe(connection), seeding.subscribe(connection)
+    subscriptions.update(connection, limited, rate_limit="5/s", max_in_flight=2)
+    subscriptions.limit_tenant(connection, "acme", rate_limit="5/s")
+    connection.execute(
+        text("insert into outbox.limits (id, slowed_to) values (outbox.uuid_of(:id), 12.3456)"), {"id": slowed}
+    )
+    found = status(connection, None).limits
+    assert (found.rates, found.caps, found.tenants, found.slowed.count) == (1, 1, 1, 1)
+    assert [(str(one.subscription_id), one.slowed_to) for one in found.slowed.named] == [(slowed, 12.346)]
+    connection.execute(text("update outbox.limits set measured_from = measured_from - interval '11 minutes'"))
+    assert status(connection, None).limits.slowed.count == 0

@@ -28,6 +28,8 @@ audit               -                  s                    s                 s
 dead_letters        -                  s d                  s i d             s
 deliveries          -                  s i u(due_at) d      s i u d           s
 events              s(id,seq) i(NEW)   s i u(available_at)  s                 s
+in_flight           -                  s                    s i u d           s
+limits              -                  s                    s i u d           s
 pending             -                  s i d                s u d             s
 idempotency_keys    -                  s                    s                 s
 idempotency_requests  -                s                    s                 s
@@ -43,6 +45,7 @@ sending             -                  s u(STOP)            s                 s
 settings            -                  s u(value)           s                 s
 subscription_types  -                  s                    s                 s
 subscriptions       -                  s i u                s u(ANSWERED) d   s
+tenant_limits       -                  s i u d              s                 s
 turns               -                  s                    s u(taken)        s
 """
 COLUMNS = {

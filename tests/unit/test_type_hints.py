@@ -53,8 +53,9 @@ def subscription(**more: Any) -> dict[str, Any]:
         "description": "", "metadata": {"a": "b"}, "timeout_seconds": 15, "schedule_seconds": (5, 300),
         "scheme": "standard", "public_keys": (), "headers": ("X-A",), "authentication": "bearer", "tls": "",
         "format": "cloudevents", "format_settings": {"source": "/a"}, "format_secret": "",
-        "final_statuses": (), "filter": None, "transformation": None, "paused_at": AT,
-        "drops_while_paused": False, "disabled_at": None, "disabled_reason": None, "held_until": None,
+        "final_statuses": (), "filter": None, "transformation": None, "rate_limit": None, "rate_burst": None,
+        "max_in_flight": None, "paused_at": AT, "drops_while_paused": False, "disabled_at": None,
+        "disabled_reason": None, "held_until": None,
         "removed_at": None, "created_at": AT, "updated_at": AT, **more,
     }  # fmt: skip
 

@@ -14,7 +14,7 @@ declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
         outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
-        outbox.idempotency_requests, outbox.sending';
+        outbox.idempotency_requests, outbox.sending, outbox.limits, outbox.in_flight, outbox.tenant_limits';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.filter_hash, outbox.id_of_key';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
@@ -43,6 +43,7 @@ declare
         ['outbox_operator', 'insert, update (available_at) on outbox.events'],
         ['outbox_operator', 'insert, delete on outbox.pending'],
         ['outbox_operator', 'update (value) on outbox.settings'],
+        ['outbox_operator', 'insert, update, delete on outbox.tenant_limits'],
         ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, outbox.retention_bound, ' || rules || ', ' || upkeep || ', '
             || findings || ', ' || texts],
 
@@ -60,6 +61,7 @@ declare
         ['outbox_relay', 'insert, update on outbox.rounds'],
         ['outbox_relay', 'insert, update, delete on outbox.relays'],
         ['outbox_relay', 'update on outbox.poller'],
+        ['outbox_relay', 'insert, update, delete on outbox.limits, outbox.in_flight'],
         ['outbox_relay', 'execute on function ' || upkeep || ', ' || findings || ', ' || texts],
 
         ['outbox_reader', 'usage on schema outbox'],

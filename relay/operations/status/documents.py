@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CANCELLED_DAYS", "Attempts", "Count", "DeadLetters", "Deliveries", "DisabledSubscription", "HeldSubscription",
-    "Named", "Newest", "PausedSubscription", "Pending", "Settings", "Status", "StuckSubscription",
-    "SubscriptionHealth", "Subscriptions", "Unmatched", "Unresolved",
+    "Limits", "Named", "Newest", "PausedSubscription", "Pending", "Settings", "SlowedSubscription", "Status",
+    "StuckSubscription", "SubscriptionHealth", "Subscriptions", "Unmatched", "Unresolved",
 ]  # fmt: skip
 
 CANCELLED_DAYS = 7
@@ -168,6 +168,15 @@ class HeldSubscription(Named):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SlowedSubscription(Named):
+    """A subscription whose receiver refused some requests: how many a second it is sent now, and its limits."""
+
+    slowed_to: float
+    rate_limit: str | None
+    max_in_flight: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StuckSubscription(Named):
     """A subscription that is behind, or failing where `behind_seconds` is None."""
 
@@ -180,6 +189,16 @@ class Newest(Generic[T]):
 
     count: int
     named: tuple[T, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many subscriptions and tenants have a limit, and who is slowed to what its receiver takes."""
+
+    rates: int
+    caps: int
+    tenants: int
+    slowed: Newest[SlowedSubscription]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +231,7 @@ class Status:
     disabled: Newest[DisabledSubscription]
     paused: Newest[PausedSubscription]
     held: Newest[HeldSubscription]
+    limits: Limits
     default_leaves: Mapping[str, Count]
     secrets: SecretsAtRest
     settings: Settings

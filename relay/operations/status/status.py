@@ -30,6 +30,7 @@ from relay.operations.status.documents import (
     Unmatched,
 )
 from relay.operations.status.late_subscriptions import find_stuck
+from relay.operations.status.limits import read_limits
 from relay.operations.status.repeated_ids import find_repeated_ids
 from relay.operations.status.running import read_running
 from relay.operations.status.unresolved_events import find_unresolved
@@ -69,6 +70,7 @@ def status(connection: Connection, tenant: str | None) -> Status:
         disabled=read_disabled(connection, tenant),
         paused=read_paused(connection, tenant),
         held=read_held(connection, tenant),
+        limits=read_limits(connection, tenant),
         default_leaves={name: _read_default_leaf(connection, name) for name in ("events", "attempts")},
         secrets=secrets_at_rest(connection, tenant),
         settings=Settings(**connection.execute(text(_SETTINGS)).mappings().one()),

@@ -61,7 +61,7 @@ async def test_a_retry_dials_anew_and_a_first_attempt_does_not(world: World, sen
             await await_until(lambda: len(together) == 3)
         fails = exchange.body.startswith(b'{"type":"fails"') and len(failed) < 1
         failed.extend([exchange] * fails)
-        await exchange.play(response(503 if fails else 200))
+        await exchange.play(response(500 if fails else 200))
 
     together: list[Exchange] = []
     failed: list[Exchange] = []

@@ -58,7 +58,8 @@ class World:
         )
         self.rows(
             "truncate outbox.events, outbox.pending, outbox.subscriptions, outbox.secrets, outbox.subscription_types,"
-            " outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters restart identity"
+            " outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters,"
+            " outbox.limits, outbox.in_flight, outbox.tenant_limits restart identity"
         )
         self.allow_payloads_of(262_144)
 

@@ -1,0 +1,209 @@
+"""Ask for what the limits allow, for all endpoints that have gates, in one statement a kind and step.
+
+An endpoint that a limit lets nothing more to leaves the due map until it does: it is neither claimed nor asked for. So
+waiting costs no attempt, no lease and no polling, however far away the next request is.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import os
+import time
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from relay.store.limits import AskedShare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from relay.engine.due_map import DueMap
+    from relay.engine.endpoint import Endpoint
+    from relay.engine.endpoint_registry import Endpoints
+    from relay.engine.gate import Share
+    from relay.engine.slots import Slots
+    from relay.store.limits import AskedSlots
+    from relay.store.store import Store
+
+__all__ = ["Limiter"]
+
+ENDPOINTS_MAX = 500  # in one step
+SHARE_SECONDS = 6.0  # how much longer than an attempt's timeout a share lasts: as a lease does
+SHARE_MARGIN_SECONDS = 1.0  # an attempt ends so long before its share does
+SHARE_RENEW_SECONDS = 2.0
+SHARE_RETRY_SECONDS = 0.5  # after others were found to have all, or more is wanted
+HAND_BACK_SECONDS = 1.0  # what would wait for a slot for longer is not kept leased
+
+
+class Limiter:
+    """One engine's limits. `rest_until`: the monotonic time at which something that waits for a limit may go on."""
+
+    def __init__(self, store: Store, endpoints: Endpoints, due: DueMap) -> None:
+        self._store = store
+        self._endpoints = endpoints
+        self._due = due
+        self._holder = os.urandom(16)
+        self._parked: list[tuple[float, bytes]] = []
+        self._holding: dict[Slots, None] = {}
+        self._sharing: dict[Endpoint, None] = {}
+
+    @property
+    def rest_until(self) -> float:
+        """When to look again; inf where nothing waits for a limit."""
+        return self._parked[0][0] if self._parked else math.inf
+
+    async def run(self) -> None:
+        """Take slots and shares for what is due, and give back what was not used; park what has to wait."""
+        if not self._endpoints.gated and not self._parked:
+            return
+        now = time.monotonic()
+        self._unpark(now)
+        wanting = self._wanting()
+        needs = _needs(wanting)
+        await self._take_slots(needs, now)
+        await self._take_shares(wanting, now)
+        self._go_on(wanting)
+
+    async def leave(self) -> None:
+        """Give back the shares of this process, which has nothing under way any more."""
+        asked = [AskedShare(one.subscription.id, 1, 0, 0, 1.0) for one in self._sharing]
+        if asked:
+            await self._store.take_shares(self._holder, asked)
+
+    def _unpark(self, now: float) -> None:
+        parked = self._endpoints.parked
+        while self._parked and self._parked[0][0] <= now:
+            _, subscription_id = heapq.heappop(self._parked)
+            if parked.get(subscription_id, math.inf) <= now:
+                del parked[subscription_id]
+                self._due.add(subscription_id)
+
+    def _wanting(self) -> list[Endpoint]:
+        """Return the endpoints with a gate that have something due, or something that waits here for a limit."""
+        gated, parked = self._endpoints.gated, self._endpoints.parked
+        fewer = self._due if len(self._due) < len(gated) else gated
+        due = [gated[i] for i in fewer if i in gated and i in self._due and i not in parked]
+        open_ones = (endpoint for endpoint in (*self._endpoints.thirsty, *due) if endpoint.is_open and endpoint.gate)
+        return list(islice(dict.fromkeys(open_ones), ENDPOINTS_MAX))
+
+    async def _take_slots(self, needs: dict[Slots, int], now: float) -> None:
+        wanted = {slots: slots.question(need) for slots, need in needs.items() if need and slots.wants(now)}
+        for slots in [slots for slots in self._holding if slots not in needs]:
+            del self._holding[slots]
+            if slots.held and not slots.waiting:
+                slots.put_back()
+                wanted[slots] = slots.question(0)
+        if not wanted:
+            return
+        cells = {slots.id: slots for slots in wanted}
+        try:
+            granted = await self._store.take_slots(list(wanted.values()))
+        except BaseException:
+            for slots, asked in wanted.items():
+                slots.take_back(asked)
+            raise
+        arrived = time.monotonic()
+        for one in granted:
+            slots = cells.pop(one.id)
+            slots.take(one, arrived, all_of_it=one.slots == wanted[slots].want)
+            if one.slots:
+                self._holding[slots] = None
+            if one.slowed_to is None and slots.rate is None:
+                self._endpoints.end_slowing(one.id)
+        await self._make({slots: wanted[slots] for slots in cells.values()})
+
+    async def _make(self, missing: dict[Slots, AskedSlots]) -> None:
+        """Make the cells that are not there; the next step asks them."""
+        for slots, asked in missing.items():
+            slots.take_back(asked)
+        if missing:
+            await self._store.make_cells([slots.id for slots in missing])
+
+    async def _take_shares(self, wanting: Sequence[Endpoint], now: float) -> None:
+        asked: dict[bytes, tuple[Endpoint, Share, AskedShare]] = {}
+        for endpoint in dict.fromkeys((*wanting, *self._sharing)):
+            share = endpoint.gate.share if endpoint.gate else None
+            if share is None or now < share.next_ask:
+                continue
+            busy = endpoint.is_open and (endpoint.subscription.id in self._due or bool(endpoint.waiting))
+            if (question := _share_question(endpoint, share, busy=busy)) is not None:
+                asked[endpoint.subscription.id] = (endpoint, share, question)
+        if not asked:
+            return
+        granted = await self._store.take_shares(self._holder, [question for _, _, question in asked.values()])
+        for one in granted:
+            endpoint, share, question = asked.pop(one.id)
+            _note_share(share, question, one.slots, now)
+            if one.slots:
+                self._sharing[endpoint] = None
+            else:
+                self._sharing.pop(endpoint, None)
+        if asked:
+            await self._store.make_cells(list(asked))
+
+    def _go_on(self, wanting: Iterable[Endpoint]) -> None:
+        """Let go out what may; park what a limit keeps from being claimed."""
+        now = time.monotonic()
+        for endpoint in wanting:
+            gate = endpoint.gate
+            if gate is None:
+                self._endpoints.thirsty.pop(endpoint, None)
+                endpoint.owner.wake(endpoint)
+                continue
+            until = max([_closed_until(slots, now) for slots in gate.cells] + [_share_until(gate.share, now)])
+            if until > now + HAND_BACK_SECONDS and endpoint.waiting:
+                endpoint.owner.hand_back(endpoint)
+            self._endpoints.thirsty.pop(endpoint, None)
+            if endpoint.waiting:
+                endpoint.owner.wake(endpoint)  # what finds no slot is thirsty again
+            if until > now:
+                self._park(endpoint, until)
+
+    def _park(self, endpoint: Endpoint, until: float) -> None:
+        subscription_id = endpoint.subscription.id
+        if subscription_id in self._due:
+            self._due.drop([subscription_id])
+            self._endpoints.parked[subscription_id] = until
+        heapq.heappush(self._parked, (until, subscription_id))
+
+
+def _needs(wanting: Iterable[Endpoint]) -> dict[Slots, int]:
+    """Return how many requests each cell is needed for: what waits, and what may be leased beside it."""
+    needs: dict[Slots, int] = {}
+    for endpoint in wanting:
+        assert endpoint.gate is not None
+        need = max(0, endpoint.free) + len(endpoint.waiting)
+        for slots in endpoint.gate.cells:
+            needs[slots] = needs.get(slots, 0) + need
+    return needs
+
+
+def _closed_until(slots: Slots, now: float) -> float:
+    """Return when a cell can be asked again that has nothing left for what is due; 0 where it has."""
+    return slots.next_ask if slots.next_ask > now and slots.spare <= 0 else 0.0
+
+
+def _share_until(share: Share | None, now: float) -> float:
+    return share.next_ask if share is not None and not share.held(now) else 0.0
+
+
+def _share_question(endpoint: Endpoint, share: Share, *, busy: bool) -> AskedShare | None:
+    """Return what to ask for, None where nothing changes."""
+    window = min(share.cap, endpoint.health.window)
+    want = window if busy else min(window, endpoint.sending)
+    if not want and not endpoint.sending and not share.slots:
+        return None
+    lasts = endpoint.subscription.timeout_seconds + SHARE_SECONDS
+    return AskedShare(endpoint.subscription.id, share.cap, want, endpoint.sending, lasts)
+
+
+def _note_share(share: Share, asked: AskedShare, slots: int, now: float) -> None:
+    """Hold a share that was asked for at `now`."""
+    grew = slots > share.slots
+    share.slots = slots
+    share.usable_until = now + SHARE_SECONDS - SHARE_MARGIN_SECONDS
+    if slots >= asked.want:
+        share.next_ask = now + SHARE_RENEW_SECONDS
+    else:
+        share.next_ask = now if grew else now + SHARE_RETRY_SECONDS
