@@ -42,8 +42,8 @@ class Owner(Protocol):
         """Let the endpoint's next attempts begin, as far as it and the room allow."""
         ...
 
-    def hand_back(self, endpoint: Endpoint) -> None:
-        """Give back what waits for this endpoint."""
+    def give_back_waiting(self, endpoint: Endpoint) -> None:
+        """Give back what has not begun for this endpoint."""
         ...
 
 

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from outbox.subscriptions.rates import per_second
+from relay.engine.health import OVERLOADED
 from relay.engine.slots import Slots
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Gate:
 
     def note(self, outcome: Outcome) -> None:
         """Count an answer that is no refusal."""
-        if self.own is not None and outcome.status is not None:
+        if self.own is not None and outcome.status is not None and outcome.status not in OVERLOADED:
             self.own.accepted += 1
 
     def note_refusal(self, delivery_id: bytes, health: Health) -> int:

@@ -153,7 +153,7 @@ class Limiter:
                 continue
             until = max([_closed_until(slots, now) for slots in gate.cells] + [_share_until(gate.share, now)])
             if until > now + HAND_BACK_SECONDS and endpoint.waiting:
-                endpoint.owner.hand_back(endpoint)
+                endpoint.owner.give_back_waiting(endpoint)
             self._endpoints.thirsty.pop(endpoint, None)
             if endpoint.waiting:
                 endpoint.owner.wake(endpoint)  # what finds no slot is thirsty again

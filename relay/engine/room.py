@@ -127,6 +127,8 @@ class Room:
         """Adapt an endpoint's health to an outcome; if it became proven or unproven, count what it holds there."""
         answered = endpoint.answers
         endpoint.health.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
+        if endpoint.gate is not None:
+            endpoint.gate.note(outcome)
         answers = endpoint.answers
         if answers is not answered:
             self._requests.reclassify(endpoint.sending, answers=answers)

@@ -6,14 +6,12 @@ import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from outbox.formats import shown_url
-from outbox.ids import text_id
 from relay.engine.failure_log import FailureLog
 from relay.engine.health import OVERLOADED
 from relay.engine.slowing import slowed_seconds
-from relay.engine.unsent import Unsent
+from relay.engine.unsent import Unsent, warn_held_for_good
 from relay.message.transformation.budget import TransformationError
 from relay.model.decide import decide
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
@@ -116,7 +114,7 @@ class Sending:
         for subscription in subscriptions:
             endpoint = self._endpoints.update(subscription, self)
             if subscription.held_for_good:
-                _warn_held_for_good(endpoint)
+                warn_held_for_good(endpoint)
             self._give_back_if_closed(endpoint)
 
     def admit(self, deliveries: Iterable[Delivery]) -> None:
@@ -138,7 +136,7 @@ class Sending:
     def release_waiting(self) -> None:
         """Give back everything that has not begun; the engine stops."""
         for endpoint in self._endpoints:
-            self._give_back_waiting(endpoint)
+            self.give_back_waiting(endpoint)
 
     def release_late(self) -> None:
         """Give back what found no place in time, before its lease ends: it would become a suspect."""
@@ -194,10 +192,6 @@ class Sending:
         self._room.enqueue(endpoint)
         self._room.begin_attempts()
 
-    def hand_back(self, endpoint: Endpoint) -> None:
-        """Give back what waits for this endpoint: a limit would keep it leased for too long."""
-        self._give_back_waiting(endpoint)
-
     async def _outcome_of(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
         """Send and return the outcome. An exception becomes one too, because the request may have been read."""
         began, event = time.monotonic(), delivery.event
@@ -231,8 +225,6 @@ class Sending:
         schedule, final = subscription.schedule_seconds, subscription.final_statuses
         slowed = slowed_seconds(self._endpoints, endpoint, delivery) if outcome.status in OVERLOADED else None
         verdict = decide(outcome, delivery.attempts, schedule, self._random_number(), final, slowed)
-        if endpoint.gate is not None and slowed is None:
-            endpoint.gate.note(outcome)
         if outcome.kind == OutcomeKind.LOCAL:
             self.unsent.note(subscription.id, outcome.error or "")
         elif self.unsent:
@@ -271,9 +263,10 @@ class Sending:
     def _give_back_if_closed(self, endpoint: Endpoint) -> None:
         if not endpoint.is_open:
             self._endpoints.note_closed(endpoint)
-            self._give_back_waiting(endpoint)
+            self.give_back_waiting(endpoint)
 
-    def _give_back_waiting(self, endpoint: Endpoint) -> None:
+    def give_back_waiting(self, endpoint: Endpoint) -> None:
+        """Give back what has not begun for this endpoint."""
         while endpoint.waiting:
             self._give_back(endpoint, endpoint.waiting.popleft(), 0.0)
 
@@ -295,14 +288,6 @@ class Sending:
         self._room.leave(endpoint, delivery)
         if delivery.suspect:
             self._suspect.note_ended(delivery)
-
-
-def _warn_held_for_good(endpoint: Endpoint) -> None:
-    now = time.monotonic()
-    if now >= endpoint.warned_at + WARN_EVERY_SECONDS:
-        endpoint.warned_at = now
-        name = text_id("sub", UUID(bytes=endpoint.subscription.id))
-        log.warning("%s is set aside: its held_until is infinity; relay subscriptions resume %s", name, name)
 
 
 def _failed(kind: OutcomeKind, began: float, error: str) -> Outcome:

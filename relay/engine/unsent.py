@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from outbox.ids import text_id
 
-__all__ = ["Unsent", "UnsentTo"]
+if TYPE_CHECKING:
+    from relay.engine.endpoint import Endpoint
+
+__all__ = ["Unsent", "UnsentTo", "warn_held_for_good"]
 
 log = logging.getLogger("relay.engine")
 
+WARN_EVERY_SECONDS = 10.0
 LONG_SECONDS = 60.0
 """After this time it is no passing shortage any more. A line is logged then, and each time that it has passed again."""
 
@@ -57,3 +62,12 @@ class Unsent:
         """Return those to which nothing could be sent for LONG_SECONDS, the longest first."""
         until = time.monotonic() - LONG_SECONDS
         return sorted((one for one in self._by_id.values() if one.since <= until), key=lambda one: one.since)
+
+
+def warn_held_for_good(endpoint: Endpoint) -> None:
+    """Log that a person's hold sets an endpoint aside; at most a line in ten seconds."""
+    now = time.monotonic()
+    if now >= endpoint.warned_at + WARN_EVERY_SECONDS:
+        endpoint.warned_at = now
+        name = text_id("sub", UUID(bytes=endpoint.subscription.id))
+        log.warning("%s is set aside: its held_until is infinity; relay subscriptions resume %s", name, name)
