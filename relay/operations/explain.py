@@ -54,7 +54,7 @@ class Draft:
 class ExplainedSubscription:
     """What one subscription, as it is now, would get of an event, and why.
 
-    `reason` is a name that stays: matched, removed, tenant, type, filter, and for a filter that came to no result
+    `reason` is a name that stays: matched, removed, dropped, tenant, type, filter, and for a filter without a result
     filter_over_budget, filter_unreadable, filter_refused, filter_failed. For `filter` path, condition and found tell
     the first condition that does not hold. `waits` says why a delivery would not be sent now: paused, disabled, held.
     `gave_up` tells that its filter came to no result when the event was resolved, `changed_since` that it was changed
@@ -121,6 +121,7 @@ _LISTING = Listing(
 )
 _SUBSCRIPTIONS = """
 select s.id, s.tenant, s.url, s.types, s.filter, s.updated_at, s.removed_at is not null as removed,
+       s.paused_at is not null and s.drops_while_paused as drops,
        case when s.disabled_at is not null then 'disabled: ' || s.disabled_reason when s.paused_at is not null
             then 'paused' when s.held_until > clock_timestamp() then 'held by its Retry-After' end as waits
 from outbox.subscriptions s
@@ -268,6 +269,8 @@ def _refused(row: Any, about: _About) -> tuple[str, str] | None:
     """Return the reason and its words where it gets nothing whatever its filter says."""
     if row.removed:
         return "removed", "it is removed"
+    if row.drops:
+        return "dropped", "it is paused, and drops what comes meanwhile"
     if row.tenant not in (about.tenant, "*"):
         return "tenant", f"it is of tenant {row.tenant!r}, the event of {about.tenant!r}"
     if not any(_covers(pattern, about.type) for pattern in row.types):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.subscriptions.filters import Answer, FilteredEvent, stored_filter
 from relay.store.subscriptions import MATCHED
 
 if TYPE_CHECKING:
@@ -38,23 +39,43 @@ def find_ended(connection: Connection, seqs: Sequence[int]) -> set[tuple[int, UU
     return {(row.event_seq, row.subscription_id) for row in rows}
 
 
-# As fan_out matches them, but for their filters. An event that is pruned is known by its dead letters.
+# As fan_out matches them. An event that is pruned is known by its dead letters.
 _MATCHING = text(f"""
 with asked as materialized (
     select seq, tenant, type from outbox.events where seq = any(cast(:seqs as bigint[]))
     union select event_seq, tenant, type from outbox.dead_letters where event_seq = any(cast(:seqs as bigint[])))
-select distinct a.seq, s.id from asked a
+select distinct a.seq, s.id, s.filter from asked a
 cross join lateral (
     select distinct st.subscription_id from outbox.subscription_types st
     where st.tenant = any(array[a.tenant, '*']) and st.pattern = any(outbox.patterns_of(a.type))) m
-cross join lateral (select id from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
+cross join lateral (select id, filter from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
 order by a.seq, s.id
 """)
 
 
 def find_matching(connection: Connection, seqs: Sequence[int]) -> list[tuple[int, UUID]]:
-    """Return which subscriptions these events would match if they were resolved now."""
-    return [(row.seq, row.id) for row in connection.execute(_MATCHING, {"seqs": list(seqs)})]
+    """Return which subscriptions these events would match if they were resolved now, after their filters."""
+    rows = connection.execute(_MATCHING, {"seqs": list(seqs)}).all()
+    events = _read_events(connection, {row.seq for row in rows if row.filter is not None})
+    filters = {text: stored_filter(text) for text in {row.filter for row in rows if row.filter is not None}}
+    return [
+        (row.seq, row.id)
+        for row in rows
+        if row.filter is None or (row.seq in events and filters[row.filter].answer(events[row.seq]) is Answer.MATCH)
+    ]
+
+
+_PAYLOADS = text("""
+select seq, type, key, payload from outbox.events where seq = any(cast(:seqs as bigint[]))
+union all
+(select distinct on (event_seq) event_seq, type, key, payload from outbox.dead_letters
+ where event_seq = any(cast(:seqs as bigint[])) order by event_seq)
+""")
+
+
+def _read_events(connection: Connection, seqs: set[int]) -> dict[int, FilteredEvent]:
+    rows = connection.execute(_PAYLOADS, {"seqs": list(seqs)}).all() if seqs else []
+    return {row.seq: FilteredEvent(row.type, row.payload, key=row.key) for row in rows}
 
 
 def find_on_their_way(connection: Connection, seqs: Sequence[int]) -> set[tuple[int, UUID]]:

@@ -14,6 +14,7 @@ from outbox.errors import NotFoundError, RecordError, SubscriptionError
 from outbox.ids import parse_id
 from relay.cli import cli
 from relay.operations.explain import Draft, explain_draft, explain_event, try_filter, try_stored_filter
+from relay.store.replay import find_matching
 from tests.support import seeding
 
 URL = "https://example.com/hooks"
@@ -52,18 +53,21 @@ def test_every_subscription_of_the_tenant_is_explained(connection: Connection) -
         "type": subscriptions.add(connection, URL, ["user.*", "order.sent"]),
         "paused": subscriptions.add(connection, URL, ["*"]),
         "disabled": subscriptions.add(connection, URL, ["order.paid"]),
+        "dropped": subscriptions.add(connection, URL, ["*"]),
         "operator": subscriptions.add_for_every_tenant(connection, URL, ["*"], filter={"key": "k-2"}),
     }
     gone = subscriptions.add(connection, URL, ["*"])
     other = subscriptions.add(connection, URL, ["*"], tenant="acme")
     subscriptions.pause(connection, made["paused"].id)
+    subscriptions.pause(connection, made["dropped"].id, drop=True)
     subscriptions.disable(connection, made["disabled"].id, reason="too many errors")
     subscriptions.remove(connection, gone.id)
     event = seeding.record(connection, '{"total": 7}', type="order.paid", key="k-1")
     found = explain_event(connection, None, event)
     assert reasons(found) == {
         made["matched"].id: "matched", made["filter"].id: "filter", made["type"].id: "type",
-        made["paused"].id: "matched", made["disabled"].id: "matched", made["operator"].id: "filter",
+        made["dropped"].id: "dropped", made["paused"].id: "matched",
+        made["disabled"].id: "matched", made["operator"].id: "filter",
     }  # fmt: skip
     by_id = {str(item.id): item for item in found.subscriptions}
     refused = by_id[made["filter"].id]
@@ -130,6 +134,15 @@ def test_what_a_filter_could_not_say_is_told_of_the_event_and_of_its_resolution(
     subscriptions.update(connection, made.id, filter=None)
     (item,) = explain_event(connection, None, event).subscriptions
     assert (item.reason, item.gave_up, item.changed_since) == ("matched", True, True)
+
+
+def test_a_replay_to_all_that_match_asks_their_filters(connection: Connection) -> None:
+    large = subscriptions.add(connection, URL, ["*"], filter=LARGE)
+    subscriptions.add(connection, URL, ["*"], filter={"payload": {"total": {"$lt": 100}}})
+    plain = subscriptions.add(connection, URL, ["*"])
+    event = seeding.record(connection, '{"total": 100}')
+    found = find_matching(connection, [seeding.seq_of(connection, event)])
+    assert {uuid for _, uuid in found} == {parse_id("sub", one.id) for one in (large, plain)}
 
 
 def test_pages_of_subscriptions(connection: Connection) -> None:
