@@ -107,7 +107,8 @@ def bury_unresolved(connection: Connection, event_id: str) -> str:
     """Make the dead letter of an event that could not be resolved; return its id, dlv_…."""
     uuid = connection.execute(
         text("""
-with gone as (delete from outbox.pending where event_seq = (select seq from outbox.events where id = :id) returning *)
+with gone as (
+    delete from outbox.pending where event_seq = (select seq from outbox.events where id = :id) returning event_seq)
 insert into outbox.dead_letters (delivery_id, event_seq, event_id, tenant, type, key, payload, recorded_at, attempts,
                                  reason, error)
 select outbox.uuid7(), seq, id, tenant, type, key, payload, recorded_at, 0, 'unresolvable', 'no sense in it'
