@@ -21,6 +21,7 @@ from benchmarks import (
     record_cost,
     silence,
     silent_names,
+    size,
     throughput,
     transformation,
     turns,
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "tenants": turns.tenants,
     "urgent": turns.urgent,
     "wide": wide.run,
+    "size": size.run,
 }
 
 

@@ -25,14 +25,14 @@ from generate_series(1, %s) i
 """
 
 
-def subscribe(url: str, endpoints: Sequence[str], **settings: Any) -> None:
-    """Subscribe each endpoint to every event of the database at `url`; its secret is sealed. `settings`: its fields."""
+def subscribe(url: str, endpoints: Sequence[str], types: Sequence[str] = ("order.*",), **settings: Any) -> None:
+    """Subscribe each endpoint to events of the database at `url`; its secret is sealed. `settings`: its fields."""
     outbox.allow_endpoints(allow_networks=["127.0.0.0/8"], allow_http=True)
     made = engine(url)
     with made.begin() as connection:
         connection.execute(_SEAL, {"id": PUBLIC.id, "key": PUBLIC.text})
         for endpoint in endpoints:
-            outbox.subscribe(connection, endpoint, ["order.*"], **settings)
+            outbox.subscribe(connection, endpoint, types, **settings)
     made.dispose()
 
 

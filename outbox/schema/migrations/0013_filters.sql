@@ -7,6 +7,8 @@ begin atomic
 end;
 
 -- Relays know a filter by its hash, and compile it once; fan_out moves hashes only.
+-- Before version 17 a generated column cannot be added while a function takes the table's row: it is made again below.
+drop function outbox.audited(outbox.subscriptions);
 alter table outbox.subscriptions
     add column filter text,
     add column filter_hash uuid generated always as (outbox.filter_hash(filter)) stored,
