@@ -36,6 +36,7 @@ __all__ = [
     "Check",
     "EveryTenant",
     "authentication_to_store",
+    "boolean",
     "check_delays",
     "check_filter",
     "check_final_statuses",
@@ -53,6 +54,7 @@ __all__ = [
     "check_whose",
     "format_secret_to_store",
     "headers_to_store",
+    "one_of",
     "text",
     "tls_to_store",
     "whole_number",
@@ -269,6 +271,24 @@ def text(max_bytes: int) -> Check:
 def whole_number(low: int, high: int, of: str = "") -> Check:
     """Return the check for a whole number (of seconds, say) from `low` to `high`."""
     return lambda name, value: _check_whole(name, value, low, high, f" of {of}" if of else "")
+
+
+def boolean(name: str, value: object) -> bool:
+    """Return True or False; 1 and 'true' are neither."""
+    if not isinstance(value, bool):
+        raise SubscriptionError(f"{name}: {brief(value)} is not True or False")
+    return value
+
+
+def one_of(*words: str) -> Check:
+    """Return the check for one of these words."""
+
+    def check(name: str, value: object) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise SubscriptionError(f"{name}: {brief(value)} is not one of {', '.join(words)}")
+        return str.__str__(value)
+
+    return check
 
 
 def check_seconds(name: str, value: object, low: int, high: int) -> int:

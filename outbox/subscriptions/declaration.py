@@ -31,6 +31,7 @@ __all__ = [
     "pair",
     "with_fields",
     "words",
+    "yes_or_no",
 ]
 
 F = TypeVar("F", bound="Callable[..., object]")
@@ -205,6 +206,14 @@ def _text_of_file(name: str) -> str:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise ValueError(f"the file {name!r} cannot be read: {reason}") from None
+
+
+def yes_or_no(text: str) -> bool:
+    """Read `true` or `false`."""
+    try:
+        return {"true": True, "false": False}[text.strip().lower()]
+    except KeyError:
+        raise ValueError(f"{text!r} is not true or false") from None
 
 
 def pair(text: str) -> tuple[str, str]:

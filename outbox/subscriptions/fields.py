@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypedDict
 
-from sqlalchemy import Integer, SmallInteger, Text
+from sqlalchemy import Boolean, Integer, SmallInteger, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from outbox.formats import FORMATS
@@ -28,6 +28,7 @@ from outbox.subscriptions.declaration import (
     numbers,
     pair,
     words,
+    yes_or_no,
 )
 from outbox.subscriptions.filters.values import in_json
 from outbox.subscriptions.json_text import JSON_TEXT
@@ -239,6 +240,30 @@ class Settings(TypedDict, total=False):
             " relay process finds out, up to its own limit.",
         ),
     ]
+    ordered: Annotated[
+        bool | None,
+        Field(
+            column=Boolean(),
+            check=checks.boolean,
+            default=False,
+            default_words="false",
+            flags=(Flag(metavar="true|false", from_text=yes_or_no, help="Send the events of each key one by one."),),
+            meaning="Whether events of one key go one at a time, in the order in which they were recorded; those"
+            " without a key have none. Only writers that serialise on the key get that order: see docs/flow.md.",
+        ),
+    ]
+    order_policy: Annotated[
+        str | None,
+        Field(
+            column=Text(),
+            check=checks.one_of("block", "skip"),
+            default="block",
+            constraint="order_policy in ('block', 'skip')",
+            flags=(Flag(metavar="block|skip", help="When the schedule ends in an ordered lane."),),
+            meaning="What an ordered delivery does when its schedule ends: `block` tries it again with the last delay"
+            " for ever, and what follows of its key waits; `skip` makes it a dead letter, and the next one goes.",
+        ),
+    ]
     headers: Annotated[
         Mapping[str, str] | None,
         Field(
@@ -323,6 +348,8 @@ class Subscription:
     rate_limit: str | None
     rate_burst: int | None
     max_in_flight: int | None
+    ordered: bool
+    order_policy: str
     paused_at: datetime | None
     drops_while_paused: bool
     disabled_at: datetime | None

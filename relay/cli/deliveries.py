@@ -40,9 +40,10 @@ def list_(database: Database, type_: str | None, state: Any, after: str | None, 
     """List what is still to deliver, the longest due first; what was delivered or cancelled newest first.
 
     \b
-    States: due (to be sent now), waiting (for a retry or its time), leased (a relay is at it),
-    held (due, the receiver's Retry-After is not over), paused and disabled (as their subscription
-    is), delivered, cancelled (by hand). Dead ones: relay dead-letters list.
+    States: due (to be sent now), waiting (for a retry or its time), parked (another of its key goes
+    first), leased (a relay is at it), held (due, the receiver's Retry-After is not over), paused and
+    disabled (as their subscription is), delivered, cancelled (by hand). Dead ones: relay dead-letters
+    list.
 
     \b
     Examples:

@@ -121,7 +121,8 @@ def _fields(found: Status) -> dict[str, Any]:
         "pending": _with_age(found.pending.count, found.pending.oldest_seconds),
         "due": _with_age(deliveries.open, deliveries.oldest_due_seconds)
         + (f"; {deliveries.closed} for paused, disabled or held subscriptions" if deliveries.closed.value else ""),
-        "waiting": f"{deliveries.waiting} for a retry or their time",
+        "waiting": f"{deliveries.waiting} for a retry or their time"
+        + (f", {deliveries.parked} behind another of their key" if deliveries.parked.value else ""),
         "leased": _leased(deliveries),
         "dead letters": f"{dead.count}" + (f" ({reasons})" if reasons else ""),
         "cancelled": f"{found.cancelled:,} by hand in the last {CANCELLED_DAYS} days",

@@ -150,5 +150,6 @@ def _weight(row: Leased) -> int:
 
 def _delivery(row: Leased, lease: int, start_by: float, *, suspect: bool) -> Delivery:
     return Delivery(
-        row.id, row.event_seq, row.subscription_id, row.attempts, lease, row.event, start_by, suspect, row.unreadable
-    )
+        row.id, row.event_seq, row.subscription_id, row.attempts, lease, row.event, start_by, suspect, row.unreadable,
+        row.lane,
+    )  # fmt: skip

@@ -99,6 +99,7 @@ class Engine:
             priority_step_seconds=options.priority_step_seconds,
             until_drained=options.until_drained,
         )
+        self.settler.looker.tell_due = self.feeder.note_due
         self._drain_seconds = options.drain_seconds
         self._hurry = anyio.CancelScope()
         self._feeding = anyio.CancelScope()

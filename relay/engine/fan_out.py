@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from relay.engine.filtering import Filtering
+from relay.engine.lanes import BatchLanes, Looker, OrderedTake
 from relay.engine.outage import one_line
 from relay.engine.stopped import TurnWait
 from relay.engine.take_shares import TakeShares
 from relay.model.delivery import Delivery
 from relay.store.fan_out import MAX_SEQ, new_ids
+from relay.store.lanes import is_lane_race
 from relay.store.lease import new_lease
 from relay.store.meaning import is_refusal
 from relay.store.rows import Birth
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from relay.engine.endpoint import Endpoint
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.fairness import Grants
+    from relay.engine.lanes import Bounds
     from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
@@ -77,6 +80,8 @@ class FanOut:
         self._priority_step = priority_step_seconds
         self._wait = TurnWait(store)
         self.filters = Filtering(store, pace)
+        self._ordered = OrderedTake()
+        self.looker = Looker(store)
         self.limit = EVENTS_FIRST
         self._matches_each = 1.0  # on average, in the last batch
         self._began = 0.0
@@ -102,26 +107,32 @@ class FanOut:
             The first event taken (None when nothing was), and whether there may be more.
         """
         self._began, limit, self._may_lease = time.monotonic(), self._fitting(), may_lease
+        take = self._ordered.bounds(low, up_to)
         shares = await self._shares.choose(limit)
-        look = await self.filters.look_ahead(low, limit, up_to, shares)
+        look = await self.filters.look_ahead(take.after, limit, up_to, shares)
         for _ in range(TAKES_MAX):
-            result = await self._run(low, up_to, limit, shares, look)
+            result = await self._run(take, limit, shares, look)
             if result is not None:
                 return result
             look = await self.filters.ask_wanted()
         return None, True
 
     async def _run(
-        self, low: int, up_to: int, limit: int, shares: Shares | None, look: Look | None
+        self, take: Bounds, limit: int, shares: Shares | None, look: Look | None
     ) -> tuple[int | None, bool] | None:
         """Take and resolve one batch; None where a filter has to be asked before."""
-        alone = await self._first_pending(low, look) if limit == 1 else None
-        more = look is not None and look.more
+        alone = await self._first_pending(take.after, look) if limit == 1 else None
+        more, up_to = look is not None and look.more, take.up_to
         try:
-            after = low if alone is None else alone - 1
+            take = take if alone is None else take.of_first(alone)
             budget = min(self._room.fan_out_bytes, self._pace.bytes)
-            async with self._store.fan_out(after, limit, budget, up_to_seq=up_to, shares=shares, look=look) as batch:
+            async with self._store.fan_out(
+                take.after, limit, budget, up_to_seq=take.up_to, shares=shares, look=look,
+                events_after_seq=take.events_after,
+            ) as batch:  # fmt: skip
                 self._wait.end()
+                if not self._ordered.trusts(batch, take):
+                    return None, True
                 if not self.filters.apply(batch):
                     return None
                 self._shares.note(batch, len(batch.taken) if more else limit, up_to, shares)
@@ -129,16 +140,18 @@ class FanOut:
                     return None, more
                 if self._is_too_many(batch):
                     return None, True
-                await self._sending.refresh(
-                    self._versions(batch), batch.read_subscriptions
-                )  # _plan asks their endpoints
-                births = self._plan(batch, may_lease=self._may_lease)
+                # _plan asks their endpoints
+                await self._sending.refresh(self._versions(batch), batch.read_subscriptions)
+                lanes = await BatchLanes.of(batch)
+                births = self._plan(batch, lanes, may_lease=self._may_lease)
                 asked = time.monotonic()
-                bodies = await batch.resolve(births, self.filters.bodies)
+                bodies = await batch.resolve(births, self.filters.bodies, in_lanes=lanes is not None)
         except psycopg.errors.LockNotAvailable:
             await self._wait.go_on()
             return None, True
         except psycopg.Error as error:
+            if is_lane_race(error):  # a replay was promoted in a lane that was empty
+                return None, True
             if not is_refusal(error):
                 raise
             await self._isolate_refused(alone, limit, error)
@@ -148,6 +161,9 @@ class FanOut:
         bodies = self.filters.end(batch, bodies)
         leased = (_delivery(birth, bodies, self._start_by) for birth in births if birth.lease is not None)
         self._sending.admit(leased)  # only now: the transaction has committed
+        if lanes is not None:
+            self.looker.add(lanes.waiting)
+            await self.looker.look()
         return batch.taken[0].seq, more or shares is not None or len(batch.taken) == limit
 
     async def _first_pending(self, low: int, look: Look | None) -> int | None:
@@ -174,8 +190,8 @@ class FanOut:
         others = ((i, version) for i, version in matched.items() if self._endpoints.get(i) is None)
         return [*known, *islice(others, max(VERSIONS_MIN, self._room.free))]
 
-    def _plan(self, batch: TakenBatch, *, may_lease: bool) -> list[Birth]:
-        """Decide for every event × matching subscription whether it is born leased to this process or merely due."""
+    def _plan(self, batch: TakenBatch, lanes: BatchLanes | None, *, may_lease: bool) -> list[Birth]:
+        """Decide for every event × matching subscription whether it is born leased to this process, due or parked."""
         self._start_by = time.monotonic() + self._pace.start_within_seconds  # their leases begin later than now
         births: list[Birth] = []
         leased = 0
@@ -183,7 +199,11 @@ class FanOut:
         grants = self._room.grants()
         room, lease, slack = self._room.free if may_lease else 0, new_lease(), self._pace.slack_seconds
         for taken, matches, ids in _pairs(batch):
-            for (subscription_id, _, is_open, _), identity in zip(matches, ids, strict=True):
+            for (subscription_id, _, is_open, ordered, _), identity in zip(matches, ids, strict=True):
+                lane = taken.lane if ordered else None
+                if lane is not None and lanes and lanes.is_parked(subscription_id, lane):
+                    births.append(self._due_birth(identity, taken, subscription_id, lane, parked=True))
+                    continue
                 if subscription_id not in free:
                     free[subscription_id] = self._free(subscription_id)
                 ready = is_open and taken.available
@@ -191,19 +211,24 @@ class FanOut:
                 may = taken.fits and ready and leased < room
                 if may and endpoint and self._takes(endpoint, free, grants, taken.size or 0):
                     seconds = endpoint.subscription.timeout_seconds + slack
-                    births.append(Birth(identity, taken.seq, subscription_id, None, lease, seconds, taken.size))
+                    births.append(
+                        Birth(identity, taken.seq, subscription_id, None, lease, seconds, taken.size, lane=lane)
+                    )
                     leased += 1
                     continue
-                births.append(self._due_birth(identity, taken, subscription_id))
+                births.append(self._due_birth(identity, taken, subscription_id, lane))
                 if ready:
                     free[subscription_id] = 0
                     self._due.add(subscription_id)
         return births
 
-    def _due_birth(self, identity: bytes, taken: Taken, subscription_id: bytes) -> Birth:
+    def _due_birth(
+        self, identity: bytes, taken: Taken, subscription_id: bytes, lane: int | None, *, parked: bool = False
+    ) -> Birth:
         """Return a birth that is due: earlier than it is by its event's priority, but never before `available_at`."""
         boost = taken.priority * self._priority_step if taken.priority and taken.available else None
-        return Birth(identity, taken.seq, subscription_id, taken.available_at, None, None, taken.size, boost)
+        due = taken.available_at
+        return Birth(identity, taken.seq, subscription_id, due, None, None, taken.size, boost, lane, parked)
 
     def _note_answer(self, bodies: Bodies, seconds: float) -> None:
         """Let the next batch bring what the link takes in time: half as much, where this one came too late."""
@@ -253,8 +278,9 @@ def _delivery(birth: Birth, bodies: Bodies, start_by: float) -> Delivery:
     assert birth.lease is not None
     event, unreadable = bodies.events.get(birth.event_seq), bodies.unreadable.get(birth.event_seq)
     return Delivery(
-        birth.id, birth.event_seq, birth.subscription_id, 1, birth.lease, event, start_by, unreadable=unreadable
-    )
+        birth.id, birth.event_seq, birth.subscription_id, 1, birth.lease, event, start_by, unreadable=unreadable,
+        lane=birth.lane,
+    )  # fmt: skip
 
 
 def _pairs(batch: TakenBatch) -> Iterator[tuple[Taken, Sequence[Match], list[bytes]]]:

@@ -18,6 +18,7 @@ import psycopg
 from relay.engine.claim import Claim
 from relay.engine.due_map import DueMap
 from relay.engine.fan_out import FanOut
+from relay.engine.lanes import LaneSweep
 from relay.engine.limiter import Limiter
 from relay.engine.low_water import LowWater
 from relay.engine.poll_interval import QUIET_AT_START_SECONDS
@@ -27,6 +28,8 @@ from relay.engine.sweep import Sweep
 from relay.store.fan_out import MAX_SEQ
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from relay.engine.clock import DatabaseClock
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lone_suspect import LoneSuspect
@@ -92,6 +95,8 @@ class Feeder:
             store, endpoints, room, sending, self.due, pace, priority_step_seconds=priority_step_seconds
         )
         self.sweep = Sweep(store, endpoints, sending, self.due, self.suspect_claim.subscriptions)
+        self.lanes = LaneSweep(store, self.fan_out.looker)
+        self.fan_out.looker.tell_due = self.note_due
         self.low_water = LowWater()
         self._turn = PollTurn(store, processes=processes, slow_seconds=idle_poll_seconds)
         self._until_drained = until_drained
@@ -114,6 +119,11 @@ class Feeder:
         """Wait until it was told to stop."""
         await self._stopping.wait()
 
+    def note_due(self, subscription_ids: Iterable[bytes]) -> None:
+        """Note subscriptions for which something became due, and look again soon."""
+        self.due.add_all(subscription_ids)
+        self._freed.set()
+
     def close(self) -> None:
         """Leave the room, which other engines may go on to share."""
         self._room.stop_watching(self._freed)
@@ -124,7 +134,7 @@ class Feeder:
             began = time.monotonic()
             try:
                 worked = await self.step(self._due_parts(began))
-                if not worked and self._until_drained and self._sending.done and await self._store.is_drained():
+                if not worked and self._until_drained and await self._is_drained():
                     return
                 if not worked:
                     await self._turn.look()
@@ -151,6 +161,7 @@ class Feeder:
         if Part.SWEEP in parts:
             with self._pace.timing("sweep"):
                 await self.sweep.run()
+                await self.lanes.run()
             self._next_sweep = time.monotonic() + SWEEP_EVERY_SECONDS
         if self._store.origin != self._origin:  # known since the connection, or since this sweep
             self._begin_anew()
@@ -178,6 +189,11 @@ class Feeder:
         """Return when to look again; while all sending is paused, no limit matters."""
         until = began + self._pause_seconds(began)
         return until if self._paused else min(until, self.limiter.rest_until)
+
+    async def _is_drained(self) -> bool:
+        if not self._sending.done or not await self._store.is_drained():
+            return False
+        return await self.lanes.finds_nothing()
 
     def _begin_anew(self) -> None:
         """Forget what was learnt from another server or timeline, and give back what has not begun.

@@ -13,7 +13,7 @@ from relay.engine.health import OVERLOADED
 from relay.engine.slowing import slowed_seconds
 from relay.engine.unsent import Unsent, warn_held_for_good
 from relay.message.transformation.budget import TransformationError
-from relay.model.decide import decide
+from relay.model.decide import decide, keep_at_head
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
 from relay.model.settlement import Settlement
 from relay.model.verdict import Hold, VerdictKind
@@ -225,6 +225,8 @@ class Sending:
         schedule, final = subscription.schedule_seconds, subscription.final_statuses
         slowed = slowed_seconds(self._endpoints, endpoint, delivery) if outcome.status in OVERLOADED else None
         verdict = decide(outcome, delivery.attempts, schedule, self._random_number(), final, slowed)
+        if verdict.kind == VerdictKind.DEAD and delivery.lane is not None and subscription.order_policy == "block":
+            verdict = keep_at_head(verdict, outcome, schedule, self._random_number())
         if outcome.kind == OutcomeKind.LOCAL:
             self.unsent.note(subscription.id, outcome.error or "")
         elif self.unsent:

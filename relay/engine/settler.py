@@ -11,7 +11,9 @@ import psycopg
 
 from outbox.ids import text_id
 from relay.engine.dead_letter_log import DeadLetterLog
+from relay.engine.lanes import Looker
 from relay.engine.outage import one_line
+from relay.model.verdict import VerdictKind
 from relay.store.meaning import is_refusal
 from relay.store.rows import Settled
 
@@ -47,11 +49,12 @@ class Settler:
         self._closing = False
         self._linger = LINGER_QUIET_SECONDS
         self._dead_letters = DeadLetterLog()
+        self.looker = Looker(store)
 
     @property
     def unsettled(self) -> int:
         """How many results the database has not taken yet."""
-        return len(self._results) + len(self._later) + len(self._releases)
+        return len(self._results) + len(self._later) + len(self._releases) + len(self.looker)
 
     def holds(self, delivery: Delivery) -> bool:
         """Tell whether this delivery's result is not in the database yet."""
@@ -105,6 +108,7 @@ class Settler:
             if releases:
                 with self._pace.timing("release"):
                     await self._store.release(releases)
+            await self.looker.look()
         except (psycopg.Error, OSError, TimeoutError) as error:
             self._outage.note_failure(error)
             await self._store.recover(error)
@@ -150,6 +154,8 @@ class Settler:
         """Forget the results that the database has taken; log dead letters and disabled subscriptions."""
         for settlement in batch:
             self._results.pop(settlement.delivery.id, None)
+            if settlement.delivery.lane is not None and settlement.verdict.kind != VerdictKind.RETRY:
+                self.looker.add([(settlement.delivery.subscription_id, settlement.delivery.lane)])
             if settlement.delivery.id in settled.buried:
                 self._dead_letters.note(settlement)
         for subscription_id in settled.disabled:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from relay.model.outcome import Outcome
 
-__all__ = ["GONE", "JITTER", "OWN_PAUSES", "RETRY_AFTER_MAX_SECONDS", "decide"]
+__all__ = ["GONE", "JITTER", "OWN_PAUSES", "RETRY_AFTER_MAX_SECONDS", "decide", "keep_at_head"]
 
 DELIVERED = Verdict(VerdictKind.DELIVERED)
 GONE = Disable("the endpoint answered 410 Gone")
@@ -82,3 +82,18 @@ def _is_final(outcome: Outcome, final_statuses: Sequence[int]) -> bool:
 
 def _delivered_and_hold(seconds: float) -> Verdict:
     return Verdict(VerdictKind.DELIVERED, endpoint=Hold(min(seconds, RETRY_AFTER_MAX_SECONDS)))
+
+
+BLOCKED_SECONDS = 300.0  # between attempts of a head that blocks its lane, where its schedule has no delay
+BLOCKED_MIN_SECONDS = 1.0
+
+
+def keep_at_head(verdict: Verdict, outcome: Outcome, schedule_seconds: Sequence[int], random_number: float) -> Verdict:
+    """Return what order_policy `block` makes of a head's verdict DEAD: it is tried again with its last delay, for ever.
+
+    What has no body and never will is dead all the same.
+    """
+    if outcome.kind in NO_BODY:
+        return verdict
+    delay = max(float(schedule_seconds[-1]), BLOCKED_MIN_SECONDS) if schedule_seconds else BLOCKED_SECONDS
+    return verdict._replace(kind=VerdictKind.RETRY, wait_seconds=delay * (1 + JITTER * random_number))

@@ -4,19 +4,24 @@
     ────────────────────────────┐          settle: delivered
                                 ▼        ┌────────────────────▶ gone; its attempt row is the record
     fan_out ──▶ due/waiting ──claim──▶ leased ──settle: retry──▶ waiting (due_at = now + backoff)
-                   ▲                     │ └────settle: dead────▶ dead letter
-                   └──────release────────┘
-                     (attempt given back)      lease ends without a result ──▶ suspect ──claim_suspect──▶ leased
-                                                         (or, after too many crashes, ──▶ dead letter)
-
-    dead letter ──late success──▶ gone     dead letter ──purge──▶ gone     dead letter, gone ──replay──▶ due, a new one
+                 ▲    ▲                  │ └────settle: dead────▶ dead letter
+                 │    └─────release──────┘
+                 │   (attempt given back)     lease ends without a result ──▶ suspect ──claim_suspect──▶ leased
+                 │                                       (or, after too many crashes, ──▶ dead letter)
+               look (the first of its lane, when that has no head)
+                 │
+    fan_out ──▶ parked (due_at = infinity)     order switched on: due, waiting, suspect ──sort_batch──▶ parked
+                                               order switched off: parked ──release_parked──▶ due
+    dead letter ──late success──▶ gone     dead letter ──purge──▶ gone
+    dead letter, gone ──replay──▶ due, or parked in its lane: a new one
     of a removed subscription: whatever is outstanding ──clearing──▶ gone
     by hand: waiting ──retry now──▶ due     whatever is outstanding ──cancel──▶ gone; an attempt row `cancelled` is the
     record. A request that was on its way may still arrive: its success is logged, its failure changes nothing
 
 A delivery is *due* when it has no lease and due_at has passed, *waiting* when due_at is in the future, *leased* while
 it has a lease and due_at (then the end of the lease) is in the future. It is a *suspect* when its lease ended without a
-result: it may have ended the process that held it.
+result: it may have ended the process that held it. It is *parked* while another of its lane (its key, in an ordered
+subscription) is the head, which has any of the other states.
 """
 
 from __future__ import annotations
@@ -55,6 +60,7 @@ class Delivery:
     start_by: float  # this process's monotonic time after which no attempt may begin
     suspect: bool = False
     unreadable: str | None = None
+    lane: int | None = None  # of an ordered subscription's delivery whose event has a key
 
     @property
     def size(self) -> int:

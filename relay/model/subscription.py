@@ -44,6 +44,7 @@ class SubscriptionVersion:
     max_in_flight: int | None = None
     slowed_to: float | None = None  # requests a second, where its receiver asked for fewer a short time ago
     tenant_limit: TenantLimit | None = None
+    order_policy: str = "block"
 
     def __repr__(self) -> str:
         return f"SubscriptionVersion(id={self.id.hex()}, version={self.version})"

@@ -14,6 +14,7 @@ from relay.operations.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts
 from relay.operations.filters import FilterError, Filters
 from relay.operations.pages import Key, Listing, Page
 from relay.operations.tenancy import OWN_DEAD_LETTER, own
+from relay.store.nearest_time import LAST
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -26,7 +27,7 @@ __all__ = [
     "show_delivery",
 ]  # fmt: skip
 
-DeliveryState = Literal["due", "waiting", "leased", "held", "paused", "disabled", "cancelled", "delivered"]
+DeliveryState = Literal["due", "waiting", "parked", "leased", "held", "paused", "disabled", "cancelled", "delivered"]
 STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
 
 
@@ -35,14 +36,15 @@ class ListedDelivery:
     """A delivery, and the event that it is of. Of an event past its retention nothing is known any more.
 
     `state` is one of STATES, or where one is shown by its id also dead, test or replayed_or_purged. `at` is when it is
-    due, when its last attempt was, or when it died or was cancelled. `crashes` counts leases that ended unreported.
+    due (None of one that is parked), when its last attempt was, or when it died or was cancelled. `crashes` counts
+    leases that ended unreported.
     """
 
     id: DeliveryId
     event_id: EventId | None
     subscription_id: SubscriptionId | None
     state: str
-    at: datetime
+    at: datetime | None
     attempts: int
     crashes: int
     type: str | None
@@ -53,8 +55,9 @@ class ListedDelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryDetails(ListedDelivery):
-    """A delivery with its attempts; of a dead one also why it died."""
+    """A delivery with its attempts; of a dead one also why it died, of a parked one which delivery goes first."""
 
+    waits_for: DeliveryId | None
     reason: str | None
     error: str | None
     attempts_made: Page[Attempt]
@@ -65,6 +68,7 @@ case when s.id is null or s.removed_at is not null then 'cancelled'
      when d.lease is not null and d.due_at > clock_timestamp() then 'leased'
      when s.disabled_at is not null then 'disabled'
      when s.paused_at is not null then 'paused'
+     when d.due_at = 'infinity' then 'parked'
      when d.due_at > clock_timestamp() then 'waiting'
      when s.held_until > clock_timestamp() then 'held'
      else 'due' end"""
@@ -202,7 +206,8 @@ def show_delivery(connection: Connection, tenant: str | None, delivery_id: UUID 
         row = connection.execute(text(statement), {"id": uuid, "asking": tenant, "limit": 1}).one_or_none()
         if row is not None:
             attempts = attempts_of_delivery(connection, tenant, uuid)
-            return DeliveryDetails(**_fields(row), **_death(row), attempts_made=attempts)
+            waits_for = _head(connection, tenant, uuid) if row.state == "parked" else None
+            return DeliveryDetails(**_fields(row), **_death(row), waits_for=waits_for, attempts_made=attempts)
     raise NotFoundError(f"delivery: no {uuid}; never made, cancelled, or past its retention")
 
 
@@ -212,6 +217,19 @@ _ANY_DONE = _DONE.format(
     # A request that was on its way when it was cancelled may have arrived.
     order_by="order by a.verdict = 'delivered' desc, a.verdict = 'cancelled' desc, a.at desc",
 )
+
+
+_HEAD = f"""
+select h.id from outbox.deliveries d
+join outbox.subscriptions s on s.id = d.subscription_id
+join outbox.deliveries h on h.subscription_id = d.subscription_id and h.lane = d.lane and isfinite(h.due_at)
+where d.id = :id and not isfinite(d.due_at) and {_OWN}
+"""  # noqa: S608 - constants
+
+
+def _head(connection: Connection, tenant: str | None, delivery_id: UUID) -> DeliveryId | None:
+    """Return the delivery that goes before this parked one, now the first of their key; None where there is none."""
+    return DeliveryId.maybe(connection.execute(text(_HEAD), {"id": delivery_id, "asking": tenant}).scalar_one_or_none())
 
 
 def _listed(row: Any) -> ListedDelivery:
@@ -224,7 +242,7 @@ def _fields(row: Any) -> dict[str, Any]:
         "event_id": EventId.maybe(row.event_id),
         "subscription_id": SubscriptionId.maybe(row.subscription_id),
         "state": row.state,
-        "at": row.due_at,
+        "at": None if row.due_at >= LAST else row.due_at,
         "attempts": row.attempts,
         "crashes": row.crashes,
         "type": row.type,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from relay.operations.filters import FilterError
+from relay.store.nearest_time import LAST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,11 +41,11 @@ def _number(text: str) -> int:
     return value
 
 
-def _moment(text: str) -> datetime:
+def _moment(text: str) -> datetime | str:
     value = datetime.fromisoformat(text)
     if value.tzinfo is None:
         raise ValueError
-    return value
+    return "infinity" if value == LAST else value  # as which a row was read that is due at infinity
 
 
 _READ: dict[str, Callable[[str], Any]] = {"bigint": _number, "timestamptz": _moment, "uuid": UUID}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import text
 
+from relay.store.lanes import look_in
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
@@ -59,17 +61,20 @@ with outstanding as materialized (
     select id from outbox.deliveries where id = any(cast(:ids as uuid[])) order by id for update),
 gone as (
     delete from outbox.deliveries where id = any(array(select id from outstanding))
-    returning id, event_seq, subscription_id, attempts, lease is not null and due_at > clock_timestamp() as leased),
+    returning id, event_seq, subscription_id, attempts, lane,
+              lease is not null and due_at > clock_timestamp() as leased),
 logged as (
     insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict, outcome, milliseconds)
     select id, event_seq, subscription_id, attempts, 'cancelled', 'cancelled', 0 from gone)
-select id, event_seq, subscription_id, leased from gone order by id
+select id, event_seq, subscription_id, leased, lane from gone order by id
 """)
 
 
 def cancel(connection: Connection, ids: Sequence[UUID]) -> list[Cancelled]:
-    """due, waiting, leased or suspect → gone, each with an attempt row `cancelled` as its record; return which.
+    """due, waiting, parked, leased or suspect → gone, each with an attempt row `cancelled` as its record; return which.
 
-    In the caller's transaction: whoever must act when a delivery leaves (its lane goes on) does so after the commit.
+    The lane of a head goes on.
     """
-    return [Cancelled(*row) for row in connection.execute(_CANCEL, {"ids": list(ids)})]
+    rows = connection.execute(_CANCEL, {"ids": list(ids)}).all()
+    look_in(connection, [(row.subscription_id, row.lane) for row in rows if row.lane is not None])
+    return [Cancelled(*row[:4]) for row in rows]

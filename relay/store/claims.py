@@ -32,7 +32,7 @@ asked as materialized (
 
 LEASED = f"""
 select d.id, d.event_seq, d.subscription_id, d.attempts, s.version, s.timeout_seconds,
-       coalesce(d.event_bytes, {UNKNOWN_BYTES})
+       coalesce(d.event_bytes, {UNKNOWN_BYTES}), d.lane
 from leased d
 cross join lateral (select version, timeout_seconds from outbox.subscriptions where id = d.subscription_id limit 1) s
 """
@@ -69,7 +69,7 @@ leased as (
     update outbox.deliveries d set lease = %b, attempts = least(attempts + 1, {MAX_ATTEMPTS}), due_at = {LEASE_END},
         boost_seconds = null
     where d.id = any(array(select id from fitting))
-    returning d.id, d.event_seq, d.subscription_id, d.attempts, d.event_bytes)
+    returning d.id, d.event_seq, d.subscription_id, d.attempts, d.event_bytes, d.lane)
 {LEASED}"""
 
 
@@ -105,4 +105,4 @@ async def claim(
 async def with_events(database: Database, rows: Sequence[Any]) -> list[Leased]:
     """Return the rows of LEASED with their events, read after the commit. Rows of one event share it."""
     bodies = await read_bodies(database, list(dict.fromkeys(row[1] for row in rows)))
-    return [Leased(*(*row, bodies.events.get(row[1]), bodies.unreadable.get(row[1]))) for row in rows]
+    return [Leased(*(*row[:-1], bodies.events.get(row[1]), bodies.unreadable.get(row[1]), row[-1])) for row in rows]

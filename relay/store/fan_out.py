@@ -18,6 +18,7 @@ from relay.store.arrays import Bigints, Floats, Integers, Timestamps, Uuids
 from relay.store.bodies import BODIES, Bodies, bodies_of, fetch_readable, is_unreadable, read_bodies
 from relay.store.database import BEGIN, PLANS, rollback_if_open
 from relay.store.dead_letters import Copied, burial
+from relay.store.lanes import BIRTH_IN_LANES, LANE_OF_EVENT, birth_columns, find_busy
 from relay.store.pending_shares import CHOSEN
 from relay.store.rows import Match, Taken
 from relay.store.subscriptions import MATCHED, OPEN, SUBSCRIPTIONS, subscription_of
@@ -28,16 +29,20 @@ if TYPE_CHECKING:
     from relay.model.subscription import SubscriptionVersion
     from relay.store.database import Database
     from relay.store.filters import Look
+    from relay.store.lanes import Lane
     from relay.store.pending_shares import Shares
     from relay.store.rows import Birth
 
-__all__ = ["FAN_OUT_SETTINGS", "MAX_SEQ", "TakenBatch", "bury_unresolvable", "fan_out", "find_first_pending", "new_ids"]
+__all__ = [
+    "FAN_OUT_SETTINGS", "MAX_SEQ", "TAKE_TURN", "TakenBatch", "bury_unresolvable", "fan_out", "find_first_pending",
+    "new_ids",
+]  # fmt: skip
 
 MAX_SEQ = 2**63 - 1  # no event has a higher number
 
 # A relay that waits for its turn goes back to its claims meanwhile.
 FAN_OUT_SETTINGS = f"{PLANS}, set_config('lock_timeout', '250ms', true)"
-_TAKE_TURN = turns.TAKE.format(turn="fan_out")
+TAKE_TURN = turns.TAKE.format(turn="fan_out")
 
 
 # The bounds stand twice, so that the planner leaves out partitions: planning many takes longer than the take itself.
@@ -55,29 +60,33 @@ gone as (
 e as materialized (
     select t.event_seq, t.priority, ev.*, sum(ev.size) over (order by t.event_seq) as bytes
     from taken t left join lateral (
-        select tenant, type, available_at, octet_length(payload) as size
+        select tenant, type, available_at, octet_length(payload) as size, {LANE_OF_EVENT} as lane
         from outbox.events where seq = t.event_seq and seq > %b and seq <= %b limit 1) ev on true),
 kinds as (select distinct tenant, type from e where type is not null),
 matches as (
     select k.tenant, k.type, array_agg(s.id) as ids, array_agg(s.version) as versions, array_agg(s.open) as open,
+           array_agg(s.ordered) as ordered,
            case when count(s.filter_hash) > 0 then array_agg(s.filter_hash) end as filters
     from kinds k
     cross join lateral (
         select distinct st.subscription_id from outbox.subscription_types st
         where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type)){passed_over}) m
-    cross join lateral (select id, version, {OPEN} as open, filter_hash
+    cross join lateral (select id, version, {OPEN} as open, ordered, filter_hash
                         from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
     group by k.tenant, k.type)
 select event_seq, tenant, type, available_at, coalesce(available_at <= clock_timestamp(), true), size,
-       coalesce(bytes <= %b, false), priority, null::uuid[], null::bigint[], null::boolean[], null::uuid[]
+       coalesce(bytes <= %b, false), priority, lane,
+       null::uuid[], null::bigint[], null::boolean[], null::boolean[], null::uuid[]
 from e
-union all select null, tenant, type, null, null, null, null, null, ids, versions, open, filters from matches
+union all
+select null, tenant, type, null, null, null, null, null, null, ids, versions, open, ordered, filters from matches
 """
 
 
 _TAKE_OLDEST = _take("", "event_seq > %b and event_seq <= %b")
 _TAKE_SHARED = _take(f"{CHOSEN},", "event_seq = any(array(select event_seq from chosen))") + (
-    "union all select null, tenant, null, null, null, null, null, null, null, null, null, null from last_tenant"
+    "union all select null, tenant, null, null, null, null, null, null, null, null, null, null, null, null"
+    " from last_tenant"
 )
 # What was looked at for its filters, and nothing else.
 _THESE = "event_seq = any(%b)"
@@ -97,6 +106,7 @@ async def fan_out(
     up_to_seq: int = MAX_SEQ,
     shares: Shares | None = None,
     look: Look | None = None,
+    events_after_seq: int | None = None,
 ) -> AsyncIterator[TakenBatch]:
     """pending → due or leased: take events and yield them with what matches. Call `resolve`, or nothing is kept.
 
@@ -110,21 +120,24 @@ async def fan_out(
         up_to_seq: events above are left for the next time.
         shares: how the take is shared out between tenants and priorities; None: the oldest.
         look: what was looked at, and is taken in place of these.
+        events_after_seq: where the events are looked for, so that few leaves are opened; None: above `after_seq`. One
+            that is taken and lies below comes without its event.
     """
     connection = await database.connect()
     try:
         async with connection.pipeline():
             await connection.execute(BEGIN)
             await connection.execute(FAN_OUT_SETTINGS, (database.synchronous_commit,))
-            await connection.execute(_TAKE_TURN)
+            await connection.execute(TAKE_TURN)
         # Not in the pipeline: after one, the server does not start its idle-in-transaction timer.
         bounds = (after_seq, up_to_seq)
+        of_events = (after_seq if events_after_seq is None else events_after_seq, up_to_seq)
         if look is None:
             which = shares.parameters(*bounds, limit) if shares else bounds
-            statement, asked = _TAKE_SHARED if shares else _TAKE_OLDEST, (*which, limit, *bounds)
+            statement, asked = _TAKE_SHARED if shares else _TAKE_OLDEST, (*which, limit, *of_events)
         else:
             statement = _TAKE_THESE if look.passing is None else _TAKE_THESE_PASSING
-            asked = (Bigints(look.seqs), limit, *bounds, *(look.passing or ()))
+            asked = (Bigints(look.seqs), limit, *of_events, *(look.passing or ()))
         cursor = await connection.execute(statement, (*asked, byte_budget), binary=True)
         yield TakenBatch(database, connection, await cursor.fetchall(), look)
     finally:
@@ -193,17 +206,22 @@ class TakenBatch:
         cursor = await self._connection.execute(SUBSCRIPTIONS, (Uuids(ids),), binary=True)
         return [subscription_of(row) for row in await cursor.fetchall()]
 
-    async def resolve(self, births: Sequence[Birth], known: Mapping[int, object] | None = None) -> Bodies:
+    async def find_busy_lanes(self, lanes: Sequence[Lane]) -> set[Lane]:
+        """Return those of these lanes that have a delivery already: what is born into them is to be parked."""
+        return await find_busy(self._connection, lanes)
+
+    async def resolve(
+        self, births: Sequence[Birth], known: Mapping[int, object] | None = None, *, in_lanes: bool = False
+    ) -> Bodies:
         """pending → due or leased: insert the deliveries, and how many subscriptions each event matched; commit.
 
-        Return the events of those born leased, but for those `known` already. They are asked for behind the commit, in
-        the same round trip: the server gives the lock up however slowly they are read here.
+        `in_lanes`: some are in lanes. Return the events of those born leased, but for those `known` already. They are
+        asked for behind the commit, in the same round trip: the server gives the lock up however slowly they are read.
         """
         seqs = dict.fromkeys(birth.event_seq for birth in births if birth.lease is not None)
         leased = [seq for seq in seqs if seq not in known] if known else list(seqs)
-        connection, columns, birth = self._connection, self._columns(births), _BIRTH_PLAIN
-        if any(one.boost_seconds for one in births):
-            columns, birth = (*columns, Integers([one.boost_seconds for one in births])), _BIRTH_BOOSTED
+        connection = self._connection
+        birth, columns = self._in_lanes(births) if in_lanes else self._plain(births)
         committed = read = None
         try:
             async with connection.pipeline():
@@ -220,7 +238,7 @@ class TakenBatch:
         await rollback_if_open(connection)
         return await read_bodies(self._database, leased)
 
-    def _columns(self, births: Sequence[Birth]) -> tuple[object, ...]:
+    def _batch_columns(self) -> tuple[object, ...]:
         seqs = [taken.seq for taken in self.taken]
         counts = [len(self.matches_of(taken)) for taken in self.taken]
         return (
@@ -229,6 +247,12 @@ class TakenBatch:
             Integers(counts),
             Bigints([seq for seq, _ in self.gave_up]) if self.gave_up else None,
             Uuids([subscription_id for _, subscription_id in self.gave_up]) if self.gave_up else None,
+        )
+
+    def _plain(self, births: Sequence[Birth]) -> tuple[str, tuple[object, ...]]:
+        """pending → due or leased: return the statement for a batch without lanes, and its columns."""
+        columns = (
+            *self._batch_columns(),
             Uuids([birth.id for birth in births]),
             Bigints([birth.event_seq for birth in births]),
             Uuids([birth.subscription_id for birth in births]),
@@ -237,14 +261,21 @@ class TakenBatch:
             Floats([birth.lease_seconds for birth in births]),
             Integers([birth.size for birth in births]),
         )
+        if any(one.boost_seconds for one in births):
+            return _BIRTH_BOOSTED, (*columns, Integers([one.boost_seconds for one in births]))
+        return _BIRTH_PLAIN, columns
+
+    def _in_lanes(self, births: Sequence[Birth]) -> tuple[str, tuple[object, ...]]:
+        """pending → due, leased or parked: return the statement for a batch with lanes, and its columns."""
+        return BIRTH_IN_LANES, (*self._batch_columns(), *birth_columns(births))
 
 
 def _taken(row: Sequence[Any]) -> Taken:
-    return Taken(*row[:8])
+    return Taken(*row[:9])
 
 
 def _matched(row: Sequence[Any]) -> tuple[tuple[str, str], list[Match]]:
-    tenant, type_, columns = row[1], row[2], row[8:]
+    tenant, type_, columns = row[1], row[2], row[9:]
     return (tenant, type_), list(map(Match, *(columns if columns[-1] is not None else columns[:-1])))
 
 

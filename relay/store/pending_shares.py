@@ -18,7 +18,8 @@ _GROUPED = "(tenant <> '' or priority > 0)"
 
 # Where a tenant has a subscription that asks for order, its events with a key are taken in their order among
 # themselves: an urgent one waits for its turn by number, and no other goes ahead of an urgent one that waits so.
-_ORDERED = "exists (select from outbox.subscriptions where false and tenant = any(array[g.tenant, '*']))"
+_ORDERED = """exists (select from outbox.subscriptions
+    where ordered and removed_at is null and tenant = any(array[g.tenant, '*']))"""
 _FIRST_URGENT_KEYED = f"""(select min(event_seq) from outbox.pending
     where {_GROUPED} and -priority = any('{{-3,-2,-1}}') and tenant = g.tenant and keyed)"""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from outbox.subscriptions.filters import Answer, FilteredEvent, stored_filter
+from relay.store.lanes import LANE_OF_EVENT, look_in
 from relay.store.subscriptions import MATCHED
 
 if TYPE_CHECKING:
@@ -123,26 +124,34 @@ def put_back(connection: Connection, dead: Sequence[UUID]) -> int:
     return found
 
 
+# In an ordered subscription it is parked in its lane, where it is the next one if its event is the first. Whoever
+# switches order on waits for this transaction, or this one sees it: nothing is made without a lane meanwhile.
 # No delivery is made of a dead letter that is gone meanwhile (a late success, another replay). Nor of what somebody
 # else put on its way meanwhile, but for what has ended once: whoever replays that asks for one more.
 _REVIVE = text(f"""
 with on_their_way as materialized ({_ON_THEIR_WAY}),
 sizes as materialized (
-    select seq, octet_length(payload) as bytes from outbox.events where seq = any(cast(:seqs as bigint[]))),
+    select seq, octet_length(payload) as bytes, {LANE_OF_EVENT} as lane from outbox.events
+    where seq = any(cast(:seqs as bigint[]))),
 asked as materialized (
     select * from unnest(cast(:seqs as bigint[]), cast(:subscription_ids as uuid[]), cast(:dead as uuid[]),
                          cast(:besides as boolean[])) c(seq, subscription_id, dead, besides)
     where besides
        or not exists (select from on_their_way o where o.event_seq = seq and o.subscription_id = c.subscription_id)),
+held as materialized (
+    select id, ordered from outbox.subscriptions where id = any(array(select subscription_id from asked)) for share),
 gone as (
     delete from outbox.dead_letters where delivery_id = any(array(select dead from asked)) returning delivery_id)
-insert into outbox.deliveries (id, event_seq, subscription_id, due_at, event_bytes)
-select outbox.uuid7(), seq, subscription_id, clock_timestamp(), sizes.bytes
+insert into outbox.deliveries (id, event_seq, subscription_id, due_at, event_bytes, lane)
+select outbox.uuid7(), seq, subscription_id,
+       case when held.ordered and sizes.lane is not null then 'infinity' else clock_timestamp() end,
+       sizes.bytes, case when held.ordered then sizes.lane end
 from (
     select distinct seq, subscription_id from asked
     where dead is null or dead in (select delivery_id from gone)) pairs
 left join sizes using (seq)
-returning id
+left join held on held.id = subscription_id
+returning id, subscription_id, lane
 """)
 
 
@@ -153,10 +162,12 @@ def revive(
     dead: Sequence[UUID | None],
     besides: Sequence[bool],
 ) -> list[UUID]:
-    """dead letter or gone → due, as a new delivery each; return their ids.
+    """dead letter or gone → due or parked, as a new delivery each; return their ids.
 
     `dead` is None where nothing died. `besides`: also beside one of the same event and subscription that is on its way.
     """
     columns = {"seqs": list(seqs), "subscription_ids": list(subscription_ids), "dead": list(dead),
                "besides": list(besides)}  # fmt: skip
-    return list(connection.execute(_REVIVE, columns).scalars())
+    made = connection.execute(_REVIVE, columns).all()
+    look_in(connection, [(row.subscription_id, row.lane) for row in made if row.lane is not None])
+    return [row.id for row in made]

@@ -43,7 +43,8 @@ class Taken(NamedTuple):
     """One event taken from pending, without its payload.
 
     size: bytes of its payload; None where the event's row is gone, and then nothing matches. fits: whether it is within
-    the byte budget; if not, its deliveries are not to be born leased. priority: 0 to 3.
+    the byte budget; if not, its deliveries are not to be born leased. priority: 0 to 3. lane: the hash of its key,
+    None without one.
     """
 
     seq: int
@@ -54,6 +55,7 @@ class Taken(NamedTuple):
     size: int | None
     fits: bool
     priority: int = 0
+    lane: int | None = None
 
     def __repr__(self) -> str:
         return f"Taken(seq={self.seq}, type={self.type!r})"
@@ -62,12 +64,14 @@ class Taken(NamedTuple):
 class Match(NamedTuple):
     """A subscription that matches, at the version the take saw, and whether it was open then (subscriptions.OPEN).
 
-    filter_hash: of its filter, which has still to let the event through; None without one.
+    ordered: whether events of one key go to it in order. filter_hash: of its filter, which has still to let the event
+    through; None without one.
     """
 
     subscription_id: bytes
     version: int
     open: bool
+    ordered: bool = False
     filter_hash: bytes | None = None
 
 
@@ -75,7 +79,8 @@ class Birth(NamedTuple):
     """One delivery to insert; with a lease it is born leased for `lease_seconds`, else due at `due` (None: now).
 
     size: bytes of the event's payload, by which later claims are bounded; None where it is not known.
-    boost_seconds: how much earlier than now it is due, by its priority; None: not at all.
+    boost_seconds: how much earlier than now it is due, by its priority; None: not at all. lane: None where nothing is
+    in order. parked: behind another of its lane, until that is gone; then due at `due` at the earliest.
     """
 
     id: bytes
@@ -86,6 +91,8 @@ class Birth(NamedTuple):
     lease_seconds: float | None
     size: int | None = None
     boost_seconds: int | None = None
+    lane: int | None = None
+    parked: bool = False
 
 
 class Settled(NamedTuple):
@@ -119,6 +126,7 @@ class Leased(NamedTuple):
     event_bytes: int
     event: EventParts | None
     unreadable: str | None = None
+    lane: int | None = None
 
     def __repr__(self) -> str:
         return f"Leased(id={self.id.hex()}, event_seq={self.event_seq}, attempts={self.attempts})"

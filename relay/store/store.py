@@ -10,12 +10,14 @@ from relay.store import (
     claims,
     fan_out,
     filters,
+    lanes,
     lease,
     limits,
     pending_shares,
     poll_turn,
     polling,
     settlement,
+    sorting,
     subscriptions,
     suspects,
 )
@@ -45,6 +47,13 @@ class Store(Database):
     take_shares = limits.take_shares
     claim_suspect = suspects.claim_suspect
     settle = settlement.settle
+    look = lanes.look
+    sweep_lanes = lanes.sweep_lanes
+    release_parked = lanes.release_parked
+    find_sorting = sorting.find_sorting
+    await_fan_out = sorting.await_fan_out
+    sort_batch = sorting.sort_batch
+    end_sorting = sorting.end_sorting
     release = lease.release
     is_drained = polling.is_drained
     recover = Database.recover

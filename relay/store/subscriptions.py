@@ -19,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 # The condition that a subscription may be sent to now. Nothing else is claimed, so nothing else counts attempts.
-_WANTED = "paused_at is null and disabled_at is null and removed_at is null"
+_WANTED = "paused_at is null and disabled_at is null and removed_at is null and sorting_since is null"
 OPEN = f"{_WANTED} and coalesce(held_until <= clock_timestamp(), true)"
 MATCHED = "not (paused_at is not null and drops_while_paused)"
 """The condition that events match a subscription at all; removed ones are in no index of types."""

@@ -47,7 +47,7 @@ buried as ({{burial}}),
 leased as (
     update outbox.deliveries d set lease = %b, crashes = crashes + 1, due_at = {LEASE_END}
     where d.id = any(array(select id from chosen where crashes < {MAX_CRASHES}))
-    returning d.id, d.event_seq, d.subscription_id, d.attempts, d.event_bytes)
+    returning d.id, d.event_seq, d.subscription_id, d.attempts, d.event_bytes, d.lane)
 {LEASED}"""
 """suspect → leased, or → dead letter."""
 # The next is for a suspect whose event the server cannot read, in whole or in part.

@@ -57,12 +57,28 @@ def _limit(app: Application) -> None:
     app.rows("update outbox.subscriptions set rate_limit = '500/s', max_in_flight = 20 where url like '%good'")
 
 
+def _leave_parked(app: Application) -> None:
+    """Let a relay die with a head and what is parked behind it, then switch order off."""
+    _crash(app, "HttpSender.send:after:1")
+    app.rows("update outbox.subscriptions set ordered = false")
+    assert app.one("select count(*) from outbox.deliveries where due_at = 'infinity'")
+
+
+def _switch_order_on(app: Application) -> None:
+    """Switch order on for a subscription with a backlog."""
+    _crash(app, "HttpSender.send:after:1")
+    app.rows("update outbox.subscriptions set ordered = false")
+    app.rows("update outbox.subscriptions set ordered = true")
+
+
 _BEFORE: dict[str, Callable[[Application], None]] = {
     **dict.fromkeys(("Store.make_cells", "Store.take_slots", "Store.take_shares"), _limit),
     "Store.claim_suspect": _leave_suspects,
     "Store.read_subscriptions": _leave_suspects,
     "Store.find_first_pending": _refuse_broken_events,
     "Store.bury_unresolvable": _refuse_broken_events,
+    "Store.release_parked": _leave_parked,
+    **dict.fromkeys(("Store.await_fan_out", "Store.sort_batch", "Store.end_sorting"), _switch_order_on),
     "Store.recover": _fail_the_first_fan_out_of_each_connection,
 }
 _WITHOUT_NEW_EVENTS = "Store.read_subscriptions:"  # fan_out would read the subscriptions first
@@ -71,9 +87,9 @@ _WITHOUT_NEW_EVENTS = "Store.read_subscriptions:"  # fan_out would read the subs
 def _crash(app: Application, point: str) -> None:
     """Run a relay until it kills itself at the point, then let its leases run out."""
     if not point.startswith(_WITHOUT_NEW_EVENTS):
-        app.record(6)
+        app.record(6, key="k")
         app.record_and_roll_back(2)
-    if point.startswith("Store.release"):
+    if point.startswith("Store.release:"):
         app.receiver.plan("/good", "0.3:200")
         relay = app.stage.relay("--max-in-flight", "1", trap=point)
         _stop_while_busy(app, relay)
@@ -90,6 +106,7 @@ def _crash(app: Application, point: str) -> None:
 def test_a_kill_around_any_step_loses_nothing(app: Application, step: str) -> None:
     app.subscribe("/good")
     app.subscribe("/flaky", schedule_seconds=[0] * 5)
+    app.subscribe("/ordered", schedule_seconds=[0] * 5, ordered=True)
     app.receiver.plan("/flaky", "500", "200")
     _BEFORE.get(step, lambda _: None)(app)
     for when in ("before", "after"):

@@ -1,1 +1,3 @@
-"""Slow fault hunts, run by hand or at night: `python -m tests.chaos kills`, `python -m tests.chaos restarts`."""
+"""Slow fault hunts, run by hand or at night: `python -m tests.chaos kills`, `python -m tests.chaos restarts`,
+`python -m tests.chaos order`.
+"""

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         while writer.alive:
             play.seconds_left  # noqa: B018 - raises when the time is over
             time.sleep(KILL_EVERY_SECONDS)
-            _kill_and_replace(play, relays, kills % 2)
+            kill_and_replace(play, relays, kills % 2)
             kills += 1
             if faults < DATABASE_FAULTS and writer.committed() >= options.events * (faults + 1) / (DATABASE_FAULTS + 1):
                 _crash_database(play, faults)
@@ -42,10 +42,13 @@ def run(options: argparse.Namespace) -> int:
             "seconds under fire": round(busy),
             "seconds to drain what was left": round(time.monotonic() - began - busy),
         }
-        return conclude(play, writer, facts, {"the last relay did not drain": code != 0, "too few faults": faults < 3})
+        return conclude(
+            play, [writer], facts, {"the last relay did not drain": code != 0, "too few faults": faults < 3}
+        )
 
 
-def _kill_and_replace(play: Scene, relays: list[RelayProcess], number: int) -> None:
+def kill_and_replace(play: Scene, relays: list[RelayProcess], number: int) -> None:
+    """Kill this relay with SIGKILL and start another."""
     relays[number].kill()
     play.app.stage.started.remove(relays[number])
     relays[number] = play.app.stage.relay()

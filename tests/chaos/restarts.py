@@ -38,4 +38,4 @@ def run(options: argparse.Namespace) -> int:
             "something came twice": requests != len({entry["id"] for entry in app.receiver.received()}),
             "the load ended before the restarts: give more events": not under_load,
         }
-        return conclude(play, writer, facts, broken)
+        return conclude(play, [writer], facts, broken)

@@ -1,4 +1,4 @@
-"""What both hunts play on: a PostgreSQL of their own that keeps its promises, an application, a receiver, relays."""
+"""What the hunts play on: a PostgreSQL of their own that keeps its promises, an application, a receiver, relays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +44,17 @@ class Scene:
         rate = ("--events", options.events, "--per-second", options.per_second, "--batch", 5)
         return self.app.stage.writer(*rate, "--seed", options.seed)
 
+    def start_keyed_writers(self, count: int, keys: int) -> list[WriterProcess]:
+        """Start so many applications that share the events, the rate and the keys."""
+        options = self.options
+        rate = ("--events", options.events // count, "--per-second", options.per_second / count, "--batch", 5)
+        return [
+            self.app.stage.writer(*rate, "--keys", keys, "--seed", options.seed + number) for number in range(count)
+        ]
+
 
 @contextmanager
-def scene(options: argparse.Namespace) -> Iterator[Scene]:
+def scene(options: argparse.Namespace, *, ordered: bool = False) -> Iterator[Scene]:
     """Set everything up; afterwards nothing is left running."""
     directory = Path(tempfile.mkdtemp(prefix="outbox-chaos-"))
     logs = Path(tempfile.mkdtemp(prefix="outbox-chaos-logs-"))
@@ -59,7 +67,7 @@ def scene(options: argparse.Namespace) -> Iterator[Scene]:
             databases.migrate(url)
             with staged(logs, url, receiver) as app:
                 app.timeout_seconds = 1  # leases of 7 s: what a kill leaves comes back while the hunt lasts
-                app.subscribe("/hook", schedule_seconds=SCHEDULE)
+                app.subscribe("/hook", schedule_seconds=SCHEDULE, ordered=ordered)
                 receiver.plan("/hook", f"{ANSWER_AFTER_SECONDS}:200")
                 yield Scene(options, server, app, time.monotonic())
             print(f"logs: {logs}")
@@ -68,9 +76,10 @@ def scene(options: argparse.Namespace) -> Iterator[Scene]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def conclude(scene: Scene, writer: WriterProcess, facts: dict[str, object], broken: dict[str, bool]) -> int:
+def conclude(scene: Scene, writers: Iterable[WriterProcess], facts: dict[str, object], broken: dict[str, bool]) -> int:
     """Print the verdict; return the exit code. `broken` names further conditions that failed."""
-    scene.app.take_over(writer)
+    for writer in writers:
+        scene.app.take_over(writer)
     verdict = scene.app.reconcile()
     for name, value in {"seed": scene.options.seed, **facts}.items():
         print(f"{name:48}{value!s:>10}")

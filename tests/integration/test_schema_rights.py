@@ -26,7 +26,7 @@ TABLES = """
 attempts            -                  s i                  s i               s
 audit               -                  s                    s                 s
 dead_letters        -                  s d                  s i d             s
-deliveries          -                  s i u(due_at) d      s i u d           s
+deliveries          -                  s i u(LOOK) d        s i u d           s
 events              s(id,seq) i(NEW)   s i u(available_at)  s                 s
 in_flight           -                  s                    s i u d           s
 limits              -                  s                    s i u d           s
@@ -51,8 +51,9 @@ turns               -                  s                    s u(taken)        s
 COLUMNS = {
     "NEW": "available_at,id,key,payload,priority,recorded_at,tenant,trace,type",
     "HINTS": "created_at,expires_at,hint,id,kind,sealed_to,subscription_id",
-    "ANSWERED": "disabled_at,disabled_reason,held_until",
+    "ANSWERED": "disabled_at,disabled_reason,held_until,sorting_since",
     "STOP": "paused_at,reason",
+    "LOOK": "due_at,not_before",
 }
 TEXTS = {"body", "filter_hash", "id_of_key", "patterns_of", "text_id", "uuid_of"}
 RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "uuid7"}

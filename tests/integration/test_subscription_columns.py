@@ -22,10 +22,16 @@ from tests.support import seeding
 # What no caller sets by name: the relay's, the database's, or a verb's of its own.
 OTHER_COLUMNS = {
     *("id", "tenant", "scheme", "version", "created_at", "updated_at", "filter_hash"),
-    *("paused_at", "disabled_at", "disabled_reason", "held_until", "removed_at"),
+    *("paused_at", "disabled_at", "disabled_reason", "held_until", "removed_at", "sorting_since"),
     "drops_while_paused",
 }
-OTHER_CHECKS = {"tenant_is_text", "scheme_is_a_word", "disabled_with_a_reason", "times_are_dates"}
+OTHER_CHECKS = {
+    "tenant_is_text",
+    "scheme_is_a_word",
+    "disabled_with_a_reason",
+    "times_are_dates",
+    "sorting_since_is_a_date",
+}
 
 # Of each column: what its flag is given, and what is kept of it. None of them is the default.
 GIVEN: dict[str, tuple[str, Any]] = {
@@ -40,6 +46,8 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "format": ("cloudevents", "cloudevents"),
     "format_settings": ("source=/shop", {"source": "/shop"}),
     "transformation": ("{id:data.id}", "{id:data.id}"),
+    "ordered": ("true", True),
+    "order_policy": ("skip", "skip"),
 }
 ALONG_WITH = {"format_settings": ("--format", "cloudevents")}  # what a column cannot be given without
 each_column = pytest.mark.parametrize("field", COLUMNS, ids=lambda field: field.name)

@@ -117,9 +117,10 @@ class WriterProcess(Process):
     """The application; see tests/support/writer.py for its log."""
 
     def __init__(self, directory: Path, database_url: str, *options: object) -> None:
-        self.log = directory / "writer.jsonl"
+        name = f"writer-{len(list(directory.glob('writer*.out')))}"
+        self.log = directory / f"{name}.jsonl"
         program = ["-m", "tests.support.writer", str(self.log), *map(str, options)]
-        super().__init__(program, directory / "writer.out", {"WRITER_DATABASE_URL": database_url})
+        super().__init__(program, directory / f"{name}.out", {"WRITER_DATABASE_URL": database_url})
 
     def committed(self) -> int:
         """How many events are committed so far."""

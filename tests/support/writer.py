@@ -2,7 +2,9 @@
 
 `WRITER_DATABASE_URL=… python -m tests.support.writer LOG --events N --per-second R …` appends one JSON object a line to
 LOG, after COMMIT or ROLLBACK returned: `committed`, `rolled back`, or `unknown` when the connection was lost in COMMIT
-(the business row then tells). Each names the `events` as [id, type]. A database that is away is waited for.
+(the business row then tells). Each names the `events` as [id, type]. A database that is away is waited for. With
+--keys N each event has one of N keys, and `numbers` has [key, number] for each: the number comes from the key's row,
+which is locked up to the commit.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import random
 import time
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -30,6 +32,19 @@ class Entry(Base):
 
     __tablename__ = "entry"
     event_id: Mapped[str] = mapped_column(primary_key=True)
+
+
+class Counter(Base):
+    """A row for each key: the number of its last event."""
+
+    __tablename__ = "counter"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int]
+
+
+_DRAW = text(
+    "insert into counter values (:key, 1) on conflict (key) do update set number = counter.number + 1 returning number"
+)
 
 
 class Writer:
@@ -62,12 +77,16 @@ class Writer:
 
     def _transaction(self, size: int) -> bool:
         events: list[tuple[str, str]] = []
+        numbers: dict[str, tuple[str, int]] = {}
         doomed = self._dice.random() < self._options.rollback_share
         committing = False
         try:
             with Session(self._engine) as session:
-                for _ in range(size):
-                    event = outbox.record(session, self._dice.choice(self._options.types), {"text": "x" * 100})
+                for key in self._keys(size):
+                    number = session.execute(_DRAW, {"key": key}).scalar_one() if key else 0
+                    event = outbox.record(session, self._dice.choice(self._options.types), {"text": "x" * 100}, key=key)
+                    if key:
+                        numbers[event.id] = (key, number)
                     session.add(Entry(event_id=event.id))
                     events.append((event.id, event.type))
                 session.flush()
@@ -77,14 +96,21 @@ class Writer:
                     committing = True
                     session.commit()
         except DBAPIError:
-            self._write("unknown" if committing else "rolled back", events)
+            self._write("unknown" if committing else "rolled back", events, numbers)
             time.sleep(0.1)
             return False
-        self._write("rolled back" if doomed else "committed", events)
+        self._write("rolled back" if doomed else "committed", events, numbers)
         return not doomed
 
-    def _write(self, what: str, events: list[tuple[str, str]]) -> None:
-        os.write(self._log, json.dumps({"what": what, "at": time.time(), "events": events}).encode() + b"\n")
+    def _keys(self, size: int) -> list[str | None]:
+        """The keys of one transaction, sorted: two that lock them in another order would wait for each other."""
+        if not self._options.keys:
+            return [None] * size
+        return sorted(f"key-{self._dice.randrange(self._options.keys)}" for _ in range(size))
+
+    def _write(self, what: str, events: list[tuple[str, str]], numbers: dict[str, tuple[str, int]]) -> None:
+        facts = {"what": what, "at": time.time(), "events": events, "numbers": numbers}
+        os.write(self._log, json.dumps(facts).encode() + b"\n")
 
 
 def main() -> None:
@@ -97,6 +123,7 @@ def main() -> None:
     parser.add_argument("--rollback-share", type=float, default=0.1)
     parser.add_argument("--types", nargs="+", default=["order.placed"])
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keys", type=int, default=0)
     Writer(parser.parse_args()).run()
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.model.decide import JITTER, OWN_PAUSES, RETRY_AFTER_MAX_SECONDS, decide
+from relay.model.decide import JITTER, OWN_PAUSES, RETRY_AFTER_MAX_SECONDS, decide, keep_at_head
 from relay.model.outcome import Outcome
 from relay.model.verdict import Disable, Hold, Verdict, VerdictKind
 
@@ -99,3 +99,21 @@ def test_a_4xx_is_final_only_where_the_subscription_says_so(status: int, final: 
 @pytest.mark.parametrize("kind", FAILURES)
 def test_only_answers_close_an_endpoint(kind: str) -> None:
     assert decide(outcome(kind), 1, (5,), 0.0).endpoint is None
+
+
+@pytest.mark.case("B12")
+@pytest.mark.parametrize(("schedule", "wait"), [([5, 300], 300.0), ([], 300.0), ([300, 0], 1.0)])
+def test_a_head_that_blocks_is_tried_again_with_its_last_delay(schedule: list[int], wait: float) -> None:
+    failed = outcome("http_5xx", 60.0, 503)
+    dead = decide(failed, 3, schedule, 0.0)
+    assert dead.kind is VerdictKind.DEAD
+    assert keep_at_head(dead, failed, schedule, 0.0) == Verdict(VerdictKind.RETRY, wait, Hold(60.0))
+    assert keep_at_head(dead, failed, schedule, 0.5).wait_seconds == pytest.approx(wait * (1 + JITTER / 2))
+
+
+@pytest.mark.case("B12")
+@pytest.mark.parametrize("kind", ["event_gone", "payload_unreadable"])
+def test_a_head_that_has_no_body_blocks_nobody(kind: str) -> None:
+    failed = outcome(kind)
+    dead = decide(failed, 1, [5], 0.0)
+    assert keep_at_head(dead, failed, [5], 0.0) == dead

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 import pytest
-from sqlalchemy import JSON, Integer, Text
+from sqlalchemy import JSON, Boolean, Integer, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 import outbox
@@ -33,7 +33,7 @@ def shape(column: Any) -> tuple[Any, Any]:
     if isinstance(column, ARRAY):
         item, _ = shape(column.item_type)
         return Sequence[item], tuple[item, ...]
-    for kind, python in ((Text, str), (Integer, int)):
+    for kind, python in ((Text, str), (Integer, int), (Boolean, bool)):
         if isinstance(column, kind):
             return python, python
     assert isinstance(column, JSON | type(JSON_TEXT))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from relay.operations.secrets import SecretsAtRest
     from relay.operations.sending import Sending
     from relay.operations.status.documents import (
+        BlockedLane,
         Count,
         DeadLetters,
         DisabledSubscription,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         PausedSubscription,
         Pending,
         Settings,
+        SortingSubscription,
         Status,
         StuckSubscription,
         SubscriptionHealth,
@@ -47,6 +49,8 @@ def findings_of(status: Status) -> tuple[Finding, ...]:
         *_of_settings(status.settings),
         *_of_pending(status.pending, alive),
         *(_of_stuck(item, status.at) for item in status.stuck if sends or item.behind_seconds is None),
+        *(_of_blocked(item, status.at) for item in status.blocked_lanes),
+        *(_of_sorting(item, status.at) for item in status.sorting),
         *_of_disabled(status.disabled),
         *map(_of_paused, status.paused.named),
         *_of_more_paused(status.paused),
@@ -126,6 +130,39 @@ def _of_stuck(item: StuckSubscription, at: datetime) -> Finding:
         return Finding(code="subscription.failing", subject=item.subscription_id, seen=seen, severity="note")
     seen = f"{item.subscription_id} is behind by {duration(item.behind_seconds)}: {why}"
     return Finding(code="subscription.behind", subject=item.subscription_id, seen=seen)
+
+
+def _of_blocked(item: BlockedLane, at: datetime) -> Finding:
+    """Return what blocks a key. It ends by itself where the policy is to skip."""
+    since = f" for {duration((at - item.since).total_seconds())}" if item.since else ""
+    waiting = "1,000 or more wait" if item.waiting > 1000 else f"{item.waiting:,} wait{'s' * (item.waiting == 1)}"
+    key = "" if item.key is None else f" of key {item.key!r}"
+    skips = item.order_policy == "skip"
+    return Finding(
+        code="lane.blocked",
+        subject=item.subscription_id,
+        seen=f"{item.subscription_id}: {item.head}{key} fails{since}, {item.attempts} attempts, {waiting} behind it:"
+        f" {item.last_error or 'no error is kept'}",
+        mend=f"relay deliveries show {item.head}; mend its receiver"
+        + (
+            ""
+            if skips
+            else f", or relay deliveries cancel {item.head}, or relay subscriptions update"
+            f" {item.subscription_id} --order-policy skip"
+        ),
+        severity="note" if skips else "problem",
+    )
+
+
+def _of_sorting(item: SortingSubscription, at: datetime) -> Finding:
+    took = (at - item.since).total_seconds()
+    return Finding(
+        code="subscription.sorting",
+        subject=item.subscription_id,
+        seen=f"{item.subscription_id}: its backlog is put in order for {duration(took)}, nothing is sent meanwhile",
+        mend="" if took < LATE_SECONDS else "see that a relay runs, and that no delivery of it is leased for ever",
+        severity="note",
+    )
 
 
 def _of_paused(item: PausedSubscription) -> Finding:

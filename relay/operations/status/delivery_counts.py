@@ -1,4 +1,4 @@
-"""How many deliveries are due, wait, or are leased: exact or a bound, from the rows themselves, never from statistics.
+"""How many deliveries are due, wait, are parked or leased: exact or a bound, from the rows, never from statistics.
 
 Each number is counted up to a bound along an index, all in one snapshot, so that it is right while numbers fall, after
 a load that nobody analysed, and at any backlog.
@@ -51,8 +51,11 @@ closed as materialized (
     where not s.open limit :bound)
 select (select count(*) from (select from outbox.deliveries where lease is null and due_at <= statement_timestamp()
                               order by due_at limit :bound) b) as due,
-       (select count(*) from (select from outbox.deliveries where lease is null and due_at > statement_timestamp()
+       (select count(*) from (select from outbox.deliveries
+                              where lease is null and due_at > statement_timestamp() and due_at < 'infinity'
                               order by due_at limit :bound) b) as waiting,
+       (select count(*) from (select from outbox.deliveries where lane is not null and not isfinite(due_at)
+                              order by subscription_id, lane limit :bound) b) as parked,
        (select count(*) from due) as open, (select count(*) from closed) as closed,
        (select count(lease) from coming) as leased, (select count(*) from coming) as coming,
        (select count(lease) from past) as ended, (select count(*) from past) as past,
@@ -89,6 +92,7 @@ def read_deliveries(connection: Connection, tenant: str | None, gone: int | None
         open=bounded(row.open, EXACT_UP_TO),
         closed=bounded(row.closed, EXACT_UP_TO),
         waiting=bounded(row.waiting, EXACT_UP_TO),
+        parked=bounded(row.parked, EXACT_UP_TO),
         leased=_found(row.leased - left, row.coming),
         left=_found(left, row.coming),
         ended=_found(row.ended, row.past),

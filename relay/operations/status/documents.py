@@ -9,16 +9,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from outbox.ids import EventId, SubscriptionId
+    from outbox.ids import DeliveryId, EventId, SubscriptionId
     from relay.operations.findings import Finding
     from relay.operations.secrets import SecretsAtRest
     from relay.operations.sending import Sending
     from relay.operations.status.running import Running
 
 __all__ = [
-    "CANCELLED_DAYS", "Attempts", "Count", "DeadLetters", "Deliveries", "DisabledSubscription", "HeldSubscription",
-    "Limits", "Named", "Newest", "PausedSubscription", "Pending", "Settings", "SlowedSubscription", "Status",
-    "StuckSubscription", "SubscriptionHealth", "Subscriptions", "Unmatched", "Unresolved",
+    "CANCELLED_DAYS", "Attempts", "BlockedLane", "Count", "DeadLetters", "Deliveries", "DisabledSubscription",
+    "HeldSubscription", "Limits", "Named", "Newest", "PausedSubscription", "Pending", "Settings", "SlowedSubscription",
+    "SortingSubscription", "Status", "StuckSubscription", "SubscriptionHealth", "Subscriptions", "Unmatched",
+    "Unresolved",
 ]  # fmt: skip
 
 CANCELLED_DAYS = 7
@@ -54,13 +55,14 @@ class Deliveries:
 
     `open` and `closed` are what of `due` is for subscriptions that may be sent to, and for paused, disabled and held
     ones. `leased` are being sent. `left`: leased by relays that are gone, free when the lease ends. `ended`: their
-    lease has ended, and they are claimed again in their turn.
+    lease has ended, and they are claimed again in their turn. `parked` ones wait behind another of their key.
     """
 
     due: Count
     open: Count
     closed: Count
     waiting: Count
+    parked: Count
     leased: Count
     left: Count
     ended: Count
@@ -184,6 +186,35 @@ class StuckSubscription(Named):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SortingSubscription:
+    """A subscription whose backlog is put in order, since order was switched on; nothing is sent to it meanwhile."""
+
+    subscription_id: SubscriptionId
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockedLane:
+    """A key of an ordered subscription whose head fails while others wait behind it (counted up to 1,001).
+
+    `head` is the delivery to look at, made of the event `event_id`; `since` is its first attempt that is kept.
+    """
+
+    subscription_id: SubscriptionId
+    url: str
+    tenant: str
+    key: str | None
+    head: DeliveryId
+    event_id: EventId | None
+    attempts: int
+    since: datetime | None
+    next_at: datetime
+    waiting: int
+    last_error: str | None
+    order_policy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Newest(Generic[T]):
     """How many there are, and those that matter most."""
 
@@ -236,4 +267,6 @@ class Status:
     secrets: SecretsAtRest
     settings: Settings
     stuck: tuple[StuckSubscription, ...]
+    blocked_lanes: tuple[BlockedLane, ...]
+    sorting: tuple[SortingSubscription, ...]
     findings: tuple[Finding, ...]

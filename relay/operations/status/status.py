@@ -29,6 +29,7 @@ from relay.operations.status.documents import (
     Subscriptions,
     Unmatched,
 )
+from relay.operations.status.lanes import find_blocked, find_sorting
 from relay.operations.status.late_subscriptions import find_stuck
 from relay.operations.status.limits import read_limits
 from relay.operations.status.repeated_ids import find_repeated_ids
@@ -75,6 +76,8 @@ def status(connection: Connection, tenant: str | None) -> Status:
         secrets=secrets_at_rest(connection, tenant),
         settings=Settings(**connection.execute(text(_SETTINGS)).mappings().one()),
         stuck=find_stuck(connection, tenant),
+        blocked_lanes=find_blocked(connection, tenant),
+        sorting=find_sorting(connection, tenant),
         findings=(),
     )
     findings = (*findings_of(found), *find_repeated_ids(connection, tenant), *find_in_schema(connection, tenant))

@@ -81,14 +81,20 @@ class World:
         timeout: int = 15,
         schedule: Sequence[int] = (3600,),
         filter: Mapping[str, Any] | str | None = None,  # noqa: A002
+        ordered: bool = False,
+        order_policy: str = "block",
         connection: psycopg.Connection[Any] | None = None,
     ) -> bytes:
         """Insert a subscription with a secret; return its id. A filter that is a text is stored as it is."""
         text = filter if isinstance(filter, str) or filter is None else parse(filter).text
         cursor = (connection or self._connection).execute(
-            "insert into outbox.subscriptions (tenant, url, types, timeout_seconds, schedule_seconds, filter)"
-            " values (%s, %s, %s, %s, %s, %s) returning id",
-            (tenant, f"http://127.0.0.1{path}", list(types or ("*",)), timeout, list(schedule), text),
+            "insert into outbox.subscriptions"
+            " (tenant, url, types, timeout_seconds, schedule_seconds, filter, ordered, order_policy)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s) returning id",
+            (
+                *(tenant, f"http://127.0.0.1{path}", list(types or ("*",)), timeout, list(schedule), text),
+                *(ordered, order_policy),
+            ),
         )
         (identity,) = cursor.fetchone() or ()
         (connection or self._connection).execute(

@@ -1,0 +1,82 @@
+"""Lanes that a failing head blocks, and subscriptions whose backlog is being put in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from outbox.ids import DeliveryId, EventId, SubscriptionId
+from relay.operations.status.documents import BlockedLane, SortingSubscription
+from relay.operations.tenancy import operator_only
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["find_blocked", "find_sorting"]
+
+_SAMPLE = 2000
+_NAMED = 5
+
+# The heads that wait the longest for their next attempt have failed the most often: they are looked for from the end of
+# the index, before what is parked.
+_BLOCKED = text("""
+with heads as materialized (
+    select id, event_seq, subscription_id, lane, attempts, due_at from outbox.deliveries
+    where lease is null and due_at > now() and due_at < 'infinity'
+    order by due_at desc limit :sample),
+blocking as materialized (
+    select h.* from heads h
+    where h.lane is not null and h.attempts > 0
+      and (select true from outbox.deliveries d where d.subscription_id = h.subscription_id and d.lane = h.lane
+           and not isfinite(d.due_at) limit 1)
+    order by h.attempts desc, h.due_at limit :named)
+select b.*, s.url, s.tenant, s.order_policy, e.id as event_id, e.key,
+       (select count(*) from (select from outbox.deliveries d
+            where d.subscription_id = b.subscription_id and d.lane = b.lane and not isfinite(d.due_at) limit 1001) w)
+           as waiting,
+       a.since, l.error
+from blocking b join outbox.subscriptions s on s.id = b.subscription_id
+left join lateral (select id, key from outbox.events where seq = b.event_seq limit 1) e on true
+left join lateral (select min(at) as since from outbox.attempts where delivery_id = b.id) a on true
+left join lateral (select coalesce(error, status::text, outcome) as error from outbox.attempts
+                   where delivery_id = b.id order by at desc limit 1) l on true
+where s.removed_at is null
+order by b.attempts desc, b.due_at
+""")
+
+
+def find_blocked(connection: Connection, tenant: str | None) -> tuple[BlockedLane, ...]:
+    """Return the five lanes whose heads failed the most often, of the 2,000 that wait the longest. Operator only."""
+    operator_only(tenant, "status")
+    return tuple(
+        BlockedLane(
+            subscription_id=SubscriptionId.of(row.subscription_id),
+            url=row.url,
+            tenant=row.tenant,
+            key=row.key,
+            head=DeliveryId.of(row.id),
+            event_id=EventId.maybe(row.event_id),
+            attempts=row.attempts,
+            since=row.since,
+            next_at=row.due_at,
+            waiting=row.waiting,
+            last_error=row.error,
+            order_policy=row.order_policy,
+        )
+        for row in connection.execute(_BLOCKED, {"sample": _SAMPLE, "named": _NAMED})
+    )
+
+
+_SORTING = text("""
+select id, sorting_since from outbox.subscriptions where sorting_since is not null and removed_at is null
+order by sorting_since limit :named""")
+
+
+def find_sorting(connection: Connection, tenant: str | None) -> tuple[SortingSubscription, ...]:
+    """Return subscriptions whose backlog is being put in order, five at most. For the operator only."""
+    operator_only(tenant, "status")
+    rows = connection.execute(_SORTING, {"named": _NAMED})
+    return tuple(
+        SortingSubscription(subscription_id=SubscriptionId.of(row.id), since=row.sorting_since) for row in rows
+    )

@@ -1,0 +1,225 @@
+"""Lanes: the deliveries of one key for one ordered subscription, of which one at a time may be sent, the head.
+
+The rule, which a model of all interleavings holds to be enough:
+
+- fan_out, which has a turn, makes a row the head only if its lane has no row at all; every other is parked at due_at =
+  'infinity', and so is what a replay puts into a lane.
+- Whoever parked a row or deleted one *looks* at its lane after that is committed: if no row of it is runnable (has a
+  finite due_at), the smallest (event_seq, id) becomes the head. It is chosen unlocked, then locked by its id, since who
+  has locked it looks too.
+- The unique index deliveries_heads is the alarm: where two promote different rows, one is refused, and looks again.
+- A sweep looks at every lane that has parked rows, for those who died between their commit and their look.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from relay.store.arrays import Bigints, Floats, Integers, Smallints, Timestamps, Uuids
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from relay.store.database import Database
+    from relay.store.rows import Birth
+
+__all__ = [
+    "BIRTH_IN_LANES", "FIRST_LANE", "LANE_OF_EVENT", "Lane", "SweptLane", "birth_columns", "find_busy",
+    "is_lane_race", "look", "look_in", "release_parked", "sweep_lanes",
+]  # fmt: skip
+
+Lane: TypeAlias = tuple[bytes, int]
+"""A lane: the subscription's id and the hash of the key."""
+
+FIRST_LANE: Lane = (bytes(16), -(2**63))
+HEADS = "deliveries_heads"
+TRIES = 20
+
+LANE_OF_EVENT = "hashtextextended(key, hashtextextended(tenant, 0))"
+"""The hash of an event's key, null without one: of columns of outbox.events."""
+
+# When a parked row goes: now, or at its time; earlier by its priority, as if it were born due.
+NOW = "greatest(clock_timestamp(), not_before) - make_interval(secs => coalesce(boost_seconds, 0))"
+
+# Scalar subqueries, not EXISTS: the planner could answer that from a hash of every row of the index.
+_RUNNABLE = """(select true from outbox.deliveries d
+     where d.subscription_id = r.subscription_id and d.lane = r.lane and isfinite(d.due_at) limit 1)"""
+_PARKED = """(select true from outbox.deliveries d
+     where d.subscription_id = r.subscription_id and d.lane = r.lane and not isfinite(d.due_at) limit 1)"""
+_SORTING = """(select true from outbox.subscriptions s
+     where s.id = r.subscription_id and s.sorting_since is not null limit 1)"""
+
+# While a backlog is sorted into lanes, nobody knows yet which row of a lane is the first: all are parked.
+_FIND_BUSY = f"""
+select r.place from unnest(%b, %b) with ordinality r(subscription_id, lane, place)
+where coalesce({_RUNNABLE}, {_PARKED}, {_SORTING}, false)"""
+
+
+async def find_busy(connection: psycopg.AsyncConnection[Any], lanes: Sequence[Lane]) -> set[Lane]:
+    """Return those of these lanes that have a row, in a transaction of fan_out: nobody else inserts a head."""
+    cursor = await connection.execute(_FIND_BUSY, _columns(lanes), binary=True)
+    return {lanes[place - 1] for (place,) in await cursor.fetchall()}
+
+
+BIRTH_IN_LANES = """
+with resolved as (
+    insert into outbox.resolutions (first_seq, seqs, matches, gave_up_seqs, gave_up_subscriptions)
+    values (%b, %b, %b, %b, %b))
+insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts, lease, event_bytes, lane, not_before,
+                               boost_seconds)
+select id, event_seq, subscription_id,
+       case when parked = 1 then 'infinity'
+            when lease is null then greatest(due, clock_timestamp()) - make_interval(secs => coalesce(boost, 0))
+            else clock_timestamp() + make_interval(secs => lease_seconds) end,
+       case when lease is null then 0 else 1 end, lease, size, lane,
+       case when parked = 1 and due > clock_timestamp() then due end, boost
+from unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+    r(id, event_seq, subscription_id, due, lease, lease_seconds, size, lane, parked, boost)
+"""
+"""pending → due, leased or parked: what fan_out inserts where some deliveries are in lanes."""
+
+
+def birth_columns(births: Sequence[Birth]) -> tuple[object, ...]:
+    """Return what BIRTH_IN_LANES takes of deliveries."""
+    return (
+        Uuids([birth.id for birth in births]),
+        Bigints([birth.event_seq for birth in births]),
+        Uuids([birth.subscription_id for birth in births]),
+        Timestamps([birth.due for birth in births]),
+        Bigints([birth.lease for birth in births]),
+        Floats([birth.lease_seconds for birth in births]),
+        Integers([birth.size for birth in births]),
+        Bigints([birth.lane for birth in births]),
+        Smallints([birth.parked for birth in births]),
+        Integers([birth.boost_seconds for birth in births]),
+    )
+
+
+# The case is there so that most lanes, which have nothing parked, cost one look-up.
+_LOOK = f"""
+with r as materialized (select distinct subscription_id, lane from unnest({{ids}}, {{lanes}}) a(subscription_id, lane)),
+first as materialized (
+    select c.id from r cross join lateral (
+        select id from outbox.deliveries d
+        where d.subscription_id = r.subscription_id and d.lane = r.lane and not isfinite(d.due_at)
+        order by d.event_seq, d.id limit 1) c
+    where case when c.id is not null then coalesce({_RUNNABLE}, {_SORTING}) end is null),
+locked as materialized (
+    select id from outbox.deliveries where id = any(array(select id from first)) and not isfinite(due_at)
+    order by id for no key update skip locked)
+update outbox.deliveries d set due_at = {NOW}, not_before = null
+where d.id = any(array(select id from locked))
+returning d.subscription_id, d.due_at <= clock_timestamp()
+"""
+"""parked → due, or waiting for its time: the first of each lane that has no head."""
+_LOOK_AT = _LOOK.format(ids="%b", lanes="%b")
+_LOOK_IN = text(_LOOK.format(ids="cast(:ids as uuid[])", lanes="cast(:lanes as bigint[])"))
+
+
+async def look(database: Database, lanes: Sequence[Lane]) -> list[bytes]:
+    """parked → due: give a head to each of these lanes that has none. Call it after the commit that it follows.
+
+    Return the subscriptions, each as often as it has a new head that is due now.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            rows = await database.fetch(_LOOK_AT, *_columns(lanes))
+        except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected) as error:
+            if not left or not (is_lane_race(error) or isinstance(error, psycopg.errors.DeadlockDetected)):
+                raise
+        else:
+            return [subscription_id for subscription_id, is_due in rows if is_due]
+    return []
+
+
+def look_in(connection: Connection, lanes: Sequence[tuple[UUID, int]]) -> None:
+    """parked → due: the same within a command's transaction, after it deleted from these lanes or parked in them.
+
+    What others do in the same moment it cannot see: a relay's sweep makes up for that within seconds. Where a relay was
+    first, its head stays the head.
+    """
+    if not lanes:
+        return
+    columns = {"ids": [subscription_id for subscription_id, _ in lanes], "lanes": [lane for _, lane in lanes]}
+    try:
+        with connection.begin_nested():
+            connection.execute(_LOOK_IN, columns)
+    except IntegrityError as error:
+        if not isinstance(error.orig, psycopg.Error) or not is_lane_race(error.orig):
+            raise
+
+
+def is_lane_race(error: psycopg.Error) -> bool:
+    """Tell whether an insert or update was refused because the lane has a head meanwhile."""
+    return isinstance(error, psycopg.errors.UniqueViolation) and error.diag.constraint_name == HEADS
+
+
+class SweptLane(NamedTuple):
+    """A lane that has parked rows; `number` counts from 1 in its slice."""
+
+    lane: Lane
+    number: int
+    headless: bool
+    ordered: bool
+
+
+# From lane to lane, one look-up each, however deep they are.
+_SWEEP = f"""
+with recursive r as (
+    (select subscription_id, lane, 1 as number from outbox.deliveries
+     where lane is not null and not isfinite(due_at) and (subscription_id, lane) > (%b, %b)
+     order by subscription_id, lane limit 1)
+    union all
+    select c.subscription_id, c.lane, r.number + 1 from r cross join lateral (
+        select subscription_id, lane from outbox.deliveries
+        where lane is not null and not isfinite(due_at) and (subscription_id, lane) > (r.subscription_id, r.lane)
+        order by subscription_id, lane limit 1) c
+    where r.number < %b),
+seen as (
+    select r.*, coalesce({_RUNNABLE}, {_SORTING}) is null as headless,
+           coalesce((select ordered from outbox.subscriptions where id = r.subscription_id), true) as ordered
+    from r)
+select subscription_id, lane, number, headless, ordered from seen where headless or not ordered or number = %b
+order by number
+"""
+
+
+async def sweep_lanes(database: Database, after: Lane, count: int) -> list[SweptLane]:
+    """Read the next `count` lanes with parked rows: those without a head or order, and the last where there are more.
+
+    Changes nothing.
+    """
+    subscription_id, lane = after
+    rows = await database.fetch(_SWEEP, UUID(bytes=subscription_id), lane, count, count)
+    return [SweptLane((row[0], row[1]), *row[2:]) for row in rows]
+
+
+# The row of the subscription is held meanwhile: whoever switches order on again waits, and finds all of these rows.
+_RELEASE_PARKED = f"""
+with unordered as materialized (
+    select id from outbox.subscriptions where id = %b and not ordered limit 1 for share skip locked),
+chosen as materialized (
+    select d.id from unordered u cross join lateral (
+        select id from outbox.deliveries
+        where subscription_id = u.id and lane is not null and not isfinite(due_at)
+        order by subscription_id, lane, event_seq, id limit %b for no key update skip locked) d)
+update outbox.deliveries d set lane = null, due_at = {NOW}, not_before = null
+where d.id = any(array(select id from chosen)) returning 1
+"""
+"""parked → due: of a subscription whose order was switched off."""
+
+
+async def release_parked(database: Database, subscription_id: bytes, limit: int) -> int:
+    """parked → due: let go up to `limit` parked rows of a subscription that has no order any more; return how many."""
+    return len(await database.fetch(_RELEASE_PARKED, UUID(bytes=subscription_id), limit))
+
+
+def _columns(lanes: Sequence[Lane]) -> tuple[Uuids, Bigints]:
+    return Uuids([subscription_id for subscription_id, _ in lanes]), Bigints([lane for _, lane in lanes])
