@@ -5,12 +5,20 @@
 set local lock_timeout = '5s';
 -- sorting_since: since when the backlog of a subscription is put into lanes, because order was switched on. Nothing is
 -- sent to it until that is done.
-alter table outbox.subscriptions
-    add column ordered boolean not null default false,
-    add column order_policy text not null default 'block',
-    add column sorting_since timestamptz,
-    add constraint order_policy_is_known check (order_policy in ('block', 'skip')),
-    add constraint sorting_since_is_a_date check (sorting_since >= '0001-01-01Z' and sorting_since < '10000-01-01Z');
+-- Before version 17 a column with a default cannot be added while a function takes the table's row: it is made again.
+do $$
+declare
+    audited constant text := pg_get_functiondef('outbox.audited(outbox.subscriptions)'::regprocedure);
+begin
+    drop function outbox.audited(outbox.subscriptions);
+    alter table outbox.subscriptions
+        add column ordered boolean not null default false,
+        add column order_policy text not null default 'block',
+        add column sorting_since timestamptz,
+        add constraint order_policy_is_known check (order_policy in ('block', 'skip')),
+        add constraint sorting_since_is_a_date check (sorting_since >= '0001-01-01Z' and sorting_since < '10000-01-01Z');
+    execute audited;
+end $$;
 create index subscriptions_ordered on outbox.subscriptions (tenant collate "C") where ordered and removed_at is null;
 create index subscriptions_sorting on outbox.subscriptions (sorting_since) where sorting_since is not null;
 
