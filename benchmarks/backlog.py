@@ -77,7 +77,9 @@ def memory(bench: Bench) -> Iterator[Result]:
 
 
 @contextmanager
-def _backlog(bench: Bench, *, hours: int, attempts: int, endpoint: str = "http://127.0.0.1:47999/") -> Iterator[str]:
+def _backlog(
+    bench: Bench, *, hours: int, attempts: int, endpoint: str = "http://127.0.0.1:47999/hook"
+) -> Iterator[str]:
     """Yield a database whose deliveries became due, or will, from so many hours from now."""
     with bench.server.outbox() as url:
         subscribe(url, [f"{endpoint}/{number}" for number in range(SUBSCRIPTIONS)])

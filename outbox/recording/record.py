@@ -38,6 +38,7 @@ else:
 __all__ = ["Event", "Outbox", "arecord", "checked_type", "record"]
 
 _TYPE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_RESERVED = "relay."
 _MAX_KEY_BYTES = 1024
 _MAX_DELAY = timedelta(days=36_525)
 _MICROSECOND = timedelta(microseconds=1)
@@ -98,7 +99,7 @@ class Outbox:
 
         Args:
             session_or_connection: what holds the transaction.
-            type: dotted words of letters, digits and `_`, e.g. `order.created`; at most 128 bytes.
+            type: dotted words of letters, digits and `_`, e.g. `order.created`; at most 128 bytes, and not `relay.…`.
             data: JSON types, aware datetime, date, UUID, Decimal (a number with its exact digits), Enum (its value),
                 dataclasses, pydantic models, or `RawJSON`; a str is a JSON string.
             key: what the event is about, e.g. an order's id; at most 1024 bytes.
@@ -190,12 +191,17 @@ class Outbox:
 
 
 def checked_type(value: object) -> str:
-    """Return an event's type as text. Raises RecordError when it is not dotted words, or too long."""
+    """Return an event's type as text. Raises RecordError when it is not dotted words, too long, or the relay's own."""
     if not isinstance(value, str) or len(value) > MAX_TYPE_BYTES or not _TYPE.fullmatch(value):
         given = ascii(value[:60]) if isinstance(value, str) else type(value).__qualname__
         raise RecordError(
             f"type: {given} is not dotted words of letters, digits and _, like 'order.created', "
             f"of at most {MAX_TYPE_BYTES} bytes"
+        )
+    if value.startswith(_RESERVED):
+        raise RecordError(
+            f"type: {brief(value)} begins with {_RESERVED}, which is for events about the relay itself; "
+            "begin it with another word"
         )
     return str.__str__(value)
 

@@ -229,6 +229,13 @@ def check_transformation(name: str, value: object) -> str | None:
     return expression
 
 
+def check_recovery(name: str, value: object) -> int:
+    """Return after how many seconds a disabled endpoint is tried: 0 for never, or a minute to a week."""
+    if value == 0 and type(value) is int:
+        return 0
+    return check_seconds(name, value, 60, _WEEK_SECONDS)
+
+
 def headers_to_store(_name: str, value: object) -> tuple[str, str] | None:
     """Return own headers as JSON and their names, which may be shown; None for no header."""
     headers = check_headers(value)

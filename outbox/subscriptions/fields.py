@@ -264,6 +264,19 @@ class Settings(TypedDict, total=False):
             " for ever, and what follows of its key waits; `skip` makes it a dead letter, and the next one goes.",
         ),
     ]
+    recovery_seconds: Annotated[
+        int | None,
+        Field(
+            column=Integer(),
+            check=checks.check_recovery,
+            default=0,
+            constraint="recovery_seconds = 0 or recovery_seconds between 60 and 604800",
+            flags=(Flag(metavar="N", from_text=number, help="Disabled for only failing: try so often; 0 is never."),),
+            default_words="0",
+            meaning="Once it was disabled because it had only failed for days: try one delivery every so many seconds,"
+            " 60 to 604800, and enable it again by a success. 0 is never: a person resumes it.",
+        ),
+    ]
     headers: Annotated[
         Mapping[str, str] | None,
         Field(
@@ -350,6 +363,7 @@ class Subscription:
     max_in_flight: int | None
     ordered: bool
     order_policy: str
+    recovery_seconds: int
     paused_at: datetime | None
     drops_while_paused: bool
     disabled_at: datetime | None

@@ -235,7 +235,10 @@ def disable(
 
 
 def resume(connection: Session | Connection, subscription_id: str, *, tenant: str | EveryTenant = "") -> Subscription:
-    """Send again, beginning with what gathered, whether it was paused, disabled or held back by its Retry-After."""
+    """Send again, beginning with what gathered, whether it was paused, disabled, held back or failing.
+
+    What was noted of its failures is forgotten: its breaker closes, and the days until it is disabled begin anew.
+    """
     closed = ("paused_at", "disabled_at", "disabled_reason", "held_until")
     return change(connection, subscription_id, tenant, {**dict.fromkeys(closed), "drops_while_paused": False})
 

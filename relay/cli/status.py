@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from relay.operations.findings import Finding
     from relay.operations.secrets import SecretsAtRest
+    from relay.operations.status.breakers import NamedBreaker
     from relay.operations.status.documents import (
         Count,
         Deliveries,
@@ -120,7 +121,7 @@ def _fields(found: Status) -> dict[str, Any]:
         "sending": "goes on" if found.sending.paused_at is None else f"paused since {utc(found.sending.paused_at)}",
         "pending": _with_age(found.pending.count, found.pending.oldest_seconds),
         "due": _with_age(deliveries.open, deliveries.oldest_due_seconds)
-        + (f"; {deliveries.closed} for paused, disabled or held subscriptions" if deliveries.closed.value else ""),
+        + (f"; {deliveries.closed} for paused, disabled, held or failing ones" if deliveries.closed.value else ""),
         "waiting": f"{deliveries.waiting} for a retry or their time"
         + (f", {deliveries.parked} behind another of their key" if deliveries.parked.value else ""),
         "leased": _leased(deliveries),
@@ -133,7 +134,8 @@ def _fields(found: Status) -> dict[str, Any]:
         "unresolved": f"{unresolved.count:,} of the last {unresolved.of_last:,} events (neither pending nor resolved)",
         "secrets": _secrets(found.secrets),
         "subscriptions": ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in subscriptions.items())
-        + (f", {found.held.count} held back by their receivers" if found.held.count else ""),
+        + (f", {found.held.count} held back by their receivers" if found.held.count else "")
+        + (f", {found.breakers.open:,} not sent to while they fail" if found.breakers.open else ""),
         "limits": _limits(found.limits),
         "relays": _relays(found.running),
         "transactions": _transactions(found.running),
@@ -201,12 +203,17 @@ def _document(found: Status) -> dict[str, Any]:
         "paused": _newest(found.paused),
         "held": _newest(found.held),
         "limits": fields_of(found.limits) | {"slowed": _newest(found.limits.slowed)},
+        "breakers": fields_of(found.breakers) | {"named": [_with_breaker(item) for item in found.breakers.named]},
         "stuck": _flat(found.stuck),
     }
 
 
 def _newest(found: Newest[Any]) -> dict[str, Any]:
     return fields_of(found) | {"named": _flat(found.named)}
+
+
+def _with_breaker(item: NamedBreaker) -> dict[str, Any]:
+    return fields_of(item) | {"breaker": fields_of(item.breaker)}
 
 
 def _flat(named: Iterable[Named]) -> list[dict[str, Any]]:

@@ -116,13 +116,25 @@ def list_(
       relay subscriptions list --state disabled
       relay subscriptions list --type order.created --tenant acme --json
     """
+    from relay.operations.status.breakers import breakers_of, in_words
+
     with database.transaction() as connection:
         found = verbs.list(connection, tenant=whose(tenant), state=state, type=type_, after=after, limit=limit)
+        breakers = breakers_of(connection, tenant, [item.id for item in found])
     if as_json:
-        print_json_lines(_document(item) for item in found)
+        print_json_lines(
+            _document(item) | {"breaker": fields_of(breaker)}
+            for item, breaker in zip(found, breakers.values(), strict=True)
+        )
         return
-    rows = [(item.id, _state(item), _tenant_name(item), item.types, item.url) for item in found]
-    print_table(["SUBSCRIPTION", "STATE", "TENANT", "TYPES", "URL"], rows, flexible=["TENANT", "TYPES", "URL"])
+    states = [
+        ", ".join(filter(None, (_state(item), in_words(breaker))))
+        for item, breaker in zip(found, breakers.values(), strict=True)
+    ]
+    rows = [
+        (item.id, state, _tenant_name(item), item.types, item.url) for item, state in zip(found, states, strict=True)
+    ]
+    print_table(["SUBSCRIPTION", "STATE", "TENANT", "TYPES", "URL"], rows, flexible=["STATE", "TENANT", "TYPES", "URL"])
     if len(found) == limit:
         click.echo(f"there may be more: --after {found[-1].id}", err=True)
 
@@ -135,12 +147,16 @@ def list_(
 @with_database
 def show(database: Database, subscription_id: str, tenant: str | None, *, removed: bool, as_json: bool) -> None:
     """Show one subscription, its backlog and its last attempt. Never its secret."""
+    from relay.operations.status.breakers import breaker_of, in_words
     from relay.operations.status.late_subscriptions import subscription_health
 
     with database.transaction() as connection:
         found = verbs.get(connection, subscription_id, tenant=whose(tenant), removed=removed)
         health = subscription_health(connection, tenant, found.id)
-    _show(found, fields_of(health), as_json=as_json)
+        breaker = breaker_of(connection, tenant, found.id)
+    said = fields_of(breaker) if as_json else in_words(breaker) or "closed"
+    more = {"breaker": said} if as_json else {"breaker": said, "disable_at": breaker.disable_at}
+    _show(found, fields_of(health) | more, as_json=as_json)
 
 
 @subscriptions.command()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from relay.store.rows import Leased
     from relay.store.store import Store
 
-__all__ = ["Claim", "admit"]
+__all__ = ["Claim", "admit", "delivery_of"]
 
 ROWS_MAX = 500
 SLOTS_MAX = 2 * ROWS_MAX  # subscriptions of one claim; the others are next in turn
@@ -140,7 +140,7 @@ async def admit(
 ) -> None:
     """Hand claimed rows over to be sent. `start_by`: the monotonic time after which none may begin."""
     await sending.refresh({(row.subscription_id, row.version) for row in rows}, store.read_subscriptions)
-    sending.admit([_delivery(row, lease, start_by, suspect=suspect) for row in rows])
+    sending.admit([delivery_of(row, lease, start_by, suspect=suspect) for row in rows])
 
 
 def _weight(row: Leased) -> int:
@@ -148,8 +148,9 @@ def _weight(row: Leased) -> int:
     return row.event_bytes if SMALL_BYTES < row.event_bytes <= HUGE_BYTES else 0
 
 
-def _delivery(row: Leased, lease: int, start_by: float, *, suspect: bool) -> Delivery:
+def delivery_of(row: Leased, lease: int, start_by: float, *, suspect: bool, probe: bool = False) -> Delivery:
+    """Return the delivery of a row that was leased; this process will send it."""
     return Delivery(
         row.id, row.event_seq, row.subscription_id, row.attempts, lease, row.event, start_by, suspect, row.unreadable,
-        row.lane,
+        row.lane, probe,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from outbox.errors import OutboxError
+from relay.engine.ailing import Ailing
 from relay.engine.health import Health
 from relay.engine.tenants import TenantUse
 from relay.message.envelope import Envelope
@@ -50,8 +51,8 @@ class Owner(Protocol):
 class Endpoint:
     """The receiving side of one subscription, at one version of its row."""
 
-    __slots__ = ("_closed_until", "_keyring", "bytes", "envelope", "failing", "failures", "gate", "health", "huge",
-                 "leased", "owner", "problem", "queued", "sending", "subscription", "tenant", "waiting",
+    __slots__ = ("_closed_until", "_keyring", "ailing", "bytes", "envelope", "failing", "failures", "gate", "health",
+                 "huge", "leased", "owner", "problem", "queued", "sending", "subscription", "tenant", "waiting",
                  "warned_at")  # fmt: skip
 
     def __init__(
@@ -76,12 +77,15 @@ class Endpoint:
         self.warned_at = -math.inf  # when the log last said that nothing can be sent to it
         self.failing = False  # whether the log said last that it fails; failures: what was said (failure_log.py)
         self.failures: Failures | None = None
+        self.ailing: Ailing | None = None  # what has to be written of its health (breaker.py); None while it answers
         self.update(subscription)
 
     def update(self, subscription: SubscriptionVersion) -> None:
         """Use another version of the subscription; what is under way keeps its counts."""
         self.subscription = subscription
         self._closed_until = time.monotonic() + subscription.closed_seconds
+        if subscription.health:
+            self.ailing = Ailing()
         self.problem: tuple[OutcomeKind, str] | None = None
         try:
             self.envelope = Envelope(subscription, self._keyring)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from relay.engine.breaker import Breakers
 from relay.engine.claim import Claim
 from relay.engine.due_map import DueMap
 from relay.engine.fan_out import FanOut
@@ -97,6 +98,7 @@ class Feeder:
         self.sweep = Sweep(store, endpoints, sending, self.due, self.suspect_claim.subscriptions)
         self.lanes = LaneSweep(store, self.fan_out.looker)
         self.fan_out.looker.tell_due = self.note_due
+        self.breakers = Breakers(store, endpoints, room, sending, lone, pace)
         self.low_water = LowWater()
         self._turn = PollTurn(store, processes=processes, slow_seconds=idle_poll_seconds)
         self._until_drained = until_drained
@@ -177,6 +179,7 @@ class Feeder:
                 self.low_water.note_taken(now, first)
                 worked = True
         worked = (not self._paused and await self.suspect_claim.run()) or worked
+        worked = (not self._paused and await self.breakers.run()) or worked
         self.steps += 1
         return worked
 
@@ -208,6 +211,7 @@ class Feeder:
             self.fan_out.filters.forget()
             self.suspect_claim.subscriptions.clear()
             self.sweep.restart()
+            self.breakers.restart()
             self.low_water, self._due_since, self._more_pending = LowWater(), 0.0, False
             self._next_sweep = 0.0
         self._origin = self._store.origin

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from outbox.formats import shown_url
+from relay.engine.ailing import note_health
 from relay.engine.failure_log import FailureLog
 from relay.engine.health import OVERLOADED
 from relay.engine.slowing import slowed_seconds
@@ -130,7 +131,8 @@ class Sending:
             self._room.enter(endpoint, delivery)
             if delivery.suspect:
                 self._suspect.note_begun(delivery)
-            self._give_back_if_closed(endpoint)
+            if not delivery.probe:  # that one is for an endpoint whose breaker is open
+                self._give_back_if_closed(endpoint)
         self._room.begin_attempts()
 
     def release_waiting(self) -> None:
@@ -244,7 +246,8 @@ class Sending:
             self._failure_log.note(endpoint, subscription, delivery, outcome, verdict)
         keep = self._keep_all_responses or failed
         shown = shown_url(subscription.url, subscription.format) if keep else None
-        settlement = Settlement.of(delivery, verdict, outcome, subscription.url, shown)
+        noted = (failed or endpoint.ailing is not None) and (note_health(endpoint, failed=failed) or delivery.probe)
+        settlement = Settlement.of(delivery, verdict, outcome, subscription.url, shown, noted=noted)
         self._leave(endpoint, delivery)
         self._settler.settle(settlement)
 
@@ -265,12 +268,15 @@ class Sending:
     def _give_back_if_closed(self, endpoint: Endpoint) -> None:
         if not endpoint.is_open:
             self._endpoints.note_closed(endpoint)
-            self.give_back_waiting(endpoint)
+            self.give_back_waiting(endpoint, but_probes=not endpoint.is_closed_for_good)
 
-    def give_back_waiting(self, endpoint: Endpoint) -> None:
-        """Give back what has not begun for this endpoint."""
+    def give_back_waiting(self, endpoint: Endpoint, *, but_probes: bool = False) -> None:
+        """Give back what has not begun for this endpoint. What a probe waits for is a limit's slot, not the breaker."""
+        kept = [delivery for delivery in endpoint.waiting if but_probes and delivery.probe]
         while endpoint.waiting:
-            self._give_back(endpoint, endpoint.waiting.popleft(), 0.0)
+            if (delivery := endpoint.waiting.popleft()) not in kept:
+                self._give_back(endpoint, delivery, 0.0)
+        endpoint.waiting.extend(kept)
 
     def _give_back_late(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Give back what may not begin any more: it could end after its lease. Log how many, a line in ten seconds."""

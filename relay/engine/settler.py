@@ -158,6 +158,11 @@ class Settler:
                 self.looker.add([(settlement.delivery.subscription_id, settlement.delivery.lane)])
             if settlement.delivery.id in settled.buried:
                 self._dead_letters.note(settlement)
+        for subscription_id in settled.worn:
+            name = text_id("sub", UUID(bytes=subscription_id))
+            log.warning(
+                "%s is disabled: its endpoint has only failed for days; relay subscriptions resume %s", name, name
+            )
         for subscription_id in settled.disabled:
             name = text_id("sub", UUID(bytes=subscription_id))
             log.warning("%s is disabled: its endpoint answered 410 Gone; relay subscriptions resume %s", name, name)

@@ -48,7 +48,7 @@ class Delivery:
     """One leased delivery: the right to make attempt number `attempts` until the lease ends.
 
     event: None when the event's row is gone or cannot be read; nothing can be sent then. unreadable: the server's
-    error, where it cannot be read.
+    error, where it cannot be read. probe: it is the one that is sent to an endpoint whose breaker is open.
     """
 
     id: bytes
@@ -61,6 +61,7 @@ class Delivery:
     suspect: bool = False
     unreadable: str | None = None
     lane: int | None = None  # of an ordered subscription's delivery whose event has a key
+    probe: bool = False
 
     @property
     def size(self) -> int:

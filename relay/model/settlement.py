@@ -35,6 +35,7 @@ class Settlement(NamedTuple):
 
     url: where the request went. The verdict's change of the endpoint is about this URL, whatever is kept.
     kept: None when nothing of the answer is kept.
+    noted: whether it says something of the endpoint's health that has to be written.
     """
 
     delivery: Delivery
@@ -44,9 +45,12 @@ class Settlement(NamedTuple):
     status: int | None
     milliseconds: int
     kept: Kept | None = None
+    noted: bool = False
 
     @classmethod
-    def of(cls, delivery: Delivery, verdict: Verdict, outcome: Outcome, url: str, shown: str | None) -> Settlement:
+    def of(
+        cls, delivery: Delivery, verdict: Verdict, outcome: Outcome, url: str, shown: str | None, *, noted: bool = False
+    ) -> Settlement:
         """Make a settlement within the database's limits.
 
         `shown`: the URL as it may be shown, kept with the details of the answer; None: keep none of them.
@@ -55,4 +59,4 @@ class Settlement(NamedTuple):
         status = outcome.status if outcome.status is None or outcome.status <= STATUS_MAX else None
         milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)
         kind = outcome.kind if verdict.charged else OutcomeKind.SLOWED
-        return cls(delivery, verdict, url, kind, status, milliseconds, kept)
+        return cls(delivery, verdict, url, kind, status, milliseconds, kept, noted)

@@ -45,11 +45,12 @@ class SubscriptionVersion:
     slowed_to: float | None = None  # requests a second, where its receiver asked for fewer a short time ago
     tenant_limit: TenantLimit | None = None
     order_policy: str = "block"
+    health: str = ""  # 'open': its breaker is; 'noted': failures are noted of it
 
     def __repr__(self) -> str:
         return f"SubscriptionVersion(id={self.id.hex()}, version={self.version})"
 
 
-_FROM_ELSEWHERE = ("secrets", "closed_seconds", "held_for_good", "slowed_to", "tenant_limit")
+_FROM_ELSEWHERE = ("secrets", "closed_seconds", "held_for_good", "slowed_to", "tenant_limit", "health")
 SUBSCRIPTION_COLUMNS = tuple(one.name for one in fields(SubscriptionVersion) if one.name not in _FROM_ELSEWHERE)
 """What is read from outbox.subscriptions, in this order."""

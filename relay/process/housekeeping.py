@@ -31,6 +31,7 @@ from relay.engine.outage import one_line
 from relay.secrets import resealing
 from relay.secrets.keyring import Keyring
 from relay.store import turns
+from relay.store.health import FORGET_WELL, MARK_LATE
 from relay.store.limits import CLEAR_LIMITS
 from relay.store.retention import RETENTION
 from relay.store.subscriptions import CLEAR_REMOVED
@@ -121,6 +122,8 @@ def _rounds(config: Config) -> list[Round]:
         Round("deliveries without a subscription", 60, _CANCEL_ORPHANS, {"batch": BATCH_ROWS}),
         Round("limits of what is gone", 3600, CLEAR_LIMITS, {"batch": BATCH_ROWS}),
         Round("secrets that ran out", 60, _DELETE_EXPIRED, {"batch": BATCH_ROWS}),
+        Round("late backlogs", 30, MARK_LATE, {"batch": BATCH_ROWS}),
+        Round("endpoints that are well", 60, FORGET_WELL, {"batch": BATCH_ROWS}),
         *(_retention(step, getattr(config, f"{step.kind}_retention_days")) for step in RETENTION),
         Round("old idempotency keys", 3600, "select outbox.forget_keys(%(batch)s)", {"batch": BATCH_ROWS}),
         Round("empty leaves", 60, "select outbox.drop_empty_leaf()"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from relay.model.verdict import Disable, Hold, VerdictKind
+from relay.store import health
 from relay.store.arrays import Floats, Texts, Uuids
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["Step", "steps_after"]
 class Step(NamedTuple):
     """One statement of a settlement's transaction; it returns the ids that it changed."""
 
-    changes: Literal["risen", "held", "disabled"]  # the field of relay.store.rows.Settled
+    changes: Literal["risen", "held", "disabled", "ailing", "worn"]  # the field of relay.store.rows.Settled
     statement: str
     columns: tuple[object, ...]
 
@@ -31,7 +32,7 @@ class Step(NamedTuple):
 def steps_after(rows: Sequence[Settlement]) -> list[Step]:
     """Return what is written after these settlements, in their transaction; mostly there is little."""
     steps = [step_of(rows) for step_of in _CONSEQUENCES]
-    return [step for step in steps if step is not None]
+    return [*(step for step in steps if step is not None), *_health(rows)]
 
 
 # For deliveries that succeeded after another relay buried them. It is a statement of its own, after SETTLE: the
@@ -97,6 +98,18 @@ def _disables(rows: Sequence[Settlement]) -> Step | None:
 def _endpoints(changes: Iterable[tuple[bytes, str]]) -> tuple[Uuids, Texts]:
     ids, urls = zip(*changes, strict=True)
     return Uuids(ids), Texts([url.encode() for url in urls])
+
+
+def _health(rows: Sequence[Settlement]) -> list[Step]:
+    """Return the steps that note what these results say of their endpoints; of those that answer always, none."""
+    told = health.tallies(rows)
+    if not told:
+        return []
+    columns = health.tally_columns(told)
+    steps = [Step("worn", health.MOVE_HEALTH, columns)]
+    if any(one.failures or one.slow_downs for one in told.values()):
+        steps.insert(0, Step("ailing", health.ADD_NOTED, columns))
+    return steps
 
 
 _CONSEQUENCES: tuple[Callable[[Sequence[Settlement]], Step | None], ...] = (_buried_successes, _holds, _disables)

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import psycopg
 
+from outbox.ids import text_id
 from relay.store import turns
 from relay.store.arrays import Bigints, Floats, Integers, Timestamps, Uuids
 from relay.store.bodies import BODIES, Bodies, bodies_of, fetch_readable, is_unreadable, read_bodies
@@ -60,7 +61,8 @@ gone as (
 e as materialized (
     select t.event_seq, t.priority, ev.*, sum(ev.size) over (order by t.event_seq) as bytes
     from taken t left join lateral (
-        select tenant, type, available_at, octet_length(payload) as size, {LANE_OF_EVENT} as lane
+        select tenant, type, available_at, octet_length(payload) as size, {LANE_OF_EVENT} as lane,
+               case when starts_with(type, 'relay.') then key end as about
         from outbox.events where seq = t.event_seq and seq > %b and seq <= %b limit 1) ev on true),
 kinds as (select distinct tenant, type from e where type is not null),
 matches as (
@@ -75,17 +77,17 @@ matches as (
                         from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
     group by k.tenant, k.type)
 select event_seq, tenant, type, available_at, coalesce(available_at <= clock_timestamp(), true), size,
-       coalesce(bytes <= %b, false), priority, lane,
+       coalesce(bytes <= %b, false), priority, lane, about,
        null::uuid[], null::bigint[], null::boolean[], null::boolean[], null::uuid[]
 from e
 union all
-select null, tenant, type, null, null, null, null, null, null, ids, versions, open, ordered, filters from matches
+select null, tenant, type, null, null, null, null, null, null, null, ids, versions, open, ordered, filters from matches
 """
 
 
 _TAKE_OLDEST = _take("", "event_seq > %b and event_seq <= %b")
 _TAKE_SHARED = _take(f"{CHOSEN},", "event_seq = any(array(select event_seq from chosen))") + (
-    "union all select null, tenant, null, null, null, null, null, null, null, null, null, null, null, null"
+    "union all select null, tenant, null, null, null, null, null, null, null, null, null, null, null, null, null"
     " from last_tenant"
 )
 # What was looked at for its filters, and nothing else.
@@ -192,9 +194,12 @@ class TakenBatch:
         self._kept[event_seq] = matches
 
     def matches_of(self, taken: Taken) -> Sequence[Match]:
-        """Return the matches of an event, after the filters."""
+        """Return the matches of an event, after the filters. One about a subscription never goes to that one."""
         kept = self._kept.get(taken.seq)
-        return self.matches.get((taken.tenant, taken.type), ()) if kept is None else kept
+        found = self.matches.get((taken.tenant, taken.type), ()) if kept is None else kept
+        if taken.about is None:
+            return found
+        return [match for match in found if text_id("sub", UUID(bytes=match.subscription_id)) != taken.about]
 
     def all_matches(self) -> Iterator[Sequence[Match]]:
         """Return the matches of the whole batch after the filters, those of plain events once a kind."""
@@ -271,11 +276,11 @@ class TakenBatch:
 
 
 def _taken(row: Sequence[Any]) -> Taken:
-    return Taken(*row[:9])
+    return Taken(*row[:10])
 
 
 def _matched(row: Sequence[Any]) -> tuple[tuple[str, str], list[Match]]:
-    tenant, type_, columns = row[1], row[2], row[9:]
+    tenant, type_, columns = row[1], row[2], row[10:]
     return (tenant, type_), list(map(Match, *(columns if columns[-1] is not None else columns[:-1])))
 
 

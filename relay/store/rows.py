@@ -44,7 +44,7 @@ class Taken(NamedTuple):
 
     size: bytes of its payload; None where the event's row is gone, and then nothing matches. fits: whether it is within
     the byte budget; if not, its deliveries are not to be born leased. priority: 0 to 3. lane: the hash of its key,
-    None without one.
+    None without one. about: of an event about the relay itself, the subscription (`sub_…`) that it is about.
     """
 
     seq: int
@@ -56,6 +56,7 @@ class Taken(NamedTuple):
     fits: bool
     priority: int = 0
     lane: int | None = None
+    about: str | None = None
 
     def __repr__(self) -> str:
         return f"Taken(seq={self.seq}, type={self.type!r})"
@@ -100,7 +101,8 @@ class Settled(NamedTuple):
 
     won: deliveries that left as delivered; not those that another relay had settled or buried before. buried:
     deliveries that became dead letters. risen: dead letters that a late success took back. held, disabled:
-    subscriptions whose endpoint asked for it.
+    subscriptions whose endpoint asked for it. ailing: those that failed and of which nothing was noted before. worn:
+    those disabled because they had only failed.
     """
 
     won: frozenset[bytes] = frozenset()
@@ -108,6 +110,8 @@ class Settled(NamedTuple):
     risen: frozenset[bytes] = frozenset()
     held: frozenset[bytes] = frozenset()
     disabled: frozenset[bytes] = frozenset()
+    ailing: frozenset[bytes] = frozenset()
+    worn: frozenset[bytes] = frozenset()
 
 
 class Leased(NamedTuple):

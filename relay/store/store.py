@@ -16,6 +16,7 @@ from relay.store import (
     pending_shares,
     poll_turn,
     polling,
+    probes,
     settlement,
     sorting,
     subscriptions,
@@ -46,6 +47,8 @@ class Store(Database):
     take_slots = limits.take_slots
     take_shares = limits.take_shares
     claim_suspect = suspects.claim_suspect
+    read_noted = probes.read_noted
+    claim_probes = probes.claim_probes
     settle = settlement.settle
     look = lanes.look
     sweep_lanes = lanes.sweep_lanes

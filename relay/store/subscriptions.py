@@ -15,18 +15,27 @@ if TYPE_CHECKING:
     from relay.store.database import Database
 
 __all__ = [
-    "CLEAR_REMOVED", "MATCHED", "OPEN", "SUBSCRIPTIONS", "find_changed", "read_subscriptions", "subscription_of",
+    "CLEAR_REMOVED", "MATCHED", "NOT_HELD", "OPEN", "SUBSCRIPTIONS", "find_changed", "read_subscriptions",
+    "subscription_of",
 ]  # fmt: skip
 
 # The condition that a subscription may be sent to now. Nothing else is claimed, so nothing else counts attempts.
 _WANTED = "paused_at is null and disabled_at is null and removed_at is null and sorting_since is null"
-OPEN = f"{_WANTED} and coalesce(held_until <= clock_timestamp(), true)"
+NOT_HELD = "coalesce(held_until <= clock_timestamp(), true)"
+# health has no column id: it is that of the subscription that the condition is asked of.
+_BROKEN = "exists (select from outbox.health where subscription_id = id and opened_at is not null)"
+OPEN = f"{_WANTED} and {NOT_HELD} and not {_BROKEN}"
+_NOTED = """(select case when opened_at is not null then 'open' when failing_since is not null or failures > 0
+                    then 'noted' end from outbox.health where subscription_id = s.id)"""
 MATCHED = "not (paused_at is not null and drops_while_paused)"
 """The condition that events match a subscription at all; removed ones are in no index of types."""
 # Before version 17 an infinite time cannot be subtracted. The error would be taken for the fault of an event that the
 # subscription matches, so no value of a row may reach an expression that can fail on it.
+# An open breaker is asked about again after a while, should nobody tell that it closed.
+BROKEN_SECONDS = 60
 _CLOSED_SECONDS = (
-    f"case when not ({_WANTED}) then 'infinity' when coalesce(held_until <= clock_timestamp(), true) then 0"
+    f"case when not ({_WANTED}) then 'infinity'"
+    f" when {NOT_HELD} then case when {_BROKEN.replace('= id', '= s.id')} then {BROKEN_SECONDS} else 0 end"
     " when isfinite(held_until) then extract(epoch from held_until - clock_timestamp())::double precision"
     " else 'infinity' end"
 )
@@ -38,7 +47,7 @@ select {", ".join(f"s.{name}" for name in SUBSCRIPTION_COLUMNS)},
        array(select secret from outbox.secrets where {_LIVE} order by created_at desc, id desc),
        {_CLOSED_SECONDS}, {_WANTED} and coalesce(held_until = 'infinity', false),
        (select slowed_to from outbox.limits where id = s.id and measured_from > now() - {FORGOTTEN}),
-       t.id, t.rate_limit, t.rate_burst
+       t.id, t.rate_limit, t.rate_burst, coalesce({_NOTED}, '')
 from outbox.subscriptions s
 left join lateral (
     select id, rate_limit, rate_burst from outbox.tenant_limits where tenant = s.tenant limit 1) t on true
@@ -53,11 +62,12 @@ async def read_subscriptions(database: Database, ids: Sequence[bytes]) -> list[S
 
 def subscription_of(row: Sequence[Any]) -> SubscriptionVersion:
     """Return a row of SUBSCRIPTIONS as what sending needs; its id is 16 raw bytes."""
-    *columns, kinds, texts, closed_seconds, held_for_good, slowed_to, limit, rate, burst = row
+    *columns, kinds, texts, closed_seconds, held_for_good, slowed_to, limit, rate, burst, health = row
     values = (tuple(value) if isinstance(value, list) else value for value in columns)
     fields: dict[str, Any] = dict(zip(SUBSCRIPTION_COLUMNS, values, strict=True))
     fields["secrets"] = tuple(zip(kinds, map(Secret, texts), strict=True))
     fields |= {"closed_seconds": closed_seconds, "held_for_good": held_for_good, "slowed_to": slowed_to}
+    fields |= {"health": health}
     return SubscriptionVersion(**fields, tenant_limit=None if limit is None else TenantLimit(limit, rate, burst))
 
 

@@ -71,9 +71,19 @@ def _switch_order_on(app: Application) -> None:
     app.rows("update outbox.subscriptions set ordered = true")
 
 
+def _break_an_endpoint(app: Application) -> None:
+    """Leave the breaker of /good open, with a probe due."""
+    app.rows(
+        "insert into outbox.health (subscription_id, failing_since, opened_at, probe_at, pause_seconds)"
+        " select id, clock_timestamp(), clock_timestamp(), clock_timestamp(), 1 from outbox.subscriptions"
+        " where url like '%/good'"
+    )
+
+
 _BEFORE: dict[str, Callable[[Application], None]] = {
     **dict.fromkeys(("Store.make_cells", "Store.take_slots", "Store.take_shares"), _limit),
     "Store.claim_suspect": _leave_suspects,
+    "Store.claim_probes": _break_an_endpoint,
     "Store.read_subscriptions": _leave_suspects,
     "Store.find_first_pending": _refuse_broken_events,
     "Store.bury_unresolvable": _refuse_broken_events,
@@ -108,6 +118,7 @@ def test_a_kill_around_any_step_loses_nothing(app: Application, step: str) -> No
     app.subscribe("/flaky", schedule_seconds=[0] * 5)
     app.subscribe("/ordered", schedule_seconds=[0] * 5, ordered=True)
     app.receiver.plan("/flaky", "500", "200")
+    app.rows("update outbox.settings set value = 0 where name = 'breaker_failure_percent'")  # a burst would open it
     _BEFORE.get(step, lambda _: None)(app)
     for when in ("before", "after"):
         _crash(app, f"{step}:{when}:1")

@@ -70,6 +70,7 @@ class TestPython:
             "url": URL, "types": ["order.*"], "tenant": "acme", "description": "theirs", "metadata": {"owner": "7"},
             "timeout_seconds": 15, "schedule_seconds": list(made.schedule_seconds), "scheme": "standard",
             "final_statuses": [], "format": "standard", "format_settings": {}, "drops_while_paused": False,
+            "recovery_seconds": 0,
         }  # fmt: skip
         assert (secret.action, secret.subject, secret.tenant, secret.after) == (
             "secret added",

@@ -30,6 +30,7 @@ deliveries          -                  s i u(LOOK) d        s i u d           s
 events              s(id,seq) i(NEW)   s i u(available_at)  s                 s
 in_flight           -                  s                    s i u d           s
 limits              -                  s                    s i u d           s
+health              -                  s                    s i u d           s
 pending             -                  s i d                s u d             s
 idempotency_keys    -                  s                    s                 s
 idempotency_requests  -                s                    s                 s
@@ -56,7 +57,7 @@ COLUMNS = {
     "LOOK": "due_at,not_before",
 }
 TEXTS = {"body", "filter_hash", "id_of_key", "patterns_of", "text_id", "uuid_of"}
-RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "uuid7"}
+RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "refuses_type", "uuid7"}
 FINDINGS = {"findings", "collation_findings", "grant_findings"}
 UPKEEP = {
     "make_event_leaf", "make_attempt_leaf", "retire_event_leaf", "retire_attempt_leaf", "prune_events",

@@ -48,6 +48,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "transformation": ("{id:data.id}", "{id:data.id}"),
     "ordered": ("true", True),
     "order_policy": ("skip", "skip"),
+    "recovery_seconds": ("3600", 3600),
 }
 ALONG_WITH = {"format_settings": ("--format", "cloudevents")}  # what a column cannot be given without
 each_column = pytest.mark.parametrize("field", COLUMNS, ids=lambda field: field.name)

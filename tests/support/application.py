@@ -102,6 +102,7 @@ class Application:
     def expire_leases(self) -> None:
         """Let the time pass that dead relays' leases still have; only when nobody alive holds one."""
         self.rows("update outbox.deliveries set due_at = clock_timestamp() where lease is not null")
+        self.rows("update outbox.health set probe_at = clock_timestamp() where probe_at is not null")
 
     def wait_settled(self, timeout_seconds: float = 30) -> None:
         """Wait until nothing is pending and no delivery is left."""

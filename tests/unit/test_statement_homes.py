@@ -26,6 +26,19 @@ ELSEWHERE = {
 IN_STORE = {
     *("by_hand", "claims", "consequences", "dead_letters", "fan_out", "lanes", "lease", "replay", "settlement"),
     *("sorting", "subscriptions", "suspects"),
+    *(
+        "by_hand",
+        "claims",
+        "consequences",
+        "dead_letters",
+        "fan_out",
+        "lease",
+        "probes",
+        "replay",
+        "settlement",
+        "subscriptions",
+        "suspects",
+    ),
 }
 IN_MIGRATIONS = {
     "0001_tables.sql: outbox.mark_pending",

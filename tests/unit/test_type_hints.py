@@ -54,7 +54,7 @@ def subscription(**more: Any) -> dict[str, Any]:
         "scheme": "standard", "public_keys": (), "headers": ("X-A",), "authentication": "bearer", "tls": "",
         "format": "cloudevents", "format_settings": {"source": "/a"}, "format_secret": "",
         "final_statuses": (), "filter": None, "transformation": None, "rate_limit": None, "rate_burst": None,
-        "max_in_flight": None, "ordered": False, "order_policy": "block", "paused_at": AT,
+        "max_in_flight": None, "ordered": False, "order_policy": "block", "recovery_seconds": 0, "paused_at": AT,
         "drops_while_paused": False, "disabled_at": None, "disabled_reason": None, "held_until": None,
         "removed_at": None, "created_at": AT, "updated_at": AT, **more,
     }  # fmt: skip

@@ -14,9 +14,9 @@ declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
         outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
-        outbox.idempotency_requests, outbox.sending, outbox.limits, outbox.in_flight, outbox.tenant_limits';
+        outbox.idempotency_requests, outbox.sending, outbox.limits, outbox.in_flight, outbox.tenant_limits, outbox.health';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.filter_hash, outbox.id_of_key';
-    rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes';
+    rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes, outbox.refuses_type';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
         outbox.retire_next_event_leaf, outbox.retire_next_attempt_leaf,
@@ -62,6 +62,7 @@ declare
         ['outbox_relay', 'insert, update, delete on outbox.relays'],
         ['outbox_relay', 'update on outbox.poller'],
         ['outbox_relay', 'insert, update, delete on outbox.limits, outbox.in_flight'],
+        ['outbox_relay', 'insert, update, delete on outbox.health'],
         ['outbox_relay', 'execute on function ' || upkeep || ', ' || findings || ', ' || texts],
 
         ['outbox_reader', 'usage on schema outbox'],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.operations.findings import Finding
+from relay.operations.status.breakers import findings_of_breakers
 from relay.operations.status.late_subscriptions import LATE_SECONDS
 from relay.operations.status.running_findings import findings_of_running, place_of
 from relay.operations.status.unresolved_events import sql_to_mend
@@ -55,6 +56,7 @@ def findings_of(status: Status) -> tuple[Finding, ...]:
         *map(_of_paused, status.paused.named),
         *_of_more_paused(status.paused),
         *_of_held(status.held, status.at),
+        *findings_of_breakers(status.breakers, status.at),
         *_of_dead_letters(status.dead_letters),
         *_of_secrets(status.secrets),
         *_of_unsigned(status.subscriptions),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from relay.operations.findings import Finding
     from relay.operations.secrets import SecretsAtRest
     from relay.operations.sending import Sending
+    from relay.operations.status.breakers import Breakers
     from relay.operations.status.running import Running
 
 __all__ = [
@@ -263,6 +264,7 @@ class Status:
     paused: Newest[PausedSubscription]
     held: Newest[HeldSubscription]
     limits: Limits
+    breakers: Breakers
     default_leaves: Mapping[str, Count]
     secrets: SecretsAtRest
     settings: Settings

@@ -16,6 +16,7 @@ from relay.operations.schema_findings import find_in_schema
 from relay.operations.secrets import secrets_at_rest
 from relay.operations.sending import read_sending
 from relay.operations.status.attention import findings_of
+from relay.operations.status.breakers import read_breakers
 from relay.operations.status.delivery_counts import EXACT_UP_TO, bounded, read_deliveries
 from relay.operations.status.disabled_and_held import read_disabled, read_held, read_paused
 from relay.operations.status.documents import (
@@ -72,6 +73,7 @@ def status(connection: Connection, tenant: str | None) -> Status:
         paused=read_paused(connection, tenant),
         held=read_held(connection, tenant),
         limits=read_limits(connection, tenant),
+        breakers=read_breakers(connection, tenant),
         default_leaves={name: _read_default_leaf(connection, name) for name in ("events", "attempts")},
         secrets=secrets_at_rest(connection, tenant),
         settings=Settings(**connection.execute(text(_SETTINGS)).mappings().one()),

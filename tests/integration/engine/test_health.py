@@ -19,6 +19,7 @@ TIMEOUT = Outcome(kind="timeout", status=None, milliseconds=15_000, error="no an
 
 async def test_a_hanging_endpoint_shrinks_to_one_slot(world: World, far_end: FarEnd) -> None:
     world.subscribe(path="/hangs", schedule=(0,) * 20)
+    world.break_at(0)
     world.record(count=100)
     far_end.script["/hangs"] = TIMEOUT
     async with running(world.url, far_end) as relay:
@@ -86,6 +87,7 @@ async def test_no_endpoint_gets_more_requests_at_once_than_allowed(world: World,
 
 async def test_an_endpoint_that_recovers_is_served_in_full_again(world: World, far_end: FarEnd) -> None:
     world.subscribe(path="/", schedule=(0,) * 20)
+    world.break_at(0)
     far_end.script["/"] = TIMEOUT
     world.record(count=60)
     async with running(world.url, far_end) as relay:

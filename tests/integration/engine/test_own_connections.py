@@ -40,6 +40,7 @@ async def test_a_second_answer_of_one_tenants_endpoint_settles_nothing_of_anothe
 
     async with receiving(behaviour) as receiver:
         world.subscribe("one", tenant=tenants[0], path=f":{receiver.port}/cheat")
+        world.break_at(0)
         honest = world.subscribe("two", tenant=tenants[1], path=f":{receiver.port}/honest")
         async with running(world.url, cast(FarEnd, sender)) as relay:
             for _ in range(10):

@@ -58,10 +58,15 @@ class World:
         )
         self.rows(
             "truncate outbox.events, outbox.pending, outbox.subscriptions, outbox.secrets, outbox.subscription_types,"
-            " outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters,"
+            " outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.health,"
             " outbox.limits, outbox.in_flight, outbox.tenant_limits restart identity"
         )
         self.allow_payloads_of(262_144)
+        self.break_at(70)
+
+    def break_at(self, percent: int) -> None:
+        """Let breakers open at this share of failures, 0 for never, until the next `empty`."""
+        self.rows("update outbox.settings set value = %s where name = 'breaker_failure_percent'", percent)
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         cursor = self._connection.execute(statement, parameters or None)
