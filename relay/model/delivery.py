@@ -22,6 +22,9 @@ A delivery is *due* when it has no lease and due_at has passed, *waiting* when d
 it has a lease and due_at (then the end of the lease) is in the future. It is a *suspect* when its lease ended without a
 result: it may have ended the process that held it. It is *parked* while another of its lane (its key, in an ordered
 subscription) is the head, which has any of the other states.
+
+A retry after a refusal (429, 503) by an endpoint that takes other requests gives the attempt back, as release does.
+What a limit lets wait is due, never leased.
 """
 
 from __future__ import annotations
