@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,22 +11,17 @@ import psycopg
 from relay.engine.filtering import Filtering
 from relay.engine.lanes import BatchLanes, Looker, OrderedTake
 from relay.engine.outage import one_line
+from relay.engine.planning import Planner
 from relay.engine.stopped import TurnWait
 from relay.engine.take_shares import TakeShares
-from relay.model.delivery import Delivery
-from relay.store.fan_out import MAX_SEQ, new_ids
+from relay.store.fan_out import MAX_SEQ
 from relay.store.lanes import is_lane_race
-from relay.store.lease import new_lease
 from relay.store.meaning import is_refusal
-from relay.store.rows import Birth
+from relay.store.wide import ALL, WIDE_FROM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from relay.engine.due_map import DueMap
-    from relay.engine.endpoint import Endpoint
     from relay.engine.endpoint_registry import Endpoints
-    from relay.engine.fairness import Grants
     from relay.engine.lanes import Bounds
     from relay.engine.pace import Pace
     from relay.engine.room import Room
@@ -36,7 +30,6 @@ if TYPE_CHECKING:
     from relay.store.fan_out import TakenBatch
     from relay.store.filters import Look
     from relay.store.pending_shares import Shares
-    from relay.store.rows import Match, Taken
     from relay.store.store import Store
 
 __all__ = ["FanOut"]
@@ -44,7 +37,6 @@ __all__ = ["FanOut"]
 log = logging.getLogger("relay.engine")
 
 EVENTS_MAX = 500
-VERSIONS_MIN = 512  # subscriptions that are read in one fan_out at least, where so many are not known at this version
 EVENTS_FIRST = 64  # in the first batch: how many subscriptions an event matches is not known yet
 DELIVERIES_MAX = 20_000
 DELIVERIES_AIM = 5000  # in one transaction, when each event matches many subscriptions
@@ -72,12 +64,11 @@ class FanOut:
     ) -> None:
         self._store = store
         self._shares = TakeShares(store, pace)
-        self._endpoints = endpoints
         self._room = room
         self._sending = sending
         self._due = due
         self._pace = pace
-        self._priority_step = priority_step_seconds
+        self.planner = Planner(endpoints, room, due, pace, priority_step_seconds=priority_step_seconds)
         self._wait = TurnWait(store)
         self.filters = Filtering(store, pace)
         self._ordered = OrderedTake()
@@ -87,7 +78,7 @@ class FanOut:
         self._began = 0.0
         self._busy = False
         self._may_lease = True
-        self._start_by = 0.0
+        self._unshortened = -1  # an event whose matches are all brought, however many there are
 
     def is_due(self, *, claimable: bool) -> bool:
         """Tell whether to fan out now: yes, but only now and then while older work keeps this process busy.
@@ -122,30 +113,28 @@ class FanOut:
     ) -> tuple[int | None, bool] | None:
         """Take and resolve one batch; None where a filter has to be asked before."""
         alone = await self._first_pending(take.after, look) if limit == 1 else None
-        more, up_to = look is not None and look.more, take.up_to
+        one = take if alone is None else take.of_first(alone)
+        budget = min(self._room.fan_out_bytes, self._pace.bytes)
+        most = ALL if alone is not None and alone == self._unshortened else WIDE_FROM
         try:
-            take = take if alone is None else take.of_first(alone)
-            budget = min(self._room.fan_out_bytes, self._pace.bytes)
             async with self._store.fan_out(
-                take.after, limit, budget, up_to_seq=take.up_to, shares=shares, look=look,
-                events_after_seq=take.events_after,
+                one.after, limit, budget, up_to_seq=one.up_to, shares=shares, look=look,
+                events_after_seq=one.events_after, most_matches=most,
             ) as batch:  # fmt: skip
                 self._wait.end()
-                if not self._ordered.trusts(batch, take):
+                if not self._ordered.trusts(batch, one):
                     return None, True
+                if batch.is_wide:
+                    return await self._resolve_wide(batch)
                 if not self.filters.apply(batch):
                     return None
-                self._shares.note(batch, len(batch.taken) if more else limit, up_to, shares)
+                more = look is not None and look.more
+                self._shares.note(batch, len(batch.taken) if more else limit, take.up_to, shares)
                 if not batch.taken:
                     return None, more
                 if self._is_too_many(batch):
                     return None, True
-                # _plan asks their endpoints
-                await self._sending.refresh(self._versions(batch), batch.read_subscriptions)
-                lanes = await BatchLanes.of(batch)
-                births = self._plan(batch, lanes, may_lease=self._may_lease)
-                asked = time.monotonic()
-                bodies = await batch.resolve(births, self.filters.bodies, in_lanes=lanes is not None)
+                await self._resolve(batch)
         except psycopg.errors.LockNotAvailable:
             await self._wait.go_on()
             return None, True
@@ -156,15 +145,35 @@ class FanOut:
                 raise
             await self._isolate_refused(alone, limit, error)
             return alone, True
+        await self.looker.look()
+        return batch.taken[0].seq, more or shares is not None or len(batch.taken) == limit
+
+    async def _resolve(self, batch: TakenBatch) -> None:
+        """Make the deliveries of a batch, and send those that are born leased."""
+        # plan() asks their endpoints
+        await self._sending.refresh(self.planner.versions(batch), batch.read_subscriptions)
+        lanes = await BatchLanes.of(batch)
+        births = self.planner.plan(batch, lanes, may_lease=self._may_lease)
+        asked = time.monotonic()
+        bodies = await batch.resolve(births, self.filters.bodies, in_lanes=lanes is not None)
         self._adapt(len(batch.taken), len(births))
         self._note_answer(bodies, time.monotonic() - asked)
         bodies = self.filters.end(batch, bodies)
-        leased = (_delivery(birth, bodies, self._start_by) for birth in births if birth.lease is not None)
-        self._sending.admit(leased)  # only now: the transaction has committed
+        self._sending.admit(self.planner.deliveries(births, bodies))  # only now: the transaction has committed
         if lanes is not None:
             self.looker.add(lanes.waiting)
-            await self.looker.look()
-        return batch.taken[0].seq, more or shares is not None or len(batch.taken) == limit
+
+    async def _resolve_wide(self, batch: TakenBatch) -> tuple[int | None, bool]:
+        """Resolve one event that very many subscriptions match; where there are others beside it, take it alone."""
+        first, self.limit = batch.taken[0], 1
+        if len(batch.taken) > 1:
+            return None, True
+        births = await batch.resolve_wide(self.planner.boost_of(first))
+        if births is None:
+            self._unshortened = first.seq
+            return None, True
+        self._adapt(1, births)
+        return first.seq, True
 
     async def _first_pending(self, low: int, look: Look | None) -> int | None:
         if look is not None:
@@ -180,76 +189,12 @@ class FanOut:
         most = GROUPED_EVENTS_MAX if self._busy and self._shares.grouped else self.limit
         return max(1, min(self.limit, most, int(max(room, BUSY_FROM_WAITING) / self._matches_each)))
 
-    def _versions(self, batch: TakenBatch) -> list[tuple[bytes, int]]:
-        """Return the subscriptions that matched and may have something born leased, each with its version.
-
-        Those are all that are known here, and as many others as there is room for.
-        """
-        matched = {match.subscription_id: match.version for matches in batch.all_matches() for match in matches}
-        known = [(i, version) for i, version in matched.items() if self._endpoints.get(i) is not None]
-        others = ((i, version) for i, version in matched.items() if self._endpoints.get(i) is None)
-        return [*known, *islice(others, max(VERSIONS_MIN, self._room.free))]
-
-    def _plan(self, batch: TakenBatch, lanes: BatchLanes | None, *, may_lease: bool) -> list[Birth]:
-        """Decide for every event × matching subscription whether it is born leased to this process, due or parked."""
-        self._start_by = time.monotonic() + self._pace.start_within_seconds  # their leases begin later than now
-        births: list[Birth] = []
-        leased = 0
-        free: dict[bytes, int] = {}
-        grants = self._room.grants()
-        room, lease, slack = self._room.free if may_lease else 0, new_lease(), self._pace.slack_seconds
-        for taken, matches, ids in _pairs(batch):
-            for (subscription_id, _, is_open, ordered, _), identity in zip(matches, ids, strict=True):
-                lane = taken.lane if ordered else None
-                if lane is not None and lanes and lanes.is_parked(subscription_id, lane):
-                    births.append(self._due_birth(identity, taken, subscription_id, lane, parked=True))
-                    continue
-                if subscription_id not in free:
-                    free[subscription_id] = self._free(subscription_id)
-                ready = is_open and taken.available
-                endpoint = self._endpoints.get(subscription_id)
-                may = taken.fits and ready and leased < room
-                if may and endpoint and self._takes(endpoint, free, grants, taken.size or 0):
-                    seconds = endpoint.subscription.timeout_seconds + slack
-                    births.append(
-                        Birth(identity, taken.seq, subscription_id, None, lease, seconds, taken.size, lane=lane)
-                    )
-                    leased += 1
-                    continue
-                births.append(self._due_birth(identity, taken, subscription_id, lane))
-                if ready:
-                    free[subscription_id] = 0
-                    self._due.add(subscription_id)
-        return births
-
-    def _due_birth(
-        self, identity: bytes, taken: Taken, subscription_id: bytes, lane: int | None, *, parked: bool = False
-    ) -> Birth:
-        """Return a birth that is due: earlier than it is by its event's priority, but never before `available_at`."""
-        boost = taken.priority * self._priority_step if taken.priority and taken.available else None
-        due = taken.available_at
-        return Birth(identity, taken.seq, subscription_id, due, None, None, taken.size, boost, lane, parked)
-
     def _note_answer(self, bodies: Bodies, seconds: float) -> None:
         """Let the next batch bring what the link takes in time: half as much, where this one came too late."""
         if bodies.events:
             self._pace.note_answer(sum(event.size for event in bodies.events.values()), seconds)
-            if time.monotonic() > self._start_by:
+            if time.monotonic() > self.planner.start_by:
                 self._pace.note_late()
-
-    def _takes(self, endpoint: Endpoint, free: dict[bytes, int], grants: Grants, size: int) -> bool:
-        """Tell whether one more may be leased for this endpoint; if it may, count it."""
-        subscription_id = endpoint.subscription.id
-        left = free[subscription_id]
-        if left <= 0 or not grants.take(endpoint, left, size):
-            return False
-        free[subscription_id] = left - 1
-        return True
-
-    def _free(self, subscription_id: bytes) -> int:
-        """Return the slots for deliveries that are born leased: 0 with a backlog, which new events must not starve."""
-        endpoint = self._endpoints.get(subscription_id)
-        return 0 if endpoint is None or subscription_id in self._due else endpoint.free
 
     def _is_too_many(self, batch: TakenBatch) -> bool:
         """Tell whether a batch has too many deliveries for one transaction; if so, take fewer events next time."""
@@ -271,21 +216,3 @@ class FanOut:
             return
         if await self._store.bury_unresolvable(alone, one_line(error)):
             log.error("event %d cannot be resolved and is a dead letter now: %s", alone, one_line(error))
-
-
-def _delivery(birth: Birth, bodies: Bodies, start_by: float) -> Delivery:
-    """Return the delivery of a row that was born leased; this process will send it."""
-    assert birth.lease is not None
-    event, unreadable = bodies.events.get(birth.event_seq), bodies.unreadable.get(birth.event_seq)
-    return Delivery(
-        birth.id, birth.event_seq, birth.subscription_id, 1, birth.lease, event, start_by, unreadable=unreadable,
-        lane=birth.lane,
-    )  # fmt: skip
-
-
-def _pairs(batch: TakenBatch) -> Iterator[tuple[Taken, Sequence[Match], list[bytes]]]:
-    """Return each event with its matches, and an id for each of its deliveries."""
-    pairs = [(taken, batch.matches_of(taken)) for taken in batch.taken]
-    ids = iter(new_ids(sum(len(matches) for _, matches in pairs)))  # in one call: each call is a system call
-    for taken, matches in pairs:
-        yield taken, matches, list(islice(ids, len(matches)))

@@ -48,6 +48,7 @@ POLL_BUSY_SECONDS = 0.1  # between two polls while fan_out says that there is mo
 DUE_LOOK_BACK_SECONDS = 0.5  # for deliveries whose transaction committed after a later one; the sweep finds the rest
 GATHER_SECONDS = 0.002  # lets more room come free; each check of the room goes through the whole due map
 SWEEP_EVERY_SECONDS = 1.0
+SWEPT_AHEAD = 2000  # where so many are known to have something due, the sweep need not bring more at once
 HEED_SECONDS = 0.5  # at most, between two looks at the switch of all sending by whoever has something to begin
 
 
@@ -164,7 +165,8 @@ class Feeder:
             with self._pace.timing("sweep"):
                 await self.sweep.run()
                 await self.lanes.run()
-            self._next_sweep = time.monotonic() + SWEEP_EVERY_SECONDS
+            hungry = self.sweep.found_many and len(self.due) < SWEPT_AHEAD
+            self._next_sweep = time.monotonic() + (0.0 if hungry else SWEEP_EVERY_SECONDS)
         if self._store.origin != self._origin:  # known since the connection, or since this sweep
             self._begin_anew()
             parts |= Part.POLL

@@ -27,7 +27,10 @@ START = bytes(16)
 
 
 class Sweep:
-    """One engine's sweep. `position`: the subscription after which the next slice begins."""
+    """One engine's sweep. `position`: the subscription after which the next slice begins.
+
+    found_many: whether most of the last slice have something due, as after an event that goes to very many.
+    """
 
     def __init__(self, store: Store, endpoints: Endpoints, sending: Sending, due: DueMap, suspects: DueMap) -> None:
         self._store = store
@@ -39,6 +42,7 @@ class Sweep:
         self._seen: set[bytes] = set()
         self._unmet: list[bytes] = []
         self.position = START
+        self.found_many = False
 
     async def run(self) -> None:
         """Sweep the next slice.
@@ -49,7 +53,9 @@ class Sweep:
         await self._stopped.end()
         rows = await self._store.sweep(self.position, SLICE)
         await self._refresh(rows)
-        self._due.add_all(row.id for row in rows if row.due)
+        due = [row.id for row in rows if row.due]
+        self._due.add_all(due)
+        self.found_many = len(due) > SLICE // 2
         self._due.add_all(self._endpoints.take_reopened())
         self._suspects.add_all(row.id for row in rows if row.suspects)
         await self._forget(rows)

@@ -16,13 +16,13 @@ import psycopg
 from outbox.ids import text_id
 from relay.store import turns
 from relay.store.arrays import Bigints, Floats, Integers, Timestamps, Uuids
-from relay.store.bodies import BODIES, Bodies, bodies_of, fetch_readable, is_unreadable, read_bodies
+from relay.store.bodies import BODIES, Bodies, bodies_of, is_unreadable, read_bodies
 from relay.store.database import BEGIN, PLANS, rollback_if_open
-from relay.store.dead_letters import Copied, burial
 from relay.store.lanes import BIRTH_IN_LANES, LANE_OF_EVENT, birth_columns, find_busy
 from relay.store.pending_shares import CHOSEN
 from relay.store.rows import Match, Taken
 from relay.store.subscriptions import MATCHED, OPEN, SUBSCRIPTIONS, subscription_of
+from relay.store.wide import WIDE_FROM, is_plain, resolve_wide
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
     from relay.store.pending_shares import Shares
     from relay.store.rows import Birth
 
-__all__ = [
-    "FAN_OUT_SETTINGS", "MAX_SEQ", "TAKE_TURN", "TakenBatch", "bury_unresolvable", "fan_out", "find_first_pending",
-    "new_ids",
-]  # fmt: skip
+__all__ = ["FAN_OUT_SETTINGS", "MAX_SEQ", "TAKE_TURN", "TakenBatch", "fan_out", "new_ids"]
 
 MAX_SEQ = 2**63 - 1  # no event has a higher number
 
@@ -72,7 +69,8 @@ matches as (
     from kinds k
     cross join lateral (
         select distinct st.subscription_id from outbox.subscription_types st
-        where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type)){passed_over}) m
+        where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type)){passed_over}
+        limit %b) m
     cross join lateral (select id, version, {OPEN} as open, ordered, filter_hash
                         from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
     group by k.tenant, k.type)
@@ -109,6 +107,7 @@ async def fan_out(
     shares: Shares | None = None,
     look: Look | None = None,
     events_after_seq: int | None = None,
+    most_matches: int = WIDE_FROM,
 ) -> AsyncIterator[TakenBatch]:
     """pending → due or leased: take events and yield them with what matches. Call `resolve`, or nothing is kept.
 
@@ -124,6 +123,7 @@ async def fan_out(
         look: what was looked at, and is taken in place of these.
         events_after_seq: where the events are looked for, so that few leaves are opened; None: above `after_seq`. One
             that is taken and lies below comes without its event.
+        most_matches: subscriptions of one kind of event that are brought; with more the batch `is_wide`.
     """
     connection = await database.connect()
     try:
@@ -140,8 +140,8 @@ async def fan_out(
         else:
             statement = _TAKE_THESE if look.passing is None else _TAKE_THESE_PASSING
             asked = (Bigints(look.seqs), limit, *of_events, *(look.passing or ()))
-        cursor = await connection.execute(statement, (*asked, byte_budget), binary=True)
-        yield TakenBatch(database, connection, await cursor.fetchall(), look)
+        cursor = await connection.execute(statement, (*asked, most_matches + 1, byte_budget), binary=True)
+        yield TakenBatch(database, connection, await cursor.fetchall(), look, most_matches)
     finally:
         await rollback_if_open(connection)
 
@@ -172,11 +172,16 @@ class TakenBatch:
 
     last_tenant: after which tenant the next shared take begins; None: anew. matches: by tenant and type. filtered:
     those of these kinds where somebody has a filter; `keep` says which matches of their events are left, and gave_up
-    has the pairs whose filter came to no result.
+    has the pairs whose filter came to no result. is_wide: some events have more matches than were brought.
     """
 
     def __init__(
-        self, database: Database, connection: psycopg.AsyncConnection[Any], rows: list[Any], look: Look | None = None
+        self,
+        database: Database,
+        connection: psycopg.AsyncConnection[Any],
+        rows: list[Any],
+        look: Look | None = None,
+        most_matches: int = WIDE_FROM,
     ) -> None:
         self._database = database
         self._connection = connection
@@ -186,6 +191,7 @@ class TakenBatch:
         if look is not None:
             self.last_tenant = look.last_tenant
         self.filtered = {(row[1], row[2]) for row in rows if row[0] is None and row[-1] is not None}
+        self.is_wide = any(len(matches) > most_matches for matches in self.matches.values())
         self.gave_up: list[tuple[int, bytes]] = []
         self._kept: dict[int, Sequence[Match]] = {}
 
@@ -243,6 +249,16 @@ class TakenBatch:
         await rollback_if_open(connection)
         return await read_bodies(self._database, leased)
 
+    async def resolve_wide(self, boost_seconds: int | None) -> int | None:
+        """pending → due: make all deliveries of the one event that was taken, by the server; return how many.
+
+        None, and nothing is done, where a subscription has a filter or asks for order.
+        """
+        (taken,) = self.taken
+        if not await is_plain(self._connection, taken):
+            return None
+        return await resolve_wide(self._connection, taken, boost_seconds)
+
     def _batch_columns(self) -> tuple[object, ...]:
         seqs = [taken.seq for taken in self.taken]
         counts = [len(self.matches_of(taken)) for taken in self.taken]
@@ -292,31 +308,3 @@ def new_ids(count: int) -> list[bytes]:
         head + bytes((0x70 | tail[at] & 0x0F, tail[at + 1], 0x80 | tail[at + 2] & 0x3F)) + tail[at + 3 : at + 10]
         for at in range(0, 10 * count, 10)
     ]
-
-
-_FIRST_PENDING = "select event_seq from outbox.pending where event_seq > %b order by event_seq limit 1"
-
-
-async def find_first_pending(database: Database, after_seq: int) -> int | None:
-    """Return the number of the first pending event above `after_seq`; None where there is none."""
-    rows = await database.fetch(_FIRST_PENDING, after_seq)
-    return rows[0][0] if rows else None
-
-
-_UNRESOLVABLE = """
-with gone as (delete from outbox.pending where event_seq = %b returning event_seq),
-lost as (select %b::uuid as id, event_seq, null::uuid as subscription_id, 0 as attempts, 'unresolvable' as reason,
-                %s as error from gone)
-{burial}
-returning delivery_id"""
-"""pending → dead letter."""
-_UNRESOLVABLES = [_UNRESOLVABLE.format(burial=burial("lost", copied=copied)) for copied in Copied]
-
-
-async def bury_unresolvable(database: Database, event_seq: int, error: str) -> bool:
-    """pending → dead letter: give up an event that fan_out cannot resolve, so that it does not stop the others.
-
-    Tell whether it was pending still. Where the server cannot read the event, the dead letter has less of it.
-    """
-    (delivery_id,) = new_ids(1)
-    return bool(await fetch_readable(database, _UNRESOLVABLES, event_seq, UUID(bytes=delivery_id), error))

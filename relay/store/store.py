@@ -21,6 +21,7 @@ from relay.store import (
     sorting,
     subscriptions,
     suspects,
+    unresolvable,
 )
 from relay.store.database import Database
 
@@ -36,8 +37,8 @@ class Store(Database):
     find_changed = subscriptions.find_changed
     read_subscriptions = subscriptions.read_subscriptions
     has_groups = pending_shares.has_groups
-    find_first_pending = fan_out.find_first_pending
-    bury_unresolvable = fan_out.bury_unresolvable
+    find_first_pending = unresolvable.find_first_pending
+    bury_unresolvable = unresolvable.bury_unresolvable
     fan_out = fan_out.fan_out  # last of these: from here on the name is the verb's
     find_ahead = filters.find_ahead
     read_filters = filters.read_filters

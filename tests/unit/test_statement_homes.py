@@ -24,21 +24,8 @@ ELSEWHERE = {
     "relay.operations.status.unresolved_events",  # prints what a person may run; the relay never does
 }
 IN_STORE = {
-    *("by_hand", "claims", "consequences", "dead_letters", "fan_out", "lanes", "lease", "replay", "settlement"),
-    *("sorting", "subscriptions", "suspects"),
-    *(
-        "by_hand",
-        "claims",
-        "consequences",
-        "dead_letters",
-        "fan_out",
-        "lease",
-        "probes",
-        "replay",
-        "settlement",
-        "subscriptions",
-        "suspects",
-    ),
+    *("by_hand", "claims", "consequences", "dead_letters", "fan_out", "lanes", "lease", "probes", "replay"),
+    *("settlement", "sorting", "subscriptions", "suspects", "unresolvable", "wide"),
 }
 IN_MIGRATIONS = {
     "0001_tables.sql: outbox.mark_pending",

@@ -230,7 +230,7 @@ async def test_fan_out_takes_again_where_a_replay_was_promoted_in_an_empty_lane(
             assert await batch.find_busy_lanes([(subscription, lane)]) == set()
             _park(world, subscription, lane=lane, seqs=[seq])
             world.rows("update outbox.deliveries set due_at = now() + interval '1 h'")
-            births = relay.feeder.fan_out._plan(batch, BatchLanes(set()), may_lease=True)  # noqa: SLF001
+            births = relay.feeder.fan_out.planner.plan(batch, BatchLanes(set()), may_lease=True)
             with pytest.raises(psycopg.errors.UniqueViolation):
                 await batch.resolve(births, in_lanes=True)
         assert await relay.feeder.fan_out.run(-1) == (2, False)

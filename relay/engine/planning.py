@@ -1,0 +1,133 @@
+"""Plan a batch of fan_out: which of its deliveries are born leased to this process, which are due, which are parked."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from relay.model.delivery import Delivery
+from relay.store.fan_out import new_ids
+from relay.store.lease import new_lease
+from relay.store.rows import Birth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from relay.engine.due_map import DueMap
+    from relay.engine.endpoint import Endpoint
+    from relay.engine.endpoint_registry import Endpoints
+    from relay.engine.fairness import Grants
+    from relay.engine.lanes import BatchLanes
+    from relay.engine.pace import Pace
+    from relay.engine.room import Room
+    from relay.store.bodies import Bodies
+    from relay.store.fan_out import TakenBatch
+    from relay.store.rows import Match, Taken
+
+__all__ = ["Planner"]
+
+VERSIONS_MIN = 512  # subscriptions that are read in one fan_out at least, where so many are not known at this version
+
+
+class Planner:
+    """Plans one engine's batches. `start_by`: the monotonic time after which none born leased in the last may begin."""
+
+    def __init__(
+        self, endpoints: Endpoints, room: Room, due: DueMap, pace: Pace, *, priority_step_seconds: int
+    ) -> None:
+        self._endpoints = endpoints
+        self._room = room
+        self._due = due
+        self._pace = pace
+        self._priority_step = priority_step_seconds
+        self.start_by = 0.0
+
+    def versions(self, batch: TakenBatch) -> list[tuple[bytes, int]]:
+        """Return the subscriptions that matched and may have something born leased, each with its version.
+
+        Those are all that are known here, and as many others as there is room for.
+        """
+        matched = {match.subscription_id: match.version for matches in batch.all_matches() for match in matches}
+        known = [(i, version) for i, version in matched.items() if self._endpoints.get(i) is not None]
+        others = ((i, version) for i, version in matched.items() if self._endpoints.get(i) is None)
+        return [*known, *islice(others, max(VERSIONS_MIN, self._room.free))]
+
+    def plan(self, batch: TakenBatch, lanes: BatchLanes | None, *, may_lease: bool) -> list[Birth]:
+        """Decide for every event × matching subscription whether it is born leased to this process, due or parked."""
+        self.start_by = time.monotonic() + self._pace.start_within_seconds  # their leases begin later than now
+        births: list[Birth] = []
+        leased = 0
+        free: dict[bytes, int] = {}
+        grants = self._room.grants()
+        room, lease, slack = self._room.free if may_lease else 0, new_lease(), self._pace.slack_seconds
+        for taken, matches, ids in _pairs(batch):
+            for (subscription_id, _, is_open, ordered, _), identity in zip(matches, ids, strict=True):
+                lane = taken.lane if ordered else None
+                if lane is not None and lanes and lanes.is_parked(subscription_id, lane):
+                    births.append(self._due_birth(identity, taken, subscription_id, lane, parked=True))
+                    continue
+                if subscription_id not in free:
+                    free[subscription_id] = self._free(subscription_id)
+                ready = is_open and taken.available
+                endpoint = self._endpoints.get(subscription_id)
+                may = taken.fits and ready and leased < room
+                if may and endpoint and self._takes(endpoint, free, grants, taken.size or 0):
+                    seconds = endpoint.subscription.timeout_seconds + slack
+                    births.append(
+                        Birth(identity, taken.seq, subscription_id, None, lease, seconds, taken.size, lane=lane)
+                    )
+                    leased += 1
+                    continue
+                births.append(self._due_birth(identity, taken, subscription_id, lane))
+                if ready:
+                    free[subscription_id] = 0
+                    self._due.add(subscription_id)
+        return births
+
+    def _due_birth(
+        self, identity: bytes, taken: Taken, subscription_id: bytes, lane: int | None, *, parked: bool = False
+    ) -> Birth:
+        """Return a birth that is due: earlier than it is by its event's priority, but never before `available_at`."""
+        due, boost = taken.available_at, self.boost_of(taken)
+        return Birth(identity, taken.seq, subscription_id, due, None, None, taken.size, boost, lane, parked)
+
+    def boost_of(self, taken: Taken) -> int | None:
+        """Return how many seconds earlier an event is due for its priority; None: not at all."""
+        return taken.priority * self._priority_step if taken.priority and taken.available else None
+
+    def _takes(self, endpoint: Endpoint, free: dict[bytes, int], grants: Grants, size: int) -> bool:
+        """Tell whether one more may be leased for this endpoint; if it may, count it."""
+        subscription_id = endpoint.subscription.id
+        left = free[subscription_id]
+        if left <= 0 or not grants.take(endpoint, left, size):
+            return False
+        free[subscription_id] = left - 1
+        return True
+
+    def _free(self, subscription_id: bytes) -> int:
+        """Return the slots for deliveries that are born leased: 0 with a backlog, which new events must not starve."""
+        endpoint = self._endpoints.get(subscription_id)
+        return 0 if endpoint is None or subscription_id in self._due else endpoint.free
+
+    def deliveries(self, births: Sequence[Birth], bodies: Bodies) -> Iterator[Delivery]:
+        """Return those of the last batch that were born leased; this process will send them."""
+        return (_delivery(birth, bodies, self.start_by) for birth in births if birth.lease is not None)
+
+
+def _delivery(birth: Birth, bodies: Bodies, start_by: float) -> Delivery:
+    """Return the delivery of a row that was born leased; this process will send it."""
+    assert birth.lease is not None
+    event, unreadable = bodies.events.get(birth.event_seq), bodies.unreadable.get(birth.event_seq)
+    return Delivery(
+        birth.id, birth.event_seq, birth.subscription_id, 1, birth.lease, event, start_by, unreadable=unreadable,
+        lane=birth.lane,
+    )  # fmt: skip
+
+
+def _pairs(batch: TakenBatch) -> Iterator[tuple[Taken, Sequence[Match], list[bytes]]]:
+    """Return each event with its matches, and an id for each of its deliveries."""
+    pairs = [(taken, batch.matches_of(taken)) for taken in batch.taken]
+    ids = iter(new_ids(sum(len(matches) for _, matches in pairs)))  # in one call: each call is a system call
+    for taken, matches in pairs:
+        yield taken, matches, list(islice(ids, len(matches)))
