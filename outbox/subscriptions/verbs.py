@@ -235,10 +235,7 @@ def disable(
 
 
 def resume(connection: Session | Connection, subscription_id: str, *, tenant: str | EveryTenant = "") -> Subscription:
-    """Send again, beginning with what gathered, whether it was paused, disabled, held back or failing.
-
-    What was noted of its failures is forgotten: its breaker closes, and the days until it is disabled begin anew.
-    """
+    """Send again, beginning with what gathered: not paused, disabled or held back any more, and its breaker closed."""
     closed = ("paused_at", "disabled_at", "disabled_reason", "held_until")
     return change(connection, subscription_id, tenant, {**dict.fromkeys(closed), "drops_while_paused": False})
 

@@ -244,8 +244,7 @@ class Sending:
         failed = outcome.kind != OutcomeKind.DELIVERED
         if failed or endpoint.failing:
             self._failure_log.note(endpoint, subscription, delivery, outcome, verdict)
-        keep = self._keep_all_responses or failed
-        shown = shown_url(subscription.url, subscription.format) if keep else None
+        shown = shown_url(subscription.url, subscription.format) if failed or self._keep_all_responses else None
         noted = (failed or endpoint.ailing is not None) and (note_health(endpoint, failed=failed) or delivery.probe)
         settlement = Settlement.of(delivery, verdict, outcome, subscription.url, shown, noted=noted)
         self._leave(endpoint, delivery)
