@@ -7,7 +7,7 @@ from uuid import UUID
 
 from relay.store.database import BEGIN, ORIGIN, rollback_if_open
 from relay.store.rows import Poll, Swept
-from relay.store.subscriptions import OPEN
+from relay.store.subscriptions import OPEN, PROBED
 from relay.store.suspects import SUSPECTS_AMONG
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ async def sweep(database: Database, after_id: bytes, count: int) -> list[Swept]:
 _DRAINED = f"""
 select not exists (select from outbox.pending)
    and not exists (select from outbox.subscriptions s
-                   where {OPEN} and not exists (select from outbox.sending where paused_at is not null)
+                   where ({OPEN} or {PROBED}) and not exists (select from outbox.sending where paused_at is not null)
                      and exists (select from outbox.deliveries d where d.subscription_id = s.id
                                  and (d.due_at <= (select clock_timestamp()) or d.lease is not null)))
 """

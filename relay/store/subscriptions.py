@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from relay.store.database import Database
 
 __all__ = [
-    "CLEAR_REMOVED", "MATCHED", "NOT_HELD", "OPEN", "SUBSCRIPTIONS", "find_changed", "read_subscriptions",
+    "CLEAR_REMOVED", "MATCHED", "NOT_HELD", "OPEN", "PROBED", "SUBSCRIPTIONS", "find_changed", "read_subscriptions",
     "subscription_of",
 ]  # fmt: skip
 
@@ -25,6 +25,8 @@ NOT_HELD = "coalesce(held_until <= clock_timestamp(), true)"
 # health has no column id: it is that of the subscription that the condition is asked of.
 _BROKEN = "exists (select from outbox.health where subscription_id = id and opened_at is not null)"
 OPEN = f"{_WANTED} and {NOT_HELD} and not {_BROKEN}"
+PROBED = f"{_WANTED} and {NOT_HELD} and {_BROKEN[:-1]} and probe_at <= clock_timestamp())"
+"""The condition that a subscription is not open, but that one delivery may be sent to it now."""
 _NOTED = """(select case when opened_at is not null then 'open' when failing_since is not null or failures > 0
                     then 'noted' end from outbox.health where subscription_id = s.id)"""
 MATCHED = "not (paused_at is not null and drops_while_paused)"

@@ -618,3 +618,15 @@ async def test_every_relay_hears_that_it_opened_and_that_it_closed(world: World,
     ((again,), _) = await store.read_noted(newest - 5)
     assert (again.open, again.failing, again.ailing) == (False, False, False)
     assert (await store.read_noted(newest + 60))[0] == []
+
+
+async def test_a_relay_is_drained_unless_a_probe_is_due(world: World, store: Store) -> None:
+    await broken(world, store)
+    make_due(world)
+    world.rows("delete from outbox.pending")  # the event about it
+    assert await store.is_drained()
+    make_probe_due(world)
+    assert not await store.is_drained()
+    world.rows("update outbox.subscriptions set disabled_at = now(), disabled_reason = 'mine'")
+    world.rows("delete from outbox.pending")
+    assert await store.is_drained()
