@@ -70,7 +70,7 @@ def test_everything_is_counted_where_it_is(connection):
     found = status(connection, None)
     counts = {name: str(count) for name, count in fields_of(found.deliveries).items() if isinstance(count, Count)}
     assert counts == {
-        "due": "2", "open": "1", "closed": "1", "waiting": "1", "leased": "0", "left": "0", "ended": "0",
+        "due": "2", "open": "1", "closed": "1", "waiting": "1", "leased": "0", "left": "0", "ended": "0", "parked": "0",
     }  # fmt: skip
     assert str(found.pending.count) == "1"
     assert found.dead_letters.reasons == {"http_5xx": 1}
