@@ -318,3 +318,9 @@ def _check_text(name: str, value: object, max_bytes: int) -> str:
 
 def _printable(key: str) -> str:
     return key if len(key) <= 40 and key.isprintable() else brief(key)
+
+
+def check_bool(name: str, value: object) -> None:
+    """Raise SubscriptionError unless the argument of this name is True or False."""
+    if not isinstance(value, bool):
+        raise SubscriptionError(f"{name}: {brief(value)} is not True or False")

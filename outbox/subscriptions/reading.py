@@ -9,9 +9,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
 from outbox._connection import require_connection
-from outbox._text import brief
-from outbox.errors import SubscriptionError
-from outbox.subscriptions.checks import EveryTenant, check_id, check_type, whole_number
+from outbox.subscriptions.checks import EveryTenant, check_bool, check_id, check_type, whole_number
 from outbox.subscriptions.fields import Subscription
 from outbox.subscriptions.rows import columns, fields_of, has_id, in_state, not_found, of_tenant, subscriptions
 
@@ -28,18 +26,13 @@ def get(
     removed: bool = False,
 ) -> Subscription:
     """Return one subscription; with `removed`, also a removed one as long as its row is there. Raises NotFoundError."""
-    _check_bool("removed", removed)
+    check_bool("removed", removed)
     condition = has_id(subscription_id, tenant)
     require_connection(connection)
     row = connection.execute(select(*columns).where(condition)).one_or_none()
     if row is None or (row.removed_at is not None and not removed):
         raise not_found(subscription_id)
     return Subscription(**fields_of(row))
-
-
-def _check_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise SubscriptionError(f"{name}: {brief(value)} is not True or False")
 
 
 def list(  # noqa: A001 - the verb of the interface

@@ -17,7 +17,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from outbox._connection import require_connection
-from outbox._text import brief
 from outbox.errors import ArgumentError, NotFoundError, SubscriptionError
 from outbox.ids import text_id
 from outbox.secret import Secret, hides_secrets
@@ -25,6 +24,7 @@ from outbox.signing import schemes
 from outbox.subscriptions import signing_secrets, stored_credentials
 from outbox.subscriptions.checks import (
     EveryTenant,
+    check_bool,
     check_id,
     check_reason,
     check_tenant,
@@ -96,6 +96,7 @@ def add(
         SubscriptionError: a field was refused, or the id is taken; nothing was written.
     """
     _refuse_unknown("add", settings, Settings)
+    check_bool("allow_weak_secret", allow_weak_secret)
     own = signing_secrets.OwnSecret(scheme, secret, key_type, weak=allow_weak_secret)
     return _insert(connection, check_tenant(tenant), _own_id(id), own, {"url": url, "types": types, **settings})
 
@@ -116,6 +117,7 @@ def add_for_every_tenant(
 ) -> NewSubscription:
     """Subscribe `url` to every tenant's events, for the operator's command line only; else as `add`."""
     _refuse_unknown("add_for_every_tenant", settings, Settings)
+    check_bool("allow_weak_secret", allow_weak_secret)
     own = signing_secrets.OwnSecret(scheme, secret, key_type, weak=allow_weak_secret)
     return _insert(connection, "*", _own_id(id), own, {"url": url, "types": types, **settings})
 
@@ -213,8 +215,7 @@ def pause(
     With `drop`, events that are resolved meanwhile are counted as not matched, and `resume` does not bring them back;
     what it had before waits. Pausing twice keeps the first time; the last pause says whether it drops.
     """
-    if not isinstance(drop, bool):
-        raise SubscriptionError(f"drop: {brief(drop)} is neither True nor False")
+    check_bool("drop", drop)
     paused_at = func.coalesce(subscriptions.c.paused_at, _now)
     return change(connection, subscription_id, tenant, {"paused_at": paused_at, "drops_while_paused": drop})
 

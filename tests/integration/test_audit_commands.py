@@ -27,7 +27,8 @@ URL = "https://example.com/h"
 NOT_ACTING = {
     *("demo", "dev", "listen", "migrate", "run", "status", "audit", "config", "completion", "url-check"),
     *("subscriptions list", "subscriptions show", "subscriptions test", "subscriptions check"),
-    *("events list", "events show", "deliveries list", "deliveries show"),
+    *("subscriptions formats", "subscriptions filter-test", "subscriptions preview", "tenants limits"),
+    *("events list", "events show", "events explain", "deliveries list", "deliveries show"),
     *("dead-letters list", "dead-letters show", "secrets keygen", "schemes list", "schemes show"),
 }
 

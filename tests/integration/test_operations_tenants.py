@@ -34,12 +34,16 @@ from relay.operations import (
 from relay.operations.connection import Database
 from relay.operations.filters import Filters
 from relay.operations.probe import probed_subscription
+from relay.operations.probe.preview import Draft, preview
 from relay.operations.probe.probe import check_endpoint, send_test
 from relay.operations.replay import replay, replayable
 from relay.operations.status import (
+    breakers,
     delivery_counts,
     disabled_and_held,
+    lanes,
     late_subscriptions,
+    limits,
     repeated_ids,
     running,
     status,
@@ -60,6 +64,8 @@ PARTS = {
     "fates.fates": "counts what became of events that were found",
     "secrets.require_keys": "checks the keys when a relay starts",
     "status.late_subscriptions.read_health": "reads a subscription that was found",
+    "status.breakers.breaker_of": "reads a subscription that was found",
+    "status.breakers.breakers_of": "reads subscriptions that were found",
     "probe.probed_subscription.require_patience": "is about a target that was found",
     "probe.probed_subscription.require_log": "writes nothing",
     "probe.probed_subscription.make_event": "makes what is nobody's",
@@ -137,6 +143,10 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "status.late_subscriptions.find_stuck": late_subscriptions.find_stuck,
     "status.unresolved_events.find_unresolved": unresolved_events.find_unresolved,
     "status.repeated_ids.find_repeated_ids": repeated_ids.find_repeated_ids,
+    "status.limits.read_limits": limits.read_limits,
+    "status.lanes.find_blocked": lanes.find_blocked,
+    "status.lanes.find_sorting": lanes.find_sorting,
+    "status.breakers.read_breakers": breakers.read_breakers,
     "secrets.secrets_at_rest": secrets.secrets_at_rest,
     "sending.read_sending": sending.read_sending,
     "sending.pause_all": sending.pause_all,
@@ -148,7 +158,7 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
 }
 TESTED_BELOW = {
     *("replay.replay.replay", "replay.replayable.refuse_other_tenants"),
-    *("probe.probe.send_test", "probe.probe.check_endpoint"),
+    *("probe.probe.send_test", "probe.probe.check_endpoint", "probe.preview.preview"),
 }
 
 
@@ -261,7 +271,11 @@ def test_a_tenant_replays_to_no_subscription_but_its_own(connection, world) -> N
             replay.replay(connection, "acme", found)
 
 
-@pytest.mark.parametrize("call", [send_test, check_endpoint])
+async def preview_a_draft(database: Database, tenant: str | None, name: Id) -> Any:
+    return await preview(database, tenant, name, Draft(type="a.b", data="1"))
+
+
+@pytest.mark.parametrize("call", [send_test, check_endpoint, preview_a_draft])
 def test_a_probe_asks_no_endpoint_of_another_tenant(call, engine, connection, world) -> None:
     connection.commit()
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)

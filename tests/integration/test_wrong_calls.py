@@ -55,8 +55,10 @@ RIGHT = {  # the kinds of these that a parameter may be, so that nothing is wron
     "allow_http": "True",
     "allow_networks": "empty",
     "allow_ports": "set dict",
+    "allow_weak_secret": "True",
     "audience": "empty digits star",
     "authentication": "None",
+    "baggage": "True",
     "body": "bytes",
     "ca": "empty",
     "client_certificate": "empty",
@@ -65,19 +67,33 @@ RIGHT = {  # the kinds of these that a parameter may be, so that nothing is wron
     "client_secret": "digits star",
     "data": " ".join(WRONG),  # what has a JSON form
     "description": "None digits star newline empty",
+    "drop": "True",
+    "filter": "None",
     "final_statuses": "None",
+    "format": "None",
+    "format_secret": "None",
+    "format_settings": "None",
     "headers": "None empty dict set list nested many",
+    "id": "None",
     "id_header": "empty",
+    "idempotency_key": "None digits newline star",
     "key": "None digits newline star empty",
     "key_type": "None",
+    "max_in_flight": "None",
     "max_payload_bytes": "huge",
     "message_id": "digits star",
     "metadata": "None",
     "name": "digits",
     "now": "None zero float",
+    "order_policy": "None",
+    "ordered": "None True",
     "overlap_seconds": "None zero",
     "password": "digits star empty",
+    "priority": "zero",
+    "rate_burst": "None",
+    "rate_limit": "None",
     "reason": "digits star newline",
+    "recovery_seconds": "None zero",
     "removed": "True",
     "schedule_seconds": "None",
     "scheme": "None",
@@ -95,6 +111,8 @@ RIGHT = {  # the kinds of these that a parameter may be, so that nothing is wron
     "tls": "None",
     "token": "digits star",
     "tolerance_seconds": "None zero float",
+    "trace": "None",
+    "transformation": "None empty star",
     "type": "None digits newline star empty",
     "type_header": "empty",
     "username": "digits star empty",
@@ -109,8 +127,9 @@ def parameters(function: str) -> list[str]:
 def test_every_public_function_is_walked() -> None:
     values = {*dir(outbox.errors), "Event", "Webhook", "RawJSON", "EVERY_TENANT", "events_table", "__version__"}
     assert set(outbox.__all__) - {*FUNCTIONS, "subscribe", "subscriptions", *values} == set()
-    types = {"Changes", "NewSubscription", "Settings", "Subscription"}
-    assert set(subscriptions.__all__) - {*FUNCTIONS, *types} == set()
+    types = {"Changes", "NewSubscription", "Settings", "Subscription", "TenantLimit"}
+    elsewhere = {"limit_tenant", "list_tenant_limits"}  # test_tenant_limits.py
+    assert set(subscriptions.__all__) - {*FUNCTIONS, *types, *elsewhere} == set()
     names = {name for function in FUNCTIONS for name in parameters(function)}
     assert RIGHT.keys() - names == set()
 

@@ -29,11 +29,14 @@ Connection.__module__ = "psycopg"
 class Cursor:
     """Stands in for psycopg's."""
 
+    description = None
+
     def __init__(self, connection, row_factory):
         self.sent = connection.sent
 
     def execute(self, statement, parameters):
         self.sent.append((statement, parameters))
+        return self
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +87,6 @@ def test_every_other_state_is_left_to_the_database(state):
 )
 def test_statements_are_bounded_by_rows_and_by_size(sizes, expected):
     rows = [Row(new_uuid7(), "a", None, "", "x" * size, None, None) for size in sizes]
-    chunks = list(_chunks(rows))
+    chunks = [chunk for _, chunk in _chunks(rows)]
     assert [len(chunk) for chunk in chunks] == expected
     assert [row for chunk in chunks for row in chunk] == rows

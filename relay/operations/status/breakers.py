@@ -13,7 +13,7 @@ from relay.operations.tenancy import operator_only, own
 from relay.operations.times import duration, utc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -101,7 +101,9 @@ where s.removed_at is null and s.disabled_at is null
 """)
 
 
-def breakers_of(connection: Connection, tenant: str | None, ids: Sequence[UUID | str]) -> dict[SubscriptionId, Breaker]:
+def breakers_of(
+    connection: Connection, tenant: str | None, ids: Sequence[UUID | str]
+) -> Mapping[SubscriptionId, Breaker]:
     """Return the breakers of these subscriptions, of the tenant's only; one of which nothing is noted is closed."""
     uuids = [SubscriptionId.of(one) for one in ids]
     rows = connection.execute(_OF, {"ids": uuids, "asking": tenant}).mappings().all()
