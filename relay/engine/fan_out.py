@@ -63,7 +63,7 @@ class FanOut:
         priority_step_seconds: int,
     ) -> None:
         self._store = store
-        self._shares = TakeShares(store, pace)
+        self.shares = TakeShares()
         self._room = room
         self._sending = sending
         self._due = due
@@ -88,7 +88,7 @@ class FanOut:
         have no room delays nothing.
         """
         self._busy = claimable or self._room.waiting >= BUSY_FROM_WAITING
-        every = GROUPED_EVERY_SECONDS if self._shares.grouped else EVERY_SECONDS
+        every = GROUPED_EVERY_SECONDS if self.shares.grouped else EVERY_SECONDS
         return not self._busy or time.monotonic() >= self._began + every
 
     async def run(self, low: int, up_to: int = MAX_SEQ, *, may_lease: bool = True) -> tuple[int | None, bool]:
@@ -99,7 +99,7 @@ class FanOut:
         """
         self._began, limit, self._may_lease = time.monotonic(), self._fitting(), may_lease
         take = self._ordered.bounds(low, up_to)
-        shares = await self._shares.choose(limit)
+        shares = self.shares.choose(limit)
         look = await self.filters.look_ahead(take.after, limit, up_to, shares)
         for _ in range(TAKES_MAX):
             result = await self._run(take, limit, shares, look)
@@ -129,7 +129,7 @@ class FanOut:
                 if not self.filters.apply(batch):
                     return None
                 more = look is not None and look.more
-                self._shares.note(batch, len(batch.taken) if more else limit, take.up_to, shares)
+                self.shares.note(batch, len(batch.taken) if more else limit, take.up_to, shares)
                 if not batch.taken:
                     return None, more
                 if self._is_too_many(batch):
@@ -186,7 +186,7 @@ class FanOut:
         While something is due nothing is born leased, and a large batch would keep that so for ever.
         """
         room = 0 if self._due else self._room.free
-        most = GROUPED_EVENTS_MAX if self._busy and self._shares.grouped else self.limit
+        most = GROUPED_EVENTS_MAX if self._busy and self.shares.grouped else self.limit
         return max(1, min(self.limit, most, int(max(room, BUSY_FROM_WAITING) / self._matches_each)))
 
     def _note_answer(self, bodies: Bodies, seconds: float) -> None:

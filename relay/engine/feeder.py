@@ -226,11 +226,14 @@ class Feeder:
         """Poll for pending events above `low` and for due rows; return the bounds of what is pending."""
         began = time.monotonic()
         with self._pace.timing("poll"):
-            seen = await self._store.poll(low, self._due_since)
+            ask_groups = not self.fan_out.shares.grouped
+            seen = await self._store.poll(low, self._due_since, ask_groups=ask_groups)
         self._next_poll = began + POLL_BUSY_SECONDS
         self._due_since = seen.unix_seconds - DUE_LOOK_BACK_SECONDS
         self._clock.set(seen.unix_seconds)
         self._heed(paused=seen.paused)
+        if seen.groups:
+            self.fan_out.shares.note_groups()
         self.due.add_all(seen.due)
         self._more_pending = seen.first is not None
         self.low_water.note_look(low, began, time.monotonic(), found=self._more_pending)

@@ -11,26 +11,20 @@ from typing import TYPE_CHECKING
 from relay.store.pending_shares import Shares
 
 if TYPE_CHECKING:
-    from relay.engine.pace import Pace
     from relay.store.fan_out import TakenBatch
-    from relay.store.store import Store
 
 __all__ = ["TakeShares"]
 
 GROUPED_FOR_SECONDS = 3600.0  # so long after the last event with a tenant or priority there may be more of them
-ASK_EVERY_SECONDS = 0.1
 BLANK_AGAIN_SECONDS = 5.0  # events without tenant whose transaction committed late are looked for after this time
 
 
 class TakeShares:
     """One engine's shares. `grouped`: whether events lately had a tenant or a priority."""
 
-    def __init__(self, store: Store, pace: Pace) -> None:
-        self._store = store
-        self._pace = pace
+    def __init__(self) -> None:
         self._behind = False
         self._grouped_until = 0.0
-        self._ask_at = 0.0
         self._after_tenant = ""
         self._blank_after = -1
         self._blank_anew_at = 0.0
@@ -40,9 +34,13 @@ class TakeShares:
         """Whether events lately had a tenant or a priority: then nobody's may wait long for the others'."""
         return time.monotonic() < self._grouped_until
 
-    async def choose(self, limit: int) -> Shares | None:
+    def note_groups(self) -> None:
+        """Note that some pending event has a tenant or a priority."""
+        self._grouped_until = time.monotonic() + GROUPED_FOR_SECONDS
+
+    def choose(self, limit: int) -> Shares | None:
         """Return how to share a take of `limit` events; None: take the oldest, since that is all or all are alike."""
-        if not self._behind or limit < 2 or not await self._is_grouped():
+        if not self._behind or limit < 2 or not self.grouped:
             return None
         now = time.monotonic()
         if now >= self._blank_anew_at:
@@ -53,21 +51,9 @@ class TakeShares:
         """Learn from a take of at most `limit` events up to this number."""
         self._behind = len(batch.taken) == limit or (shares is not None and bool(batch.taken))
         if any(taken.tenant or taken.priority for taken in batch.taken):
-            self._grouped_until = time.monotonic() + GROUPED_FOR_SECONDS
+            self.note_groups()
         if shares is None:
             return
         self._after_tenant = batch.last_tenant or ""
         blank = [taken.seq for taken in batch.taken if not (taken.tenant or taken.priority)]
         self._blank_after = max(blank) if blank else up_to
-
-    async def _is_grouped(self) -> bool:
-        if self.grouped:
-            return True
-        now = time.monotonic()
-        if now < self._ask_at:
-            return False
-        with self._pace.timing("fan_out"):
-            if await self._store.has_groups():
-                self._grouped_until = time.monotonic() + GROUPED_FOR_SECONDS
-        self._ask_at = time.monotonic() + ASK_EVERY_SECONDS
-        return self.grouped

@@ -6,12 +6,9 @@ being a priority and a tenant: one probe for each, whatever waits in it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from relay.store.database import Database
-
-__all__ = ["CHOSEN", "GROUPS_MAX", "Shares", "has_groups"]
+__all__ = ["CHOSEN", "GROUPS_MAX", "HAS_GROUPS", "Shares"]
 
 GROUPS_MAX = 200  # tenants of one take, and as many urgent groups; the others are next in turn
 _GROUPED = "(tenant <> '' or priority > 0)"
@@ -81,10 +78,5 @@ last_tenant as (select case when count(*) = {GROUPS_MAX} then max(tenant) end as
 """
 """CTEs: `chosen` has the numbers of the events, `last_tenant` where the next round begins; null: anew."""
 
-_HAS_GROUPS = f"select exists (select from outbox.pending where {_GROUPED})"
-
-
-async def has_groups(database: Database) -> bool:
-    """Tell whether some pending event has a tenant or a priority."""
-    ((found,),) = await database.fetch(_HAS_GROUPS)
-    return bool(found)
+HAS_GROUPS = f"exists (select from outbox.pending where {_GROUPED})"
+"""Whether some pending event has a tenant or a priority. Where none ever had, its index is empty."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from relay.store.database import BEGIN, ORIGIN, rollback_if_open
+from relay.store.pending_shares import HAS_GROUPS
 from relay.store.rows import Poll, Swept
 from relay.store.subscriptions import OPEN, PROBED
 from relay.store.suspects import SUSPECTS_AMONG
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["POLL", "is_drained", "poll", "sweep"]
 
 # An idle relay repeats this a hundred times a second: one message of the simple protocol costs Python half of what a
-# pipeline does. The two numbers are formatted by %d and %f, so no other text can get in.
+# pipeline does. Two numbers are formatted by %d and %f, and the third is one of two constants.
 POLL = f"""{BEGIN};
 set local enable_seqscan = off;
 set local jit = off;
@@ -25,22 +26,28 @@ select (select min(event_seq) from outbox.pending where event_seq > %d),
        array(select distinct subscription_id from outbox.deliveries
              where lease is null and due_at > to_timestamp(%f) and due_at <= now()),
        extract(epoch from clock_timestamp())::double precision,
-       exists (select from outbox.sending where paused_at is not null);
+       exists (select from outbox.sending where paused_at is not null),
+       %s;
 commit"""
 
 
-async def poll(database: Database, after_seq: int, due_since: float) -> Poll:
-    """Read what is pending above `after_seq`, what became due after `due_since` (Unix seconds), and the switch."""
+async def poll(database: Database, after_seq: int, due_since: float, *, ask_groups: bool = False) -> Poll:
+    """Read what is pending above `after_seq`, what became due after `due_since` (Unix seconds), and the switch.
+
+    `ask_groups`: read too whether some pending event has a tenant or a priority.
+    """
     connection = await database.connect()
     try:
-        cursor = await connection.execute((POLL % (after_seq, due_since)).encode())
+        cursor = await connection.execute(
+            (POLL % (after_seq, due_since, HAS_GROUPS if ask_groups else "false")).encode()
+        )
         for _ in ("begin", "set", "set"):
             cursor.nextset()
         rows = await cursor.fetchall()
     finally:
         await rollback_if_open(connection)
-    ((first, drawn, due, clock, paused),) = rows
-    return Poll(first, drawn, [subscription_id.bytes for subscription_id in due], clock, paused)
+    ((first, drawn, due, clock, paused, groups),) = rows
+    return Poll(first, drawn, [subscription_id.bytes for subscription_id in due], clock, paused, groups)
 
 
 # Asks about every subscription in turn, a slice each time: finds what the due map does not know, and expired leases.

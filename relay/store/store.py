@@ -13,7 +13,6 @@ from relay.store import (
     lanes,
     lease,
     limits,
-    pending_shares,
     poll_turn,
     polling,
     probes,
@@ -36,7 +35,6 @@ class Store(Database):
     take_poll_turn = poll_turn.take_poll_turn
     find_changed = subscriptions.find_changed
     read_subscriptions = subscriptions.read_subscriptions
-    has_groups = pending_shares.has_groups
     find_first_pending = unresolvable.find_first_pending
     bury_unresolvable = unresolvable.bury_unresolvable
     fan_out = fan_out.fan_out  # last of these: from here on the name is the verb's

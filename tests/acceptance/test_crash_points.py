@@ -80,6 +80,14 @@ def _break_an_endpoint(app: Application) -> None:
     )
 
 
+def _filter(app: Application) -> None:
+    """Give a subscription a filter that every event matches, and record more than one batch."""
+    app.rows(
+        """update outbox.subscriptions set filter = '{"payload": {"$not": {"nothing": 1}}}' where url like '%/good'"""
+    )
+    app.record(200)
+
+
 _BEFORE: dict[str, Callable[[Application], None]] = {
     **dict.fromkeys(("Store.make_cells", "Store.take_slots", "Store.take_shares"), _limit),
     "Store.claim_suspect": _leave_suspects,
@@ -89,6 +97,7 @@ _BEFORE: dict[str, Callable[[Application], None]] = {
     "Store.bury_unresolvable": _refuse_broken_events,
     "Store.release_parked": _leave_parked,
     **dict.fromkeys(("Store.await_fan_out", "Store.sort_batch", "Store.end_sorting"), _switch_order_on),
+    **dict.fromkeys(("Store.find_ahead", "Store.read_filters", "Store.read_bodies"), _filter),
     "Store.recover": _fail_the_first_fan_out_of_each_connection,
 }
 _WITHOUT_NEW_EVENTS = "Store.read_subscriptions:"  # fan_out would read the subscriptions first
@@ -118,7 +127,7 @@ def test_a_kill_around_any_step_loses_nothing(app: Application, step: str) -> No
     app.subscribe("/flaky", schedule_seconds=[0] * 5)
     app.subscribe("/ordered", schedule_seconds=[0] * 5, ordered=True)
     app.receiver.plan("/flaky", "500", "200")
-    app.rows("update outbox.settings set value = 0 where name = 'breaker_failure_percent'")  # a burst would open it
+    app.switch_breakers_off()
     _BEFORE.get(step, lambda _: None)(app)
     for when in ("before", "after"):
         _crash(app, f"{step}:{when}:1")

@@ -40,6 +40,7 @@ def test_kills_break_the_order_of_no_key(app: Application) -> None:
 
 @pytest.mark.case("B12")
 def test_a_failing_endpoint_gets_every_key_in_order_all_the_same(app: Application) -> None:
+    app.switch_breakers_off()
     app.subscribe("/ordered", schedule_seconds=[0] * 20, ordered=True)
     app.receiver.plan("/ordered", "500", "500", "200")
     writer = app.stage.writer("--events", 100, "--batch", 4, "--keys", 10)

@@ -74,6 +74,7 @@ def test_children_stop_within_two_seconds_of_their_parents_death(app: Applicatio
 
 
 def test_a_process_holds_at_most_four_connections_under_load(app: Application) -> None:
+    app.switch_breakers_off()
     app.subscribe("/one")
     app.subscribe("/two")
     app.receiver.plan("/two", "500", "200")

@@ -106,7 +106,7 @@ def leased(world: World, subscription_id: bytes, seqs: Sequence[int]) -> list[Bi
 async def test_settling_locks_only_the_leaves_of_what_it_buries(
     leafy: World, counting: CountingStore, verdict: VerdictKind
 ) -> None:
-    births = leased(leafy, leafy.subscribe(), [n * LEAF_ROWS + 7 for n in range(60, 73)])
+    births = leased(leafy, leafy.subscribe(), [n * LEAF_ROWS + 7 for n in range(60, 70)])
     await counting.settle([result(held(birth), verdict) for birth in births])
     assert leafy.count("deliveries", "lease is not null") == 0
     assert max(counting.locks) <= LOCKS_MAX
