@@ -88,6 +88,11 @@ def _filter(app: Application) -> None:
     app.record(200)
 
 
+def _switch_order_off(app: Application) -> None:
+    """Let no subscription ask for order: then the server makes the deliveries of a wide event."""
+    app.rows("update outbox.subscriptions set ordered = false")
+
+
 _BEFORE: dict[str, Callable[[Application], None]] = {
     **dict.fromkeys(("Store.make_cells", "Store.take_slots", "Store.take_shares"), _limit),
     "Store.claim_suspect": _leave_suspects,
@@ -98,6 +103,7 @@ _BEFORE: dict[str, Callable[[Application], None]] = {
     "Store.release_parked": _leave_parked,
     **dict.fromkeys(("Store.await_fan_out", "Store.sort_batch", "Store.end_sorting"), _switch_order_on),
     **dict.fromkeys(("Store.find_ahead", "Store.read_filters", "Store.read_bodies"), _filter),
+    "TakenBatch.resolve_wide": _switch_order_off,
     "Store.recover": _fail_the_first_fan_out_of_each_connection,
 }
 _WITHOUT_NEW_EVENTS = "Store.read_subscriptions:"  # fan_out would read the subscriptions first
