@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import (
     backlog,
+    batches,
     filters,
     footprint,
     latency,
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "transformation": transformation.run,
     "latency": latency.run,
     "order": order.run,
+    "batches": batches.run,
     "silence": silence.run,
     "silent-names": silent_names.run,
     "record": record_cost.run,

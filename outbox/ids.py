@@ -14,7 +14,8 @@ from uuid import UUID
 from outbox.errors import NotFoundError
 
 __all__ = [
-    "AuditId", "DeliveryId", "EventId", "Id", "SubscriptionId", "event_id_of", "new_uuid7", "parse_id", "text_id",
+    "AuditId", "DeliveryId", "EventId", "Id", "SubscriptionId", "batch_id_of", "event_id_of", "new_uuid7",
+    "parse_id", "text_id",
 ]  # fmt: skip
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -41,6 +42,11 @@ def text_id(prefix: str, value: UUID) -> str:
 def event_id_of(raw: bytes) -> bytes:
     """Return the text id `evt_…` of an event's 16 raw bytes, as bytes: what goes on the wire."""
     return b"evt_" + _base32(int.from_bytes(raw, "big"))
+
+
+def batch_id_of(raw: bytes) -> bytes:
+    """Return the text id `bat_…` of a batch's 16 raw bytes, as bytes: what goes on the wire."""
+    return b"bat_" + _base32(int.from_bytes(raw, "big"))
 
 
 def _base32(number: int) -> bytes:

@@ -242,6 +242,8 @@ class Subscription:
     max_in_flight: int | None
     ordered: bool
     order_policy: str
+    batch_events: int | None
+    batch_milliseconds: int
     recovery_seconds: int
     paused_at: datetime | None
     drops_while_paused: bool

@@ -131,6 +131,30 @@ class FlowSettings(TypedDict, total=False):
             " for ever, and what follows of its key waits; `skip` makes it a dead letter, and the next one goes.",
         ),
     ]
+    batch_events: Annotated[
+        int | None,
+        Field(
+            column=Integer(),
+            check=checks.whole_number(2, 1000),
+            constraint="batch_events between 2 and 1000",
+            flags=(Flag(metavar="N", from_text=none_or(number), help="Events in one request at most, or none."),),
+            meaning="How many events go in one signed request at most, 2 to 1000, as a JSON array that is acknowledged"
+            " as a whole. Without it, each goes alone. Not with `ordered`, and only in formats that have batches.",
+        ),
+    ]
+    batch_milliseconds: Annotated[
+        int | None,
+        Field(
+            column=Integer(),
+            check=checks.whole_number(0, 60_000, of="milliseconds"),
+            default=1000,
+            default_words="1000",
+            constraint="batch_milliseconds between 0 and 60000",
+            flags=(Flag(metavar="N", from_text=number, help="How long a batch waits for more events."),),
+            meaning="With `batch_events`, how long the first event of a batch waits for others, 0 to 60000"
+            " milliseconds. A batch that is full goes at once.",
+        ),
+    ]
     recovery_seconds: Annotated[
         int | None,
         Field(

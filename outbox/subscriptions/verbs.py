@@ -22,6 +22,7 @@ from outbox.ids import text_id
 from outbox.secret import Secret, hides_secrets
 from outbox.signing import schemes
 from outbox.subscriptions import signing_secrets, stored_credentials
+from outbox.subscriptions.batching import check_batching
 from outbox.subscriptions.checks import (
     EveryTenant,
     check_bool,
@@ -142,6 +143,7 @@ def _insert(
     values, credentials = _check_given(given)
     stored_credentials.check_together(values["url"], {}, credentials)
     values |= format_after(values, credentials)
+    check_batching(values)
     require_connection(connection)
     statement = insert(subscriptions).values(tenant=tenant, scheme=scheme, **own_id, **values)
     returning = statement.on_conflict_do_nothing(index_elements=["id"]).returning(subscriptions.c.id)
@@ -201,6 +203,7 @@ def update(
     hints = stored_credentials.hints_of(row)
     stored_credentials.check_together(values.get("url", row.url), hints, credentials)
     values |= format_after(values, credentials, row, hints)
+    check_batching(values, row)
     stored_credentials.write(connection, row.id, credentials)
     if not values:
         return Subscription(**fields_of(read(connection, row.id)))

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from outbox.ids import text_id
 from relay.engine.ailing import Ailing
+from relay.engine.batches import admit_batches
 from relay.engine.claim import delivery_of
 from relay.store.lease import new_lease
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
-    from relay.store.probes import Noted
+    from relay.store.probes import Noted, Probe
     from relay.store.store import Store
 
 __all__ = ["Breakers"]
@@ -97,5 +98,22 @@ class Breakers:
             probes = await self._store.claim_probes(ids, room, lease, slack, may_be_suspect=self._lone.charged is None)
         versions = {(probe.row.subscription_id, probe.row.version) for probe in probes}
         await self._sending.refresh(versions, self._store.read_subscriptions)
-        self._sending.admit([delivery_of(one.row, lease, start_by, suspect=one.suspect, probe=True) for one in probes])
+        batching = self._endpoints.batching
+        self._sending.admit([
+            delivery_of(one.row, lease, start_by, suspect=one.suspect, probe=True)
+            for one in probes if one.row.subscription_id not in batching
+        ])  # fmt: skip
+        for one in probes:
+            if one.row.subscription_id in batching:
+                await self._probe_with_batch(one, lease, slack, start_by)
         return bool(probes)
+
+    async def _probe_with_batch(self, probe: Probe, lease: int, slack: float, start_by: float) -> None:
+        """Send the batch of this delivery; without one, a batch of it alone. Where others have some of it, leave it."""
+        row = probe.row
+        claimed = await self._store.claim_batches(
+            row.subscription_id, 1, 0, lease, slack, lead=row.id, suspects=probe.suspect
+        )
+        if not claimed:
+            await self._store.release([(delivery_of(row, lease, start_by, suspect=probe.suspect), 0.0)])
+        await admit_batches(self._sending, self._store, claimed, lease, start_by, suspect=probe.suspect, probe=True)

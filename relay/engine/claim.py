@@ -118,8 +118,10 @@ class Claim:
     def _slots(self) -> list[Slot]:
         """Return what the due map's subscriptions may have, in rotation; an unknown subscription has one slot."""
         grants, slots = self._room.grants(len(self._due)), []
-        unproven_too = time.monotonic() >= self._unproven_from
+        unproven_too, batching = time.monotonic() >= self._unproven_from, self._endpoints.batching
         for subscription_id in self._due:
+            if subscription_id in batching:  # claimed in batches.py
+                continue
             endpoint = self._endpoints.get(subscription_id)
             if not unproven_too and not (endpoint and endpoint.answers):
                 continue

@@ -43,6 +43,7 @@ class Endpoints:
         self._distrusted: set[bytes] = set()
         self._tenant_slots: WeakValueDictionary[bytes, Slots] = WeakValueDictionary()
         self.gated: dict[bytes, Endpoint] = {}  # those with limits
+        self.batching: set[bytes] = set()  # those that have batches
         self.thirsty: dict[Endpoint, None] = {}  # those with something leased that waits for a limit
         self.parked: dict[bytes, float] = {}  # those that a limit lets nothing to, and until when (limiter.py)
         self._most = 0  # endpoints known at once since the tables were made
@@ -100,6 +101,10 @@ class Endpoints:
                 self._forget_oldest()
         else:
             endpoint.update(subscription)
+        if subscription.batch_events:
+            self.batching.add(subscription.id)
+        else:
+            self.batching.discard(subscription.id)
         self._update_gate(endpoint)
         return endpoint
 
@@ -165,6 +170,7 @@ class Endpoints:
             endpoint.gate.close()
             self.gated.pop(subscription_id, None)
         self.parked.pop(subscription_id, None)
+        self.batching.discard(subscription_id)
         self._closed.discard(subscription_id)
         self._distrusted.discard(subscription_id)
         if self._most >= SHRINK_FROM and len(self._known) * 4 <= self._most:

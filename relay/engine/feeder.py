@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from relay.engine.batches import Batches
 from relay.engine.breaker import Breakers
 from relay.engine.claim import Claim
 from relay.engine.due_map import DueMap
@@ -92,6 +93,7 @@ class Feeder:
         self.due = DueMap(endpoints.tenant_of)
         self.limiter = Limiter(store, endpoints, self.due)
         self.claim = Claim(store, endpoints, room, sending, self.due, pace)
+        self.batches = Batches(store, endpoints, room, sending, self.due, pace)
         self.suspect_claim = SuspectClaim(store, endpoints, sending, lone, pace)
         self.fan_out = FanOut(
             store, endpoints, room, sending, self.due, pace, priority_step_seconds=priority_step_seconds
@@ -188,12 +190,13 @@ class Feeder:
     async def _claim(self) -> bool:
         """Take what limits allow, then claim: a limit is known before a row is leased."""
         await self.limiter.run()
-        return await self.claim.run()
+        batches = await self.batches.run()
+        return await self.claim.run() or batches
 
     def _rest_until(self, began: float) -> float:
         """Return when to look again; while all sending is paused, no limit matters."""
         until = began + self._pause_seconds(began)
-        return until if self._paused else min(until, self.limiter.rest_until)
+        return until if self._paused else min(until, self.limiter.rest_until, self.batches.rest_until)
 
     async def _is_drained(self) -> bool:
         if not self._sending.done or not await self._store.is_drained():
@@ -214,6 +217,7 @@ class Feeder:
             self.suspect_claim.subscriptions.clear()
             self.sweep.restart()
             self.breakers.restart()
+            self.batches.clear()
             self.low_water, self._due_since, self._more_pending = LowWater(), 0.0, False
             self._next_sweep = 0.0
         self._origin = self._store.origin
@@ -275,6 +279,8 @@ class Feeder:
         await self._freed.wait()
         await asyncio.sleep(GATHER_SECONDS)
         self._freed.clear()
-        if not self._paused and (self.claim.is_worthwhile() or self.suspect_claim.is_possible()):
+        if not self._paused and (
+            self.claim.is_worthwhile() or self.suspect_claim.is_possible() or self.batches.is_possible()
+        ):
             return True
         return self._more_pending and self._fan_out_is_due()

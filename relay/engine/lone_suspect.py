@@ -21,11 +21,11 @@ class LoneSuspect:
 
     def note_begun(self, delivery: Delivery) -> None:
         """Note that this suspect is leased here."""
-        self._begun, self._is_out = delivery, True
+        self._begun, self._is_out = _row_of(delivery), True
 
     def note_ended(self, delivery: Delivery) -> None:
         """Note that this suspect's result is with the settler."""
-        if self._begun is delivery:
+        if self._begun is _row_of(delivery):
             self._is_out = False
 
     @property
@@ -34,3 +34,8 @@ class LoneSuspect:
         if self._begun is not None and not self._is_out and not self._settler.holds(self._begun):
             self._begun = None
         return self._begun
+
+
+def _row_of(delivery: Delivery) -> Delivery:
+    """Return what the database has a row of: for a batch, its first member, which stands for all."""
+    return delivery.members[0] if delivery.members else delivery

@@ -106,9 +106,14 @@ class Planner:
         return True
 
     def _free(self, subscription_id: bytes) -> int:
-        """Return the slots for deliveries that are born leased: 0 with a backlog, which new events must not starve."""
+        """Return the slots for deliveries that are born leased: 0 with a backlog, which new events must not starve.
+
+        Nor are those of a batch, which a claim gathers.
+        """
         endpoint = self._endpoints.get(subscription_id)
-        return 0 if endpoint is None or subscription_id in self._due else endpoint.free
+        if endpoint is None or subscription_id in self._due or endpoint.subscription.batch_events:
+            return 0
+        return endpoint.free
 
     def deliveries(self, births: Sequence[Birth], bodies: Bodies) -> Iterator[Delivery]:
         """Return those of the last batch that were born leased; this process will send them."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from outbox.formats import shown_url
 from relay.engine.ailing import note_health
+from relay.engine.batches import Unfit, send_batch
 from relay.engine.failure_log import FailureLog
 from relay.engine.health import OVERLOADED
 from relay.engine.slowing import slowed_seconds
 from relay.engine.unsent import Unsent, warn_held_for_good
 from relay.message.transformation.budget import TransformationError
-from relay.model.decide import decide, keep_at_head
+from relay.model.decide import decide, halve, keep_at_head
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
 from relay.model.settlement import Settlement
 from relay.model.verdict import Hold, VerdictKind
@@ -127,6 +128,9 @@ class Sending:
             endpoint = self._endpoints.get(delivery.subscription_id)
             if endpoint is None:  # its subscription was removed meanwhile; housekeeping clears the row
                 continue
+            if bool(endpoint.subscription.batch_events) is not bool(delivery.members) and not delivery.suspect:
+                self._settler.release(delivery, 0.0)  # claimed by what the subscription was before
+                continue
             self._leased += 1
             self._room.enter(endpoint, delivery)
             if delivery.suspect:
@@ -171,7 +175,10 @@ class Sending:
         outcome = await self._outcome_of(endpoint, delivery)
         self._room.end(endpoint)
         try:
-            self._conclude(endpoint, delivery, subscription, outcome)
+            if isinstance(outcome, Unfit):
+                self._part_with(endpoint, delivery, subscription, outcome)
+            else:
+                self._conclude(endpoint, delivery, subscription, outcome)
         except Exception:
             log.exception("%s: given back; what follows from its attempt could not be concluded", delivery)
             self._give_back(endpoint, delivery, OWN_ERROR_SECONDS)
@@ -194,12 +201,14 @@ class Sending:
         self._room.enqueue(endpoint)
         self._room.begin_attempts()
 
-    async def _outcome_of(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
+    async def _outcome_of(self, endpoint: Endpoint, delivery: Delivery) -> Outcome | Unfit:
         """Send and return the outcome. An exception becomes one too, because the request may have been read."""
         began, event = time.monotonic(), delivery.event
         try:
             if endpoint.problem is not None:
                 return _failed(endpoint.problem[0], began, endpoint.problem[1])
+            if delivery.members:
+                return await send_batch(self._sender, endpoint, delivery, self._clock.timestamp())
             if delivery.unreadable is not None:
                 return _failed(OutcomeKind.PAYLOAD_UNREADABLE, began, delivery.unreadable)
             if event is None:
@@ -227,6 +236,8 @@ class Sending:
         schedule, final = subscription.schedule_seconds, subscription.final_statuses
         slowed = slowed_seconds(self._endpoints, endpoint, delivery) if outcome.status in OVERLOADED else None
         verdict = decide(outcome, delivery.attempts, schedule, self._random_number(), final, slowed)
+        if delivery.members:
+            verdict = halve(verdict, outcome, len(delivery.members))
         if verdict.kind == VerdictKind.DEAD and delivery.lane is not None and subscription.order_policy == "block":
             verdict = keep_at_head(verdict, outcome, schedule, self._random_number())
         if outcome.kind == OutcomeKind.LOCAL:
@@ -249,6 +260,16 @@ class Sending:
         settlement = Settlement.of(delivery, verdict, outcome, subscription.url, shown, noted=noted)
         self._leave(endpoint, delivery)
         self._settler.settle(settlement)
+
+    def _part_with(self, endpoint: Endpoint, batch: Delivery, subscription: SubscriptionVersion, unfit: Unfit) -> None:
+        """Decide each member that has no body alone, and give back the others: they are another batch now."""
+        self._leave(endpoint, batch)
+        for member, outcome in unfit.members:
+            verdict = decide(outcome, member.attempts, subscription.schedule_seconds, self._random_number())
+            shown = shown_url(subscription.url, subscription.format)
+            self._settler.settle(Settlement.of(member, verdict, outcome, subscription.url, shown))
+        for member in unfit.others:
+            self._settler.release(member, 0.0)
 
     def _warn_unsent(self, endpoint: Endpoint, outcome: Outcome) -> None:
         """Log that nothing was sent, since no attempt row says so.

@@ -62,6 +62,10 @@ class Settler:
 
     def settle(self, settlement: Settlement) -> None:
         """Take one attempt's result. A batch has one for each delivery; a second one waits for the next batch."""
+        if settlement.delivery.members:
+            for one in settlement.of_members():
+                self.settle(one)
+            return
         known = self._results.setdefault(settlement.delivery.id, settlement)
         if known is not settlement:
             self._later.append(settlement)
@@ -71,7 +75,7 @@ class Settler:
 
     def release(self, delivery: Delivery, seconds: float) -> None:
         """Take one delivery that was leased and not sent; it becomes due after so many seconds."""
-        self._releases.append((delivery, seconds))
+        self._releases.extend((one, seconds) for one in delivery.members or (delivery,))
         self._arrived.set()
 
     def close(self) -> None:
@@ -99,7 +103,7 @@ class Settler:
         self._linger = LINGER_BUSY_SECONDS if len(self._results) >= BUSY_FROM else LINGER_QUIET_SECONDS
 
     async def _flush(self) -> bool:
-        batch = list(self._results.values())[:BATCH]
+        batch = self._next_batch()
         releases = self._releases[:]
         try:
             if batch:
@@ -123,7 +127,17 @@ class Settler:
             self.settle(settlement)
         if self.unsettled or self._closing:
             self._arrived.set()
+        if len(self._results) >= BATCH:  # they came meanwhile
+            self._full.set()
         return True
+
+    def _next_batch(self) -> list[Settlement]:
+        """Return the results to write next. What was sent in one request is written in one statement."""
+        results = list(self._results.values())
+        end = BATCH
+        while end < len(results) and _is_together(results[end - 1], results[end]):
+            end += 1
+        return results[:end]
 
     async def _write(self, batch: list[Settlement]) -> None:
         """Settle a batch; halve one that the database refuses until the bad row is alone."""
@@ -166,3 +180,7 @@ class Settler:
         for subscription_id in settled.disabled:
             name = text_id("sub", UUID(bytes=subscription_id))
             log.warning("%s is disabled: its endpoint answered 410 Gone; relay subscriptions resume %s", name, name)
+
+
+def _is_together(one: Settlement, other: Settlement) -> bool:
+    return one.delivery.batch is not None and one.delivery.batch == other.delivery.batch

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from relay.engine.batches import admit_batches
 from relay.engine.claim import admit
 from relay.engine.due_map import DueMap
 from relay.store.lease import new_lease
@@ -47,15 +48,39 @@ class SuspectClaim:
         """Claim one suspect at most (suspect → leased) and hand it over to be sent; tell whether there was one."""
         if not self.is_possible():
             return False
+        await self._learn()
+        asked = [i for i in self.subscriptions if self._endpoints.may_be_asked(i)]
+        if asked and asked[0] in self._endpoints.batching:
+            return await self._claim_batch(asked[0])
+        asked = [i for i in asked if i not in self._endpoints.batching]
         began, lease, slack = time.monotonic(), new_lease(), self._pace.slack_seconds
         start_by = began + self._pace.start_within_seconds
-        asked = [i for i in self.subscriptions if self._endpoints.may_be_asked(i)]
         with self._pace.timing("claim of a suspect"):
             rows = await self._store.claim_suspect(asked, lease, self._lone.charged, slack) if asked else []
         if not rows:
-            self.subscriptions.clear()
+            self.subscriptions.drop([i for i in self.subscriptions if i not in self._endpoints.batching])
             return False
         self.subscriptions.move_on(rows[0].subscription_id, more=True)
         self._began = began
         await admit(self._sending, self._store, rows, lease, start_by, suspect=True)
         return True
+
+    async def _learn(self) -> None:
+        """Read the subscriptions that are not known here: a suspect of a batch is claimed with all of it."""
+        unknown = [i for i in self.subscriptions if self._endpoints.get(i) is None]
+        if unknown:
+            self._sending.update(await self._store.read_subscriptions(unknown))
+
+    async def _claim_batch(self, subscription_id: bytes) -> bool:
+        """Claim one batch of suspects, with the id that it had: what a crash left goes out again as it was."""
+        began, lease, slack = time.monotonic(), new_lease(), self._pace.slack_seconds
+        with self._pace.timing("claim of a suspect"):
+            claimed = await self._store.claim_batches(
+                subscription_id, 1, 0, lease, slack, suspects=True, former=self._lone.charged
+            )
+        self.subscriptions.move_on(subscription_id, more=bool(claimed))
+        if claimed:
+            self._began = began
+        start_by = began + self._pace.start_within_seconds
+        await admit_batches(self._sending, self._store, claimed, lease, start_by, suspect=True)
+        return bool(claimed)

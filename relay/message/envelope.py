@@ -10,14 +10,14 @@ from relay.http.sender import Endpoint
 from relay.message.authentication import RequestAdditions
 from relay.message.body import body_of
 from relay.message.echoes import redact_echoes
-from relay.message.formats import FormatError, Formatter
+from relay.message.formats import FormatError, Formatter, batch_of
 from relay.message.trace import Traced
 from relay.message.transformation.transformation import Transformation
 from relay.model.answers import read_answer
 from relay.model.outcome import Outcome, OutcomeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
     from relay.http.sender import Sender
     from relay.model.event import EventParts
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Envelope"]
 
 CONTENT_TYPE = b"content-type: application/json\r\n"
+BATCH_TYPE = b"batch"  # for schemes that send the type of the event in a header
 
 
 class Envelope:
@@ -90,6 +91,33 @@ class Envelope:
         if self._additions is not None:
             return self._additions.send(sender, lines, body, timeout_seconds, endpoint)
         return sender.send(endpoint, lines, body, timeout_seconds)
+
+    def fit(self, event: EventParts) -> EventParts:
+        """Return the event as it goes into a batch. Raises TransformationError or FormatError where it cannot."""
+        if self._transformation is not None:
+            event = self._transformation.of(event)
+        if self._formatter is not None:
+            self._formatter.body_of(event)  # the event keeps it
+        return event
+
+    async def send_batch(
+        self, sender: Sender, events: Sequence[EventParts], batch_id: bytes, timestamp: bytes, timeout_seconds: float,
+        attempt: int,
+    ) -> Outcome:  # fmt: skip
+        """POST events that `fit` returned, in one body that is signed once under the id of the batch.
+
+        The events' traces are not sent along: a request has one.
+        """
+        endpoint = self.endpoint if attempt == 1 else self._for_retry
+        batch = batch_of(events, self._formatter)
+        lines = f"content-type: {batch.content_type}\r\n".encode("ascii")
+        lines += self._additions.lines if self._additions else b""
+        lines += self._signer.lines(batch_id, BATCH_TYPE, timestamp, batch.content)
+        if self._additions is not None:
+            outcome = await self._additions.send(sender, lines, batch.content, timeout_seconds, endpoint)
+        else:
+            outcome = await sender.send(endpoint, lines, batch.content, timeout_seconds)
+        return redact_echoes(outcome, self.secrets)
 
     async def _send_formatted(
         self, formatter: Formatter, sender: Sender, event: EventParts, timestamp: bytes, timeout_seconds: float,

@@ -43,10 +43,15 @@ _OUR_OWN = frozenset(
 
 
 def sign_of(outcome: OutcomeKind, status: int | None, verdict: Verdict) -> Sign:
-    """Return what an attempt that ended so says of its endpoint. A 4xx is a failure: the endpoint takes nothing."""
+    """Return what an attempt that ended so says of its endpoint. A 4xx is a failure: the endpoint takes nothing.
+
+    Of a batch that is halved for it, it says that it did not like one event.
+    """
     if outcome == OutcomeKind.DELIVERED:
         return Sign.SUCCESS
     if outcome in _OUR_OWN or isinstance(verdict.endpoint, Disable):
+        return Sign.NOTHING
+    if verdict.halves and outcome == OutcomeKind.HTTP_4XX:
         return Sign.NOTHING
     if outcome == OutcomeKind.SLOWED or isinstance(verdict.endpoint, Hold) or status == HTTPStatus.TOO_MANY_REQUESTS:
         return Sign.SLOW_DOWN

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from relay.model.outcome import Outcome
 
-__all__ = ["GONE", "JITTER", "OWN_PAUSES", "RETRY_AFTER_MAX_SECONDS", "decide", "keep_at_head"]
+__all__ = ["GONE", "JITTER", "OWN_PAUSES", "RETRY_AFTER_MAX_SECONDS", "decide", "halve", "keep_at_head"]
 
 DELIVERED = Verdict(VerdictKind.DELIVERED)
 GONE = Disable("the endpoint answered 410 Gone")
@@ -72,6 +72,24 @@ def decide(
         return Verdict(VerdictKind.DEAD, endpoint=hold)
     delay = schedule_seconds[attempts - 1] * (1 + JITTER * random_number)
     return Verdict(VerdictKind.RETRY, delay, hold)
+
+
+# About the time or the endpoint, not about what was sent: the same batch is tried again.
+_NOT_OF_THE_BODY = frozenset({
+    HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GONE, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS,
+})  # fmt: skip
+
+
+def halve(verdict: Verdict, outcome: Outcome, members: int) -> Verdict:
+    """Return what becomes of a batch: where one of its events may be the cause, its halves are tried apart, at once.
+
+    That is after a 4xx, and where it would be dead; no event is, unless it fails alone. The attempt is given back,
+    since it says nothing of most of them.
+    """
+    refused = outcome.status is not None and 400 <= outcome.status <= 499 and outcome.status not in _NOT_OF_THE_BODY
+    if members < 2 or not (verdict.kind == VerdictKind.DEAD or (verdict.kind == VerdictKind.RETRY and refused)):
+        return verdict
+    return Verdict(VerdictKind.RETRY, endpoint=verdict.endpoint, halves=True)
 
 
 def _is_final(outcome: Outcome, final_statuses: Sequence[int]) -> bool:

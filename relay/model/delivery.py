@@ -23,6 +23,10 @@ it has a lease and due_at (then the end of the lease) is in the future. It is a 
 result: it may have ended the process that held it. It is *parked* while another of its lane (its key, in an ordered
 subscription) is the head, which has any of the other states.
 
+Where a subscription has batches, its deliveries are never born leased: a claim takes several together, and writes their
+batch into each row. They stay together until all are delivered, or settle halves the batch: leased → due, in two new
+ones, the attempt given back. A suspect is claimed with its whole batch.
+
 A retry after a refusal (429, 503) by an endpoint that takes other requests gives the attempt back, as release does.
 What a limit lets wait is due, never leased.
 """
@@ -52,6 +56,7 @@ class Delivery:
 
     event: None when the event's row is gone or cannot be read; nothing can be sent then. unreadable: the server's
     error, where it cannot be read. probe: it is the one that is sent to an endpoint whose breaker is open.
+    members: those of a batch, in the order of its body. The batch itself is a delivery too, whose id is the batch's.
     """
 
     id: bytes
@@ -65,11 +70,15 @@ class Delivery:
     unreadable: str | None = None
     lane: int | None = None  # of an ordered subscription's delivery whose event has a key
     probe: bool = False
+    batch: bytes | None = None  # the id of the batch that it goes in
+    members: tuple[Delivery, ...] = ()
 
     @property
     def size(self) -> int:
         """How many bytes of memory its event is counted as."""
+        if self.members:
+            return sum(member.size for member in self.members)
         return self.event.size if self.event else 0
 
     def __str__(self) -> str:
-        return text_id("dlv", UUID(bytes=self.id))
+        return text_id("bat" if self.members else "dlv", UUID(bytes=self.id))

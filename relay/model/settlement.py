@@ -60,3 +60,13 @@ class Settlement(NamedTuple):
         milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)
         kind = outcome.kind if verdict.charged else OutcomeKind.SLOWED
         return cls(delivery, verdict, url, kind, status, milliseconds, kept, noted)
+
+    def of_members(self) -> list[Settlement]:
+        """Return the settlements of a batch's members.
+
+        The request counts once for the health of the endpoint, and the first member keeps all of the answer.
+        """
+        brief = self.kept and self.kept._replace(headers=None, excerpt=None)
+        first, *others = self.delivery.members
+        rest = (self._replace(delivery=one, kept=brief, noted=False) for one in others)
+        return [self._replace(delivery=first), *rest]

@@ -45,6 +45,8 @@ class SubscriptionVersion:
     slowed_to: float | None = None  # requests a second, where its receiver asked for fewer a short time ago
     tenant_limit: TenantLimit | None = None
     order_policy: str = "block"
+    batch_events: int | None = None  # in one request at most; None: each event goes alone
+    batch_milliseconds: int = 1000
     health: str = ""  # 'open': its breaker is; 'noted': failures are noted of it
 
     def __repr__(self) -> str:

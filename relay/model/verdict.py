@@ -43,9 +43,11 @@ class Verdict(NamedTuple):
     """What becomes of the delivery, the seconds until its next attempt, and the change of its endpoint, if any.
 
     charged: whether the attempt counts; False only with RETRY.
+    halves: the members of the batch are tried again in two batches, each half as large; only with RETRY.
     """
 
     kind: VerdictKind
     wait_seconds: float = 0.0
     endpoint: EndpointChange | None = None
     charged: bool = True
+    halves: bool = False

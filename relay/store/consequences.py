@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from relay.model.verdict import Disable, Hold, VerdictKind
-from relay.store import health
+from relay.store import batches, health
 from relay.store.arrays import Floats, Texts, Uuids
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["Step", "steps_after"]
 class Step(NamedTuple):
     """One statement of a settlement's transaction; it returns the ids that it changed."""
 
-    changes: Literal["risen", "held", "disabled", "ailing", "worn"]  # the field of relay.store.rows.Settled
+    changes: Literal["risen", "held", "disabled", "ailing", "worn", "halved"]  # the field of relay.store.rows.Settled
     statement: str
     columns: tuple[object, ...]
 
@@ -112,4 +112,12 @@ def _health(rows: Sequence[Settlement]) -> list[Step]:
     return steps
 
 
-_CONSEQUENCES: tuple[Callable[[Sequence[Settlement]], Step | None], ...] = (_buried_successes, _holds, _disables)
+def _halves(rows: Sequence[Settlement]) -> Step | None:
+    """Return the step that makes two batches of each that was refused."""
+    columns = batches.halve_columns(rows)
+    return Step("halved", batches.HALVE, columns) if columns else None
+
+
+_CONSEQUENCES: tuple[Callable[[Sequence[Settlement]], Step | None], ...] = (
+    _buried_successes, _holds, _disables, _halves,
+)  # fmt: skip

@@ -104,7 +104,7 @@ class Settled(NamedTuple):
     won: deliveries that left as delivered; not those that another relay had settled or buried before. buried:
     deliveries that became dead letters. risen: dead letters that a late success took back. held, disabled:
     subscriptions whose endpoint asked for it. ailing: those that failed and of which nothing was noted before. worn:
-    those disabled because they had only failed.
+    those disabled because they had only failed. halved: deliveries that are in another batch now.
     """
 
     won: frozenset[bytes] = frozenset()
@@ -114,6 +114,7 @@ class Settled(NamedTuple):
     disabled: frozenset[bytes] = frozenset()
     ailing: frozenset[bytes] = frozenset()
     worn: frozenset[bytes] = frozenset()
+    halved: frozenset[bytes] = frozenset()
 
 
 class Leased(NamedTuple):

@@ -6,6 +6,7 @@ Each verb is written beside its statement, in the module of this package that it
 from __future__ import annotations
 
 from relay.store import (
+    batches,
     bodies,
     claims,
     fan_out,
@@ -45,6 +46,8 @@ class Store(Database):
     make_cells = limits.make_cells
     take_slots = limits.take_slots
     take_shares = limits.take_shares
+    find_ready = batches.find_ready
+    claim_batches = batches.claim_batches
     claim_suspect = suspects.claim_suspect
     read_noted = probes.read_noted
     claim_probes = probes.claim_probes

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from relay.store.database import Database
     from relay.store.rows import Leased
 
-__all__ = ["MAX_CRASHES", "SUSPECTS_AMONG", "claim_suspect"]
+__all__ = ["MAX_CRASHES", "SUSPECTS_AMONG", "bury_suspect", "claim_suspect"]
 
 MAX_CRASHES = 3  # lone crashes in a row after which a delivery is buried
 SUSPECTS_AMONG = 20  # of a subscription's oldest due rows: like any row, a suspect waits for what was due before it
@@ -73,3 +73,18 @@ async def claim_suspect(
     former_id, former_lease = (former.id, former.lease) if former else (bytes(16), 0)
     asked = (Uuids(ids), Integers([1] * len(ids)), UUID(bytes=former_id), former_lease, lease, slack_seconds)
     return await with_events(database, await fetch_readable(database, _CLAIM_SUSPECTS, *asked))
+
+
+_BURY_SUSPECT = f"""
+with lost as (
+    delete from outbox.deliveries where id = %b and crashes >= {MAX_CRASHES} and due_at <= now() and lease is not null
+    returning id, event_seq, subscription_id, attempts, 'crash' as reason,
+              'the relay process ended ' || crashes || ' times in a row while it sent this delivery alone' as error)
+{{burial}}"""
+"""suspect → dead letter."""
+_BURY_SUSPECTS = [_BURY_SUSPECT.format(burial=burial("lost", copied=copied)) for copied in Copied]
+
+
+async def bury_suspect(database: Database, delivery_id: bytes) -> None:
+    """suspect → dead letter: give up the one delivery of a batch that ended its process too often."""
+    await fetch_readable(database, _BURY_SUSPECTS, UUID(bytes=delivery_id))

@@ -127,7 +127,11 @@ def _crash(app: Application, point: str) -> None:
     app.expire_leases()
 
 
-@pytest.mark.parametrize("step", steps())
+# tests/integration/engine/test_batches.py crashes around these: a batch has an id of its own, which names no event.
+OF_BATCHES = {"Store.find_ready", "Store.claim_batches"}
+
+
+@pytest.mark.parametrize("step", [step for step in steps() if step not in OF_BATCHES])
 def test_a_kill_around_any_step_loses_nothing(app: Application, step: str) -> None:
     app.subscribe("/good")
     app.subscribe("/flaky", schedule_seconds=[0] * 5)

@@ -71,6 +71,7 @@ class TestPython:
             "timeout_seconds": 15, "schedule_seconds": list(made.schedule_seconds), "scheme": "standard",
             "final_statuses": [], "format": "standard", "format_settings": {}, "drops_while_paused": False,
             "recovery_seconds": 0, "ordered": False, "order_policy": "block",
+            "batch_milliseconds": 1000,
         }  # fmt: skip
         assert (secret.action, secret.subject, secret.tenant, secret.after) == (
             "secret added",

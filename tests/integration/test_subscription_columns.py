@@ -31,6 +31,7 @@ OTHER_CHECKS = {
     "disabled_with_a_reason",
     "times_are_dates",
     "sorting_since_is_a_date",
+    "batches_have_no_order",
 }
 
 # Of each column: what its flag is given, and what is kept of it. None of them is the default.
@@ -49,6 +50,8 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "rate_limit": ("20/s", "20/s"),
     "rate_burst": ("5", 5),
     "max_in_flight": ("4", 4),
+    "batch_events": ("50", 50),
+    "batch_milliseconds": ("20", 20),
     "ordered": ("true", True),
     "order_policy": ("skip", "skip"),
     "recovery_seconds": ("3600", 3600),

@@ -59,6 +59,8 @@ RIGHT = {  # the kinds of these that a parameter may be, so that nothing is wron
     "audience": "empty digits star",
     "authentication": "None",
     "baggage": "True",
+    "batch_events": "None",
+    "batch_milliseconds": "None zero",
     "body": "bytes",
     "ca": "empty",
     "client_certificate": "empty",

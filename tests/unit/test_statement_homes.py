@@ -24,7 +24,7 @@ ELSEWHERE = {
     "relay.operations.status.unresolved_events",  # prints what a person may run; the relay never does
 }
 IN_STORE = {
-    *("by_hand", "claims", "consequences", "dead_letters", "fan_out", "lanes", "lease", "probes", "replay"),
+    *("batches", "by_hand", "claims", "consequences", "dead_letters", "fan_out", "lanes", "lease", "probes", "replay"),
     *("settlement", "sorting", "subscriptions", "suspects", "unresolvable", "wide"),
 }
 IN_MIGRATIONS = {

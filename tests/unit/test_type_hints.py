@@ -55,7 +55,8 @@ def subscription(**more: Any) -> dict[str, Any]:
         "format": "cloudevents", "format_settings": {"source": "/a"}, "format_secret": "",
         "final_statuses": (), "filter": None, "transformation": None, "rate_limit": None, "rate_burst": None,
         "max_in_flight": None, "ordered": False, "order_policy": "block", "recovery_seconds": 0, "paused_at": AT,
-        "drops_while_paused": False, "disabled_at": None, "disabled_reason": None, "held_until": None,
+        "drops_while_paused": False, "batch_events": None, "batch_milliseconds": 1000,
+        "disabled_at": None, "disabled_reason": None, "held_until": None,
         "removed_at": None, "created_at": AT, "updated_at": AT, **more,
     }  # fmt: skip
 
