@@ -31,6 +31,7 @@ async def turn(relay: Relay) -> None:
 
 @pytest.mark.timeout(300)
 async def test_endpoints_of_removed_subscriptions_leave_memory(own_world: World, far_end: FarEnd) -> None:
+    own_world.rows("set session_replication_role = replica")  # what triggers do for so many takes a minute
     own_world.rows(
         "insert into outbox.subscriptions (url, types)"
         " select 'http://127.0.0.1/' || n, '{none}' from generate_series(1, %s) n",
@@ -39,11 +40,15 @@ async def test_endpoints_of_removed_subscriptions_leave_memory(own_world: World,
     own_world.rows(
         "insert into outbox.secrets (subscription_id, secret) select id, %s from outbox.subscriptions", new_secret()
     )
+    own_world.rows("set session_replication_role = origin")
     kept = own_world.subscribe("a.b")
     async with stepping(own_world.url, far_end) as relay:
         await know_all(relay, own_world)
         assert len(relay.endpoints) == KNOWN_MAX, "those that nobody asked for the longest are forgotten"
-        own_world.rows("update outbox.subscriptions set removed_at = now() where id <> %s", uuid_of(kept))
+        own_world.rows("set session_replication_role = replica")
+        removed = "update outbox.subscriptions set removed_at = now(), version = version + 1 where id <> %s"
+        own_world.rows(removed, uuid_of(kept))
+        own_world.rows("set session_replication_role = origin")
         for _ in range(2 * MANY // 500):
             await relay.feeder.step(Part.SWEEP)
         assert [endpoint.subscription.id for endpoint in relay.endpoints] == [kept]
