@@ -53,14 +53,14 @@ class ClaimedBatch(NamedTuple):
 
 # `offset` reads so many index entries at most, however many are due.
 _FIND_READY = f"""
-select a.id, o.batch is not null or o.age >= s.batch_milliseconds / 1000.0 or coalesce(f.full, false),
+select a.id, o.batch_id is not null or o.age >= s.batch_milliseconds / 1000.0 or coalesce(f.full, false),
        s.batch_milliseconds / 1000.0 - o.age
 from unnest(%b) with ordinality a(id, place)
 cross join lateral (
     select batch_events, batch_milliseconds from outbox.subscriptions
     where id = a.id and batch_events is not null and {OPEN} limit 1) s
 cross join lateral (
-    select batch, extract(epoch from clock_timestamp() - ({DUE_SINCE}))::double precision as age
+    select batch_id, extract(epoch from clock_timestamp() - ({DUE_SINCE}))::double precision as age
     from outbox.deliveries where subscription_id = a.id and due_at <= now() and coalesce(lease, -1) < 0
     order by due_at, id limit 1) o
 left join lateral (
@@ -79,7 +79,7 @@ async def find_ready(database: Database, ids: Sequence[bytes]) -> list[Readiness
     return [Readiness(i, ready, float(wait)) for i, ready, wait in await database.fetch(_FIND_READY, Uuids(ids))]
 
 
-_COLUMNS = f"""id, event_seq, attempts, coalesce(event_bytes, {UNKNOWN_BYTES}), batch, batch_size, crashes,
+_COLUMNS = f"""id, event_seq, attempts, coalesce(event_bytes, {UNKNOWN_BYTES}), batch_id, batch_size, crashes,
        extract(epoch from clock_timestamp() - ({DUE_SINCE}))::double precision"""
 _RULE = "select batch_events, batch_milliseconds, version, timeout_seconds from outbox.subscriptions where id = %b"
 _DUE = f"""
@@ -95,12 +95,12 @@ _LEAD = f"select {_COLUMNS} from outbox.deliveries where id = %b and lease = %b 
 # Whatever is due when: a person may have made one of them due, and then all go. What is leased is somebody's.
 _MEMBERS = f"""
 select {_COLUMNS} from outbox.deliveries
-where batch = any(%b) and (lease is null or lease = %b or due_at <= now() and %b)
+where batch_id = any(%b) and (lease is null or lease = %b or due_at <= now() and %b)
 order by id for no key update skip locked"""
-_COUNTS = "select batch, count(*) from outbox.deliveries where batch = any(%b) group by batch"
+_COUNTS = "select batch_id, count(*) from outbox.deliveries where batch_id = any(%b) group by batch_id"
 
 _LEASE = f"""
-update outbox.deliveries d set batch = r.batch, batch_size = r.size, lease = %b, boost_seconds = null,
+update outbox.deliveries d set batch_id = r.batch, batch_size = r.size, lease = %b, boost_seconds = null,
     attempts = least(d.attempts + r.charge, {MAX_ATTEMPTS}), crashes = d.crashes + r.crash,
     due_at = (select clock_timestamp() + make_interval(secs => %b))
 from unnest(%b, %b, %b, %b, %b) r(id, batch, size, charge, crash)
@@ -114,7 +114,7 @@ _CLEAR = "update outbox.deliveries set crashes = crashes - 1 where id = %b and l
 
 # A process that ended again and again while it sent a batch alone: one of the events may be the cause.
 _PART = f"""
-update outbox.deliveries d set batch = r.batch, batch_size = r.size, lease = null, due_at = clock_timestamp(),
+update outbox.deliveries d set batch_id = r.batch, batch_size = r.size, lease = null, due_at = clock_timestamp(),
     crashes = case when r.size = 1 then 0 else {MAX_CRASHES - 1} end
 from unnest(%b, %b, %b) r(id, batch, size)
 where d.id = r.id and d.due_at <= clock_timestamp()
@@ -237,7 +237,7 @@ async def _members(
 async def _lease(
     connection: psycopg.AsyncConnection[Any], asked: _Asked, groups: Sequence[Group], timeout_seconds: int
 ) -> dict[bytes, int]:
-    """due, suspect → leased: lease these; return the number of each row's attempt."""
+    """due or suspect → leased; return the number of each row's attempt."""
     rows = [(row, one) for one in groups for row in one.rows]
     charges = [0 if asked.suspects or row.id == asked.lead else 1 for row, _ in rows]
     columns = (
@@ -256,7 +256,7 @@ async def _lease(
 
 
 async def _part(connection: psycopg.AsyncConnection[Any], suspected: Group) -> bytes | None:
-    """suspect → suspect, in two batches: halve one of suspects; return the one row where there is no half."""
+    """suspect → due, each half as a batch; return the one that there is where there is no half."""
     if len(suspected.rows) == 1:
         return suspected.rows[0].id
     await connection.execute(_PART, _halves([row.id for row in suspected.rows]), binary=True)
@@ -273,9 +273,9 @@ def _halves(ids: Sequence[bytes]) -> tuple[object, ...]:
 
 # After the settlement, in its transaction. Who has leased the rows since, or tried them again, has them as they are.
 HALVE = """
-update outbox.deliveries d set batch = r.batch, batch_size = r.size, attempts = greatest(d.attempts - 1, 0)
+update outbox.deliveries d set batch_id = r.batch, batch_size = r.size, attempts = greatest(d.attempts - 1, 0)
 from unnest(%b, %b, %b, %b, %b) r(id, batch, size, former, number)
-where d.id = r.id and d.batch = r.former and d.lease is null and d.attempts = r.number
+where d.id = r.id and d.batch_id = r.former and d.lease is null and d.attempts = r.number
 returning d.id
 """
 """waiting → waiting, in two new batches, the attempt given back."""

@@ -16,21 +16,7 @@ begin
     execute audited;
 end $$;
 alter table outbox.deliveries
-    add column batch uuid,
+    add column batch_id uuid,
     add column batch_size integer;
-create index deliveries_batch on outbox.deliveries (batch) where batch is not null;
+create index deliveries_batch on outbox.deliveries (batch_id) where batch_id is not null;
 set local lock_timeout to default;
-
--- Functions whose parameter is called batch mean that one, where they read deliveries.
-do $$
-declare
-    one regprocedure;
-begin
-    for one in select p.oid from pg_proc p join pg_language l on l.oid = p.prolang
-               where p.pronamespace = 'outbox'::regnamespace and l.lanname = 'plpgsql'
-                 and 'batch' = any (p.proargnames) and p.prosrc ~ 'outbox\.deliveries' loop
-        execute replace(pg_get_functiondef(one), 'AS $function$', 'AS $function$
-#variable_conflict use_variable
-');
-    end loop;
-end $$;

@@ -328,9 +328,9 @@ async def test_a_late_failure_does_not_part_what_another_relay_has(world: World,
         world.rows("update outbox.deliveries set lease = 5, attempts = 2")
         freed.set()
         await relay.settled()
-        assert world.rows("select count(distinct batch), min(attempts) from outbox.deliveries") == [(1, 2)]
+        assert world.rows("select count(distinct batch_id), min(attempts) from outbox.deliveries") == [(1, 2)]
         world.rows("update outbox.deliveries set lease = null, due_at = now()")
-    assert text_id("bat", world.value("select batch from outbox.deliveries limit 1")) == far_end.requests[0][1]
+    assert text_id("bat", world.value("select batch_id from outbox.deliveries limit 1")) == far_end.requests[0][1]
     assert subscription
 
 
