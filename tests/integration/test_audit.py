@@ -294,6 +294,16 @@ class TestSql:
         (row,) = noted(connection, after=2)
         assert {name: row.after[name] for name in kept} == dict.fromkeys(kept, "2026-01-31T00:00:00.000000Z")
 
+    def test_what_is_derived_is_not_noted_beside_what_was_changed(self, connection):
+        made = add(connection)
+        subscriptions.update(connection, made.id, ordered=True)
+        connection.execute(text("update outbox.subscriptions set sorting_since = null"))  # a relay sorted its backlog
+        subscriptions.update(connection, made.id, filter={"type": "order.paid"})
+        assert changes(connection, after=2) == [
+            ("updated", {"ordered": False}, {"ordered": True}),
+            ("updated", {"filter": None}, {"filter": '{"type":"order.paid"}'}),
+        ]
+
     def test_a_callers_search_path_and_operators_are_not_heeded(self, connection):
         """Whoever may make a schema puts functions and operators of its own in front: they are never run."""
         caught = "language plpgsql as $$ begin raise 'caught'; end $$"

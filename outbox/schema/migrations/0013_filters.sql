@@ -7,8 +7,6 @@ begin atomic
 end;
 
 -- Relays know a filter by its hash, and compile it once; fan_out moves hashes only.
--- Before version 17 a generated column cannot be added while a function takes the table's row: it is made again below.
-drop function outbox.audited(outbox.subscriptions);
 alter table outbox.subscriptions
     add column filter text,
     add column filter_hash uuid generated always as (outbox.filter_hash(filter)) stored,
@@ -28,15 +26,6 @@ end $$;
 drop trigger keep_subscription_types on outbox.subscriptions;
 create trigger keep_subscription_types after insert or update of tenant, types, removed_at, filter
     on outbox.subscriptions for each row execute function outbox.keep_subscription_types();
-
--- The hash tells nothing that the text does not.
-create or replace function outbox.audited(s outbox.subscriptions) returns jsonb language sql stable
-begin atomic
-    select (to_jsonb(s) - '{version,updated_at,filter_hash}'::text[]) || jsonb_build_object(
-        'created_at', outbox.utc(s.created_at), 'paused_at', outbox.utc(s.paused_at),
-        'disabled_at', outbox.utc(s.disabled_at), 'removed_at', outbox.utc(s.removed_at),
-        'held_until', outbox.utc(s.held_until));
-end;
 
 -- Pairs whose filter came to no result (too much work, a payload that cannot be parsed): they did not match, and can be
 -- replayed. Null in nearly every row.

@@ -5,22 +5,12 @@
 set local lock_timeout = '5s';
 -- sorting_since: since when the backlog of a subscription is put into lanes, because order was switched on. Nothing is
 -- sent to it until that is done.
--- Before version 17 a column with a default cannot be added while a function takes the table's row: it is made again. That
--- sorting begins and ends follows from a change of `ordered`, and is not noted beside it.
-drop function outbox.audited(outbox.subscriptions);
 alter table outbox.subscriptions
     add column ordered boolean not null default false,
     add column order_policy text not null default 'block',
     add column sorting_since timestamptz,
     add constraint order_policy_is_known check (order_policy in ('block', 'skip')),
     add constraint sorting_since_is_a_date check (sorting_since >= '0001-01-01Z' and sorting_since < '10000-01-01Z');
-create function outbox.audited(s outbox.subscriptions) returns jsonb language sql stable
-begin atomic
-    select (to_jsonb(s) - '{version,updated_at,filter_hash,sorting_since}'::text[]) || jsonb_build_object(
-        'created_at', outbox.utc(s.created_at), 'paused_at', outbox.utc(s.paused_at),
-        'disabled_at', outbox.utc(s.disabled_at), 'removed_at', outbox.utc(s.removed_at),
-        'held_until', outbox.utc(s.held_until));
-end;
 create index subscriptions_ordered on outbox.subscriptions (tenant collate "C") where ordered and removed_at is null;
 create index subscriptions_sorting on outbox.subscriptions (sorting_since) where sorting_since is not null;
 

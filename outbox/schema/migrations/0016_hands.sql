@@ -32,15 +32,8 @@ create trigger note before update on outbox.sending
     for each row execute function outbox.note_sending();
 
 -- Paused so, a subscription matches no event: what comes meanwhile is not kept for it. Means nothing while paused_at is
--- null. Before version 17 a column with a default cannot be added while a function takes the table's row: it is made again.
-do $$
-declare
-    audited constant text := pg_get_functiondef('outbox.audited(outbox.subscriptions)'::regprocedure);
-begin
-    drop function outbox.audited(outbox.subscriptions);
-    alter table outbox.subscriptions add column drops_while_paused boolean not null default false;
-    execute audited;
-end $$;
+-- null.
+alter table outbox.subscriptions add column drops_while_paused boolean not null default false;
 
 -- A delivery that a person cancelled leaves this row. Not valid where there are rows: each of them kept a narrower rule.
 alter table outbox.attempts

@@ -3,17 +3,9 @@
 set local lock_timeout = '5s';
 
 -- After it was disabled because it only failed: try one delivery every so many seconds. 0: a person resumes it.
--- Before version 18 a column with a default is not added to a table whose row type a function takes: that one is made again.
-do $$
-declare
-    audited constant text := pg_get_functiondef('outbox.audited(outbox.subscriptions)'::regprocedure);
-begin
-    drop function outbox.audited(outbox.subscriptions);
-    alter table outbox.subscriptions
-        add column recovery_seconds integer not null default 0,
-        add constraint recovery_in_range check (recovery_seconds = 0 or recovery_seconds between 60 and 604800);
-    execute audited;
-end $$;
+alter table outbox.subscriptions
+    add column recovery_seconds integer not null default 0,
+    add constraint recovery_in_range check (recovery_seconds = 0 or recovery_seconds between 60 and 604800);
 
 -- A row where failures are noted; an endpoint that answers has none. No foreign key: its look-up would wait for whoever
 -- has locked the subscription. What moves by traffic stays out of outbox.subscriptions, whose every change moves a
