@@ -79,6 +79,7 @@ async def sweep(database: Database, after_id: bytes, count: int) -> list[Swept]:
 
 _DRAINED = f"""
 select not exists (select from outbox.pending)
+   and not exists (select from outbox.subscriptions where sorting_since is not null and removed_at is null)
    and not exists (select from outbox.subscriptions s
                    where ({OPEN} or {PROBED}) and not exists (select from outbox.sending where paused_at is not null)
                      and exists (select from outbox.deliveries d where d.subscription_id = s.id
@@ -87,6 +88,9 @@ select not exists (select from outbox.pending)
 
 
 async def is_drained(database: Database) -> bool:
-    """Tell whether nothing is pending, due or leased; what waits for a later time, or is paused, does not count."""
+    """Tell whether nothing is pending, due, leased or to be sorted.
+
+    What waits for a later time, or is paused, does not count.
+    """
     ((nothing,),) = await database.fetch(_DRAINED)
     return bool(nothing)

@@ -313,6 +313,25 @@ async def test_a_relay_that_drains_does_not_leave_a_lane_asleep(world: World, fa
     assert sent(far_end) == [1]
 
 
+async def test_a_relay_that_drains_waits_for_a_backlog_that_has_just_to_be_sorted(
+    world: World, far_end: FarEnd
+) -> None:
+    """Nothing of it is due until it is sorted, and sorting begins a second after the switch."""
+    subscription = world.subscribe()
+    for seq in numbered(world, 3):
+        world.rows(
+            "insert into outbox.deliveries (id, event_seq, subscription_id, due_at)"
+            " values (outbox.uuid7(), %s, %s, now())", seq, uuid_of(subscription),
+        )  # fmt: skip
+    world.rows("truncate outbox.pending")
+    world.rows("update outbox.subscriptions set ordered = true")
+    async with running(world.url, far_end, until_drained=True) as relay:
+        assert relay.feeding is not None
+        await relay.feeding
+    assert sent(far_end) == [1, 2, 3]
+    assert not world.count("deliveries")
+
+
 async def test_the_sweep_goes_from_lane_to_lane_in_slices(world: World, store: Store) -> None:
     first, second = sorted([world.subscribe(ordered=True), world.subscribe(ordered=True)])
     for subscription, lane in ((first, -5), (first, 3), (second, -9), (second, 8)):
