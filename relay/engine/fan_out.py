@@ -43,6 +43,7 @@ DELIVERIES_AIM = 5000  # in one transaction, when each event matches many subscr
 BUSY_FROM_WAITING = 512  # leased deliveries that wait here, none of them for more than a second
 EVERY_SECONDS = 0.25
 TAKES_MAX = 4  # of one batch, while others subscribe in between
+BRING_ALL_SECONDS = 60.0  # after so long it is asked again whether all matches of a wide event are plain
 # Where events have tenants or priorities, a batch is smaller and comes more often, so that it takes some of each soon.
 GROUPED_EVERY_SECONDS = 0.05
 GROUPED_EVENTS_MAX = 128
@@ -78,7 +79,7 @@ class FanOut:
         self._began = 0.0
         self._busy = False
         self._may_lease = True
-        self._unshortened = -1  # an event whose matches are all brought, however many there are
+        self._bring_all_until = 0.0  # matches that have filters or order are all looked at here, however many
 
     def is_due(self, *, claimable: bool) -> bool:
         """Tell whether to fan out now: yes, but only now and then while older work keeps this process busy.
@@ -115,7 +116,7 @@ class FanOut:
         alone = await self._first_pending(take.after, look) if limit == 1 else None
         one = take if alone is None else take.of_first(alone)
         budget = min(self._room.fan_out_bytes, self._pace.bytes)
-        most = ALL if alone is not None and alone == self._unshortened else WIDE_FROM
+        most = ALL if self._began < self._bring_all_until else WIDE_FROM
         try:
             async with self._store.fan_out(
                 one.after, limit, budget, up_to_seq=one.up_to, shares=shares, look=look,
@@ -165,13 +166,14 @@ class FanOut:
 
     async def _resolve_wide(self, batch: TakenBatch) -> tuple[int | None, bool]:
         """Resolve one event that very many subscriptions match; where there are others beside it, take it alone."""
-        first, self.limit = batch.taken[0], 1
+        first = batch.taken[0]
+        if not await batch.is_plain():
+            self._bring_all_until = self._began + BRING_ALL_SECONDS
+            return None, True
         if len(batch.taken) > 1:
+            self.limit = 1
             return None, True
         births = await batch.resolve_wide(self.planner.boost_of(first))
-        if births is None:
-            self._unshortened = first.seq
-            return None, True
         self._adapt(1, births)
         return first.seq, True
 

@@ -249,14 +249,14 @@ class TakenBatch:
         await rollback_if_open(connection)
         return await read_bodies(self._database, leased)
 
-    async def resolve_wide(self, boost_seconds: int | None) -> int | None:
-        """pending → due: make all deliveries of the one event that was taken, by the server; return how many.
+    async def is_plain(self) -> bool:
+        """Tell whether no subscription that matches these events has a filter or asks for order."""
+        kinds = {(taken.tenant, taken.type) for taken in self.taken if taken.size is not None}
+        return await is_plain(self._connection, sorted(kinds))
 
-        None, and nothing is done, where a subscription has a filter or asks for order.
-        """
+    async def resolve_wide(self, boost_seconds: int | None) -> int:
+        """pending → due: make all deliveries of the one event that was taken, by the server; return how many."""
         (taken,) = self.taken
-        if not await is_plain(self._connection, taken):
-            return None
         return await resolve_wide(self._connection, taken, boost_seconds)
 
     def _batch_columns(self) -> tuple[object, ...]:

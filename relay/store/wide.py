@@ -1,16 +1,19 @@
 """An event that very many subscriptions match: its deliveries are made by the server, and no id comes to the process.
 
 A take brings at most WIDE_FROM matches of a kind and one more, which tells that there are others. Such an event is
-taken alone. Where one of its subscriptions has a filter or asks for order, all matches are brought after all.
+taken alone. Where one of its subscriptions has a filter or asks for order, all matches are brought, for a while.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from relay.store.arrays import Texts
 from relay.store.subscriptions import MATCHED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import psycopg
 
     from relay.store.rows import Taken
@@ -25,7 +28,8 @@ _MATCHING = """select distinct st.subscription_id as id from outbox.subscription
 
 _PLAIN = f"""
 select not exists (
-    select from ({_MATCHING.format(tenant="%s", type="%s")}) m
+    select from unnest(%b, %b) k(tenant, type)
+    cross join lateral ({_MATCHING.format(tenant="k.tenant", type="k.type")}) m
     cross join lateral (select from outbox.subscriptions
                         where id = m.id and (filter_hash is not null or ordered) limit 1) s)
 """
@@ -48,9 +52,10 @@ returning matches[1]
 """
 
 
-async def is_plain(connection: psycopg.AsyncConnection[Any], taken: Taken) -> bool:
-    """Tell whether no subscription that matches this event has a filter or asks for order."""
-    cursor = await connection.execute(_PLAIN, (taken.tenant, taken.type))
+async def is_plain(connection: psycopg.AsyncConnection[Any], kinds: Sequence[tuple[str, str]]) -> bool:
+    """Tell whether no subscription that matches events of these kinds (tenant, type) has a filter or asks for order."""
+    tenants, types = (Texts([word.encode() for word in words]) for words in zip(*kinds, strict=True))
+    cursor = await connection.execute(_PLAIN, (tenants, types), binary=True)
     ((plain,),) = await cursor.fetchall()
     return bool(plain)
 

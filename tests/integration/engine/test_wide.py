@@ -82,6 +82,17 @@ async def test_where_one_has_a_filter_or_order_each_match_is_looked_at(
     assert world.count("deliveries", "lane is not null") <= 1
 
 
+async def test_where_all_are_looked_at_the_next_events_are_taken_together(world: World, far_end: FarEnd) -> None:
+    crowd(world)
+    world.rows("update outbox.subscriptions set ordered = true where url = 'http://127.0.0.1/7'")
+    events = world.record("a.b", 4)
+    async with stepping(world.url, far_end) as relay:
+        for _ in range(4):
+            await relay.feeder.fan_out.run(-1)
+    assert world.matches() == dict.fromkeys(events, MANY)
+    assert world.count("resolutions") < len(events), "one batch of several"
+
+
 async def test_a_pause_a_later_time_and_another_tenant_count_as_ever(world: World, store: Store) -> None:
     crowd(world)
     crowd(world, "other")
