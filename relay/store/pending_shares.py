@@ -13,12 +13,18 @@ __all__ = ["CHOSEN", "GROUPS_MAX", "HAS_GROUPS", "Shares"]
 GROUPS_MAX = 200  # tenants of one take, and as many urgent groups; the others are next in turn
 _GROUPED = "(tenant <> '' or priority > 0)"
 
+
 # Where a tenant has a subscription that asks for order, its events with a key are taken in their order among
 # themselves: an urgent one waits for its turn by number, and no other goes ahead of an urgent one that waits so.
-_ORDERED = """exists (select from outbox.subscriptions
-    where ordered and removed_at is null and tenant = any(array[g.tenant, '*']))"""
-_FIRST_URGENT_KEYED = f"""(select min(event_seq) from outbox.pending
-    where {_GROUPED} and -priority = any('{{-3,-2,-1}}') and tenant = g.tenant and keyed)"""
+def _in_order(tenant: str, is_urgent: str) -> str:
+    """Return the condition that a pending row of this tenant may be taken ahead of older ones."""
+    return f"""case when not keyed then true
+        when not exists (select from outbox.subscriptions
+                         where ordered and tenant = any(array[{tenant}, '*'])) then true
+        when {is_urgent} then false
+        else coalesce(event_seq < (
+            select min(event_seq) from outbox.pending
+            where {_GROUPED} and -priority = any('{{-3,-2,-1}}') and tenant = {tenant} and keyed), true) end"""
 
 
 class Shares(NamedTuple):
@@ -64,15 +70,14 @@ chosen as (
     select c.event_seq from groups g cross join lateral (
         select event_seq from outbox.pending
         where {_GROUPED} and -priority = g.turn and tenant = g.tenant and event_seq > %b and event_seq <= %b
-          and case when not keyed then true when not {_ORDERED} then true
-                   else g.turn = 0 and coalesce(event_seq < {_FIRST_URGENT_KEYED}, true) end
+          and {_in_order("g.tenant", "g.turn < 0")}
         order by event_seq limit g.share) c
     union select event_seq from (
         select event_seq from outbox.pending
         where event_seq > %b and event_seq <= %b order by event_seq limit %b) oldest
     union select event_seq from (
         select event_seq from outbox.pending
-        where event_seq > %b and event_seq <= %b and tenant = '' and priority = 0 and not keyed
+        where event_seq > %b and event_seq <= %b and tenant = '' and priority = 0 and {_in_order("''", "false")}
         order by event_seq limit %b) blank),
 last_tenant as (select case when count(*) = {GROUPS_MAX} then max(tenant) end as tenant from ordinary)
 """

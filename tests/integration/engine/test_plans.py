@@ -17,6 +17,7 @@ from relay.store.arrays import Uuids
 from relay.store.fan_out import MAX_SEQ, new_ids
 from relay.store.filters import Look, PassedOver
 from relay.store.lease import new_lease
+from relay.store.pending_shares import Shares
 from relay.store.rows import Birth
 from tests.integration.engine.world import PlanWatch, World, claimed, held, result
 from tests.support import databases
@@ -165,6 +166,32 @@ async def test_take_and_birth(full: World, watch: PlanWatch) -> None:
         ]
         await batch.resolve(births)
     unharmed(watch, 500 * 30)
+
+
+async def test_a_take_that_is_shared_between_tenants(full: World, watch: PlanWatch) -> None:
+    """Fifty tenants behind 20,000 pending events of none; a probe for each, and what is taken."""
+    full.rows(
+        "insert into outbox.events (type, tenant, key, payload)"
+        " select 'tenants', 'tenant' || n % 50, 'k', '{}' from generate_series(1, 2000) n"
+    )
+    await watch.begin()
+    async with watch.store.fan_out(-1, 500, 10_000_000, shares=Shares(250, "", 62, -1)) as batch:
+        assert len({taken.tenant for taken in batch.taken}) == 51
+    unharmed(watch, 500 * 20)
+
+
+async def test_an_event_for_many_among_ten_thousands(full: World, watch: PlanWatch) -> None:
+    full.rows(
+        "insert into outbox.subscriptions (url, types)"
+        " select 'http://127.0.0.1/', '{wide}' from generate_series(1, 2500) n"
+    )
+    (seq,) = full.record("wide")
+    await watch.begin()
+    async with watch.store.fan_out(seq - 1, 1, 10_000_000, up_to_seq=seq) as batch:
+        assert batch.is_wide
+        assert await batch.is_plain()
+        assert await batch.resolve_wide(None) == 2500
+    unharmed(watch, 2500 * 50)
 
 
 async def test_look_ahead_for_filters(full: World, watch: PlanWatch) -> None:

@@ -46,12 +46,13 @@ async def relay(world: World, far_end: FarEnd) -> AsyncIterator[Relay]:
 
 
 @pytest.mark.field("F67")
+@pytest.mark.parametrize("key", [None, "k"])
 @pytest.mark.parametrize(("busy", "other"), [("a", "b"), ("", "b"), ("a", "")])
 async def test_an_event_behind_another_tenants_backlog_is_resolved_in_the_next_takes(
-    world: World, relay: Relay, busy: str, other: str
+    world: World, relay: Relay, busy: str, other: str, key: str | None
 ) -> None:
-    world.record(tenant=busy, count=BACKLOG)
-    behind = world.record(tenant=other)
+    world.record(tenant=busy, count=BACKLOG, key=key)
+    behind = world.record(tenant=other, key=key)
     assert await looks_until(relay, world, behind, 3) <= 3
     assert len(resolved(world)) < BACKLOG, "the backlog was not worked off first"
     for _ in range(30):
@@ -82,6 +83,17 @@ async def test_urgent_events_are_taken_first_and_the_most_urgent_of_them_too(wor
         priorities = [taken.priority for taken in batch.taken]
         assert {priority: priorities.count(priority) for priority in (1, 2, 3)} == dict.fromkeys((1, 2, 3), 30)
         assert {taken.seq for taken in batch.taken if taken.priority == 3} == set(late[2][:30])
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_what_has_no_tenant_is_taken_ahead_only_where_nobody_asks_for_order(
+    world: World, store: Store, ordered: bool
+) -> None:
+    world.subscribe(ordered=ordered)
+    world.record(tenant="a", count=300, key="k")
+    urgent, later = *world.record(priority=1, key="k"), *world.record(key="k")
+    async with store.fan_out(-1, 100, 10_000_000, shares=Shares(50, "", 10, -1)) as batch:
+        assert {urgent, later} & {taken.seq for taken in batch.taken} == (set() if ordered else {urgent, later})
 
 
 async def test_what_commits_late_and_has_no_tenant_is_found_behind_a_backlog(world: World, relay: Relay) -> None:
@@ -150,17 +162,22 @@ async def test_a_claim_forgets_the_boost(world: World, relay: Relay, far_end: Fa
 
 
 async def test_a_tenant_with_many_endpoints_leaves_another_its_places(world: World, far_end: FarEnd) -> None:
+    """They answer, and then all hang at once: what is left to others is not what endpoints that never answer leave."""
     for number in range(40):
         world.subscribe(path=f"/a{number}", tenant="a")
-        far_end.hold(f"/a{number}")
     world.subscribe(path="/b", tenant="b")
-    world.record(tenant="b")
-    async with running(world.url, far_end, max_in_flight=32, leased_max=64):
-        await await_until(lambda: world.count("attempts") == 1)
-        world.record(tenant="a", count=200)
-        await await_until(lambda: far_end.in_flight >= 16)
+    async with running(world.url, far_end, max_in_flight=32, leased_max=64) as relay:
+        world.record(tenant="b")
+        world.record(tenant="a")
+        await await_until(lambda: world.count("attempts") == 41)
+        assert all(endpoint.answers for endpoint in relay.endpoints)
+        for number in range(40):
+            far_end.hold(f"/a{number}")
+        world.record(tenant="a", count=20)
+        await await_until(lambda: far_end.in_flight >= 28)
         world.record(tenant="b", count=20)
-        await await_until(lambda: world.count("attempts") == 21)
+        await await_until(lambda: world.count("attempts") == 61)
+        assert far_end.in_flight == 28
 
 
 async def test_status_adds_the_boost_to_what_it_reports(world: World, relay: Relay) -> None:
