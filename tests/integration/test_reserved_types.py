@@ -34,7 +34,9 @@ def test_record_refuses_one_before_any_sql(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("role", ["postgres", "outbox_app"])
-@pytest.mark.parametrize("statement", [INSERT, "select outbox.record(%s, '1')"])
+@pytest.mark.parametrize(
+    "statement", [INSERT, "select outbox.record(%s, '1')", "select outbox.record(%s, '1', idempotency_key => 'once')"]
+)
 def test_sql_refuses_one_from_whoever_draws_its_number(
     database: psycopg.Connection[Any], role: str, statement: str
 ) -> None:
@@ -63,11 +65,19 @@ def test_one_of_many_rows_is_enough(database: psycopg.Connection[Any]) -> None:
     assert database.execute("select count(*) from outbox.events").fetchone() == (0,)
 
 
-def test_a_trigger_of_an_application_may_not_either(database: psycopg.Connection[Any]) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into outbox.events (type, payload) values ('relay.x', '1')",
+        "perform outbox.record('relay.x', '1')",
+        "perform outbox.record('relay.x', '1', idempotency_key => 'once')",
+        "perform outbox.record_once('relay.x', '1', null, '', now(), 0::smallint, null, 'once')",
+    ],
+)
+def test_a_trigger_of_an_application_may_not_either(database: psycopg.Connection[Any], statement: str) -> None:
     database.execute("create table mine (x integer); grant insert on mine to outbox_app")
     database.execute(
-        "create function tell() returns trigger language plpgsql as $$ begin"
-        " insert into outbox.events (type, payload) values ('relay.x', '1'); return null; end $$"
+        f"create function tell() returns trigger language plpgsql as $$ begin {statement}; return null; end $$"
     )
     database.execute("create trigger tell after insert on mine for each row execute function tell()")
     database.execute("set role outbox_app")

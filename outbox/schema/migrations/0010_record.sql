@@ -151,6 +151,12 @@ begin
         raise 'idempotency_key: must be a text of 1 to 256 bytes'
             using errcode = 'check_violation', constraint = 'idempotency_key_is_text';
     end if;
+    -- The table's own rule lets triggers of the owner record these; this runs as the owner, also in anybody's trigger.
+    if starts_with(type, 'relay.') then
+        raise 'new row for relation "events" violates check constraint "type_is_not_reserved"'
+            using errcode = 'check_violation', schema = 'outbox', table = 'events', constraint = 'type_is_not_reserved',
+                  hint = 'Types that begin with relay. are for events about the relay itself: begin it with another word.';
+    end if;
     event_id := outbox.id_of_key(tenant, idempotency_key);
     recorded := outbox.content_recorded(event_id);
     same := coalesce(recorded = content, true);
