@@ -68,7 +68,7 @@ def _switch_order_on(app: Application) -> None:
     """Switch order on for a subscription with a backlog."""
     _crash(app, "HttpSender.send:after:1")
     app.rows("update outbox.subscriptions set ordered = false")
-    app.rows("update outbox.subscriptions set ordered = true")
+    app.rows("update outbox.subscriptions set ordered = true where batch_events is null")
 
 
 def _break_an_endpoint(app: Application) -> None:
@@ -103,7 +103,7 @@ _BEFORE: dict[str, Callable[[Application], None]] = {
     "Store.release_parked": _leave_parked,
     **dict.fromkeys(("Store.await_fan_out", "Store.sort_batch", "Store.end_sorting"), _switch_order_on),
     **dict.fromkeys(("Store.find_ahead", "Store.read_filters", "Store.read_bodies"), _filter),
-    "TakenBatch.resolve_wide": _switch_order_off,
+    **dict.fromkeys(("TakenBatch.is_plain", "TakenBatch.resolve_wide"), _switch_order_off),
     "Store.recover": _fail_the_first_fan_out_of_each_connection,
 }
 _WITHOUT_NEW_EVENTS = "Store.read_subscriptions:"  # fan_out would read the subscriptions first
@@ -127,16 +127,14 @@ def _crash(app: Application, point: str) -> None:
     app.expire_leases()
 
 
-# tests/integration/engine/test_batches.py crashes around these: a batch has an id of its own, which names no event.
-OF_BATCHES = {"Store.find_ready", "Store.claim_batches"}
-
-
-@pytest.mark.parametrize("step", [step for step in steps() if step not in OF_BATCHES])
+@pytest.mark.parametrize("step", steps())
 def test_a_kill_around_any_step_loses_nothing(app: Application, step: str) -> None:
     app.subscribe("/good")
     app.subscribe("/flaky", schedule_seconds=[0] * 5)
     app.subscribe("/ordered", schedule_seconds=[0] * 5, ordered=True)
+    app.subscribe("/batches", batch_events=4, batch_milliseconds=0)
     app.receiver.plan("/flaky", "500", "200")
+    app.receiver.plan("/batches", "500", "200")
     app.switch_breakers_off()
     _BEFORE.get(step, lambda _: None)(app)
     for when in ("before", "after"):
@@ -146,21 +144,3 @@ def test_a_kill_around_any_step_loses_nothing(app: Application, step: str) -> No
     app.assert_all_accounted()
     broken = {event for event, kind in app.committed.items() if kind == BROKEN}
     assert {event for _, event in app.dead()} == broken
-
-
-@pytest.mark.case("E33", "F8")
-@pytest.mark.parametrize("when", ["while the request is read", "while the answer is on its way"])
-def test_a_kill_during_a_request_repeats_only_what_was_in_flight(app: Application, when: str) -> None:
-    app.subscribe("/slow", timeout_seconds=15)
-    app.receiver.plan("/slow", *(["hang", "200"] if when.startswith("while the request") else ["hold", "200"]))
-    ids = app.record(10)
-    relay = app.stage.running_relay()
-    app.receiver.wait_for(10, "/slow")
-    if when.startswith("while the answer"):
-        app.receiver.release()
-    relay.kill()
-    app.expire_leases()
-    app.stage.drain()
-    verdict = app.assert_all_accounted()
-    assert len(app.receiver.received()) <= 2 * len(ids)
-    assert verdict.pairs == len(ids)

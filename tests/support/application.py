@@ -49,7 +49,7 @@ class Application:
         *types: str,
         timeout_seconds: int | None = None,
         schedule_seconds: Sequence[int] = (0, 0, 0, 0, 0),
-        ordered: bool = False,
+        **options: Any,
     ) -> str:
         """Subscribe a path of the receiver to these exact types, or to all; return the subscription's id."""
         with self.engine.begin() as connection:
@@ -60,7 +60,7 @@ class Application:
                 secret=self.receiver.secret,
                 timeout_seconds=timeout_seconds or self.timeout_seconds,
                 schedule_seconds=schedule_seconds,
-                ordered=ordered,
+                **options,
             )
         self.know(new.id, path, *types)
         return new.id

@@ -67,7 +67,7 @@ class Trap:
 
 def spring(step: str, trap: Trap) -> None:
     """Wrap the step's function where it is defined."""
-    if step == "TakenBatch.resolve_wide":
+    if step in ("TakenBatch.is_plain", "TakenBatch.resolve_wide"):
         fan_out.WIDE_FROM = 1  # two matches are very many
     owner, attribute = steps()[step]
     original: Any = getattr(owner, attribute)

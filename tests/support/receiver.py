@@ -1,7 +1,8 @@
 """A receiver of webhooks as a process: verifies, writes down what came before it answers, misbehaves as told.
 
-`python -m tests.support.receiver LOG SECRET` prints its port. relay.local.receiver.logged says what LOG holds; `closed`
-(connection) comes on top. A POST to its own `/-/begin` starts anew with another log.
+`python -m tests.support.receiver LOG SECRET` prints its port. relay.local.receiver.logged says what LOG holds; on top
+come `closed` (connection) and, before a batch, `members` (its body, and its events). A POST to its own `/-/begin`
+starts anew with another log.
 
 POSTs also tell it what to do: `/-/plan` sets how a path answers the first, second, … request of one event (the
 last of the plan repeats): a status such as "200", "hang" (never), "cut" (close without an answer), "hold" (until
@@ -11,6 +12,7 @@ last of the plan repeats): a status such as "200", "hang" (never), "cut" (close 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import json
 import os
@@ -40,9 +42,16 @@ class Receiver(LoggedReceiver):
     async def handle(self, request: Request) -> Response | None:
         """Take one request: a command of the test, or a webhook."""
         if not request.target.startswith("/-/"):
+            if request.body.startswith(b"["):
+                self._note_members(request.body)
             return await super().handle(request)
         self._obey(request.target, json.loads(request.body))
         return Response(200)
+
+    def _note_members(self, body: bytes) -> None:
+        """Write down which events a batch holds, each with the hash of its own part."""
+        events = [(one["id"], _hash(json.dumps(one).encode())) for one in json.loads(body)]
+        self.write("members", body=_hash(body), events=events)
 
     def plan_for(self, path: str, event_id: str) -> str:
         turn = self._seen[path, event_id]
@@ -81,6 +90,10 @@ class Receiver(LoggedReceiver):
                 del self._held[number]
                 if not answer.cancelled():  # the sender hung up meanwhile
                     answer.set_result(status)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 async def main(log: str, secret: str) -> None:

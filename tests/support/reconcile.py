@@ -7,8 +7,8 @@ answer), the incidents' (kills of relays, outages of the database). The relays' 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Pair = tuple[str, str]  # path of the subscription, id of the event
@@ -142,7 +142,7 @@ class Reconciliation:
 
 
 def receipts_of(log: Iterable[Mapping[str, Any]]) -> tuple[list[Receipt], int]:
-    """Return the verified requests in order, and how many did not verify."""
+    """Return the verified requests in order, a batch as itself, and how many did not verify."""
     found: dict[int, Receipt] = {}
     closed: dict[int, float] = {}
     refused = 0
@@ -161,6 +161,16 @@ def receipts_of(log: Iterable[Mapping[str, Any]]) -> tuple[list[Receipt], int]:
     return list(found.values()), refused
 
 
+def members_of(receipts: Iterable[Receipt], log: Iterable[Mapping[str, Any]]) -> list[Receipt]:
+    """Return these receipts with each of a batch's events in place of the batch."""
+    members = {entry["body"]: entry["events"] for entry in log if entry["what"] == "members"}
+    return [
+        replace(one, event_id=event_id, body=body)
+        for one in receipts
+        for event_id, body in members.get(one.body, [(one.event_id, one.body)])
+    ]
+
+
 def committed_events(log: Iterable[Mapping[str, Any]], business_rows: set[str]) -> set[str]:
     """Return the ids of committed events; where COMMIT was cut off, the business row decides."""
     found: set[str] = set()
@@ -173,9 +183,16 @@ def committed_events(log: Iterable[Mapping[str, Any]], business_rows: set[str]) 
     return found
 
 
+def _by_pair(receipts: Iterable[Receipt]) -> dict[Pair, list[Receipt]]:
+    found: defaultdict[Pair, list[Receipt]] = defaultdict(list)
+    for receipt in receipts:
+        found[receipt.path, receipt.event_id].append(receipt)
+    return found
+
+
 def reconcile(
     wanted: set[Pair],
-    receiver_log: Iterable[Mapping[str, Any]],
+    receiver_log: Sequence[Mapping[str, Any]],
     incidents: Incidents,
     *,
     dead: frozenset[Pair] = frozenset(),
@@ -192,10 +209,8 @@ def reconcile(
         cancelled: pairs that a person cancelled, by the database. One that was on the wire may have been delivered.
         timeout_seconds: of the subscriptions.
     """
-    receipts, refused = receipts_of(receiver_log)
-    by_pair: defaultdict[Pair, list[Receipt]] = defaultdict(list)
-    for receipt in receipts:
-        by_pair[receipt.path, receipt.event_id].append(receipt)
+    requests, refused = receipts_of(receiver_log)
+    by_pair = _by_pair(members_of(requests, receiver_log))
     delivered = {pair for pair, came in by_pair.items() if any(receipt.accepted for receipt in came)}
     duplicates: Counter[str] = Counter()
     unexplained: list[Pair] = []
@@ -213,7 +228,14 @@ def reconcile(
         lost=sorted(wanted - delivered - dead - cancelled),
         unexpected=sorted(set(by_pair) - wanted),
         refused=refused,
-        different_bodies=sorted(pair for pair, came in by_pair.items() if len({r.body for r in came}) > 1),
+        different_bodies=sorted(
+            {
+                pair
+                for came_as in (by_pair, _by_pair(requests))
+                for pair, came in came_as.items()
+                if len({r.body for r in came}) > 1
+            }
+        ),
         unexplained=unexplained,
         duplicates=duplicates,
         dead=len(dead),

@@ -88,8 +88,15 @@ class Batch(NamedTuple):
     content: bytes
 
 
+def _part_of(event: EventParts) -> bytes:
+    return b'{"id":"%b",%b' % (event.id, body_of(event)[1:])
+
+
 def batch_of(events: Sequence[EventParts], formatter: Formatter | None = None) -> Batch:
     """Return the events as one body: a JSON array of what each would be alone. None is the standard format.
+
+    That has an event's id in a header; in a batch it is the first member of its part, so that a receiver can tell an
+    event that comes again in another batch.
 
     Raises:
         SubscriptionError: the receiver of this format takes one event at a time.
@@ -98,5 +105,5 @@ def batch_of(events: Sequence[EventParts], formatter: Formatter | None = None) -
     form = formats.FORMATS["standard"] if formatter is None else formatter.format
     if not form.batch:
         raise SubscriptionError(f"format: {form.name} takes one event at a time; send no batches, or choose another")
-    bodies = [body_of(event) if formatter is None else formatter.body_of(event).content for event in events]
+    bodies = [_part_of(event) if formatter is None else formatter.body_of(event).content for event in events]
     return Batch(form.batch, cloudevents.batched(bodies))

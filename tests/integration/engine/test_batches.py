@@ -130,6 +130,19 @@ async def test_members_id_and_bytes_stay_over_retries(world: World, far_end: Far
     assert len(set(first)) == 1
 
 
+async def test_each_part_of_a_standard_batch_begins_with_the_id_of_its_event(world: World, far_end: FarEnd) -> None:
+    subscribe(world, 3)
+    numbered(world, 3)
+    async with running(world.url, far_end):
+        await until_nothing_is_left(world)
+    ((_, _, body),) = far_end.requests
+    parts = json.loads(body)
+    assert [list(part) for part in parts] == [["id", "type", "timestamp", "data"]] * 3
+    assert [part["id"] for part in parts] == [
+        row[0] for row in world.rows("select outbox.text_id('evt', id) from outbox.events order by seq")
+    ]
+
+
 async def test_members_id_and_bytes_stay_over_a_crash(world: World, far_end: FarEnd) -> None:
     """A relay dies with the batch on the wire; the next one, which knows nothing, sends it as it was."""
     subscribe(world, 10)
