@@ -24,6 +24,7 @@ from benchmarks import (
     silence,
     silent_names,
     size,
+    switching,
     throughput,
     transformation,
     turns,
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "transformation": transformation.run,
     "latency": latency.run,
     "order": order.run,
+    "switching": switching.run,
     "batches": batches.run,
     "silence": silence.run,
     "silent-names": silent_names.run,
@@ -64,14 +66,16 @@ def main() -> None:
     began, load = time.monotonic(), os.getloadavg()[0]
     with server() as running, tempfile.TemporaryDirectory(prefix="outbox-benchmarks-") as folder:
         bench = Bench(running, _sizes(asked), Path(folder), _say)
-        results = _measure(bench, asked.names or list(BENCHMARKS))
+        results, failed = _measure(bench, asked.names or list(BENCHMARKS))
         print(markdown(results))
         print(f"\n{configuration(bench)} · load before {load:.2f} · {time.monotonic() - began:.0f} s")
+    if failed:
+        sys.exit(f"no figure: {', '.join(failed)}")
 
 
-def _measure(bench: Bench, names: Sequence[str]) -> list[Result]:
-    """Run benchmarks by name; one that fails says so and has no line in the table."""
-    results = []
+def _measure(bench: Bench, names: Sequence[str]) -> tuple[list[Result], list[str]]:
+    """Run benchmarks by name; return what they found, and which failed: such a one has no line in the table."""
+    results, failed = [], []
     for name in names:
         try:
             for result in BENCHMARKS[name](bench):
@@ -79,7 +83,8 @@ def _measure(bench: Bench, names: Sequence[str]) -> list[Result]:
                 results.append(result)
         except BenchmarkError as error:
             _say(f"{name}: {error}")
-    return results
+            failed.append(name)
+    return results, failed
 
 
 def parse_arguments() -> argparse.Namespace:
