@@ -14,7 +14,7 @@ from relay.local.child_guard import ChildGuard
 _SETS_A_GUARD_AND_DIES = """
 import os, signal, sys
 from relay.local.child_guard import ChildGuard
-ChildGuard(int(sys.argv[1]), signal.SIGINT)
+ChildGuard(int(sys.argv[1]), signal.SIGTERM)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -29,7 +29,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 def test_it_signals_when_its_setter_is_killed(child: subprocess.Popen[bytes]) -> None:
     setter = subprocess.run([sys.executable, "-c", _SETS_A_GUARD_AND_DIES, str(child.pid)], check=False)
     assert setter.returncode == -signal.SIGKILL
-    assert child.wait(30) == -signal.SIGINT
+    assert child.wait(30) == -signal.SIGTERM
 
 
 def test_dismissed_it_signals_nobody(child: subprocess.Popen[bytes]) -> None:
