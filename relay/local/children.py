@@ -49,15 +49,7 @@ class Child:
             self.output.open("ab") as written,
             self.complaints.open("ab") as complained,
         ):  # appending: they may be one file
-            self._process = subprocess.Popen(  # noqa: S603 - our own programs
-                [sys.executable, "-P", *program],
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=written,
-                stderr=complained,
-                start_new_session=True,
-                text=True,
-            )
+            self._process = self._start(program, environment, written, complained)
         self._guard = ChildGuard(self._process.pid, signal.SIGTERM)
 
     def __enter__(self) -> Self:
@@ -140,6 +132,19 @@ class Child:
         except subprocess.TimeoutExpired:
             self.kill()
             return self._process.returncode
+
+    def _start(
+        self, program: Sequence[str], environment: Mapping[str, str], written: IO[bytes], complained: IO[bytes]
+    ) -> subprocess.Popen[str]:
+        return subprocess.Popen(  # noqa: S603 - our own programs
+            [sys.executable, "-P", *program],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=written,
+            stderr=complained,
+            start_new_session=True,
+            text=True,
+        )
 
     def _ended(self, code: int) -> ChildError:
         return ChildError(f"the {self.name} ended by itself ({_ending(code)}): {self.last_words()}")

@@ -16,6 +16,7 @@ import psutil
 
 from outbox.signing.verify import new_secret
 from relay.local.children import Child, ChildError
+from tests.support import warm
 from tests.support.incidents import connected_ports, note
 from tests.support.waiting import wait_until
 
@@ -70,6 +71,14 @@ class Process(Child):
                 child.kill()
 
 
+class WarmProcess(Process):
+    """One that is forked from a process with all of our modules, where that makes no difference."""
+
+    def _start(self, program: Sequence[str], environment: Mapping[str, str], *output: Any) -> Any:
+        start = warm.start if warm.suits(program, environment) else super()._start
+        return start(program, environment, *output)
+
+
 class ReceiverProcess(Process):
     """The verifying receiver; see tests/support/receiver.py for its log and its plans."""
 
@@ -113,7 +122,7 @@ class ReceiverProcess(Process):
         httpx.post(self._base + command, json=facts, timeout=10, verify=False, trust_env=False).raise_for_status()
 
 
-class WriterProcess(Process):
+class WriterProcess(WarmProcess):
     """The application; see tests/support/writer.py for its log."""
 
     def __init__(self, directory: Path, database_url: str, *options: object) -> None:
@@ -131,7 +140,7 @@ class WriterProcess(Process):
         assert self.wait(timeout_seconds) == 0, self.text
 
 
-class RelayProcess(Process):
+class RelayProcess(WarmProcess):
     """`relay run` as users start it, or with a trap of tests/support/crashing.py."""
 
     def __init__(
