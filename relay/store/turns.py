@@ -32,19 +32,32 @@ __all__ = [
     "Holder",
     "end_stopped",
     "find_holder",
+    "limits",
+    "session",
 ]
 
 STOPPED_SECONDS = 20
 RELAYS = ("outbox-relay", "outbox-relay housekeeping")
 """The application_name of the connections that END_STOPPED may end."""
 
-LIMITS = f"set_config('idle_in_transaction_session_timeout', '{STOPPED_SECONDS}s', true)"
-# For the whole connection, and therefore maybe for other clients of a pooler's: that only ends dead connections sooner.
-SESSION = f"""
-select set_config('tcp_keepalives_idle', '{STOPPED_SECONDS // 2}', false),
-       set_config('tcp_keepalives_interval', '{STOPPED_SECONDS // 4}', false),
+
+def limits(seconds: int) -> str:
+    """Return the call that bounds a transaction which waits for the next statement, to be selected in it."""
+    return f"set_config('idle_in_transaction_session_timeout', '{seconds}s', true)"
+
+
+def session(seconds: int) -> str:
+    """Return the statement that bounds how long a connection waits for a client which takes no answer."""
+    return f"""
+select set_config('tcp_keepalives_idle', '{seconds // 2}', false),
+       set_config('tcp_keepalives_interval', '{seconds // 4}', false),
        set_config('tcp_keepalives_count', '2', false),
-       set_config('tcp_user_timeout', '{STOPPED_SECONDS * 1000}', false)"""
+       set_config('tcp_user_timeout', '{seconds * 1000}', false)"""
+
+
+LIMITS = limits(STOPPED_SECONDS)
+SESSION = session(STOPPED_SECONDS)
+"""For the whole connection, and therefore maybe for other clients of a pooler's: that only ends dead ones sooner."""
 
 TAKE = "select from outbox.turns where name = '{turn}' for update"
 """Wait for a turn and take it; lock_timeout bounds the wait."""

@@ -14,6 +14,7 @@ from relay.local import embedded
 from relay.local.embedded import EmbeddedServer
 from tests.support import databases
 from tests.support.application import Application, staged
+from tests.support.constants import SHORT_STOP
 from tests.support.namespace import Namespace, namespace, why_not
 from tests.support.processes import ReceiverProcess
 
@@ -61,6 +62,7 @@ def cut_app(
 def test_a_relay_that_is_cut_off_in_its_transaction_does_not_stop_the_others(
     cut_app: Application, link: Namespace, point: str
 ) -> None:
+    cut_app.stage.constants = SHORT_STOP
     cut_app.subscribe(schedule_seconds=(0,) * 5)
     there = make_url(cut_app.stage.database_url).set(host=link.outside).render_as_string(hide_password=False)
     lost = cut_app.stage.relay(trap=f"stop:{point}", database_url=there, environment=link.environment)

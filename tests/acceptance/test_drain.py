@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from tests.support.application import Application
+from tests.support.constants import SHORT_LEASES
 from tests.support.processes import RelayProcess
 from tests.support.waiting import wait_until
 
@@ -76,6 +77,7 @@ def test_until_drained_leaves_when_only_later_work_is_left(app: Application) -> 
 
 
 def test_until_drained_waits_for_the_leases_of_a_dead_relay(app: Application) -> None:
+    app.stage.constants = SHORT_LEASES
     app.subscribe("/hook", timeout_seconds=1)
     app.receiver.plan("/hook", "hang", "200")
     app.record(3)

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from tests.support.application import Application
+from tests.support.constants import SHORT_LEASES
 from tests.support.processes import RelayProcess
 from tests.support.waiting import wait_until
 
@@ -62,6 +63,7 @@ def test_a_late_failure_does_not_touch_the_next_holders_lease(app: Application) 
 
 @pytest.mark.case("F7")
 def test_a_relay_stopped_past_real_leases_gives_back_what_it_had_not_sent(app: Application) -> None:
+    app.stage.constants = SHORT_LEASES
     app.subscribe("/hook", timeout_seconds=1, schedule_seconds=[0] * 5)
     app.receiver.plan("/hook", "0.1:200")
     app.record(30)

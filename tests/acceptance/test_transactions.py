@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 
 import outbox
 from tests.support.application import Application
+from tests.support.constants import SHORT_LEASES, SHORT_STOP
 from tests.support.reconcile import AT_A_STOP
 from tests.support.waiting import wait_until
 
@@ -62,6 +63,7 @@ def test_a_relay_stopped_anywhere_never_blocks_the_application(app: Application,
 
 def _stop_in_transaction(app: Application, fan_out: int, done: Callable[[], bool]) -> None:
     """Let a relay stop inside its n-th fan_out, each recorded when the one before is `done`; start another relay."""
+    app.stage.constants = SHORT_STOP
     app.subscribe()
     relay = app.stage.relay(trap=f"stop:TakenBatch.resolve:before:{fan_out}")
     for _ in range(fan_out):
@@ -88,6 +90,8 @@ def test_a_relay_stopped_in_its_transaction_may_leave_answers_unsettled(app: App
 
 
 def test_what_a_relay_had_not_settled_when_it_was_stopped_is_sent_again(app: Application) -> None:
+    app.stage.constants = SHORT_LEASES
+    app.timeout_seconds = 1
     app.subscribe()
     relay = app.stage.relay(trap="stop:Store.settle:before:1")
     app.record(1)

@@ -17,6 +17,7 @@ import psutil
 from outbox.signing.verify import new_secret
 from relay.local.children import Child, ChildError
 from tests.support import warm
+from tests.support.constants import Constants
 from tests.support.incidents import connected_ports, note
 from tests.support.waiting import wait_until
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 _TO_LOOPBACK = ["--allow-http", "--allow-networks", "127.0.0.0/8"]
 GUARD = Path(__file__).parent / "guarded"  # see its sitecustomize.py
 BREACH = "guard: "
+CONSTANTS = "RELAY_TEST_CONSTANTS"
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
 
 
@@ -197,6 +199,7 @@ class Stage:
     directory: Path
     database_url: str
     started: list[Process] = field(default_factory=list)
+    constants: Constants = field(default_factory=dict)  # of the relays that start from now on
 
     @property
     def incidents(self) -> Path:
@@ -208,11 +211,15 @@ class Stage:
     ) -> RelayProcess:
         """Start a relay and do not wait for it."""
         output = self.directory / f"relay-{len(self.started)}.log"
+        environment = dict(environment or {}) | self._shortened()
         relay = RelayProcess(
             self.incidents, output, database_url or self.database_url, *options, trap=trap, environment=environment
         )
         self.started.append(relay)
         return relay
+
+    def _shortened(self) -> dict[str, str]:
+        return {CONSTANTS: json.dumps(self.constants)} if self.constants else {}
 
     def running_relay(self, *options: str, processes: int = 1) -> RelayProcess:
         """Start a relay and wait until it runs."""

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from relay.store import fan_out as fan_out_module
-from relay.store import polling
+from relay.store import polling, turns
 from relay.store.lease import new_lease
 from relay.store.store import Store
 from tests.integration.engine.world import ERROR_500, FarEnd, World, fan_out, running, uuid_of
@@ -82,8 +82,11 @@ async def test_a_fan_out_under_way_blocks_no_application(world: World, store: St
 
 
 async def test_a_relay_stopped_inside_fan_out_does_not_stop_the_others_for_long(
-    world: World, store: Store, other_store: Store
+    world: World, store: Store, other_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shorter = fan_out_module.FAN_OUT_SETTINGS.replace(turns.LIMITS, turns.limits(1))
+    assert shorter != fan_out_module.FAN_OUT_SETTINGS
+    monkeypatch.setattr(fan_out_module, "FAN_OUT_SETTINGS", shorter)
     world.subscribe()
     world.record()
     turn = store.fan_out(-1, 500, 1_000_000)
@@ -210,3 +213,13 @@ async def test_only_fan_out_chooses_partitions_while_it_runs(own_world: World, s
     ((pruning,),) = await store.fetch("select current_setting('enable_partition_pruning')")
     assert pruning == "off"
     assert "enable_partition_pruning" not in fan_out_module.FAN_OUT_SETTINGS
+
+
+async def test_a_relay_that_stops_keeps_its_transaction_for_twenty_seconds_at_most(store: Store) -> None:
+    """What other tests shorten, as it is in operation."""
+    names = ["idle_in_transaction_session_timeout", "tcp_keepalives_idle", "tcp_keepalives_interval",
+             "tcp_keepalives_count", "tcp_user_timeout"]  # fmt: skip
+    (found,) = await store.fetch("select " + ", ".join(f"current_setting('{name}')" for name in names))
+    assert tuple(found) == ("20s", "10", "5", "2", "20000")
+    assert turns.LIMITS in fan_out_module.FAN_OUT_SETTINGS
+    assert turns.STOPPED_SECONDS == 20

@@ -1,9 +1,9 @@
 """No other way out: ends any process of an acceptance test that connects to what the address policy did not just allow.
 
 Python imports this by its name when this directory is on PYTHONPATH, in children too, before anything of ours. It needs
-nothing of ours and changes nothing but what it watches. The database is not seen here: libpq connects in C. Everything
-else goes through `socket.connect`, `sendto` or `getaddrinfo`, which tell the audit hook, or through uvloop's own ways,
-which do not and are watched by name.
+nothing of ours and changes nothing but what it watches, and the constants that a test shortens. The database is not
+seen here: libpq connects in C. Everything else goes through `socket.connect`, `sendto` or `getaddrinfo`, which tell the
+audit hook, or through uvloop's own ways, which do not and are watched by name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import ipaddress
+import json
 import os
 import sys
 import threading
@@ -98,7 +99,16 @@ def watch_uvloop(module: object) -> None:
         setattr(loop, name, checking)
 
 
-MODULES = {"relay.http.addresses": watch_policy, "uvloop": watch_uvloop}
+def shorten(module: object) -> None:
+    """Set the constants of this module that RELAY_TEST_CONSTANTS names, before another module reads them."""
+    for name, value in CONSTANTS[module.__name__].items():  # type: ignore[attr-defined]
+        getattr(module, name)  # one that is there
+        setattr(module, name, value)
+
+
+CONSTANTS = json.loads(os.environ.get("RELAY_TEST_CONSTANTS", "{}"))
+"""{module: {name: value}}, see tests/support/constants.py."""
+MODULES = {"relay.http.addresses": watch_policy, "uvloop": watch_uvloop, **dict.fromkeys(CONSTANTS, shorten)}
 
 
 class Watching(importlib.abc.MetaPathFinder):
