@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
+from relay.engine import pace
 from relay.engine.pace import Pace
 from relay.store.store import Store
 from tests.integration.engine.world import FarEnd, World, running, stepping
@@ -20,7 +21,7 @@ from tests.support.waiting import await_until
 pytestmark = pytest.mark.anyio
 
 SLEEP = """
-create function outbox.sleep() returns trigger language plpgsql as $$ begin perform pg_sleep(3.5); return null; end $$;
+create function outbox.sleep() returns trigger language plpgsql as $$ begin perform pg_sleep(1.2); return null; end $$;
 create trigger sleep before insert or update or delete on outbox.deliveries
     for each statement execute function outbox.sleep();
 """
@@ -28,8 +29,11 @@ create trigger sleep before insert or update or delete on outbox.deliveries
 
 @pytest.mark.field("F110")
 async def test_statements_that_take_longer_than_the_time_to_begin(
-    own_world: World, far_end: FarEnd, caplog: pytest.LogCaptureFixture
+    own_world: World, far_end: FarEnd, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pace, "START_WITHIN_SECONDS", 1.0)
+    monkeypatch.setattr(pace, "LEASE_SLACK_SECONDS", 2.0)
+    monkeypatch.setattr(pace, "SAID_AFTER_SECONDS", 1.0)
     own_world.subscribe()
     own_world.record(count=3)
     own_world.rows(SLEEP)
