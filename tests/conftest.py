@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import psutil
 import pytest
 import sqlalchemy
 from sqlalchemy.engine import make_url
@@ -11,6 +12,11 @@ from sqlalchemy.engine import make_url
 from tests.support import databases
 from tests.support.left_open import take_open
 from tests.support.loopback import allow_loopback
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than cores: tests of leases, outages and deadlines wait for a good third of their time."""
+    return (psutil.cpu_count(logical=True) or 1) + 1
 
 
 @pytest.fixture(scope="session")
