@@ -14,7 +14,7 @@ from uuid import UUID
 from outbox.errors import NotFoundError
 
 __all__ = [
-    "AuditId", "DeliveryId", "EventId", "Id", "SubscriptionId", "batch_id_of", "event_id_of", "new_uuid7",
+    "AuditId", "DeliveryId", "EventId", "Id", "SubscriptionId", "TokenId", "batch_id_of", "event_id_of", "new_uuid7",
     "parse_id", "text_id",
 ]  # fmt: skip
 
@@ -122,3 +122,10 @@ class AuditId(Id):
 
     __slots__ = ()
     prefix = "aud"
+
+
+class TokenId(Id):
+    """The id of a token of the HTTP API, `tok_…`."""
+
+    __slots__ = ()
+    prefix = "tok"

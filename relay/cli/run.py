@@ -1,4 +1,4 @@
-"""`relay run`: every option of `relay.config.options` is a flag of it."""
+"""`relay run`: every option of `relay.config.options` that is one of `run` is a flag of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from relay.cli.options import config_option, flags_of, load_config
-from relay.config.options import options
+from relay.config.options import options_of
 
 __all__ = ["run"]
 
@@ -19,7 +19,7 @@ __all__ = ["run"]
     help="Leave when nothing is pending, due or leased; what waits does not hold it.",
 )
 @config_option
-@flags_of(options())
+@flags_of(options_of("run"))
 def run(*, until_drained: bool, config_file: str | None, **flags: Any) -> int:
     """Deliver recorded events to their subscriptions, until told to stop.
 

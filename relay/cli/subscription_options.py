@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from outbox.subscriptions.checks import EVERY_TENANT, EveryTenant
-from outbox.subscriptions.declaration import NOTHING
+from outbox.subscriptions.declaration import NOTHING, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,6 +28,7 @@ __all__ = [
     "subscription_argument",
     "text_type",
     "whose",
+    "words_type",
 ]
 
 R = TypeVar("R")
@@ -51,6 +52,10 @@ class _FromText(click.ParamType):  # type: ignore[type-arg]  # not generic in ev
 def text_type(from_text: Callable[[str], object]) -> click.ParamType[Any]:
     """Return the type of an option whose text is read by this function; what it refuses is a usage error."""
     return _FromText(from_text)
+
+
+words_type = text_type(words)
+"""Of an option that takes words with commas between them."""
 
 
 def field_options(fields: Iterable[Field]) -> Callable[[Callable[..., R]], Callable[..., R]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -17,8 +18,8 @@ from relay.secrets import keyring
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Kind", "Network", "boolean", "choice", "database_url", "egress_proxy", "integer", "networks", "ports",
-           "private_keys", "schemes"]  # fmt: skip
+__all__ = ["Kind", "Network", "address", "boolean", "choice", "database_url", "egress_proxy", "integer", "networks",
+           "ports", "private_keys", "schemes"]  # fmt: skip
 
 Network = IPv4Network | IPv6Network
 
@@ -28,7 +29,7 @@ class Kind:
     """How one kind of value is read from text (flag, environment) and checked; both raise ValueError.
 
     redact: returns a secret value as redacted text; None for a value that is no secret. lines: the text may have
-    several lines.
+    several lines. to_text: how the value is shown, where that is not its str().
     """
 
     from_text: Callable[[str], object]
@@ -36,6 +37,7 @@ class Kind:
     metavar: str
     redact: Callable[[Any], str] | None = None
     lines: bool = False
+    to_text: Callable[[Any], str] | None = None
 
 
 def integer(low: int, high: int) -> Kind:
@@ -105,6 +107,28 @@ def ports() -> Kind:
 
     one = integer(1, 65_535)
     return Kind(lambda text: [one.from_text(part) for part in _parts(text)], check, "N,…")
+
+
+def address() -> Kind:
+    """Where to listen: host:port, [host]:port of IPv6, or a port alone, which is on this machine only."""
+
+    def check(value: object) -> tuple[str, int]:
+        if isinstance(value, tuple) and len(value) == 2:
+            value = _address_text(value)
+        match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+        if match is None or not 0 <= int(match["port"]) <= 65_535:
+            raise ValueError(f"{value!r} is not host:port, such as 127.0.0.1:8080 or [::1]:8080")
+        return match["v6"] or match["name"] or "127.0.0.1", int(match["port"])
+
+    return Kind(str, check, "HOST:PORT", to_text=_address_text)
+
+
+_ADDRESS = re.compile(r"(?:(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+)):)?(?P<port>[0-9]{1,5})", re.ASCII)
+
+
+def _address_text(value: tuple[Any, Any]) -> str:
+    host, port = value
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
 
 def _parts(text: str) -> list[str]:

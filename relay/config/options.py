@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from relay.config.egress_proxy import EgressProxy
     from relay.config.kinds import Kind, Network
 
-__all__ = ["Config", "ConfigError", "Option", "checked", "config_table", "options"]
+__all__ = ["Config", "ConfigError", "Option", "checked", "config_table", "options", "options_of"]
 
 
 class ConfigError(OutboxError):
@@ -29,12 +29,13 @@ class ConfigError(OutboxError):
 
 @dataclass(frozen=True)
 class Option:
-    """One option of the daemon, as declared by its field in `Config`."""
+    """One option, as declared by its field in `Config`; `commands` are those of run and serve that have its flag."""
 
     name: str
     kind: Kind
     default: Any
     meaning: str
+    commands: tuple[str, ...]
 
     @property
     def secret(self) -> bool:
@@ -57,11 +58,16 @@ class Option:
             return self.kind.redact(value)
         if isinstance(value, bool):
             return "true" if value else "false"
+        if self.kind.to_text:
+            return self.kind.to_text(value)
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _option(kind: Kind, default: Any, meaning: str) -> Any:
-    return field(default=default, metadata={"kind": kind, "meaning": meaning})
+RUN, SERVE, BOTH = ("run",), ("serve",), ("run", "serve")
+
+
+def _option(kind: Kind, default: Any, meaning: str, commands: tuple[str, ...] = RUN) -> Any:
+    return field(default=default, metadata={"kind": kind, "meaning": meaning, "commands": commands})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +78,13 @@ class Config:
         kinds.database_url(),
         Secret(""),
         "PostgreSQL, postgresql://user:password@host:5432/name. Also read from DATABASE_URL.",
+        BOTH,
     )
     secret_key: tuple[Secret, ...] = _option(
         kinds.private_keys(),
         (),
         "Private keys that open sealed secrets, newest first (`relay secrets keygen`). Better given as a file.",
+        BOTH,
     )
     processes: int = _option(kinds.integer(1, 64), 1, "Processes that deliver.")
     max_in_flight: int = _option(kinds.integer(1, 10_000), 256, "Deliveries under way at once, in each process.")
@@ -86,26 +94,40 @@ class Config:
         "Of these, at most so many to one subscription, so that nobody waits for a slow one.",
     )
     drain_seconds: int = _option(
-        kinds.integer(0, 3600), 30, "After SIGTERM, how long to wait for requests under way before leaving."
+        kinds.integer(0, 3600),
+        30,
+        "After SIGTERM, how long to wait for requests under way before leaving.",
+        BOTH,
     )
     allow_networks: tuple[Network, ...] = _option(
         kinds.networks(),
         (),
         "Networks that may be called besides the public internet, e.g. 127.0.0.0/8,10.1.0.0/16.",
+        BOTH,
     )
     allow_ports: tuple[int, ...] = _option(
-        kinds.ports(), (), "Ports that may be called, no others; empty: all but those of other protocols, such as 25."
+        kinds.ports(),
+        (),
+        "Ports that may be called, no others; empty: all but those of other protocols, such as 25.",
+        BOTH,
     )
-    allow_http: bool = _option(kinds.boolean(), False, "Allow endpoints without TLS (http://).")  # noqa: FBT003
+    allow_http: bool = _option(
+        kinds.boolean(),
+        False,  # noqa: FBT003
+        "Allow endpoints without TLS (http://).",
+        BOTH,
+    )
     egress_proxy: EgressProxy | None = _option(  # noqa: RUF009 - a field
         kinds.egress_proxy(),
         None,
         "Proxy that every request goes through: http://, https:// or socks5://user:password@host:port. It must filter.",
+        BOTH,
     )
     schemes: tuple[SchemeDeclaration, ...] = _option(
         kinds.schemes(),
         (),
         "Signature schemes of your own: tables `[schemes.NAME]`; as flag or variable, the TOML or JSON file with them.",
+        BOTH,
     )
     keep_responses: Literal["failures", "all"] = _option(
         kinds.choice("failures", "all"),
@@ -139,10 +161,22 @@ class Config:
         "How long it is kept how many subscriptions each event matched; as long as events.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = _option(
-        kinds.choice("debug", "info", "warning", "error"), "info", "The least that is logged."
+        kinds.choice("debug", "info", "warning", "error"),
+        "info",
+        "The least that is logged.",
+        BOTH,
     )
     log_format: Literal["text", "json"] = _option(
-        kinds.choice("text", "json"), "text", "Log lines for people, or one JSON object a line."
+        kinds.choice("text", "json"),
+        "text",
+        "Log lines for people, or one JSON object a line.",
+        BOTH,
+    )
+    listen: tuple[str, int] = _option(
+        kinds.address(), ("127.0.0.1", 8080), "Where `relay serve` listens, host:port.", SERVE
+    )
+    requests_per_minute: int = _option(
+        kinds.integer(1, 1_000_000), 600, "Requests that one token may make of each `relay serve` process.", SERVE
     )
     _database_url_file = ""  # no field, since it is no option
 
@@ -197,6 +231,11 @@ class Config:
 def options() -> list[Option]:
     """Return every option, in the order of declaration."""
     return [Option(name=item.name, default=item.default, **item.metadata) for item in fields(Config)]
+
+
+def options_of(command: Literal["run", "serve"]) -> list[Option]:
+    """Return the options that are flags of this command."""
+    return [option for option in options() if command in option.commands]
 
 
 def checked(option: Option, value: object, source: str) -> Any:

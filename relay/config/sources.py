@@ -169,7 +169,7 @@ def _toml(path: Path, warnings: list[str]) -> dict[str, Any]:
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Return a warning, no error: a Kubernetes service named relay sets RELAY_PORT, RELAY_SERVICE_HOST and more."""
-    known = {option.env for option in options()} | {"RELAY_CONFIG", "RELAY_ACTOR"}
+    known = {option.env for option in options()} | {"RELAY_CONFIG", "RELAY_ACTOR", "RELAY_API", "RELAY_API_TOKEN"}
     known |= {f"{option.env}_FILE" for option in options() if option.secret}
     unknown = sorted(name for name in environ if name.startswith("RELAY_") and name not in known)
     if not unknown:

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from outbox.formats import shown_url
-from outbox.ids import AuditId, DeliveryId, EventId, Id, SubscriptionId
+from outbox.ids import AuditId, DeliveryId, EventId, Id, SubscriptionId, TokenId
 from relay.operations.pages import Key, Listing
 from relay.operations.tenancy import own
 from relay.operations.times import rfc3339
@@ -37,10 +37,11 @@ ACTIONS = (
     *("replayed", "retried", "cancelled", "purged", "pruned", "truncated", "sending paused", "sending resumed"),
     *("delivery deleted", "dead letter deleted", "deliveries cancelled", "setting updated"),
     *("tenant limit set", "tenant limit removed"),
+    *("token added", "token revoked", "token updated", "token removed"),
 )
 LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
 
-_KINDS: dict[str, type[Id]] = {kind.prefix: kind for kind in (SubscriptionId, DeliveryId, EventId)}
+_KINDS: dict[str, type[Id]] = {kind.prefix: kind for kind in (SubscriptionId, DeliveryId, EventId, TokenId)}
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 
 _NOTE = text("select outbox.audit_operation(:action, :subject, :tenant, :details)").bindparams(

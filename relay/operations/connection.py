@@ -35,14 +35,19 @@ _SETTINGS = text(
 _NAME = "relay command"
 
 
-def make_engine(config: Config) -> Engine:
+def make_engine(config: Config, *, kept: int = 0) -> Engine:
     """Return an engine that opens a connection when asked, at READ COMMITTED, also through PgBouncer.
 
-    A time that Python has no datetime for (infinity, before Christ, year 10000) is read as the nearest one that it has.
+    For a server, up to `kept` connections stay open, each for half an hour at most; whoever finds none free waits for
+    ten seconds. A time that Python has no datetime for (infinity, before Christ, year 10000) is read as the nearest
+    one that it has.
     """
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if kept:
+        pool = {"pool_size": kept, "max_overflow": 0, "pool_timeout": 10, "pool_pre_ping": True, "pool_recycle": 1800}
     engine = create_engine(
         config.sqlalchemy_url(fallback_application_name=_NAME),
-        poolclass=NullPool,
+        **pool,
         isolation_level="READ COMMITTED",
         hide_parameters=True,
         connect_args={"prepare_threshold": None},
@@ -63,15 +68,17 @@ def _read_every_time(connection: Any, _record: object) -> None:
 class Database:
     """Connections to one database. The first of them, and no other, is checked against the schema."""
 
-    def __init__(self, config: Config, actor: str | None = None) -> None:
+    def __init__(self, config: Config, actor: str | None = None, *, kept: int = 0) -> None:
         """Keep what a connection needs; the first transaction opens one.
 
         Args:
             config: the relay's; it names the database.
             actor: who changes what is changed; None where nothing is.
+            kept: how many connections may be open at once, and stay so; 0 opens each anew.
         """
         self.config = config
         self.actor = actor
+        self._kept = kept
         self._is_checked = False
 
     @contextmanager
@@ -100,9 +107,13 @@ class Database:
             with name_denied_rights(connection):
                 yield connection
 
+    def close(self) -> None:
+        """Close the connections that are kept and not in use."""
+        self._engine.dispose()
+
     @cached_property
     def _engine(self) -> Engine:
-        return make_engine(self.config)
+        return make_engine(self.config, kept=self._kept)
 
     def _check(self, connection: Connection) -> None:
         if not self._is_checked:

@@ -288,12 +288,14 @@ class TestConfig:
         assert rows["log_level"] == "info\tdefault"
         assert "s3cret" not in ended.output
 
-    def test_every_option_is_a_flag_of_run(self):
-        from relay.config.options import options
+    @pytest.mark.parametrize("command", ["run", "serve"])
+    def test_every_option_of_run_and_serve_is_a_flag_of_it(self, command):
+        from relay.config.options import options, options_of
 
-        printed = CliRunner().invoke(cli, ["run", "--help"]).stdout
-        for option in options():
+        printed = CliRunner().invoke(cli, [command, "--help"]).stdout
+        for option in options_of(command):
             assert option.flag in printed
+        assert [option.name for option in options() if not set(option.commands) & {"run", "serve"}] == []
 
 
 def test_prune_keeps_what_is_not_done(run, connection):

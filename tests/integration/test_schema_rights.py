@@ -23,6 +23,7 @@ ROLES = ("outbox_app", "outbox_operator", "outbox_relay", "outbox_reader")
 # s select, i insert, u update, d delete; with columns, only those. Nobody has truncate, references or trigger.
 TABLES = """
                     outbox_app         outbox_operator      outbox_relay      outbox_reader
+api_requests        -                  s i u(answer) d      -                 -
 attempts            -                  s i                  s i               s
 audit               -                  s                    s                 s
 dead_letters        -                  s d                  s i d             s
@@ -47,6 +48,7 @@ settings            -                  s u(value)           s                 s
 subscription_types  -                  s                    s                 s
 subscriptions       -                  s i u                s u(ANSWERED) d   s
 tenant_limits       -                  s i u d              s                 s
+tokens              -                  s i u(USED)          -                 s(KNOWN)
 turns               -                  s                    s u(taken)        s
 """
 COLUMNS = {
@@ -54,6 +56,8 @@ COLUMNS = {
     "HINTS": "created_at,expires_at,hint,id,kind,sealed_to,subscription_id",
     "ANSWERED": "disabled_at,disabled_reason,held_until,sorting_since",
     "STOP": "paused_at,reason",
+    "USED": "last_used_at,revoked_at",
+    "KNOWN": "created_at,created_by,expires_at,id,last_used_at,name,revoked_at,rights,tenant",
     "LOOK": "due_at,not_before",
 }
 TEXTS = {"body", "filter_hash", "id_of_key", "patterns_of", "text_id", "uuid_of"}

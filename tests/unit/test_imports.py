@@ -52,6 +52,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("outbox", "relay.config", "relay.engine", "relay.http", "relay.operations", "relay.process"),
         *("relay.secrets", "relay.store", "relay.telemetry", "anyio", "psycopg", "sqlalchemy", "uvloop"),
     },
+    "relay.web": {
+        *("outbox", "relay.config", "relay.operations", "relay.telemetry", "relay.web"),
+        *("fastapi", "starlette", "pydantic", "jinja2", "anyio", "sqlalchemy", "uvicorn", "cryptography"),
+    },
     "relay.local": {"outbox", "relay.config", "relay.local", "httptools", "rich", "sqlalchemy"},
     "relay.cli": {"outbox", "relay", "click", "sqlalchemy", "psycopg", "anyio"},
     "relay": {"outbox", "relay.cli", "click"},
@@ -73,7 +77,7 @@ OUTBOUND_CALLS = {
     *("create_connection", "open_connection", "sock_connect", "connect_ex", "connect_tcp", "getaddrinfo", "urlopen")
 }
 # These listen on this machine, or look for a free port.
-MAY_USE_SOCKETS = {"relay.local.embedded", "relay.local.demo.dev", "relay.process.supervisor"}
+MAY_USE_SOCKETS = {"relay.local.embedded", "relay.local.demo.dev", "relay.process.supervisor", "relay.web.serving"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

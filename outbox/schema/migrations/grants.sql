@@ -44,6 +44,8 @@ declare
         ['outbox_operator', 'insert, delete on outbox.pending'],
         ['outbox_operator', 'update (value) on outbox.settings'],
         ['outbox_operator', 'insert, update, delete on outbox.tenant_limits'],
+        ['outbox_operator', 'select, insert, update (last_used_at, revoked_at) on outbox.tokens'],
+        ['outbox_operator', 'select, insert, update (answer), delete on outbox.api_requests'],
         ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, outbox.retention_bound, ' || rules || ', ' || upkeep || ', '
             || findings || ', ' || texts],
 
@@ -68,6 +70,7 @@ declare
         ['outbox_reader', 'usage on schema outbox'],
         ['outbox_reader', 'select on ' || tables],
         ['outbox_reader', 'select (id, subscription_id, kind, hint, sealed_to, created_at, expires_at) on outbox.secrets'],
+        ['outbox_reader', 'select (id, name, tenant, rights, created_by, created_at, expires_at, last_used_at, revoked_at) on outbox.tokens'],
         ['outbox_reader', 'select on sequence outbox.events_seq'],
         ['outbox_reader', 'execute on function ' || findings || ', ' || texts]];
     one text[];

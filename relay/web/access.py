@@ -1,0 +1,93 @@
+"""Who calls: a principal, made from a bearer token, and what it may do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from fastapi import Request
+from fastapi.security import HTTPBearer
+
+from outbox.ids import TokenId
+from outbox.subscriptions.checks import EVERY_TENANT, EveryTenant
+from relay.operations import tokens
+from relay.operations.connection import Database
+from relay.operations.tokens import Right
+from relay.web.problems import Problem
+
+__all__ = ["Principal", "bearer", "principal_of", "require"]
+
+bearer = HTTPBearer(auto_error=False, description="A token of `relay tokens create`, rtk_…")
+"""Declares to OpenAPI that a route wants a token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who calls, and what they may do. `tenant` None is every tenant: the operator."""
+
+    tenant: str | None
+    rights: frozenset[Right]
+    token_id: TokenId
+    name: str
+    expires_at: datetime | None = None
+
+    @property
+    def actor(self) -> str:
+        """The name that the audit notes."""
+        return f"token:{self.name}"
+
+    @property
+    def whose(self) -> str | EveryTenant:
+        """The tenant as the verbs of subscriptions take it."""
+        return EVERY_TENANT if self.tenant is None else self.tenant
+
+
+def principal_of(database: Database, token: str) -> Principal | None:
+    """Return whose token this is; None where it is unknown, expired or revoked. A short transaction of its own."""
+    with database.transaction() as connection:
+        found = tokens.authenticate(connection, token)
+    if found is None:
+        return None
+    return Principal(
+        tenant=found.tenant,
+        rights=frozenset(found.rights),
+        token_id=found.id,
+        name=found.name,
+        expires_at=found.expires_at,
+    )
+
+
+def require(right: Right) -> Callable[[Request], Principal]:
+    """Return the dependency that gives the principal, if it has this right.
+
+    Raises Problem: 401 without a valid token, 403 without the right.
+    """
+
+    def principal(request: Request) -> Principal:
+        found = _authenticated(request)
+        if right not in found.rights:
+            raise Problem(
+                403,
+                "forbidden",
+                f"token: {found.name!r} has no right {right}; it has {', '.join(sorted(found.rights))}",
+                mend=f"use a token with the right {right}",
+            )
+        return found
+
+    principal.right = right  # type: ignore[attr-defined]
+    return principal
+
+
+def _authenticated(request: Request) -> Principal:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise _unauthorized("no token was given", "")
+    found = principal_of(request.app.state.database, token.strip())
+    if found is None:
+        raise _unauthorized("the token is unknown, expired or revoked", ', error="invalid_token"')
+    return found
+
+
+def _unauthorized(seen: str, error: str) -> Problem:
+    mend = "send Authorization: Bearer rtk_…, a token of `relay tokens create`"
+    headers = {"WWW-Authenticate": f'Bearer realm="outbox-relay"{error}'}
+    return Problem(401, "unauthorized", f"authorization: {seen}", mend=mend, headers=headers)

@@ -1,0 +1,85 @@
+"""Run the application on uvicorn until a signal: answer what is under way, take nothing new."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from relay.config.options import ConfigError
+from relay.telemetry.logs import set_up_logging
+from relay.web.app import create_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from relay.config.options import Config
+
+__all__ = ["serve"]
+
+log = logging.getLogger("relay.web")
+
+
+def serve(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT, then answer what is under way within `drain_seconds`. Return the exit code.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+        SchemaError: the schema does not fit. Nothing listens then.
+    """
+    set_up_logging(config)
+    app = create_app(config)
+    with app.state.database.transaction():
+        pass  # a wrong address or schema is told now, not to the first caller
+    with _listen(config.listen) as listener:
+        server = _Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=config.drain_seconds,
+            )
+        )
+        host, port = listener.getsockname()[:2]
+        log.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        asyncio.run(server.serve(sockets=[listener]))
+    app.state.database.close()
+    log.info("serving ended")
+    return 0
+
+
+def _listen(address: tuple[str, int]) -> socket.socket:
+    host, port = address
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server(address, family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"listen: cannot listen on {host}:{port}: {error.strerror};"
+            " stop what listens there, or give another --listen"
+        ) from None
+
+
+class _Server(uvicorn.Server):
+    """Ends by a signal with exit code 0; uvicorn's own would raise the signal again at the end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at the first SIGTERM or SIGINT; at the second, leave at once."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
