@@ -310,7 +310,8 @@ class TestDeclaration:
         assert all(row["meaning"].endswith(".") for row in rows.values())
 
     def test_a_number_with_a_unit_has_it_in_its_name(self):
-        units = ("_seconds", "_milliseconds", "_days", "_per_minute", "processes", "max_in_flight", "max_in_flight_per_endpoint")
+        counts = ("processes", "max_in_flight", "max_in_flight_per_endpoint")
+        units = ("_seconds", "_milliseconds", "_days", "_per_minute", *counts)
         numbers = [option.name for option in options() if type(option.default) is int]
         assert [name for name in numbers if not name.endswith(units)] == []
 
