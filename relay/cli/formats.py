@@ -7,6 +7,7 @@ import click
 from outbox import formats
 from relay.cli.options import json_option
 from relay.cli.output import print_json_lines, print_table
+from relay.operations.schemes import format_documents
 
 __all__ = ["formats_"]
 
@@ -21,11 +22,7 @@ def formats_(*, as_json: bool) -> None:
       relay subscriptions add https://example.com/hooks '*' --format cloudevents --format-settings source=/shop
     """
     if as_json:
-        print_json_lines(
-            {"name": row.name, "content_type": row.content_type, "summary": row.summary, "secret": row.secret or None,
-             "settings": {name: setting.meaning for name, setting in row.settings.items()}}
-            for row in formats.FORMATS.values()
-        )  # fmt: skip
+        print_json_lines(format_documents())
         return
     rows = [(row.name, row.content_type, row.summary, ", ".join(row.settings)) for row in formats.FORMATS.values()]
     print_table(["NAME", "CONTENT TYPE", "BODY", "SETTINGS"], rows, flexible=["BODY", "SETTINGS"])

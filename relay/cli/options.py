@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import sys
 import warnings
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
@@ -18,6 +17,7 @@ from outbox.subscriptions.endpoints import allow_endpoints
 from relay.cli.output import escape
 from relay.config.sources import load
 from relay.operations.connection import Database
+from relay.operations.times import moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -52,10 +52,6 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_AGO = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_LONGEST = timedelta(days=36_500)
 
 
 def load_config(flags: dict[str, Any], config_file: str | None) -> Loaded:
@@ -182,21 +178,10 @@ class Moment(_ParamType):
         """Return an aware datetime, or the timedelta before the database's now."""
         if isinstance(value, datetime | timedelta):
             return value
-        ago = _AGO.fullmatch(value)
-        if ago:
-            length = timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
-            if length > _LONGEST:
-                self.fail(f"{value!r} is a time more than 100 years ago; name a nearer one", param, ctx)
-            return length
         try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no time; give 2026-01-31T12:00:00Z, 2026-01-31 or 15m, 2h, 3d ago", param, ctx)
-        if moment.tzinfo is None and len(value) == len("2026-01-31"):
-            return moment.replace(tzinfo=UTC)
-        if moment.tzinfo is None:
-            self.fail(f"{value!r} names no time zone; add Z for UTC", param, ctx)
-        return moment
+            return moment_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 _FILTERS = {

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from outbox.signing.schemes import ROWS, SCHEMES, named
-from outbox.signing.verify import signed_headers
+from outbox.signing.schemes import SCHEMES
 from relay.cli.options import config_option, flags_of, json_option, load_config
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
 from relay.config.options import options
+from relay.operations.schemes import origin_of, scheme_document, scheme_documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from outbox.signing.schemes import Scheme, SchemeDeclaration
-
 __all__ = ["schemes"]
 
-_EXAMPLE_KEY = b"an example, known to everybody"
-_EXAMPLE_BODY = b'{"type":"order.placed","timestamp":"2026-01-01T12:00:00.000000Z","data":{"id":7}}'
-_EXAMPLE_UNIX_SECONDS = 1_767_268_800
 _KEYS = {
     "text": "text, used as it stands",
     "whsec": "whsec_ and base64, which holds the key",
@@ -59,11 +52,11 @@ def list_(*, as_json: bool, config_file: str | None, **flags: Any) -> None:
     """
     load_config(flags, config_file)
     if as_json:
-        print_json_lines(map(_document, SCHEMES.values()))
+        print_json_lines(scheme_documents())
         return
     rows = [
         (row.name, row.signed, f"{row.signature_header}: {row.value}", f"{row.hash} {row.encoding}", row.key, origin)
-        for row, origin in ((scheme.row, _origin(scheme.row)) for scheme in SCHEMES.values())
+        for row, origin in ((scheme.row, origin_of(scheme.row)) for scheme in SCHEMES.values())
     ]
     print_table(["NAME", "SIGNED", "HEADER", "HASH", "KEY", "ORIGIN"], rows, flexible=["HEADER", "SIGNED"])
 
@@ -83,7 +76,7 @@ def show(name: str, *, as_json: bool, config_file: str | None, **flags: Any) -> 
       relay schemes show acme --config relay.toml --json
     """
     load_config(flags, config_file)
-    document = _document(named(name))
+    document = scheme_document(name)
     if as_json:
         print_json(document)
         return
@@ -93,21 +86,6 @@ def show(name: str, *, as_json: bool, config_file: str | None, **flags: Any) -> 
     for header, value in example["headers"].items():
         click.echo(f"  {header}: {value}")
     click.echo(f"\n  {example['body']}")
-
-
-def _document(scheme: Scheme) -> dict[str, Any]:
-    """Return a scheme as JSON has it: its declaration, what follows from it, and an example."""
-    row = scheme.row
-    carried = dict.fromkeys(part for _, part in row.header_lines if part != "signature")
-    return {
-        **asdict(row),
-        "note": scheme.note,
-        "origin": _origin(row),
-        "protects": {part: part in row.text.parts for part in ("body", *carried)},
-        "headers": [header for header, _ in row.header_lines],
-        "verified_by": list(scheme.headers),
-        "example": _example(scheme),
-    }
 
 
 def _told(document: dict[str, Any]) -> dict[str, Any]:
@@ -134,18 +112,3 @@ def _replays(document: dict[str, Any]) -> str:
     if document["protects"]["timestamp"]:
         return f"a receiver refuses what is older than {document['tolerance_seconds']} s"
     return "whoever records a request can send it again at any time"
-
-
-def _example(scheme: Scheme) -> dict[str, Any]:
-    row = scheme.row
-    encoded = f"whsec_{base64.b64encode(_EXAMPLE_KEY).decode()}"
-    secret = _EXAMPLE_KEY.decode() if row.key == "text" else encoded
-    headers = signed_headers(
-        secret, "evt_01h455vb4pex5vsknk084sn02q", _EXAMPLE_BODY, timestamp=_EXAMPLE_UNIX_SECONDS, scheme=row.name,
-        type="order.placed",
-    )  # fmt: skip
-    return {"secret": secret, "headers": headers, "body": _EXAMPLE_BODY.decode()}
-
-
-def _origin(row: SchemeDeclaration) -> str:
-    return "built in" if row in ROWS else "declared"

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from outbox._text import complaint
 from outbox.errors import NotFoundError, RecordError
+from outbox.formats import shown_url
 from outbox.ids import EventId, SubscriptionId
 from outbox.recording.payload import RawJSON, encode
 from outbox.recording.record import checked_type
@@ -120,7 +121,7 @@ _LISTING = Listing(
     keys=(Key("s.id", "id", "uuid"),),
 )
 _SUBSCRIPTIONS = """
-select s.id, s.tenant, s.url, s.types, s.filter, s.updated_at, s.removed_at is not null as removed,
+select s.id, s.tenant, s.url, s.format, s.types, s.filter, s.updated_at, s.removed_at is not null as removed,
        s.paused_at is not null and s.drops_while_paused as drops,
        case when s.disabled_at is not null then 'disabled: ' || s.disabled_reason when s.paused_at is not null
             then 'paused' when s.held_until > clock_timestamp() then 'held by its Retry-After' end as waits
@@ -237,9 +238,9 @@ def _explain(
 
 def _explained(row: Any, about: _About) -> ExplainedSubscription:
     changed = about.resolved_at is not None and row.updated_at > about.resolved_at
-    known = {
+    known: dict[str, Any] = {
         "id": SubscriptionId.of(row.id),
-        "url": row.url,
+        "url": shown_url(row.url, row.format),
         "gave_up": row.id in about.gave_up,
         "changed_since": changed,
     }

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 
-__all__ = ["duration", "rfc3339", "utc", "who_held"]
+__all__ = ["duration", "moment_of", "rfc3339", "utc", "who_held"]
+
+_AGO = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_LONGEST = timedelta(days=36_500)
 
 _LONGEST_RETRY_AFTER_SECONDS = 86_400  # relay.model.decide keeps what a receiver asks for within a day
 
@@ -17,6 +22,28 @@ def rfc3339(moment: datetime) -> str:
 def utc(moment: datetime) -> str:
     """Return the time in UTC to the second, as people read it."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def moment_of(text: str) -> datetime | timedelta:
+    """Read a point in time: RFC 3339 with its offset, a day (UTC), or how long ago: 90s, 15m, 2h, 3d, 1w.
+
+    Returns an aware datetime, or the timedelta before the database's now. Raises ValueError.
+    """
+    ago = _AGO.fullmatch(text)
+    if ago:
+        length = timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
+        if length > _LONGEST:
+            raise ValueError(f"{text!r} is a time more than 100 years ago; name a nearer one")
+        return length
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time; give 2026-01-31T12:00:00Z, 2026-01-31 or 15m, 2h, 3d ago") from None
+    if moment.tzinfo is None and len(text) == len("2026-01-31"):
+        return moment.replace(tzinfo=UTC)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} names no time zone; add Z for UTC")
+    return moment
 
 
 def duration(seconds: float) -> str:

@@ -40,6 +40,7 @@ __all__ = [
     "TokenError",
     "authenticate",
     "create",
+    "has_form",
     "list_tokens",
     "revoke",
 ]
@@ -111,12 +112,17 @@ where id = (select id from outbox.tokens where id = :id for no key update skip l
 """)
 
 
+def has_form(given: str) -> bool:
+    """Tell whether a text could be a token; what could not is not asked about."""
+    return _TOKEN.fullmatch(given) is not None
+
+
 def authenticate(connection: Connection, given: str) -> Token | None:
     """Return the token of this text, and note that it is used; None where it is unknown, expired or revoked.
 
     What is compared are hashes, by their index: how long that takes says nothing about a token.
     """
-    if not _TOKEN.fullmatch(given):
+    if not has_form(given):
         return None
     row = connection.execute(_FIND, {"hash": _hash(given)}).one_or_none()
     if row is None:

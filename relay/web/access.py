@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from outbox.ids import TokenId
@@ -13,8 +14,20 @@ from relay.operations import tokens
 from relay.operations.connection import Database
 from relay.operations.tokens import Right
 from relay.web.problems import Problem
+from relay.web.rate_limits import RateLimits
 
-__all__ = ["Principal", "bearer", "principal_of", "require"]
+__all__ = [
+    "Caller",
+    "Operator",
+    "Principal",
+    "Reader",
+    "Writer",
+    "bearer",
+    "given_token",
+    "identify",
+    "principal_of",
+    "require",
+]
 
 bearer = HTTPBearer(auto_error=False, description="A token of `relay tokens create`, rtk_…")
 """Declares to OpenAPI that a route wants a token."""
@@ -43,6 +56,8 @@ class Principal:
 
 def principal_of(database: Database, token: str) -> Principal | None:
     """Return whose token this is; None where it is unknown, expired or revoked. A short transaction of its own."""
+    if not tokens.has_form(token):
+        return None
     with database.transaction() as connection:
         found = tokens.authenticate(connection, token)
     if found is None:
@@ -56,35 +71,55 @@ def principal_of(database: Database, token: str) -> Principal | None:
     )
 
 
+def identify(request: Request) -> Principal:
+    """Return who calls. Raises Problem: 401 without a valid token, 429 where it made too many requests."""
+    token = given_token(request)
+    if not token:
+        raise _unauthorized("no token was given", "")
+    found = principal_of(request.app.state.database, token)
+    if found is None:
+        raise _unauthorized("the token is unknown, expired or revoked", ', error="invalid_token"')
+    request.state.caller = found.token_id
+    _limit(request, found)
+    return found
+
+
 def require(right: Right) -> Callable[[Request], Principal]:
     """Return the dependency that gives the principal, if it has this right.
 
-    Raises Problem: 401 without a valid token, 403 without the right.
+    Raises Problem as `identify` does, and 403 without the right.
     """
 
     def principal(request: Request) -> Principal:
-        found = _authenticated(request)
+        found = identify(request)
         if right not in found.rights:
-            raise Problem(
-                403,
-                "forbidden",
-                f"token: {found.name!r} has no right {right}; it has {', '.join(sorted(found.rights))}",
-                mend=f"use a token with the right {right}",
-            )
+            seen = f"{found.name!r} has no right {right}; it has {', '.join(sorted(found.rights))}"
+            raise Problem(403, "forbidden", f"token: {seen}", mend=f"use a token with the right {right}")
         return found
 
-    principal.right = right  # type: ignore[attr-defined]
     return principal
 
 
-def _authenticated(request: Request) -> Principal:
+Caller = Annotated[Principal, Depends(identify)]
+Reader = Annotated[Principal, Depends(require("read"))]
+Writer = Annotated[Principal, Depends(require("write"))]
+Operator = Annotated[Principal, Depends(require("operate"))]
+
+
+def given_token(request: Request) -> str:
+    """Return the bearer token of a request, '' without one."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise _unauthorized("no token was given", "")
-    found = principal_of(request.app.state.database, token.strip())
-    if found is None:
-        raise _unauthorized("the token is unknown, expired or revoked", ', error="invalid_token"')
-    return found
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _limit(request: Request, principal: Principal) -> None:
+    limits: RateLimits = request.app.state.rate_limits
+    allowance = limits.take(principal.token_id)
+    request.state.rate_headers = allowance.headers
+    if not allowance.granted:
+        seen = f"rate: this token may make {allowance.per_minute} requests a minute"
+        headers = {"Retry-After": str(allowance.wait_seconds)}
+        raise Problem(429, "too-many-requests", seen, mend=f"wait {allowance.wait_seconds} s", headers=headers)
 
 
 def _unauthorized(seen: str, error: str) -> Problem:

@@ -1,32 +1,53 @@
 """Make the ASGI application: the API and the pages. It can be mounted in another one, and needs no lifespan."""
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from functools import partial
+
+from fastapi import FastAPI
+from starlette.routing import Match
+from starlette.types import Scope
 
 from outbox._version import __version__
-from outbox.errors import NotFoundError
 from relay.config.options import Config
 from relay.operations.connection import Database
 from relay.web import api, pages
+from relay.web.api.description import describe
+from relay.web.conduct import Conduct
 from relay.web.database import KEPT_CONNECTIONS
-from relay.web.problems import Problem, problem_response
+from relay.web.problems import add_handlers
+from relay.web.rate_limits import RateLimits
 
 __all__ = ["create_app"]
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def create_app(config: Config) -> FastAPI:
     """Return the application. `app.state` has `config` and `database`, whose first use opens a connection."""
     app = FastAPI(
-        title="outbox-relay", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json"
+        title="outbox-relay",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=f"{api.PREFIX}/openapi.json",
+        redirect_slashes=False,
     )
     app.state.config = config
     app.state.database = Database(config, kept=KEPT_CONNECTIONS)
-    app.add_exception_handler(Problem, problem_response)  # type: ignore[arg-type]
-    app.add_exception_handler(NotFoundError, _not_found)  # type: ignore[arg-type]
+    app.state.rate_limits = RateLimits(config.requests_per_minute)
+    app.state.methods_at = partial(_methods_at, app)
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
+    app.add_middleware(Conduct, methods_at=app.state.methods_at)
+    add_handlers(app)
     app.include_router(api.router)
     app.include_router(pages.router)
     return app
 
 
-def _not_found(request: Request, error: NotFoundError) -> JSONResponse:
-    return problem_response(request, Problem(404, "not-found", str(error)))
+def _methods_at(app: FastAPI, scope: Scope) -> list[str]:
+    """Return the methods that there are at the path of a request, [] where there is nothing."""
+    found = [
+        method
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.routes)
+    ]
+    return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"] if found else []

@@ -5,16 +5,17 @@ Routes are plain functions, which run in the thread pool, as the operations that
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection
 
+from outbox.subscriptions.checks import EveryTenant
 from relay.operations.connection import Database
 from relay.operations.tokens import Right
 from relay.web.access import Principal, require
 
-__all__ = ["KEPT_CONNECTIONS", "Call", "call", "database_of"]
+__all__ = ["KEPT_CONNECTIONS", "Administering", "Call", "Operating", "Reading", "Writing", "call", "database_of"]
 
 KEPT_CONNECTIONS = 10
 
@@ -31,6 +32,11 @@ class Call:
         """Who asks, as operations take it."""
         return self.principal.tenant
 
+    @property
+    def whose(self) -> str | EveryTenant:
+        """Who asks, as the verbs of subscriptions take it."""
+        return self.principal.whose
+
 
 def database_of(request: Request) -> Database:
     """Return the database of the application."""
@@ -38,7 +44,7 @@ def database_of(request: Request) -> Database:
     return found
 
 
-def call(right: Right) -> object:
+def call(right: Right) -> Any:
     """Return the dependency that gives the Call of a principal with this right, in a transaction by its name."""
 
     def open_call(
@@ -48,3 +54,9 @@ def call(right: Right) -> object:
             yield Call(principal, connection)
 
     return Depends(open_call, scope="function")
+
+
+Reading = Annotated[Call, call("read")]
+Writing = Annotated[Call, call("write")]
+Operating = Annotated[Call, call("operate")]
+Administering = Annotated[Call, call("admin")]

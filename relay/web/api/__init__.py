@@ -3,10 +3,13 @@
 from fastapi import APIRouter, Depends
 
 from relay.web.access import bearer
-from relay.web.api import subscriptions
+from relay.web.api import catalogue, dead_letters, deliveries, events, operating, subscriptions, tokens, trials
+from relay.web.api.description import PROBLEMS
 
-__all__ = ["router"]
+__all__ = ["PREFIX", "router"]
 
-router = APIRouter(prefix="/api/v1", dependencies=[Depends(bearer)])
-for module in (subscriptions,):
+PREFIX = "/api/v1"
+
+router = APIRouter(prefix=PREFIX, dependencies=[Depends(bearer)], responses=PROBLEMS)
+for module in (subscriptions, trials, events, deliveries, dead_letters, operating, tokens, catalogue):
     router.include_router(module.router)

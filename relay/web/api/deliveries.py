@@ -1,0 +1,178 @@
+"""Deliveries by HTTP: one event for one subscription; retry and cancel by hand, and replay."""
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from outbox.ids import DeliveryId
+from relay.operations import by_hand
+from relay.operations.attempts import Attempt, attempts_of_delivery
+from relay.operations.deliveries import DeliveryDetails, DeliveryState, ListedDelivery, list_deliveries, show_delivery
+from relay.operations.replay import replay as replays
+from relay.web.answers import answer, linked, linked_below
+from relay.web.api.fields import Chosen, DeliveryFilter, SubscriptionName
+from relay.web.bodies import ExactRoute
+from relay.web.database import Call, Operating, Reading
+from relay.web.idempotency import Asked
+from relay.web.models import DeliveryText, SubscriptionText, listing, model_of
+from relay.web.problems import Problem
+
+__all__ = ["Replayed", "replayed", "router"]
+
+router = APIRouter(tags=["deliveries"], route_class=ExactRoute)
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Retried(_Document):
+    """What is due now, or in a dry run would be; `closed` are subscriptions on which it waits all the same."""
+
+    count: int
+    deliveries: list[DeliveryText]
+    closed: list[SubscriptionText] = []
+
+
+class Cancelled(_Document):
+    """What is cancelled, or in a dry run would be; requests for `leased` ones may still arrive."""
+
+    count: int
+    deliveries: list[DeliveryText]
+    leased: list[DeliveryText] = []
+
+
+class Replayed(_Document):
+    """What is put back, or in a dry run would be; `resolve_again` are events that go back to pending."""
+
+    count: int
+    deliveries: list[DeliveryText]
+    subscriptions: list[SubscriptionText]
+    resolve_again: int
+
+
+class DeliveryQuery(DeliveryFilter):
+    """A page of deliveries."""
+
+    state: DeliveryState | None = Field(default=None, description="Only these; without it all that is outstanding.")
+
+
+class ReplayBody(Chosen):
+    """What is delivered again: by ids of deliveries, dead letters or events, or by filter."""
+
+    to: SubscriptionName | None = Field(default=None, description="To this subscription instead.")
+    to_all: bool = Field(default=False, description="By ids: to every subscription that the event matches now.")
+    state: Literal["dead", "delivered", "cancelled"] = Field(default="dead", description="By filter: which of them.")
+
+
+@router.get("/deliveries", response_model=listing(ListedDelivery))
+def get_deliveries(
+    call: Reading, request: Request, response: Response, query: Annotated[DeliveryQuery, Query()]
+) -> Any:
+    """List what is still to deliver, the longest due first; of the delivered or cancelled the newest."""
+    page = list_deliveries(call.connection, call.tenant, query.filters(), query.state, after=query.after)
+    return linked(request, response, page)
+
+
+@router.get("/deliveries/{delivery_id}", response_model=model_of(DeliveryDetails))
+def get_delivery(call: Reading, delivery_id: str, request: Request) -> Any:
+    """Show one delivery with its attempts, wherever it is: outstanding, delivered, a dead letter, or a test."""
+    found = show_delivery(call.connection, call.tenant, delivery_id)
+    return replace(found, attempts_made=linked_below(request, found.attempts_made, "attempts"))
+
+
+@router.get("/deliveries/{delivery_id}/attempts", response_model=listing(Attempt))
+def get_delivery_attempts(
+    call: Reading,
+    delivery_id: str,
+    request: Request,
+    response: Response,
+    after: Annotated[str | None, Query(max_length=2000)] = None,
+) -> Any:
+    """List the attempts of a delivery, oldest first, a thousand a page."""
+    return linked(request, response, attempts_of_delivery(call.connection, call.tenant, delivery_id, after=after))
+
+
+@router.post("/deliveries/retry", response_model=Retried)
+def retry_deliveries(call: Operating, body: Chosen) -> Any:
+    """Make due now what waits for a retry; its attempts stay as they are."""
+    return _retry(call, body)
+
+
+@router.post("/deliveries/{delivery_id}/retry", response_model=Retried)
+def retry_delivery(call: Operating, delivery_id: str) -> Any:
+    """Make one delivery due now."""
+    found = by_hand.waiting_by_id(call.connection, call.tenant, [delivery_id])
+    done = by_hand.retry_now(call.connection, call.tenant, found)
+    return {"count": len(done.deliveries), "deliveries": done.deliveries, "closed": done.closed}
+
+
+def _retry(call: Call, body: Chosen) -> dict[str, Any]:
+    filters = body.filter.filters() if body.filter else None
+    if filters is None:
+        found = by_hand.waiting_by_id(call.connection, call.tenant, body.ids or ())
+    else:
+        found = by_hand.waiting_by_filter(call.connection, call.tenant, filters)
+    if body.dry_run:
+        return {"count": len(found), "deliveries": found}
+    done = by_hand.retry_now(call.connection, call.tenant, found, filters)
+    return {"count": len(done.deliveries), "deliveries": done.deliveries, "closed": done.closed}
+
+
+@router.post("/deliveries/cancel", response_model=Cancelled)
+def cancel_deliveries(call: Operating, body: Chosen) -> Any:
+    """Cancel for good what is outstanding. A request that is on its way may still arrive."""
+    filters = body.filter.filters() if body.filter else None
+    if filters is None:
+        found = by_hand.outstanding_by_id(call.connection, call.tenant, body.ids or ())
+    else:
+        found = by_hand.outstanding_by_filter(call.connection, call.tenant, filters)
+    if body.dry_run:
+        return {"count": len(found), "deliveries": found}
+    done = by_hand.cancel(call.connection, call.tenant, found, filters)
+    return {"count": len(done.deliveries), "deliveries": done.deliveries, "leased": done.leased}
+
+
+@router.post("/deliveries/{delivery_id}/cancel", response_model=Cancelled)
+def cancel_delivery(call: Operating, delivery_id: str) -> Any:
+    """Cancel one delivery for good."""
+    found = by_hand.outstanding_by_id(call.connection, call.tenant, [delivery_id])
+    done = by_hand.cancel(call.connection, call.tenant, found)
+    return {"count": len(done.deliveries), "deliveries": done.deliveries, "leased": done.leased}
+
+
+@router.post("/replays", status_code=201, response_model=Replayed)
+def replay_deliveries(call: Operating, once: Asked, body: ReplayBody) -> Response:
+    """Deliver again: dead letters, deliveries or events by ids, or all that pass a filter. Each is a new delivery."""
+    return once.run(call, lambda: answer(Replayed, replayed(call, body), 201))
+
+
+def replayed(call: Call, body: ReplayBody) -> dict[str, Any]:
+    """Do what a replay asks for, or say in a dry run what it would do."""
+    if body.to_all and (body.to is not None or body.ids is None):
+        raise Problem(422, "invalid", "to_all: goes with ids, and without to", mend="leave to_all out")
+    filters = body.filter.filters() if body.filter else None
+    if filters is None:
+        found = [
+            item
+            for name in body.ids or ()
+            for item in replays.candidates_by_id(call.connection, call.tenant, name, body.to, to_all=body.to_all)
+        ]
+    else:
+        found = replays.candidates_by_filter(call.connection, call.tenant, filters, state=body.state, to=body.to)
+    resolve_again = sum(item.subscription_id is None for item in found)
+    subscriptions = sorted({item.subscription_id for item in found if item.subscription_id})
+    made: list[DeliveryId] = []
+    if not body.dry_run:
+        state = None if filters is None else body.state
+        asked = replays.Asked(body.ids or (), filters, state, "all" if body.to_all else body.to)
+        made = replays.replay(call.connection, call.tenant, found, asked)
+    direct = len(found) - resolve_again if body.dry_run else len(made)
+    return {
+        "count": direct + resolve_again,
+        "deliveries": made,
+        "subscriptions": subscriptions,
+        "resolve_again": resolve_again,
+    }

@@ -1,0 +1,94 @@
+"""The body of a request: JSON with exact numbers, and the text of one member as it was written."""
+
+import json
+from collections.abc import Callable, Coroutine
+from json.decoder import scanstring  # type: ignore[attr-defined]  # public, but not in the stubs
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
+
+from outbox.recording.raw_json import depth
+from outbox.subscriptions.filters import read_filter
+from relay.web.problems import Problem
+
+__all__ = ["Body", "ExactRoute", "WrittenData"]
+
+_MAX_DEPTH = 200
+_TOO_DEEP = object()
+_BLANKS = " \t\n\r"
+
+
+class Body(BaseModel):
+    """A request's body: nothing unknown in it, no number as text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ExactRoute(APIRoute):
+    """A route whose JSON keeps its numbers exact, refuses a key that comes twice, and wants its content type."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler, for requests that read JSON so."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            if self.body_field is not None:
+                _require_json(request)
+            return await handler(_ExactRequest(request.scope, request.receive))
+
+        return handle
+
+
+class _ExactRequest(Request):
+    async def json(self) -> Any:
+        return _parse(await self.body())
+
+
+def _require_json(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and kind != "application/json":
+        seen = f"content-type: is {ascii(kind)[:60]}"
+        raise Problem(415, "unsupported-media-type", seen, mend="send application/json in UTF-8")
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        text = body.decode()
+        parsed = read_filter(text) if depth(text) <= _MAX_DEPTH else _TOO_DEEP
+    except ValueError:
+        parsed = _TOO_DEEP
+    if parsed is _TOO_DEEP:
+        seen = "body: is no JSON that can be read: not RFC 8259, or a key comes twice, or it is nested too deeply"
+        raise Problem(400, "no-json", seen, mend="send one JSON object in UTF-8")
+    return parsed
+
+
+async def _written_data(request: Request) -> str | None:
+    """Return the text of the member `data` as it stands in the body; None without one."""
+    return _member((await request.body()).decode(errors="replace"), "data")
+
+
+WrittenData = Annotated[str | None, Depends(_written_data)]
+"""The member `data` of the body, as it was written: what is recorded keeps its spelling."""
+
+
+def _member(text: str, wanted: str) -> str | None:
+    """Return the text of a member of an object, which was parsed before and has no key twice."""
+    decoder, at = json.JSONDecoder(), _skip(text, 0, "{")
+    while text[at : at + 1] == '"':
+        name, at = scanstring(text, at + 1)
+        start = _skip(text, at, ":")
+        _, end = decoder.raw_decode(text, start)
+        if name == wanted:
+            return text[start:end]
+        at = _skip(text, end, ",")
+    return None
+
+
+def _skip(text: str, at: int, character: str) -> int:
+    """Return where the text goes on after blanks, this character, and blanks."""
+    while text[at : at + 1] in (*_BLANKS, character) and at < len(text):
+        at += 1
+    return at
