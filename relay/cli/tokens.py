@@ -65,7 +65,7 @@ def create(
         raise click.UsageError("give either --tenant NAME ('' where there are no tenants) or --all-tenants")
     expires = None if expires_days is None else timedelta(days=expires_days)
     with database.transaction() as connection:
-        made = operations.create(connection, None, name=name, rights=rights, tenant=tenant, expires=expires)
+        made = operations.create(connection, None, name=name, rights=rights, whose=tenant, expires=expires)
     if as_json:
         print_json(fields_of(made.token) | {"token": made.text})
         return

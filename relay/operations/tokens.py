@@ -134,11 +134,11 @@ def authenticate(connection: Connection, given: str) -> Token | None:
 
 def create(
     connection: Connection,
-    asking: str | None,
+    tenant: str | None,
     *,
     name: str,
     rights: Collection[str],
-    tenant: str | None,
+    whose: str | None,
     expires: datetime | timedelta | None = None,
     maker: Maker | None = None,
 ) -> NewToken:
@@ -146,10 +146,10 @@ def create(
 
     Args:
         connection: in a transaction, whose actor is noted as the maker.
-        asking: the tenant who asks; None is the operator.
+        tenant: who asks; None is the operator.
         name: what it is for; 1 to 200 bytes, printable.
         rights: one or more of RIGHTS.
-        tenant: whose it is; None for every tenant, which the operator only may make.
+        whose: the tenant that it is of; None for every tenant, which only the operator may make.
         expires: when it ends, or how long it holds on the database's clock; None for never.
         maker: the token that makes it; None on a command line.
 
@@ -157,11 +157,11 @@ def create(
         TokenError: an argument was refused, or the maker has no such right.
         SubscriptionError: the tenant's name was refused.
     """
-    if asking is not None and tenant != asking:
-        raise TokenError(f"tenant: this token makes tokens of its own tenant, {asking!r}; leave tenant out")
+    if tenant is not None and whose != tenant:
+        raise TokenError(f"tenant: this token makes tokens of its own tenant, {tenant!r}; leave tenant out")
     values = {
         "name": _checked_name(name),
-        "tenant": None if tenant is None else check_tenant(tenant),
+        "tenant": None if whose is None else check_tenant(whose),
         "rights": _checked_rights(rights),
         **_checked_end(connection, expires),
     }

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 
 import relay.operations
 from outbox.errors import NotFoundError
-from outbox.ids import DeliveryId, EventId, Id, SubscriptionId, new_uuid7
+from outbox.ids import DeliveryId, EventId, Id, SubscriptionId, TokenId, new_uuid7
 from relay.config.options import Config
 from relay.operations import (
     attempts,
@@ -30,6 +30,8 @@ from relay.operations import (
     schema_findings,
     secrets,
     sending,
+    subscription_versions,
+    tokens,
 )
 from relay.operations.connection import Database
 from relay.operations.filters import Filters
@@ -58,6 +60,9 @@ DAYS = {"events_days": 30, "attempts_days": 90, "resolutions_days": 90}
 
 # What takes a connection and is no operation: each is called inside one, after the tenant was asked for.
 PARTS = {
+    "api_requests.claim": "is about a token that was recognised",
+    "api_requests.keep": "is about a token that was recognised",
+    "tokens.authenticate": "tells who asks",
     "audit.note": "writes down an operation on many rows, in its transaction",
     "connection.begin": "begins a transaction",
     "denied_rights.name_denied_rights": "puts an error into words",
@@ -82,6 +87,7 @@ class World:
     waiting: DeliveryId
     dead: DeliveryId
     delivered: DeliveryId
+    token: TokenId
 
 
 BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
@@ -104,6 +110,9 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
     "by_hand.cancel": ("waiting", lambda c, tenant, name: by_hand.cancel(c, tenant, [name])),
     "replay.replayable.candidates_by_id": ("dead", replayable.candidates_by_id),
     "replay.replayable.candidates_by_id of a delivered one": ("delivered", replayable.candidates_by_id),
+    "subscription_versions.read_version": ("subscription", subscription_versions.read_version),
+    "subscription_versions.lock_version": ("subscription", subscription_versions.lock_version),
+    "tokens.revoke": ("token", tokens.revoke),
     "status.late_subscriptions.subscription_health": ("subscription", late_subscriptions.subscription_health),
     "probe.probed_subscription.read_subscription": ("subscription", probed_subscription.read_subscription),
 }
@@ -131,6 +140,7 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "replay.replayable.candidates_by_filter delivered": lambda c, tenant, _: replayable.candidates_by_filter(
         c, tenant, SINCE, state="delivered"
     ),
+    "tokens.list_tokens": lambda c, tenant, _: tokens.list_tokens(c, tenant, ALL),
     "audit.list_audit": lambda c, tenant, _: audit.list_audit(c, tenant, ALL),
 }
 OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
@@ -158,7 +168,7 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
 }
 TESTED_BELOW = {
     *("replay.replay.replay", "replay.replayable.refuse_other_tenants"),
-    *("probe.probe.send_test", "probe.probe.check_endpoint", "probe.preview.preview"),
+    *("probe.probe.send_test", "probe.probe.check_endpoint", "probe.preview.preview", "tokens.create"),
 }
 
 
@@ -198,7 +208,8 @@ def world(connection) -> World:
     waiting, _, _ = map(DeliveryId.of, made)
     gone = seeding.resolve(connection, seeding.record(connection, tenant="acme"), name)
     by_hand.cancel(connection, None, by_hand.outstanding_by_id(connection, None, gone))
-    return World(SubscriptionId.of(name), EventId.of(event_id), waiting, *map(DeliveryId.of, again))
+    token = tokens.create(connection, "acme", name="of acme", rights=["read"], whose="acme").token.id
+    return World(SubscriptionId.of(name), EventId.of(event_id), waiting, *map(DeliveryId.of, again), token)
 
 
 def test_the_tenant_comes_right_after_the_connection() -> None:
@@ -323,3 +334,10 @@ def test_the_audit_shows_a_tenant_no_operation_on_rows_of_several(connection, wo
     audit.note(connection, "purged", count=2, ids=[world.dead, world.waiting], tenants=["acme", ""])
     assert "purged" not in {entry.action for entry in audit.list_audit(connection, "", ALL)}
     assert "purged" in {entry.action for entry in audit.list_audit(connection, None, ALL)}
+
+
+def test_a_tenant_makes_tokens_of_its_own_only(connection) -> None:
+    for whose in ("globex", None):
+        with pytest.raises(tokens.TokenError, match="own tenant"):
+            tokens.create(connection, "acme", name="x", rights=["read"], whose=whose)
+    assert tokens.list_tokens(connection, None, ALL).items == ()

@@ -83,7 +83,7 @@ def make_token(call: Administering, once: Asked, body: MakeToken) -> Response:
             call.tenant,
             name=body.name,
             rights=body.rights,
-            tenant=call.tenant if body.tenant is None else body.tenant,
+            whose=call.tenant if body.tenant is None else body.tenant,
             expires=body.expires_at,
             maker=Maker(call.principal.rights, call.principal.expires_at),
         )

@@ -43,7 +43,7 @@ def token(engine: Engine) -> Callable[..., str]:
 
     def make(*rights: str, tenant: str | None = "acme", **more: Any) -> str:
         with engine.begin() as opened:
-            made = tokens.create(opened, None, name="test", rights=rights or RIGHTS, tenant=tenant, **more)
+            made = tokens.create(opened, None, name="test", rights=rights or RIGHTS, whose=tenant, **more)
         return made.text
 
     return make
