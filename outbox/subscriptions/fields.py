@@ -272,7 +272,7 @@ class Subscription:
 
 def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
     if isinstance(value, Mapping):
         return in_json(dict(value))
     return [*value] if isinstance(value, tuple) else value

@@ -16,12 +16,12 @@ _LONGEST_RETRY_AFTER_SECONDS = 86_400  # relay.model.decide keeps what a receive
 
 def rfc3339(moment: datetime) -> str:
     """Return the time in UTC to the microsecond, with Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def utc(moment: datetime) -> str:
     """Return the time in UTC to the second, as people read it."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "seconds") + "Z"
 
 
 def moment_of(text: str) -> datetime | timedelta:

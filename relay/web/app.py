@@ -30,6 +30,7 @@ def create_app(config: Config) -> FastAPI:
         redoc_url=None,
         openapi_url=f"{api.PREFIX}/openapi.json",
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.config = config
     app.state.database = Database(config, kept=KEPT_CONNECTIONS)

@@ -66,8 +66,12 @@ def _parse(body: bytes) -> Any:
 
 
 async def _written_data(request: Request) -> str | None:
-    """Return the text of the member `data` as it stands in the body; None without one."""
-    return _member((await request.body()).decode(errors="replace"), "data")
+    """Return the text of the member `data` as it stands in the body; None without one, and of what is no object."""
+    text = (await request.body()).decode(errors="replace").lstrip(_BLANKS)
+    try:
+        return _member(text, "data") if text.startswith("{") else None
+    except ValueError:  # it is no JSON, and refused as such
+        return None
 
 
 WrittenData = Annotated[str | None, Depends(_written_data)]

@@ -56,5 +56,16 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas |= shape.pop("$defs", {}) | {_NAME: shape}
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
+        for operation in (one for methods in made["paths"].values() for one in methods.values()):
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"] = _without_null(parameter["schema"])
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter that may be left out: in an address nothing is null."""
+    kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    return {name: value for name, value in schema.items() if name not in ("anyOf", "default")} | kinds[0]

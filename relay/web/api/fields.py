@@ -25,11 +25,17 @@ __all__ = [
 MAX_PAGE = 1000
 MAX_CHOSEN = 10_000
 
+
+def _checked_moment(text: str) -> str:
+    moment_of(text)
+    return text
+
+
 _MOMENT = r"^([0-9]{1,6}[smhdw]|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].{5,30})?)$"
 Time = Annotated[
     str,
     Field(pattern=_MOMENT, description="RFC 3339 with its offset, a day (UTC), or how long ago: 90s, 15m, 2h, 3d, 1w."),
-    AfterValidator(lambda text: moment_of(text) and text),
+    AfterValidator(_checked_moment),
 ]
 TenantName = Annotated[str, Field(max_length=256, description="Whose; '' where there are no tenants.")]
 SubscriptionName = Annotated[str, Field(pattern=id_pattern("sub"))]
