@@ -18,8 +18,8 @@ from relay.secrets import keyring
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Kind", "Network", "address", "boolean", "choice", "database_url", "egress_proxy", "integer", "networks",
-           "ports", "private_keys", "schemes"]  # fmt: skip
+__all__ = ["Kind", "Network", "address", "boolean", "choice", "choices", "database_url", "egress_proxy", "header_name",
+           "integer", "networks", "ports", "private_keys", "schemes"]  # fmt: skip
 
 Network = IPv4Network | IPv6Network
 
@@ -84,6 +84,30 @@ def choice(*words: str) -> Kind:
         return str(value)
 
     return Kind(str, check, "|".join(words))
+
+
+def choices(*words: str) -> Kind:
+    """Some of these words, each once."""
+
+    def check(value: object) -> tuple[str, ...]:
+        given = list(value) if isinstance(value, list | tuple) else [value]
+        for word in given:
+            if word not in words:
+                raise ValueError(f"{word!r} is not one of {', '.join(words)}")
+        return tuple(word for word in words if word in given)
+
+    return Kind(_parts, check, ",".join(words))
+
+
+def header_name() -> Kind:
+    """The name of an HTTP header, or nothing."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9-]{0,100}", value, re.ASCII):
+            raise ValueError(f"{value!r} is no name of a header such as X-Forwarded-Email")
+        return value
+
+    return Kind(str, check, "NAME")
 
 
 def networks() -> Kind:

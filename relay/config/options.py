@@ -63,6 +63,7 @@ class Option:
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+Right = Literal["read", "write", "operate", "admin"]
 RUN, SERVE, BOTH = ("run",), ("serve",), ("run", "serve")
 
 
@@ -178,6 +179,21 @@ class Config:
     requests_per_minute: int = _option(
         kinds.integer(1, 1_000_000), 600, "Requests that one token may make of each `relay serve` process.", SERVE
     )
+    sign_in_header: str = _option(
+        kinds.header_name(),
+        "",
+        "Header in which a proxy in front of `relay serve` names who signed in, such as X-Forwarded-Email; empty: none.",
+        SERVE,
+    )
+    sign_in_proxies: tuple[Network, ...] = _option(
+        kinds.networks(), (), "Addresses of the proxies that are believed it, as networks: 10.0.0.5/32.", SERVE
+    )
+    sign_in_rights: tuple[Right, ...] = _option(
+        kinds.choices("read", "write", "operate", "admin"),
+        ("read",),
+        "What whoever signs in by the proxy may do, for every tenant: read, write, operate, admin.",
+        SERVE,
+    )
     _database_url_file = ""  # no field, since it is no option
 
     def __post_init__(self) -> None:
@@ -190,6 +206,11 @@ class Config:
                     f"({self.events_retention_days}); what was done with an event must outlive it: "
                     "raise the one or lower the other"
                 )
+        if self.sign_in_header and not self.sign_in_proxies:
+            raise ConfigError(
+                f"sign_in_header: {self.sign_in_header} could be sent by anybody; name the proxy that sends it with "
+                "sign_in_proxies, such as 10.0.0.5/32"
+            )
 
     def reading_again(self, database_url_file: str) -> Config:
         """Return this configuration, which reads the file of database_url again for each connection.

@@ -14,6 +14,7 @@ import uvicorn
 from relay.config.options import ConfigError
 from relay.telemetry.logs import set_up_logging
 from relay.web.app import create_app
+from relay.web.forwarding import Forwarding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +40,12 @@ def serve(config: Config) -> int:
     with _listen(config.listen) as listener:
         server = _Server(
             uvicorn.Config(
-                app,
+                Forwarding(app),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=config.drain_seconds,
             )
         )

@@ -54,7 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "relay.web": {
         *("outbox", "relay.config", "relay.operations", "relay.telemetry", "relay.web"),
-        *("fastapi", "starlette", "pydantic", "jinja2", "anyio", "sqlalchemy", "uvicorn", "cryptography"),
+        *("fastapi", "starlette", "pydantic", "jinja2", "markupsafe", "anyio", "sqlalchemy", "uvicorn"),
+        "cryptography",
     },
     "relay.local": {"outbox", "relay.config", "relay.local", "httptools", "rich", "sqlalchemy"},
     "relay.cli": {"outbox", "relay", "click", "sqlalchemy", "psycopg", "anyio"},

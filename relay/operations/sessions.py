@@ -1,0 +1,97 @@
+"""Sessions of the dashboard: a person signs in with a token and gets a session, which is a token of its own.
+
+A session is a row of outbox.tokens, kept as a hash as every token is, with the tenant and the rights of the token that
+was shown. It ends after twelve hours, with that token, or by signing out; the audit notes its beginning and its end.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from outbox import act_as
+from outbox.ids import TokenId
+from relay.operations import tokens
+from relay.operations.tokens import Maker
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import Connection, Row
+
+    from relay.operations.tokens import NewToken, Right, Token
+
+__all__ = ["SESSION_SECONDS", "begin_session", "end_session", "is_session", "maker_of", "session_of"]
+
+SESSION_SECONDS = 12 * 3600
+_NAME = re.compile(r"browser session (?P<how>of|by link) (?P<token>tok_[0-9a-z]{26})")
+_BEGAN_BY = text("""
+select revoked_at is null and (expires_at is null or expires_at > clock_timestamp()) as lives, expires_at
+from outbox.tokens where id = :id
+""")
+_ENDS = text("""
+select greatest(0, extract(epoch from expires_at - clock_timestamp()))::double precision
+from outbox.tokens where id = :id
+""")
+
+
+def begin_session(connection: Connection, given: str, *, once: bool = False) -> NewToken | None:
+    """Begin a session for whoever shows a token, and return it with its text; None where the token is not valid.
+
+    It never outlives the token. With `once`, the token is revoked here: it was made for a link that works one time.
+    """
+    token = tokens.authenticate(connection, given)
+    if token is None or is_session(token):
+        return None
+    act_as(connection, f"token:{token.name}")
+    left = connection.execute(_ENDS, {"id": token.id}).scalar_one()
+    made = tokens.create(
+        connection,
+        token.tenant,
+        name=f"browser session {'by link' if once else 'of'} {token.id}",
+        rights=token.rights,
+        tenant=token.tenant,
+        expires=token.expires_at if left is not None and left < SESSION_SECONDS else timedelta(seconds=SESSION_SECONDS),
+        maker=Maker(token.rights, token.expires_at),
+    )
+    if once:
+        tokens.revoke(connection, token.tenant, token.id)
+    return made
+
+
+def session_of(connection: Connection, given: str) -> Token | None:
+    """Return the session of this text; None where it is none, has ended, or the token that began it has."""
+    session = tokens.authenticate(connection, given)
+    if session is None or not is_session(session):
+        return None
+    began = _NAME.fullmatch(session.name)
+    if began and began["how"] == "of" and not _began_by(connection, began["token"]).lives:
+        return None
+    return session
+
+
+def maker_of(connection: Connection, session: Token | None, rights: Collection[Right]) -> Maker:
+    """Return what a session may give away: its rights, for as long as the token that began it is valid.
+
+    Without a session, somebody signs in by a proxy, whose rights are a setting: they have no end.
+    """
+    began = _NAME.fullmatch(session.name) if session else None
+    return Maker(rights, _began_by(connection, began["token"]).expires_at if began else None)
+
+
+def _began_by(connection: Connection, token_id: str) -> Row[Any]:
+    return connection.execute(_BEGAN_BY, {"id": TokenId.of(token_id)}).one()
+
+
+def end_session(connection: Connection, session: Token) -> None:
+    """End a session at once."""
+    act_as(connection, session.created_by)
+    tokens.revoke(connection, session.tenant, session.id)
+
+
+def is_session(token: Token) -> bool:
+    """Tell whether a token is a session of the dashboard."""
+    return _NAME.fullmatch(token.name) is not None

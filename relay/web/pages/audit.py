@@ -1,0 +1,53 @@
+"""The audit: who changed what, when, and what it was before."""
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from outbox.errors import OutboxError
+from relay.operations.audit import ACTIONS, AuditEntry, list_audit
+from relay.operations.filters import Filters
+from relay.operations.pages import Page
+from relay.web.pages.filters import PAGE_ROWS, SINCE, Asked
+from relay.web.pages.rendering import PageRoute, visit_page
+from relay.web.pages.visits import Visiting
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=PageRoute)
+_MAX_CHARACTERS = 300
+
+
+@router.get("/audit")
+def audit(visit: Visiting, request: Request) -> Response:
+    """List changes, the newest first."""
+    asked, problem = Asked.of(request, "subject", "actor", "action"), None
+    filters = Filters(since=SINCE.get(asked.since), tenant=asked.tenant or None, limit=PAGE_ROWS)
+    try:
+        with visit.transaction() as connection:
+            found = list_audit(
+                connection, visit.tenant, filters, subject=asked.subject or None, actor=asked.actor or None,
+                action=asked.action or None, after=asked.cursor,
+            )  # fmt: skip
+    except OutboxError as error:
+        found, problem = Page(()), str(error)
+    rows = [(entry, _changes(entry)) for entry in found]
+    return visit_page(
+        visit, "audit.html", rows=rows, next=found.next, asked=asked, actions=ACTIONS, problem=problem
+    )
+
+
+def _changes(entry: AuditEntry) -> list[tuple[str, str, str]]:
+    """Return name, value before and value after of each field that changed, and of what was asked."""
+    before, after = entry.before or {}, entry.after or {}
+    changed = [name for name in (before | after) if before.get(name) != after.get(name)]
+    details = [(name, "", _brief(value)) for name, value in (entry.details or {}).items()]
+    return [(name, _brief(before.get(name)), _brief(after.get(name))) for name in changed] + details
+
+
+def _brief(value: Any) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"

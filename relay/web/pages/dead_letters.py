@@ -1,0 +1,78 @@
+"""Dead letters: the list, and putting back or deleting some of them: those that are ticked, or all that pass a filter."""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
+
+from outbox.errors import OutboxError
+from outbox.ids import DeliveryId
+from relay.operations.dead_letters import find, find_by_id, list_dead_letters, purge
+from relay.operations.pages import Page
+from relay.operations.replay.replay import Asked as AskedReplay
+from relay.operations.replay.replay import Candidate, candidates_by_filter, candidates_by_id, replay
+from relay.web.pages.confirming import confirm
+from relay.web.pages.filters import FILTER_NAMES, Asked
+from relay.web.pages.rendering import PageRoute, go, url_of, visit_page
+from relay.web.pages.visits import Form, Posted, Refused, Visit, Visiting, visiting
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=PageRoute)
+Operating = visiting("read", "operate")
+MOST = 1_000
+"""The dead letters that one form takes; more are taken by sending it again."""
+
+
+@router.get("/dead-letters")
+def dead_letters(visit: Visiting, request: Request) -> Response:
+    """List dead letters, the newest first."""
+    asked, problem = Asked.of(request), None
+    try:
+        with visit.transaction() as connection:
+            found = list_dead_letters(connection, visit.tenant, asked.filters(), after=asked.cursor)
+    except OutboxError as error:
+        found, problem = Page(()), str(error)
+    return visit_page(visit, "dead_letters.html", found=found, asked=asked, problem=problem)
+
+
+@router.post("/dead-letters")
+def act(form: Posted, visit: Visit = Operating) -> Response:  # type: ignore[assignment]
+    """Put back or delete what is chosen, after a question where that is many, or cannot be taken back."""
+    purging = form.get("act") == "purge"
+    ids = [str(DeliveryId.of(name)) for name in form.all("id")]
+    asked = Asked({name: form.get(name).strip() for name in FILTER_NAMES} | {"after": ""})
+    if not ids and not (form.has("all") and asked.is_filtered):
+        raise Refused(422, "dead letters: none is ticked; tick some, or give a filter and take all that pass it")
+    if form.has("confirmed") or (ids and not purging):
+        return _purge(visit, ids, asked) if purging else _replay(visit, ids, asked)
+    with visit.transaction() as connection:
+        count = len(ids) or len(find(connection, visit.tenant, asked.filters(MOST)))
+    verb = "Delete" if purging else "Put back"
+    many = f"{count:,} dead letters" if count != 1 else "1 dead letter"
+    return confirm(
+        visit, f"{verb} {many}?", f"{verb} {'the oldest ' if count == MOST else ''}{many} that you chose.",
+        f"{verb} {many}", url_of(visit.request, "dead-letters"), form, back="dead-letters",
+        warning="Nobody gets them any more: their payloads are deleted for good." if purging else "", danger=purging,
+    )  # fmt: skip
+
+
+def _replay(visit: Visit, ids: Sequence[str], asked: Asked) -> Response:
+    filters = asked.filters(MOST)
+    with visit.transaction() as connection:
+        found: list[Candidate] = []
+        if ids:
+            find_by_id(connection, visit.tenant, ids)
+            for name in ids:
+                found += candidates_by_id(connection, visit.tenant, name)
+        else:
+            found = candidates_by_filter(connection, visit.tenant, filters)
+        replay(connection, visit.tenant, found, AskedReplay(ids, None if ids else filters, "dead"))
+    return go(visit.request, "dead-letters", done="replayed", n=len(found))
+
+
+def _purge(visit: Visit, ids: Sequence[str], asked: Asked) -> Response:
+    filters = asked.filters(MOST)
+    with visit.transaction() as connection:
+        chosen = find_by_id(connection, visit.tenant, ids) if ids else find(connection, visit.tenant, filters)
+        count = purge(connection, visit.tenant, chosen, None if ids else filters)
+    return go(visit.request, "dead-letters", done="purged", n=count)

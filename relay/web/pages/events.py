@@ -1,0 +1,62 @@
+"""Events: the list, one with all that became of it, and why each subscription gets it or does not."""
+
+from fastapi import APIRouter, Request, Response
+
+from outbox.errors import OutboxError
+from relay.operations.events import list_events, show_event
+from relay.operations.explain import explain_event
+from relay.operations.pages import Page
+from relay.operations.replay.replay import Asked as AskedReplay
+from relay.operations.replay.replay import candidates_by_id, replay
+from relay.web.pages.filters import Asked
+from relay.web.pages.rendering import HEADERS, PageRoute, go, visit_page
+from relay.web.pages.visits import Posted, Visit, Visiting, visiting
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=PageRoute)
+
+
+@router.get("/events")
+def events(visit: Visiting, request: Request) -> Response:
+    """List events, the newest first."""
+    asked = Asked.of(request, "id")
+    if asked.id:
+        return go(request, "events", asked.id)
+    problem = None
+    try:
+        with visit.transaction() as connection:
+            found = list_events(connection, visit.tenant, asked.filters(), after=asked.cursor)
+    except OutboxError as error:
+        found, problem = Page(()), str(error)
+    return visit_page(visit, "events.html", found=found, asked=asked, problem=problem)
+
+
+@router.get("/events/{event_id}")
+def event(visit: Visiting, request: Request, event_id: str) -> Response:
+    """Show one event from record to receivers, and each subscription's reason."""
+    with visit.transaction() as connection:
+        item = show_event(connection, visit.tenant, event_id)
+        explained = explain_event(
+            connection, visit.tenant, item.id, after=request.query_params.get("after") or None, limit=50
+        )
+    return visit_page(visit, "event.html", item=item, explained=explained, asked={"after": ""})
+
+
+@router.get("/events/{event_id}/payload")
+def payload(visit: Visiting, event_id: str) -> Response:
+    """Send the payload as it was recorded, as a file: a browser shows it nowhere as a page."""
+    with visit.transaction() as connection:
+        item = show_event(connection, visit.tenant, event_id)
+    headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{item.id}.json"'}
+    return Response(item.payload or "", media_type="application/octet-stream", headers=headers)
+
+
+@router.post("/events/{event_id}/replay")
+def replay_event(event_id: str, form: Posted, visit: Visit = visiting("read", "operate")) -> Response:  # type: ignore[assignment]
+    """Put it back for every subscription whose delivery ended, for one, or for all that it matches now."""
+    to, to_all = form.get("to").strip() or None, form.has("to_all")
+    with visit.transaction() as connection:
+        found = candidates_by_id(connection, visit.tenant, event_id, to, to_all=to_all)
+        made = replay(connection, visit.tenant, found, AskedReplay([event_id], to="all" if to_all else to))
+    return go(visit.request, "events", event_id, done="replayed", n=len(made))

@@ -1,0 +1,41 @@
+"""What a person should look at, with what mends it; and the switch of all sending. For the operator only."""
+
+from fastapi import APIRouter, Response
+
+from relay.operations.sending import pause_all, read_sending, resume_all
+from relay.operations.status.status import status
+from relay.web.pages.confirming import confirm
+from relay.web.pages.rendering import PageRoute, go, url_of, visit_page
+from relay.web.pages.visits import Posted, Visit, Visiting, visiting
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=PageRoute)
+
+
+@router.get("/findings")
+def findings(visit: Visiting) -> Response:
+    """Show all that status finds, who runs, and how everything stands."""
+    with visit.transaction() as connection:
+        found = status(connection, visit.tenant)
+    return visit_page(visit, "findings.html", status_=found)
+
+
+@router.post("/findings/sending")
+def switch_sending(form: Posted, visit: Visit = visiting("read", "operate")) -> Response:  # type: ignore[assignment]
+    """Pause or resume all sending."""
+    pausing = form.get("to") == "paused"
+    if pausing and not form.has("confirmed"):
+        with visit.transaction() as connection:
+            read_sending(connection, visit.tenant)  # refuses a tenant before it is asked
+        return confirm(
+            visit, "Pause all sending?", "No relay on any host sends anything until you resume it. Events are recorded "
+            "and resolved as ever; nothing is lost.", "Pause all sending", url_of(visit.request, "findings/sending"),
+            form, back="findings", danger=True,
+        )  # fmt: skip
+    with visit.transaction() as connection:
+        if pausing:
+            pause_all(connection, visit.tenant, form.get("reason") or None)
+        else:
+            resume_all(connection, visit.tenant)
+    return go(visit.request, "findings", done="sending-paused" if pausing else "sending-resumed")

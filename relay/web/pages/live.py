@@ -1,0 +1,92 @@
+"""Server-sent events: one line says that something changed, and the page that listens reads itself anew.
+
+One look at the database every two seconds serves every page of a tenant that is open in this process.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from outbox.errors import OutboxError
+from relay.operations.audit import list_audit
+from relay.operations.connection import Database
+from relay.operations.deliveries import list_deliveries
+from relay.operations.events import list_events
+from relay.operations.filters import Filters
+from relay.web.pages.rendering import HEADERS, PageRoute
+from relay.web.pages.visits import Visiting
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=PageRoute)
+LOOK_SECONDS = 2.0
+BEAT_SECONDS = 15.0
+LONGEST_SECONDS = 600.0
+"""Then the stream ends, and the browser opens it anew: a session that has ended is noticed."""
+
+
+class Pulse:
+    """What changes when anything does, of one tenant: looked at no more often than every LOOK_SECONDS."""
+
+    def __init__(self, database: Database, tenant: str | None) -> None:
+        self._database = database
+        self._tenant = tenant
+        self._lock = asyncio.Lock()
+        self._read_at = float("-inf")
+        self._seen: tuple[object, ...] = ()
+
+    async def now(self) -> tuple[object, ...]:
+        """Return what is newest: event, delivery, attempt, change by a person."""
+        async with self._lock:
+            if time.monotonic() - self._read_at >= LOOK_SECONDS:
+                self._seen = await to_thread.run_sync(self._read)
+                self._read_at = time.monotonic()
+        return self._seen
+
+    def _read(self) -> tuple[object, ...]:
+        one, tenant = Filters(limit=1), self._tenant
+        try:
+            with self._database.transaction() as connection:
+                return (
+                    *(item.id for item in list_events(connection, tenant, one)),
+                    *((item.id, item.at, item.attempts) for item in list_deliveries(connection, tenant, one)),
+                    *((item.id, item.at) for item in list_deliveries(connection, tenant, one, "delivered")),
+                    *(item.id for item in list_audit(connection, tenant, one)),
+                )
+        except OutboxError:
+            return ()
+
+
+@router.get("/live")
+async def live(visit: Visiting) -> Response:
+    """Stream a line whenever something of the visitor's changed."""
+    pulse = _pulse_of(visit.request, visit.tenant)
+    headers = {**HEADERS, "X-Accel-Buffering": "no"}
+    return StreamingResponse(_beats(visit.request, pulse), media_type="text/event-stream", headers=headers)
+
+
+def _pulse_of(request: Request, tenant: str | None) -> Pulse:
+    state = request.app.state
+    if not hasattr(state, "pulses"):
+        state.pulses = {}
+    pulses: dict[str | None, Pulse] = state.pulses
+    return pulses.setdefault(tenant, Pulse(state.database, tenant))
+
+
+async def _beats(request: Request, pulse: Pulse) -> AsyncIterator[bytes]:
+    began = said = time.monotonic()
+    seen = await pulse.now()
+    yield b"retry: 3000\n\n"
+    while time.monotonic() - began < LONGEST_SECONDS and not await request.is_disconnected():
+        await asyncio.sleep(LOOK_SECONDS)
+        fresh = await pulse.now()
+        if fresh != seen:
+            seen, said = fresh, time.monotonic()
+            yield b"event: changed\ndata: 1\n\n"
+        elif time.monotonic() - said >= BEAT_SECONDS:
+            said = time.monotonic()
+            yield b": beat\n\n"

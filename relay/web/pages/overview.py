@@ -1,0 +1,88 @@
+"""The first page: is anything stuck, why, and how fast does it go?"""
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import Connection
+
+from outbox import subscriptions as verbs
+from relay.operations.dead_letters import list_dead_letters
+from relay.operations.events import list_events
+from relay.operations.filters import Filters
+from relay.operations.status.breakers import breakers_of, in_words
+from relay.operations.status.documents import Named, Status
+from relay.operations.status.status import status
+from relay.operations.times import duration, utc
+from relay.web.pages.points import points_of, summary_of, window_named
+from relay.web.pages.rendering import PageRoute, visit_page
+from relay.web.pages.visits import Visit, Visiting
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=PageRoute)
+_NEWEST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """An endpoint that does not get what it should, in one word and in a few."""
+
+    id: str
+    url: str
+    state: str
+    why: str
+    due: int | None = None
+    dead: int | None = None
+
+
+@router.get("/")
+def overview(visit: Visiting, request: Request) -> Response:
+    """Show the operator everything at a glance, and a tenant what is theirs."""
+    window = window_named(request.query_params.get("window", ""))
+    with visit.transaction() as connection:
+        found = status(connection, None) if visit.tenant is None else None
+        points = points_of(connection, visit.tenant, window)
+        troubles = _troubles_of_all(found) if found else _own_troubles(connection, visit)
+        letters = list_dead_letters(connection, visit.tenant, Filters(limit=_NEWEST))
+        events = list_events(connection, visit.tenant, Filters(limit=_NEWEST))
+    return visit_page(
+        visit, "overview.html", status_=found, points=points, summary=summary_of(points), window=window,
+        troubles=troubles, letters=letters, events=events,
+        problems=[item for item in found.findings if item.severity == "problem"] if found else [],
+    )  # fmt: skip
+
+
+def _troubles_of_all(found: Status) -> list[Trouble]:
+    """Return the endpoints that status names, the worst first, each once."""
+    named = [
+        *(_trouble(item, "disabled", item.reason) for item in found.disabled.named),
+        *(_trouble(item, "failing", f"behind for {duration(item.behind_seconds)}" if item.behind_seconds else
+                   item.health.last_error or "its deliveries are tried again") for item in found.stuck),
+        *(Trouble(str(item.subscription_id), "", item.breaker.state, in_words(item.breaker))
+          for item in found.breakers.named),
+        *(_trouble(item, "held", f"it asked to wait until {utc(item.held_until)}") for item in found.held.named),
+        *(_trouble(item, "slowed", f"its receiver takes {item.slowed_to:g} a second") for item in
+          found.limits.slowed.named),
+        *(_trouble(item, "paused", "drops what comes" if item.drops else "deliveries gather")
+          for item in found.paused.named),
+    ]  # fmt: skip
+    return list({item.id: item for item in reversed(named)}.values())[::-1]
+
+
+def _trouble(item: Named, state: str, why: str) -> Trouble:
+    return Trouble(str(item.subscription_id), item.url, state, why, item.health.due, item.health.dead)
+
+
+def _own_troubles(connection: Connection, visit: Visit) -> list[Trouble]:
+    """Return the tenant's subscriptions that are not active, or whose breaker is not closed."""
+    own = verbs.list(connection, tenant=visit.visitor.whose, limit=1000)
+    breakers = breakers_of(connection, visit.tenant, [item.id for item in own])
+    told = [
+        (item, breaker, in_words(breaker) or item.disabled_reason or "")
+        for item, breaker in zip(own, breakers.values(), strict=True)
+    ]
+    return [
+        Trouble(item.id, item.url, item.state if item.state != "active" else breaker.state, why)
+        for item, breaker, why in told
+        if item.state != "active" or breaker.state != "closed"
+    ][:20]

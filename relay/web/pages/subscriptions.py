@@ -1,0 +1,129 @@
+"""Subscriptions: the list, one of them with its health and statistics, and what is done to it by a button."""
+
+from fastapi import APIRouter, Request, Response
+
+from outbox import subscriptions as verbs
+from outbox.errors import SubscriptionError
+from outbox.subscriptions import Subscription
+from relay.operations.deliveries import list_deliveries
+from relay.operations.filters import Filters
+from relay.operations.status.breakers import Breaker, breaker_of, breakers_of, in_words
+from relay.operations.status.late_subscriptions import subscription_health
+from relay.web.pages.confirming import confirm
+from relay.web.pages.filters import Asked
+from relay.web.pages.points import points_of, summary_of, window_named
+from relay.web.pages.rendering import PageRoute, go, url_of, visit_page
+from relay.web.pages.visits import Posted, Refused, Visit, Visiting, visiting
+
+__all__ = ["router", "shown_state"]
+
+router = APIRouter(route_class=PageRoute)
+Writing = visiting("read", "write")
+STATES = ("active", "paused", "disabled", "removed")
+_PAGE_ROWS = 50
+_NEWEST = 15
+
+
+@router.get("/subscriptions")
+def subscriptions(visit: Visiting, request: Request) -> Response:
+    """List subscriptions, oldest first."""
+    asked = Asked.of(request, "state")
+    try:
+        found, breakers = _listed(visit, asked)
+        problem = None
+    except SubscriptionError as error:
+        found, breakers, problem = [], [], str(error)
+    rows = [(item, shown_state(item, breaker), in_words(breaker)) for item, breaker in zip(found, breakers, strict=True)]
+    more = found[-1].id if len(found) == _PAGE_ROWS else ""
+    return visit_page(visit, "subscriptions.html", rows=rows, asked=asked, more=more, states=STATES, problem=problem)
+
+
+def _listed(visit: Visit, asked: Asked) -> tuple[list[Subscription], list[Breaker]]:
+    whose = asked.tenant if visit.tenant is None and asked.tenant else visit.visitor.whose
+    state = next((name for name in STATES if name == asked.state), None)
+    with visit.transaction() as connection:
+        found = verbs.list(
+            connection, tenant=whose, state=state, type=asked.type or None, after=asked.cursor,  # type: ignore[arg-type]
+            limit=_PAGE_ROWS,
+        )  # fmt: skip
+        return found, list(breakers_of(connection, visit.tenant, [item.id for item in found]).values())
+
+
+def shown_state(item: Subscription, breaker: Breaker) -> str:
+    """Return the one word for a subscription: what a person did, or else what its endpoint does."""
+    if item.state != "active":
+        return item.state
+    return "failing" if breaker.state != "closed" else "active"
+
+
+@router.get("/subscriptions/{subscription_id}")
+def subscription(visit: Visiting, request: Request, subscription_id: str) -> Response:
+    """Show one subscription, its backlog, its endpoint's health and its statistics; never its secret."""
+    window = window_named(request.query_params.get("window", ""))
+    with visit.transaction() as connection:
+        item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose, removed=True)
+        health = subscription_health(connection, visit.tenant, item.id)
+        breaker = breaker_of(connection, visit.tenant, item.id)
+        points = points_of(connection, visit.tenant, window, item.id)
+        outstanding = list_deliveries(connection, visit.tenant, Filters(subscription=item.id, limit=_NEWEST))
+    return visit_page(
+        visit, "subscription.html", item=item, health=health, breaker=breaker, breaker_words=in_words(breaker),
+        state=shown_state(item, breaker), points=points, summary=summary_of(points), window=window,
+        outstanding=outstanding,
+    )  # fmt: skip
+
+
+@router.post("/subscriptions/{subscription_id}/pause")
+def pause(subscription_id: str, form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+    """Stop sending; deliveries gather, or with `drop` none are made of what comes meanwhile."""
+    drop = form.has("drop")
+    with visit.transaction() as connection:
+        item = verbs.pause(connection, subscription_id, drop=drop, tenant=visit.visitor.whose)
+    return go(visit.request, "subscriptions", item.id, done="dropping" if drop else "paused")
+
+
+@router.post("/subscriptions/{subscription_id}/resume")
+def resume(subscription_id: str, form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+    """Send again, whether it was paused, disabled or held back."""
+    with visit.transaction() as connection:
+        item = verbs.resume(connection, subscription_id, tenant=visit.visitor.whose)
+    return go(visit.request, "subscriptions", item.id, done="resumed")
+
+
+@router.post("/subscriptions/{subscription_id}/remove")
+def remove(subscription_id: str, form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+    """End it for good, after a question."""
+    with visit.transaction() as connection:
+        item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose)
+        if form.has("confirmed"):
+            verbs.remove(connection, item.id, tenant=visit.visitor.whose)
+            return go(visit.request, "subscriptions", done="removed")
+        outstanding = subscription_health(connection, visit.tenant, item.id).outstanding
+    waiting = "1,000 deliveries or more" if outstanding > 1000 else f"{outstanding:,} outstanding deliveries"
+    return confirm(
+        visit, "Remove this subscription?", f"No event matches {item.url} any more.", "Remove it for good",
+        url_of(visit.request, f"subscriptions/{item.id}/remove"), form, back=f"subscriptions/{item.id}",
+        warning=f"{waiting} are cancelled. Its dead letters stay.", danger=True,
+    )  # fmt: skip
+
+
+@router.get("/subscriptions/{subscription_id}/secret")
+def secret_page(subscription_id: str, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+    """Ask how the secret is to be exchanged."""
+    with visit.transaction() as connection:
+        item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose)
+    return visit_page(visit, "secret.html", item=item, made=None, is_new=False)
+
+
+@router.post("/subscriptions/{subscription_id}/secret")
+def rotate_secret(subscription_id: str, form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+    """Give it a new secret and show that, this once; the old ones sign along for a while."""
+    overlap = form.get("overlap_seconds").strip()
+    if overlap and not (overlap.isascii() and overlap.isdigit() and len(overlap) < 9):
+        raise Refused(422, f"overlap_seconds: {overlap[:40]!r} is no whole number of seconds, 0 to 2592000")
+    with visit.transaction() as connection:
+        made = verbs.rotate_secret(
+            connection, subscription_id, tenant=visit.visitor.whose, secret=form.get("secret").strip() or None,
+            overlap_seconds=int(overlap) if overlap else None,
+        )  # fmt: skip
+    return visit_page(visit, "secret.html", item=made, made=made, is_new=False)

@@ -1,0 +1,65 @@
+"""The words of pages that are not in a template: states and their colours, what was done, what a subject leads to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["NOTICES", "choices", "kind_of", "path_parts_of", "sentence"]
+
+_KINDS = {
+    "good": ("active", "delivered", "closed", "alive", "ok", "matched", "partly_delivered"),
+    "bad": ("dead", "disabled", "failed", "open", "gone", "refused", "removed"),
+    "warn": ("paused", "waiting", "held", "retry", "half_open", "under_way", "unmatched", "warning", "due", "cancelled",
+             "revoked", "expired", "replayed_or_purged"),
+}  # fmt: skip
+_KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words}
+
+NOTICES = {
+    "added": "The subscription is there. Send a test to see whether its endpoint answers.",
+    "changed": "The changes are saved, for what is under way too.",
+    "paused": "Paused: deliveries gather and wait.",
+    "dropping": "Paused: what comes meanwhile is not kept for it.",
+    "resumed": "Resumed: it is sent to again, beginning with what gathered.",
+    "disabled": "Disabled: deliveries gather and wait.",
+    "removed": "Removed: no event matches it any more, and what it had still to get is cancelled.",
+    "retried": "{n} due now; a relay takes them in their turn.",
+    "cancelled": "{n} cancelled. A request that is on its way may still arrive.",
+    "replayed": "{n} put back: each is a new delivery, due now.",
+    "purged": "{n} deleted for good.",
+    "sending-paused": "All sending is paused, of every relay.",
+    "sending-resumed": "Relays send again.",
+    "revoked": "The token is revoked.",
+    "preferences": "Saved in this browser.",
+    "signed-out": "You are signed out.",
+}
+"""What a page says was done, by the name in its address."""
+
+_PATHS = {"sub": "subscriptions", "evt": "events", "dlv": "deliveries"}
+
+
+def kind_of(word: object) -> str:
+    """Return the colour of a state: good, bad, warn or none."""
+    return _KIND_OF.get(str(word), "")
+
+
+def path_parts_of(subject: str) -> tuple[str, ...]:
+    """Return the path of the page about an id (`sub_…`, `evt_…`, `dlv_…`), () for anything else."""
+    prefix, separator, rest = subject.partition("_")
+    return (_PATHS[prefix], subject) if separator and prefix in _PATHS and rest.isalnum() else ()
+
+
+def sentence(text: object) -> str:
+    """Return the text with a capital letter, unless it begins with a name or a command, and a full stop."""
+    said = str(text).strip()
+    first = said.split(" ", 1)[0]
+    if first.isalpha() and first != "relay":
+        said = said[:1].upper() + said[1:]
+    return said if said.endswith((".", "?", "!", ":")) else f"{said}."
+
+
+def choices(every: str, words: Iterable[str]) -> list[tuple[str, str]]:
+    """Return what a filter's list offers: everything, which is '', and each word."""
+    return [("", every), *((word, word.replace("_", " ")) for word in words)]
