@@ -182,7 +182,7 @@ class Config:
     sign_in_header: str = _option(
         kinds.header_name(),
         "",
-        "Header in which a proxy in front of `relay serve` names who signed in, such as X-Forwarded-Email; empty: none.",
+        "Header in which a proxy before `relay serve` names who signed in, such as X-Forwarded-Email; empty: none.",
         SERVE,
     )
     sign_in_proxies: tuple[Network, ...] = _option(

@@ -53,7 +53,7 @@ def begin_session(connection: Connection, given: str, *, once: bool = False) -> 
         token.tenant,
         name=f"browser session {'by link' if once else 'of'} {token.id}",
         rights=token.rights,
-        tenant=token.tenant,
+        whose=token.tenant,
         expires=token.expires_at if left is not None and left < SESSION_SECONDS else timedelta(seconds=SESSION_SECONDS),
         maker=Maker(token.rights, token.expires_at),
     )

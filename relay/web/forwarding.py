@@ -1,4 +1,4 @@
-"""What a proxy in front says of a request: believed as uvicorn does, after the address that really connected is kept."""
+"""What a proxy says of a request: believed as uvicorn does, after the address that really connected is kept."""
 
 import os
 

@@ -19,6 +19,4 @@ def asset(request: Request, name: str) -> Response:
         raise Refused(404, "asset: there is none of this name")
     current = request.query_params.get("v") == asset_version(name)
     kept = "public, max-age=31536000, immutable" if current else "no-cache"
-    return Response(
-        (ASSETS / name).read_bytes(), media_type=_TYPES[name], headers={**HEADERS, "Cache-Control": kept}
-    )
+    return Response((ASSETS / name).read_bytes(), media_type=_TYPES[name], headers={**HEADERS, "Cache-Control": kept})

@@ -33,14 +33,12 @@ def audit(visit: Visiting, request: Request) -> Response:
     except OutboxError as error:
         found, problem = Page(()), str(error)
     rows = [(entry, _changes(entry)) for entry in found]
-    return visit_page(
-        visit, "audit.html", rows=rows, next=found.next, asked=asked, actions=ACTIONS, problem=problem
-    )
+    return visit_page(visit, "audit.html", rows=rows, next=found.next, asked=asked, actions=ACTIONS, problem=problem)
 
 
 def _changes(entry: AuditEntry) -> list[tuple[str, str, str]]:
     """Return name, value before and value after of each field that changed, and of what was asked."""
-    before, after = entry.before or {}, entry.after or {}
+    before, after = dict(entry.before or {}), dict(entry.after or {})
     changed = [name for name in (before | after) if before.get(name) != after.get(name)]
     details = [(name, "", _brief(value)) for name, value in (entry.details or {}).items()]
     return [(name, _brief(before.get(name)), _brief(after.get(name))) for name in changed] + details

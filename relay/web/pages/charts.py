@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NARROW", "WIDE", "Point", "deliveries_chart", "latency_chart"]
 
-WIDE = 720
-NARROW = 330
+WIDE = 560
+NARROW = 320
 _HEIGHT = 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 22, 24
 

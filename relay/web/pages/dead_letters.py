@@ -1,6 +1,7 @@
-"""Dead letters: the list, and putting back or deleting some of them: those that are ticked, or all that pass a filter."""
+"""Dead letters: the list, and putting back or deleting those that are ticked, or all that pass a filter."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,12 +14,12 @@ from relay.operations.replay.replay import Candidate, candidates_by_filter, cand
 from relay.web.pages.confirming import confirm
 from relay.web.pages.filters import FILTER_NAMES, Asked
 from relay.web.pages.rendering import PageRoute, go, url_of, visit_page
-from relay.web.pages.visits import Form, Posted, Refused, Visit, Visiting, visiting
+from relay.web.pages.visits import Posted, Refused, Visit, Visiting, visiting
 
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
-Operating = visiting("read", "operate")
+Operating = Annotated[Visit, visiting("read", "operate")]
 MOST = 1_000
 """The dead letters that one form takes; more are taken by sending it again."""
 
@@ -36,7 +37,7 @@ def dead_letters(visit: Visiting, request: Request) -> Response:
 
 
 @router.post("/dead-letters")
-def act(form: Posted, visit: Visit = Operating) -> Response:  # type: ignore[assignment]
+def act(form: Posted, visit: Operating) -> Response:
     """Put back or delete what is chosen, after a question where that is many, or cannot be taken back."""
     purging = form.get("act") == "purge"
     ids = [str(DeliveryId.of(name)) for name in form.all("id")]

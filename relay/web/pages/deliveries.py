@@ -1,5 +1,7 @@
 """Deliveries: the list, one as a timeline of its attempts, and what is done to one by hand."""
 
+from typing import Annotated
+
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
@@ -18,7 +20,7 @@ from relay.web.pages.visits import Posted, Visit, Visiting, visiting
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
-Operating = visiting("read", "operate")
+Operating = Annotated[Visit, visiting("read", "operate")]
 _OUTSTANDING = ("due", "waiting", "parked", "leased", "held", "paused", "disabled")
 
 
@@ -75,7 +77,7 @@ def _possible(item: DeliveryDetails) -> frozenset[str]:
 
 
 @router.post("/deliveries/{delivery_id}/retry")
-def retry(delivery_id: str, form: Posted, visit: Visit = Operating) -> Response:  # type: ignore[assignment]
+def retry(delivery_id: str, _form: Posted, visit: Operating) -> Response:
     """Make it due now."""
     with visit.transaction() as connection:
         made = retry_now(connection, visit.tenant, waiting_by_id(connection, visit.tenant, [delivery_id]))
@@ -83,7 +85,7 @@ def retry(delivery_id: str, form: Posted, visit: Visit = Operating) -> Response:
 
 
 @router.post("/deliveries/{delivery_id}/cancel")
-def cancel_one(delivery_id: str, form: Posted, visit: Visit = Operating) -> Response:  # type: ignore[assignment]
+def cancel_one(delivery_id: str, form: Posted, visit: Operating) -> Response:
     """Cancel it for good, after a question."""
     with visit.transaction() as connection:
         chosen = outstanding_by_id(connection, visit.tenant, [delivery_id])
@@ -99,7 +101,7 @@ def cancel_one(delivery_id: str, form: Posted, visit: Visit = Operating) -> Resp
 
 
 @router.post("/deliveries/{delivery_id}/replay")
-def replay_one(delivery_id: str, form: Posted, visit: Visit = Operating) -> Response:  # type: ignore[assignment]
+def replay_one(delivery_id: str, _form: Posted, visit: Operating) -> Response:
     """Deliver it once more, as a new delivery, and show that."""
     with visit.transaction() as connection:
         found = candidates_by_id(connection, visit.tenant, delivery_id)

@@ -19,7 +19,20 @@ from relay.operations.times import duration, rfc3339
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["ago", "as_json", "bounded", "field", "finalize", "header_lines", "indented", "lines", "moment", "plain", "seconds", "whole"]
+__all__ = [
+    "ago",
+    "as_json",
+    "bounded",
+    "field",
+    "finalize",
+    "header_lines",
+    "indented",
+    "lines",
+    "moment",
+    "plain",
+    "seconds",
+    "whole",
+]
 
 MAX_SHOWN = 20_000
 """Characters of a payload, header block or excerpt that a page shows."""
@@ -77,7 +90,9 @@ def seconds(value: float | None) -> str:
     """Return a length of time in words; a dash of None."""
     if value is None:
         return "–"
-    return duration(value) if value >= 1 else f"{value * 1000:.0f} ms"
+    if value < 1:
+        return f"{value * 1000:.0f} ms" if value else "0 s"
+    return re.sub(r" 0[smh]$", "", duration(value))
 
 
 def indented(text: str | None) -> str:
@@ -104,8 +119,10 @@ def _indent(text: str) -> Iterator[str]:
     for token in _TOKEN.findall(text):
         if token in ("}", "]"):
             depth -= 1
-        if (before in ("{", "[") and token not in ("}", "]")) or before == "," or (
-            token in ("}", "]") and before not in ("{", "[")
+        if (
+            (before in ("{", "[") and token not in ("}", "]"))
+            or before == ","
+            or (token in ("}", "]") and before not in ("{", "["))
         ):
             yield f"\n{'  ' * depth}"
         if before == ":":

@@ -1,5 +1,7 @@
 """Events: the list, one with all that became of it, and why each subscription gets it or does not."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Request, Response
 
 from outbox.errors import OutboxError
@@ -15,6 +17,7 @@ from relay.web.pages.visits import Posted, Visit, Visiting, visiting
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
+Operating = Annotated[Visit, visiting("read", "operate")]
 
 
 @router.get("/events")
@@ -53,7 +56,7 @@ def payload(visit: Visiting, event_id: str) -> Response:
 
 
 @router.post("/events/{event_id}/replay")
-def replay_event(event_id: str, form: Posted, visit: Visit = visiting("read", "operate")) -> Response:  # type: ignore[assignment]
+def replay_event(event_id: str, form: Posted, visit: Operating) -> Response:
     """Put it back for every subscription whose delivery ended, for one, or for all that it matches now."""
     to, to_all = form.get("to").strip() or None, form.has("to_all")
     with visit.transaction() as connection:

@@ -94,7 +94,7 @@ _READ: dict[str, Callable[[str, str], Any]] = {
 def texts_of(item: Subscription | None) -> FieldTexts:
     """Return what the form shows of a subscription, or of a new one: the defaults of a few."""
     if item is None:
-        return dict.fromkeys((*_READ, "tenant", "id", "version", "secret", "scheme", "headers", "format_secret"), "") | {
+        return dict.fromkeys((*_READ, "tenant", "id", "version"), "") | {
             "timeout_seconds": "15", "schedule_seconds": ", ".join(map(str, DEFAULT_SCHEDULE_SECONDS)),
             "format": "standard", "order_policy": "block", "batch_milliseconds": "1000", "recovery_seconds": "0",
             "scheme": "standard", "authentication": "keep",

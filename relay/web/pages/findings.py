@@ -1,5 +1,7 @@
 """What a person should look at, with what mends it; and the switch of all sending. For the operator only."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Response
 
 from relay.operations.sending import pause_all, read_sending, resume_all
@@ -11,6 +13,7 @@ from relay.web.pages.visits import Posted, Visit, Visiting, visiting
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
+Operating = Annotated[Visit, visiting("read", "operate")]
 
 
 @router.get("/findings")
@@ -22,7 +25,7 @@ def findings(visit: Visiting) -> Response:
 
 
 @router.post("/findings/sending")
-def switch_sending(form: Posted, visit: Visit = visiting("read", "operate")) -> Response:  # type: ignore[assignment]
+def switch_sending(form: Posted, visit: Operating) -> Response:
     """Pause or resume all sending."""
     pausing = form.get("to") == "paused"
     if pausing and not form.has("confirmed"):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
+from outbox import EVERY_TENANT
 from outbox import subscriptions as verbs
 from relay.operations.dead_letters import list_dead_letters
 from relay.operations.events import list_events
@@ -20,7 +21,7 @@ from relay.web.pages.visits import Visit, Visiting
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
-_NEWEST = 8
+_NEWEST = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def overview(visit: Visiting, request: Request) -> Response:
     with visit.transaction() as connection:
         found = status(connection, None) if visit.tenant is None else None
         points = points_of(connection, visit.tenant, window)
-        troubles = _troubles_of_all(found) if found else _own_troubles(connection, visit)
+        troubles = _troubles_of_all(connection, found) if found else _own_troubles(connection, visit)
         letters = list_dead_letters(connection, visit.tenant, Filters(limit=_NEWEST))
         events = list_events(connection, visit.tenant, Filters(limit=_NEWEST))
     return visit_page(
@@ -52,14 +53,14 @@ def overview(visit: Visiting, request: Request) -> Response:
     )  # fmt: skip
 
 
-def _troubles_of_all(found: Status) -> list[Trouble]:
+def _troubles_of_all(connection: Connection, found: Status) -> list[Trouble]:
     """Return the endpoints that status names, the worst first, each once."""
     named = [
         *(_trouble(item, "disabled", item.reason) for item in found.disabled.named),
         *(_trouble(item, "failing", f"behind for {duration(item.behind_seconds)}" if item.behind_seconds else
                    item.health.last_error or "its deliveries are tried again") for item in found.stuck),
-        *(Trouble(str(item.subscription_id), "", item.breaker.state, in_words(item.breaker))
-          for item in found.breakers.named),
+        *(Trouble(str(item.subscription_id), _url_of(connection, str(item.subscription_id)), "failing",
+                  f"breaker {in_words(item.breaker)}") for item in found.breakers.named),
         *(_trouble(item, "held", f"it asked to wait until {utc(item.held_until)}") for item in found.held.named),
         *(_trouble(item, "slowed", f"its receiver takes {item.slowed_to:g} a second") for item in
           found.limits.slowed.named),
@@ -67,6 +68,10 @@ def _troubles_of_all(found: Status) -> list[Trouble]:
           for item in found.paused.named),
     ]  # fmt: skip
     return list({item.id: item for item in reversed(named)}.values())[::-1]
+
+
+def _url_of(connection: Connection, subscription_id: str) -> str:
+    return verbs.get(connection, subscription_id, tenant=EVERY_TENANT, removed=True).url
 
 
 def _trouble(item: Named, state: str, why: str) -> Trouble:
@@ -82,7 +87,7 @@ def _own_troubles(connection: Connection, visit: Visit) -> list[Trouble]:
         for item, breaker in zip(own, breakers.values(), strict=True)
     ]
     return [
-        Trouble(item.id, item.url, item.state if item.state != "active" else breaker.state, why)
+        Trouble(item.id, item.url, item.state if item.state != "active" else "failing", why)
         for item, breaker, why in told
         if item.state != "active" or breaker.state != "closed"
     ][:20]

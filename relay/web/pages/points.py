@@ -24,9 +24,7 @@ def window_named(name: str) -> str:
     return name if name in WINDOWS else "24h"
 
 
-def points_of(
-    connection: Connection, tenant: str | None, window: str, subscription: str | None = None
-) -> list[Point]:
+def points_of(connection: Connection, tenant: str | None, window: str, subscription: str | None = None) -> list[Point]:
     """Return the points of one subscription, or of all that the tenant has."""
     seconds, buckets = WINDOWS[window]
     found = count_recent_attempts(connection, tenant, subscription=subscription, seconds=seconds, buckets=buckets)

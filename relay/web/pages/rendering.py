@@ -4,6 +4,7 @@ Nothing inline is allowed by the policy: no script, no style, no event handler. 
 keeps it.
 """
 
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from outbox.errors import NotFoundError, OutboxError
 from relay.web.pages import charts, display
@@ -173,6 +175,7 @@ def render(
         "link": lambda path, **query: link_of(request, path, **query),
         "asset": lambda name: f"{url_of(request, 'assets', name)}?v={asset_version(name)}",
         "path_of": lambda subject: _path_of(request, subject),
+        "linked": lambda words: _linked(request, words),
     }
     text = _environment().get_template(template).render(common | context)
     # What data cannot be written in UTF-8 would end the page in the middle of an answer.
@@ -215,6 +218,18 @@ def _path_of(request: Request, subject: object) -> str:
     return url_of(request, *parts) if parts else ""
 
 
+_ID = re.compile(r"\b(?:sub|evt|dlv)_[0-9a-z]{26}\b")
+
+
+def _linked(request: Request, words: str) -> Markup:
+    """Return a sentence as text, each id in it a link to its page."""
+    text, place, made = display.plain(words), 0, Markup("")
+    for match in _ID.finditer(text):
+        link = Markup('<a class="mono" href="{}">{}</a>').format(_path_of(request, match[0]), match[0])
+        made, place = made + text[place : match.start()] + link, match.end()
+    return made + text[place:]
+
+
 def go(request: Request, *parts: object, done: str = "", n: int | None = None) -> RedirectResponse:
     """Return the answer to a post that was done: the browser gets the page anew, which says what was done."""
     query = {name: value for name, value in (("done", done), ("n", n)) if value not in ("", None)}
@@ -241,7 +256,8 @@ class PageRoute(APIRoute):
 
 
 def _to_sign_in(request: Request) -> Response:
-    if request.method != "GET" or request.headers.get("x-refresh"):
+    wants_page = "text/event-stream" not in request.headers.get("accept", "")
+    if request.method != "GET" or request.headers.get("x-refresh") or not wants_page:
         return render(request, "error.html", status=401, title="You are signed out",
                       message="The session has ended. Sign in, and do it once more.")  # fmt: skip
     there = _back(request)

@@ -55,7 +55,7 @@ def sign_in(request: Request, form: Posted) -> Response:
 
 
 @router.post("/sign-out")
-def sign_out(visit: Visiting, _form: Posted) -> Response:
+def sign_out(visit: Visiting, __form: Posted) -> Response:
     """End the session at once, on every process, and forget its cookie."""
     if visit.visitor.session is not None:
         with visit.transaction() as connection:

@@ -1,6 +1,8 @@
 """The form of a subscription: add one, change one. Its fields are those that outbox.subscriptions declares."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Response
 
 from outbox import subscriptions as verbs
 from outbox.errors import SubscriptionError
@@ -16,19 +18,19 @@ from relay.web.pages.visits import Form, Posted, Refused, Visit, visiting
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
-Writing = visiting("read", "write")
+Writing = Annotated[Visit, visiting("read", "write")]
 MEANINGS = {field.name: field.meaning.replace("`", "") for field in FIELDS}
 
 
 @router.get("/subscriptions/new")
-def new(request: Request, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+def new(visit: Writing) -> Response:
     """Show an empty form. It has the id of what it makes: sent twice, it makes one subscription."""
     texts = texts_of(None) | {"id": text_id("sub", new_uuid7()), "tenant": visit.tenant or ""}
     return _page(visit, texts, None)
 
 
 @router.post("/subscriptions/new")
-def add(form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+def add(form: Posted, visit: Writing) -> Response:
     """Make a subscription and show it with its secret, this once."""
     try:
         settings = settings_in(form)
@@ -45,7 +47,7 @@ def add(form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assig
 
 
 @router.get("/subscriptions/{subscription_id}/edit")
-def edit(subscription_id: str, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+def edit(subscription_id: str, visit: Writing) -> Response:
     """Show the form with what it is now; of secrets nothing."""
     with visit.transaction() as connection:
         item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose)
@@ -53,7 +55,7 @@ def edit(subscription_id: str, visit: Visit = Writing) -> Response:  # type: ign
 
 
 @router.post("/subscriptions/{subscription_id}/edit")
-def change(subscription_id: str, form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+def change(subscription_id: str, form: Posted, visit: Writing) -> Response:
     """Change the fields that differ from what was shown, unless somebody else did meanwhile."""
     with visit.transaction() as connection:
         item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose)

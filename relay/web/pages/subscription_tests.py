@@ -1,5 +1,7 @@
 """Trying one endpoint: a test message, a look at the way there, and the request that an event would become."""
 
+from typing import Annotated, Any
+
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
@@ -13,7 +15,7 @@ from relay.web.pages.visits import Posted, Visit, Visiting, visiting
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
-Writing = visiting("read", "write")
+Writing = Annotated[Visit, visiting("read", "write")]
 DEFAULT_DATA = '{"test": true}'
 
 
@@ -23,16 +25,16 @@ def test_page(visit: Visiting, request: Request, subscription_id: str) -> Respon
     return _page(visit, subscription_id, event=request.query_params.get("event", ""))
 
 
-def _page(visit: Visit, subscription_id: str, **found: object) -> Response:
+def _page(visit: Visit, subscription_id: str, **found: Any) -> Response:
     with visit.transaction() as connection:
         item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose)
-    nothing = {"tested": None, "checked": None, "previewed": None, "problem": None, "event": "", "transformation": None,
-               "type": DEFAULT_TYPE, "data": DEFAULT_DATA}  # fmt: skip
+    nothing: dict[str, Any] = dict.fromkeys(("tested", "checked", "previewed", "problem", "transformation"))
+    nothing |= {"event": "", "type": DEFAULT_TYPE, "data": DEFAULT_DATA}
     return visit_page(visit, "subscription_test.html", item=item, **(nothing | found))
 
 
 @router.post("/subscriptions/{subscription_id}/test")
-async def test(subscription_id: str, form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+async def test(subscription_id: str, form: Posted, visit: Writing) -> Response:
     """Send one test message, and show request, answer and what to do."""
     type_, data = form.get("type").strip() or DEFAULT_TYPE, form.get("data").strip() or DEFAULT_DATA
     given = {"type": type_, "data": data}
@@ -44,7 +46,7 @@ async def test(subscription_id: str, form: Posted, visit: Visit = Writing) -> Re
 
 
 @router.post("/subscriptions/{subscription_id}/check")
-async def check(subscription_id: str, form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+async def check(subscription_id: str, _form: Posted, visit: Writing) -> Response:
     """Look at the way to the endpoint step by step, and send nothing."""
     found = await check_endpoint(visit.database, visit.tenant, subscription_id)
     return await _later(visit, subscription_id, checked=found)
@@ -67,7 +69,7 @@ async def preview_request(visit: Visiting, subscription_id: str, form: Posted) -
     return await _later(visit, subscription_id, previewed=found, **given)
 
 
-async def _later(visit: Visit, subscription_id: str, **found: object) -> Response:
+async def _later(visit: Visit, subscription_id: str, **found: Any) -> Response:
     """Make the page in a thread: it asks the database."""
     return await to_thread.run_sync(lambda: _page(visit, subscription_id, **found))
 

@@ -1,5 +1,7 @@
 """Subscriptions: the list, one of them with its health and statistics, and what is done to it by a button."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Request, Response
 
 from outbox import subscriptions as verbs
@@ -18,7 +20,7 @@ from relay.web.pages.visits import Posted, Refused, Visit, Visiting, visiting
 __all__ = ["router", "shown_state"]
 
 router = APIRouter(route_class=PageRoute)
-Writing = visiting("read", "write")
+Writing = Annotated[Visit, visiting("read", "write")]
 STATES = ("active", "paused", "disabled", "removed")
 _PAGE_ROWS = 50
 _NEWEST = 15
@@ -33,7 +35,9 @@ def subscriptions(visit: Visiting, request: Request) -> Response:
         problem = None
     except SubscriptionError as error:
         found, breakers, problem = [], [], str(error)
-    rows = [(item, shown_state(item, breaker), in_words(breaker)) for item, breaker in zip(found, breakers, strict=True)]
+    rows = [
+        (item, shown_state(item, breaker), in_words(breaker)) for item, breaker in zip(found, breakers, strict=True)
+    ]
     more = found[-1].id if len(found) == _PAGE_ROWS else ""
     return visit_page(visit, "subscriptions.html", rows=rows, asked=asked, more=more, states=STATES, problem=problem)
 
@@ -74,7 +78,7 @@ def subscription(visit: Visiting, request: Request, subscription_id: str) -> Res
 
 
 @router.post("/subscriptions/{subscription_id}/pause")
-def pause(subscription_id: str, form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+def pause(subscription_id: str, form: Posted, visit: Writing) -> Response:
     """Stop sending; deliveries gather, or with `drop` none are made of what comes meanwhile."""
     drop = form.has("drop")
     with visit.transaction() as connection:
@@ -83,7 +87,7 @@ def pause(subscription_id: str, form: Posted, visit: Visit = Writing) -> Respons
 
 
 @router.post("/subscriptions/{subscription_id}/resume")
-def resume(subscription_id: str, form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+def resume(subscription_id: str, _form: Posted, visit: Writing) -> Response:
     """Send again, whether it was paused, disabled or held back."""
     with visit.transaction() as connection:
         item = verbs.resume(connection, subscription_id, tenant=visit.visitor.whose)
@@ -91,7 +95,7 @@ def resume(subscription_id: str, form: Posted, visit: Visit = Writing) -> Respon
 
 
 @router.post("/subscriptions/{subscription_id}/remove")
-def remove(subscription_id: str, form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+def remove(subscription_id: str, form: Posted, visit: Writing) -> Response:
     """End it for good, after a question."""
     with visit.transaction() as connection:
         item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose)
@@ -108,7 +112,7 @@ def remove(subscription_id: str, form: Posted, visit: Visit = Writing) -> Respon
 
 
 @router.get("/subscriptions/{subscription_id}/secret")
-def secret_page(subscription_id: str, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+def secret_page(subscription_id: str, visit: Writing) -> Response:
     """Ask how the secret is to be exchanged."""
     with visit.transaction() as connection:
         item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose)
@@ -116,7 +120,7 @@ def secret_page(subscription_id: str, visit: Visit = Writing) -> Response:  # ty
 
 
 @router.post("/subscriptions/{subscription_id}/secret")
-def rotate_secret(subscription_id: str, form: Posted, visit: Visit = Writing) -> Response:  # type: ignore[assignment]
+def rotate_secret(subscription_id: str, form: Posted, visit: Writing) -> Response:
     """Give it a new secret and show that, this once; the old ones sign along for a while."""
     overlap = form.get("overlap_seconds").strip()
     if overlap and not (overlap.isascii() and overlap.isdigit() and len(overlap) < 9):

@@ -1,6 +1,7 @@
 """Tokens: who may call the API and sign in here. One is shown once, when it is made."""
 
 from datetime import timedelta
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
@@ -16,7 +17,7 @@ from relay.web.pages.visits import Form, Posted, Refused, Visit, visiting
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
-Administering = visiting("read", "admin")
+Administering = Annotated[Visit, visiting("read", "admin")]
 _DAYS = {"1": "a day", "30": "30 days", "90": "90 days", "365": "a year", "": "never"}
 NEW = {"name": "", "days": "90", "tenant": "", "every_tenant": ""}
 _MEANINGS = {
@@ -28,7 +29,7 @@ _MEANINGS = {
 
 
 @router.get("/tokens")
-def tokens(request: Request, visit: Visit = Administering) -> Response:  # type: ignore[assignment]
+def tokens(request: Request, visit: Administering) -> Response:
     """List tokens, the newest first; sessions of this dashboard apart."""
     return _page(visit, Asked.of(request, "revoked"))
 
@@ -46,14 +47,15 @@ def _page(visit: Visit, asked: Asked, status: int = 200, **more: object) -> Resp
 
 
 @router.post("/tokens")
-def create(request: Request, form: Posted, visit: Visit = Administering) -> Response:  # type: ignore[assignment]
+def create(request: Request, form: Posted, visit: Administering) -> Response:
     """Make a token and show it, this once."""
     asked = Asked.of(request, "revoked")
     try:
         with visit.transaction() as connection:
             made = operations.create(
                 connection, visit.tenant, name=form.get("name").strip(), rights=form.all("right"),
-                tenant=_tenant_in(visit, form), expires=_expires(form.get("days")), maker=maker_of(connection, visit.visitor.session, visit.visitor.rights),
+                whose=_tenant_in(visit, form), expires=_expires(form.get("days")),
+                maker=maker_of(connection, visit.visitor.session, visit.visitor.rights),
             )  # fmt: skip
     except (TokenError, SubscriptionError) as error:
         return _page(visit, asked, 422, problem=str(error), texts=NEW | dict(form), rights=form.all("right"))
@@ -73,12 +75,10 @@ def _expires(days: str) -> timedelta | None:
 
 
 @router.post("/tokens/{token_id}/revoke")
-def revoke(token_id: str, form: Posted, visit: Visit = Administering) -> Response:  # type: ignore[assignment]
+def revoke(token_id: str, _form: Posted, visit: Administering) -> Response:
     """End a token at once."""
     if visit.visitor.session is not None and visit.visitor.session.id == TokenId.of(token_id):
         raise Refused(409, "token: this is your own session; sign out in its place")
     with visit.transaction() as connection:
         operations.revoke(connection, visit.tenant, token_id)
     return go(visit.request, "tokens", done="revoked")
-
-

@@ -221,12 +221,10 @@ def visiting(*rights: Right) -> object:
         visitor = visitor_of(request)
         if visitor is None:
             raise SignInWanted
+        request.state.visitor = visitor  # for a page that tells of an error
         for right in rights:
             if not visitor.may(right):
-                raise Refused(
-                    403, f"rights: {visitor.name!r} has no right {right}; sign in with a token that has it"
-                )
-        request.state.visitor = visitor  # for a page that tells of an error
+                raise Refused(403, f"rights: {visitor.name!r} has no right {right}; sign in with a token that has it")
         return Visit(request, visitor)
 
     visit.rights = rights  # type: ignore[attr-defined]

@@ -11,9 +11,9 @@ __all__ = ["NOTICES", "choices", "kind_of", "path_parts_of", "sentence"]
 
 _KINDS = {
     "good": ("active", "delivered", "closed", "alive", "ok", "matched", "partly_delivered"),
-    "bad": ("dead", "disabled", "failed", "open", "gone", "refused", "removed"),
+    "bad": ("dead", "disabled", "failed", "failing", "open", "gone", "refused", "removed"),
     "warn": ("paused", "waiting", "held", "retry", "half_open", "under_way", "unmatched", "warning", "due", "cancelled",
-             "revoked", "expired", "replayed_or_purged"),
+             "slowed", "revoked", "expired", "replayed_or_purged"),
 }  # fmt: skip
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words}
 

@@ -7,7 +7,7 @@
 
   // ---- Live: a line of the stream says that something changed; then this page is read again and its parts exchanged.
   const sign = document.querySelector("[data-live-sign]");
-  const parts = () => document.querySelectorAll("[data-live]");
+  const parts = () => document.querySelectorAll("main [data-live]");
   let reading = false;
 
   const say = (state, words) => {
