@@ -15,7 +15,7 @@ from sqlalchemy import text
 from outbox import act_as
 from outbox.ids import TokenId
 from relay.operations import tokens
-from relay.operations.tokens import Maker
+from relay.operations.tokens import RIGHTS, Maker
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 
     from relay.operations.tokens import NewToken, Right, Token
 
-__all__ = ["SESSION_SECONDS", "begin_session", "end_session", "is_session", "maker_of", "session_of"]
+__all__ = [
+    "SESSION_SECONDS", "begin_session", "end_link", "end_session", "is_session", "make_link", "maker_of", "session_of",
+]  # fmt: skip
 
 SESSION_SECONDS = 12 * 3600
 _NAME = re.compile(r"browser session (?P<how>of|by link) (?P<token>tok_[0-9a-z]{26})")
 _BEGAN_BY = text("""
 select revoked_at is null and (expires_at is null or expires_at > clock_timestamp()) as lives, expires_at
 from outbox.tokens where id = :id
+""")
+_END_LINK = text("""
+update outbox.tokens set revoked_at = coalesce(revoked_at, clock_timestamp()) where id = :id or name = :name
 """)
 _ENDS = text("""
 select greatest(0, extract(epoch from expires_at - clock_timestamp()))::double precision
@@ -90,6 +95,18 @@ def end_session(connection: Connection, session: Token) -> None:
     """End a session at once."""
     act_as(connection, session.created_by)
     tokens.revoke(connection, session.tenant, session.id)
+
+
+def make_link(connection: Connection, tenant: str | None, name: str) -> NewToken:
+    """Make a token with every right of this tenant, or of the operator, for a link that signs in once."""
+    return tokens.create(
+        connection, tenant, name=name, rights=RIGHTS, whose=tenant, expires=timedelta(seconds=SESSION_SECONDS)
+    )
+
+
+def end_link(connection: Connection, token_id: TokenId) -> None:
+    """Revoke the token of a link, and the session that began by it."""
+    connection.execute(_END_LINK, {"id": token_id, "name": f"browser session by link {token_id}"})
 
 
 def is_session(token: Token) -> bool:
