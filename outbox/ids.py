@@ -14,8 +14,8 @@ from uuid import UUID
 from outbox.errors import NotFoundError
 
 __all__ = [
-    "AuditId", "DeliveryId", "EventId", "Id", "SubscriptionId", "TokenId", "batch_id_of", "event_id_of", "new_uuid7",
-    "parse_id", "text_id",
+    "AuditId", "BulkOperationId", "DeliveryId", "EventId", "Id", "SubscriptionId", "TokenId", "batch_id_of",
+    "event_id_of", "new_uuid7", "parse_id", "text_id",
 ]  # fmt: skip
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -129,3 +129,10 @@ class TokenId(Id):
 
     __slots__ = ()
     prefix = "tok"
+
+
+class BulkOperationId(Id):
+    """The id of a bulk operation, `bulk_…`."""
+
+    __slots__ = ()
+    prefix = "bulk"

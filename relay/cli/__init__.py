@@ -24,6 +24,7 @@ _COMMANDS = {
     "pause-all": ("relay.cli.sending:pause_all", "Stop all sending, everywhere; recording goes on."),
     "resume-all": ("relay.cli.sending:resume_all", "Send again after pause-all."),
     "replay": ("relay.cli.replay:replay", "Deliver again: dead letters, deliveries, events."),
+    "bulk": ("relay.cli.bulk:bulk", "Put back very many deliveries, at a rate."),
     "schemes": ("relay.cli.schemes:schemes", "How requests are signed: the schemes that are known."),
     "secrets": ("relay.cli.secrets:secrets", "The keys that secrets are sealed to."),
     "tokens": ("relay.cli.tokens:tokens", "Who may call the HTTP API, and what each may do."),

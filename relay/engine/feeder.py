@@ -17,6 +17,7 @@ import psycopg
 
 from relay.engine.batches import Batches
 from relay.engine.breaker import Breakers
+from relay.engine.bulk import BulkOperations
 from relay.engine.claim import Claim
 from relay.engine.due_map import DueMap
 from relay.engine.fan_out import FanOut
@@ -101,6 +102,7 @@ class Feeder:
         self.sweep = Sweep(store, endpoints, sending, self.due, self.suspect_claim.subscriptions)
         self.lanes = LaneSweep(store, self.fan_out.looker)
         self.fan_out.looker.tell_due = self.note_due
+        self.bulk = BulkOperations(store, self.fan_out.looker, self.note_due)
         self.breakers = Breakers(store, endpoints, room, sending, lone, pace)
         self.low_water = LowWater()
         self._turn = PollTurn(store, processes=processes, slow_seconds=idle_poll_seconds)
@@ -167,6 +169,8 @@ class Feeder:
             with self._pace.timing("sweep"):
                 await self.sweep.run()
                 await self.lanes.run()
+                if not self._paused:
+                    await self.bulk.run()
             hungry = self.sweep.found_many and len(self.due) < SWEPT_AHEAD
             self._next_sweep = time.monotonic() + (0.0 if hungry else SWEEP_EVERY_SECONDS)
         if self._store.origin != self._origin:  # known since the connection, or since this sweep
@@ -201,7 +205,7 @@ class Feeder:
     async def _is_drained(self) -> bool:
         if not self._sending.done or not await self._store.is_drained():
             return False
-        return await self.lanes.finds_nothing()
+        return await self.bulk.finds_nothing() and await self.lanes.finds_nothing()
 
     def _begin_anew(self) -> None:
         """Forget what was learnt from another server or timeline, and give back what has not begun.

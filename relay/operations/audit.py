@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from outbox.formats import shown_url
-from outbox.ids import AuditId, DeliveryId, EventId, Id, SubscriptionId, TokenId
+from outbox.ids import AuditId, BulkOperationId, DeliveryId, EventId, Id, SubscriptionId, TokenId
 from relay.operations.pages import Key, Listing
 from relay.operations.tenancy import own
 from relay.operations.times import rfc3339
@@ -38,10 +38,14 @@ ACTIONS = (
     *("delivery deleted", "dead letter deleted", "deliveries cancelled", "setting updated"),
     *("tenant limit set", "tenant limit removed"),
     *("token added", "token revoked", "token updated", "token removed"),
+    *("bulk planned", "bulk started", "bulk rate set", "bulk paused", "bulk resumed", "bulk cancelled"),
+    *("bulk done", "bulk failed"),
 )
 LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
 
-_KINDS: dict[str, type[Id]] = {kind.prefix: kind for kind in (SubscriptionId, DeliveryId, EventId, TokenId)}
+_KINDS: dict[str, type[Id]] = {
+    kind.prefix: kind for kind in (SubscriptionId, DeliveryId, EventId, TokenId, BulkOperationId)
+}
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 
 _NOTE = text("select outbox.audit_operation(:action, :subject, :tenant, :details)").bindparams(
@@ -177,7 +181,7 @@ def _about(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _subjects(name: str) -> list[str]:
-    """Return every text id that the name may stand for: a UUID is one of a subscription, a delivery or an event."""
+    """Return every text id that the name may stand for: a UUID is one of a subscription, a delivery, …"""
     if _UUID.fullmatch(name):
         return [str(kind.of(name)) for kind in _KINDS.values()]
     kind = _KINDS.get(name.partition("_")[0])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["Cancelled", "Hastened", "cancel", "make_due"]
+__all__ = ["Cancelled", "Hastened", "cancel", "hastening", "make_due"]
 
 
 class Hastened(NamedTuple):
@@ -39,19 +39,24 @@ class Cancelled(NamedTuple):
 
 # With a lease, due_at is the end of the lease: it is not ours to move. What is parked (infinity) waits for another
 # delivery, not for a time.
-_MAKE_DUE = text("""
-with waiting as materialized (
+def hastening(gate: str = "true") -> str:
+    """waiting → due: return the CTE `made`, with that before it, where the condition holds; its parameter is ids."""
+    return f"""
+waiting as materialized (
     select id from outbox.deliveries
-    where id = any(cast(:ids as uuid[])) and lease is null and due_at > clock_timestamp() and due_at < 'infinity'
-    order by id for no key update)
-update outbox.deliveries set due_at = clock_timestamp() where id = any(array(select id from waiting))
-returning id, subscription_id
-""")
+    where {gate} and id = any(%(ids)s::uuid[]) and lease is null and due_at > clock_timestamp() and due_at < 'infinity'
+    order by id for no key update),
+made as (
+    update outbox.deliveries set due_at = clock_timestamp() where id = any(array(select id from waiting))
+    returning id, subscription_id, null::bigint as lane)"""
+
+
+_MAKE_DUE = f"with {hastening()} select id, subscription_id from made"
 
 
 def make_due(connection: Connection, ids: Sequence[UUID]) -> list[Hastened]:
     """waiting → due: what waits for a retry or its time is due now, with the attempts that it has; return which."""
-    return [Hastened(*row) for row in connection.execute(_MAKE_DUE, {"ids": list(ids)})]
+    return [Hastened(*row) for row in connection.exec_driver_sql(_MAKE_DUE, {"ids": list(ids)})]
 
 
 # Whoever has the lease: what a relay sends now cannot be called back, but its result finds no row any more. number is

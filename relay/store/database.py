@@ -24,7 +24,9 @@ from relay.store.meaning import Meaning, meaning_of
 from relay.store.turns import LIMITS, SESSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    Parameters = Sequence[object] | Mapping[str, object]
 
 __all__ = ["BEGIN", "ORIGIN", "PLANS", "PRUNE_WHEN_PLANNED", "SETTINGS", "Database", "rollback_if_open"]
 
@@ -131,7 +133,12 @@ class Database:
         (rows,) = await self.transaction((statement, parameters))
         return rows
 
-    async def transaction(self, *asked: tuple[str, Sequence[object]], settings: str = SETTINGS) -> list[list[Any]]:
+    async def fetch_named(self, statement: str, parameters: Mapping[str, object]) -> list[Any]:
+        """Do the same with parameters by name."""
+        (rows,) = await self.transaction((statement, parameters))
+        return rows
+
+    async def transaction(self, *asked: tuple[str, Parameters], settings: str = SETTINGS) -> list[list[Any]]:
         """Run statements with their parameters in one transaction and one round trip; return the rows of each."""
         connection = await self.connect()
         try:

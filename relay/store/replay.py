@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["find_ended", "find_matching", "find_on_their_way", "put_back", "restore_events", "revive"]
+__all__ = ["find_ended", "find_matching", "find_on_their_way", "put_back", "restore_events", "revival", "revive"]
 
 _ON_THEIR_WAY = """
 select event_seq, subscription_id from outbox.deliveries where event_seq = any(cast(:seqs as bigint[]))
 """
-
-
 _ENDED = """
 select event_seq, subscription_id from outbox.attempts
 where event_seq = any(cast(:seqs as bigint[])) and verdict in ('delivered', 'dead', 'cancelled')
@@ -85,28 +83,12 @@ def find_on_their_way(connection: Connection, seqs: Sequence[int]) -> set[tuple[
     return {(row.event_seq, row.subscription_id) for row in rows}
 
 
-# Once its event is pruned, a dead letter has the only copy. The trigger of this insert makes the event pending, and it
-# would go to every subscription again: the next statement deletes the pending row before anyone can see it.
-_RESTORE = text("""
-with missing as (
-    select distinct on (l.event_seq) l.* from outbox.dead_letters l
-    where l.delivery_id = any(cast(:ids as uuid[]))
-      and not exists (select from outbox.events e where e.seq = l.event_seq and e.seq = any(cast(:seqs as bigint[])))
-    order by l.event_seq)
-insert into outbox.events (seq, id, tenant, type, key, payload, recorded_at)
-select event_seq, event_id, tenant, type, key, payload, recorded_at from missing
-returning seq
-""")
-_UNMARK = text("delete from outbox.pending where event_seq = any(cast(:seqs as bigint[]))")
+_RESTORE = text("select outbox.restore_events(cast(:ids as uuid[]))")
 
 
-def restore_events(connection: Connection, dead: Sequence[UUID], seqs: Sequence[int]) -> None:
-    """Write the pruned events of these dead letters again; pending → gone for each, since it was resolved before.
-
-    `seqs` are the numbers of their events, by which only the leaves that hold them are opened.
-    """
-    restored = list(connection.execute(_RESTORE, {"ids": list(dead), "seqs": list(seqs)}).scalars())
-    connection.execute(_UNMARK, {"seqs": restored})
+def restore_events(connection: Connection, dead: Sequence[UUID]) -> None:
+    """Write the pruned events of these dead letters again; pending → gone for each, since it was resolved before."""
+    connection.execute(_RESTORE, {"ids": list(dead)})
 
 
 _PUT_BACK = text("""
@@ -128,31 +110,44 @@ def put_back(connection: Connection, dead: Sequence[UUID]) -> int:
 # switches order on waits for this transaction, or this one sees it: nothing is made without a lane meanwhile.
 # No delivery is made of a dead letter that is gone meanwhile (a late success, another replay). Nor of what somebody
 # else put on its way meanwhile, but for what has ended once: whoever replays that asks for one more.
-_REVIVE = text(f"""
-with on_their_way as materialized ({_ON_THEIR_WAY}),
+def revival(gate: str = "true") -> str:
+    """dead letter or gone → due or parked: return the CTE `made`, with those before it, where the condition holds.
+
+    Its parameters are the arrays seqs, subscription_ids, dead and besides.
+    """
+    return f"""
+on_their_way as materialized (
+    select event_seq, subscription_id from outbox.deliveries
+    where subscription_id = any(%(subscription_ids)s::uuid[]) and event_seq = any(%(seqs)s::bigint[])),
 sizes as materialized (
-    select seq, octet_length(payload) as bytes, {LANE_OF_EVENT} as lane from outbox.events
-    where seq = any(cast(:seqs as bigint[]))),
-asked as materialized (
-    select * from unnest(cast(:seqs as bigint[]), cast(:subscription_ids as uuid[]), cast(:dead as uuid[]),
-                         cast(:besides as boolean[])) c(seq, subscription_id, dead, besides)
-    where besides
-       or not exists (select from on_their_way o where o.event_seq = seq and o.subscription_id = c.subscription_id)),
+    select seq, octet_length(payload) as bytes, {LANE_OF_EVENT} as lane, available_at from outbox.events
+    where seq = any(%(seqs)s::bigint[])),
 held as materialized (
-    select id, ordered from outbox.subscriptions where id = any(array(select subscription_id from asked)) for share),
+    select id, ordered from outbox.subscriptions
+    where id = any(%(subscription_ids)s::uuid[]) and removed_at is null order by id for share),
+asked as materialized (
+    select c.*, s.bytes, s.lane, s.available_at, h.ordered
+    from unnest(%(seqs)s::bigint[], %(subscription_ids)s::uuid[], %(dead)s::uuid[], %(besides)s::boolean[])
+        c(seq, subscription_id, dead, besides)
+    join sizes s using (seq) join held h on h.id = c.subscription_id
+    where {gate} and (c.besides or not exists (
+        select from on_their_way o where o.event_seq = c.seq and o.subscription_id = c.subscription_id))),
 gone as (
-    delete from outbox.dead_letters where delivery_id = any(array(select dead from asked)) returning delivery_id)
-insert into outbox.deliveries (id, event_seq, subscription_id, due_at, event_bytes, lane)
-select outbox.uuid7(), seq, subscription_id,
-       case when held.ordered and sizes.lane is not null then 'infinity' else clock_timestamp() end,
-       sizes.bytes, case when held.ordered then sizes.lane end
-from (
-    select distinct seq, subscription_id from asked
-    where dead is null or dead in (select delivery_id from gone)) pairs
-left join sizes using (seq)
-left join held on held.id = subscription_id
-returning id, subscription_id, lane
-""")
+    delete from outbox.dead_letters where delivery_id = any(array(select dead from asked)) returning delivery_id),
+made as (
+    insert into outbox.deliveries (id, event_seq, subscription_id, due_at, not_before, event_bytes, lane)
+    select outbox.uuid7(), seq, subscription_id,
+           case when ordered and lane is not null then 'infinity'
+                else greatest(available_at, clock_timestamp()) end,
+           case when ordered and lane is not null and available_at > clock_timestamp() then available_at end,
+           bytes, case when ordered then lane end
+    from (
+        select distinct seq, subscription_id, bytes, lane, available_at, ordered from asked
+        where dead is null or dead in (select delivery_id from gone)) pairs
+    returning id, subscription_id, lane)"""
+
+
+_REVIVE = f"with {revival()} select id, subscription_id, lane from made"
 
 
 def revive(
@@ -168,6 +163,6 @@ def revive(
     """
     columns = {"seqs": list(seqs), "subscription_ids": list(subscription_ids), "dead": list(dead),
                "besides": list(besides)}  # fmt: skip
-    made = connection.execute(_REVIVE, columns).all()
+    made = connection.exec_driver_sql(_REVIVE, columns).all()
     look_in(connection, [(row.subscription_id, row.lane) for row in made if row.lane is not None])
     return [row.id for row in made]

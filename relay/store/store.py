@@ -8,6 +8,7 @@ from __future__ import annotations
 from relay.store import (
     batches,
     bodies,
+    bulk,
     claims,
     fan_out,
     filters,
@@ -59,6 +60,13 @@ class Store(Database):
     await_fan_out = sorting.await_fan_out
     sort_batch = sorting.sort_batch
     end_sorting = sorting.end_sorting
+    claim_bulk = bulk.claim_bulk
+    read_bulk = bulk.read_bulk
+    read_bulk_payloads = bulk.read_bulk_payloads
+    put_back_bulk = bulk.put_back_bulk
+    put_off_bulk = bulk.put_off_bulk
+    end_bulk = bulk.end_bulk
+    is_bulk_running = bulk.is_bulk_running
     release = lease.release
     is_drained = polling.is_drained
     recover = Database.recover

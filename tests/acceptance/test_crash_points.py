@@ -127,7 +127,11 @@ def _crash(app: Application, point: str) -> None:
     app.expire_leases()
 
 
-@pytest.mark.parametrize("step", steps())
+# tests/acceptance/test_bulk.py crashes around these: what they put back was sent before.
+OF_BULK = {step for step in steps() if "_bulk" in step} - {"Store.is_bulk_running"}
+
+
+@pytest.mark.parametrize("step", [step for step in steps() if step not in OF_BULK])
 def test_a_kill_around_any_step_loses_nothing(app: Application, step: str) -> None:
     app.subscribe("/good")
     app.subscribe("/flaky", schedule_seconds=[0] * 5)

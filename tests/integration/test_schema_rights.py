@@ -32,6 +32,7 @@ events              s(id,seq) i(NEW)   s i u(available_at)  s                 s
 in_flight           -                  s                    s i u d           s
 limits              -                  s                    s i u d           s
 health              -                  s                    s i u d           s
+bulk_operations     -                  s i(ASKED) u(rate,state)  s u(MOVED)   s
 pending             -                  s i d                s u d             s
 idempotency_keys    -                  s                    s                 s
 idempotency_requests  -                s                    s                 s
@@ -59,6 +60,10 @@ COLUMNS = {
     "USED": "last_used_at,revoked_at",
     "KNOWN": "created_at,created_by,expires_at,id,last_used_at,name,revoked_at,rights,tenant",
     "LOOK": "due_at,not_before",
+    "ASKED": "kind,parameters,phase,plan,rate,subscription_id,tenant",
+    "MOVED": (
+        "after_at,after_id,after_seq,allowed_at,done,failures,holder,last_error,leased_until,passed_over,phase,state,xid"
+    ),
 }
 TEXTS = {"body", "filter_hash", "id_of_key", "patterns_of", "text_id", "uuid_of"}
 RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "refuses_type", "uuid7"}
@@ -70,8 +75,8 @@ UPKEEP = {
 }  # fmt: skip
 FUNCTIONS = {
     "outbox_app": TEXTS | RULES | {"content_recorded", "record", "record_once"},
-    "outbox_operator": TEXTS | RULES | FINDINGS | UPKEEP | {"audit_operation", "retention_bound"},
-    "outbox_relay": TEXTS | FINDINGS | UPKEEP,
+    "outbox_operator": TEXTS | RULES | FINDINGS | UPKEEP | {"audit_operation", "retention_bound", "restore_events"},
+    "outbox_relay": TEXTS | FINDINGS | UPKEEP | {"hold_events", "restore_events"},
     "outbox_reader": TEXTS | FINDINGS,
 }
 SEQUENCES = {

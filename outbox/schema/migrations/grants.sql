@@ -14,7 +14,8 @@ declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
         outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
-        outbox.idempotency_requests, outbox.sending, outbox.limits, outbox.in_flight, outbox.tenant_limits, outbox.health';
+        outbox.idempotency_requests, outbox.sending, outbox.limits, outbox.in_flight, outbox.tenant_limits, outbox.health,
+        outbox.bulk_operations';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.filter_hash, outbox.id_of_key';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes, outbox.refuses_type';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
@@ -46,7 +47,9 @@ declare
         ['outbox_operator', 'insert, update, delete on outbox.tenant_limits'],
         ['outbox_operator', 'select, insert, update (last_used_at, revoked_at) on outbox.tokens'],
         ['outbox_operator', 'select, insert, update (answer), delete on outbox.api_requests'],
-        ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, outbox.retention_bound, ' || rules || ', ' || upkeep || ', '
+        ['outbox_operator', 'insert (kind, tenant, subscription_id, parameters, plan, phase, rate), update (state, rate)
+            on outbox.bulk_operations'],
+        ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, outbox.retention_bound, outbox.restore_events, ' || rules || ', ' || upkeep || ', '
             || findings || ', ' || texts],
 
         ['outbox_relay', 'usage on schema outbox'],
@@ -65,7 +68,9 @@ declare
         ['outbox_relay', 'update on outbox.poller'],
         ['outbox_relay', 'insert, update, delete on outbox.limits, outbox.in_flight'],
         ['outbox_relay', 'insert, update, delete on outbox.health'],
-        ['outbox_relay', 'execute on function ' || upkeep || ', ' || findings || ', ' || texts],
+        ['outbox_relay', 'update (state, done, passed_over, phase, after_at, after_id, after_seq, allowed_at, holder,
+            leased_until, failures, last_error, xid) on outbox.bulk_operations'],
+        ['outbox_relay', 'execute on function outbox.hold_events, outbox.restore_events, ' || upkeep || ', ' || findings || ', ' || texts],
 
         ['outbox_reader', 'usage on schema outbox'],
         ['outbox_reader', 'select on ' || tables],

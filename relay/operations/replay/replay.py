@@ -63,9 +63,9 @@ def replay(
     direct = [item for item in candidates if item.subscription_id is not None]
     unresolved = [item for item in candidates if item.subscription_id is None]
     _refuse_unresolved_without_dead_letter(unresolved)
-    buried = [(item.dead, item.event_seq) for item in candidates if item.dead is not None]
-    _refuse_unreadable(connection, [dead for dead, _ in buried])
-    store.restore_events(connection, [dead for dead, _ in buried], [seq for _, seq in buried])
+    buried = [item.dead for item in candidates if item.dead is not None]
+    _refuse_unreadable(connection, buried)
+    store.restore_events(connection, buried)
     _refuse_impossible(connection, direct)
     resolved_again = store.put_back(connection, [item.dead for item in unresolved if item.dead is not None])
     made = [DeliveryId.of(uuid) for uuid in store.revive(connection, **columns_of(direct))]
