@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +43,7 @@ def replay(
     Each replay is a new delivery, due now, with a schedule of its own; the webhook-id stays the event's.
     An EVENT goes to every subscription whose delivery of it has ended. A dead letter is gone once it is
     replayed. By id each replay is one delivery more; by filter what is on its way again is left out.
+    At once, --limit at most; relay bulk does any number, at a rate.
 
     \b
     Examples:
@@ -56,20 +58,48 @@ def replay(
         raise click.UsageError("give ids, or at least one filter (--since, --subscription, …), not both")
     if to_all and (to is not None or not names):
         raise click.UsageError("--to-all goes with ids, and without --to")
+    matching = None
     with database.transaction() as connection:
         if names:
             found = _by_id(connection, names, to, to_all=to_all)
         else:
             found = operations.candidates_by_filter(connection, None, wanted, state=state, to=to)
+            matching = operations.count_by_filter(connection, None, wanted, state=state)
+    rest = _Rest(matching, wanted, state)
     if dry_run:
-        _report(found, None, as_json=as_json)
+        _report(found, None, rest, as_json=as_json)
         return
     asked = operations.Asked(names, wanted, None if names else state, "all" if to_all else to)
     if not names:
-        confirm(f"Replay {len(found)} {'dead letters' if state == 'dead' else 'deliveries'}?", yes=yes)
+        confirm(f"Replay {len(found)}{rest.of} {'dead letters' if state == 'dead' else 'deliveries'}?", yes=yes)
     with database.transaction() as connection:
         made = operations.replay(connection, None, found, asked)
-    _report(found, made, as_json=as_json)
+    _report(found, made, rest, as_json=as_json)
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """What else passes a filter than was taken; nothing where ids were given."""
+
+    matching: operations.Matching | None
+    filters: Filters
+    state: str
+
+    @property
+    def of(self) -> str:
+        """Of how many, in words, where there are more than the limit."""
+        if self.matching is None or self.matching.count <= self.filters.limit:
+            return ""
+        return f" of {self.matching.count:,}{'' if self.matching.exact else ' or more'}"
+
+    @property
+    def command(self) -> str:
+        """The command that puts back all of them."""
+        given = ("since", "until", "type", "tenant", "subscription")
+        if self.state != "dead":
+            return "relay bulk replay SUB --since TIME"
+        flags = [f"--{name} …" for name in given if getattr(self.filters, name) is not None]
+        return " ".join(["relay bulk redrive", *flags])
 
 
 def _by_id(
@@ -78,19 +108,21 @@ def _by_id(
     return [item for name in names for item in operations.candidates_by_id(connection, None, name, to, to_all=to_all)]
 
 
-def _report(found: list[operations.Candidate], made: list[DeliveryId] | None, *, as_json: bool) -> None:
+def _report(found: list[operations.Candidate], made: list[DeliveryId] | None, rest: _Rest, *, as_json: bool) -> None:
     """Print the candidates and the deliveries made of them; `made` is None in a dry run."""
     subscriptions = sorted({item.subscription_id for item in found if item.subscription_id})
     to_resolve = sum(item.subscription_id is None for item in found)
     direct = len(found) - to_resolve if made is None else len(made)
     deliveries = made or []
     if as_json:
-        counts = {"count": direct + to_resolve, "deliveries": deliveries}
+        counts = {"count": direct + to_resolve, "matching": rest.matching, "deliveries": deliveries}
         print_json({**counts, "subscriptions": subscriptions, "resolve_again": to_resolve})
         return
     verb = "would replay" if made is None else "replayed"
-    click.echo(f"{verb} {direct} deliveries to {len(subscriptions)} subscriptions")
+    click.echo(f"{verb} {direct}{rest.of} deliveries to {len(subscriptions)} subscriptions")
     if to_resolve:
         click.echo(f"{verb} {to_resolve} events that could not be resolved: back to pending")
     for name in deliveries[:20]:
         click.echo(name)
+    if rest.of:
+        click.echo(f"for all of them: {rest.command}; or go on: repeat it, or raise --limit", err=True)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from relay.operations.filters import Filters
 
 __all__ = [
-    "DeadLetterDetails", "ListedDeadLetter", "find", "find_by_id", "list_dead_letters", "purge", "show_dead_letter",
+    "DeadLetterDetails", "ListedDeadLetter", "count", "find", "find_by_id", "list_dead_letters", "purge",
+    "show_dead_letter",
 ]  # fmt: skip
 
 
@@ -118,6 +119,14 @@ def find(connection: Connection, tenant: str | None, filters: Filters) -> list[D
     statement = text(f"select l.delivery_id {_FROM} where {where} order by l.died_at, l.delivery_id limit :limit")
     found = connection.execute(statement, parameters | {"limit": filters.limit}).scalars()
     return list(map(DeliveryId.of, found))
+
+
+def count(connection: Connection, tenant: str | None, filters: Filters, *, up_to: int) -> int:
+    """Return how many dead letters pass the filters, counted up to so many; `filters.limit` does not matter."""
+    where, parameters = _LISTING.where(tenant, filters, None)
+    statement = text(f"select count(*) from (select {_FROM} where {where} limit :limit) counted")  # noqa: S608 - constants
+    found: int = connection.execute(statement, parameters | {"limit": up_to}).scalar_one()
+    return found
 
 
 def purge(

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 import relay.operations
 from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, EventId, Id, SubscriptionId, TokenId, new_uuid7
+from outbox.ids import BulkOperationId, DeliveryId, EventId, Id, SubscriptionId, new_uuid7
 from relay.config.options import Config
 from relay.operations import (
     attempts,
@@ -33,6 +34,10 @@ from relay.operations import (
     subscription_versions,
     tokens,
 )
+from relay.operations.bulk import operations as bulk
+from relay.operations.bulk import plan as bulk_plan
+from relay.operations.bulk import request as bulk_request
+from relay.operations.bulk.request import BulkRequest
 from relay.operations.connection import Database
 from relay.operations.filters import Filters
 from relay.operations.probe import probed_subscription
@@ -56,7 +61,13 @@ from tests.support import seeding
 
 ALL = Filters()
 SINCE = Filters(since=timedelta(hours=1))
+REDRIVE = BulkRequest(kind="redrive", since=timedelta(hours=1))
 DAYS = {"events_days": 30, "attempts_days": 90, "resolutions_days": 90}
+
+
+def RECOVER(name: Id | str) -> BulkRequest:  # noqa: N802 - as the constants above
+    return BulkRequest(kind="recover", subscription=name, since=timedelta(hours=1))
+
 
 # What takes a connection and is no operation: each is called inside one, after the tenant was asked for.
 PARTS = {
@@ -64,6 +75,7 @@ PARTS = {
     "api_requests.keep": "is about a token that was recognised",
     "tokens.authenticate": "tells who asks",
     "audit.note": "writes down an operation on many rows, in its transaction",
+    "bulk.plan.plan_of": "counts what was resolved for a tenant",
     "connection.begin": "begins a transaction",
     "denied_rights.name_denied_rights": "puts an error into words",
     "fates.fates": "counts what became of events that were found",
@@ -88,6 +100,8 @@ class World:
     dead: DeliveryId
     delivered: DeliveryId
     token: TokenId
+    planned: BulkOperationId
+    paused: BulkOperationId
 
 
 BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
@@ -114,6 +128,18 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
     "subscription_versions.lock_version": ("subscription", subscription_versions.lock_version),
     "tokens.revoke": ("token", tokens.revoke),
     "status.late_subscriptions.subscription_health": ("subscription", late_subscriptions.subscription_health),
+    "bulk.plan.plan_bulk": ("subscription", lambda c, tenant, name: bulk_plan.plan_bulk(c, tenant, RECOVER(name))),
+    "bulk.request.resolve": ("subscription", lambda c, tenant, name: bulk_request.resolve(c, tenant, RECOVER(name))),
+    "bulk.operations.add_bulk": ("subscription", lambda c, tenant, name: bulk.add_bulk(c, tenant, RECOVER(name))),
+    "bulk.operations.show_bulk": ("planned", bulk.show_bulk),
+    "bulk.operations.start_bulk": ("planned", bulk.start_bulk),
+    "bulk.operations.resume_bulk": ("paused", bulk.resume_bulk),
+    "bulk.operations.cancel_bulk": ("paused", bulk.cancel_bulk),
+    "bulk.operations.pause_bulk": (
+        "planned",
+        lambda c, tenant, name: bulk.pause_bulk(c, tenant, bulk.start_bulk(c, tenant, name).id),
+    ),
+    "bulk.operations.set_bulk_rate": ("paused", lambda c, tenant, name: bulk.set_bulk_rate(c, tenant, name, 7)),
     "probe.probed_subscription.read_subscription": ("subscription", probed_subscription.read_subscription),
 }
 LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
@@ -141,6 +167,10 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
         c, tenant, SINCE, state="delivered"
     ),
     "tokens.list_tokens": lambda c, tenant, _: tokens.list_tokens(c, tenant, ALL),
+    "replay.replayable.count_by_filter": lambda c, tenant, _: range(replayable.count_by_filter(c, tenant, SINCE).count),
+    "dead_letters.count": lambda c, tenant, _: range(dead_letters.count(c, tenant, ALL, up_to=10)),
+    "bulk.operations.list_bulk": lambda c, tenant, _: bulk.list_bulk(c, tenant),
+    "bulk.plan.plan_bulk of dead letters": lambda c, tenant, _: range(bulk_plan.plan_bulk(c, tenant, REDRIVE).count),
     "audit.list_audit": lambda c, tenant, _: audit.list_audit(c, tenant, ALL),
 }
 OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
@@ -210,6 +240,9 @@ def world(connection) -> World:
     by_hand.cancel(connection, None, by_hand.outstanding_by_id(connection, None, gone))
     token = tokens.create(connection, "acme", name="of acme", rights=["read"], whose="acme").token.id
     return World(SubscriptionId.of(name), EventId.of(event_id), waiting, *map(DeliveryId.of, again), token)
+    planned, paused = (bulk.add_bulk(connection, "acme", RECOVER(name)).id for _ in range(2))
+    bulk.pause_bulk(connection, "acme", bulk.start_bulk(connection, "acme", paused).id)
+    return World(SubscriptionId.of(name), EventId.of(event_id), waiting, *map(DeliveryId.of, again), planned, paused)
 
 
 def test_the_tenant_comes_right_after_the_connection() -> None:

@@ -16,10 +16,12 @@ from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations import audit
 from relay.operations.replay.replayable import (
     Candidate,
+    Matching,
     ReplayError,
     candidates_by_filter,
     candidates_by_id,
     columns_of,
+    count_by_filter,
     refuse_other_tenants,
     unknown_subscription,
 )
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 
     from relay.operations.filters import Filters
 
-__all__ = ["Asked", "Candidate", "ReplayError", "candidates_by_filter", "candidates_by_id", "replay"]
+__all__ = [
+    "Asked", "Candidate", "Matching", "ReplayError", "candidates_by_filter", "candidates_by_id", "count_by_filter",
+    "replay",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

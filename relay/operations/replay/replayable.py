@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from relay.operations.filters import Filters
 
 __all__ = [
-    "Candidate", "ReplayError", "candidates_by_filter", "candidates_by_id", "columns_of",
+    "Candidate", "Matching", "ReplayError", "candidates_by_filter", "candidates_by_id", "columns_of", "count_by_filter",
     "refuse_other_tenants", "unknown_subscription",
 ]  # fmt: skip
 
@@ -93,6 +93,34 @@ def candidates_by_filter(
     else:
         found = _done(connection, tenant, filters, state)
     return _idle(connection, found if to is None else _redirected(found, SubscriptionId.of(to)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """How many rows pass a filter, on their way again or not; `exact` is false where there are so many or more."""
+
+    count: int
+    exact: bool
+
+
+COUNTED = 100_000
+
+
+def count_by_filter(
+    connection: Connection,
+    tenant: str | None,
+    filters: Filters,
+    *,
+    state: Literal["dead", "delivered", "cancelled"] = "dead",
+) -> Matching:
+    """Count what passes the filters, whatever their limit, exactly up to 100,000: what `candidates_by_filter` is of."""
+    if state == "dead":
+        found = dead_letters.count(connection, tenant, filters, up_to=COUNTED)
+    else:
+        statement, parameters = _done_statement(tenant, filters, state)
+        counting = text(f"select count(*) from ({statement}) counted")  # noqa: S608 - constants
+        found = connection.execute(counting, parameters | {"limit": COUNTED}).scalar_one()
+    return Matching(count=found, exact=found < COUNTED)
 
 
 def _once_more(connection: Connection, found: Sequence[Candidate]) -> list[Candidate]:
@@ -235,6 +263,11 @@ where delivery_id = any(cast(:ids as uuid[])) order by died_at, delivery_id"""),
 
 
 def _done(connection: Connection, tenant: str | None, filters: Filters, verdict: str) -> list[Candidate]:
+    statement, parameters = _done_statement(tenant, filters, verdict)
+    return [_candidate(row.event_seq, row.subscription_id) for row in connection.execute(text(statement), parameters)]
+
+
+def _done_statement(tenant: str | None, filters: Filters, verdict: str) -> tuple[str, dict[str, Any]]:
     where, parameters = filters.where(
         {"at": "a.at", "type": "e.type", "tenant": "e.tenant", "key": "e.key", "subscription": "a.subscription_id"}
     )
@@ -242,5 +275,4 @@ def _done(connection: Connection, tenant: str | None, filters: Filters, verdict:
 select a.event_seq, a.subscription_id from outbox.attempts a join outbox.events e on e.seq = a.event_seq
 left join outbox.subscriptions s on s.id = a.subscription_id
 where a.verdict = :verdict and {where} and {own("s.tenant")} group by 1, 2 order by 1, 2 limit :limit"""  # noqa: S608 - constants
-    rows = connection.execute(text(statement), parameters | {"asking": tenant, "verdict": verdict})
-    return [_candidate(row.event_seq, row.subscription_id) for row in rows]
+    return statement, parameters | {"asking": tenant, "verdict": verdict}
