@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from outbox.control import audit as operations
+from outbox.control.filters import Filters
 from relay.cli.options import Database, after_option, filters, json_option, with_database
 from relay.cli.output import print_json_lines, print_more, print_table
-from relay.operations import audit as operations
-from relay.operations.filters import Filters
 
 if TYPE_CHECKING:
-    from relay.operations.audit import AuditEntry
+    from outbox.control.audit import AuditEntry
 
 __all__ = ["audit", "change_of"]
 

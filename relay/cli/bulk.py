@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from outbox.control.filters import Filters
+from outbox.control.times import duration
 from relay.cli.options import (
     Database,
     after_option,
@@ -21,8 +23,6 @@ from relay.cli.output import escape, fields_of, print_fields, print_json, print_
 from relay.operations.bulk import operations
 from relay.operations.bulk.plan import plan_bulk
 from relay.operations.bulk.request import BulkRequest
-from relay.operations.filters import Filters
-from relay.operations.times import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

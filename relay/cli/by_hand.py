@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from outbox.control import by_hand
+from outbox.control.filters import Filters
 from relay.cli.options import Database, confirm, filters, json_option, with_database_to_change, yes_option
 from relay.cli.output import print_json
-from relay.operations import by_hand
-from relay.operations.filters import Filters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

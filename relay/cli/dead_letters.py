@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from outbox.control import dead_letters as operations
+from outbox.control.filters import Filters
 from relay.cli.options import (
     Database,
     after_option,
@@ -27,8 +29,6 @@ from relay.cli.output import (
     print_more,
     print_table,
 )
-from relay.operations import dead_letters as operations
-from relay.operations.filters import Filters
 
 __all__ = ["dead_letters"]
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from outbox.control.deliveries import STATES, list_deliveries, show_delivery
+from outbox.control.filters import Filters
 from relay.cli.by_hand import cancel, retry
 from relay.cli.options import Database, after_option, filters, json_option, with_database
 from relay.cli.output import (
@@ -18,8 +20,6 @@ from relay.cli.output import (
     print_more,
     print_table,
 )
-from relay.operations.deliveries import STATES, list_deliveries, show_delivery
-from relay.operations.filters import Filters
 
 __all__ = ["deliveries"]
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from outbox.control.events import list_events, show_event
+from outbox.control.filters import Filters
 from relay.cli.explain import explain
 from relay.cli.options import Database, after_option, filters, json_option, with_database
 from relay.cli.output import (
@@ -19,11 +21,9 @@ from relay.cli.output import (
     print_more,
     print_table,
 )
-from relay.operations.events import list_events, show_event
-from relay.operations.filters import Filters
 
 if TYPE_CHECKING:
-    from relay.operations.events import Counts, EventDetails, ListedEvent
+    from outbox.control.events import Counts, EventDetails, ListedEvent
 
 __all__ = ["counted", "events"]
 

@@ -14,7 +14,7 @@ from relay.cli.subscription_options import FILE, own_tenant_option, read_file, t
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from relay.operations.explain import Draft, ExplainedEvent
+    from outbox.control.explain import Draft, ExplainedEvent
 
 __all__ = ["explain", "filter_test"]
 
@@ -47,7 +47,7 @@ def explain(
       relay events explain evt_… --subscription sub_…
       relay events explain --type order.created --data order.json --tenant acme
     """
-    from relay.operations.explain import explain_draft, explain_event
+    from outbox.control.explain import explain_draft, explain_event
 
     draft = _one_of(event_id, _draft(type_, data, key, tenant or ""), "EVENT, or --type and --data")
     with database.transaction() as connection:
@@ -64,7 +64,7 @@ def explain(
 
 def _draft(type_: str | None, data: TextIO | None, key: str | None, tenant: str = "") -> Draft | None:
     """Return the draft that the options make; None where none of them is given."""
-    from relay.operations.explain import Draft
+    from outbox.control.explain import Draft
 
     if type_ is None and data is None:
         if key is not None:
@@ -120,7 +120,7 @@ def filter_test(
       relay subscriptions filter-test sub_… --event evt_…
       relay subscriptions filter-test --filter '{"payload": {"total": {"$gte": 100}}}' --data order.json
     """
-    from relay.operations.explain import try_filter, try_stored_filter
+    from outbox.control.explain import try_filter, try_stored_filter
 
     if (subscription_id is None) == (filter_ is None):
         raise click.UsageError("give either a SUBSCRIPTION or --filter")

@@ -11,10 +11,10 @@ import tempfile
 import traceback
 from typing import Any
 
+from outbox.control.filters import FilterError
 from outbox.errors import ActorError, OutboxError, SchemaError, SubscriptionError
 from relay.config.options import ConfigError
 from relay.operations.denied_rights import RightsError
-from relay.operations.filters import FilterError
 from relay.telemetry.redaction import redact
 
 __all__ = ["explain"]

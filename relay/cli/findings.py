@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from relay.operations.findings import Finding
+    from outbox.control.findings import Finding
 
 __all__ = ["in_sentences", "in_words"]
 

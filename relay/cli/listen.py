@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from outbox.control.times import rfc3339
 from outbox.signing.schemes import SCHEMES, named
 from outbox.signing.verify import check_key
 from relay.cli.interrupt import interruptible
@@ -19,7 +20,6 @@ from relay.cli.output import escape
 from relay.config.options import ConfigError
 from relay.local.receiver.listener import Arrival, Listener
 from relay.local.receiver.server import serve
-from relay.operations.times import rfc3339
 
 __all__ = ["as_json", "as_text", "echo", "listen", "open_port"]
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from outbox.control.times import moment_of
 from outbox.signing.schemes import ROWS, declare
 from outbox.subscriptions.endpoints import allow_endpoints
 from relay.cli.output import escape
 from relay.config.sources import load
 from relay.operations.connection import Database
-from relay.operations.times import moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

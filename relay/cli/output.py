@@ -17,13 +17,13 @@ from uuid import UUID
 
 import click
 
-from relay.operations.pages import Page
-from relay.operations.times import rfc3339
+from outbox.control.pages import Page
+from outbox.control.times import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from relay.operations.attempts import Attempt
+    from outbox.control.attempts import Attempt
 
 __all__ = [
     "escape", "fields_of", "host_of", "print_attempts", "print_fields", "print_json", "print_json_lines", "print_more",

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from outbox.control.filters import Filters
+from outbox.control.replay import replay as operations
 from relay.cli.options import Database, confirm, filters, json_option, with_database_to_change, yes_option
 from relay.cli.output import print_json
-from relay.operations.filters import Filters
-from relay.operations.replay import replay as operations
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

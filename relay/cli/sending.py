@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from outbox.control.times import duration, utc
 from relay.cli.options import Database, json_option, with_database_to_change
 from relay.cli.output import escape, print_json
 from relay.operations import sending
-from relay.operations.times import duration, utc
 
 __all__ = ["pause_all", "resume_all"]
 

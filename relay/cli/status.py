@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from outbox.control.times import duration, utc
 from relay.cli.failures import explain
 from relay.cli.findings import in_words
 from relay.cli.options import Database, json_option, with_database
 from relay.cli.output import escape, fields_of, host_of, print_fields, print_json, print_table
 from relay.operations.status.documents import CANCELLED_DAYS
 from relay.operations.status.status import status as status_of
-from relay.operations.times import duration, utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from relay.operations.findings import Finding
+    from outbox.control.findings import Finding
     from relay.operations.secrets import SecretsAtRest
     from relay.operations.status.breakers import NamedBreaker
     from relay.operations.status.documents import (

@@ -10,6 +10,7 @@ import click
 
 from outbox import formats
 from outbox import subscriptions as verbs
+from outbox.control.times import duration, who_held
 from outbox.signing.schemes import UNSIGNED
 from outbox.subscriptions import NewSubscription, Subscription
 from outbox.subscriptions.declaration import REQUIRED
@@ -43,7 +44,6 @@ from relay.cli.subscription_options import (
     subscription_argument,
     whose,
 )
-from relay.operations.times import duration, who_held
 
 __all__ = ["subscriptions"]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from outbox.control.filters import Filters
 from relay.cli.options import (
     Database,
     after_option,
@@ -20,7 +21,6 @@ from relay.cli.options import (
 from relay.cli.output import fields_of, print_fields, print_json, print_json_lines, print_more, print_table
 from relay.cli.subscription_options import words_type
 from relay.operations import tokens as operations
-from relay.operations.filters import Filters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
+from outbox.control.findings import Finding
 from outbox.errors import OutboxError
-from relay.operations.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

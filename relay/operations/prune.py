@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from outbox.control import audit
+from outbox.control.tenancy import operator_only
 from outbox.errors import OutboxError
-from relay.operations import audit
 from relay.operations.connection import begin
-from relay.operations.tenancy import operator_only
 from relay.store.retention import RETENTION
 
 if TYPE_CHECKING:

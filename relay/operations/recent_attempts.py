@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.control.tenancy import own
 from outbox.ids import SubscriptionId
-from relay.operations.tenancy import own
 
 if TYPE_CHECKING:
     from datetime import datetime

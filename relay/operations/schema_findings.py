@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from relay.operations.findings import Finding
-from relay.operations.tenancy import operator_only
+from outbox.control.findings import Finding
+from outbox.control.tenancy import operator_only
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

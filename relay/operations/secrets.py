@@ -9,11 +9,11 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from outbox.control.tenancy import operator_only
 from outbox.ids import SubscriptionId
 from outbox.sealing import newest_key
 from relay.config.options import ConfigError
 from relay.operations.connection import begin
-from relay.operations.tenancy import operator_only
 from relay.secrets.resealing import BATCH_ROWS, READ, REPLACE, plan
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.control.tenancy import operator_only
 from outbox.errors import OutboxError
 from outbox.subscriptions.checks import check_reason
-from relay.operations.tenancy import operator_only
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.control.tenancy import own
 from outbox.errors import NotFoundError
 from outbox.ids import SubscriptionId
-from relay.operations.tenancy import own
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from sqlalchemy import text
 
 from outbox._text import complaint
+from outbox.control.pages import Key, Listing, Page
+from outbox.control.tenancy import own
 from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import TokenId
 from outbox.secret import NeverPickled
 from outbox.subscriptions.checks import check_tenant
-from relay.operations.pages import Key, Listing, Page
-from relay.operations.tenancy import own
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from relay.operations.filters import Filters
+    from outbox.control.filters import Filters
 
 __all__ = [
     "RIGHTS",

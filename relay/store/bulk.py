@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
+from outbox.control.store.by_hand import hastening
+from outbox.control.store.replay import revival
 from relay.store.bulk_pages import BATCH, Work, page_of, page_statement, utc
-from relay.store.by_hand import hastening
 from relay.store.database import PRUNE_WHEN_PLANNED
-from relay.store.replay import revival
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,21 +1,12 @@
-"""Dead letters: written when a delivery is given up, deleted by purge. replay.py puts them back."""
+"""Dead letters: written when a delivery is given up. A person purges them, or puts them back: outbox/control/store."""
 
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING
-
-from sqlalchemy import text
 
 from relay.model.outcome import OutcomeKind
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    from sqlalchemy import Connection
-
-__all__ = ["EVENTS_TO_BURY", "Copied", "burial", "purge"]
+__all__ = ["EVENTS_TO_BURY", "Copied", "burial"]
 
 
 class Copied(Enum):
@@ -53,13 +44,3 @@ def burial(source: str, events: str = "outbox.events", copied: Copied = Copied.A
     payload = _PAYLOAD if copied is Copied.ALL else "null"
     where = "false" if copied is Copied.NOTHING else "true"
     return _BURIAL.format(source=source, events=events, payload=payload, where=where)
-
-
-_PURGE = text(
-    "delete from outbox.dead_letters where delivery_id = any(cast(:ids as uuid[])) returning delivery_id, tenant"
-)
-
-
-def purge(connection: Connection, delivery_ids: Sequence[UUID]) -> list[tuple[UUID, str]]:
-    """dead letter → gone: delete those that a person named; return the ones there were, each with its tenant."""
-    return [(row.delivery_id, row.tenant) for row in connection.execute(_PURGE, {"ids": list(delivery_ids)})]

@@ -17,49 +17,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
 
+from outbox.control.store.lanes import HEADS, LANE_OF_EVENT, LOOK, NOW, PARKED, RUNNABLE, SORTING
 from relay.store.arrays import Bigints, Floats, Integers, Smallints, Timestamps, Uuids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from sqlalchemy import Connection
 
     from relay.store.database import Database
     from relay.store.rows import Birth
 
 __all__ = [
     "BIRTH_IN_LANES", "FIRST_LANE", "LANE_OF_EVENT", "Lane", "SweptLane", "birth_columns", "find_busy",
-    "is_lane_race", "look", "look_in", "release_parked", "sweep_lanes",
+    "is_lane_race", "look", "release_parked", "sweep_lanes",
 ]  # fmt: skip
 
 Lane: TypeAlias = tuple[bytes, int]
 """A lane: the subscription's id and the hash of the key."""
 
 FIRST_LANE: Lane = (bytes(16), -(2**63))
-HEADS = "deliveries_heads"
 TRIES = 20
-
-LANE_OF_EVENT = "hashtextextended(key, hashtextextended(tenant, 0))"
-"""The hash of an event's key, null without one: of columns of outbox.events."""
-
-# When a parked row goes: now, or at its time; earlier by its priority, as if it were born due.
-NOW = "greatest(clock_timestamp(), not_before) - make_interval(secs => coalesce(boost_seconds, 0))"
-
-# Scalar subqueries, not EXISTS: the planner could answer that from a hash of every row of the index.
-_RUNNABLE = """(select true from outbox.deliveries d
-     where d.subscription_id = r.subscription_id and d.lane = r.lane and isfinite(d.due_at) limit 1)"""
-_PARKED = """(select true from outbox.deliveries d
-     where d.subscription_id = r.subscription_id and d.lane = r.lane and not isfinite(d.due_at) limit 1)"""
-_SORTING = """(select true from outbox.subscriptions s
-     where s.id = r.subscription_id and s.sorting_since is not null limit 1)"""
 
 # While a backlog is sorted into lanes, nobody knows yet which row of a lane is the first: all are parked.
 _FIND_BUSY = f"""
 select r.place from unnest(%b, %b) with ordinality r(subscription_id, lane, place)
-where coalesce({_RUNNABLE}, {_PARKED}, {_SORTING}, false)"""
+where coalesce({RUNNABLE}, {PARKED}, {SORTING}, false)"""
 
 
 async def find_busy(connection: psycopg.AsyncConnection[Any], lanes: Sequence[Lane]) -> set[Lane]:
@@ -102,25 +84,7 @@ def birth_columns(births: Sequence[Birth]) -> tuple[object, ...]:
     )
 
 
-# The case is there so that most lanes, which have nothing parked, cost one look-up.
-_LOOK = f"""
-with r as materialized (select distinct subscription_id, lane from unnest({{ids}}, {{lanes}}) a(subscription_id, lane)),
-first as materialized (
-    select c.id from r cross join lateral (
-        select id from outbox.deliveries d
-        where d.subscription_id = r.subscription_id and d.lane = r.lane and not isfinite(d.due_at)
-        order by d.event_seq, d.id limit 1) c
-    where case when c.id is not null then coalesce({_RUNNABLE}, {_SORTING}) end is null),
-locked as materialized (
-    select id from outbox.deliveries where id = any(array(select id from first)) and not isfinite(due_at)
-    order by id for no key update skip locked)
-update outbox.deliveries d set due_at = {NOW}, not_before = null
-where d.id = any(array(select id from locked))
-returning d.subscription_id, d.due_at <= clock_timestamp()
-"""
-"""parked → due, or waiting for its time: the first of each lane that has no head."""
-_LOOK_AT = _LOOK.format(ids="%b", lanes="%b")
-_LOOK_IN = text(_LOOK.format(ids="cast(:ids as uuid[])", lanes="cast(:lanes as bigint[])"))
+_LOOK_AT = LOOK.format(ids="%b", lanes="%b")
 
 
 async def look(database: Database, lanes: Sequence[Lane]) -> list[bytes]:
@@ -137,23 +101,6 @@ async def look(database: Database, lanes: Sequence[Lane]) -> list[bytes]:
         else:
             return [subscription_id for subscription_id, is_due in rows if is_due]
     return []
-
-
-def look_in(connection: Connection, lanes: Sequence[tuple[UUID, int]]) -> None:
-    """parked → due: the same within a command's transaction, after it deleted from these lanes or parked in them.
-
-    What others do in the same moment it cannot see: a relay's sweep makes up for that within seconds. Where a relay was
-    first, its head stays the head.
-    """
-    if not lanes:
-        return
-    columns = {"ids": [subscription_id for subscription_id, _ in lanes], "lanes": [lane for _, lane in lanes]}
-    try:
-        with connection.begin_nested():
-            connection.execute(_LOOK_IN, columns)
-    except IntegrityError as error:
-        if not isinstance(error.orig, psycopg.Error) or not is_lane_race(error.orig):
-            raise
 
 
 def is_lane_race(error: psycopg.Error) -> bool:
@@ -183,7 +130,7 @@ with recursive r as (
         order by subscription_id, lane limit 1) c
     where r.number < %b),
 seen as (
-    select r.*, coalesce({_RUNNABLE}, {_SORTING}) is null as headless,
+    select r.*, coalesce({RUNNABLE}, {SORTING}) is null as headless,
            coalesce((select ordered from outbox.subscriptions where id = r.subscription_id), true) as ordered
     from r)
 select subscription_id, lane, number, headless, ordered from seen where headless or not ordered or number = %b

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from outbox.control.store.sendable import BROKEN, MATCHED, NOT_HELD, OPEN, PROBED, WANTED
 from outbox.secret import Secret
 from relay.model.subscription import SUBSCRIPTION_COLUMNS, SubscriptionVersion, TenantLimit
 from relay.store.arrays import Bigints, Uuids
@@ -19,25 +20,15 @@ __all__ = [
     "subscription_of",
 ]  # fmt: skip
 
-# The condition that a subscription may be sent to now. Nothing else is claimed, so nothing else counts attempts.
-_WANTED = "paused_at is null and disabled_at is null and removed_at is null and sorting_since is null"
-NOT_HELD = "coalesce(held_until <= clock_timestamp(), true)"
-# health has no column id: it is that of the subscription that the condition is asked of.
-_BROKEN = "exists (select from outbox.health where subscription_id = id and opened_at is not null)"
-OPEN = f"{_WANTED} and {NOT_HELD} and not {_BROKEN}"
-PROBED = f"{_WANTED} and {NOT_HELD} and {_BROKEN[:-1]} and probe_at <= clock_timestamp())"
-"""The condition that a subscription is not open, but that one delivery may be sent to it now."""
 _NOTED = """(select case when opened_at is not null then 'open' when failing_since is not null or failures > 0
                     then 'noted' end from outbox.health where subscription_id = s.id)"""
-MATCHED = "not (paused_at is not null and drops_while_paused)"
-"""The condition that events match a subscription at all; removed ones are in no index of types."""
 # Before version 17 an infinite time cannot be subtracted. The error would be taken for the fault of an event that the
 # subscription matches, so no value of a row may reach an expression that can fail on it.
 # An open breaker is asked about again after a while, should nobody tell that it closed.
 BROKEN_SECONDS = 60
 _CLOSED_SECONDS = (
-    f"case when not ({_WANTED}) then 'infinity'"
-    f" when {NOT_HELD} then case when {_BROKEN.replace('= id', '= s.id')} then {BROKEN_SECONDS} else 0 end"
+    f"case when not ({WANTED}) then 'infinity'"
+    f" when {NOT_HELD} then case when {BROKEN.replace('= id', '= s.id')} then {BROKEN_SECONDS} else 0 end"
     " when isfinite(held_until) then extract(epoch from held_until - clock_timestamp())::double precision"
     " else 'infinity' end"
 )
@@ -47,7 +38,7 @@ SUBSCRIPTIONS = f"""
 select {", ".join(f"s.{name}" for name in SUBSCRIPTION_COLUMNS)},
        array(select kind from outbox.secrets where {_LIVE} order by created_at desc, id desc),
        array(select secret from outbox.secrets where {_LIVE} order by created_at desc, id desc),
-       {_CLOSED_SECONDS}, {_WANTED} and coalesce(held_until = 'infinity', false),
+       {_CLOSED_SECONDS}, {WANTED} and coalesce(held_until = 'infinity', false),
        (select slowed_to from outbox.limits where id = s.id and measured_from > now() - {FORGOTTEN}),
        t.id, t.rate_limit, t.rate_burst, coalesce({_NOTED}, '')
 from outbox.subscriptions s

@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Header, Request, Response
 from pydantic import BaseModel, TypeAdapter
 
+from outbox.control.pages import Page
 from relay.operations import subscription_versions
-from relay.operations.pages import Page
 from relay.web.database import Call
 from relay.web.problems import Problem
 

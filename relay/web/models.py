@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema, create_model
 
+from outbox.control.pages import Page
+from outbox.control.times import rfc3339
 from outbox.ids import DeliveryId, Id, SubscriptionId
 from relay.operations.annotations import hints_of
-from relay.operations.pages import Page
-from relay.operations.times import rfc3339
 
 __all__ = ["DeliveryText", "Moment", "SubscriptionText", "id_pattern", "listing", "model_of"]
 

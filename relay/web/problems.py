@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from outbox.control.filters import FilterError
 from outbox.errors import (
     ActorError,
     NotFoundError,
@@ -27,7 +28,6 @@ from outbox.errors import (
 from relay.config.options import ConfigError
 from relay.operations.api_requests import UnderWayError
 from relay.operations.denied_rights import RightsError
-from relay.operations.filters import FilterError
 from relay.operations.probe.probed_subscription import ProbeError
 from relay.operations.tokens import TokenError
 from relay.telemetry.redaction import redact

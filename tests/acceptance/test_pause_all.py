@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.operations import by_hand
-from relay.operations.filters import Filters
+from outbox.control import by_hand
+from outbox.control.filters import Filters
 from relay.operations.sending import pause_all, resume_all
 from tests.support.application import Application
 from tests.support.processes import RelayProcess

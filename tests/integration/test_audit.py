@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import outbox
 from outbox import subscriptions
+from outbox.control.audit import ACTIONS, list_audit
+from outbox.control.filters import Filters
+from outbox.control.times import rfc3339
 from outbox.errors import ActorError
 from outbox.ids import parse_id
 from relay.cli.output import fields_of
 from relay.config.database_url import RELAY_NAME
-from relay.operations.audit import ACTIONS, list_audit
-from relay.operations.filters import Filters
-from relay.operations.times import rfc3339
 
 URL = "https://example.com/hooks"
 SECRET = "whsec_" + "Q0FOQVJZ" * 4

@@ -12,12 +12,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from outbox import subscriptions
+from outbox.control import audit, dead_letters
+from outbox.control.filters import Filters
+from outbox.control.replay.replay import candidates_by_id, replay
 from relay.cli import cli
 from relay.cli.options import login_name
-from relay.operations import audit, dead_letters
 from relay.operations import prune as prune_operation
-from relay.operations.filters import Filters
-from relay.operations.replay.replay import candidates_by_id, replay
 from relay.secrets.keyring import new_private_key
 from relay.store.retention import RETENTION, RetentionStep
 from tests.support import seeding

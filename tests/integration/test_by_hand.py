@@ -12,16 +12,17 @@ from click.testing import CliRunner
 from sqlalchemy import Connection, Engine, text
 
 from outbox import act_as, subscriptions
+from outbox.control import by_hand
+from outbox.control.audit import AuditEntry, list_audit
+from outbox.control.by_hand import ByHandError, cancel, retry_now
+from outbox.control.deliveries import list_deliveries, show_delivery
+from outbox.control.events import event_state, list_events, show_event
+from outbox.control.filters import Filters
+from outbox.control.replay.replay import candidates_by_filter, candidates_by_id, replay
 from outbox.errors import NotFoundError, SubscriptionError
 from outbox.ids import DeliveryId, parse_id
 from relay.cli import cli
-from relay.operations import by_hand, sending
-from relay.operations.audit import AuditEntry, list_audit
-from relay.operations.by_hand import ByHandError, cancel, retry_now
-from relay.operations.deliveries import list_deliveries, show_delivery
-from relay.operations.events import event_state, list_events, show_event
-from relay.operations.filters import Filters
-from relay.operations.replay.replay import candidates_by_filter, candidates_by_id, replay
+from relay.operations import sending
 from relay.operations.status.late_subscriptions import subscription_health
 from relay.operations.status.status import status
 from tests.support import seeding

@@ -268,7 +268,7 @@ class TestReplayAndPurge:
         assert self.count(connection, "dead_letters") == 2
 
     def test_an_operators_role_is_enough(self, connection, dead):
-        from relay.operations.replay.replay import candidates_by_id, replay
+        from outbox.control.replay.replay import candidates_by_id, replay
 
         seeding.prune_event(connection, seeding.record(connection))
         connection.execute(text("delete from outbox.events"))

@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from sqlalchemy import Connection, text
 
 from outbox import subscriptions
+from outbox.control.explain import Draft, explain_draft, explain_event, try_filter, try_stored_filter
+from outbox.control.store.replay import find_matching
 from outbox.errors import NotFoundError, RecordError, SubscriptionError
 from outbox.ids import parse_id
 from relay.cli import cli
-from relay.operations.explain import Draft, explain_draft, explain_event, try_filter, try_stored_filter
-from relay.store.replay import find_matching
 from tests.support import seeding
 
 URL = "https://example.com/hooks"

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from outbox.control.replay.replay import replay
+from outbox.control.replay.replayable import candidates_by_id
 from relay.config.options import Config
 from relay.model.verdict import VerdictKind
-from relay.operations.replay.replay import replay
-from relay.operations.replay.replayable import candidates_by_id
 from relay.process.housekeeping import Housekeeping
 from relay.store.bodies import BODIES
 from relay.store.database import SETTINGS, Database

@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from outbox import subscriptions
+from outbox.control.audit import list_audit
+from outbox.control.filters import FilterError, Filters
 from outbox.errors import NotFoundError
 from relay.cli import cli
-from relay.operations.audit import list_audit
 from relay.operations.bulk import operations, plan
 from relay.operations.bulk.plan import plan_bulk
 from relay.operations.bulk.request import BulkError, BulkRequest
-from relay.operations.filters import FilterError, Filters
 from tests.support import seeding
 
 pytestmark = pytest.mark.case("D5")

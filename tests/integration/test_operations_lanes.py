@@ -9,13 +9,13 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from outbox import subscriptions
+from outbox.control.deliveries import list_deliveries, show_delivery
+from outbox.control.filters import Filters
 from outbox.errors import SubscriptionError
 from relay.cli import cli
 from relay.cli.findings import in_words
 from relay.config.options import Config
 from relay.operations.connection import Database
-from relay.operations.deliveries import list_deliveries, show_delivery
-from relay.operations.filters import Filters
 from relay.operations.status.status import status
 from tests.support import seeding
 

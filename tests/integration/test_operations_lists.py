@@ -9,15 +9,15 @@ import pytest
 from sqlalchemy import text
 
 from outbox import subscriptions
+from outbox.control import dead_letters
+from outbox.control.deliveries import list_deliveries, show_delivery
+from outbox.control.events import event_state, list_events, show_event
+from outbox.control.filters import FilterError, Filters
+from outbox.control.replay.replay import Asked, replay
+from outbox.control.replay.replayable import candidates_by_id
 from outbox.errors import NotFoundError
 from outbox.ids import parse_id
 from relay.cli.events import counted
-from relay.operations import dead_letters
-from relay.operations.deliveries import list_deliveries, show_delivery
-from relay.operations.events import event_state, list_events, show_event
-from relay.operations.filters import FilterError, Filters
-from relay.operations.replay.replay import Asked, replay
-from relay.operations.replay.replayable import candidates_by_id
 from tests.support import seeding
 
 ALL = Filters()

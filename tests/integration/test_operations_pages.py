@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from relay.operations import attempts, deliveries, events
-from relay.operations.audit import list_audit
-from relay.operations.dead_letters import list_dead_letters
-from relay.operations.deliveries import list_deliveries
-from relay.operations.events import list_events
-from relay.operations.filters import FilterError, Filters
-from relay.operations.pages import Page
+from outbox.control import attempts, deliveries, events
+from outbox.control.audit import list_audit
+from outbox.control.dead_letters import list_dead_letters
+from outbox.control.deliveries import list_deliveries
+from outbox.control.events import list_events
+from outbox.control.filters import FilterError, Filters
+from outbox.control.pages import Page
 from tests.support import seeding
 
 ROWS = 7

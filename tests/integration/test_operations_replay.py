@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import text
 
 from outbox import subscriptions
+from outbox.control import by_hand
+from outbox.control.audit import list_audit
+from outbox.control.filters import FilterError, Filters
+from outbox.control.replay.replay import Asked, ReplayError, candidates_by_filter, candidates_by_id, replay
 from outbox.errors import NotFoundError
 from outbox.ids import SubscriptionId, parse_id
-from relay.operations import by_hand
-from relay.operations.audit import list_audit
-from relay.operations.filters import FilterError, Filters
-from relay.operations.replay.replay import Asked, ReplayError, candidates_by_filter, candidates_by_id, replay
 from tests.support import seeding
 from tests.support.waiting import wait_until
 

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from outbox import subscriptions
+from outbox.control.times import utc
 from relay.cli.findings import in_words
 from relay.cli.output import fields_of
 from relay.operations.secrets import SecretsAtRest
@@ -16,7 +17,6 @@ from relay.operations.status.attention import findings_of
 from relay.operations.status.documents import Attempts, Count, DeadLetters, Pending, Settings, Unmatched
 from relay.operations.status.late_subscriptions import subscription_health
 from relay.operations.status.status import status
-from relay.operations.times import utc
 from tests.support import seeding
 
 

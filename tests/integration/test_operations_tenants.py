@@ -14,36 +14,23 @@ import anyio
 import pytest
 from sqlalchemy import Connection, text
 
+import outbox.control
 import relay.operations
+from outbox.control import attempts, audit, by_hand, dead_letters, deliveries, events, explain
+from outbox.control.filters import Filters
+from outbox.control.replay import replay, replayable
 from outbox.errors import NotFoundError
-from outbox.ids import DeliveryId, EventId, Id, SubscriptionId, TokenId, new_uuid7
-from outbox.ids import BulkOperationId, DeliveryId, EventId, Id, SubscriptionId, new_uuid7
+from outbox.ids import BulkOperationId, DeliveryId, EventId, Id, SubscriptionId, TokenId, new_uuid7
 from relay.config.options import Config
-from relay.operations import (
-    attempts,
-    audit,
-    by_hand,
-    dead_letters,
-    deliveries,
-    events,
-    explain,
-    prune,
-    schema_findings,
-    secrets,
-    sending,
-    subscription_versions,
-    tokens,
-)
+from relay.operations import prune, schema_findings, secrets, sending, subscription_versions, tokens
 from relay.operations.bulk import operations as bulk
 from relay.operations.bulk import plan as bulk_plan
 from relay.operations.bulk import request as bulk_request
 from relay.operations.bulk.request import BulkRequest
 from relay.operations.connection import Database
-from relay.operations.filters import Filters
 from relay.operations.probe import probed_subscription
 from relay.operations.probe.preview import Draft, preview
 from relay.operations.probe.probe import check_endpoint, send_test
-from relay.operations.replay import replay, replayable
 from relay.operations.status import (
     breakers,
     delivery_counts,
@@ -203,8 +190,10 @@ TESTED_BELOW = {
 
 
 def public_values() -> Iterator[Any]:
-    """Every public function and class of relay.operations, each where it is defined."""
-    for module in pkgutil.walk_packages(relay.operations.__path__, "relay.operations."):
+    """Every public function and class of both control planes, each where it is defined."""
+    rooms = (*pkgutil.walk_packages(relay.operations.__path__, "relay.operations."),
+             *pkgutil.walk_packages(outbox.control.__path__, "outbox.control."))  # fmt: skip
+    for module in (room for room in rooms if not room.name.startswith("outbox.control.store")):
         found = importlib.import_module(module.name)
         values = [getattr(found, name) for name in getattr(found, "__all__", ())]
         yield from (value for value in values if getattr(value, "__module__", None) == module.name)
@@ -212,7 +201,7 @@ def public_values() -> Iterator[Any]:
 
 # What takes a connection or a database first, by module and name.
 OPERATIONS = {
-    f"{value.__module__.removeprefix('relay.operations.')}.{value.__name__}": value
+    f"{value.__module__.removeprefix('relay.operations.').removeprefix('outbox.control.')}.{value.__name__}": value
     for value in public_values()
     if inspect.isfunction(value) and next(iter(inspect.signature(value).parameters), None) in ("connection", "database")
 }

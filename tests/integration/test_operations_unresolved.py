@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
+from outbox.control.replay import replay
 from outbox.ids import EventId
 from relay.cli import cli
-from relay.operations.replay import replay
 from relay.operations.status import unresolved_events as unresolved_module
 from relay.operations.status.documents import Unresolved
 from relay.operations.status.unresolved_events import find_unresolved, sql_to_mend

@@ -14,12 +14,12 @@ from sqlalchemy import Connection, Engine, text
 
 import outbox
 from outbox import subscriptions
+from outbox.control.audit import list_audit
+from outbox.control.filters import Filters
 from outbox.errors import SubscriptionError
 from outbox.formats import FORMATS
 from outbox.ids import parse_id
 from relay.cli import cli
-from relay.operations.audit import list_audit
-from relay.operations.filters import Filters
 from relay.operations.status.status import status
 
 pytestmark = pytest.mark.field("F54")

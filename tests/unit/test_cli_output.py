@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from outbox.control.events import DeadDelivery
+from outbox.control.pages import Page
 from outbox.ids import DeliveryId, SubscriptionId
 from relay.cli import output
 from relay.cli.options import Moment
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
 from relay.operations.denied_rights import missing_grant
-from relay.operations.events import DeadDelivery
-from relay.operations.pages import Page
 from relay.operations.status.documents import Count
 from relay.telemetry.redaction import redact
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outbox.control.times import duration, rfc3339
 from relay.cli.output import escape
-from relay.operations.times import duration, rfc3339
 
 
 @pytest.mark.case("C28")

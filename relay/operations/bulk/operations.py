@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from outbox.control.filters import Filters
+from outbox.control.pages import Key, Listing
+from outbox.control.tenancy import own
+from outbox.control.times import rfc3339
 from outbox.errors import NotFoundError
 from outbox.ids import BulkOperationId, SubscriptionId
 from relay.operations.bulk.plan import Plan, plan_of
 from relay.operations.bulk.request import BulkError, resolve
-from relay.operations.filters import Filters
-from relay.operations.pages import Key, Listing
-from relay.operations.tenancy import own
-from relay.operations.times import rfc3339
 from relay.store.bulk_pages import PHASES
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from outbox.control.pages import Page
     from relay.operations.bulk.request import BulkRequest, Kind
-    from relay.operations.pages import Page
 
 __all__ = [
     "DEFAULT_RATE", "BulkOperation", "State", "add_bulk", "cancel_bulk", "list_bulk", "pause_bulk", "resume_bulk",

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqlalchemy import text
 
+from outbox.control.filters import Filters
+from outbox.control.times import rfc3339
 from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import SubscriptionId
-from relay.operations.filters import Filters
-from relay.operations.times import rfc3339
 
 if TYPE_CHECKING:
     from uuid import UUID

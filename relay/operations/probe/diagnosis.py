@@ -12,11 +12,11 @@ import shlex
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
+from outbox.control.findings import Finding
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.url import parse_url
 from relay.http.inspection.steps import OF_CERTIFICATE
 from relay.http.response import header, speaks_http2
-from relay.operations.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal, Self
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from outbox.control.findings import Finding
     from outbox.ids import DeliveryId, SubscriptionId
     from relay.http.inspection.certificate import Certificate
     from relay.http.inspection.steps import Step
     from relay.model.outcome import OutcomeKind
-    from relay.operations.findings import Finding
 
 __all__ = ["CheckedEndpoint", "CheckedStep", "ReceivedResponse", "SentRequest", "SentTest"]
 

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from uuid import UUID
 
+    from outbox.control.findings import Finding
     from relay.config.options import Config
     from relay.http.inspection.steps import Step
     from relay.http.sender import Sender
     from relay.model.event import EventParts
     from relay.operations.connection import Database
-    from relay.operations.findings import Finding
     from relay.operations.probe.documents import SentRequest
     from relay.operations.probe.probed_subscription import Logged, ProbedSubscription
 

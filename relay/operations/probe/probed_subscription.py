@@ -8,12 +8,12 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from outbox.control.findings import Finding
+from outbox.control.times import utc
 from outbox.errors import NotFoundError, OutboxError
 from outbox.formats import shown_url
 from outbox.ids import DeliveryId, SubscriptionId, event_id_of, new_uuid7
 from relay.model.event import EventParts
-from relay.operations.findings import Finding
-from relay.operations.times import utc
 from relay.store.settlement import storable
 from relay.store.subscriptions import SUBSCRIPTIONS, subscription_of
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.operations.findings import Finding
+from outbox.control.findings import Finding
+from outbox.control.times import duration, utc, who_held
 from relay.operations.status.breakers import findings_of_breakers
 from relay.operations.status.late_subscriptions import LATE_SECONDS
 from relay.operations.status.running_findings import findings_of_running, place_of
 from relay.operations.status.unresolved_events import sql_to_mend
-from relay.operations.times import duration, utc, who_held
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.control.findings import Finding
+from outbox.control.tenancy import operator_only, own
+from outbox.control.times import duration, utc
 from outbox.ids import SubscriptionId
-from relay.operations.findings import Finding
-from relay.operations.tenancy import operator_only, own
-from relay.operations.times import duration, utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

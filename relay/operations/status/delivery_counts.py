@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from outbox.control.tenancy import operator_only
 from relay.operations.status.documents import Count, Deliveries
-from relay.operations.tenancy import operator_only
 from relay.store.claims import DUE_SINCE
 from relay.store.subscriptions import OPEN
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from outbox.control.tenancy import operator_only
 from outbox.formats import shown_url
 from outbox.ids import SubscriptionId
 from relay.operations.status.documents import DisabledSubscription, HeldSubscription, Newest, PausedSubscription
 from relay.operations.status.late_subscriptions import read_health
-from relay.operations.tenancy import operator_only
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from outbox.control.findings import Finding
     from outbox.ids import DeliveryId, EventId, SubscriptionId
-    from relay.operations.findings import Finding
     from relay.operations.secrets import SecretsAtRest
     from relay.operations.sending import Sending
     from relay.operations.status.breakers import Breakers

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.control.tenancy import operator_only
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations.status.documents import BlockedLane, SortingSubscription
-from relay.operations.tenancy import operator_only
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

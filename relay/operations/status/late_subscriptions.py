@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.control.tenancy import operator_only, own
 from outbox.errors import NotFoundError
 from outbox.formats import shown_url
 from outbox.ids import SubscriptionId
 from relay.operations.status.delivery_counts import URGENT_MAX
 from relay.operations.status.documents import StuckSubscription, SubscriptionHealth
-from relay.operations.tenancy import operator_only, own
 from relay.store.claims import DUE_SINCE
 from relay.store.subscriptions import OPEN
 

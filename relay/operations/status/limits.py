@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.control.tenancy import operator_only
 from outbox.ids import SubscriptionId
 from relay.operations.status.documents import Limits, Newest, SlowedSubscription
 from relay.operations.status.late_subscriptions import read_health
-from relay.operations.tenancy import operator_only
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

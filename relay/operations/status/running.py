@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from relay.operations.tenancy import operator_only
+from outbox.control.tenancy import operator_only
 from relay.store.relays import ALIVE_SECONDS
 from relay.store.turns import HOLDER
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from relay.operations.findings import Finding
-from relay.operations.times import duration
+from outbox.control.findings import Finding
+from outbox.control.times import duration
 from relay.store.relays import ALIVE_SECONDS
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from outbox.control.tenancy import operator_only
 from relay.operations.schema_findings import find_in_schema
 from relay.operations.secrets import secrets_at_rest
 from relay.operations.sending import read_sending
@@ -36,7 +37,6 @@ from relay.operations.status.limits import read_limits
 from relay.operations.status.repeated_ids import find_repeated_ids
 from relay.operations.status.running import read_running
 from relay.operations.status.unresolved_events import find_unresolved
-from relay.operations.tenancy import operator_only
 
 if TYPE_CHECKING:
     from datetime import date

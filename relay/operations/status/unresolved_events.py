@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.control.tenancy import operator_only
 from outbox.ids import EventId
 from relay.operations.status.documents import Unresolved
-from relay.operations.tenancy import operator_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

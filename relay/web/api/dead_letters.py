@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
-from relay.operations import dead_letters as operations
-from relay.operations.dead_letters import DeadLetterDetails, ListedDeadLetter
+from outbox.control import dead_letters as operations
+from outbox.control.dead_letters import DeadLetterDetails, ListedDeadLetter
 from relay.web.answers import answer, linked
 from relay.web.api.deliveries import ReplayBody, Replayed, replayed
 from relay.web.api.fields import Chosen, DeliveryFilter

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from outbox.control import by_hand
+from outbox.control.attempts import Attempt, attempts_of_delivery
+from outbox.control.deliveries import DeliveryDetails, DeliveryState, ListedDelivery, list_deliveries, show_delivery
+from outbox.control.replay import replay as replays
 from outbox.ids import DeliveryId
-from relay.operations import by_hand
-from relay.operations.attempts import Attempt, attempts_of_delivery
-from relay.operations.deliveries import DeliveryDetails, DeliveryState, ListedDelivery, list_deliveries, show_delivery
-from relay.operations.replay import replay as replays
 from relay.web.answers import answer, linked, linked_below
 from relay.web.api.fields import Chosen, DeliveryFilter, SubscriptionName
 from relay.web.bodies import ExactRoute

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import Field
 
 import outbox
+from outbox.control.attempts import Attempt, attempts_of_event
+from outbox.control.deliveries import ListedDelivery, outstanding_of_event
+from outbox.control.events import DeadDelivery, EventDetails, ListedEvent, dead_of_event, list_events, show_event
+from outbox.control.explain import Draft, ExplainedEvent, explain_draft, explain_event
+from outbox.control.pages import Page
 from outbox.recording.record import Event
-from relay.operations.attempts import Attempt, attempts_of_event
-from relay.operations.deliveries import ListedDelivery, outstanding_of_event
-from relay.operations.events import DeadDelivery, EventDetails, ListedEvent, dead_of_event, list_events, show_event
-from relay.operations.explain import Draft, ExplainedEvent, explain_draft, explain_event
-from relay.operations.pages import Page
 from relay.web.answers import linked, linked_below
 from relay.web.api.fields import EventFilter, PageQuery, SubscriptionName, TenantName, tenant_of
 from relay.web.bodies import Body, ExactRoute, WrittenData

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from outbox.control.filters import Filters
+from outbox.control.times import moment_of
 from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
 from outbox.subscriptions.declaration import REQUIRED
 from outbox.subscriptions.declaration import Field as Declared
 from outbox.subscriptions.fields import Changes, Settings
-from relay.operations.filters import Filters
-from relay.operations.times import moment_of
 from relay.web.access import Principal
 from relay.web.bodies import Body
 from relay.web.models import id_pattern

@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from outbox.control import audit
+from outbox.control.findings import Finding
+from outbox.control.pages import Page
+from outbox.control.tenancy import operator_only
 from outbox.subscriptions import TenantLimit, limit_tenant, list_tenant_limits
-from relay.operations import audit, sending
-from relay.operations.findings import Finding
-from relay.operations.pages import Page
+from relay.operations import sending
 from relay.operations.status.documents import Status
 from relay.operations.status.status import status
-from relay.operations.tenancy import operator_only
 from relay.web.answers import linked
 from relay.web.api.fields import PageQuery, Window
 from relay.web.bodies import Body, ExactRoute

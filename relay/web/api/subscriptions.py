@@ -6,9 +6,9 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from outbox import subscriptions as verbs
+from outbox.control.pages import Page
 from outbox.subscriptions import NewSubscription, Subscription
 from relay.operations import subscription_versions
-from relay.operations.pages import Page
 from relay.operations.status.breakers import Breaker, breaker_of, breakers_of
 from relay.operations.status.documents import SubscriptionHealth
 from relay.operations.status.late_subscriptions import subscription_health

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from outbox.control.filters import Filters
 from relay.operations import tokens as operations
-from relay.operations.filters import Filters
 from relay.operations.tokens import Maker, Right, Token
 from relay.web.access import Caller
 from relay.web.answers import answer, linked

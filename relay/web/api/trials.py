@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import Field, model_validator
 
+from outbox.control.explain import Draft, FilterTest, try_filter, try_stored_filter
 from outbox.errors import RecordError
-from relay.operations.explain import Draft, FilterTest, try_filter, try_stored_filter
 from relay.operations.probe import preview as previews
 from relay.operations.probe.documents import CheckedEndpoint, SentTest
 from relay.operations.probe.probe import check_endpoint, send_test

@@ -5,10 +5,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from outbox.control.audit import ACTIONS, AuditEntry, list_audit
+from outbox.control.filters import Filters
+from outbox.control.pages import Page
 from outbox.errors import OutboxError
-from relay.operations.audit import ACTIONS, AuditEntry, list_audit
-from relay.operations.filters import Filters
-from relay.operations.pages import Page
 from relay.web.pages.filters import PAGE_ROWS, SINCE, Asked
 from relay.web.pages.rendering import PageRoute, visit_page
 from relay.web.pages.visits import Visiting

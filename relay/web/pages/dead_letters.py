@@ -5,12 +5,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
+from outbox.control.dead_letters import find, find_by_id, list_dead_letters, purge
+from outbox.control.pages import Page
+from outbox.control.replay.replay import Asked as AskedReplay
+from outbox.control.replay.replay import Candidate, candidates_by_filter, candidates_by_id, replay
 from outbox.errors import OutboxError
 from outbox.ids import DeliveryId
-from relay.operations.dead_letters import find, find_by_id, list_dead_letters, purge
-from relay.operations.pages import Page
-from relay.operations.replay.replay import Asked as AskedReplay
-from relay.operations.replay.replay import Candidate, candidates_by_filter, candidates_by_id, replay
 from relay.web.pages.confirming import confirm
 from relay.web.pages.filters import FILTER_NAMES, Asked
 from relay.web.pages.rendering import PageRoute, go, url_of, visit_page

@@ -5,13 +5,13 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
+from outbox.control.by_hand import cancel, outstanding_by_id, retry_now, waiting_by_id
+from outbox.control.deliveries import STATES, DeliveryDetails, list_deliveries, show_delivery
+from outbox.control.pages import Page
+from outbox.control.replay.replay import Asked as AskedReplay
+from outbox.control.replay.replay import candidates_by_id, replay
 from outbox.errors import OutboxError
-from relay.operations.by_hand import cancel, outstanding_by_id, retry_now, waiting_by_id
-from relay.operations.deliveries import STATES, DeliveryDetails, list_deliveries, show_delivery
-from relay.operations.pages import Page
 from relay.operations.probe.preview import preview
-from relay.operations.replay.replay import Asked as AskedReplay
-from relay.operations.replay.replay import candidates_by_id, replay
 from relay.web.pages.confirming import confirm
 from relay.web.pages.filters import Asked
 from relay.web.pages.rendering import PageRoute, go, url_of, visit_page

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from outbox.control.times import duration, rfc3339
 from outbox.subscriptions.filters.values import in_json
-from relay.operations.times import duration, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -4,12 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
+from outbox.control.events import list_events, show_event
+from outbox.control.explain import explain_event
+from outbox.control.pages import Page
+from outbox.control.replay.replay import Asked as AskedReplay
+from outbox.control.replay.replay import candidates_by_id, replay
 from outbox.errors import OutboxError
-from relay.operations.events import list_events, show_event
-from relay.operations.explain import explain_event
-from relay.operations.pages import Page
-from relay.operations.replay.replay import Asked as AskedReplay
-from relay.operations.replay.replay import candidates_by_id, replay
 from relay.web.pages.filters import Asked
 from relay.web.pages.rendering import HEADERS, PageRoute, go, visit_page
 from relay.web.pages.visits import Posted, Visit, Visiting, visiting

@@ -6,7 +6,7 @@ from typing import Self
 
 from fastapi import Request
 
-from relay.operations.filters import Filters
+from outbox.control.filters import Filters
 
 __all__ = ["FILTER_NAMES", "PAGE_ROWS", "SINCE", "Asked"]
 

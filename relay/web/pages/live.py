@@ -11,12 +11,12 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from outbox.control.audit import list_audit
+from outbox.control.deliveries import list_deliveries
+from outbox.control.events import list_events
+from outbox.control.filters import Filters
 from outbox.errors import OutboxError
-from relay.operations.audit import list_audit
 from relay.operations.connection import Database
-from relay.operations.deliveries import list_deliveries
-from relay.operations.events import list_events
-from relay.operations.filters import Filters
 from relay.web.pages.rendering import HEADERS, PageRoute
 from relay.web.pages.visits import Visiting
 

@@ -7,13 +7,13 @@ from sqlalchemy import Connection
 
 from outbox import EVERY_TENANT
 from outbox import subscriptions as verbs
-from relay.operations.dead_letters import list_dead_letters
-from relay.operations.events import list_events
-from relay.operations.filters import Filters
+from outbox.control.dead_letters import list_dead_letters
+from outbox.control.events import list_events
+from outbox.control.filters import Filters
+from outbox.control.times import duration, utc
 from relay.operations.status.breakers import breakers_of, in_words
 from relay.operations.status.documents import Named, Status
 from relay.operations.status.status import status
-from relay.operations.times import duration, utc
 from relay.web.pages.points import points_of, summary_of, window_named
 from relay.web.pages.rendering import PageRoute, visit_page
 from relay.web.pages.visits import Visit, Visiting

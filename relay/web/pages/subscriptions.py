@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 
 from outbox import subscriptions as verbs
+from outbox.control.deliveries import list_deliveries
+from outbox.control.filters import Filters
 from outbox.errors import SubscriptionError
 from outbox.subscriptions import Subscription
-from relay.operations.deliveries import list_deliveries
-from relay.operations.filters import Filters
 from relay.operations.status.breakers import Breaker, breaker_of, breakers_of, in_words
 from relay.operations.status.late_subscriptions import subscription_health
 from relay.web.pages.confirming import confirm

@@ -11,15 +11,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, create_engine
 
+from outbox.control.by_hand import cancel
+from outbox.control.deliveries import show_delivery
+from outbox.control.replay.replay import candidates_by_id, replay
+from outbox.control.store import by_hand
 from outbox.ids import DeliveryId
 from relay.engine.poll_turn import PollTurn
 from relay.http import AddressPolicy, DirectDialler, HttpSender
 from relay.model.verdict import VerdictKind
-from relay.operations.by_hand import cancel
-from relay.operations.deliveries import show_delivery
-from relay.operations.replay.replay import candidates_by_id, replay
 from relay.operations.sending import pause_all, resume_all
-from relay.store import by_hand
 from relay.store.store import Store
 from tests.integration.engine.world import (
     ERROR_500,

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 import sqlalchemy
 
+from outbox.control.replay.replay import candidates_by_id, replay
+from outbox.control.store.by_hand import cancel
 from relay.engine.lanes import BatchLanes
 from relay.model.outcome import Outcome
 from relay.model.verdict import VerdictKind
-from relay.operations.replay.replay import candidates_by_id, replay
-from relay.store.by_hand import cancel
 from relay.store.lease import new_lease
 from relay.store.pending_shares import Shares
 from relay.store.sorting import BEGIN

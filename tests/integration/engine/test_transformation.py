@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from outbox import subscriptions
+from outbox.control.replay.replay import replay
+from outbox.control.replay.replayable import candidates_by_id
 from relay.model.outcome import Outcome
-from relay.operations.replay.replay import replay
-from relay.operations.replay.replayable import candidates_by_id
 from tests.integration.engine.world import DELIVERED, ERROR_500, FarEnd, World, stepping
 
 pytestmark = pytest.mark.anyio

@@ -9,17 +9,16 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from relay.operations.filters import FilterError
-from relay.store.nearest_time import LAST
+from outbox.control.filters import FilterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from relay.operations.filters import Filters
+    from outbox.control.filters import Filters
 
 __all__ = ["Key", "Listing", "Page"]
 
@@ -42,13 +41,26 @@ def _number(text: str) -> int:
 
 
 def _moment(text: str) -> datetime | str:
-    value = datetime.fromisoformat(text)
-    if value.tzinfo is None:
+    value = datetime.fromisoformat(text) if text != _INFINITY else text
+    if isinstance(value, datetime) and value.tzinfo is None:
         raise ValueError
-    return "infinity" if value == LAST else value  # as which a row was read that is due at infinity
+    return value
 
 
 _READ: dict[str, Callable[[str], Any]] = {"bigint": _number, "timestamptz": _moment, "uuid": UUID}
+_INFINITY = "infinity"  # PostgreSQL's last time, for which Python has none; a row has null in its place
+_LAST = datetime.max.replace(tzinfo=UTC)
+
+
+def _written(value: object) -> str:
+    """Return a value of a key as text that PostgreSQL reads too, whatever driver passes it on."""
+    if value is None or value == _LAST:
+        return _INFINITY
+    return (
+        value.isoformat()
+        if isinstance(value, datetime)
+        else str(UUID(int=value.int) if isinstance(value, UUID) else value)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +133,21 @@ class Listing:
         """The condition that a row comes after the cursor's; the first key alone bounds the scan of an index."""
         condition = ""
         for place, key in reversed(list(enumerate(self.keys))):
-            value = f"cast(:after_{place} as {key.type})"
+            value = f"cast(cast(:after_{place} as text) as {key.type})"
             more = f" or ({key.column} = {value} and {condition})" if condition else ""
             condition = f"({key.column} {key.beyond} {value}{more})"
         first = self.keys[0]
-        return f"{first.column} {first.beyond}= cast(:after_0 as {first.type}) and {condition}"
+        return f"{first.column} {first.beyond}= cast(cast(:after_0 as text) as {first.type}) and {condition}"
 
     def _cursor(self, row: Any) -> str:
         values = [getattr(row, key.name) for key in self.keys]
-        plain = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
+        plain = [_written(value) for value in values]
         return base64.urlsafe_b64encode(json.dumps([self.name, *plain]).encode()).decode().rstrip("=")
 
-    def _values(self, cursor: str) -> list[Any]:
+    def _values(self, cursor: str) -> list[str]:
         try:
             name, *plain = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-            values = [_READ[key.type](_text(value)) for key, value in zip(self.keys, plain, strict=True)]
+            values = [_written(_READ[key.type](_text(value))) for key, value in zip(self.keys, plain, strict=True)]
         except (ValueError, TypeError, AttributeError, RecursionError):
             name, values = None, []
         if name != self.name:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from outbox.control.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts_of_event
+from outbox.control.deliveries import ListedDelivery, outstanding_of_event
+from outbox.control.fates import fates
+from outbox.control.filters import Filters
+from outbox.control.pages import Key, Listing, Page
+from outbox.control.tenancy import OWN_DEAD_LETTER, own
 from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
-from relay.operations.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts_of_event
-from relay.operations.deliveries import ListedDelivery, outstanding_of_event
-from relay.operations.fates import fates
-from relay.operations.filters import Filters
-from relay.operations.pages import Key, Listing, Page
-from relay.operations.tenancy import OWN_DEAD_LETTER, own
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from relay.operations.fates import Fates
+    from outbox.control.fates import Fates
 
 __all__ = [
     "Counts", "DeadDelivery", "EventDetails", "ListedEvent", "RecordedEvent", "Resolution", "dead_of_event",
@@ -46,7 +46,7 @@ class RecordedEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How many of an event's subscriptions are in which state, the operator's among them; see relay.operations.fates.
+    """How many of an event's subscriptions are in which state, the operator's among them; see outbox.control.fates.
 
     `matched` is None before it is resolved, `cancelled` also where nothing kept can tell it.
     """

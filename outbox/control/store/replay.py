@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.control.store.lanes import LANE_OF_EVENT, look_in
+from outbox.control.store.sendable import MATCHED
 from outbox.subscriptions.filters import Answer, FilteredEvent, stored_filter
-from relay.store.lanes import LANE_OF_EVENT, look_in
-from relay.store.subscriptions import MATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from outbox.control.filters import Filters
+from outbox.control.pages import Key, Listing, Page
+from outbox.control.tenancy import own
 from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
-from relay.operations.filters import Filters
-from relay.operations.pages import Key, Listing, Page
-from relay.operations.tenancy import own
 
 if TYPE_CHECKING:
     from datetime import datetime

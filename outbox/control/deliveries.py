@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqlalchemy import text
 
+from outbox.control.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts_of_delivery
+from outbox.control.filters import FilterError, Filters
+from outbox.control.pages import Key, Listing, Page
+from outbox.control.tenancy import OWN_DEAD_LETTER, own
 from outbox.errors import NotFoundError
 from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
-from relay.operations.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts_of_delivery
-from relay.operations.filters import FilterError, Filters
-from relay.operations.pages import Key, Listing, Page
-from relay.operations.tenancy import OWN_DEAD_LETTER, own
-from relay.store.nearest_time import LAST
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -75,7 +74,7 @@ case when s.id is null or s.removed_at is not null then 'cancelled'
 
 _OUTSTANDING = f"""
 select d.id, d.event_seq, e.id as event_id, e.type, e.tenant, e.key, d.subscription_id, s.url, s.format,
-       {_STATE} as state, d.due_at, d.attempts, d.crashes
+       {_STATE} as state, nullif(d.due_at, 'infinity') as due_at, d.attempts, d.crashes
 from outbox.deliveries d
 left join outbox.subscriptions s on s.id = d.subscription_id
 left join outbox.events e on e.seq = d.event_seq
@@ -242,7 +241,7 @@ def _fields(row: Any) -> dict[str, Any]:
         "event_id": EventId.maybe(row.event_id),
         "subscription_id": SubscriptionId.maybe(row.subscription_id),
         "state": row.state,
-        "at": None if row.due_at >= LAST else row.due_at,
+        "at": row.due_at,
         "attempts": row.attempts,
         "crashes": row.crashes,
         "type": row.type,

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from outbox.control.pages import Key, Listing
+from outbox.control.tenancy import own
+from outbox.control.times import rfc3339
 from outbox.formats import shown_url
 from outbox.ids import AuditId, BulkOperationId, DeliveryId, EventId, Id, SubscriptionId, TokenId
-from relay.operations.pages import Key, Listing
-from relay.operations.tenancy import own
-from relay.operations.times import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Connection
 
-    from relay.operations.filters import Filters
-    from relay.operations.pages import Page
+    from outbox.control.filters import Filters
+    from outbox.control.pages import Page
 
 __all__ = ["ACTIONS", "LISTED_IDS", "AuditEntry", "json_of_filters", "list_audit", "note"]
 

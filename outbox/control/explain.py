@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from outbox._text import complaint
+from outbox.control.filters import Filters
+from outbox.control.pages import Key, Listing, Page
+from outbox.control.tenancy import own
 from outbox.errors import NotFoundError, RecordError
 from outbox.formats import shown_url
 from outbox.ids import EventId, SubscriptionId
 from outbox.recording.payload import RawJSON, encode
 from outbox.recording.record import checked_type
 from outbox.subscriptions.filters import Answer, FilteredEvent, parse, stored_filter
-from relay.operations.filters import Filters
-from relay.operations.pages import Key, Listing, Page
-from relay.operations.tenancy import own
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from outbox.ids import DeliveryId, EventId, SubscriptionId
-from relay.operations import audit
-from relay.operations.replay.replayable import (
+from outbox.control import audit
+from outbox.control.replay.replayable import (
     Candidate,
     Matching,
     ReplayError,
@@ -25,14 +24,15 @@ from relay.operations.replay.replayable import (
     refuse_other_tenants,
     unknown_subscription,
 )
-from relay.store import replay as store
+from outbox.control.store import replay as store
+from outbox.ids import DeliveryId, EventId, SubscriptionId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-    from relay.operations.filters import Filters
+    from outbox.control.filters import Filters
 
 __all__ = [
     "Asked", "Candidate", "Matching", "ReplayError", "candidates_by_filter", "candidates_by_id", "count_by_filter",

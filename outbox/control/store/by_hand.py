@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import text
 
-from relay.store.lanes import look_in
+from outbox.control.store.lanes import look_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import text
 
+from outbox.control import dead_letters
+from outbox.control.store.replay import find_ended, find_matching, find_on_their_way
+from outbox.control.tenancy import own
 from outbox.errors import NotFoundError, OutboxError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
-from relay.operations import dead_letters
-from relay.operations.tenancy import own
-from relay.store.replay import find_ended, find_matching, find_on_their_way
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from relay.operations.filters import Filters
+    from outbox.control.filters import Filters
 
 __all__ = [
     "Candidate", "Matching", "ReplayError", "candidates_by_filter", "candidates_by_id", "columns_of", "count_by_filter",

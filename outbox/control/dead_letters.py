@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from outbox.control import audit
+from outbox.control.attempts import Attempt, attempts_of_delivery
+from outbox.control.pages import Key, Listing, Page
+from outbox.control.store import dead_letters as store
+from outbox.control.tenancy import OWN_DEAD_LETTER
 from outbox.errors import NotFoundError
 from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
-from relay.operations import audit
-from relay.operations.attempts import Attempt, attempts_of_delivery
-from relay.operations.pages import Key, Listing, Page
-from relay.operations.tenancy import OWN_DEAD_LETTER
-from relay.store import dead_letters as store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from relay.operations.filters import Filters
+    from outbox.control.filters import Filters
 
 __all__ = [
     "DeadLetterDetails", "ListedDeadLetter", "count", "find", "find_by_id", "list_dead_letters", "purge",

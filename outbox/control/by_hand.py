@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from outbox.control import audit
+from outbox.control.deliveries import show_delivery
+from outbox.control.store import by_hand as store
+from outbox.control.store.sendable import OPEN
+from outbox.control.tenancy import own
 from outbox.errors import OutboxError
 from outbox.ids import DeliveryId, SubscriptionId
-from relay.operations import audit
-from relay.operations.deliveries import show_delivery
-from relay.operations.tenancy import own
-from relay.store import by_hand as store
-from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from relay.operations.filters import Filters
+    from outbox.control.filters import Filters
 
 __all__ = [
     "ByHandError", "Cancelled", "Retried", "cancel", "outstanding_by_filter", "outstanding_by_id", "retry_now",
