@@ -16,6 +16,7 @@ from benchmarks import (
     batches,
     filters,
     footprint,
+    history,
     latency,
     limits,
     order,
@@ -56,6 +57,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "tenants": turns.tenants,
     "urgent": turns.urgent,
     "wide": wide.run,
+    "history": history.run,
     "size": size.run,
 }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from outbox.control.filters import Filters
+from outbox.control.filters import SEQ_OF_EVENT, Filters
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import own
 from outbox.formats import shown_url
@@ -19,16 +19,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["PAGE_ROWS", "SEQ_OF_EVENT", "Attempt", "attempts_of_delivery", "attempts_of_event"]
+__all__ = ["PAGE_ROWS", "Attempt", "attempt_fields", "attempts_of_delivery", "attempts_of_event"]
 
 PAGE_ROWS = 1_000
 """The rows of a page that lists what belongs to one event or delivery."""
-
-SEQ_OF_EVENT = """
-select seq from outbox.events where id = :event_id
-union all (select event_seq from outbox.dead_letters where event_id = :event_id limit 1) limit 1
-"""
-"""The number of an event, also of one past its retention that a dead letter has kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,18 +84,23 @@ def _page(
 
 
 def _attempt(row: Any) -> Attempt:
-    return Attempt(
-        delivery_id=DeliveryId.of(row.delivery_id),
-        subscription_id=SubscriptionId.of(row.subscription_id),
-        number=row.number,
-        at=row.at,
-        verdict=row.verdict,
-        outcome=row.outcome,
-        status=row.status,
-        milliseconds=row.milliseconds,
-        error=row.error,
-        url=row.url and shown_url(row.url),
-        address=row.address,
-        headers=row.headers,
-        excerpt=None if row.excerpt is None else bytes(row.excerpt).decode("utf-8", "backslashreplace"),
-    )
+    return Attempt(**attempt_fields(row))
+
+
+def attempt_fields(row: Any) -> dict[str, Any]:
+    """Return the fields of an Attempt from a row of outbox.attempts."""
+    return {
+        "delivery_id": DeliveryId.of(row.delivery_id),
+        "subscription_id": SubscriptionId.of(row.subscription_id),
+        "number": row.number,
+        "at": row.at,
+        "verdict": row.verdict,
+        "outcome": row.outcome,
+        "status": row.status,
+        "milliseconds": row.milliseconds,
+        "error": row.error,
+        "url": row.url and shown_url(row.url),
+        "address": row.address,
+        "headers": row.headers,
+        "excerpt": None if row.excerpt is None else bytes(row.excerpt).decode("utf-8", "backslashreplace"),
+    }

@@ -101,6 +101,10 @@ def json_of_filters(filters: Filters) -> dict[str, Any]:
         "tenant": filters.tenant,
         "key": filters.key,
         "subscription": None if filters.subscription is None else str(SubscriptionId.of(filters.subscription)),
+        "event": None if filters.event is None else str(EventId.of(filters.event)),
+        "outcome": filters.outcome,
+        "status": filters.status,
+        "text": filters.text,
         "limit": filters.limit,
     }
     return {name: value for name, value in given.items() if value is not None}

@@ -9,9 +9,11 @@ from sqlalchemy import text
 
 from outbox.control import audit
 from outbox.control.attempts import Attempt, attempts_of_delivery
+from outbox.control.filters import SEQ_OF_EVENT, bound_of
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.store import dead_letters as store
 from outbox.control.tenancy import OWN_DEAD_LETTER
+from outbox.control.walk import Walk
 from outbox.errors import NotFoundError
 from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
@@ -66,6 +68,31 @@ _LISTING = Listing(
     keys=(Key("l.died_at", "died_at", "timestamptz", descending=True), Key("l.delivery_id", "delivery_id", "uuid")),
 )  # fmt: skip
 
+_TEXT = """(strpos(w.error, :text) > 0 or exists (
+    select from outbox.dead_letters p
+    where p.delivery_id = w.delivery_id and strpos(substr(p.payload, 1, 65536), :text) > 0))"""
+_WALK = Walk(
+    listing=Listing(
+        name="dead_letters",
+        columns={"at": "w.died_at", "type": "w.type", "tenant": "w.tenant", "key": "w.key",
+                 "subscription": "w.subscription_id", "event": "w.event_seq", "text": _TEXT},
+        own=OWN_DEAD_LETTER.replace("l.", "w."),
+        keys=(Key("w.died_at", "died_at", "timestamptz", descending=True),
+              Key("w.delivery_id", "delivery_id", "uuid", descending=True)),
+    ),
+    table="outbox.dead_letters",
+    time="died_at",
+    columns="""delivery_id, event_seq, event_id, subscription_id, type, tenant, key, recorded_at, attempts, died_at,
+               reason, error""",
+    branch="subscription_id",
+    joins="left join outbox.subscriptions s on s.id = w.subscription_id",
+    found="w.*, s.url, s.format",
+)  # fmt: skip
+LOOKED = 10_000
+"""How many dead letters one page looks at, at most."""
+LOOKED_FOR_TEXT = 1_000
+"""The same where text is looked for: the first 64 KiB of payloads are read."""
+
 _FROM = "from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id"
 _SELECT = f"""
 select l.delivery_id, l.event_id, l.subscription_id, s.url, s.format, l.type, l.tenant, l.key, l.recorded_at,
@@ -78,9 +105,23 @@ def list_dead_letters(
     connection: Connection, tenant: str | None, filters: Filters, *, after: str | None = None
 ) -> Page[ListedDeadLetter]:
     """Return the newest dead letters that pass the filters; since and until are about when they died."""
-    where, parameters = _LISTING.where(tenant, filters, after)
-    statement = text(f"{_SELECT} where {where} {_LISTING.order_by} limit :limit")
-    return _LISTING.page(connection.execute(statement, parameters).all(), filters.limit, _listed)
+    where, parameters = _WALK.listing.where(tenant, filters, after)
+    along = [_WALK.listing.beyond] if after is not None else []
+    along += [bound_of(name, "w.died_at", filters) for name in ("since", "until") if getattr(filters, name) is not None]
+    asks = tenant is not None or bool(set(filters.given()) - {"since", "until", "subscription"})
+    return _WALK.page(
+        connection,
+        along=" and ".join(along) or "true",
+        passing=where,
+        parameters=parameters,
+        branches=None if filters.subscription is None else [filters.given()["subscription"]],
+        looked=LOOKED_FOR_TEXT if filters.text is not None else LOOKED if asks else filters.limit + 1,
+        make=_listed,
+        table=None
+        if filters.event is None
+        else f"""(
+            select * from outbox.dead_letters where event_seq = ({SEQ_OF_EVENT}) offset 0)""",  # noqa: S608
+    )
 
 
 def show_dead_letter(connection: Connection, tenant: str | None, delivery_id: UUID | str) -> DeadLetterDetails:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqlalchemy import text
 
-from outbox.control.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts_of_delivery
-from outbox.control.filters import FilterError, Filters
+from outbox.control.attempts import PAGE_ROWS, Attempt, attempts_of_delivery
+from outbox.control.filters import SEQ_OF_EVENT, FilterError, Filters
+from outbox.control.history import walk_attempts
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import OWN_DEAD_LETTER, own
 from outbox.errors import NotFoundError
@@ -26,7 +27,9 @@ __all__ = [
     "show_delivery",
 ]  # fmt: skip
 
-DeliveryState = Literal["due", "waiting", "parked", "leased", "held", "paused", "disabled", "cancelled", "delivered"]
+DeliveryState = Literal[
+    "due", "waiting", "parked", "leased", "held", "paused", "disabled", "removed", "delivered", "cancelled"
+]
 STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
 
 
@@ -63,7 +66,7 @@ class DeliveryDetails(ListedDelivery):
 
 
 _STATE = """
-case when s.id is null or s.removed_at is not null then 'cancelled'
+case when s.id is null or s.removed_at is not null then 'removed'
      when d.lease is not null and d.due_at > clock_timestamp() then 'leased'
      when s.disabled_at is not null then 'disabled'
      when s.paused_at is not null then 'paused'
@@ -84,18 +87,9 @@ _OWN = own("s.tenant")
 _COLUMNS = {"type": "e.type", "tenant": "e.tenant", "key": "e.key"}
 _LISTED = Listing(
     name="deliveries",
-    columns=_COLUMNS | {"at": "d.due_at", "subscription": "d.subscription_id"},
+    columns=_COLUMNS | {"at": "d.due_at", "subscription": "d.subscription_id", "event": "d.event_seq"},
     own=_OWN,
     keys=(Key("d.due_at", "due_at", "timestamptz"), Key("d.id", "id", "uuid")),
-)
-_LISTED_DONE = Listing(
-    name="delivered",
-    columns=_COLUMNS | {"at": "a.at", "subscription": "a.subscription_id"},
-    own=_OWN,
-    keys=(
-        Key("a.at", "due_at", "timestamptz", descending=True),
-        Key("a.delivery_id", "id", "uuid", descending=True),
-    ),
 )
 _LISTED_OF_EVENT = Listing(name="outstanding", columns={}, own=_OWN, keys=(Key("d.id", "id", "uuid"),))
 
@@ -109,31 +103,9 @@ left join outbox.events e on e.seq = a.event_seq
 where a.verdict in ({verdicts}) and {where} {order_by} limit :limit
 """
 
-# By hand, unless the last request arrived all the same; and what is left of removed subscriptions. No index has the
-# verdict, so the history is read between the first and the last cancellation that the audit knows.
-_CANCELLED = f"""
-select * from (
-    select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url,
-           s.format, a.verdict as state, a.at as due_at, a.number as attempts, 0 as crashes, s.tenant as subscriber
-    from outbox.attempts a
-    left join outbox.subscriptions s on s.id = a.subscription_id
-    left join outbox.events e on e.seq = a.event_seq
-    where a.verdict = 'cancelled' and not exists (
-        select from outbox.attempts b where b.delivery_id = a.delivery_id and b.verdict = 'delivered')
-      and a.at >= (select min(at) - interval '1 hour' from outbox.audit where action = 'cancelled')
-      and a.at <= (select max(at) from outbox.audit where action = 'cancelled')
-    union all
-    select * from ({_OUTSTANDING.replace("d.crashes", "d.crashes, s.tenant as subscriber")}
-    where s.id is null or s.removed_at is not null) removed) c
-where {{where}} {{order_by}} limit :limit
-"""  # noqa: S608 - the parts are constants
-_LISTED_CANCELLED = Listing(
-    name="cancelled",
-    columns={"type": "c.type", "tenant": "c.tenant", "key": "c.key", "at": "c.due_at",
-             "subscription": "c.subscription_id"},
-    own=own("c.subscriber"),
-    keys=(Key("c.due_at", "due_at", "timestamptz", descending=True), Key("c.id", "id", "uuid", descending=True)),
-)  # fmt: skip
+# By hand, unless the last request arrived all the same.
+_CANCELLED = """w.verdict = 'cancelled' and not exists (
+    select from outbox.attempts b where b.delivery_id = w.delivery_id and b.verdict = 'delivered')"""
 
 _DEAD = f"""
 select l.delivery_id as id, l.event_seq, l.event_id, l.type, l.tenant, l.key, l.subscription_id, s.url, s.format,
@@ -156,7 +128,8 @@ def list_deliveries(
     Args:
         connection: to the database.
         tenant: who asks; None is the operator.
-        filters: since and until are about due_at; of what is done, about when it was.
+        filters: since and until are about due_at; of what is done, about when it was. outcome, status and text are
+            about attempts: they narrow what is delivered or cancelled.
         state: only these; None is all that is outstanding.
         after: the cursor of the page before.
 
@@ -165,22 +138,16 @@ def list_deliveries(
     """
     if state is not None and state not in STATES:
         raise FilterError(f"state: {state!r} is not one of {', '.join(STATES)}")
-    if state in ("delivered", "cancelled"):
-        return _list_done(connection, tenant, filters, state, after)
+    if state == "delivered":
+        passing = "w.verdict = 'delivered'"
+        return walk_attempts(connection, tenant, filters, after=after, make=_done, passing=passing)
+    if state == "cancelled":
+        return walk_attempts(connection, tenant, filters, after=after, make=_done, passing=_CANCELLED, failed=True)
     where, parameters = _LISTED.where(tenant, filters, after)
     if state is not None:
         where, parameters["state"] = f"{where} and {_STATE} = :state", state
     statement = f"{_OUTSTANDING} where {where} {_LISTED.order_by} limit :limit"
     return _LISTED.page(connection.execute(text(statement), parameters).all(), filters.limit, _listed)
-
-
-def _list_done(
-    connection: Connection, tenant: str | None, filters: Filters, state: str, after: str | None
-) -> Page[ListedDelivery]:
-    listing, statement = (_LISTED_DONE, _DONE) if state == "delivered" else (_LISTED_CANCELLED, _CANCELLED)
-    where, parameters = listing.where(tenant, filters, after)
-    asked = text(statement.format(where=where, verdicts="'delivered'", order_by=listing.order_by))
-    return listing.page(connection.execute(asked, parameters).all(), filters.limit, _listed)
 
 
 def outstanding_of_event(
@@ -233,6 +200,23 @@ def _head(connection: Connection, tenant: str | None, delivery_id: UUID) -> Deli
 
 def _listed(row: Any) -> ListedDelivery:
     return ListedDelivery(**_fields(row))
+
+
+def _done(row: Any) -> ListedDelivery:
+    """Return what is done from its last attempt."""
+    return ListedDelivery(
+        id=DeliveryId.of(row.delivery_id),
+        event_id=EventId.maybe(row.event_id),
+        subscription_id=SubscriptionId.of(row.subscription_id),
+        state=row.verdict,
+        at=row.at,
+        attempts=row.number,
+        crashes=0,
+        type=row.type,
+        tenant=row.tenant,
+        key=row.key,
+        url=row.subscription_url and shown_url(row.subscription_url, row.format),
+    )
 
 
 def _fields(row: Any) -> dict[str, Any]:

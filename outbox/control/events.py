@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from outbox.control.attempts import PAGE_ROWS, SEQ_OF_EVENT, Attempt, attempts_of_event
+from outbox.control.attempts import PAGE_ROWS, Attempt, attempts_of_event
 from outbox.control.deliveries import ListedDelivery, outstanding_of_event
 from outbox.control.fates import fates
-from outbox.control.filters import Filters
+from outbox.control.filters import SEQ_OF_EVENT, Filters
 from outbox.control.pages import Key, Listing, Page
+from outbox.control.planned import along_indexes
 from outbox.control.tenancy import OWN_DEAD_LETTER, own
+from outbox.control.walk import Walk
 from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 
@@ -104,29 +107,33 @@ class EventDetails(RecordedEvent):
 _COUNTS = tuple(field.name for field in fields(Counts))
 _LISTING = Listing(
     name="events",
-    columns={"at": "e.recorded_at", "type": "e.type", "tenant": "e.tenant", "key": "e.key"},
-    own=own("e.tenant"),
-    keys=(Key("e.seq", "seq", "bigint", descending=True),),
-)
+    columns={"at": "w.recorded_at", "type": "w.type", "tenant": "w.tenant", "key": "w.key", "event": "w.seq",
+             "text": """exists (select from outbox.events p
+                               where p.seq = w.seq and strpos(substr(p.payload, 1, 65536), :text) > 0)"""},
+    own=own("w.tenant"),
+    keys=(Key("w.seq", "seq", "bigint", descending=True),),
+)  # fmt: skip
+LOOKED = 10_000
+"""How many events one page of the list looks at, at most."""
+LOOKED_FOR_TEXT = 1_000
+"""The same where text is looked for: the first 64 KiB of payloads are read."""
 
 # The resolution of an event begins at or before it, nearly always just before: look back so many batches, no further.
 _LOOK_BACK = 200
 
-_COUNTED = """
-select e.*,
-       exists (select from outbox.pending p where p.event_seq = e.seq) as pending,
-       (select r.matches[array_position(r.seqs, e.seq)] from (
-            select seqs, matches, at from outbox.resolutions where first_seq <= e.seq
+_RESOLVED = """
+select exists (select from outbox.pending p where p.event_seq = {of}.seq) as pending,
+       (select r.matches[array_position(r.seqs, {of}.seq)] from (
+            select seqs, matches, at from outbox.resolutions where first_seq <= {of}.seq
             order by first_seq desc limit :look_back) r
-        where e.seq = any(r.seqs) order by r.at desc limit 1) as matched
-from e order by e.seq desc
-"""
-_LIST = f"""
-with e as materialized (
-    select e.seq, e.id, e.type, e.tenant, e.key, e.recorded_at, e.available_at, e.priority, true as kept
-    from outbox.events e where {{where}} {_LISTING.order_by} limit :limit)
-{_COUNTED}
-"""  # noqa: S608 - the parts are constants
+        where {of}.seq = any(r.seqs) order by r.at desc limit 1) as matched"""
+_WALK = Walk(
+    listing=_LISTING,
+    table="outbox.events",
+    time="recorded_at",
+    columns="seq, id, type, tenant, key, recorded_at, available_at, priority, true as kept",
+    details=_RESOLVED.format(of="f"),
+)
 
 _EVENT = f"""
 with e as materialized (
@@ -139,20 +146,65 @@ with e as materialized (
          from outbox.dead_letters where event_id = :id limit 1)
         limit 1) e
     where {own("e.tenant")})
-{_COUNTED}
+select e.*, r.* from e cross join lateral ({_RESOLVED.format(of="e")}) r
 """  # noqa: S608 - the parts are constants
 
 
 def list_events(
     connection: Connection, tenant: str | None, filters: Filters, *, after: str | None = None
 ) -> Page[ListedEvent]:
-    """Return the newest events that pass the filters, each with its state and counts of subscriptions."""
+    """Return the newest events that pass the filters, each with its state and counts of subscriptions.
+
+    since and until go by the order of recording. An event that was inserted with a recorded_at of its own is not found
+    by them.
+    """
     where, parameters = _LISTING.where(tenant, filters, after)
-    statement = text(_LIST.format(where=where))
-    rows = connection.execute(statement, {**parameters, "look_back": _LOOK_BACK}).all()
-    seqs = [row.seq for row in rows]
+    along = [_LISTING.beyond] if after is not None else []
+    for name, sign in (("since", ">="), ("until", "<")):
+        if getattr(filters, name) is not None:
+            along.append(f"w.seq {sign} :{name}_seq")
+            parameters[f"{name}_seq"] = _seq_at(connection, getattr(filters, name))
+    asks = tenant is not None or bool(set(filters.given()) - {"since", "until"})
+    page = _WALK.page(
+        connection,
+        along=" and ".join(along) or "true",
+        passing=where,
+        parameters=parameters | {"look_back": _LOOK_BACK},
+        branches=None,
+        looked=LOOKED_FOR_TEXT if filters.text is not None else LOOKED if asks else filters.limit + 1,
+        make=lambda row: row,
+        table=None if filters.event is None else f"(select * from outbox.events where seq = ({SEQ_OF_EVENT}) offset 0)",  # noqa: S608
+    )
+    seqs = [row.seq for row in page]
     found = dict(zip(seqs, fates(connection, seqs), strict=True))
-    return _LISTING.page(rows, filters.limit, lambda row: _listed(row, found[row.seq]))
+    return replace(page, items=tuple(_listed(row, found[row.seq]) for row in page))
+
+
+# Halves what is left until one number is: about 24 look-ups. What was recorded later has a higher number, nearly.
+_SEQ_AT = """
+with recursive half(low, high, step) as (
+    select (select seq from outbox.events order by seq limit 1),
+           (select seq + 1 from outbox.events order by seq desc limit 1), 0
+    union all
+    select case when m.recorded_at < {moment} then m.seq + 1 else low end,
+           case when m.recorded_at < {moment} then high else (low + high) / 2 end, step + 1
+    from half cross join lateral (
+        select seq, recorded_at from outbox.events where seq >= (low + high) / 2 order by seq limit 1) m
+    where low < high and step < 64)
+select coalesce((select low from half order by step desc limit 1), 1)
+"""
+
+
+def _seq_at(connection: Connection, when: datetime | timedelta) -> int:
+    """Return the number from which on events were recorded at this time or later."""
+    value: object
+    if isinstance(when, timedelta):
+        moment, value = "statement_timestamp() - make_interval(secs => :moment)", when.total_seconds()
+    else:
+        moment, value = ":moment", when
+    with along_indexes(connection):
+        found: int = connection.execute(text(_SEQ_AT.format(moment=moment)), {"moment": value}).scalar_one()
+    return found
 
 
 def _listed(row: Any, fate: Fates) -> ListedEvent:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from outbox.errors import OutboxError
-from outbox.ids import SubscriptionId
+from outbox.ids import EventId, SubscriptionId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
-__all__ = ["FilterError", "Filters"]
+__all__ = ["FAILED", "OUTCOMES", "SEQ_OF_EVENT", "FilterError", "Filters", "bound_of"]
+
+FAILED = "failed"
+"""The word for every outcome but `delivered`."""
+OUTCOMES = (
+    *("delivered", "http_3xx", "http_4xx", "slowed", "http_5xx", "protocol", "timeout", "refused", "connection", "dns"),
+    *("tls", "authorization", "blocked_address", "local", "aborted", "internal", "key_unavailable", "unsendable"),
+    *("event_gone", "unformatted", "not_taken", "payload_unreadable", "transformation_failed", "cancelled"),
+)
+"""What an attempt can have come to; `cancelled` is the record of a delivery that a person cancelled."""
+
+SEQ_OF_EVENT = """
+select seq from outbox.events where id = :event_id
+union all (select event_seq from outbox.dead_letters where event_id = :event_id limit 1) limit 1
+"""
+"""The number of an event, also of one past its retention that a dead letter has kept."""
+
+_STATUS = re.compile(r"[1-9][0-9]{2}|[1-9]xx", re.IGNORECASE)
+_MAX_TEXT = 200
 
 
 class FilterError(OutboxError):
@@ -25,6 +44,8 @@ class Filters:
     """Which rows to return. None is no condition; a timedelta is so long before the database's now.
 
     `tenant` selects rows. It does not say who asks and what they may see: that is an argument of each operation.
+    `outcome` is one of OUTCOMES, or `failed` for all but delivered; `status` a status, 503, or a class, "5xx"; `text`
+    is looked for as it is written, in payload, error and response. Where a list has no such thing, it is refused.
     """
 
     since: datetime | timedelta | None = None
@@ -33,13 +54,23 @@ class Filters:
     tenant: str | None = None
     key: str | None = None
     subscription: UUID | str | None = None
+    event: UUID | str | None = None
+    outcome: str | None = None
+    status: int | str | None = None
+    text: str | None = None
     limit: int = 50
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= 10_000:
             raise FilterError(f"limit: {self.limit} is not a number from 1 to 10000")
-        for name in ("type", "tenant", "key"):
+        for name in ("type", "tenant", "key", "text"):
             _refuse_what_is_no_text(name, getattr(self, name))
+        if self.text is not None and not 1 <= len(self.text) <= _MAX_TEXT:
+            raise FilterError(f"text: has {len(self.text)} characters; give 1 to {_MAX_TEXT}")
+        if self.outcome not in (None, FAILED, *OUTCOMES):
+            raise FilterError(f"outcome: {self.outcome!r} is not one of {FAILED}, {', '.join(OUTCOMES)}")
+        if self.status is not None and not _STATUS.fullmatch(str(self.status)):
+            raise FilterError(f"status: {self.status!r} is no status such as 503, and no class such as 5xx")
         backwards = (
             (isinstance(self.since, datetime) and isinstance(self.until, datetime) and self.since >= self.until)
             or (isinstance(self.since, timedelta) and isinstance(self.until, timedelta) and self.since <= self.until)
@@ -50,28 +81,26 @@ class Filters:
     @property
     def empty(self) -> bool:
         """Whether no filter is given; the limit is none."""
-        return all(
-            value is None for value in (self.since, self.until, self.type, self.tenant, self.key, self.subscription)
-        )
+        return all(getattr(self, each.name) is None for each in fields(self) if each.name != "limit")
+
+    def given(self) -> dict[str, Any]:
+        """Return the filters that are given, by name."""
+        named = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "limit"}
+        given = {name: value for name, value in named.items() if value is not None}
+        for name, kind in (("subscription", SubscriptionId), ("event", EventId)):
+            if name in given:
+                given[name] = kind.of(given[name])
+        return given
 
     def where(self, columns: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
         """Return the conditions as SQL and its parameters.
 
         `columns` says which expression each filter is about: at (for since and until), type, tenant, key,
-        subscription. A filter without a column is refused, not ignored.
+        subscription, event (its number), outcome, status; for text it is the whole condition, on `:text`. A filter
+        without a column is refused, not ignored.
         """
-        given = {
-            "since": self.since,
-            "until": self.until,
-            "type": self.type,
-            "tenant": self.tenant,
-            "key": self.key,
-            "subscription": None if self.subscription is None else SubscriptionId.of(self.subscription),
-        }
         conditions, parameters = ["true"], {"limit": self.limit}
-        for name, value in given.items():
-            if value is None:
-                continue
+        for name, value in self.given().items():
             column = columns.get("at" if name in ("since", "until") else name)
             if column is None:
                 raise FilterError(f"{name}: does not apply here")
@@ -81,18 +110,32 @@ class Filters:
         return " and ".join(conditions), parameters
 
 
+def bound_of(name: str, column: str, filters: Filters) -> str:
+    """Return the condition of `since` or `until`, which is given, on this column; its parameter has the same name."""
+    return _condition(name, column, getattr(filters, name))[0]
+
+
 def _condition(name: str, column: str, value: Any) -> tuple[str, dict[str, Any]]:
     if name in ("since", "until"):
         sign = ">=" if name == "since" else "<"
         if isinstance(value, timedelta):
-            moment = f"clock_timestamp() - make_interval(secs => :{name})"
+            # Not clock_timestamp(): no index is asked about what may change from row to row.
+            moment = f"statement_timestamp() - make_interval(secs => :{name})"
             return f"{column} {sign} {moment}", {name: value.total_seconds()}
         return f"{column} {sign} :{name}", {name: value}
     if name == "type" and value == "*":
         return "true", {}
     if name == "type" and value.endswith(".*"):
         return f"starts_with({column}, :type)", {"type": value[:-1]}
-    return f"{column} = :{name}", {name: value}
+    if name == "event":
+        return f"{column} = ({SEQ_OF_EVENT})", {"event_id": value}
+    if name == "outcome" and value == FAILED:
+        return f"{column} <> 'delivered'", {}
+    if name == "status" and str(value)[1:].lower() == "xx":
+        return f"{column} / 100 = :status", {"status": int(str(value)[0])}
+    if name == "status":
+        return f"{column} = :status", {"status": int(value)}
+    return (column if name == "text" else f"{column} = :{name}"), {name: value}
 
 
 def _refuse_what_is_no_text(name: str, value: str | None) -> None:

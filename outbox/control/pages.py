@@ -65,10 +65,15 @@ def _written(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some items of a list, and the cursor to the next of them; None where the list ends."""
+    """Some items of a list, and the cursor to the next of them; None where the list ends.
+
+    `searched_until` is None where every row that passes is there. Else the page looked at as many rows as one page may,
+    back to this time, and is not full: what is older may pass too, and `next` goes on with it.
+    """
 
     items: tuple[T, ...]
     next: str | None = None
+    searched_until: datetime | None = None
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)
@@ -118,18 +123,19 @@ class Listing:
         conditions, parameters = filters.where(self.columns)
         parameters |= {"asking": tenant, "limit": filters.limit + 1}
         if after is not None:
-            conditions += f" and {self._beyond}"
+            conditions += f" and {self.beyond}"
             parameters |= {f"after_{place}": value for place, value in enumerate(self._values(after))}
         return f"{conditions} and {self.own}", parameters
 
     def page(self, rows: Sequence[Any], limit: int, make: Callable[[Any], Made]) -> Page[Made]:
         """Return the rows as a page of what `make` makes of each."""
         shown = rows[:limit]
-        cursor = self._cursor(shown[-1]) if len(rows) > limit else None
+        last = [getattr(shown[-1], key.name) for key in self.keys] if len(rows) > limit else None
+        cursor = None if last is None else self.cursor_of(last)
         return Page(tuple(make(row) for row in shown), cursor)
 
     @property
-    def _beyond(self) -> str:
+    def beyond(self) -> str:
         """The condition that a row comes after the cursor's; the first key alone bounds the scan of an index."""
         condition = ""
         for place, key in reversed(list(enumerate(self.keys))):
@@ -139,8 +145,8 @@ class Listing:
         first = self.keys[0]
         return f"{first.column} {first.beyond}= cast(cast(:after_0 as text) as {first.type}) and {condition}"
 
-    def _cursor(self, row: Any) -> str:
-        values = [getattr(row, key.name) for key in self.keys]
+    def cursor_of(self, values: Sequence[object]) -> str:
+        """Return the cursor to what comes after the row with these keys."""
         plain = [_written(value) for value in values]
         return base64.urlsafe_b64encode(json.dumps([self.name, *plain]).encode()).decode().rstrip("=")
 

@@ -41,7 +41,7 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@filters("since", "until", "type", "tenant", "key", "subscription", "limit")
+@filters("since", "until", "type", "tenant", "key", "subscription", "event", "text", "limit")
 @after_option
 @json_option
 @with_database

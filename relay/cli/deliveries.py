@@ -8,6 +8,7 @@ import click
 
 from outbox.control.deliveries import STATES, list_deliveries, show_delivery
 from outbox.control.filters import Filters
+from outbox.control.history import list_attempts
 from relay.cli.by_hand import cancel, retry
 from relay.cli.options import Database, after_option, filters, json_option, with_database
 from relay.cli.output import (
@@ -30,7 +31,7 @@ def deliveries() -> None:
 
 
 @deliveries.command("list")
-@filters("since", "until", "type", "tenant", "key", "subscription")
+@filters("since", "until", "type", "tenant", "key", "subscription", "event", "outcome", "status", "text")
 @click.option("--state", type=click.Choice(STATES), help="Only these. [default: all that is outstanding]")
 @filters("limit")
 @after_option
@@ -42,8 +43,11 @@ def list_(database: Database, type_: str | None, state: Any, after: str | None, 
     \b
     States: due (to be sent now), waiting (for a retry or its time), parked (another of its key goes
     first), leased (a relay is at it), held (due, the receiver's Retry-After is not over), paused and
-    disabled (as their subscription is), delivered, cancelled (by hand). Dead ones: relay dead-letters
-    list.
+    disabled (as their subscription is), removed (with its subscription: it is cleared away), delivered,
+    cancelled (by hand). Dead ones: relay dead-letters list.
+
+    \b
+    --outcome, --status and --text are about attempts: they go with delivered and cancelled.
 
     \b
     Examples:
@@ -57,6 +61,37 @@ def list_(database: Database, type_: str | None, state: Any, after: str | None, 
     else:
         rows = [(item.id, item.state, item.at, item.attempts, item.type, host_of(item.url)) for item in found]
         print_table(["DELIVERY", "STATE", "AT UTC", "#", "TYPE", "TO"], rows, flexible=["TYPE", "TO"])
+    print_more(found)
+
+
+@deliveries.command()
+@filters("since", "until", "subscription", "event", "outcome", "status", "type", "tenant", "key", "text", "limit")
+@after_option
+@json_option
+@with_database
+def attempts(database: Database, type_: str | None, after: str | None, *, as_json: bool, **given: Any) -> None:
+    """List attempts, newest first: the history of what was sent, and what came of it.
+
+    A page looks at a bounded number of attempts. It says where it stopped, and how to go on. Quick at
+    any size are --subscription, --event, --since, --until and --outcome failed; put the others to them.
+    --text is looked for as it is written, in the first 64 KiB of a payload.
+
+    \b
+    Examples:
+      relay deliveries attempts --subscription sub_… --outcome failed
+      relay deliveries attempts --since 1h --status 5xx --type 'order.*'
+      relay deliveries attempts --since 1d --text 'duplicate key' --json
+    """
+    with database.transaction() as connection:
+        found = list_attempts(connection, None, Filters(type=type_, **given), after=after)
+    if as_json:
+        print_json_lines(found)
+    else:
+        rows = [(item.delivery_id, item.number, item.at, item.status or item.outcome, f"{item.milliseconds} ms",
+                 item.type, item.verdict if item.error is None else f"{item.verdict}: {item.error}")
+                for item in found]  # fmt: skip
+        columns = ["DELIVERY", "#", "AT UTC", "ANSWER", "TOOK", "TYPE", "RESULT"]
+        print_table(columns, rows, flexible=["TYPE", "RESULT"])
     print_more(found)
 
 

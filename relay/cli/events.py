@@ -34,7 +34,7 @@ def events() -> None:
 
 
 @events.command("list")
-@filters("since", "until", "type", "tenant", "key", "limit")
+@filters("since", "until", "type", "tenant", "key", "text", "limit")
 @after_option
 @json_option
 @with_database

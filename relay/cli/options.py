@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from outbox.control.filters import FAILED, OUTCOMES
 from outbox.control.times import moment_of
 from outbox.signing.schemes import ROWS, declare
 from outbox.subscriptions.endpoints import allow_endpoints
@@ -191,6 +192,17 @@ _FILTERS = {
     "tenant": click.option("--tenant", metavar="NAME", help="Only this tenant."),
     "key": click.option("--key", metavar="KEY", help="Only events with this key."),
     "subscription": click.option("--subscription", metavar="SUB", help="Only this subscription (sub_…)."),
+    "event": click.option("--event", metavar="EVENT", help="Only of this event (evt_…)."),
+    "outcome": click.option(
+        "--outcome",
+        metavar="NAME",
+        shell_complete=lambda _context, _option, typed: [
+            name for name in (FAILED, *OUTCOMES) if name.startswith(typed)
+        ],
+        help="Only what came to this: timeout, http_5xx, …; failed is all but delivered.",
+    ),
+    "status": click.option("--status", metavar="STATUS", help="Only with this status: 503, or 5xx."),
+    "text": click.option("--text", metavar="TEXT", help="Only with this text, in payload, error or response."),
     "limit": click.option(
         "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many."
     ),

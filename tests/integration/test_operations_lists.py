@@ -172,7 +172,7 @@ class TestDeliveries:
             {"id": parse_id("sub", slow)},
         )
         expected = {due: "due", expired: "due", waiting: "waiting", later: "waiting", leased: "leased", held: "held",
-                    standing: "paused", off: "disabled", cancelled: "cancelled"}  # fmt: skip
+                    standing: "paused", off: "disabled", cancelled: "removed"}  # fmt: skip
         assert {str(item.id): item.state for item in list_deliveries(connection, None, ALL)} == expected
         for state in set(expected.values()):
             found = {str(item.id) for item in list_deliveries(connection, None, ALL, state)}

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 
 import outbox.control
 import relay.operations
-from outbox.control import attempts, audit, by_hand, dead_letters, deliveries, events, explain
+from outbox.control import attempts, audit, by_hand, dead_letters, deliveries, events, explain, history
 from outbox.control.filters import Filters
 from outbox.control.replay import replay, replayable
 from outbox.errors import NotFoundError
@@ -65,6 +65,7 @@ PARTS = {
     "bulk.plan.plan_of": "counts what was resolved for a tenant",
     "connection.begin": "begins a transaction",
     "denied_rights.name_denied_rights": "puts an error into words",
+    "planned.along_indexes": "sets how statements are planned",
     "fates.fates": "counts what became of events that were found",
     "secrets.require_keys": "checks the keys when a relay starts",
     "status.late_subscriptions.read_health": "reads a subscription that was found",
@@ -140,6 +141,13 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
         c, tenant, ALL, "delivered"
     ),
     "deliveries.outstanding_of_event": lambda c, tenant, w: deliveries.outstanding_of_event(c, tenant, w.event),
+    "history.list_attempts": lambda c, tenant, _: history.list_attempts(c, tenant, ALL),
+    "history.list_attempts with what an index does not know": lambda c, tenant, _: history.list_attempts(
+        c, tenant, Filters(type="*")
+    ),
+    "history.walk_attempts": lambda c, tenant, _: history.walk_attempts(
+        c, tenant, ALL, after=None, make=lambda row: row
+    ),
     "attempts.attempts_of_delivery": lambda c, tenant, w: attempts.attempts_of_delivery(c, tenant, w.delivered),
     "attempts.attempts_of_event": lambda c, tenant, w: attempts.attempts_of_event(c, tenant, w.event),
     "dead_letters.list_dead_letters": lambda c, tenant, _: dead_letters.list_dead_letters(c, tenant, ALL),

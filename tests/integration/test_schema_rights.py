@@ -32,7 +32,7 @@ events              s(id,seq) i(NEW)   s i u(available_at)  s                 s
 in_flight           -                  s                    s i u d           s
 limits              -                  s                    s i u d           s
 health              -                  s                    s i u d           s
-bulk_operations     -                  s i(ASKED) u(rate,state)  s u(MOVED)   s
+bulk_operations     -                  s i(PLANNED) u(rate,state)  s u(MOVED)  s
 pending             -                  s i d                s u d             s
 idempotency_keys    -                  s                    s                 s
 idempotency_requests  -                s                    s                 s
@@ -50,6 +50,7 @@ subscription_types  -                  s                    s                 s
 subscriptions       -                  s i u                s u(ANSWERED) d   s
 tenant_limits       -                  s i u d              s                 s
 tokens              -                  s i u(USED)          -                 s(KNOWN)
+test_requests       -                  s i(ASKED)           s u(TOLD) d       s
 turns               -                  s                    s u(taken)        s
 """
 COLUMNS = {
@@ -60,10 +61,12 @@ COLUMNS = {
     "USED": "last_used_at,revoked_at",
     "KNOWN": "created_at,created_by,expires_at,id,last_used_at,name,revoked_at,rights,tenant",
     "LOOK": "due_at,not_before",
-    "ASKED": "kind,parameters,phase,plan,rate,subscription_id,tenant",
+    "PLANNED": "kind,parameters,phase,plan,rate,subscription_id,tenant",
     "MOVED": (
         "after_at,after_id,after_seq,allowed_at,done,failures,holder,last_error,leased_until,passed_over,phase,state,xid"
     ),
+    "ASKED": "id,payload,subscription_id,type",
+    "TOLD": "answer,answered_at,taken_at",
 }
 TEXTS = {"body", "filter_hash", "id_of_key", "patterns_of", "text_id", "uuid_of"}
 RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "refuses_type", "uuid7"}

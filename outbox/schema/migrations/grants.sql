@@ -15,7 +15,7 @@ declare
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
         outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
         outbox.idempotency_requests, outbox.sending, outbox.limits, outbox.in_flight, outbox.tenant_limits, outbox.health,
-        outbox.bulk_operations';
+        outbox.bulk_operations, outbox.test_requests';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.filter_hash, outbox.id_of_key';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes, outbox.refuses_type';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
@@ -49,6 +49,7 @@ declare
         ['outbox_operator', 'select, insert, update (answer), delete on outbox.api_requests'],
         ['outbox_operator', 'insert (kind, tenant, subscription_id, parameters, plan, phase, rate), update (state, rate)
             on outbox.bulk_operations'],
+        ['outbox_operator', 'insert (id, subscription_id, type, payload) on outbox.test_requests'],
         ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, outbox.retention_bound, outbox.restore_events, ' || rules || ', ' || upkeep || ', '
             || findings || ', ' || texts],
 
@@ -71,6 +72,7 @@ declare
         ['outbox_relay', 'update (state, done, passed_over, phase, after_at, after_id, after_seq, allowed_at, holder,
             leased_until, failures, last_error, xid) on outbox.bulk_operations'],
         ['outbox_relay', 'execute on function outbox.hold_events, outbox.restore_events, ' || upkeep || ', ' || findings || ', ' || texts],
+        ['outbox_relay', 'update (taken_at, answered_at, answer), delete on outbox.test_requests'],
 
         ['outbox_reader', 'usage on schema outbox'],
         ['outbox_reader', 'select on ' || tables],
