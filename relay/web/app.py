@@ -9,7 +9,7 @@ from starlette.types import Scope
 from outbox._version import __version__
 from relay.config.options import Config
 from relay.operations.connection import Database
-from relay.web import api, pages
+from relay.web import api, explorer, pages
 from relay.web.api.description import describe
 from relay.web.conduct import Conduct
 from relay.web.database import KEPT_CONNECTIONS
@@ -40,6 +40,7 @@ def create_app(config: Config) -> FastAPI:
     app.add_middleware(Conduct, methods_at=app.state.methods_at)
     add_handlers(app)
     app.include_router(api.router)
+    app.include_router(explorer.router, prefix=api.PREFIX)
     app.include_router(pages.router)
     return app
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from outbox.recording.raw_json import depth
 from outbox.subscriptions.filters import read_filter
@@ -16,7 +16,6 @@ from relay.web.problems import Problem
 __all__ = ["Body", "ExactRoute", "WrittenData"]
 
 _MAX_DEPTH = 200
-_TOO_DEEP = object()
 _BLANKS = " \t\n\r"
 
 
@@ -24,6 +23,14 @@ class Body(BaseModel):
     """A request's body: nothing unknown in it, no number as text."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_object(cls, value: object) -> object:
+        """Refuse what is no object: FastAPI lets pydantic read the attributes of anything, of a Decimal too."""
+        if not isinstance(value, dict):
+            raise ValueError("is not an object")  # noqa: TRY004 - pydantic's way to refuse
+        return value
 
 
 class ExactRoute(APIRoute):
@@ -54,15 +61,14 @@ def _require_json(request: Request) -> None:
 
 
 def _parse(body: bytes) -> Any:
+    """Return the parsed body. Raises JSONDecodeError, which FastAPI tells from every other error."""
     try:
         text = body.decode()
-        parsed = read_filter(text) if depth(text) <= _MAX_DEPTH else _TOO_DEEP
+        if depth(text) <= _MAX_DEPTH:
+            return read_filter(text)
     except ValueError:
-        parsed = _TOO_DEEP
-    if parsed is _TOO_DEEP:
-        seen = "body: is no JSON that can be read: not RFC 8259, or a key comes twice, or it is nested too deeply"
-        raise Problem(400, "no-json", seen, mend="send one JSON object in UTF-8")
-    return parsed
+        pass
+    raise json.JSONDecodeError("no JSON", "", 0)
 
 
 async def _written_data(request: Request) -> str | None:

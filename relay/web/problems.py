@@ -156,7 +156,8 @@ _ROOTS = ("body", "query", "path", "header", "cookie")
 def _of_validation(error: RequestValidationError) -> Problem:
     found = [(_field_of(one["loc"]), _words_of(one)) for one in error.errors()[:20]]
     if any(one["type"] == "json_invalid" for one in error.errors()):
-        return Problem(400, "no-json", "body: is no JSON that can be read", mend="send one JSON object in UTF-8")
+        seen = "body: is no JSON that can be read: not RFC 8259, a key that comes twice, or nested too deeply"
+        return Problem(400, "no-json", seen, mend="send one JSON object in UTF-8")
     field, words = found[0]
     return Problem(422, "invalid", f"{field}: {words}", mend="see /api/v1/docs for what it takes", errors=found)
 

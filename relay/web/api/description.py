@@ -49,8 +49,9 @@ Everything that `relay` does on the command line. Send `Authorization: Bearer rt
 
 def describe(app: FastAPI) -> dict[str, Any]:
     """Return the description of an application, made once."""
-    if app.openapi_schema is None:
-        made = get_openapi(title=app.title, version=app.version, description=_ABOUT, routes=app.routes)
+    described: dict[str, Any] | None = app.openapi_schema
+    if described is None:
+        described = made = get_openapi(title=app.title, version=app.version, description=_ABOUT, routes=app.routes)
         schemas = made.setdefault("components", {}).setdefault("schemas", {})
         shape = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= shape.pop("$defs", {}) | {_NAME: shape}
@@ -60,7 +61,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
         app.openapi_schema = made
-    return app.openapi_schema
+    return described
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -68,4 +69,5 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
     if len(kinds) != 1:
         return schema
-    return {name: value for name, value in schema.items() if name not in ("anyOf", "default")} | kinds[0]
+    shown = {name: value for name, value in schema.items() if name not in ("anyOf", "default")}
+    return {**shown, **kinds[0]}
