@@ -22,7 +22,7 @@ from outbox.control.replay import replay, replayable
 from outbox.errors import NotFoundError
 from outbox.ids import BulkOperationId, DeliveryId, EventId, Id, SubscriptionId, TokenId, new_uuid7
 from relay.config.options import Config
-from relay.operations import prune, schema_findings, secrets, sending, subscription_versions, tokens
+from relay.operations import prune, recent_attempts, schema_findings, secrets, sending, subscription_versions, tokens
 from relay.operations.bulk import operations as bulk
 from relay.operations.bulk import plan as bulk_plan
 from relay.operations.bulk import request as bulk_request
@@ -61,6 +61,12 @@ PARTS = {
     "api_requests.claim": "is about a token that was recognised",
     "api_requests.keep": "is about a token that was recognised",
     "tokens.authenticate": "tells who asks",
+    "sessions.begin_session": "tells who asks",
+    "sessions.make_link": "makes a token of the tenant who asks",
+    "sessions.session_of": "tells who asks",
+    "sessions.maker_of": "is about a token that was recognised",
+    "sessions.end_session": "is about a token that was recognised",
+    "sessions.end_link": "is about a token that was just made",
     "audit.note": "writes down an operation on many rows, in its transaction",
     "bulk.plan.plan_of": "counts what was resolved for a tenant",
     "connection.begin": "begins a transaction",
@@ -136,6 +142,11 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
         explain.explain_draft(c, tenant, explain.Draft(type="a.b", data="1", tenant="acme")).subscriptions
     ),
     "events.dead_of_event": lambda c, tenant, w: events.dead_of_event(c, tenant, w.event),
+    "recent_attempts.count_recent_attempts": lambda c, tenant, _: [
+        one
+        for one in recent_attempts.count_recent_attempts(c, tenant, subscription=None, seconds=60, buckets=60)
+        if one.delivered or one.failed
+    ],
     "deliveries.list_deliveries": lambda c, tenant, _: deliveries.list_deliveries(c, tenant, ALL),
     "deliveries.list_deliveries delivered": lambda c, tenant, _: deliveries.list_deliveries(
         c, tenant, ALL, "delivered"
@@ -193,7 +204,12 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
 }
 TESTED_BELOW = {
     *("replay.replay.replay", "replay.replayable.refuse_other_tenants"),
-    *("probe.probe.send_test", "probe.probe.check_endpoint", "probe.preview.preview", "tokens.create"),
+    *(
+        "probe.probe.send_test",
+        "probe.probe.check_endpoint",
+        "probe.preview.preview",
+        "tokens.create",
+    ),
 }
 
 
@@ -236,10 +252,11 @@ def world(connection) -> World:
     gone = seeding.resolve(connection, seeding.record(connection, tenant="acme"), name)
     by_hand.cancel(connection, None, by_hand.outstanding_by_id(connection, None, gone))
     token = tokens.create(connection, "acme", name="of acme", rights=["read"], whose="acme").token.id
-    return World(SubscriptionId.of(name), EventId.of(event_id), waiting, *map(DeliveryId.of, again), token)
     planned, paused = (bulk.add_bulk(connection, "acme", RECOVER(name)).id for _ in range(2))
     bulk.pause_bulk(connection, "acme", bulk.start_bulk(connection, "acme", paused).id)
-    return World(SubscriptionId.of(name), EventId.of(event_id), waiting, *map(DeliveryId.of, again), planned, paused)
+    return World(
+        SubscriptionId.of(name), EventId.of(event_id), waiting, *map(DeliveryId.of, again), token, planned, paused
+    )
 
 
 def test_the_tenant_comes_right_after_the_connection() -> None:

@@ -24,7 +24,7 @@ ELSEWHERE = {
     "relay.operations.status.unresolved_events",  # prints what a person may run; the relay never does
 }
 IN_STORE = {
-    *("batches", "bulk", "claims", "consequences", "dead_letters", "fan_out", "lanes", "lease", "probes"),
+    *("batches", "claims", "consequences", "dead_letters", "fan_out", "lanes", "lease", "probes"),
     *("settlement", "sorting", "subscriptions", "suspects", "unresolvable", "wide"),
 }
 BY_PEOPLE = {"by_hand", "dead_letters", "lanes", "replay"}
