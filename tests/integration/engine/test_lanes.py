@@ -59,7 +59,7 @@ async def test_one_of_a_key_is_sent_at_a_time_in_the_order_of_events(world: Worl
     world.subscribe(ordered=True)
     numbered(world, 12)
     async with running(world.url, far_end):
-        await await_until(lambda: not world.count("deliveries") and not world.count("pending"))
+        await await_until(lambda: not world.count("pending") and not world.count("deliveries"))
     assert sent(far_end) == list(range(1, 13))
     assert far_end.most_in_flight["/"] == 1
 
