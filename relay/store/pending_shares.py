@@ -20,7 +20,7 @@ def _in_order(tenant: str, is_urgent: str) -> str:
     """Return the condition that a pending row of this tenant may be taken ahead of older ones."""
     return f"""case when not keyed then true
         when not exists (select from outbox.subscriptions
-                         where ordered and tenant = any(array[{tenant}, '*'])) then true
+                         where ordered and removed_at is null and tenant = any(array[{tenant}, '*'])) then true
         when {is_urgent} then false
         else coalesce(event_seq < (
             select min(event_seq) from outbox.pending

@@ -85,15 +85,19 @@ async def test_urgent_events_are_taken_first_and_the_most_urgent_of_them_too(wor
         assert {taken.seq for taken in batch.taken if taken.priority == 3} == set(late[2][:30])
 
 
-@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize(("ordered", "removed"), [(True, False), (True, True), (False, False)])
 async def test_what_has_no_tenant_is_taken_ahead_only_where_nobody_asks_for_order(
-    world: World, store: Store, ordered: bool
+    world: World, store: Store, ordered: bool, removed: bool
 ) -> None:
     world.subscribe(ordered=ordered)
+    if removed:
+        world.rows("update outbox.subscriptions set removed_at = now()")
     world.record(tenant="a", count=300, key="k")
     urgent, later = *world.record(priority=1, key="k"), *world.record(key="k")
     async with store.fan_out(-1, 100, 10_000_000, shares=Shares(50, "", 10, -1)) as batch:
-        assert {urgent, later} & {taken.seq for taken in batch.taken} == (set() if ordered else {urgent, later})
+        assert {urgent, later} & {taken.seq for taken in batch.taken} == (
+            set() if ordered and not removed else {urgent, later}
+        )
 
 
 async def test_what_commits_late_and_has_no_tenant_is_found_behind_a_backlog(world: World, relay: Relay) -> None:
