@@ -92,11 +92,11 @@ def note(
     connection.execute(_NOTE, parameters)
 
 
-def json_of_filters(filters: Filters) -> dict[str, Any]:
-    """Return the filters that were given as text and numbers; a length of time is so many seconds ago."""
+def json_of_filters(filters: Filters, ago: str = "{:.0f}s ago") -> dict[str, Any]:
+    """Return the filters that were given as text and numbers; a length of time is so many seconds ago, written so."""
     given = {
-        "since": _moment(filters.since),
-        "until": _moment(filters.until),
+        "since": _moment(filters.since, ago),
+        "until": _moment(filters.until, ago),
         "type": filters.type,
         "tenant": filters.tenant,
         "key": filters.key,
@@ -207,9 +207,9 @@ def _without_credentials(fields: Mapping[str, Any] | None) -> Mapping[str, Any] 
     return {**fields, "url": shown_url(url, fields.get("format") or guessed)}
 
 
-def _moment(value: datetime | timedelta | None) -> str | None:
+def _moment(value: datetime | timedelta | None, ago: str) -> str | None:
     if isinstance(value, timedelta):
-        return f"{value.total_seconds():.0f}s ago"
+        return ago.format(value.total_seconds())
     return None if value is None else rfc3339(value)
 
 

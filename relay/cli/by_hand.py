@@ -8,8 +8,10 @@ import click
 
 from outbox.control import by_hand
 from outbox.control.filters import Filters
-from relay.cli.options import Database, confirm, filters, json_option, with_database_to_change, yes_option
+from relay.cli.options import Database, confirm, filters, json_option, yes_option
 from relay.cli.output import print_json
+from relay.cli.source import Source, query_of, with_source_to_change
+from relay.client import calls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +31,9 @@ _BATCH = 10_000
 @click.option("--dry-run", is_flag=True, help="Say what would be due, change nothing.")
 @yes_option
 @json_option
-@with_database_to_change
+@with_source_to_change
 def retry(
-    database: Database, delivery_ids: tuple[str, ...], type_: str | None, *, dry_run: bool, yes: bool, as_json: bool,
+    source: Source, delivery_ids: tuple[str, ...], type_: str | None, *, dry_run: bool, yes: bool, as_json: bool,
     **given: Any,
 ) -> None:  # fmt: skip
     """Send now what waits for a retry: a DELIVERY by id, or all that pass a filter.
@@ -46,18 +48,26 @@ def retry(
       relay deliveries retry --subscription sub_… --limit 10000 --yes
     """
     wanted = _wanted(delivery_ids, type_, given)
-    with database.transaction() as connection:
-        if delivery_ids:
-            found = by_hand.waiting_by_id(connection, None, delivery_ids)
-        else:
-            found = by_hand.waiting_by_filter(connection, None, wanted)
+    chosen = (delivery_ids, None) if delivery_ids else (None, query_of(wanted))
+    found = source.ask(
+        lambda connection: (
+            by_hand.waiting_by_id(connection, None, delivery_ids)
+            if delivery_ids
+            else by_hand.waiting_by_filter(connection, None, wanted)
+        ),
+        lambda: calls.retry_deliveries(*chosen, dry_run=True).then(lambda said: list(said.deliveries)),
+    )
     if dry_run:
         _report("would be due now", found, wanted, as_json=as_json)
         return
     if not delivery_ids:
         confirm(f"Send {len(found)} deliveries now?", yes=yes)
-    with database.transaction() as connection:
-        done = by_hand.retry_now(connection, None, found, None if delivery_ids else wanted)
+    done = source.ask(
+        lambda connection: by_hand.retry_now(connection, None, found, None if delivery_ids else wanted),
+        lambda: calls.retry_deliveries(*chosen).then(
+            lambda said: by_hand.Retried(deliveries=said.deliveries, closed=said.closed)
+        ),
+    )
     _report("due now", done.deliveries, wanted, as_json=as_json, closed=done.closed)
     for name in () if as_json else done.closed[:_NAMED]:
         click.echo(f"{name} is paused, disabled or held back: relay subscriptions resume {name}", err=True)
@@ -69,9 +79,9 @@ def retry(
 @click.option("--dry-run", is_flag=True, help="Say what would be cancelled, change nothing.")
 @yes_option
 @json_option
-@with_database_to_change
+@with_source_to_change
 def cancel(
-    database: Database, delivery_ids: tuple[str, ...], type_: str | None, *, dry_run: bool, yes: bool, as_json: bool,
+    source: Source, delivery_ids: tuple[str, ...], type_: str | None, *, dry_run: bool, yes: bool, as_json: bool,
     **given: Any,
 ) -> None:  # fmt: skip
     """Cancel for good what is outstanding: a DELIVERY by id, or all that pass a filter.
@@ -85,17 +95,25 @@ def cancel(
       relay deliveries cancel --subscription sub_… --type 'order.*' --since 1h --dry-run
     """
     wanted = _wanted(delivery_ids, type_, given)
-    with database.transaction() as connection:
-        if delivery_ids:
-            found = by_hand.outstanding_by_id(connection, None, delivery_ids)
-        else:
-            found = by_hand.outstanding_by_filter(connection, None, wanted)
+    chosen = (delivery_ids, None) if delivery_ids else (None, query_of(wanted))
+    found = source.ask(
+        lambda connection: (
+            by_hand.outstanding_by_id(connection, None, delivery_ids)
+            if delivery_ids
+            else by_hand.outstanding_by_filter(connection, None, wanted)
+        ),
+        lambda: calls.cancel_deliveries(*chosen, dry_run=True).then(lambda said: list(said.deliveries)),
+    )
     if dry_run:
         _report("would be cancelled", found, wanted, as_json=as_json)
         return
     confirm(f"Cancel {len(found)} deliveries for good?", yes=yes)
-    with database.transaction() as connection:
-        done = by_hand.cancel(connection, None, found, None if delivery_ids else wanted)
+    done = source.ask(
+        lambda connection: by_hand.cancel(connection, None, found, None if delivery_ids else wanted),
+        lambda: calls.cancel_deliveries(*chosen).then(
+            lambda said: by_hand.Cancelled(deliveries=said.deliveries, subscriptions=(), leased=said.leased)
+        ),
+    )
     _report("cancelled", done.deliveries, wanted, as_json=as_json, leased=done.leased)
     if done.leased and not as_json:
         click.echo(f"{len(done.leased)} of them were being sent: these requests may still arrive", err=True)

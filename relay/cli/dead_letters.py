@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from outbox.control import dead_letters as operations
 from outbox.control.filters import Filters
 from relay.cli.options import (
-    Database,
     after_option,
     confirm,
     filters,
     json_option,
-    with_database,
-    with_database_to_change,
     yes_option,
 )
 from relay.cli.output import (
@@ -29,6 +26,13 @@ from relay.cli.output import (
     print_more,
     print_table,
 )
+from relay.cli.source import Source, query_of, with_source, with_source_to_change
+from relay.client import calls
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from outbox.ids import DeliveryId
 
 __all__ = ["dead_letters"]
 
@@ -44,8 +48,8 @@ def dead_letters() -> None:
 @filters("since", "until", "type", "tenant", "key", "subscription", "event", "text", "limit")
 @after_option
 @json_option
-@with_database
-def list_(database: Database, type_: str | None, after: str | None, *, as_json: bool, **given: Any) -> None:
+@with_source
+def list_(source: Source, type_: str | None, after: str | None, *, as_json: bool, **given: Any) -> None:
     """List dead letters, newest first; since and until are about when they died.
 
     \b
@@ -53,8 +57,11 @@ def list_(database: Database, type_: str | None, after: str | None, *, as_json: 
       relay dead-letters list --since 1d
       relay replay --since 1d --dry-run          and then deliver them again
     """
-    with database.transaction() as connection:
-        found = operations.list_dead_letters(connection, None, Filters(type=type_, **given), after=after)
+    wanted = Filters(type=type_, **given)
+    found = source.ask(
+        lambda connection: operations.list_dead_letters(connection, None, wanted, after=after),
+        lambda: calls.get_dead_letters(**query_of(wanted), after=after),
+    )
     if as_json:
         print_json_lines(found)
     else:
@@ -66,11 +73,13 @@ def list_(database: Database, type_: str | None, after: str | None, *, as_json: 
 @dead_letters.command()
 @click.argument("delivery_id", metavar="DELIVERY")
 @json_option
-@with_database
-def show(database: Database, delivery_id: str, *, as_json: bool) -> None:
+@with_source
+def show(source: Source, delivery_id: str, *, as_json: bool) -> None:
     """Show one dead letter (dlv_…) with its attempts and payload."""
-    with database.transaction() as connection:
-        found = operations.show_dead_letter(connection, None, delivery_id)
+    found = source.ask(
+        lambda connection: operations.show_dead_letter(connection, None, delivery_id),
+        lambda: calls.get_dead_letter(delivery_id),
+    )
     if as_json:
         print_json(found)
         return
@@ -84,9 +93,9 @@ def show(database: Database, delivery_id: str, *, as_json: bool) -> None:
 @filters("since", "until", "type", "tenant", "key", "subscription", "limit")
 @click.option("--dry-run", is_flag=True, help="Say how many, delete none.")
 @yes_option
-@with_database_to_change
+@with_source_to_change
 def purge(
-    database: Database, delivery_ids: tuple[str, ...], type_: str | None, *, dry_run: bool, yes: bool, **given: Any
+    source: Source, delivery_ids: tuple[str, ...], type_: str | None, *, dry_run: bool, yes: bool, **given: Any
 ) -> int:
     """Delete dead letters for good, by id or by filter, the oldest first.
 
@@ -98,16 +107,25 @@ def purge(
     wanted = Filters(type=type_, **given)
     if bool(delivery_ids) != wanted.empty:
         raise click.UsageError("give ids, or at least one filter (--since, --subscription, …), not both")
-    with database.transaction() as connection:
-        if delivery_ids:
-            found = operations.find_by_id(connection, None, delivery_ids)
-        else:
-            found = operations.find(connection, None, wanted)
+    found: list[DeliveryId] = []
+
+    def find(connection: Connection) -> int:
+        found[:] = (
+            operations.find_by_id(connection, None, delivery_ids)
+            if delivery_ids
+            else operations.find(connection, None, wanted)
+        )
+        return len(found)
+
+    chosen = (delivery_ids, None) if delivery_ids else (None, query_of(wanted))
+    count = source.ask(find, lambda: calls.purge_dead_letters(*chosen, dry_run=True).then(lambda said: said.count))
     if dry_run:
-        click.echo(f"{len(found)} dead letters would be purged")
+        click.echo(f"{count} dead letters would be purged")
         return 0
-    confirm(f"Purge {len(found)} dead letters for good?", yes=yes)
-    with database.transaction() as connection:
-        purged = operations.purge(connection, None, found, wanted)
+    confirm(f"Purge {count} dead letters for good?", yes=yes)
+    purged = source.ask(
+        lambda connection: operations.purge(connection, None, found, wanted),
+        lambda: calls.purge_dead_letters(*chosen).then(lambda said: said.count),
+    )
     click.echo(f"purged {purged}")
-    return 0 if purged == len(found) else 1
+    return 0 if purged == count else 1

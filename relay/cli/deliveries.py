@@ -21,6 +21,8 @@ from relay.cli.output import (
     print_more,
     print_table,
 )
+from relay.cli.source import Source, query_of, with_source
+from relay.client import calls
 
 __all__ = ["deliveries"]
 
@@ -36,8 +38,8 @@ def deliveries() -> None:
 @filters("limit")
 @after_option
 @json_option
-@with_database
-def list_(database: Database, type_: str | None, state: Any, after: str | None, *, as_json: bool, **given: Any) -> None:
+@with_source
+def list_(source: Source, type_: str | None, state: Any, after: str | None, *, as_json: bool, **given: Any) -> None:
     """List what is still to deliver, the longest due first; what was delivered or cancelled newest first.
 
     \b
@@ -54,8 +56,11 @@ def list_(database: Database, type_: str | None, state: Any, after: str | None, 
       relay deliveries list --state due --subscription sub_…
       relay deliveries list --state delivered --since 1h --json
     """
-    with database.transaction() as connection:
-        found = list_deliveries(connection, None, Filters(type=type_, **given), state, after=after)
+    wanted = Filters(type=type_, **given)
+    found = source.ask(
+        lambda connection: list_deliveries(connection, None, wanted, state, after=after),
+        lambda: calls.get_deliveries(**query_of(wanted), state=state, after=after),
+    )
     if as_json:
         print_json_lines(found)
     else:
@@ -102,11 +107,12 @@ deliveries.add_command(cancel)
 @deliveries.command()
 @click.argument("delivery_id", metavar="DELIVERY")
 @json_option
-@with_database
-def show(database: Database, delivery_id: str, *, as_json: bool) -> None:
+@with_source
+def show(source: Source, delivery_id: str, *, as_json: bool) -> None:
     """Show one DELIVERY (dlv_…) with each of its attempts, wherever it is now."""
-    with database.transaction() as connection:
-        found = show_delivery(connection, None, delivery_id)
+    found = source.ask(
+        lambda connection: show_delivery(connection, None, delivery_id), lambda: calls.get_delivery(delivery_id)
+    )
     alive = () if found.state == "dead" else ("reason", "error")
     if as_json:
         print_json(fields_of(found, *alive))

@@ -9,7 +9,7 @@ import click
 from outbox.control.events import list_events, show_event
 from outbox.control.filters import Filters
 from relay.cli.explain import explain
-from relay.cli.options import Database, after_option, filters, json_option, with_database
+from relay.cli.options import after_option, filters, json_option
 from relay.cli.output import (
     escape,
     fields_of,
@@ -21,6 +21,8 @@ from relay.cli.output import (
     print_more,
     print_table,
 )
+from relay.cli.source import Source, query_of, with_source
+from relay.client import calls
 
 if TYPE_CHECKING:
     from outbox.control.events import Counts, EventDetails, ListedEvent
@@ -37,8 +39,8 @@ def events() -> None:
 @filters("since", "until", "type", "tenant", "key", "text", "limit")
 @after_option
 @json_option
-@with_database
-def list_(database: Database, type_: str | None, after: str | None, *, as_json: bool, **given: Any) -> None:
+@with_source
+def list_(source: Source, type_: str | None, after: str | None, *, as_json: bool, **given: Any) -> None:
     """List events, newest first, with what became of each.
 
     \b
@@ -51,8 +53,11 @@ def list_(database: Database, type_: str | None, after: str | None, *, as_json: 
       relay events list --since 15m --type 'order.*'
       relay events list --key customer-7 --json
     """
-    with database.transaction() as connection:
-        found = list_events(connection, None, Filters(type=type_, **given), after=after)
+    wanted = Filters(type=type_, **given)
+    found = source.ask(
+        lambda connection: list_events(connection, None, wanted, after=after),
+        lambda: calls.get_events(**query_of(wanted), after=after),
+    )
     if as_json:
         print_json_lines(found)
     else:
@@ -65,11 +70,10 @@ def list_(database: Database, type_: str | None, after: str | None, *, as_json: 
 @events.command()
 @click.argument("event_id", metavar="EVENT")
 @json_option
-@with_database
-def show(database: Database, event_id: str, *, as_json: bool) -> None:
+@with_source
+def show(source: Source, event_id: str, *, as_json: bool) -> None:
     """Show one EVENT (evt_…): who matched, what is outstanding, each attempt, its payload."""
-    with database.transaction() as connection:
-        found = show_event(connection, None, event_id)
+    found = source.ask(lambda connection: show_event(connection, None, event_id), lambda: calls.get_event(event_id))
     if as_json:
         print_json(found)
     else:

@@ -13,6 +13,7 @@ from typing import Any
 
 from outbox.control.filters import FilterError
 from outbox.errors import ActorError, OutboxError, SchemaError, SubscriptionError
+from relay.client.call import ApiError, ApiUnreachableError
 from relay.config.options import ConfigError
 from relay.operations.denied_rights import RightsError
 from relay.telemetry.redaction import redact
@@ -28,6 +29,10 @@ def explain(error: BaseException) -> tuple[int, str]:
         return explain(error.exceptions[0])
     if isinstance(error, ActorError | ConfigError | SchemaError | SubscriptionError | RightsError | FilterError):
         return 2, str(error)
+    if isinstance(error, ApiUnreachableError):
+        return 3, redact(str(error))
+    if isinstance(error, ApiError):
+        return _code_of_status(error.status), str(error)
     if isinstance(error, OutboxError):
         return 1, str(error)
     if isinstance(error, OSError) and error.errno in _UNWRITABLE and not error.filename:
@@ -37,6 +42,13 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, DBAPIError):
         return _explain_database(error)
     return _unexpected(error)
+
+
+def _code_of_status(status: int) -> int:
+    """Return 3 where the API could not find out, 2 where the call or its token was wrong, 1 where it is not so."""
+    if status >= 500 or status == 429:
+        return 3
+    return 1 if status in (404, 409, 412) else 2
 
 
 def _explain_database(error: Any) -> tuple[int, str]:

@@ -9,8 +9,10 @@ import click
 from outbox.control.times import duration, utc
 from relay.cli.failures import explain
 from relay.cli.findings import in_words
-from relay.cli.options import Database, json_option, with_database
+from relay.cli.options import json_option
 from relay.cli.output import escape, fields_of, host_of, print_fields, print_json, print_table
+from relay.cli.source import Source, with_source
+from relay.client import calls
 from relay.operations.status.documents import CANCELLED_DAYS
 from relay.operations.status.status import status as status_of
 
@@ -38,13 +40,13 @@ __all__ = ["status"]
 @click.command()
 @json_option
 @click.option("--check", is_flag=True, help="For monitors: a line for each problem; exit 0 (none), 1, 3 (not known).")
-@with_database
-def status(database: Database, *, as_json: bool, check: bool) -> None:
+@with_source
+def status(source: Source, *, as_json: bool, check: bool) -> None:
     """What is stuck, why, and was anything lost?
 
     Counts are exact up to 10,000. Quick at any backlog.
     """
-    found = _read_to_check(database) if check else _read(database)
+    found = _read_to_check(source) if check else _read(source)
     problems = [finding for finding in found.findings if finding.severity == "problem"]
     if as_json:
         print_json(_document(found))
@@ -56,15 +58,14 @@ def status(database: Database, *, as_json: bool, check: bool) -> None:
         raise SystemExit(1)
 
 
-def _read(database: Database) -> Status:
-    with database.transaction() as connection:
-        return status_of(connection, None)
+def _read(source: Source) -> Status:
+    return source.ask(lambda connection: status_of(connection, None), calls.get_status)
 
 
-def _read_to_check(database: Database) -> Status:
+def _read_to_check(source: Source) -> Status:
     """Read; whatever keeps us from knowing ends with 3, but a wrong configuration with 2, as for every command."""
     try:
-        return _read(database)
+        return _read(source)
     except Exception as error:
         code, line = explain(error)
         click.echo(escape(line), err=True)

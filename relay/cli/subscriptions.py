@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,13 +27,13 @@ from relay.cli.options import (
     scheme_option,
     warn,
     warnings_shown,
-    with_database,
     with_database_to_change,
     yes_option,
 )
 from relay.cli.output import fields_of, print_fields, print_json, print_json_lines, print_table
 from relay.cli.preview import preview
 from relay.cli.probe import check, test
+from relay.cli.source import Source, with_source, with_source_to_change
 from relay.cli.subscription_options import (
     arguments_of,
     field_options,
@@ -44,6 +44,13 @@ from relay.cli.subscription_options import (
     subscription_argument,
     whose,
 )
+from relay.client import calls
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from relay.operations.status.breakers import Breaker
+    from relay.operations.status.documents import SubscriptionHealth
 
 __all__ = ["subscriptions"]
 
@@ -104,9 +111,9 @@ def add(
 @click.option("--after", metavar="SUB", help="Go on after this subscription.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
 @json_option
-@with_database
+@with_source
 def list_(
-    database: Database, tenant: str | None, state: Any, type_: str | None, after: str | None, limit: int, *,
+    source: Source, tenant: str | None, state: Any, type_: str | None, after: str | None, limit: int, *,
     as_json: bool,
 ) -> None:  # fmt: skip
     """List subscriptions, oldest first.
@@ -118,25 +125,27 @@ def list_(
     """
     from relay.operations.status.breakers import breakers_of, in_words
 
-    with database.transaction() as connection:
-        found = verbs.list(connection, tenant=whose(tenant), state=state, type=type_, after=after, limit=limit)
-        breakers = breakers_of(connection, tenant, [item.id for item in found])
+    def read(connection: Connection) -> list[tuple[Subscription, Breaker]]:
+        listed = verbs.list(connection, tenant=whose(tenant), state=state, type=type_, after=after, limit=limit)
+        breakers = breakers_of(connection, tenant, [item.id for item in listed])
+        return list(zip(listed, breakers.values(), strict=True))
+
+    found = source.ask(
+        read,
+        lambda: calls.list_subscriptions(tenant=tenant, state=state, type=type_, after=after, limit=limit).then(
+            lambda page: [(item.subscription, item.breaker) for item in page]
+        ),
+    )
     if as_json:
-        print_json_lines(
-            _document(item) | {"breaker": fields_of(breaker)}
-            for item, breaker in zip(found, breakers.values(), strict=True)
-        )
+        print_json_lines(_document(item) | {"breaker": fields_of(breaker)} for item, breaker in found)
         return
-    states = [
-        ", ".join(filter(None, (_state(item), in_words(breaker))))
-        for item, breaker in zip(found, breakers.values(), strict=True)
-    ]
     rows = [
-        (item.id, state, _tenant_name(item), item.types, item.url) for item, state in zip(found, states, strict=True)
+        (item.id, ", ".join(filter(None, (_state(item), in_words(breaker)))), _tenant_name(item), item.types, item.url)
+        for item, breaker in found
     ]
     print_table(["SUBSCRIPTION", "STATE", "TENANT", "TYPES", "URL"], rows, flexible=["STATE", "TENANT", "TYPES", "URL"])
     if len(found) == limit:
-        click.echo(f"there may be more: --after {found[-1].id}", err=True)
+        click.echo(f"there may be more: --after {found[-1][0].id}", err=True)
 
 
 @subscriptions.command()
@@ -144,16 +153,26 @@ def list_(
 @own_tenant_option
 @click.option("--removed", is_flag=True, help="Also a removed one, until housekeeping has cleared it.")
 @json_option
-@with_database
-def show(database: Database, subscription_id: str, tenant: str | None, *, removed: bool, as_json: bool) -> None:
+@with_source
+def show(source: Source, subscription_id: str, tenant: str | None, *, removed: bool, as_json: bool) -> None:
     """Show one subscription, its backlog and its last attempt. Never its secret."""
     from relay.operations.status.breakers import breaker_of, in_words
     from relay.operations.status.late_subscriptions import subscription_health
 
-    with database.transaction() as connection:
-        found = verbs.get(connection, subscription_id, tenant=whose(tenant), removed=removed)
-        health = subscription_health(connection, tenant, found.id)
-        breaker = breaker_of(connection, tenant, found.id)
+    def read(connection: Connection) -> tuple[Subscription, SubscriptionHealth, Breaker]:
+        one = verbs.get(connection, subscription_id, tenant=whose(tenant), removed=removed)
+        return one, subscription_health(connection, tenant, one.id), breaker_of(connection, tenant, one.id)
+
+    if source.is_remote and removed:
+        raise click.UsageError("--removed: the API shows no removed subscription; leave out --api")
+    found = source.ask(
+        lambda connection: read(connection)[0],
+        lambda: calls.get_subscription(subscription_id).then(lambda one: one.subscription),
+    )
+    health, breaker = source.ask(
+        lambda connection: read(connection)[1:],
+        lambda: calls.get_health(subscription_id).then(lambda one: (one.backlog, one.breaker)),
+    )
     said = fields_of(breaker) if as_json else in_words(breaker) or "closed"
     more = {"breaker": said} if as_json else {"breaker": said, "disable_at": breaker.disable_at}
     _show(found, fields_of(health) | more, as_json=as_json)
@@ -187,11 +206,13 @@ def update(
 @own_tenant_option
 @click.option("--drop", is_flag=True, help="What comes meanwhile is not kept for it: it matches no event.")
 @json_option
-@with_database_to_change
-def pause(database: Database, subscription_id: str, tenant: str | None, *, drop: bool, as_json: bool) -> None:
+@with_source_to_change
+def pause(source: Source, subscription_id: str, tenant: str | None, *, drop: bool, as_json: bool) -> None:
     """Stop sending; deliveries gather and wait until resume. With --drop, what comes meanwhile never comes."""
-    with database.transaction() as connection:
-        changed = verbs.pause(connection, subscription_id, drop=drop, tenant=whose(tenant))
+    changed = source.ask(
+        lambda connection: verbs.pause(connection, subscription_id, drop=drop, tenant=whose(tenant)),
+        lambda: calls.pause_subscription(subscription_id, drop=drop),
+    )
     _show(changed, as_json=as_json)
 
 
@@ -200,11 +221,13 @@ def pause(database: Database, subscription_id: str, tenant: str | None, *, drop:
 @own_tenant_option
 @click.option("--reason", required=True, metavar="TEXT", help="Why, for everybody who looks; at most 500 bytes.")
 @json_option
-@with_database_to_change
-def disable(database: Database, subscription_id: str, tenant: str | None, reason: str, *, as_json: bool) -> None:
+@with_source_to_change
+def disable(source: Source, subscription_id: str, tenant: str | None, reason: str, *, as_json: bool) -> None:
     """Stop sending for a reason, as after 410 Gone. Deliveries gather and wait until resume."""
-    with database.transaction() as connection:
-        changed = verbs.disable(connection, subscription_id, tenant=whose(tenant), reason=reason)
+    changed = source.ask(
+        lambda connection: verbs.disable(connection, subscription_id, tenant=whose(tenant), reason=reason),
+        lambda: calls.disable_subscription(subscription_id, reason),
+    )
     _show(changed, as_json=as_json)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from contextlib import contextmanager
@@ -63,9 +64,9 @@ def _listen(address: tuple[str, int]) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server(address, family=family, backlog=2048)
     except OSError as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ConfigError(
-            f"listen: cannot listen on {host}:{port}: {error.strerror};"
-            " stop what listens there, or give another --listen"
+            f"listen: cannot listen on {host}:{port}: {reason}; stop what listens there, or give another --listen"
         ) from None
 
 

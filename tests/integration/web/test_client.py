@@ -1,0 +1,141 @@
+"""The client: a call for every route, and results that are the documents of operations themselves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator
+from dataclasses import fields
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from outbox import subscriptions
+from outbox.control import audit, dead_letters, deliveries, events, explain
+from outbox.control.filters import Filters
+from outbox.control.pages import Page
+from relay.client import ApiError, ApiUnreachableError, AsyncClient, Client, calls
+from relay.operations import sending, tokens
+from relay.operations.status.status import status
+from tests.support import seeding
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def relay(app: FastAPI, token) -> AsyncIterator[AsyncClient]:
+    """A client of the operator."""
+    async with AsyncClient("http://relay", token(tenant=None), transport=httpx.ASGITransport(app)) as client:
+        yield client
+
+
+@pytest.fixture
+def world(connection) -> dict[str, str]:
+    sub = seeding.subscribe(connection, tenant="acme")
+    evt = seeding.record(connection, tenant="acme", data='{"total": 42.10}')
+    made = seeding.resolve(connection, evt, sub, sub, sub, sub)
+    for one, verdict in zip(made, ("retry", "dead", "delivered"), strict=False):
+        seeding.attempt(connection, one, verdict, error="no")
+    return dict(zip(("sub", "evt", "waiting", "dead", "delivered", "due"), (sub, evt, *made), strict=True))
+
+
+def test_there_is_a_call_for_every_route_with_its_name(app: FastAPI) -> None:
+    described = {one["operationId"] for methods in app.openapi()["paths"].values() for one in methods.values()}
+    found = {name for name, value in vars(calls).items() if inspect.isfunction(value) and name[0] != "_"}
+    imported = {"path_of", "read_as", "read_page"}
+    assert found - imported == described
+
+
+async def test_what_is_read_by_http_is_what_the_operation_returns(relay, connection, world) -> None:
+    for call, operation in (
+        (calls.get_event(world["evt"]), lambda: events.show_event(connection, None, world["evt"])),
+        (calls.get_events(limit=5), lambda: events.list_events(connection, None, Filters(limit=5))),
+        (calls.explain_recorded(world["evt"]), lambda: explain.explain_event(connection, None, world["evt"])),
+        (
+            calls.get_deliveries(tenant="acme"),
+            lambda: deliveries.list_deliveries(connection, None, Filters(tenant="acme")),
+        ),
+        (calls.get_delivery(world["waiting"]), lambda: deliveries.show_delivery(connection, None, world["waiting"])),
+        (calls.get_delivery(world["dead"]), lambda: deliveries.show_delivery(connection, None, world["dead"])),
+        (calls.get_dead_letter(world["dead"]), lambda: dead_letters.show_dead_letter(connection, None, world["dead"])),
+        (calls.get_dead_letters(), lambda: dead_letters.list_dead_letters(connection, None, Filters())),
+        (calls.get_audit(), lambda: audit.list_audit(connection, None, Filters())),
+        (calls.list_tokens(), lambda: tokens.list_tokens(connection, None, Filters())),
+        (calls.get_sending(), lambda: sending.read_sending(connection, None)),
+    ):
+        read = await relay(call)
+        assert read == operation(), call
+
+
+async def test_a_subscription_is_read_whole(relay, connection, world) -> None:
+    settings = {"filter": {"payload": {"total": {"$gte": 1.5}}}, "metadata": {"a": "b"}, "schedule_seconds": [1, 2],
+                "headers": {"X-A": "b"}, "authentication": {"type": "bearer", "token": "t"}, "ordered": True,
+                "tenant": "acme", "once": "k"}  # fmt: skip
+    made = await relay(calls.add_subscription("https://example.com/", ["order.*"], **settings))
+    assert made.secret.startswith("whsec_")
+    found = await relay(calls.get_subscription(made.id))
+    assert found.subscription == subscriptions.get(connection, made.id, tenant="acme")
+    changed = await relay(calls.change_subscription(made.id, found.etag, description="new", metadata=None))
+    assert (changed.description, changed.metadata) == ("new", {})
+    with pytest.raises(ApiError) as refused:
+        await relay(calls.change_subscription(made.id, found.etag, description="newer"))
+    assert (refused.value.status, refused.value.code) == (412, "precondition-failed")
+    listed = [one.subscription.id async for one in relay.pages(calls.list_subscriptions(limit=1))]
+    assert listed == [world["sub"], made.id]
+
+
+async def test_status_is_read_whole(relay, connection, world) -> None:
+    found, own = await relay(calls.get_status()), status(connection, None)
+    now_and_then = {"at", "deliveries", "pending", "running"}  # they hold lengths of time
+    assert found.deliveries.due == own.deliveries.due
+    assert found.running.relays == own.running.relays
+    for name in {field.name for field in fields(found)} - now_and_then:
+        assert getattr(found, name) == getattr(own, name), name
+    assert await relay(calls.get_findings()) == own.findings
+
+
+async def test_things_are_done(relay, world) -> None:
+    assert (await relay(calls.retry_deliveries([world["waiting"]], dry_run=True))).count == 1
+    assert (await relay(calls.cancel_deliveries(filters={"subscription": world["sub"]}))).count == 2
+    redriven = await relay(calls.redrive_dead_letters([world["dead"]], once="k"))
+    assert (await relay(calls.redrive_dead_letters([world["dead"]], once="k"))) == redriven
+    assert (await relay(calls.replay_deliveries([world["evt"]], to=world["sub"]))).count == 1
+    limit = await relay(calls.set_tenant_limit("acme", "5/s"))
+    assert [one.tenant async for one in relay.pages(calls.get_tenant_limits())] == [limit.tenant]
+    recorded = await relay(calls.record_event("order.created", {"id": 7}, once="e", tenant="acme"))
+    assert (await relay(calls.get_event(recorded.id))).payload == '{"id": 7}'
+    made = await relay(calls.make_token("ci", ["read"], tenant="acme"))
+    assert made.text.startswith("rtk_")
+    assert made.text not in repr(made)
+    assert (await relay(calls.revoke_token(made.token.id))).revoked_at is not None
+    assert (await relay(calls.get_own_token())).tenant is None
+    assert {"standard", "github"} <= {one["name"] for one in await relay(calls.get_schemes())}
+
+
+async def test_errors_have_their_field_and_mend(relay) -> None:
+    with pytest.raises(ApiError) as refused:
+        await relay(calls.add_subscription("ftp://x", ["*"]))
+    assert (refused.value.status, refused.value.field) == (422, "url")
+    assert refused.value.request_id
+
+
+def test_what_is_no_api_is_told_apart_from_a_refusal() -> None:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(404, text="<html>nginx</html>")
+
+    transport = httpx.MockTransport(answer)
+    refused = pytest.raises(ApiUnreachableError, match="something else answered")
+    with Client("http://relay", "rtk_x", transport=transport) as relay, refused:
+        relay(calls.get_status())
+
+
+def test_pages_follow_the_links_to_the_end() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        after = request.url.params.get("after", "0")
+        link = None if after == "2" else f"/api/v1/tenant-limits?limit=1&after={int(after) + 1}"
+        item = {"tenant": after, "rate_limit": "1/s", "rate_burst": None}
+        return httpx.Response(200, json={"items": [item], "next": link})
+
+    with Client("http://relay/api/v1/", "rtk_x", transport=httpx.MockTransport(answer)) as relay:
+        assert [one.tenant for one in relay.pages(calls.get_tenant_limits(limit=1))] == ["0", "1", "2"]
+        assert isinstance(relay(calls.get_tenant_limits()), Page)
