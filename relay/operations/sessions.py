@@ -38,7 +38,7 @@ _END_LINK = text("""
 update outbox.tokens set revoked_at = coalesce(revoked_at, clock_timestamp()) where id = :id or name = :name
 """)
 _ENDS = text("""
-select greatest(0, extract(epoch from expires_at - clock_timestamp()))::double precision
+select extract(epoch from expires_at - clock_timestamp())::double precision
 from outbox.tokens where id = :id
 """)
 

@@ -76,9 +76,12 @@ def seed(connection: Connection) -> Scene:
         subscriptions.add(connection, url, types, tenant=tenant, description=description).id
         for tenant, url, types, description, _ in _ENDPOINTS
     ]
-    event = _record(connection, "globex", "order.created", dice)
-    for name, (_, url, _, _, share) in zip(names, _ENDPOINTS, strict=True):
-        _attempts(connection, name, url, seeding.seq_of(connection, event), share, dice)
+    events: dict[str, str] = {}
+    for name, (tenant, url, _, _, share) in zip(names, _ENDPOINTS, strict=True):
+        if tenant not in events:
+            events[tenant] = _record(connection, tenant, "order.created", dice)
+            seeding.resolve(connection, events[tenant])
+        _attempts(connection, name, url, seeding.seq_of(connection, events[tenant]), share, dice)
     scene = _trouble(connection, names, dice)
     seeding.sign_in(
         connection, host="relay-a.shop.internal", pid=4711, version="0.9.0", leased=12, started=86_400 * 3, seen=-3_600
@@ -87,7 +90,12 @@ def seed(connection: Connection) -> Scene:
         connection, host="relay-b.shop.internal", pid=2212, version="0.9.0", leased=9, started=86_400 * 3, seen=-3_600
     )
     return Scene(
-        event=event, subscription=names[0], failing=names[3], disabled=names[5], **scene, **_tokens(connection)
+        event=events["globex"],
+        subscription=names[0],
+        failing=names[3],
+        disabled=names[5],
+        **scene,
+        **_tokens(connection),
     )
 
 
@@ -179,3 +187,15 @@ def served(database_url: str, **options: object) -> Iterator[str]:
         server.should_exit = True
         thread.join(10)
         app.state.database.close()
+
+
+def posts_of(router: object) -> set[str]:
+    """Return the paths of every route that takes a POST, also of routers within."""
+    found: set[str] = set()
+    for route in router.routes:  # type: ignore[attr-defined]
+        inner = getattr(route, "original_router", None) or getattr(route, "router", None)
+        if inner is not None:
+            found |= posts_of(inner)
+        elif "POST" in (getattr(route, "methods", None) or ()):
+            found.add(route.path)
+    return found

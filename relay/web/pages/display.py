@@ -90,8 +90,10 @@ def seconds(value: float | None) -> str:
     """Return a length of time in words; a dash of None."""
     if value is None:
         return "–"
+    if value <= 0:
+        return "0 s"
     if value < 1:
-        return f"{value * 1000:.0f} ms" if value else "0 s"
+        return f"{value * 1000:.0f} ms"
     return re.sub(r" 0[smh]$", "", duration(value))
 
 

@@ -4,6 +4,7 @@ Nothing inline is allowed by the policy: no script, no style, no event handler. 
 keeps it.
 """
 
+import logging
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from outbox.errors import NotFoundError, OutboxError
+from relay.telemetry.redaction import redact
 from relay.web.pages import charts, display
 from relay.web.pages.visits import (
     FORM_COOKIE,
@@ -41,6 +43,7 @@ from relay.web.problems import Problem
 __all__ = ["ASSETS", "HEADERS", "Location", "PageRoute", "Preferences", "asset_version", "go", "preferences_of",
            "render", "url_of"]  # fmt: skip
 
+log = logging.getLogger("relay.web")
 HERE = Path(__file__).parent
 ASSETS = HERE / "assets"
 HEADERS = {
@@ -251,6 +254,10 @@ class PageRoute(APIRoute):
                 return _to_sign_in(request)
             except (OutboxError, Problem, RequestValidationError) as error:
                 return _error_page(request, error)
+            except Exception as error:
+                request_id = getattr(request.state, "request_id", "-")
+                log.error("request %s: %s", request_id, redact(repr(error)), exc_info=error)
+                return _error_page(request, Refused(500, f"An error of our own. The log has it, as {request_id}."))
 
         return answer
 
@@ -267,7 +274,14 @@ def _to_sign_in(request: Request) -> Response:
                             HEADERS)  # fmt: skip
 
 
-_TITLES = {401: "Sign in first", 403: "Not allowed", 404: "Not found", 413: "Too large", 503: "Not now"}
+_TITLES = {
+    500: "This failed",
+    401: "Sign in first",
+    403: "Not allowed",
+    404: "Not found",
+    413: "Too large",
+    503: "Not now",
+}
 
 
 def _error_page(request: Request, error: Exception) -> Response:

@@ -30,7 +30,7 @@ __all__ = ["FORM_COOKIE", "SESSION_COOKIE", "Form", "Posted", "Refused", "SignIn
 
 SESSION_COOKIE = "relay_session"
 FORM_COOKIE = "relay_form"
-_MAX_FORM_BYTES = 2 * 1024 * 1024
+_MAX_FORM_BYTES = 1024 * 1024
 _MAX_FORM_FIELDS = 2_000
 _MAX_NAME_BYTES = 200
 
@@ -147,7 +147,7 @@ async def _posted(request: Request) -> Form:
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MAX_FORM_BYTES:
-            raise Refused(413, "form: is larger than 2 MiB; send less at once")
+            raise Refused(413, "form: is larger than 1 MiB; send less at once")
     try:
         fields = parse_qsl(
             body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FORM_FIELDS

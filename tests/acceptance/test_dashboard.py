@@ -1,0 +1,232 @@
+"""The dashboard in a real browser: no fault of accessibility, by keyboard alone, without JavaScript, and live."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import Engine
+
+from outbox import subscriptions
+from tests.support import databases, seeding
+from tests.support.browser import chromium, faults_of, sign_in
+from tests.support.dashboard import Scene, seed, served
+from tests.support.loopback import allow_loopback
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+pytestmark = pytest.mark.xdist_group("dashboard")
+WIDTHS = (360, 1280)
+
+
+@pytest.fixture(scope="module")
+def stage(server_url: str, migrated_template: str) -> Iterator[tuple[str, Scene, Engine]]:
+    """The address of a dashboard, its scene and its database."""
+    allow_loopback()
+    with databases.database(server_url, template=migrated_template) as url, databases.engine_on(url) as engine:
+        with engine.begin() as connection:
+            scene = seed(connection)
+        with served(url) as address:
+            yield address, scene, engine
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def context(browser: Browser, stage: tuple[str, Scene, Engine]) -> Iterator[BrowserContext]:
+    context = browser.new_context(base_url=stage[0], viewport={"width": 1280, "height": 800})
+    yield context
+    context.close()
+
+
+def pages_of(scene: Scene) -> list[str]:
+    return [
+        "/", "/findings", "/subscriptions", "/subscriptions/new", f"/subscriptions/{scene.failing}",
+        f"/subscriptions/{scene.subscription}/edit",
+        f"/subscriptions/{scene.subscription}/secret", f"/subscriptions/{scene.subscription}/test", "/events",
+        f"/events/{scene.dead_event}", "/deliveries", f"/deliveries/{scene.dead_delivery}",
+        f"/deliveries/{scene.delivered_delivery}/request", "/dead-letters", "/audit", "/tokens", "/preferences",
+        "/events/evt_0",
+    ]  # fmt: skip
+
+
+def test_axe_finds_nothing_on_any_page_and_nothing_is_wider_than_the_screen(context, stage) -> None:
+    """In dark and light, on a narrow and a wide screen."""
+    _, scene, _ = stage
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.goto("/sign-in")
+    faults = judge(page, "/sign-in")
+    sign_in(page, scene.operator)
+    for path in pages_of(scene):
+        page.goto(path)
+        faults += judge(page, path)
+    assert faults == []
+    assert [line for line in said if "404" not in line] == []  # nothing was refused by the policy
+
+
+def judge(page: Page, path: str) -> list[str]:
+    found = []
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        if page.evaluate("() => document.documentElement.scrollWidth > innerWidth"):
+            found.append(f"{path} at {width}: wider than the screen")
+        for scheme, rules in (("light", ()), ("dark", ("color-contrast",))):  # nothing but colours is another
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            found += [f"{path} at {width}, {scheme}: {fault}" for fault in faults_of(page, *rules)]
+    return found
+
+
+def test_a_subscription_is_added_and_tested_by_keyboard_alone(context, stage) -> None:
+    """From the first page on: skip link, keys of the pages, fields and buttons by Tab and Enter."""
+    page = context.new_page()
+    page.goto("/sign-in")
+    page.keyboard.press("Tab")  # the skip link
+    tab_to(page, "Token")
+    page.keyboard.type(stage[1].operator)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Overview')")
+    page.keyboard.press("Tab")
+    assert focused(page) == "Skip to the content"
+    page.keyboard.press("Enter")
+    page.keyboard.press("g")
+    page.keyboard.press("s")
+    page.wait_for_selector("h1:has-text('Subscriptions')")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    assert focused(page).startswith("https://billing.acme.example")
+    tab_to(page, "Add a subscription", back=True)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Add a subscription')")
+    tab_to(page, "URL")
+    page.keyboard.type("http://127.0.0.1:8999/by-keyboard")
+    page.keyboard.press("Tab")
+    page.keyboard.type("order.*")
+    tab_to(page, "Add")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('The subscription is there')")
+    assert page.inner_text("[data-secret]").startswith("whsec_")
+    tab_to(page, "Send a test")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Test and preview')")
+    tab_to(page, "Send a test")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#t-result")
+    assert "127.0.0.1 refuses connections" in page.inner_text("main")
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="hidden")
+
+
+def focused(page: Page) -> str:
+    """The name of what has the focus: its label, or its text."""
+    return str(page.evaluate(
+        "() => { const e = document.activeElement; return (e.labels?.[0]?.innerText ?? e.innerText ?? '').trim(); }"
+    ))  # fmt: skip
+
+
+def tab_to(page: Page, name: str, *, back: bool = False) -> None:
+    """Press Tab until it is there; where the focus is must be seen."""
+    for _ in range(80):
+        page.keyboard.press("Shift+Tab" if back else "Tab")
+        if focused(page) == name:
+            outline = page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle")
+            assert outline != "none", name
+            return
+    pytest.fail(f"Tab never comes to {name}")
+
+
+def test_keys_do_nothing_in_a_field_and_once_they_are_switched_off(context, stage) -> None:
+    page = context.new_page()
+    sign_in(page, stage[1].operator)
+    page.goto("/events")
+    page.get_by_label("Type").press_sequentially("gs?")
+    assert page.get_by_label("Type").input_value() == "gs?"
+    page.goto("/preferences")
+    page.get_by_label("Keyboard shortcuts").uncheck()
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_selector("text=Saved in this browser")
+    page.keyboard.press("g")
+    page.keyboard.press("s")
+    page.keyboard.press("?")
+    assert page.url.endswith("/preferences?done=preferences")
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_everything_works_without_javascript(browser, stage) -> None:
+    """The same walk that an operator takes at three in the morning: what is stuck, pause, retry, put back."""
+    address, scene, engine = stage
+    context = browser.new_context(base_url=address, java_script_enabled=False, viewport={"width": 360, "height": 800})
+    page = context.new_page()
+    sign_in(page, scene.operator)
+    page.click("text=Menu")
+    page.click("nav >> text=Subscriptions")
+    page.click(f"a[href='/subscriptions/{scene.subscription}']")
+    page.get_by_role("button", name="Pause", exact=True).click()
+    page.wait_for_selector("text=Paused: deliveries gather and wait.")
+    with engine.begin() as connection:
+        assert subscriptions.get(connection, scene.subscription, tenant="acme").state == "paused"
+    page.get_by_role("button", name="Resume").click()
+    page.wait_for_selector("text=Resumed")
+    page.goto(f"/deliveries/{scene.waiting_delivery}")
+    page.click("text=Retry now")
+    page.wait_for_selector("text=1 due now")
+    page.goto("/dead-letters")
+    page.locator("input[name=id]").first.check()
+    page.click("text=Put back what is ticked")
+    page.wait_for_selector("text=1 put back")
+    page.locator("input[name=id]").first.check()
+    page.click("text=Delete what is ticked")
+    page.click("text=Delete 1 dead letter >> nth=-1")
+    page.wait_for_selector("text=1 deleted for good")
+    page.click("text=Menu")
+    page.get_by_role("button", name="Dark").click()
+    assert page.get_attribute("html", "data-theme") == "dark"
+    page.click("text=Menu")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_selector("text=You are signed out.")
+    context.close()
+
+
+def test_a_page_renews_itself_when_something_changes_but_not_under_a_persons_hands(context, stage) -> None:
+    _, scene, engine = stage
+    page = context.new_page()
+    sign_in(page, scene.operator)
+    page.goto("/events?type=live.*")
+    page.wait_for_selector("[data-live-sign][data-state=on]")
+    with engine.begin() as connection:
+        first = seeding.record(connection, type="live.first", tenant="acme")
+    page.wait_for_selector(f"text={first}", timeout=20_000)
+    page.locator(f"a[href='/events/{first}']").focus()
+    with engine.begin() as connection:
+        second = seeding.record(connection, type="live.second", tenant="acme")
+    page.wait_for_timeout(5_000)
+    assert page.locator(f"text={second}").count() == 0
+    assert page.evaluate("() => document.activeElement.textContent") == "live.first"
+
+
+def test_a_chart_says_its_figures_to_a_mouse_and_to_a_screen_reader(context, stage) -> None:
+    _, scene, _ = stage
+    page = context.new_page()
+    sign_in(page, scene.operator)
+    page.goto(f"/subscriptions/{scene.failing}")
+    chart = page.locator("svg.chart:visible").first
+    told = chart.evaluate(
+        "e => e.getAttribute('aria-labelledby').split(' ').map(id => document.getElementById(id).innerHTML).join(': ')"
+    )
+    assert re.fullmatch(r"Attempts: [\d,]+ attempts delivered and [\d,]+ failed from .* UTC on\.", told)
+    tips = chart.locator("rect.tip title").all_text_contents()
+    assert len(tips) == 48
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\dZ: [\d,]+ delivered, [\d,]+ failed", tip) for tip in tips)
+    page.click("text=The same as a table")
+    rows = page.locator("details table tbody tr").count()
+    assert rows == len([tip for tip in tips if not tip.endswith("0 delivered, 0 failed")])

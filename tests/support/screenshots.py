@@ -1,0 +1,83 @@
+"""Make the pictures of docs/dashboard.md: `python -m tests.support.screenshots`.
+
+With a directory as argument: every page, narrow and wide, light and dark, whole, into it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relay.local import embedded
+from tests.support import databases
+from tests.support.browser import chromium, sign_in
+from tests.support.dashboard import Scene, seed, served
+from tests.support.loopback import allow_loopback
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+DOCS = Path(__file__).parents[2] / "docs" / "screenshots"
+
+
+def _documented(scene: Scene) -> tuple[tuple[str, str, int, int, str], ...]:
+    """Name, path, width, height and colours of each picture."""
+    return (
+        ("overview", "/", 1040, 720, "light"),
+        ("overview-narrow", "/", 360, 780, "dark"),
+        ("subscription", f"/subscriptions/{scene.failing}", 1040, 720, "dark"),
+        ("delivery", f"/deliveries/{scene.dead_delivery}", 1120, 600, "light"),
+        ("dead-letters", "/dead-letters", 1120, 600, "light"),
+        ("event-narrow", f"/events/{scene.dead_event}", 360, 780, "light"),
+    )
+
+
+def _all(scene: Scene) -> list[tuple[str, str]]:
+    return [
+        ("overview", "/"), ("findings", "/findings"), ("subscriptions", "/subscriptions"),
+        ("subscription", f"/subscriptions/{scene.failing}"), ("new", "/subscriptions/new"),
+        ("edit", f"/subscriptions/{scene.subscription}/edit"),
+        ("secret", f"/subscriptions/{scene.subscription}/secret"),
+        ("test", f"/subscriptions/{scene.subscription}/test"), ("events", "/events"),
+        ("event", f"/events/{scene.dead_event}"), ("deliveries", "/deliveries"),
+        ("delivery", f"/deliveries/{scene.dead_delivery}"),
+        ("request", f"/deliveries/{scene.delivered_delivery}/request"), ("dead-letters", "/dead-letters"),
+        ("audit", "/audit"), ("tokens", "/tokens"), ("preferences", "/preferences"), ("error", "/events/evt_0"),
+    ]  # fmt: skip
+
+
+def _shoot(browser: Browser, address: str, token: str, shots: list[tuple[str, str, int, int, str]], to: Path) -> None:
+    for name, path, width, height, colours in shots:
+        context = browser.new_context(
+            base_url=address,
+            viewport={"width": width, "height": height or 800},
+            color_scheme=colours,  # type: ignore[arg-type]
+        )
+        page = context.new_page()
+        sign_in(page, token)
+        page.goto(path)
+        page.screenshot(path=to / f"{name}.png", full_page=not height)
+        context.close()
+
+
+def main(directory: str | None) -> None:
+    allow_loopback()
+    to = Path(directory) if directory else DOCS
+    to.mkdir(parents=True, exist_ok=True)
+    home = tempfile.mkdtemp(prefix="outbox-screenshots-")
+    with embedded.start(Path(home)) as server, databases.database(server.url()) as url:
+        databases.migrate(url)
+        with databases.engine_on(url) as engine, engine.begin() as connection:
+            scene = seed(connection)
+        shots = list(_documented(scene)) if directory is None else [
+            (f"{name}-{width}-{colours}", path, width, 0, colours)
+            for name, path in _all(scene) for width in (1280, 360) for colours in ("light", "dark")
+        ]  # fmt: skip
+        with served(url) as address, chromium() as browser:
+            _shoot(browser, address, scene.operator, shots, to)
+
+
+if __name__ == "__main__":
+    main(next(iter(sys.argv[1:]), None))
