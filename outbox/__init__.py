@@ -1,13 +1,14 @@
 """Reliable, signed webhooks for an application on PostgreSQL: what the application imports.
 
 `record()` writes an event in the application's own transaction; the relay delivers it to every subscription that
-matches. `subscribe()` and `subscriptions` manage subscriptions. A receiver calls `verify()`.
+matches. `subscribe()` and `subscriptions` manage subscriptions, `statistics` counts what became of it.
+A receiver calls `verify()`.
 
 Importing this package loads SQLAlchemy and the standard library only. It also registers listeners on every session, so
 import it when the application starts, not during a flush.
 """
 
-from outbox import subscriptions
+from outbox import statistics, subscriptions
 from outbox._actor import act_as
 from outbox._version import __version__
 from outbox.errors import (
@@ -71,6 +72,7 @@ __all__ = [
     "record",
     "sign",
     "signed_headers",
+    "statistics",
     "subscribe",
     "subscriptions",
     "verify",

@@ -16,6 +16,7 @@ _COMMANDS = {
     "run": ("relay.cli.run:run", "Deliver: the relay itself."),
     "serve": ("relay.cli.serve:serve", "The HTTP API, and the pages of dashboard and portal."),
     "status": ("relay.cli.status:status", "What is stuck, why, and was anything lost?"),
+    "statistics": ("relay.cli.statistics:statistics_command", "What arrived, what failed, how long it took."),
     "subscriptions": ("relay.cli.subscriptions:subscriptions", "Who gets which events where."),
     "tenants": ("relay.cli.tenants:tenants", "How fast a tenant's subscriptions are sent to."),
     "events": ("relay.cli.events:events", "What happened: recorded events."),

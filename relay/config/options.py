@@ -161,6 +161,11 @@ class Config:
         90,
         "How long it is kept how many subscriptions each event matched; as long as events.",
     )
+    statistics_retention_days: int = _option(
+        kinds.integer(1, 36_500),
+        400,
+        "How long statistics are kept by the day; by the hour for 40 days, by the minute for 26 hours at most.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _option(
         kinds.choice("debug", "info", "warning", "error"),
         "info",

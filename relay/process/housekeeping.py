@@ -1,7 +1,8 @@
 """Keep the tables small and the secrets sealed, on a connection of its own, while the relay delivers.
 
 The rounds make leaves ahead, clear removed subscriptions and expired secrets, seal secrets in clear, and apply
-retention. Each repeats one short transaction until it has nothing left to do. A transaction works only while it holds
+retention, and count attempts into roll-ups (0021_statistics.sql says how each is counted once). Each repeats one short
+transaction until it has nothing left to do. A transaction works only while it holds
 housekeeping's turn, so that one of several relays does it. It waits at most 50 ms for any other lock and then
 tries again a few seconds later, so nothing queues behind housekeeping.
 
@@ -113,6 +114,7 @@ def _rounds(config: Config) -> list[Round]:
     may still add some.
     """
     leaves = {"max_default_bytes": MAX_DEFAULT_BYTES, "events_days": config.events_retention_days}
+    statistics = {"days": config.statistics_retention_days, "batch": BATCH_ROWS}
     return [
         Round("attempt leaves", 60, "select outbox.make_attempt_leaf()"),
         Round("idempotency key leaves", 60, "select outbox.make_key_leaf()"),
@@ -125,6 +127,9 @@ def _rounds(config: Config) -> list[Round]:
         Round("late backlogs", 30, MARK_LATE, {"batch": BATCH_ROWS}),
         Round("endpoints that are well", 60, FORGET_WELL, {"batch": BATCH_ROWS}),
         *(_retention(step, getattr(config, f"{step.kind}_retention_days")) for step in RETENTION),
+        Round("statistics", 5, "select outbox.roll_up(100, 100)"),
+        Round("statistics of former attempts", 60, "select outbox.note_old_attempts()"),
+        Round("old statistics", 300, "select outbox.prune_rollups(%(days)s, %(batch)s)", statistics),
         Round("old idempotency keys", 3600, "select outbox.forget_keys(%(batch)s)", {"batch": BATCH_ROWS}),
         Round("empty leaves", 60, "select outbox.drop_empty_leaf()"),
     ]

@@ -41,6 +41,8 @@ relays              -                  s                    s i u d           s
 resolutions         -                  s                    s i               s
 rights              -                  s                    s                 s
 rounds              -                  s                    s i u             s
+rollup_state        -                  s                    s                 s
+rollups             -                  s                    s                 s
 schema_migrations   s                  s                    s                 s
 sealing_keys        -                  s i u(created_at)    s                 s
 secrets             -                  s i u d              s u(secret) d     s(HINTS)
@@ -52,6 +54,18 @@ tenant_limits       -                  s i u d              s                 s
 tokens              -                  s i u(USED)          -                 s(KNOWN)
 test_requests       -                  s i(ASKED)           s u(TOLD) d       s
 turns               -                  s                    s u(taken)        s
+uncounted           -                  s                    s                 s
+uncounted_leaves    -                  s                    s                 s
+v_backlog           -                  s                    -                 s
+v_dead_letters      -                  s                    -                 s
+v_deliveries_by_state  -               s                    -                 s
+v_recent_failures   -                  s                    -                 s
+v_statistics_1h     -                  s                    -                 s
+v_statistics_24h    -                  s                    -                 s
+v_statistics_30d    -                  s                    -                 s
+v_statistics_7d     -                  s                    -                 s
+v_statistics_types_24h  -              s                    -                 s
+v_subscriptions_health  -              s                    -                 s
 """
 COLUMNS = {
     "NEW": "available_at,id,key,payload,priority,recorded_at,tenant,trace,type",
@@ -74,13 +88,19 @@ FINDINGS = {"findings", "collation_findings", "grant_findings"}
 UPKEEP = {
     "make_event_leaf", "make_attempt_leaf", "retire_event_leaf", "retire_attempt_leaf", "prune_events",
     "prune_attempts", "prune_resolutions", "drop_empty_leaf", "cancel_orphans", "retire_next_event_leaf",
-    "retire_next_attempt_leaf", "make_key_leaf", "forget_keys",
+    "retire_next_attempt_leaf", "make_key_leaf", "forget_keys", "roll_up", "note_old_attempts", "prune_rollups",
+}  # fmt: skip
+READING = {
+    "statistics", "statistics_series", "statistics_since", "rollup_parts", "uncounted_attempts", "latency_bounds",
+    "latency_of", "state_of", "host_of",
 }  # fmt: skip
 FUNCTIONS = {
     "outbox_app": TEXTS | RULES | {"content_recorded", "record", "record_once"},
-    "outbox_operator": TEXTS | RULES | FINDINGS | UPKEEP | {"audit_operation", "retention_bound", "restore_events"},
+    "outbox_operator": (
+        TEXTS | RULES | FINDINGS | UPKEEP | READING | {"audit_operation", "retention_bound", "restore_events"}
+    ),
     "outbox_relay": TEXTS | FINDINGS | UPKEEP | {"hold_events", "restore_events"},
-    "outbox_reader": TEXTS | FINDINGS,
+    "outbox_reader": TEXTS | FINDINGS | READING,
 }
 SEQUENCES = {
     "outbox_app": {"usage"},

@@ -11,7 +11,7 @@ import outbox
 
 NAMES = {
     *("record", "arecord", "Event", "Outbox", "RawJSON", "events_table"),
-    *("subscribe", "subscriptions", "act_as", "ActorError"),
+    *("subscribe", "subscriptions", "statistics", "act_as", "ActorError"),
     *("BasicAuth", "BearerToken", "OAuth2ClientCredentials", "TLS"),
     *("sign", "signed_headers", "verify", "Webhook", "Secret"),
     *("OutboxError", "RecordError", "PayloadError", "PayloadTooLarge", "TransactionError", "TargetError"),

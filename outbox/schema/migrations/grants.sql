@@ -15,14 +15,20 @@ declare
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
         outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
         outbox.idempotency_requests, outbox.sending, outbox.limits, outbox.in_flight, outbox.tenant_limits, outbox.health,
-        outbox.bulk_operations, outbox.test_requests';
+        outbox.bulk_operations, outbox.test_requests, outbox.uncounted, outbox.uncounted_leaves, outbox.rollups, outbox.rollup_state';
+    views constant text := 'outbox.v_backlog, outbox.v_deliveries_by_state, outbox.v_subscriptions_health,
+        outbox.v_recent_failures, outbox.v_dead_letters, outbox.v_statistics_1h, outbox.v_statistics_24h, outbox.v_statistics_7d,
+        outbox.v_statistics_30d, outbox.v_statistics_types_24h';
+    reading constant text := 'outbox.statistics, outbox.statistics_series, outbox.statistics_since, outbox.rollup_parts,
+        outbox.uncounted_attempts, outbox.latency_bounds, outbox.latency_of, outbox.state_of, outbox.host_of';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.filter_hash, outbox.id_of_key';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes, outbox.refuses_type';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
         outbox.retire_next_event_leaf, outbox.retire_next_attempt_leaf,
         outbox.prune_events, outbox.retire_attempt_leaf, outbox.prune_attempts, outbox.prune_resolutions,
-        outbox.drop_empty_leaf, outbox.cancel_orphans, outbox.make_key_leaf, outbox.forget_keys';
+        outbox.drop_empty_leaf, outbox.cancel_orphans, outbox.make_key_leaf, outbox.forget_keys,
+        outbox.roll_up, outbox.note_old_attempts, outbox.prune_rollups';
     rights constant text[] := array[
         ['outbox_app', 'usage on schema outbox'],
         ['outbox_app', 'select on outbox.schema_migrations'],
@@ -32,7 +38,7 @@ declare
         ['outbox_app', 'execute on function outbox.record, outbox.record_once, outbox.content_recorded, outbox.uuid7, ' || rules || ', ' || texts],
 
         ['outbox_operator', 'usage on schema outbox'],
-        ['outbox_operator', 'select on outbox.secrets, ' || tables],
+        ['outbox_operator', 'select on outbox.secrets, ' || tables || ', ' || views],
         ['outbox_operator', 'select on sequence outbox.events_seq'],
         ['outbox_operator', 'insert, update on outbox.subscriptions'],
         ['outbox_operator', 'insert on outbox.attempts, outbox.sealing_keys'],
@@ -51,7 +57,7 @@ declare
             on outbox.bulk_operations'],
         ['outbox_operator', 'insert (id, subscription_id, type, payload) on outbox.test_requests'],
         ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, outbox.retention_bound, outbox.restore_events, ' || rules || ', ' || upkeep || ', '
-            || findings || ', ' || texts],
+            || findings || ', ' || reading || ', ' || texts],
 
         ['outbox_relay', 'usage on schema outbox'],
         ['outbox_relay', 'select on outbox.secrets, ' || tables],
@@ -75,11 +81,11 @@ declare
         ['outbox_relay', 'update (taken_at, answered_at, answer), delete on outbox.test_requests'],
 
         ['outbox_reader', 'usage on schema outbox'],
-        ['outbox_reader', 'select on ' || tables],
+        ['outbox_reader', 'select on ' || tables || ', ' || views],
         ['outbox_reader', 'select (id, subscription_id, kind, hint, sealed_to, created_at, expires_at) on outbox.secrets'],
         ['outbox_reader', 'select (id, name, tenant, rights, created_by, created_at, expires_at, last_used_at, revoked_at) on outbox.tokens'],
         ['outbox_reader', 'select on sequence outbox.events_seq'],
-        ['outbox_reader', 'execute on function ' || findings || ', ' || texts]];
+        ['outbox_reader', 'execute on function ' || findings || ', ' || reading || ', ' || texts]];
     one text[];
     held record;
     grantee text;
