@@ -12,7 +12,7 @@ import traceback
 from typing import Any
 
 from outbox.control.filters import FilterError
-from outbox.errors import ActorError, OutboxError, SchemaError, SubscriptionError
+from outbox.errors import ActorError, ArgumentError, OutboxError, SchemaError, SubscriptionError
 from relay.client.call import ApiError, ApiUnreachableError
 from relay.config.options import ConfigError
 from relay.operations.denied_rights import RightsError
@@ -27,7 +27,9 @@ def explain(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line for an error that a command raised."""
     if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         return explain(error.exceptions[0])
-    if isinstance(error, ActorError | ConfigError | SchemaError | SubscriptionError | RightsError | FilterError):
+    if isinstance(
+        error, ActorError | ArgumentError | ConfigError | SchemaError | SubscriptionError | RightsError | FilterError
+    ):
         return 2, str(error)
     if isinstance(error, ApiUnreachableError):
         return 3, redact(str(error))

@@ -18,8 +18,8 @@ from relay.secrets import keyring
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Kind", "Network", "address", "boolean", "choice", "choices", "database_url", "egress_proxy", "header_name",
-           "integer", "networks", "ports", "private_keys", "schemes"]  # fmt: skip
+__all__ = ["Kind", "ListenAddress", "Network", "address", "boolean", "choice", "choices", "database_url", "egress_proxy",
+           "header_name", "integer", "listen_address", "networks", "ports", "private_keys", "schemes"]  # fmt: skip
 
 Network = IPv4Network | IPv6Network
 
@@ -179,6 +179,33 @@ def database_url() -> Kind:
         return Secret(normalised(text) if text else text)
 
     return Kind(str, check, "URL", redact=lambda url: redacted(url.reveal()))
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where to listen; port 0 is a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def listen_address() -> Kind:
+    """An address of this machine with a port, or none."""
+
+    def check(value: object) -> ListenAddress | None:
+        if value is None or value == "" or isinstance(value, ListenAddress):
+            return value or None  # type: ignore[return-value]
+        host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        good = port.isascii() and port.isdecimal() and len(port) < 6 and int(port) < 65_536
+        if not (host and colon and good) or any(character.isspace() or character == "/" for character in host):
+            raise ValueError(f"{value!r} is not HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464")
+        return ListenAddress(host, int(port))
+
+    return Kind(str, check, "HOST:PORT")
 
 
 def private_keys() -> Kind:

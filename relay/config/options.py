@@ -18,7 +18,7 @@ from relay.config.database_url import conninfo_of, sqlalchemy_url_of
 if TYPE_CHECKING:
     from outbox.signing.schemes import SchemeDeclaration
     from relay.config.egress_proxy import EgressProxy
-    from relay.config.kinds import Kind, Network
+    from relay.config.kinds import Kind, ListenAddress, Network
 
 __all__ = ["Config", "ConfigError", "Option", "checked", "config_table", "options", "options_of"]
 
@@ -56,6 +56,8 @@ class Option:
         """Return the value as text, redacted if it is a secret."""
         if self.kind.redact:
             return self.kind.redact(value)
+        if value is None:
+            return ""
         if isinstance(value, bool):
             return "true" if value else "false"
         if self.kind.to_text:
@@ -165,6 +167,16 @@ class Config:
         kinds.integer(1, 36_500),
         400,
         "How long statistics are kept by the day; by the hour for 40 days, by the minute for 26 hours at most.",
+    )
+    metrics_listen: ListenAddress | None = _option(  # noqa: RUF009 - a field
+        kinds.listen_address(),
+        None,
+        "Answer /live, /ready and /metrics there, e.g. 127.0.0.1:9464. To whoever asks: keep it in a private network.",
+    )
+    ready_max_due_seconds: int = _option(
+        kinds.integer(0, 31_536_000),
+        0,
+        "Not /ready while anything has been due for longer than this; 0: ready whatever is due.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = _option(
         kinds.choice("debug", "info", "warning", "error"),

@@ -17,6 +17,10 @@ class DatabaseClock:
         """Set the clock to the database's time."""
         self._offset = unix_seconds - time.monotonic()
 
+    def now(self) -> float:
+        """Return the time in seconds since 1970."""
+        return time.monotonic() + self._offset
+
     def timestamp(self) -> bytes:
         """Return whole seconds since 1970 in decimal digits, for a header."""
         return b"%d" % (time.monotonic() + self._offset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,6 +14,7 @@ from relay.engine.clock import DatabaseClock
 from relay.engine.endpoint_registry import Endpoints
 from relay.engine.feeder import Feeder
 from relay.engine.lone_suspect import LoneSuspect
+from relay.engine.meter import Meter, Unmetered
 from relay.engine.outage import Outage
 from relay.engine.pace import Pace
 from relay.engine.poll_interval import SLOW_SECONDS
@@ -48,6 +49,7 @@ class EngineOptions:
     idle_poll_seconds: float = SLOW_SECONDS
     priority_step_seconds: int = 600
     until_drained: bool = False
+    meter: Meter = field(default_factory=Unmetered)
 
 
 class Engine:
@@ -72,7 +74,7 @@ class Engine:
         )
         self.outage, clock = Outage(), DatabaseClock()
         self._pace = Pace()
-        self.settler = Settler(self.settle_store, self.outage.share(), self._pace)
+        self.settler = Settler(self.settle_store, self.outage.share(), self._pace, options.meter, clock)
         self.lone_suspect = LoneSuspect(self.settler)
         self.endpoints = Endpoints(options.max_in_flight_per_endpoint, keyring, room.tenants)
         self.sending = Sending(
@@ -98,6 +100,7 @@ class Engine:
             idle_poll_seconds=options.idle_poll_seconds,
             priority_step_seconds=options.priority_step_seconds,
             until_drained=options.until_drained,
+            meter=options.meter,
         )
         self.settler.looker.tell_due = self.feeder.note_due
         self._drain_seconds = options.drain_seconds

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lanes import Bounds
+    from relay.engine.meter import Meter
     from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
@@ -62,6 +63,7 @@ class FanOut:
         pace: Pace,
         *,
         priority_step_seconds: int,
+        meter: Meter,
     ) -> None:
         self._store = store
         self.shares = TakeShares()
@@ -69,6 +71,7 @@ class FanOut:
         self._sending = sending
         self._due = due
         self._pace = pace
+        self._meter = meter
         self.planner = Planner(endpoints, room, due, pace, priority_step_seconds=priority_step_seconds)
         self._wait = TurnWait(store)
         self.filters = Filtering(store, pace)
@@ -208,6 +211,7 @@ class FanOut:
 
     def _adapt(self, events: int, births: int) -> None:
         """Aim the next batch at a bounded number of deliveries; recover from a batch that was halved."""
+        self._meter.resolved(events, births)
         self._matches_each = max(1.0, births / events)
         self.limit = max(1, min(EVENTS_MAX, int(DELIVERIES_AIM / self._matches_each), self.limit * 2))
 

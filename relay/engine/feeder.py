@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from relay.engine.clock import DatabaseClock
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lone_suspect import LoneSuspect
+    from relay.engine.meter import Meter
     from relay.engine.outage import Share
     from relay.engine.pace import Pace
     from relay.engine.room import Room
@@ -82,6 +83,7 @@ class Feeder:
         idle_poll_seconds: float,
         priority_step_seconds: int,
         until_drained: bool,
+        meter: Meter,
     ) -> None:
         self._store = store
         self._endpoints = endpoints
@@ -97,7 +99,7 @@ class Feeder:
         self.batches = Batches(store, endpoints, room, sending, self.due, pace)
         self.suspect_claim = SuspectClaim(store, endpoints, sending, lone, pace)
         self.fan_out = FanOut(
-            store, endpoints, room, sending, self.due, pace, priority_step_seconds=priority_step_seconds
+            store, endpoints, room, sending, self.due, pace, priority_step_seconds=priority_step_seconds, meter=meter
         )
         self.sweep = Sweep(store, endpoints, sending, self.due, self.suspect_claim.subscriptions)
         self.lanes = LaneSweep(store, self.fan_out.looker)

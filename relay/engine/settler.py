@@ -18,6 +18,8 @@ from relay.store.meaning import is_refusal
 from relay.store.rows import Settled
 
 if TYPE_CHECKING:
+    from relay.engine.clock import DatabaseClock
+    from relay.engine.meter import Meter
     from relay.engine.outage import Share
     from relay.engine.pace import Pace
     from relay.model.delivery import Delivery
@@ -37,10 +39,12 @@ BUSY_FROM = 16  # results in the last batch; from this number on, waiting longer
 class Settler:
     """Gathers results and writes them, one statement a batch."""
 
-    def __init__(self, store: Store, outage: Share, pace: Pace) -> None:
+    def __init__(self, store: Store, outage: Share, pace: Pace, meter: Meter, clock: DatabaseClock) -> None:
         self._store = store
         self._outage = outage
         self._pace = pace
+        self._meter = meter
+        self._clock = clock
         self._results: dict[bytes, Settlement] = {}
         self._later: list[Settlement] = []
         self._releases: list[tuple[Delivery, float]] = []
@@ -166,6 +170,7 @@ class Settler:
 
     def _conclude(self, batch: list[Settlement], settled: Settled) -> None:
         """Forget the results that the database has taken; log dead letters and disabled subscriptions."""
+        self._meter.settled(batch, len(settled.buried), self._clock.now())
         for settlement in batch:
             self._results.pop(settlement.delivery.id, None)
             if settlement.delivery.lane is not None and settlement.verdict.kind != VerdictKind.RETRY:

@@ -21,9 +21,11 @@ from relay.engine.room import Room
 from relay.http.configured import make_sender
 from relay.process import supervisor
 from relay.process.housekeeping import Housekeeping
+from relay.process.monitoring import make_meter, monitored, require_metrics
 from relay.process.presence import Presence
 from relay.process.startup import check_database
 from relay.secrets.keyring import Keyring
+from relay.telemetry import metrics
 from relay.telemetry.logs import set_up_logging
 
 if TYPE_CHECKING:
@@ -47,9 +49,12 @@ def run(config: Config, *, until_drained: bool = False) -> int:
     given back. A second signal stops at once.
     """
     set_up_logging(config)
+    require_metrics(config)
     check_database(config)
     if config.processes > 1 and not supervisor.is_child():
-        return supervisor.supervise(config.processes)
+        return supervisor.supervise(config)
+    if not supervisor.is_child():
+        os.environ.pop(metrics.DIRECTORY, None)  # it would make this one process count in files
     supervisor.note_ready()
     _raise_file_limit(config.max_in_flight)
     _collect_garbage_rarely()
@@ -66,9 +71,11 @@ class _Process:
     """Everything one relay process runs: an engine for its database, and housekeeping beside it."""
 
     def __init__(self, config: Config, *, until_drained: bool) -> None:
+        self._config = config
         self._drain_seconds = float(config.drain_seconds)
         self._stopping = asyncio.Event()
         self._sender = make_sender(config)
+        meter, self._registry = make_meter(config)
         options = EngineOptions(
             processes=config.processes,
             max_in_flight_per_endpoint=config.max_in_flight_per_endpoint,
@@ -78,6 +85,7 @@ class _Process:
             idle_poll_seconds=config.idle_poll_milliseconds / 1000,
             priority_step_seconds=config.priority_step_seconds,
             until_drained=until_drained,
+            meter=meter,
         )
         room, keyring = Room(config.max_in_flight), Keyring(config.secret_key)
         conninfo = partial(config.conninfo, application_name=RELAY_NAME)
@@ -92,6 +100,11 @@ class _Process:
 
     async def serve(self) -> None:
         """Run until told to stop or drained; then drain."""
+        async with monitored(self._config, self._registry):
+            await self._deliver()
+        log.info("relay process %d stopped", os.getpid())
+
+    async def _deliver(self) -> None:
         with self._handle_signals():
             await self._presence.sign_in()
             async with anyio.create_task_group() as tasks:
@@ -101,7 +114,6 @@ class _Process:
                 tasks.cancel_scope.cancel()
             await self._sender.close()
             await self._presence.sign_out()
-        log.info("relay process %d stopped", os.getpid())
 
     def _stop(self, drain_seconds: float | None = None) -> None:
         """Begin the drain; the second time, cut it short. After a limit exit anyway: the database may hang."""

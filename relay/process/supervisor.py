@@ -17,8 +17,12 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, uuid4
 
+from relay.process.monitoring import answer_for_children
+
 if TYPE_CHECKING:
     from types import FrameType
+
+    from relay.config.options import Config
 
 __all__ = ["Place", "is_child", "note_ready", "parent_pipe", "place", "supervise"]
 
@@ -63,9 +67,26 @@ def note_ready() -> None:
         os.write(int(os.environ[_READY_PIPE]), os.getpid().to_bytes(4, "big"))
 
 
-def supervise(processes: int) -> int:
-    """Run this same command in `processes` children until a signal; return the worst of their exit codes."""
-    return _Supervisor(processes).run()
+def supervise(config: Config) -> int:
+    """Run this same command in `processes` children until a signal; return the worst of their exit codes.
+
+    Where health and metrics are asked for, the parent answers for its children.
+    """
+    family = _Family()
+    with answer_for_children(config, family.is_alive, lambda: family.restarts):
+        return _Supervisor(config.processes, family).run()
+
+
+class _Family:
+    """What the thread that answers for the children sees of them."""
+
+    def __init__(self) -> None:
+        self.children: list[_Child] = []
+        self.restarts = 0
+
+    def is_alive(self) -> bool:
+        """Tell whether a child runs, or is about to: only where all have ended nobody delivers any more."""
+        return any(child.restart_at is None for child in list(self.children))
 
 
 class _Child:
@@ -108,8 +129,9 @@ class _Child:
 
 
 class _Supervisor:
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, family: _Family) -> None:
         self._signals = 0
+        self._family = family
         self._any_ready = self._any_drained = False
         reading_end, self._writing_end = os.pipe()
         self._ready, ready_end = os.pipe()
@@ -117,7 +139,8 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         run_id = uuid4()
-        self._children = [_Child(Place(run_id, uuid4()), reading_end, ready_end) for _ in range(processes)]
+        self._children = family.children
+        self._children += [_Child(Place(run_id, uuid4()), reading_end, ready_end) for _ in range(processes)]
 
     def run(self) -> int:
         worst = 0
@@ -138,6 +161,7 @@ class _Supervisor:
                 return 0 if self._signals else REFUSED
             if time.monotonic() >= child.restart_at:
                 child.start()
+                self._family.restarts += 1
             return None
         code = child.process.poll()
         self._hear()  # after the poll: what a child wrote before its end is heard before that is judged

@@ -22,8 +22,8 @@ def name(engine: sa.Engine) -> str:
         for verdict, outcome, took in (("delivered", "delivered", 12), ("retry", "timeout", 15_000)):
             connection.execute(
                 sa.text("insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict,"
-                        " outcome, milliseconds, error) values (gen_random_uuid(), :seq, outbox.uuid_of(:name), 1, :verdict,"
-                        " :outcome, :took, 'no answer\x1b[1m')"),
+                        " outcome, milliseconds, error) values (gen_random_uuid(), :seq, outbox.uuid_of(:name), 1,"
+                        " :verdict, :outcome, :took, 'no answer\x1b[1m')"),
                 {"seq": seeding.seq_of(connection, event), "name": name, "verdict": verdict, "outcome": outcome,
                  "took": took},
             )  # fmt: skip

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay.config": {"outbox", "relay.config", "psycopg", "sqlalchemy"},
     "relay.config.kinds": {"outbox.secret", "outbox.signing", "relay.config", "relay.secrets.keyring"},
     "relay.secrets": {"outbox", "relay.secrets", "cryptography"},
-    "relay.telemetry": {"relay.config", "relay.telemetry"},
+    "relay.telemetry": {"outbox._version", "relay.config", "relay.model", "relay.telemetry", "prometheus_client"},
     "relay.http": {"outbox", "relay.config", "relay.http", "relay.model", "httptools"},
     "relay.http.inspection.certificate": {"cryptography"},
     "relay.message": {"outbox", "relay.http", "relay.message", "relay.model", "relay.secrets"},
@@ -42,7 +42,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("psycopg", "anyio"),
     },
     "relay.operations": {
-        *("outbox", "relay.config", "relay.operations", "relay.secrets", "relay.store", "sqlalchemy"),
+        *(
+            "outbox",
+            "relay.config",
+            "relay.operations",
+            "relay.secrets",
+            "relay.store",
+            "relay.telemetry",
+            "sqlalchemy",
+        ),
     },
     "relay.operations.probe": {
         *("outbox", "relay.config", "relay.engine", "relay.http", "relay.message", "relay.model", "relay.operations"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 __all__ = [
+    "ALIVE_SECONDS",
     "HeldTurn", "LateRound", "NeededKey", "OpenTransaction", "RelayProcess", "Running", "read_running",
 ]  # fmt: skip
 

@@ -59,7 +59,8 @@ class World:
         self.rows(
             "truncate outbox.events, outbox.pending, outbox.subscriptions, outbox.secrets, outbox.subscription_types,"
             " outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.health,"
-            " outbox.limits, outbox.in_flight, outbox.tenant_limits, outbox.bulk_operations restart identity"
+            " outbox.limits, outbox.in_flight, outbox.tenant_limits, outbox.bulk_operations, outbox.uncounted,"
+            " outbox.rollups restart identity"
         )
         self.allow_payloads_of(262_144)
         self.break_at(70)

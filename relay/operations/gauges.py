@@ -1,0 +1,78 @@
+"""How the database stands, in numbers that a monitor asks for again and again: bounded work at any backlog."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from outbox.control.tenancy import operator_only
+from relay.operations.status.running import ALIVE_SECONDS
+from relay.store.claims import DUE_SINCE
+from relay.store.subscriptions import OPEN
+from relay.telemetry.gauges import COUNTED_UP_TO, Gauges
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["read_gauges"]
+
+_URGENT_MAX = 100  # the oldest is looked for among so many: those with a priority stand before it
+_STATES = ("active", "paused", "disabled", "held", "broken")
+# Along indexes, whatever the statistics of the tables say.
+_SETTINGS = text("""
+select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('statement_timeout', '5s', true)
+""")
+# What is due waits in two ways: for subscriptions that may be sent to, which counts, and for those that may not.
+_ALIVE = f"seen_at >= clock_timestamp() - make_interval(secs => {ALIVE_SECONDS})"
+_GAUGES = text(f"""
+with open as materialized (select id from outbox.subscriptions where {OPEN}),
+due as materialized (
+    select d.since from open s cross join lateral (
+        select {DUE_SINCE} as since from outbox.deliveries
+        where subscription_id = s.id and due_at <= statement_timestamp() and lease is null
+        order by due_at limit {_URGENT_MAX}) d),
+counted as materialized (
+    select from open s cross join lateral (
+        select from outbox.deliveries where subscription_id = s.id and due_at <= statement_timestamp() and lease is null
+        order by due_at limit :bound) d
+    limit :bound)
+select (select count(*) from counted) as due,
+       (select coalesce(extract(epoch from statement_timestamp() - min(since)), 0)::double precision from due)
+           as oldest_due_seconds,
+       (select count(*) from (select from outbox.pending order by event_seq limit :bound) p) as pending,
+       coalesce((select extract(epoch from statement_timestamp() - recorded_at)::double precision from outbox.events
+                 where seq = (select event_seq from outbox.pending order by event_seq limit 1)), 0)
+           as oldest_pending_seconds,
+       (select count(*) from (select from outbox.dead_letters order by died_at limit :bound) l) as dead_letters,
+       (select coalesce(sum(leased), 0) from outbox.relays r where {_ALIVE}) as leased,
+       (select count(*) from outbox.relays r where {_ALIVE}) as relays,
+       (select paused_at is not null from outbox.sending) as sending_paused
+""")  # noqa: S608 - the parts are constants
+_SUBSCRIPTIONS = text("""
+select case when disabled_at is not null then 'disabled' when paused_at is not null then 'paused'
+            when held_until > statement_timestamp() then 'held'
+            when exists (select from outbox.health h where h.subscription_id = s.id and opened_at is not null)
+            then 'broken' else 'active' end as state, count(*) as n
+from outbox.subscriptions s where removed_at is null group by 1
+""")
+
+
+def read_gauges(connection: Connection, tenant: str | None) -> Gauges:
+    """Return how the database stands. For the operator only; it changes settings of the transaction."""
+    operator_only(tenant, "gauges")
+    connection.execute(_SETTINGS)
+    row = connection.execute(_GAUGES, {"bound": COUNTED_UP_TO}).one()
+    states = {found.state: found.n for found in connection.execute(_SUBSCRIPTIONS)}
+    return Gauges(
+        due=row.due,
+        oldest_due_seconds=max(0.0, row.oldest_due_seconds),
+        pending=row.pending,
+        oldest_pending_seconds=max(0.0, row.oldest_pending_seconds),
+        dead_letters=row.dead_letters,
+        leased=int(row.leased),
+        relays=row.relays,
+        sending_paused=bool(row.sending_paused),
+        subscriptions={state: states.get(state, 0) for state in _STATES},
+    )
