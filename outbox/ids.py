@@ -14,8 +14,8 @@ from uuid import UUID
 from outbox.errors import NotFoundError
 
 __all__ = [
-    "AuditId", "BulkOperationId", "DeliveryId", "EventId", "Id", "SubscriptionId", "TokenId", "batch_id_of",
-    "event_id_of", "new_uuid7", "parse_id", "text_id",
+    "AuditId", "BulkOperationId", "DeliveryId", "ErasureId", "EventId", "Id", "SubscriptionId", "TokenId",
+    "batch_id_of", "event_id_of", "new_uuid7", "parse_id", "text_id",
 ]  # fmt: skip
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -136,3 +136,10 @@ class BulkOperationId(Id):
 
     __slots__ = ()
     prefix = "bulk"
+
+
+class ErasureId(Id):
+    """The id of an erasure, `ers_…`."""
+
+    __slots__ = ()
+    prefix = "ers"

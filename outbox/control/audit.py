@@ -18,7 +18,7 @@ from outbox.control.pages import Key, Listing
 from outbox.control.tenancy import own
 from outbox.control.times import rfc3339
 from outbox.formats import shown_url
-from outbox.ids import AuditId, BulkOperationId, DeliveryId, EventId, Id, SubscriptionId, TokenId
+from outbox.ids import AuditId, BulkOperationId, DeliveryId, ErasureId, EventId, Id, SubscriptionId, TokenId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,11 +40,13 @@ ACTIONS = (
     *("token added", "token revoked", "token updated", "token removed"),
     *("bulk planned", "bulk started", "bulk rate set", "bulk paused", "bulk resumed", "bulk cancelled"),
     *("bulk done", "bulk failed"),
+    *("erasure started", "erasure blocked", "erasure resumed", "erasure cancelled", "erased"),
+    *("tenant retention set", "tenant retention removed"),
 )
 LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
 
 _KINDS: dict[str, type[Id]] = {
-    kind.prefix: kind for kind in (SubscriptionId, DeliveryId, EventId, TokenId, BulkOperationId)
+    kind.prefix: kind for kind in (SubscriptionId, DeliveryId, EventId, TokenId, BulkOperationId, ErasureId)
 }
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 

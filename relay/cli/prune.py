@@ -12,7 +12,7 @@ from relay.config.options import options
 
 __all__ = ["prune"]
 
-_KINDS = ("events", "attempts", "resolutions")
+_KINDS = ("events", "attempts", "resolutions", "dead_letters", "audit")
 
 
 @click.command()
@@ -23,7 +23,9 @@ _KINDS = ("events", "attempts", "resolutions")
 @database_url_option
 @config_option
 def prune(*, dry_run: bool, as_json: bool, actor: str, config_file: str | None, **flags: Any) -> None:
-    """Delete what is done and older than its retention. Never anything undelivered, and no dead letter.
+    """Delete what is done and older than its retention. Never anything undelivered.
+
+    Dead letters and the audit are kept for good unless their retention is set.
 
     \b
     Examples:
@@ -44,5 +46,6 @@ def prune(*, dry_run: bool, as_json: bool, actor: str, config_file: str | None, 
         print_json(gone)
     else:
         click.echo(
-            ("would prune " if dry_run else "pruned ") + ", ".join(f"{getattr(gone, kind):,} {kind}" for kind in _KINDS)
+            ("would prune " if dry_run else "pruned ")
+            + ", ".join(f"{getattr(gone, kind):,} {kind.replace('_', ' ')}" for kind in _KINDS)
         )

@@ -1,4 +1,4 @@
-"""`relay tenants …`: the limits of tenants."""
+"""`relay tenants …`: limits and retention of tenants."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from outbox.subscriptions import limit_tenant, list_tenant_limits
 from relay.cli.options import Database, json_option, with_database, with_database_to_change
 from relay.cli.output import escape, print_json, print_json_lines, print_table
+from relay.operations.tenant_retention import TenantRetention, list_tenant_retention, set_tenant_retention
 
 if TYPE_CHECKING:
     from outbox.subscriptions import TenantLimit
@@ -19,7 +20,7 @@ __all__ = ["tenants"]
 
 @click.group()
 def tenants() -> None:
-    """How fast all of a tenant's subscriptions together are sent to."""
+    """How fast a tenant's subscriptions are sent to, and how long what is theirs is kept."""
 
 
 @tenants.command()
@@ -62,6 +63,57 @@ def limits(database: Database, after: str | None, size: int, *, as_json: bool) -
     print_table(["TENANT", "RATE", "BURST"], rows, flexible=["TENANT"])
     if len(found) == size:
         click.echo(escape(f"there may be more: --after {found[-1].tenant}"), err=True)
+
+
+@tenants.command()
+@click.argument("name")
+@click.option("--events-days", type=int, metavar="N", help="Events with nothing left to deliver.")
+@click.option("--attempts-days", type=int, metavar="N", help="What endpoints answered; the attempts stay on record.")
+@click.option("--dead-letters-days", type=int, metavar="N", help="Dead letters, which else stay until purged.")
+@with_database_to_change
+def retain(
+    database: Database, name: str, events_days: int | None, attempts_days: int | None, dead_letters_days: int | None
+) -> None:
+    """Keep what is tenant NAME's for a shorter time than all others'; without options, for as long as theirs.
+
+    Never anything undelivered, however old. Relays look once an hour.
+
+    \b
+    Examples:
+      relay tenants retain acme --events-days 7 --attempts-days 7
+      relay tenants retain acme
+    """
+    wanted = TenantRetention(
+        name=name, events_days=events_days, attempts_days=attempts_days, dead_letters_days=dead_letters_days
+    )
+    with database.transaction() as connection:
+        set_tenant_retention(connection, None, wanted)
+    click.echo(escape(f"tenant {name!r}: {_kept(wanted)}"))
+
+
+@tenants.command()
+@click.option("--after", metavar="NAME", help="Go on after this tenant.")
+@click.option("--limit", "size", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
+@json_option
+@with_database
+def retention(database: Database, after: str | None, size: int, *, as_json: bool) -> None:
+    """List the tenants of which something is kept for a shorter time, by name."""
+    with database.transaction() as connection:
+        found = list_tenant_retention(connection, None, after=after, limit=size)
+    if as_json:
+        print_json_lines(found)
+        return
+    rows = [(one.name, one.events_days, one.attempts_days, one.dead_letters_days) for one in found]
+    print_table(["TENANT", "EVENTS DAYS", "ATTEMPTS DAYS", "DEAD LETTERS DAYS"], rows, flexible=["TENANT"])
+    if len(found) == size:
+        click.echo(escape(f"there may be more: --after {found[-1].name}"), err=True)
+
+
+def _kept(wanted: TenantRetention) -> str:
+    if wanted.is_empty:
+        return "kept as of all tenants"
+    given = {"events": wanted.events_days, "answers": wanted.attempts_days, "dead letters": wanted.dead_letters_days}
+    return ", ".join(f"{what} {days} days" for what, days in given.items() if days is not None)
 
 
 def _in_words(made: TenantLimit) -> str:

@@ -18,8 +18,9 @@ from relay.secrets import keyring
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Kind", "ListenAddress", "Network", "address", "boolean", "choice", "choices", "database_url", "egress_proxy",
-           "header_name", "integer", "listen_address", "networks", "ports", "private_keys", "schemes"]  # fmt: skip
+__all__ = ["Kind", "ListenAddress", "Network", "address", "boolean", "choice", "choices", "database_url",
+           "egress_proxy", "header_name", "integer", "listen_address", "networks", "ports", "private_keys",
+           "schemes"]  # fmt: skip
 
 Network = IPv4Network | IPv6Network
 

@@ -178,6 +178,10 @@ class Config:
         0,
         "Not /ready while anything has been due for longer than this; 0: ready whatever is due.",
     )
+    dead_letters_retention_days: int = _option(
+        kinds.integer(0, 36_500), 0, "How long dead letters are kept; 0: until they are replayed or purged."
+    )
+    audit_retention_days: int = _option(kinds.integer(0, 36_500), 0, "How long the audit is kept; 0: for good.")
     log_level: Literal["debug", "info", "warning", "error"] = _option(
         kinds.choice("debug", "info", "warning", "error"),
         "info",

@@ -1,4 +1,4 @@
-"""Delete by age what is done. Nothing undelivered is ever deleted here, however old, and no dead letter.
+"""Delete by age what is done. Nothing undelivered is ever deleted here, however old; dead letters only where asked for.
 
 The steps are those of housekeeping (relay/store/retention.py), each call a short transaction of its own; the rules
 stand in the database's own functions, bounded by 0009_bounds.sql. That attempts and resolutions are kept at least as
@@ -50,7 +50,12 @@ select (select count(*) from old) as events,
           and (event_seq in (select seq from kept)) is not true) as attempts,
        (select count(*) from outbox.resolutions
         where at < clock_timestamp() - make_interval(days => :resolutions_days)
-          and not exists (select from kept where seq = any(seqs))) as resolutions
+          and not exists (select from kept where seq = any(seqs))) as resolutions,
+       (select count(*) from outbox.dead_letters
+        where :dead_letters_days > 0
+          and died_at < clock_timestamp() - make_interval(days => :dead_letters_days)) as dead_letters,
+       (select count(*) from outbox.audit
+        where :audit_days > 0 and at < clock_timestamp() - make_interval(days => :audit_days)) as audit
 """)
 
 
@@ -65,6 +70,8 @@ class Pruned:
     events: int
     attempts: int
     resolutions: int
+    dead_letters: int = 0
+    audit: int = 0
 
 
 def prune(
@@ -74,10 +81,14 @@ def prune(
     events_days: int,
     attempts_days: int,
     resolutions_days: int,
+    dead_letters_days: int = 0,
+    audit_days: int = 0,
     batch_rows: int = BATCH_ROWS,
     actor: str | None = None,
 ) -> Pruned:
     """Delete what is done and older than so many days, and return how many rows of each kind went.
+
+    With 0 days dead letters and the audit are kept.
 
     The connection has no transaction open and is left so: every batch is committed by itself. The audit
     notes at the end what went, by whom, also when it did not end well. It is for the operator only.
@@ -88,7 +99,10 @@ def prune(
         sqlalchemy.exc.OperationalError: somebody held a lock for longer than 5 s; what went so far is gone for good.
     """
     operator_only(tenant, "prune")
-    days = {"events_days": events_days, "attempts_days": attempts_days, "resolutions_days": resolutions_days}
+    days = {
+        "events_days": events_days, "attempts_days": attempts_days, "resolutions_days": resolutions_days,
+        "dead_letters_days": dead_letters_days, "audit_days": audit_days,
+    }  # fmt: skip
     with connection.begin():
         _require_kept(connection, days)
     batches = _Batches(connection, batch_rows)
@@ -109,11 +123,21 @@ def _note(connection: Connection, gone: dict[str, int], days: dict[str, int], ac
 
 
 def count_prunable(
-    connection: Connection, tenant: str | None, *, events_days: int, attempts_days: int, resolutions_days: int
+    connection: Connection,
+    tenant: str | None,
+    *,
+    events_days: int,
+    attempts_days: int,
+    resolutions_days: int,
+    dead_letters_days: int = 0,
+    audit_days: int = 0,
 ) -> Pruned:
     """Return what `prune` would delete now, and delete nothing. Reads every event and attempt. Operator only."""
     operator_only(tenant, "prune")
-    days = {"events_days": events_days, "attempts_days": attempts_days, "resolutions_days": resolutions_days}
+    days = {
+        "events_days": events_days, "attempts_days": attempts_days, "resolutions_days": resolutions_days,
+        "dead_letters_days": dead_letters_days, "audit_days": audit_days,
+    }  # fmt: skip
     _require_kept(connection, days)
     return Pruned(**connection.execute(_COUNT, days).mappings().one())
 
@@ -121,7 +145,7 @@ def count_prunable(
 def _require_kept(connection: Connection, days: dict[str, int]) -> None:
     least = connection.execute(_LEAST_DAYS).scalar()
     for name, given in days.items():
-        if least is not None and given < least:
+        if least is not None and 0 < given < least:
             raise RetentionError(
                 f"{name.removesuffix('_days')}_retention_days: {given} is less than the {least} days for which the"
                 " database keeps everything; keep as long, or change least_retention_days in outbox.settings"

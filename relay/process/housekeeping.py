@@ -98,13 +98,14 @@ on conflict (name) do update set
 class Round:
     """A statement to repeat until its first column is null, false or zero: nothing is left then.
 
-    Its parameter `after` is what it answered the last time, 0 at first.
+    Its parameter `after` is what it answered the last time, 0 at first. After `seconds` it goes on the next time.
     """
 
     name: str
     every_seconds: float
     statement: str
     parameters: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = float("inf")
 
 
 def _rounds(config: Config) -> list[Round]:
@@ -130,6 +131,9 @@ def _rounds(config: Config) -> list[Round]:
         Round("statistics", 5, "select outbox.roll_up(100, 100)"),
         Round("statistics of former attempts", 60, "select outbox.note_old_attempts()"),
         Round("old statistics", 300, "select outbox.prune_rollups(%(days)s, %(batch)s)", statistics),
+        Round("old events of tenants", 60, "select outbox.prune_tenant_events(%(batch)s)", {"batch": BATCH_ROWS}),
+        Round("what is old of tenants", 60, "select outbox.prune_tenant(%(batch)s)", {"batch": BATCH_ROWS}),
+        Round("erasures", 5, "select outbox.erase_next(%(batch)s)", {"batch": BATCH_ROWS}, seconds=5.0),
         Round("old idempotency keys", 3600, "select outbox.forget_keys(%(batch)s)", {"batch": BATCH_ROWS}),
         Round("empty leaves", 60, "select outbox.drop_empty_leaf()"),
     ]
@@ -259,6 +263,7 @@ async def _note_failure(connection: psycopg.AsyncConnection[Any], name: str, eve
 async def _repeat(connection: psycopg.AsyncConnection[Any], round_: Round, sign: Sign) -> None:
     """Repeat a round's transaction while we hold its lock and something is left; the last one notes the success."""
     answer: Any = 0
+    until = time.monotonic() + round_.seconds
     while answer is not None:
         await sign(connection)
         async with _transaction(connection):
@@ -266,7 +271,7 @@ async def _repeat(connection: psycopg.AsyncConnection[Any], round_: Round, sign:
                 return
             cursor = await connection.execute(round_.statement, {**round_.parameters, "after": answer})
             row = await cursor.fetchone()
-            answer = row[0] if row and row[0] else None
+            answer = row[0] if row and row[0] and time.monotonic() < until else None
             if answer is None:
                 await connection.execute(_SUCCEEDED, (round_.name, round_.every_seconds))
         if answer is not None:

@@ -29,6 +29,7 @@ NOT_ACTING = {
     *("subscriptions list", "subscriptions show", "subscriptions test", "subscriptions check"),
     *("subscriptions formats", "subscriptions filter-test", "subscriptions preview", "tenants limits"),
     *("events list", "events show", "events explain", "deliveries list", "deliveries show"),
+    *("bulk list", "bulk show", "erase list", "erase receipt", "tenants retention"),
     *("dead-letters list", "dead-letters show", "secrets keygen", "schemes list", "schemes show"),
 }
 
@@ -212,6 +213,7 @@ class TestOperations:
         assert row.details == {
             "count": 2, "events": 1, "attempts": 0, "resolutions": 1,
             "events_days": 30, "attempts_days": 90, "resolutions_days": 90,
+            "dead_letters": 0, "audit": 0, "dead_letters_days": 0, "audit_days": 0,
         }  # fmt: skip
 
     def test_a_prune_that_fails_on_the_way_is_noted_with_what_went(self, engine, connection, monkeypatch):

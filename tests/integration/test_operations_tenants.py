@@ -20,14 +20,26 @@ from outbox.control import attempts, audit, by_hand, dead_letters, deliveries, e
 from outbox.control.filters import Filters
 from outbox.control.replay import replay, replayable
 from outbox.errors import NotFoundError
-from outbox.ids import BulkOperationId, DeliveryId, EventId, Id, SubscriptionId, TokenId, new_uuid7
+from outbox.ids import BulkOperationId, DeliveryId, ErasureId, EventId, Id, SubscriptionId, TokenId, new_uuid7
 from relay.config.options import Config
-from relay.operations import prune, recent_attempts, schema_findings, secrets, sending, subscription_versions, tokens
+from relay.operations import (
+    prune,
+    recent_attempts,
+    schema_findings,
+    secrets,
+    sending,
+    subscription_versions,
+    tenant_retention,
+    tokens,
+)
 from relay.operations.bulk import operations as bulk
 from relay.operations.bulk import plan as bulk_plan
 from relay.operations.bulk import request as bulk_request
 from relay.operations.bulk.request import BulkRequest
 from relay.operations.connection import Database
+from relay.operations.erase import erasure
+from relay.operations.erase import request as erase_request
+from relay.operations.erase.request import EraseRequest
 from relay.operations.probe import probed_subscription
 from relay.operations.probe.preview import Draft, preview
 from relay.operations.probe.probe import check_endpoint, send_test
@@ -48,6 +60,8 @@ from tests.support import seeding
 
 ALL = Filters()
 SINCE = Filters(since=timedelta(hours=1))
+KEY = EraseRequest(kind="key", value="k")
+ANYBODY = EraseRequest(kind="subject", path="n", value="1")
 REDRIVE = BulkRequest(kind="redrive", since=timedelta(hours=1))
 DAYS = {"events_days": 30, "attempts_days": 90, "resolutions_days": 90}
 
@@ -96,6 +110,8 @@ class World:
     token: TokenId
     planned: BulkOperationId
     paused: BulkOperationId
+    blocked: ErasureId
+    running: ErasureId
 
 
 BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
@@ -134,6 +150,9 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
         lambda c, tenant, name: bulk.pause_bulk(c, tenant, bulk.start_bulk(c, tenant, name).id),
     ),
     "bulk.operations.set_bulk_rate": ("paused", lambda c, tenant, name: bulk.set_bulk_rate(c, tenant, name, 7)),
+    "erase.erasure.show_erasure": ("running", erasure.show_erasure),
+    "erase.erasure.cancel_erasure": ("running", erasure.cancel_erasure),
+    "erase.erasure.resume_erasure": ("blocked", erasure.resume_erasure),
     "probe.probed_subscription.read_subscription": ("subscription", probed_subscription.read_subscription),
 }
 LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
@@ -175,6 +194,8 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "tokens.list_tokens": lambda c, tenant, _: tokens.list_tokens(c, tenant, ALL),
     "replay.replayable.count_by_filter": lambda c, tenant, _: range(replayable.count_by_filter(c, tenant, SINCE).count),
     "dead_letters.count": lambda c, tenant, _: range(dead_letters.count(c, tenant, ALL, up_to=10)),
+    "erase.erasure.list_erasures": lambda c, tenant, _: erasure.list_erasures(c, tenant),
+    "erase.request.plan_erasure": lambda c, tenant, _: range(erase_request.plan_erasure(c, tenant, ANYBODY).events),
     "bulk.operations.list_bulk": lambda c, tenant, _: bulk.list_bulk(c, tenant),
     "bulk.plan.plan_bulk of dead letters": lambda c, tenant, _: range(bulk_plan.plan_bulk(c, tenant, REDRIVE).count),
     "audit.list_audit": lambda c, tenant, _: audit.list_audit(c, tenant, ALL),
@@ -199,17 +220,19 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "sending.resume_all": sending.resume_all,
     "schema_findings.find_in_schema": schema_findings.find_in_schema,
     "secrets.rekey": lambda c, tenant: secrets.rekey(c, tenant, Keyring(())),
+    "erase.erasure.request_erasure": lambda c, tenant: erasure.request_erasure(
+        c, tenant, EraseRequest(kind="tenant", value="acme")
+    ),
+    "tenant_retention.list_tenant_retention": tenant_retention.list_tenant_retention,
+    "tenant_retention.set_tenant_retention": lambda c, tenant: tenant_retention.set_tenant_retention(
+        c, tenant, tenant_retention.TenantRetention(name="acme", events_days=7)
+    ),
     "prune.prune": lambda c, tenant: prune.prune(c, tenant, **DAYS),
     "prune.count_prunable": lambda c, tenant: prune.count_prunable(c, tenant, **DAYS),
 }
 TESTED_BELOW = {
-    *("replay.replay.replay", "replay.replayable.refuse_other_tenants"),
-    *(
-        "probe.probe.send_test",
-        "probe.probe.check_endpoint",
-        "probe.preview.preview",
-        "tokens.create",
-    ),
+    *("replay.replay.replay", "replay.replayable.refuse_other_tenants", "erase.erasure.run_erasure"),
+    *("probe.probe.send_test", "probe.probe.check_endpoint", "probe.preview.preview", "tokens.create"),
 }
 
 
@@ -254,8 +277,11 @@ def world(connection) -> World:
     token = tokens.create(connection, "acme", name="of acme", rights=["read"], whose="acme").token.id
     planned, paused = (bulk.add_bulk(connection, "acme", RECOVER(name)).id for _ in range(2))
     bulk.pause_bulk(connection, "acme", bulk.start_bulk(connection, "acme", paused).id)
+    erasures = [erasure.request_erasure(connection, "acme", KEY).id for _ in range(2)]
+    connection.execute(text("update outbox.erasures set state = 'blocked' where id = :id"), {"id": erasures[0]})
+    died, delivered = map(DeliveryId.of, again)
     return World(
-        SubscriptionId.of(name), EventId.of(event_id), waiting, *map(DeliveryId.of, again), token, planned, paused
+        SubscriptionId.of(name), EventId.of(event_id), waiting, died, delivered, token, planned, paused, *erasures
     )
 
 
@@ -310,6 +336,13 @@ def test_what_is_the_operators_is_not_found_by_a_tenant(case, connection, world)
     for tenant in ("acme", ""):
         with pytest.raises(NotFoundError, match="for the operator only"):
             OPERATORS[case](connection, tenant)
+
+
+def test_a_tenant_carries_out_its_own_erasure_only(connection, world) -> None:
+    connection.commit()
+    with pytest.raises(NotFoundError, match=f"no {world.running}"):
+        erasure.run_erasure(connection, "globex", world.running)
+    assert erasure.run_erasure(connection, "acme", world.running).state == "done"
 
 
 def test_a_tenant_replays_its_own_and_nothing_else(connection, world) -> None:

@@ -31,7 +31,10 @@ deliveries          -                  s i u(LOOK) d        s i u d           s
 events              s(id,seq) i(NEW)   s i u(available_at)  s                 s
 in_flight           -                  s                    s i u d           s
 limits              -                  s                    s i u d           s
+erasures            -                  s i(ERASED) u(cancel_undelivered,state)  -  s(RECEIPT)
 health              -                  s                    s i u d           s
+tenant_retention    -                  s i u(DAYS) d        s                 s
+tenant_retention_passes  -             s                    s                 s
 bulk_operations     -                  s i(PLANNED) u(rate,state)  s u(MOVED)  s
 pending             -                  s i d                s u d             s
 idempotency_keys    -                  s                    s                 s
@@ -75,6 +78,11 @@ COLUMNS = {
     "USED": "last_used_at,revoked_at",
     "KNOWN": "created_at,created_by,expires_at,id,last_used_at,name,revoked_at,rights,tenant",
     "LOOK": "due_at,not_before",
+    "ERASED": "asked_by,cancel_undelivered,kind,path,tenant,value",
+    "RECEIPT": (
+        "cancel_undelivered,counts,created_at,digest,finished_at,id,kind,last_error,path,phase,requested_by,role,salt,state"
+    ),
+    "DAYS": "attempts_days,dead_letters_days,events_days",
     "PLANNED": "kind,parameters,phase,plan,rate,subscription_id,tenant",
     "MOVED": (
         "after_at,after_id,after_seq,allowed_at,done,failures,holder,last_error,leased_until,passed_over,phase,state,xid"
@@ -89,16 +97,16 @@ UPKEEP = {
     "make_event_leaf", "make_attempt_leaf", "retire_event_leaf", "retire_attempt_leaf", "prune_events",
     "prune_attempts", "prune_resolutions", "drop_empty_leaf", "cancel_orphans", "retire_next_event_leaf",
     "retire_next_attempt_leaf", "make_key_leaf", "forget_keys", "roll_up", "note_old_attempts", "prune_rollups",
+    "prune_dead_letters", "prune_audit", "prune_tenant_events", "prune_tenant", "erase_next",
 }  # fmt: skip
 READING = {
     "statistics", "statistics_series", "statistics_since", "rollup_parts", "uncounted_attempts", "latency_bounds",
     "latency_of", "state_of", "host_of",
 }  # fmt: skip
+BY_PEOPLE = {"audit_operation", "retention_bound", "restore_events", "is_erased", "payload_holds", "json_holds"}
 FUNCTIONS = {
     "outbox_app": TEXTS | RULES | {"content_recorded", "record", "record_once"},
-    "outbox_operator": (
-        TEXTS | RULES | FINDINGS | UPKEEP | READING | {"audit_operation", "retention_bound", "restore_events"}
-    ),
+    "outbox_operator": TEXTS | RULES | FINDINGS | UPKEEP | READING | BY_PEOPLE,
     "outbox_relay": TEXTS | FINDINGS | UPKEEP | {"hold_events", "restore_events"},
     "outbox_reader": TEXTS | FINDINGS | READING,
 }

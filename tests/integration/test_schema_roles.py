@@ -266,7 +266,9 @@ def test_a_reader_reads_all_but_secrets(login: Callable[..., str], engine: sa.En
     with engine.connect() as connection:
         leaves = set(connection.scalars(sa.text("select relname from pg_class where relispartition")))
         tables = set(connection.scalars(sa.text(TABLES))) - leaves
-    assert {table for table in tables if refused(url, f"select * from outbox.{table}")} == {"secrets"}
+    assert {table for table in tables if refused(url, f"select * from outbox.{table}")} == {"secrets", "erasures"}
+    assert refused(url, "select value from outbox.erasures")
+    assert not refused(url, "select kind, counts, digest from outbox.erasures")
     assert refused(url, "select secret from outbox.secrets")
     assert refused(url, "select * from outbox.secrets where secret like 'whsec_%'")
     assert not refused(url, "select kind, hint, sealed_to, expires_at from outbox.secrets")

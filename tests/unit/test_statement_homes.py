@@ -32,6 +32,13 @@ STORED = {f"relay.store.{name}" for name in IN_STORE} | {f"outbox.control.store.
 IN_MIGRATIONS = {
     "0001_tables.sql: outbox.mark_pending",
     "0022_bulk.sql: outbox.restore_events",  # undoes what mark_pending did; a relay may not insert events
+    # An erasure deletes what no role may, and each step with its place in one transaction.
+    *(
+        f"0023_erasure.sql: outbox.{name}"
+        for name in ("cancel_erased", "erase_events", "erase_subscription", "erase_dead_letters")
+    ),
+    "0023_erasure.sql: outbox.prune_dead_letters",  # by age, where it is asked for; it notes that in the audit
+    "0023_erasure.sql: outbox.prune_tenant",
     "0011_pending.sql: outbox.mark_pending",
     "0010_record.sql: outbox.claim_keys",  # an event of this transaction that was another's already
     "0009_bounds.sql: outbox.dated",  # once, when it is applied: due_at beyond what a client can read

@@ -15,7 +15,8 @@ declare
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
         outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
         outbox.idempotency_requests, outbox.sending, outbox.limits, outbox.in_flight, outbox.tenant_limits, outbox.health,
-        outbox.bulk_operations, outbox.test_requests, outbox.uncounted, outbox.uncounted_leaves, outbox.rollups, outbox.rollup_state';
+        outbox.bulk_operations, outbox.test_requests, outbox.uncounted, outbox.uncounted_leaves, outbox.rollups,
+        outbox.rollup_state, outbox.tenant_retention, outbox.tenant_retention_passes';
     views constant text := 'outbox.v_backlog, outbox.v_deliveries_by_state, outbox.v_subscriptions_health,
         outbox.v_recent_failures, outbox.v_dead_letters, outbox.v_statistics_1h, outbox.v_statistics_24h, outbox.v_statistics_7d,
         outbox.v_statistics_30d, outbox.v_statistics_types_24h';
@@ -28,7 +29,8 @@ declare
         outbox.retire_next_event_leaf, outbox.retire_next_attempt_leaf,
         outbox.prune_events, outbox.retire_attempt_leaf, outbox.prune_attempts, outbox.prune_resolutions,
         outbox.drop_empty_leaf, outbox.cancel_orphans, outbox.make_key_leaf, outbox.forget_keys,
-        outbox.roll_up, outbox.note_old_attempts, outbox.prune_rollups';
+        outbox.roll_up, outbox.note_old_attempts, outbox.prune_rollups, outbox.prune_dead_letters,
+        outbox.prune_audit, outbox.prune_tenant_events, outbox.prune_tenant, outbox.erase_next';
     rights constant text[] := array[
         ['outbox_app', 'usage on schema outbox'],
         ['outbox_app', 'select on outbox.schema_migrations'],
@@ -56,7 +58,11 @@ declare
         ['outbox_operator', 'insert (kind, tenant, subscription_id, parameters, plan, phase, rate), update (state, rate)
             on outbox.bulk_operations'],
         ['outbox_operator', 'insert (id, subscription_id, type, payload) on outbox.test_requests'],
-        ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, outbox.retention_bound, outbox.restore_events, ' || rules || ', ' || upkeep || ', '
+        ['outbox_operator', 'select, insert (kind, value, path, tenant, asked_by, cancel_undelivered),
+            update (state, cancel_undelivered) on outbox.erasures'],
+        ['outbox_operator', 'insert, update (events_days, attempts_days, dead_letters_days), delete on outbox.tenant_retention'],
+        ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, outbox.retention_bound, outbox.restore_events,
+            outbox.is_erased, outbox.payload_holds, outbox.json_holds, ' || rules || ', ' || upkeep || ', '
             || findings || ', ' || reading || ', ' || texts],
 
         ['outbox_relay', 'usage on schema outbox'],
@@ -84,6 +90,8 @@ declare
         ['outbox_reader', 'select on ' || tables || ', ' || views],
         ['outbox_reader', 'select (id, subscription_id, kind, hint, sealed_to, created_at, expires_at) on outbox.secrets'],
         ['outbox_reader', 'select (id, name, tenant, rights, created_by, created_at, expires_at, last_used_at, revoked_at) on outbox.tokens'],
+        ['outbox_reader', 'select (id, kind, path, salt, digest, cancel_undelivered, state, phase, counts, last_error,
+            requested_by, role, created_at, finished_at) on outbox.erasures'],
         ['outbox_reader', 'select on sequence outbox.events_seq'],
         ['outbox_reader', 'execute on function ' || findings || ', ' || reading || ', ' || texts]];
     one text[];

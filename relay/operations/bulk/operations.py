@@ -100,9 +100,9 @@ def add_bulk(
 
 
 def _stored(plan: Plan) -> dict[str, Any]:
-    """Return what is kept of a plan: counts, and the sample without anything of a payload or a key."""
+    """Return what is kept of a plan: counts, and the sample without a word of an event: the row outlives it."""
     sample = [
-        {"id": str(one.id), "type": one.type, "recorded_at": rfc3339(one.recorded_at),
+        {"id": str(one.id), "recorded_at": rfc3339(one.recorded_at),
          "delivery_id": one.delivery_id and str(one.delivery_id)}
         for one in plan.sample
     ]  # fmt: skip

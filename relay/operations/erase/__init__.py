@@ -1,0 +1,1 @@
+"""Erasure: what is asked for and how much it is (request.py), and how it is done, with its receipt (erasure.py)."""
