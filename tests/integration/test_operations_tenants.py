@@ -23,6 +23,7 @@ from outbox.errors import NotFoundError
 from outbox.ids import BulkOperationId, DeliveryId, ErasureId, EventId, Id, SubscriptionId, TokenId, new_uuid7
 from relay.config.options import Config
 from relay.operations import (
+    gauges,
     prune,
     recent_attempts,
     schema_findings,
@@ -201,6 +202,7 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "audit.list_audit": lambda c, tenant, _: audit.list_audit(c, tenant, ALL),
 }
 OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
+    "gauges.read_gauges": gauges.read_gauges,
     "status.status.status": status.status,
     "status.disabled_and_held.read_disabled": disabled_and_held.read_disabled,
     "status.disabled_and_held.read_held": disabled_and_held.read_held,

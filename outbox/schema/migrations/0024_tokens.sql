@@ -9,7 +9,7 @@ create table outbox.tokens (
     hash bytea not null unique,
     tenant text collate "C",
     rights text[] not null,
-    created_by text not null default outbox.actor(),
+    created_by text not null default '',
     created_at timestamptz not null default clock_timestamp(),
     expires_at timestamptz,
     last_used_at timestamptz,
@@ -24,7 +24,7 @@ create table outbox.tokens (
         and greatest(created_at, expires_at, last_used_at, revoked_at) < '10000-01-01Z')
 ) with (fillfactor = 80);
 
--- When a token was used is no change of it.
+-- Who made it is never what somebody wrote there. When a token was used is no change of it.
 create function outbox.note_token() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 declare
@@ -32,12 +32,16 @@ declare
     was constant jsonb := case when tg_op <> 'INSERT' then to_jsonb(old) - hidden || jsonb_build_object(
         'created_at', outbox.utc(old.created_at), 'expires_at', outbox.utc(old.expires_at),
         'revoked_at', outbox.utc(old.revoked_at)) end;
-    became constant jsonb := case when tg_op <> 'DELETE' then to_jsonb(new) - hidden || jsonb_build_object(
+    became jsonb;
+begin
+    if tg_op = 'INSERT' then
+        new.created_by := outbox.actor();
+    end if;
+    became := case when tg_op <> 'DELETE' then to_jsonb(new) - hidden || jsonb_build_object(
         'created_at', outbox.utc(new.created_at), 'expires_at', outbox.utc(new.expires_at),
         'revoked_at', outbox.utc(new.revoked_at)) end;
-begin
     if tg_op = 'UPDATE' and was = became and old.hash = new.hash then
-        return null;
+        return new;
     end if;
     insert into outbox.audit (action, subject, tenant, before, after)
         values (case when tg_op = 'INSERT' then 'token added' when tg_op = 'DELETE' then 'token removed'
@@ -45,9 +49,9 @@ begin
                      else 'token updated' end,
                 outbox.text_id('tok', coalesce(new.id, old.id)), coalesce(new.tenant, old.tenant, ''),
                 was - 'id'::text, became - 'id'::text);
-    return null;
+    return coalesce(new, old);
 end $$;
-create trigger note after insert or update or delete on outbox.tokens
+create trigger note before insert or update or delete on outbox.tokens
     for each row execute function outbox.note_token();
 create trigger audit_truncate after truncate on outbox.tokens
     for each statement execute function outbox.audit_truncate();

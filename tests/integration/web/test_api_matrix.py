@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import Engine, make_url
 
+from relay.config.options import Config
 from relay.operations import tokens
+from relay.operations.connection import Database
 from relay.operations.tokens import RIGHTS
 from tests.support import seeding
 
@@ -172,6 +177,28 @@ async def test_ones_own_is_there_and_the_operator_has_all(route, ask, connection
     for tenant, expected in (("acme", row.own), (None, row.operator or row.own)):
         answer = await answered(ask, route, make_world(connection), token(tenant=tenant))
         assert answer.status_code == expected, answer.text
+
+
+@pytest.fixture
+def least_url(engine: Engine, database_url: str) -> Iterator[str]:
+    """The URL of a login that is a member of outbox_operator and outbox_app, and nothing else."""
+    name = f"outbox_test_{secrets.token_hex(6)}"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"create role {name} login password '{name}'")
+        connection.exec_driver_sql(f"grant outbox_operator, outbox_app to {name}")
+    yield make_url(database_url).set(username=name, password=name).render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"drop owned by {name} cascade; drop role {name}")
+
+
+async def test_a_role_with_least_right_does_it_all(ask, app, connection, token, least_url) -> None:
+    app.state.database.close()
+    app.state.database = Database(
+        Config(database_url=least_url, allow_networks=["127.0.0.0/8"], allow_http=True), kept=2
+    )
+    for route, row in ROWS.items():
+        answer = await answered(ask, route, make_world(connection), token(tenant=None))
+        assert answer.status_code == (row.operator or row.own), (route, answer.text)
 
 
 def assert_nothing_of(text: str, world: World, route: str) -> None:
