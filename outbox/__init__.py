@@ -1,25 +1,33 @@
 """Reliable, signed webhooks for an application on PostgreSQL: what the application imports.
 
 `record()` writes an event in the application's own transaction; the relay delivers it to every subscription that
-matches. `subscribe()` and `subscriptions` manage subscriptions, `statistics` counts what became of it.
-A receiver calls `verify()`.
+matches. `subscribe()` and `subscriptions` manage subscriptions; `events`, `deliveries`, `dead_letters` and `replays`
+show what became of events, and mend it; `statistics` counts it; `request_test()` tries an endpoint. A receiver calls
+`verify()`.
 
 Importing this package loads SQLAlchemy and the standard library only. It also registers listeners on every session, so
 import it when the application starts, not during a flush.
 """
 
-from outbox import statistics, subscriptions
+from outbox import dead_letters, deliveries, events, replays, statistics, subscriptions
 from outbox._actor import act_as
+from outbox._test_messages import await_test, read_test, request_test, wait_for_test
 from outbox._version import __version__
+from outbox.control.test_messages import AnsweredTest, RequestedTest
 from outbox.errors import (
     ActorError,
     ArgumentError,
     BodyError,
+    ByHandError,
+    FilterError,
+    NoAnswerError,
     NotFoundError,
     OutboxError,
     PayloadError,
     PayloadTooLarge,
+    ProbeError,
     RecordError,
+    ReplayError,
     SchemaError,
     SignatureError,
     SubscriptionError,
@@ -42,19 +50,26 @@ __all__ = [
     "EVERY_TENANT",
     "TLS",
     "ActorError",
+    "AnsweredTest",
     "ArgumentError",
     "BasicAuth",
     "BearerToken",
     "BodyError",
+    "ByHandError",
     "Event",
+    "FilterError",
+    "NoAnswerError",
     "NotFoundError",
     "OAuth2ClientCredentials",
     "Outbox",
     "OutboxError",
     "PayloadError",
     "PayloadTooLarge",
+    "ProbeError",
     "RawJSON",
     "RecordError",
+    "ReplayError",
+    "RequestedTest",
     "SchemaError",
     "SchemeDeclaration",
     "Secret",
@@ -67,13 +82,21 @@ __all__ = [
     "act_as",
     "allow_endpoints",
     "arecord",
+    "await_test",
+    "dead_letters",
     "declare_scheme",
+    "deliveries",
+    "events",
     "events_table",
+    "read_test",
     "record",
+    "replays",
+    "request_test",
     "sign",
     "signed_headers",
     "statistics",
     "subscribe",
     "subscriptions",
     "verify",
+    "wait_for_test",
 ]

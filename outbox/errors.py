@@ -9,6 +9,11 @@ OutboxError
 ├── SubscriptionError        a subscription's field was refused
 ├── ActorError               act_as() refused a name, or no transaction would carry it
 ├── NotFoundError            no such row, for this tenant
+├── FilterError              a filter or a cursor of a list was refused
+├── ByHandError              a delivery is not in a state in which this can be done to it
+├── ReplayError              a replay was refused; nothing was changed
+├── ProbeError               a test message was refused before anything was sent
+│   └── NoAnswerError        no relay answered a test message in time; the message says where to look
 ├── SchemaError              the outbox schema is missing, older, newer, or was changed by hand
 ├── ArgumentError            a call is wrong, whatever was received (also a ValueError and a TypeError)
 ├── SignatureError           a webhook does not verify
@@ -19,11 +24,16 @@ __all__ = [
     "ActorError",
     "ArgumentError",
     "BodyError",
+    "ByHandError",
+    "FilterError",
+    "NoAnswerError",
     "NotFoundError",
     "OutboxError",
     "PayloadError",
     "PayloadTooLarge",
+    "ProbeError",
     "RecordError",
+    "ReplayError",
     "SchemaError",
     "SignatureError",
     "SubscriptionError",
@@ -66,6 +76,26 @@ class ActorError(OutboxError):
 
 class NotFoundError(OutboxError):
     """No such subscription, event, delivery or dead letter for this tenant."""
+
+
+class FilterError(OutboxError):
+    """A filter or a cursor was refused; the message names it."""
+
+
+class ByHandError(OutboxError):
+    """A delivery is not in a state in which this can be done to it; nothing was changed. The message says what can."""
+
+
+class ReplayError(OutboxError):
+    """A replay was refused; nothing was changed. The message says why."""
+
+
+class ProbeError(OutboxError):
+    """A test message was refused before anything was sent."""
+
+
+class NoAnswerError(ProbeError):
+    """A test message that was asked for has no answer in time; the message says what is known and where to look."""
 
 
 class SchemaError(OutboxError):

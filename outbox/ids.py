@@ -14,8 +14,8 @@ from uuid import UUID
 from outbox.errors import NotFoundError
 
 __all__ = [
-    "AuditId", "BulkOperationId", "DeliveryId", "ErasureId", "EventId", "Id", "SubscriptionId", "TokenId",
-    "batch_id_of", "event_id_of", "new_uuid7", "parse_id", "text_id",
+    "AuditId", "BulkOperationId", "DeliveryId", "ErasureId", "EventId", "Id", "RequestedTestId", "SubscriptionId",
+    "TokenId", "batch_id_of", "event_id_of", "new_uuid7", "parse_id", "text_id",
 ]  # fmt: skip
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -143,3 +143,10 @@ class ErasureId(Id):
 
     __slots__ = ()
     prefix = "ers"
+
+
+class RequestedTestId(Id):
+    """The id of a test message that was asked for, `tst_…`."""
+
+    __slots__ = ()
+    prefix = "tst"

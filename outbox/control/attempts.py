@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from outbox.control.filters import SEQ_OF_EVENT, Filters
 from outbox.control.pages import Key, Listing, Page
@@ -13,13 +15,7 @@ from outbox.control.tenancy import own
 from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 
-if TYPE_CHECKING:
-    from datetime import datetime
-    from uuid import UUID
-
-    from sqlalchemy import Connection
-
-__all__ = ["PAGE_ROWS", "Attempt", "attempt_fields", "attempts_of_delivery", "attempts_of_event"]
+__all__ = ["PAGE_ROWS", "Attempt", "ListedAttempt", "attempt_fields", "attempts_of_delivery", "attempts_of_event"]
 
 PAGE_ROWS = 1_000
 """The rows of a page that lists what belongs to one event or delivery."""
@@ -45,6 +41,19 @@ class Attempt:
     address: str | None
     headers: str | None
     excerpt: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedAttempt(Attempt):
+    """An attempt and the event that it was about, of which nothing is known once it is past its retention.
+
+    A test message is of no event.
+    """
+
+    event_id: EventId | None
+    type: str | None
+    tenant: str | None
+    key: str | None
 
 
 _SUBSCRIPTIONS_TENANT = "(select tenant from outbox.subscriptions s where s.id = subscription_id)"

@@ -7,26 +7,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from outbox.control.pages import Key, Listing
+from outbox.control.filters import Filters
+from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import own
 from outbox.control.times import rfc3339
 from outbox.formats import shown_url
 from outbox.ids import AuditId, BulkOperationId, DeliveryId, ErasureId, EventId, Id, SubscriptionId, TokenId
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from sqlalchemy import Connection
-
-    from outbox.control.filters import Filters
-    from outbox.control.pages import Page
 
 __all__ = ["ACTIONS", "LISTED_IDS", "AuditEntry", "json_of_filters", "list_audit", "note"]
 

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from outbox.control import audit
 from outbox.control.deliveries import show_delivery
+from outbox.control.filters import Filters
 from outbox.control.store import by_hand as store
 from outbox.control.store.sendable import OPEN
 from outbox.control.tenancy import own
-from outbox.errors import OutboxError
+from outbox.errors import ByHandError
 from outbox.ids import DeliveryId, SubscriptionId
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from uuid import UUID
-
-    from sqlalchemy import Connection
-
-    from outbox.control.filters import Filters
 
 __all__ = [
     "ByHandError", "Cancelled", "Retried", "cancel", "outstanding_by_filter", "outstanding_by_id", "retry_now",
     "waiting_by_filter", "waiting_by_id",
 ]  # fmt: skip
-
-
-class ByHandError(OutboxError):
-    """A delivery is not in a state in which this can be done to it; nothing was changed. The message says what can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from outbox.control import audit
 from outbox.control.attempts import Attempt, attempts_of_delivery
-from outbox.control.filters import SEQ_OF_EVENT, bound_of
+from outbox.control.filters import SEQ_OF_EVENT, Filters, bound_of
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.store import dead_letters as store
 from outbox.control.tenancy import OWN_DEAD_LETTER
@@ -17,15 +20,6 @@ from outbox.control.walk import Walk
 from outbox.errors import NotFoundError
 from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-    from uuid import UUID
-
-    from sqlalchemy import Connection
-
-    from outbox.control.filters import Filters
 
 __all__ = [
     "DeadLetterDetails", "ListedDeadLetter", "count", "find", "find_by_id", "list_dead_letters", "purge",

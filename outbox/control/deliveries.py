@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from datetime import datetime
+from typing import Any, Literal, get_args
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from outbox.control.attempts import PAGE_ROWS, Attempt, attempts_of_delivery
 from outbox.control.filters import SEQ_OF_EVENT, FilterError, Filters
@@ -15,12 +17,6 @@ from outbox.control.tenancy import OWN_DEAD_LETTER, own
 from outbox.errors import NotFoundError
 from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
-
-if TYPE_CHECKING:
-    from datetime import datetime
-    from uuid import UUID
-
-    from sqlalchemy import Connection
 
 __all__ = [
     "STATES", "DeliveryDetails", "DeliveryState", "ListedDelivery", "list_deliveries", "outstanding_of_event",

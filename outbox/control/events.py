@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from outbox.control.attempts import PAGE_ROWS, Attempt, attempts_of_event
 from outbox.control.deliveries import ListedDelivery, outstanding_of_event
-from outbox.control.fates import fates
+from outbox.control.fates import Fates, fates
 from outbox.control.filters import SEQ_OF_EVENT, Filters
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.planned import along_indexes
@@ -18,14 +19,6 @@ from outbox.control.tenancy import OWN_DEAD_LETTER, own
 from outbox.control.walk import Walk
 from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
-
-if TYPE_CHECKING:
-    from datetime import datetime
-    from uuid import UUID
-
-    from sqlalchemy import Connection
-
-    from outbox.control.fates import Fates
 
 __all__ = [
     "Counts", "DeadDelivery", "EventDetails", "ListedEvent", "RecordedEvent", "Resolution", "dead_of_event",

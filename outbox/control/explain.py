@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from outbox._text import complaint
 from outbox.control.filters import Filters
@@ -16,17 +19,8 @@ from outbox.formats import shown_url
 from outbox.ids import EventId, SubscriptionId
 from outbox.recording.payload import RawJSON, encode
 from outbox.recording.record import checked_type
-from outbox.subscriptions.filters import Answer, FilteredEvent, parse, stored_filter
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-    from uuid import UUID
-
-    from sqlalchemy import Connection
-
-    from outbox.subscriptions.filters import Explanation as FilterExplanation
-    from outbox.subscriptions.filters import Filter
+from outbox.subscriptions.filters import Answer, Filter, FilteredEvent, parse, stored_filter
+from outbox.subscriptions.filters import Explanation as FilterExplanation
 
 __all__ = ["Draft", "ExplainedEvent", "ExplainedSubscription", "FilterTest", "explain_draft", "explain_event",
            "try_filter", "try_stored_filter"]  # fmt: skip

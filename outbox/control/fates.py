@@ -7,15 +7,10 @@ another way left an attempt, a delivery or a dead letter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sqlalchemy import text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 __all__ = ["Fates", "fates"]
 

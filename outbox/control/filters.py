@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
-from outbox.errors import OutboxError
+from outbox._text import brief
+from outbox.errors import FilterError
 from outbox.ids import EventId, SubscriptionId
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from uuid import UUID
 
 __all__ = ["FAILED", "OUTCOMES", "SEQ_OF_EVENT", "FilterError", "Filters", "bound_of"]
 
@@ -33,10 +32,6 @@ union all (select event_seq from outbox.dead_letters where event_id = :event_id 
 
 _STATUS = re.compile(r"[1-9][0-9]{2}|[1-9]xx", re.IGNORECASE)
 _MAX_TEXT = 200
-
-
-class FilterError(OutboxError):
-    """A filter was refused; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +56,10 @@ class Filters:
     limit: int = 50
 
     def __post_init__(self) -> None:
-        if not 1 <= self.limit <= 10_000:
-            raise FilterError(f"limit: {self.limit} is not a number from 1 to 10000")
+        if type(self.limit) is not int or not 1 <= self.limit <= 10_000:
+            raise FilterError(f"limit: {brief(self.limit)} is not a number from 1 to 10000")
+        for name in ("since", "until"):
+            _refuse_what_is_no_time(name, getattr(self, name))
         for name in ("type", "tenant", "key", "text"):
             _refuse_what_is_no_text(name, getattr(self, name))
         if self.text is not None and not 1 <= len(self.text) <= _MAX_TEXT:
@@ -138,10 +135,19 @@ def _condition(name: str, column: str, value: Any) -> tuple[str, dict[str, Any]]
     return (column if name == "text" else f"{column} = :{name}"), {name: value}
 
 
-def _refuse_what_is_no_text(name: str, value: str | None) -> None:
+def _refuse_what_is_no_time(name: str, value: object) -> None:
+    if isinstance(value, datetime) and value.utcoffset() is None:
+        raise FilterError(f"{name}: a datetime without time zone is ambiguous; give it a tzinfo")
+    if not isinstance(value, datetime | timedelta | None):
+        raise FilterError(f"{name}: must be a datetime or a timedelta, not {brief(value)}")
+
+
+def _refuse_what_is_no_text(name: str, value: object) -> None:
     """Refuse the bytes that a command line keeps as lone surrogates where its locale cannot read them; and NUL."""
     if value is None:
         return
+    if not isinstance(value, str):
+        raise FilterError(f"{name}: must be a str, not {brief(value)}")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise FilterError(f"{name}: has bytes that the locale cannot read; use a UTF-8 locale, or PYTHONUTF8=1")
     if "\0" in value:

@@ -6,49 +6,28 @@ that such an index leads to, a bounded number a page (see walk.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
-from outbox.control.attempts import Attempt, attempt_fields
-from outbox.control.filters import FAILED, SEQ_OF_EVENT, bound_of
+from outbox.control.attempts import ListedAttempt, attempt_fields
+from outbox.control.filters import FAILED, SEQ_OF_EVENT, Filters, bound_of
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import own
 from outbox.control.walk import Walk
 from outbox.ids import EventId
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import TypeVar
-    from uuid import UUID
+Made = TypeVar("Made")
 
-    from sqlalchemy import Connection
-
-    from outbox.control.filters import Filters
-
-    Made = TypeVar("Made")
-
-__all__ = ["LOOKED", "LOOKED_FOR_TEXT", "MOST_BRANCHES", "ListedAttempt", "list_attempts", "walk_attempts"]
+__all__ = ["LOOKED", "LOOKED_FOR_TEXT", "MOST_BRANCHES", "list_attempts", "walk_attempts"]
 
 LOOKED = 5_000
 """How many attempts one page looks at, at most."""
 LOOKED_FOR_TEXT = 1_000
 """The same where text is looked for: responses, and the first 64 KiB of payloads, are read."""
 MOST_BRANCHES = 200  # subscriptions of a tenant that are walked side by side; of one with more, all attempts are
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedAttempt(Attempt):
-    """An attempt and the event that it was about, of which nothing is known once it is past its retention.
-
-    A test message is of no event.
-    """
-
-    event_id: EventId | None
-    type: str | None
-    tenant: str | None
-    key: str | None
 
 
 _TEXT = """(strpos(w.error, :text) > 0

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from outbox.control.filters import FilterError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from outbox.control.filters import Filters
+from outbox.control.filters import FilterError, Filters
 
 __all__ = ["Key", "Listing", "Page"]
 

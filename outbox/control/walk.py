@@ -8,24 +8,17 @@ page ends where the first of them that has more was left.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
-from outbox.control.pages import Page
+from outbox.control.pages import Listing, Page
 from outbox.control.planned import along_indexes
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import TypeVar
-    from uuid import UUID
-
-    from sqlalchemy import Connection
-
-    from outbox.control.pages import Listing
-
-    Made = TypeVar("Made")
+Made = TypeVar("Made")
 
 __all__ = ["Walk"]
 

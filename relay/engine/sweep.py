@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from relay.engine.stopped import StoppedRelays
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint import Endpoint
@@ -29,7 +29,8 @@ START = bytes(16)
 class Sweep:
     """One engine's sweep. `position`: the subscription after which the next slice begins.
 
-    found_many: whether most of the last slice have something due, as after an event that goes to very many.
+    found_many: whether most of the last slice have something due, as after an event that goes to very many. tell_test:
+    called where a test message waits that somebody asked for.
     """
 
     def __init__(self, store: Store, endpoints: Endpoints, sending: Sending, due: DueMap, suspects: DueMap) -> None:
@@ -43,6 +44,7 @@ class Sweep:
         self._unmet: list[bytes] = []
         self.position = START
         self.found_many = False
+        self.tell_test: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
         """Sweep the next slice.
@@ -52,6 +54,8 @@ class Sweep:
         self._sending.release_late()
         await self._stopped.end()
         rows = await self._store.sweep(self.position, SLICE)
+        if self._store.test_waits:
+            self.tell_test()
         await self._refresh(rows)
         due = [row.id for row in rows if row.due]
         self._due.add_all(due)

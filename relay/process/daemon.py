@@ -23,6 +23,7 @@ from relay.process import supervisor
 from relay.process.housekeeping import Housekeeping
 from relay.process.monitoring import make_meter, monitored, require_metrics
 from relay.process.presence import Presence
+from relay.process.requested_tests import RequestedTests
 from relay.process.startup import check_database
 from relay.secrets.keyring import Keyring
 from relay.telemetry import metrics
@@ -68,7 +69,7 @@ async def _serve(config: Config, *, until_drained: bool) -> None:
 
 
 class _Process:
-    """Everything one relay process runs: an engine for its database, and housekeeping beside it."""
+    """Everything one relay process runs: an engine for its database, housekeeping and test messages beside it."""
 
     def __init__(self, config: Config, *, until_drained: bool) -> None:
         self._config = config
@@ -97,6 +98,8 @@ class _Process:
             leased=lambda: self._engine.sending.leased,
         )
         self._housekeeping = Housekeeping(config, self._presence.sign)
+        self._tests = RequestedTests(config)
+        self._engine.feeder.sweep.tell_test = self._tests.note
 
     async def serve(self) -> None:
         """Run until told to stop or drained; then drain."""
@@ -109,6 +112,7 @@ class _Process:
             await self._presence.sign_in()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._housekeeping.run)
+                tasks.start_soon(self._tests.run)
                 log.info("relay %s running, process %d", __version__, os.getpid())
                 await self._engine.run()
                 tasks.cancel_scope.cancel()

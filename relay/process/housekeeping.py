@@ -81,6 +81,13 @@ with gone as (
         select id from outbox.secrets where expires_at <= clock_timestamp() limit %(batch)s for update skip locked))
     returning id)
 select count(*) from gone"""
+_DELETE_TESTS = """
+with gone as (
+    delete from outbox.test_requests where id = any(array(
+        select id from outbox.test_requests where requested_at < clock_timestamp() - interval '1 day'
+        limit %(batch)s for update skip locked))
+    returning id)
+select count(*) from gone"""
 
 _AGES = """
 select name, extract(epoch from clock_timestamp() - succeeded_at) from outbox.rounds
@@ -125,6 +132,7 @@ def _rounds(config: Config) -> list[Round]:
         Round("deliveries without a subscription", 60, _CANCEL_ORPHANS, {"batch": BATCH_ROWS}),
         Round("limits of what is gone", 3600, CLEAR_LIMITS, {"batch": BATCH_ROWS}),
         Round("secrets that ran out", 60, _DELETE_EXPIRED, {"batch": BATCH_ROWS}),
+        Round("old test messages", 3600, _DELETE_TESTS, {"batch": BATCH_ROWS}),
         Round("late backlogs", 30, MARK_LATE, {"batch": BATCH_ROWS}),
         Round("endpoints that are well", 60, FORGET_WELL, {"batch": BATCH_ROWS}),
         *(_retention(step, getattr(config, f"{step.kind}_retention_days")) for step in RETENTION),

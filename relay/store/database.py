@@ -72,7 +72,8 @@ class Database:
 
     `origin` says whose data it has, read at each connection (and by each sweep: a pooler may move us without a word).
     What was learnt from another origin says nothing about this one, not even where the numbers are the same. Where the
-    role may not ask, each connection counts as another origin.
+    role may not ask, each connection counts as another origin. `test_waits`: whether somebody waits for a test message,
+    as of the last sweep.
     """
 
     def __init__(self, conninfo: str | Callable[[], str], *, asynchronous_commit: bool = False) -> None:
@@ -81,6 +82,7 @@ class Database:
         self.synchronous_commit = "off" if asynchronous_commit else "on"
         self.origin: tuple[object, ...] = ()
         self.may_ask_origin = True
+        self.test_waits = False
         self._open: psycopg.AsyncConnection[Any] | None = None
         self._patience = 1  # how many times connect_timeout the next connection may take
 

@@ -64,16 +64,21 @@ from slice s order by s.id
 """
 
 
+# Whether a person asked for a test message that nobody took: a look at an index that is empty, nearly always.
+_TEST_WAITS = """
+select exists (select from outbox.test_requests where taken_at is null and expires_at > clock_timestamp())"""
+
+
 async def sweep(database: Database, after_id: bytes, count: int) -> list[Swept]:
     """Read what the next `count` subscriptions by id have due, without those that may not be sent to now.
 
-    It reads the database's origin too, in the same round trip.
+    It reads the database's origin too, and whether a test message waits, in the same round trip.
     """
-    swept = (_SWEEP, (UUID(bytes=after_id), count))
+    swept, waits = (_SWEEP, (UUID(bytes=after_id), count)), (_TEST_WAITS, ())
     if not database.may_ask_origin:
-        (rows,) = await database.transaction(swept)
+        rows, ((database.test_waits,),) = await database.transaction(swept, waits)
     else:
-        rows, (database.origin,) = await database.transaction(swept, (ORIGIN, ()))
+        rows, ((database.test_waits,),), (database.origin,) = await database.transaction(swept, waits, (ORIGIN, ()))
     return [Swept(*row) for row in rows]
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 
 import outbox.control
 import relay.operations
-from outbox.control import attempts, audit, by_hand, dead_letters, deliveries, events, explain, history
+from outbox.control import attempts, audit, by_hand, dead_letters, deliveries, events, explain, history, test_messages
 from outbox.control.filters import Filters
 from outbox.control.replay import replay, replayable
 from outbox.errors import NotFoundError
@@ -94,6 +94,7 @@ PARTS = {
     "status.breakers.breakers_of": "reads subscriptions that were found",
     "probe.probed_subscription.require_patience": "is about a target that was found",
     "probe.probed_subscription.require_log": "writes nothing",
+    "probe.probe.send_prepared": "sends what was prepared, for which the tenant was asked for",
     "probe.probed_subscription.make_event": "makes what is nobody's",
     "probe.probed_subscription.log_test": "is about a target that was found",
 }
@@ -154,6 +155,7 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
     "erase.erasure.show_erasure": ("running", erasure.show_erasure),
     "erase.erasure.cancel_erasure": ("running", erasure.cancel_erasure),
     "erase.erasure.resume_erasure": ("blocked", erasure.resume_erasure),
+    "test_messages.ask": ("subscription", test_messages.ask),
     "probe.probed_subscription.read_subscription": ("subscription", probed_subscription.read_subscription),
 }
 LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
@@ -234,7 +236,8 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
 }
 TESTED_BELOW = {
     *("replay.replay.replay", "replay.replayable.refuse_other_tenants", "erase.erasure.run_erasure"),
-    *("probe.probe.send_test", "probe.probe.check_endpoint", "probe.preview.preview", "tokens.create"),
+    *("probe.probe.send_test", "probe.probe.prepare", "probe.probe.check_endpoint", "probe.preview.preview"),
+    *("probe.requested.answer_one", "test_messages.read", "test_messages.why_unanswered", "tokens.create"),
 }
 
 

@@ -12,6 +12,9 @@ import outbox
 NAMES = {
     *("record", "arecord", "Event", "Outbox", "RawJSON", "events_table"),
     *("subscribe", "subscriptions", "statistics", "act_as", "ActorError"),
+    *("events", "deliveries", "dead_letters", "replays", "FilterError", "ByHandError", "ReplayError"),
+    *("request_test", "read_test", "wait_for_test", "await_test", "ProbeError", "NoAnswerError"),
+    *("AnsweredTest", "RequestedTest"),
     *("BasicAuth", "BearerToken", "OAuth2ClientCredentials", "TLS"),
     *("sign", "signed_headers", "verify", "Webhook", "Secret"),
     *("OutboxError", "RecordError", "PayloadError", "PayloadTooLarge", "TransactionError", "TargetError"),

@@ -7,12 +7,13 @@ left alone; whatever has ended once gets one delivery more for each replay by na
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from outbox.control import audit
+from outbox.control.filters import Filters
 from outbox.control.replay.replayable import (
     Candidate,
     Matching,
@@ -26,13 +27,6 @@ from outbox.control.replay.replayable import (
 )
 from outbox.control.store import replay as store
 from outbox.ids import DeliveryId, EventId, SubscriptionId
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import Connection
-
-    from outbox.control.filters import Filters
 
 __all__ = [
     "Asked", "Candidate", "Matching", "ReplayError", "candidates_by_filter", "candidates_by_id", "count_by_filter",

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from outbox.control import dead_letters
+from outbox.control.filters import Filters
 from outbox.control.store.replay import find_ended, find_matching, find_on_their_way
 from outbox.control.tenancy import own
-from outbox.errors import NotFoundError, OutboxError
+from outbox.errors import NotFoundError, ReplayError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    from sqlalchemy import Connection
-
-    from outbox.control.filters import Filters
 
 __all__ = [
     "Candidate", "Matching", "ReplayError", "candidates_by_filter", "candidates_by_id", "columns_of", "count_by_filter",
     "refuse_other_tenants", "unknown_subscription",
 ]  # fmt: skip
-
-
-class ReplayError(OutboxError):
-    """A replay was refused; nothing was changed. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,13 @@ buried it meanwhile. Rows are locked in the order of their ids, as settlement do
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from outbox.control.store.lanes import look_in
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    from sqlalchemy import Connection
 
 __all__ = ["Cancelled", "Hastened", "cancel", "hastening", "make_due"]
 

@@ -5,19 +5,14 @@ One statement deletes a dead letter and makes its delivery, so that there are ne
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from outbox.control.store.lanes import LANE_OF_EVENT, look_in
 from outbox.control.store.sendable import MATCHED
 from outbox.subscriptions.filters import Answer, FilteredEvent, stored_filter
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    from sqlalchemy import Connection
 
 __all__ = ["find_ended", "find_matching", "find_on_their_way", "put_back", "restore_events", "revival", "revive"]
 

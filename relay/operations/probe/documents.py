@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
+from outbox.control.test_messages import ReceivedResponse, SentRequest
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -45,25 +47,6 @@ class CheckedStep:
             milliseconds=step.milliseconds,
             certificate=step.certificate,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SentRequest:
-    """The request as it went out; of headers that are not known to be harmless the names only."""
-
-    method: str
-    url: str
-    headers: tuple[tuple[str, str], ...]
-    body: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceivedResponse:
-    """What came back, and the beginning of its body; of cookies the names only."""
-
-    status_line: str | None
-    headers: tuple[tuple[str, str], ...]
-    excerpt: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from relay.operations.probe.documents import SentRequest
     from relay.operations.probe.probed_subscription import Logged, ProbedSubscription
 
-__all__ = ["DEFAULT_TYPE", "Network", "check_endpoint", "network_of", "send_test"]
+__all__ = ["DEFAULT_TYPE", "Network", "check_endpoint", "network_of", "prepare", "send_prepared", "send_test"]
 
 DEFAULT_TYPE = "outbox.test"
 DEFAULT_DATA = '{"test":true}'
@@ -101,15 +101,25 @@ async def send_test(
     """
     type = checked_type(type)  # noqa: A001
     payload = encode(RawJSON(DEFAULT_DATA if data is None else data), Outbox().max_payload_bytes)
-    target, event = await to_thread.run_sync(_prepare, database, tenant, subscription_id, type, payload)
-    sent = await _send(database.config, target, event, network)
+    target, event = await to_thread.run_sync(prepare, database, tenant, subscription_id, type, payload)
+    out = network(database.config)
+    try:
+        return await send_prepared(database, target, event, out)
+    finally:
+        await out.sender.close()
+
+
+async def send_prepared(database: Database, target: ProbedSubscription, event: EventParts, out: Network) -> SentTest:
+    """Send what was prepared, log it as a test attempt, and return what came of it; `out` stays open."""
+    sent = await _send(database.config, target, event, out)
     logged = await to_thread.run_sync(_log, database, target, sent.outcome)
     return _sent_test(target, logged, sent)
 
 
-def _prepare(
+def prepare(
     database: Database, tenant: str | None, subscription_id: UUID | str, type_: str, payload: str
 ) -> tuple[ProbedSubscription, EventParts]:
+    """Read where a test message goes, and make its event. Raises as `send_test` does."""
     with database.transaction() as connection:
         target = read_subscription(connection, tenant, subscription_id)
         require_patience(connection, target)
@@ -202,9 +212,7 @@ class _Sent:
     findings: tuple[Finding, ...]
 
 
-async def _send(
-    config: Config, target: ProbedSubscription, event: EventParts, network: Callable[[Config], Network]
-) -> _Sent:
+async def _send(config: Config, target: ProbedSubscription, event: EventParts, out: Network) -> _Sent:
     subscription = target.subscription
     try:
         envelope = Envelope(subscription, Keyring(config.secret_key))
@@ -213,18 +221,13 @@ async def _send(
         kind = OutcomeKind.KEY_UNAVAILABLE if unavailable else OutcomeKind.UNSENDABLE
         outcome = Outcome(kind, None, 0, str(error), sent=False)
         return _Sent(outcome, None, [], diagnosis.of_error(target.id, f"message.{kind}", error))
-    out = network(config)
-    recorder = Recorder(out.sender)
+    recorder, seconds = Recorder(out.sender), float(subscription.timeout_seconds)
     try:
-        seconds = float(subscription.timeout_seconds)
-        try:
-            outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, seconds)
-        except TransformationError as error:
-            outcome = Outcome(OutcomeKind.TRANSFORMATION_FAILED, None, 0, f"transformation: {error}", sent=False)
-        request = recorder.request(envelope.endpoint, target.shown_url, envelope.secrets)
-        steps = await _inspect_after_failure(out, envelope.endpoint, outcome, seconds) if request else []
-    finally:
-        await recorder.close()
+        outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, seconds)
+    except TransformationError as error:
+        outcome = Outcome(OutcomeKind.TRANSFORMATION_FAILED, None, 0, f"transformation: {error}", sent=False)
+    request = recorder.request(envelope.endpoint, target.shown_url, envelope.secrets)
+    steps = await _inspect_after_failure(out, envelope.endpoint, outcome, seconds) if request else []
     return _Sent(outcome, request, steps, _findings(target, envelope.endpoint, outcome, steps))
 
 

@@ -9,8 +9,9 @@ from uuid import UUID
 from sqlalchemy import text
 
 from outbox.control.findings import Finding
+from outbox.control.test_messages import MOST_A_MINUTE
 from outbox.control.times import utc
-from outbox.errors import NotFoundError, OutboxError
+from outbox.errors import NotFoundError, ProbeError
 from outbox.formats import shown_url
 from outbox.ids import DeliveryId, SubscriptionId, event_id_of, new_uuid7
 from relay.model.event import EventParts
@@ -35,12 +36,6 @@ __all__ = [
     "require_log",
     "require_patience",
 ]  # fmt: skip
-
-MOST_A_MINUTE = 30
-
-
-class ProbeError(OutboxError):
-    """A test message was refused before anything was sent."""
 
 
 class Logged(NamedTuple):

@@ -1,0 +1,45 @@
+"""Events that were recorded, and what became of each. How to call these is said in outbox.deliveries.
+
+An event that record() keeps in a session is written when that commits; only then is it seen here.
+"""
+
+from __future__ import annotations
+
+from typing import Unpack
+from uuid import UUID
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from outbox.control import events as _events
+from outbox.control.asking import EventsWhere, Tenant, connection_of, whose
+from outbox.control.events import EventDetails, ListedEvent
+from outbox.control.filters import Filters
+from outbox.control.pages import Page
+
+__all__ = ["EventDetails", "ListedEvent", "Page", "get", "list"]
+
+
+def list(  # noqa: A001 - the verb of the interface
+    connection: Session | Connection, *, tenant: Tenant = "", after: str | None = None, **where: Unpack[EventsWhere]
+) -> Page[ListedEvent]:
+    """Return the newest events, each with its state and how many of its subscriptions are in which.
+
+    Args:
+        connection: a Session or Connection.
+        tenant: whose.
+        after: the cursor of the page before.
+        where: since and until (about when it was recorded), type, key, text, limit.
+
+    Raises:
+        FilterError: a filter was refused.
+    """
+    return _events.list_events(connection_of(connection), whose(tenant), Filters(**where), after=after)
+
+
+def get(connection: Session | Connection, event_id: str | UUID, *, tenant: Tenant = "") -> EventDetails:
+    """Return one event with its payload, and the first pages of its deliveries, attempts and dead letters.
+
+    Raises NotFoundError when it is none of this tenant's, was never recorded, or is past its retention.
+    """
+    return _events.show_event(connection_of(connection), whose(tenant), event_id)
