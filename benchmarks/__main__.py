@@ -25,6 +25,7 @@ from benchmarks import (
     silence,
     silent_names,
     size,
+    statistics,
     switching,
     throughput,
     transformation,
@@ -59,6 +60,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "wide": wide.run,
     "history": history.run,
     "size": size.run,
+    "statistics": statistics.run,
 }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -177,17 +178,22 @@ class Outbox:
             raise RecordError("tenant: '*' stands for every tenant; an event belongs to one")
         at, delay = (None, None) if available_at is None else _checked_time(available_at)
         priority = _checked_priority(priority)
-        kept = captured_trace(baggage=self.baggage) if trace is None else checked_trace(trace)
+        given = None if trace is None else checked_trace(trace)
         payload = encode(data, self.max_payload_bytes)
         if idempotency_key is None:
             id = new_uuid7()  # noqa: A001
+            kept = self._trace(type, id) if trace is None else given
             row = Row(id, type, key, tenant, payload, at, delay, priority, kept)
         else:
             idempotency_key = checked_key(idempotency_key)
             id = id_of_key(tenant, idempotency_key)  # noqa: A001
+            kept = self._trace(type, id) if trace is None else given
             content = content_of(type, key, payload)
             row = Row(id, type, key, tenant, payload, at, delay, priority, kept, idempotency_key, content)
         return Event(text_id("evt", id), type, key, tenant, available_at), row
+
+    def _trace(self, type: str, id: UUID) -> str | None:  # noqa: A002
+        return captured_trace(baggage=self.baggage, recorded=(type, text_id("evt", id)))
 
 
 def checked_type(value: object) -> str:

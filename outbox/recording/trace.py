@@ -51,16 +51,37 @@ def checked_trace(value: object) -> str | None:
     )
 
 
-def captured_trace(*, baggage: bool) -> str | None:
+def captured_trace(*, baggage: bool, recorded: tuple[str, str] | None = None) -> str | None:
     """Return the trace that OpenTelemetry has active here, as it is kept; None where there is none.
+
+    `recorded`: type and id of the event. A span of its own then stands for the recording, as the parent of what a relay
+    does with the event.
 
     What does not keep to the grammar, or is too large, is left out: an event never fails for its trace.
     """
     api: Any = sys.modules.get("opentelemetry.trace")
     if api is None or not (context := api.get_current_span().get_span_context()).is_valid:
         return None
+    if recorded is not None:
+        context = _recorded_in(api, *recorded) or context
     parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
     return _kept(parent, _or_none(_tracestate, context.trace_state.to_header()), _active_baggage() if baggage else "")
+
+
+def _recorded_in(api: Any, event_type: str, event_id: str) -> Any:
+    """Make the span of a recording, which is over at once; return its context, None where there is none."""
+    attributes = {
+        "messaging.system": "outbox-relay",
+        "messaging.operation.type": "create",
+        "messaging.message.id": event_id,
+        "outbox.event.type": event_type,
+    }
+    span = api.get_tracer("outbox-relay").start_span(
+        f"record {event_type}", kind=api.SpanKind.PRODUCER, attributes=attributes
+    )
+    span.end()
+    context = span.get_span_context()
+    return context if context.is_valid else None
 
 
 def _active_baggage() -> str:

@@ -14,6 +14,7 @@ from relay.engine.outage import one_line
 from relay.engine.planning import Planner
 from relay.engine.stopped import TurnWait
 from relay.engine.take_shares import TakeShares
+from relay.message.trace import note_fan_out
 from relay.store.fan_out import MAX_SEQ
 from relay.store.lanes import is_lane_race
 from relay.store.meaning import is_refusal
@@ -159,9 +160,11 @@ class FanOut:
         lanes = await BatchLanes.of(batch)
         births = self.planner.plan(batch, lanes, may_lease=self._may_lease)
         asked = time.monotonic()
+        began_ns = time.time_ns() - int((asked - self._began) * 1e9)
         bodies = await batch.resolve(births, self.filters.bodies, in_lanes=lanes is not None)
         self._adapt(len(batch.taken), len(births))
         self._note_answer(bodies, time.monotonic() - asked)
+        note_fan_out(bodies.events.values(), began_ns)
         bodies = self.filters.end(batch, bodies)
         self._sending.admit(self.planner.deliveries(births, bodies))  # only now: the transaction has committed
         if lanes is not None:

@@ -16,10 +16,12 @@ from outbox.ids import text_id
 from relay.model.outcome import Outcome, OutcomeKind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from relay.http.sender import Endpoint, Sender
     from relay.model.event import EventParts
 
-__all__ = ["Traced", "opentelemetry"]
+__all__ = ["Traced", "note_fan_out", "opentelemetry"]
 
 _NAMES = (b"traceparent", b"tracestate", b"baggage")
 _STORED = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:\n([ -~]*))?(?:\n([ -~]*))?")
@@ -86,6 +88,34 @@ class Traced:
             kind=api.SpanKind.CLIENT,
             attributes=attributes,
         )
+
+
+def note_fan_out(events: Iterable[EventParts], began_ns: int) -> None:
+    """Make a span for each of these events that carries a trace: it was fanned out from `began_ns` (Unix) until now.
+
+    It stands beside the spans of its attempts, which other processes may make long after.
+    """
+    traced = [event for event in events if event.trace]
+    if not traced or (api := opentelemetry()) is None:
+        return
+    for event in traced:
+        if len(event.trace or b"") > _MAX_BYTES or (stored := _STORED.fullmatch(event.trace or b"")) is None:
+            continue
+        trace_id, span_id, flags, state, _ = stored.groups(b"")
+        carrier = {"traceparent": (b"00-%b-%b-%b" % (trace_id, span_id, flags)).decode(), "tracestate": state.decode()}
+        attributes = {
+            "messaging.system": "outbox-relay",
+            "messaging.message.id": event.id.decode(),
+            "outbox.event.type": event.type.decode(),
+        }
+        span = api.tracer.start_span(
+            f"fan_out {event.type.decode()}",
+            context=api.propagator.extract(carrier),
+            kind=api.SpanKind.INTERNAL,
+            attributes=attributes,
+            start_time=began_ns,
+        )
+        span.end()
 
 
 class _OpenTelemetry:

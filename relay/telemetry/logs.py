@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -25,8 +26,15 @@ class _Text(logging.Formatter):
         return f"{line}\n{redact(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
+_ID = re.compile(r"(?<![A-Za-z0-9])(sub|evt|dlv|bat)_[0-7][0-9a-hjkmnp-tv-z]{25}(?![A-Za-z0-9])")
+_NAMES = {"sub": "subscription_id", "evt": "event_id", "dlv": "delivery_id", "bat": "batch_id"}
+
+
 class _Json(logging.Formatter):
-    """The same as one JSON object a line: at, level, logger, process, message, traceback."""
+    """The same as one JSON object a line: at, level, logger, process, message, traceback.
+
+    subscription_id, event_id, delivery_id and batch_id are the first of its kind that the message names, if it does.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -34,8 +42,10 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
-            "message": redact(record.getMessage()),
+            "message": (message := redact(record.getMessage())),
         }
+        for found in _ID.finditer(message):
+            entry.setdefault(_NAMES[found[1]], found[0])
         if record.exc_info:
             entry["traceback"] = redact(self.formatException(record.exc_info))
         return json.dumps(entry, ensure_ascii=False)

@@ -1,4 +1,6 @@
-"""The Python, SQL and console blocks of the documents run as they stand; those of receiving.md in test_receiving.py."""
+"""The Python, SQL and console blocks of the documents run as they stand; those of receiving.md in test_receiving.py, of
+views.md in test_views.py.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,12 @@ from tests.support.readme import DOCUMENTS, README, Block
 from tests.support.waiting import wait_until
 
 RELAY = Path(sysconfig.get_path("scripts")) / "relay"
-BLOCKS = [block for document in DOCUMENTS for block in readme.blocks(document) if document.name != "receiving.md"]
+BLOCKS = [
+    block
+    for document in DOCUMENTS
+    for block in readme.blocks(document)
+    if document.name not in ("receiving.md", "views.md")
+]
 QUERIES = [span for document in DOCUMENTS for span in readme.spans(document) if span.startswith("select ")]
 NOT_RUN_HERE = {"pip install outbox-relay"}  # tests/unit/test_packaging.py builds the wheel
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from relay.config.options import Config
+from relay.telemetry.logs import set_up_logging
 from relay.telemetry.writing import CLOSE_SECONDS, BackgroundHandler
 from tests.support.waiting import wait_until
 
@@ -101,3 +104,17 @@ def test_a_descriptor_that_somebody_made_non_blocking_is_waited_for(pipe: tuple[
     handler = BackgroundHandler(pipe[1], "{} dropped".format)
     logger_of(handler).warning("in time")
     assert read_until(pipe[0], "in time") == "in time\n"
+
+
+def test_a_json_line_has_the_ids_that_its_message_names(capfd: pytest.CaptureFixture[str]) -> None:
+    subscription, delivery = f"sub_0{'a' * 25}", f"dlv_1{'b' * 25}"
+    set_up_logging(Config(log_format="json"))
+    handlers = logging.getLogger().handlers[:]
+    logging.getLogger("relay.engine").warning("%s of %s is a dead letter: whsec_c2VjcmV0", delivery, subscription)
+    logging.getLogger("relay.engine").warning("subscriber_%s and sub_short are no ids", "a" * 26)
+    for handler in handlers:
+        handler.flush()
+    first, second = (json.loads(line) for line in capfd.readouterr().err.splitlines())
+    assert (first["delivery_id"], first["subscription_id"]) == (delivery, subscription)
+    assert first["message"].endswith("whsec_***")
+    assert set(second) == {"at", "level", "logger", "process", "message"}

@@ -116,6 +116,25 @@ class TestCaptured:
         with trace.use_span(active(state={"a": "1", "b@c": "2"})):
             assert captured_trace(baggage=False) == f"{PARENT}\na=1,b@c=2"
 
+    def test_a_recording_is_a_span_of_the_active_trace(self, monkeypatch):
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+        with trace.use_span(active()):
+            stored = captured_trace(baggage=False, recorded=("order.placed", "evt_x"))
+        (span,) = exporter.get_finished_spans()
+        assert stored == f"00-{TRACE_ID}-{span.context.span_id:016x}-01"
+        assert (span.name, span.kind, span.parent.span_id) == (
+            *("record order.placed", trace.SpanKind.PRODUCER),
+            int(SPAN_ID, 16),
+        )
+        assert span.attributes["messaging.message.id"] == "evt_x"
+
+    def test_without_an_sdk_the_active_trace_is_kept_as_it_is(self):
+        with trace.use_span(active()):
+            assert captured_trace(baggage=False, recorded=("order.placed", "evt_x")) == PARENT
+
     def test_baggage_only_where_it_is_asked_for(self):
         token = context.attach(baggage.set_baggage("user", "7 é"))
         try:
@@ -232,6 +251,14 @@ class TestSpan:
         assert headers["baggage"] == "k=v"
         assert span.kind is trace.SpanKind.CLIENT
         assert span.name == "deliver order.placed"
+
+    def test_fan_out_is_a_span_beside_it_for_each_event_with_a_trace(self, spans):
+        stored = [STORED, None, b"nonsense", b"x" * 9000]
+        events = [EventParts(b"evt_%d" % n, b"a.b", "", None, 0, b"{}", kept) for n, kept in enumerate(stored)]
+        sending.note_fan_out(events, 1_000)
+        (span,) = spans()
+        assert (span.name, span.parent.span_id, span.start_time) == ("fan_out a.b", int(SPAN_ID, 16), 1_000)
+        assert span.attributes["messaging.message.id"] == "evt_0"
 
     def test_it_tells_what_was_done_and_nothing_secret(self, spans):
         sent(STORED, attempt=3, status=503)

@@ -333,18 +333,20 @@ begin
     return true;
 end $$;
 
--- Deletes up to `batch` rows that are past their time, smaller buckets sooner; returns how many.
+-- Deletes up to `batch` rows that are past their time, smaller buckets sooner, none younger than least_retention_days;
+-- returns how many.
 create function outbox.prune_rollups(days integer, batch integer) returns bigint language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 declare
     gone bigint := 0;
     deleted bigint;
     kept record;
+    least_days constant bigint := greatest(days, outbox.setting('least_retention_days'));
 begin
     for kept in select * from outbox.rollup_ages() loop
         delete from outbox.rollups where ctid = any (array(
             select ctid from outbox.rollups where seconds = kept.seconds
-              and start < clock_timestamp() - least(kept.age, make_interval(days => days))
+              and start < clock_timestamp() - least(kept.age, make_interval(days => least_days::integer))
               and start + make_interval(secs => kept.seconds)
                   <= (select case kept.seconds when 60 then hour_until when 3600 then day_until else 'infinity' end
                       from outbox.rollup_state)
