@@ -52,7 +52,8 @@ def pages_of(scene: Scene) -> list[str]:
         f"/subscriptions/{scene.subscription}/edit",
         f"/subscriptions/{scene.subscription}/secret", f"/subscriptions/{scene.subscription}/test", "/events",
         f"/events/{scene.dead_event}", "/deliveries", f"/deliveries/{scene.dead_delivery}",
-        f"/deliveries/{scene.delivered_delivery}/request", "/dead-letters", "/audit", "/tokens", "/preferences",
+        f"/deliveries/{scene.delivered_delivery}/request", "/dead-letters", "/attempts", "/bulk", "/bulk/new",
+        f"/bulk/{scene.bulk}", "/audit", "/tokens", "/preferences",
         "/events/evt_0",
     ]  # fmt: skip
 

@@ -96,7 +96,9 @@ def paths_of(scene: Scene) -> list[str]:
         f"/subscriptions/{scene.subscription}/edit", f"/subscriptions/{scene.subscription}/secret",
         f"/subscriptions/{scene.subscription}/test", "/events", f"/events/{scene.dead_event}", "/deliveries",
         "/deliveries?state=delivered", f"/deliveries/{scene.dead_delivery}", f"/deliveries/{scene.waiting_delivery}",
-        f"/deliveries/{scene.delivered_delivery}/request", "/dead-letters", "/audit", "/tokens", "/preferences",
+        f"/deliveries/{scene.delivered_delivery}/request", "/dead-letters", "/attempts",
+        "/attempts?outcome=failed&status=5xx&text=Gateway", "/bulk", "/bulk/new", f"/bulk/{scene.bulk}", "/audit",
+        "/tokens", "/preferences",
     ]  # fmt: skip
 
 
@@ -259,13 +261,15 @@ NEEDS = {
     "/subscriptions/{subscription}/test": "write", "/subscriptions/{subscription}/check": "write",
     "/events/{event}/replay": "operate", "/deliveries/{waiting_delivery}/retry": "operate",
     "/deliveries/{waiting_delivery}/cancel": "operate", "/deliveries/{dead_delivery}/replay": "operate",
-    "/dead-letters": "operate", "/findings/sending": "operate", "/tokens": "admin", "/tokens/{token}/revoke": "admin",
+    "/dead-letters": "operate", "/findings/sending": "operate", "/bulk/new": "operate",
+    "/bulk/{bulk}/{verb}": "operate", "/bulk/{bulk}/rate": "operate", "/bulk/{bulk}/cancel": "operate",
+    "/tokens": "admin", "/tokens/{token}/revoke": "admin",
 }  # fmt: skip
 OPEN = {"/sign-in", "/sign-out", "/preferences", "/subscriptions/{subscription_id}/preview"}
 
 
 def fill(path: str, scene: Scene) -> str:
-    return path.format(**scene.__dict__, token="tok_01m8k6j7ree3jvvj1xzjtnag40")
+    return path.format(**scene.__dict__, token="tok_01m8k6j7ree3jvvj1xzjtnag40", verb="start")
 
 
 def test_every_post_of_the_pages_is_among_those_whose_right_is_tested(stage) -> None:
@@ -299,7 +303,8 @@ def test_a_tenant_sees_its_own_and_nothing_of_others(stage) -> None:
     for path in paths_of(scene):
         answer = client.get(path)
         foreign = any(name in path for name in (scene.failing, scene.dead_event, scene.dead_delivery,
-                                                scene.waiting_delivery, scene.delivered_delivery))  # fmt: skip
+                                                scene.waiting_delivery, scene.delivered_delivery,
+                                                scene.bulk))  # fmt: skip
         assert answer.status_code == (404 if foreign or path == "/findings" else 200), path
         for name in ("globex", "umbrella", "initech", "relay-a.shop"):
             assert name not in answer.text, path
@@ -313,7 +318,8 @@ def test_a_tenant_sees_its_own_and_nothing_of_others(stage) -> None:
                  f"/subscriptions/{scene.failing}/secret", f"/subscriptions/{scene.failing}/test",
                  f"/subscriptions/{scene.failing}/edit", f"/events/{scene.dead_event}/replay",
                  f"/deliveries/{scene.waiting_delivery}/retry", f"/deliveries/{scene.waiting_delivery}/cancel",
-                 f"/deliveries/{scene.dead_delivery}/replay", "/dead-letters", "/findings/sending"):  # fmt: skip
+                 f"/deliveries/{scene.dead_delivery}/replay", "/dead-letters", "/findings/sending",
+                 f"/bulk/{scene.bulk}/start", f"/bulk/{scene.bulk}/cancel", f"/bulk/{scene.bulk}/rate"):  # fmt: skip
         answer = post(client, path, confirmed="1", id=scene.dead_delivery, act="purge", to="paused")
         assert answer.status_code == 404, (path, answer.text)
     with engine.begin() as connection:
@@ -464,6 +470,44 @@ def test_all_sending_is_paused_after_a_question_and_resumed(stage) -> None:
     assert "All sending is paused" in client.get("/").text
     post(client, "/findings/sending", to="resumed")
     assert "All sending is paused" not in client.get("/").text
+
+
+def test_the_history_is_searched_by_text_and_outcome(stage) -> None:
+    address, scene, engine = stage
+    with engine.begin() as connection:
+        subscription = seeding.subscribe(connection, tenant="hooli", url="http://127.0.0.1:8999/search")
+        event = seeding.record(connection, '{"note":"needle-in-payload"}', tenant="hooli")
+        (delivery,) = seeding.resolve(connection, event, subscription)
+        seeding.attempt(connection, delivery, "retry", error="stack-of-hay")
+    client = sign_in(address, scene.operator)
+    for query, found in (("text=needle-in-payload", True), ("text=stack-of-hay", True), ("text=nowhere", False),
+                         (f"subscription={subscription}&outcome=failed", True), ("outcome=delivered", False),
+                         (f"subscription={subscription}&status=5xx", True)):  # fmt: skip
+        assert (delivery in client.get(f"/attempts?{query}").text) is found, query
+    for query in ("status=9999", "outcome=none", "subscription=x", "after=x", "text=" + "x" * 201):
+        answer = client.get(f"/attempts?{query}")
+        assert 'role="alert"' in answer.text, query
+
+
+def test_a_bulk_operation_is_planned_started_paused_and_cancelled(stage) -> None:
+    address, scene, _ = stage
+    client = sign_in(address, scene.operator)
+    wrong = post(client, "/bulk/new", kind="recover", since="24h")
+    assert wrong.status_code == 422
+    assert "subscription: is needed for recover" in Page(wrong.text).text
+    planned = post(client, "/bulk/new", kind="recover", subscription=scene.failing, since="24h", rate="7")
+    path = planned.headers["location"].partition("?")[0]
+    page = client.get(path).text
+    assert "7 a second" in page
+    assert "The first of them" in page
+    for verb, word in (("start", "running"), ("pause", "paused"), ("resume", "running")):
+        assert post(client, f"{path}/{verb}").status_code == 303
+        assert word in client.get(path).text
+    assert post(client, f"{path}/rate", rate="20").status_code == 303
+    assert post(client, f"{path}/start").status_code == 409
+    assert "Cancel the operation" in post(client, f"{path}/cancel").text
+    assert post(client, f"{path}/cancel", confirmed="1").status_code == 303
+    assert "cancelled" in client.get("/bulk").text
 
 
 # ---- what comes from outside

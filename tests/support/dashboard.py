@@ -16,6 +16,8 @@ from outbox import act_as, subscriptions
 from outbox.ids import parse_id
 from relay.config.options import Config
 from relay.operations import tokens
+from relay.operations.bulk.operations import add_bulk
+from relay.operations.bulk.request import BulkRequest
 from relay.web.app import create_app
 from relay.web.forwarding import Forwarding
 from tests.support import seeding
@@ -38,6 +40,7 @@ class Scene:
     dead_delivery: str
     waiting_delivery: str
     delivered_delivery: str
+    bulk: str
 
 
 _ENDPOINTS = (
@@ -90,6 +93,7 @@ def seed(connection: Connection) -> Scene:
         connection, host="relay-b.shop.internal", pid=2212, version="0.9.0", leased=9, started=86_400 * 3, seen=-3_600
     )
     return Scene(
+        bulk=str(add_bulk(connection, None, BulkRequest(kind="redrive", tenant="globex")).id),
         event=events["globex"],
         subscription=names[0],
         failing=names[3],

@@ -44,6 +44,7 @@ def _all(scene: Scene) -> list[tuple[str, str]]:
         ("event", f"/events/{scene.dead_event}"), ("deliveries", "/deliveries"),
         ("delivery", f"/deliveries/{scene.dead_delivery}"),
         ("request", f"/deliveries/{scene.delivered_delivery}/request"), ("dead-letters", "/dead-letters"),
+        ("attempts", "/attempts"), ("bulk", "/bulk"), ("bulk-new", "/bulk/new"), ("bulk-one", f"/bulk/{scene.bulk}"),
         ("audit", "/audit"), ("tokens", "/tokens"), ("preferences", "/preferences"), ("error", "/events/evt_0"),
     ]  # fmt: skip
 

@@ -7,7 +7,9 @@ from fastapi import APIRouter
 
 from relay.web.pages import (
     assets,
+    attempts,
     audit,
+    bulk,
     dead_letters,
     deliveries,
     events,
@@ -26,6 +28,6 @@ __all__ = ["router"]
 router = APIRouter(include_in_schema=False)
 for module in (
     assets, sign_in, live, overview, findings, subscription_forms, subscription_tests, subscriptions, events,
-    deliveries, dead_letters, audit, tokens,
+    deliveries, attempts, dead_letters, bulk, audit, tokens,
 ):  # fmt: skip
     router.include_router(module.router)

@@ -14,6 +14,7 @@ PAGE_ROWS = 50
 SINCE = {
     "1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30),
 }  # fmt: skip
+_OF_ATTEMPTS = ("outcome", "status", "text")
 FILTER_NAMES = ("type", "key", "subscription", "tenant", "since")
 
 
@@ -53,6 +54,7 @@ class Asked:
             key=self.values["key"] or None,
             subscription=self.values["subscription"] or None,
             tenant=self.values["tenant"] or None,
+            **{name: self.values[name] for name in _OF_ATTEMPTS if self.values.get(name)},  # type: ignore[arg-type]
             limit=limit,
         )
 

@@ -16,6 +16,7 @@ from outbox.control.deliveries import list_deliveries
 from outbox.control.events import list_events
 from outbox.control.filters import Filters
 from outbox.errors import OutboxError
+from relay.operations.bulk.operations import list_bulk
 from relay.operations.connection import Database
 from relay.web.pages.rendering import HEADERS, PageRoute
 from relay.web.pages.visits import Visiting
@@ -40,7 +41,7 @@ class Pulse:
         self._seen: tuple[object, ...] = ()
 
     async def now(self) -> tuple[object, ...]:
-        """Return what is newest: event, delivery, attempt, change by a person."""
+        """Return what is newest: event, delivery, attempt, change by a person, progress of a bulk operation."""
         async with self._lock:
             if time.monotonic() - self._read_at >= LOOK_SECONDS:
                 self._seen = await to_thread.run_sync(self._read)
@@ -56,6 +57,7 @@ class Pulse:
                     *((item.id, item.at, item.attempts) for item in list_deliveries(connection, tenant, one)),
                     *((item.id, item.at) for item in list_deliveries(connection, tenant, one, "delivered")),
                     *(item.id for item in list_audit(connection, tenant, one)),
+                    *((item.id, item.state, item.done) for item in list_bulk(connection, tenant, one)),
                 )
         except OutboxError:
             return ()

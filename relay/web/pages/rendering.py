@@ -91,7 +91,9 @@ NAVIGATION = (
     Location("subscriptions", "Subscriptions", "s"),
     Location("events", "Events", "e"),
     Location("deliveries", "Deliveries", "d"),
+    Location("attempts", "Attempts", "r"),
     Location("dead-letters", "Dead letters", "l"),
+    Location("bulk", "Bulk operations", "b"),
     Location("audit", "Audit", "a"),
     Location("tokens", "Tokens", "t", right="admin"),
 )
@@ -221,7 +223,7 @@ def _path_of(request: Request, subject: object) -> str:
     return url_of(request, *parts) if parts else ""
 
 
-_ID = re.compile(r"\b(?:sub|evt|dlv)_[0-9a-z]{26}\b")
+_ID = re.compile(r"\b(?:sub|evt|dlv|bulk)_[0-9a-z]{26}\b")
 
 
 def _linked(request: Request, words: str) -> Markup:

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 __all__ = ["NOTICES", "choices", "kind_of", "path_parts_of", "sentence"]
 
 _KINDS = {
-    "good": ("active", "delivered", "closed", "alive", "ok", "matched", "partly_delivered"),
+    "good": ("active", "delivered", "closed", "alive", "ok", "done", "matched", "partly_delivered"),
     "bad": ("dead", "disabled", "failed", "failing", "open", "gone", "refused", "removed"),
     "warn": ("paused", "waiting", "held", "retry", "half_open", "under_way", "unmatched", "warning", "due", "cancelled",
-             "slowed", "revoked", "expired", "replayed_or_purged"),
+             "slowed", "planned", "revoked", "expired", "replayed_or_purged"),
 }  # fmt: skip
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words}
 
@@ -31,13 +31,19 @@ NOTICES = {
     "purged": "{n} deleted for good.",
     "sending-paused": "All sending is paused, of every relay.",
     "sending-resumed": "Relays send again.",
+    "planned": "Planned. Nothing is put back yet: look at it, and start it.",
+    "started": "Started: relays put back what it names, at its rate.",
+    "rate": "The rate is changed.",
+    "stopped": "Paused: it goes on from there when you resume it.",
+    "going-on": "Resumed.",
+    "ended": "Cancelled: what was put back by then stays so.",
     "revoked": "The token is revoked.",
     "preferences": "Saved in this browser.",
     "signed-out": "You are signed out.",
 }
 """What a page says was done, by the name in its address."""
 
-_PATHS = {"sub": "subscriptions", "evt": "events", "dlv": "deliveries"}
+_PATHS = {"bulk": "bulk", "sub": "subscriptions", "evt": "events", "dlv": "deliveries"}
 
 
 def kind_of(word: object) -> str:
