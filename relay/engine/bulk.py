@@ -13,7 +13,7 @@ import psycopg
 from outbox.ids import text_id
 from outbox.subscriptions.filters import Answer, FilteredEvent, stored_filter
 from relay.engine.outage import one_line
-from relay.store.bulk import BACKLOG, BACKLOG_SECONDS
+from relay.store.bulk import BACKLOG, BACKLOG_SECONDS, LEASE_SECONDS
 from relay.store.bulk_pages import BATCH
 from relay.store.meaning import Meaning, meaning_of
 
@@ -44,6 +44,7 @@ class BulkOperations:
         self._looker = looker
         self._tell_due = tell_due
         self._holder = uuid.uuid4()
+        self._lease_seconds = LEASE_SECONDS
         self._next = 0.0
         self._worked_at = -IDLE_SECONDS
 
@@ -52,9 +53,11 @@ class BulkOperations:
         now = time.monotonic()
         if now < self._next:
             return
-        while (work := await self._store.claim_bulk(self._holder)) is not None:
-            self._worked_at = time.monotonic()
+        while (work := await self._store.claim_bulk(self._holder, self._lease_seconds)) is not None:
+            began = self._worked_at = time.monotonic()
             await self._go_on(work)
+            # A batch that took longer than its lease would be lost to another relay, and that one's to us.
+            self._lease_seconds = max(LEASE_SECONDS, 4 * (time.monotonic() - began))
             if work.room < BATCH or time.monotonic() >= now + SECONDS_EACH:
                 break
         idle = time.monotonic() >= self._worked_at + IDLE_SECONDS

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from relay.store.lanes import Lane
 
 __all__ = [
-    "BACKLOG", "BulkMoved", "FilteredPayload", "claim_bulk", "end_bulk", "is_bulk_running", "put_back_bulk",
-    "put_off_bulk", "read_bulk", "read_bulk_payloads",
+    "BACKLOG", "BACKLOG_SECONDS", "LEASE_SECONDS", "BulkMoved", "FilteredPayload", "claim_bulk", "end_bulk",
+    "is_bulk_running", "put_back_bulk", "put_off_bulk", "read_bulk", "read_bulk_payloads",
 ]  # fmt: skip
 
-LEASE_SECONDS = 10
+LEASE_SECONDS = 3.0
 # While so much of a subscription is outstanding, nothing is added to it: what is new would wait behind all of that.
 BACKLOG = 10_000
 BACKLOG_SECONDS = 2
@@ -43,7 +43,7 @@ with mine as materialized (
     order by allowed_at, id limit 1 for no key update skip locked),
 taken as (
     update outbox.bulk_operations
-    set holder = %(holder)s, leased_until = clock_timestamp() + make_interval(secs => {LEASE_SECONDS})
+    set holder = %(holder)s, leased_until = clock_timestamp() + make_interval(secs => %(lease)s)
     where id = any(array(select id from mine))
     returning *, greatest(1, least({BATCH}, rate, floor(
         rate * extract(epoch from clock_timestamp() - allowed_at))))::integer as room)
@@ -57,9 +57,10 @@ from taken t left join outbox.subscriptions s on s.id = t.subscription_id
 """
 
 
-async def claim_bulk(database: Database, holder: UUID) -> Work | None:
+async def claim_bulk(database: Database, holder: UUID, lease_seconds: float = LEASE_SECONDS) -> Work | None:
     """Take the operation that has waited longest, or keep ours; None where no operation may go on now."""
-    rows = await database.fetch_named(_CLAIM, {"holder": holder, "backlog": BACKLOG})
+    parameters = {"holder": holder, "backlog": BACKLOG, "lease": lease_seconds}
+    rows = await database.fetch_named(_CLAIM, parameters)
     if not rows:
         return None
     (identity, kind, phase, subscription_id, tenant, parameters, started_at, up_to_seq, after_at, after_id, after_seq,
@@ -121,8 +122,7 @@ moved as (
         after_at = %(after_at)s::timestamptz, after_id = %(after_id)s::uuid, after_seq = %(after_seq)s,
         allowed_at = greatest(allowed_at, clock_timestamp() - interval '1 second')
                      + make_interval(secs => (select count(*) from made)::double precision / rate),
-        leased_until = clock_timestamp() + make_interval(secs => {LEASE_SECONDS}), failures = 0, last_error = null,
-        xid = pg_current_xact_id()
+        failures = 0, last_error = null, xid = pg_current_xact_id()
     where {_OURS} and {_WHERE_IT_WAS})
 select subscription_id, lane from made
 """

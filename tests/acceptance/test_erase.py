@@ -31,14 +31,11 @@ def history(app: Application) -> None:
 
 def test_when_the_command_is_killed_a_relay_goes_on(app: Application) -> None:
     history(app)
-    command = subprocess.Popen(
-        [sys.executable, "-m", "relay", "erase", "subject", "customer.id=42", "--yes", "--database-url",
-         app.stage.database_url],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    wait_until(lambda: (app.rows("select after_seq from outbox.erasures where phase = 'events'") or [(-1,)])[0][0] > 0)
-    command.send_signal(signal.SIGKILL)
-    command.wait()
+    arguments = ["erase", "subject", "customer.id=42", "--yes", "--database-url", app.stage.database_url]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-m", "relay", *arguments], **quiet) as command:  # type: ignore[call-overload]
+        wait_until(lambda: bool(app.rows("select from outbox.erasures where phase = 'events' and after_seq > 0")))
+        command.send_signal(signal.SIGKILL)
     assert app.one(STATE) == "running"
     assert 0 < app.one("select count(*) from outbox.events where payload like '%: 42}%'") < EVENTS / 2
     app.stage.running_relay()

@@ -1,13 +1,13 @@
-"""`python -m tests.chaos kills|restarts|order`: prints a table, leaves with 0 only when the promise held."""
+"""`python -m tests.chaos kills|restarts|order|bulk`: prints a table, leaves with 0 only when the promise held."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from tests.chaos import kills, order, restarts
+from tests.chaos import bulk, kills, order, restarts
 
-_HUNTS = {"kills": kills.run, "restarts": restarts.run, "order": order.run}
+_HUNTS = {"kills": kills.run, "restarts": restarts.run, "order": order.run, "bulk": bulk.run}
 
 
 def main() -> int:
