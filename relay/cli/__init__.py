@@ -24,6 +24,7 @@ _COMMANDS = {
     "dead-letters": ("relay.cli.dead_letters:dead_letters", "What was given up, with the reason."),
     "pause-all": ("relay.cli.sending:pause_all", "Stop all sending, everywhere; recording goes on."),
     "resume-all": ("relay.cli.sending:resume_all", "Send again after pause-all."),
+    "adopt": ("relay.cli.adopt:adopt", "Send from a database that was copied."),
     "replay": ("relay.cli.replay:replay", "Deliver again: dead letters, deliveries, events."),
     "bulk": ("relay.cli.bulk:bulk", "Put back very many deliveries, at a rate."),
     "schemes": ("relay.cli.schemes:schemes", "How requests are signed: the schemes that are known."),

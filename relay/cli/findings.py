@@ -16,7 +16,7 @@ _AREAS = {"dns": "DNS: ", "tls": "TLS: ", "proxy": "By the egress proxy: "}
 
 # The text between what is seen and what mends it, where it is not a colon.
 _JOINTS = {
-    **dict.fromkeys(("events.unresolved", "settings.fsync", "answer.redirect_refused"), "; "),
+    **dict.fromkeys(("events.unresolved", "database.copied", "settings.fsync", "answer.redirect_refused"), "; "),
     **dict.fromkeys(("answer.400", "answer.422", "answer.other"), "; "),
     **dict.fromkeys(("way.open", "tcp.timeout", "answer.redirect"), ". "),
     **dict.fromkeys(("hindrance.disabled", "hindrance.paused"), "; to go on: "),

@@ -119,7 +119,7 @@ def _fields(found: Status) -> dict[str, Any]:
     reasons = ", ".join(f"{reason} {count}" for reason, count in dead.reasons.items())
     subscriptions = fields_of(found.subscriptions)
     return {
-        "sending": "goes on" if found.sending.paused_at is None else f"paused since {utc(found.sending.paused_at)}",
+        "sending": _sending(found),
         "pending": _with_age(found.pending.count, found.pending.oldest_seconds),
         "due": _with_age(deliveries.open, deliveries.oldest_due_seconds)
         + (f"; {deliveries.closed} for paused, disabled, held or failing ones" if deliveries.closed.value else ""),
@@ -142,6 +142,12 @@ def _fields(found: Status) -> dict[str, Any]:
         "transactions": _transactions(found.running),
         "schema": f"version {found.schema_version}",
     }
+
+
+def _sending(found: Status) -> str:
+    if found.home.is_copied:
+        return "nothing, from a copy of a database"
+    return "goes on" if found.sending.paused_at is None else f"paused since {utc(found.sending.paused_at)}"
 
 
 def _leased(deliveries: Deliveries) -> str:

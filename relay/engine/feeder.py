@@ -21,6 +21,7 @@ from relay.engine.bulk import BulkOperations
 from relay.engine.claim import Claim
 from relay.engine.due_map import DueMap
 from relay.engine.fan_out import FanOut
+from relay.engine.halt import Halt
 from relay.engine.lanes import LaneSweep
 from relay.engine.limiter import Limiter
 from relay.engine.low_water import LowWater
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
+    from relay.store.rows import Poll
     from relay.store.store import Store
 
 __all__ = ["Feeder", "Part"]
@@ -110,7 +112,7 @@ class Feeder:
         self._turn = PollTurn(store, processes=processes, slow_seconds=idle_poll_seconds)
         self._until_drained = until_drained
         self._more_pending = False
-        self._paused = False  # whether a person stopped all sending, as of the last poll
+        self.halt = Halt()  # as of the last poll
         self._next_poll = 0.0
         self._next_sweep = 0.0
         self._due_since = 0.0
@@ -171,25 +173,26 @@ class Feeder:
             with self._pace.timing("sweep"):
                 await self.sweep.run()
                 await self.lanes.run()
-                if not self._paused:
+                if not self.halt.is_on:
                     await self.bulk.run()
             hungry = self.sweep.found_many and len(self.due) < SWEPT_AHEAD
             self._next_sweep = time.monotonic() + (0.0 if hungry else SWEEP_EVERY_SECONDS)
         if self._store.origin != self._origin:  # known since the connection, or since this sweep
+            await self.halt.note_place(self._store)
             self._begin_anew()
             parts |= Part.POLL
         low, up_to = self.low_water.bound(now), MAX_SEQ
         if Part.POLL in parts:
             low, up_to = await self._poll(low)
-        worked = not self._paused and await self._claim()
+        worked = not self.halt.is_on and await self._claim()
         if self._more_pending and (Part.FAN_OUT in parts or self._fan_out_is_due()):
             with self._pace.timing("fan_out"):
-                first, self._more_pending = await self.fan_out.run(low, up_to, may_lease=not self._paused)
+                first, self._more_pending = await self.fan_out.run(low, up_to, may_lease=not self.halt.is_on)
             if first is not None:
                 self.low_water.note_taken(now, first)
                 worked = True
-        worked = (not self._paused and await self.suspect_claim.run()) or worked
-        worked = (not self._paused and await self.breakers.run()) or worked
+        worked = (not self.halt.is_on and await self.suspect_claim.run()) or worked
+        worked = (not self.halt.is_on and await self.breakers.run()) or worked
         self.steps += 1
         return worked
 
@@ -202,7 +205,7 @@ class Feeder:
     def _rest_until(self, began: float) -> float:
         """Return when to look again; while all sending is paused, no limit matters."""
         until = began + self._pause_seconds(began)
-        return until if self._paused else min(until, self.limiter.rest_until, self.batches.rest_until)
+        return until if self.halt.is_on else min(until, self.limiter.rest_until, self.batches.rest_until)
 
     async def _is_drained(self) -> bool:
         if not self._sending.done or not await self._store.is_drained():
@@ -241,7 +244,7 @@ class Feeder:
         self._next_poll = began + POLL_BUSY_SECONDS
         self._due_since = seen.unix_seconds - DUE_LOOK_BACK_SECONDS
         self._clock.set(seen.unix_seconds)
-        self._heed(paused=seen.paused)
+        self._heed(seen)
         if seen.groups:
             self.fan_out.shares.note_groups()
         self.due.add_all(seen.due)
@@ -249,25 +252,23 @@ class Feeder:
         self.low_water.note_look(low, began, time.monotonic(), found=self._more_pending)
         return (low if seen.first is None else seen.first - 1), seen.drawn
 
-    def _heed(self, *, paused: bool) -> None:
-        """Obey the switch of all sending: while it is off, claim nothing, and give back what has not begun.
+    def _heed(self, seen: Poll) -> None:
+        """Obey the switch of all sending, and send nothing from a copy: claim nothing, give back what has not begun.
 
         fan_out goes on, since who gets an event is decided when it is resolved; nothing is born leased by it. The due
         map is kept up, so that all of it can go on at once.
         """
-        if paused != self._paused:
-            log.warning("sending goes on" if self._paused else "sending is paused until `relay resume-all`")
-        self._paused = paused
-        if paused and self._sending.has_waiting:
+        self.halt.heed(seen)
+        if self.halt.is_on and self._sending.has_waiting:
             self._sending.release_waiting()
 
     def _pause_seconds(self, began: float) -> float:
         """Return the rest after a look that found nothing; a short one, where the switch matters to what is here."""
         pause = self._turn.pause_seconds(began - self._worked_at, random.random())
-        return min(pause, HEED_SECONDS) if self._paused or self._sending.has_waiting else pause
+        return min(pause, HEED_SECONDS) if self.halt.is_on or self._sending.has_waiting else pause
 
     def _fan_out_is_due(self) -> bool:
-        return self.fan_out.is_due(claimable=not self._paused and self.claim.is_possible())
+        return self.fan_out.is_due(claimable=not self.halt.is_on and self.claim.is_possible())
 
     async def _rest(self, seconds: float) -> None:
         """Sleep, but end early when there is room for work that is known to wait, or when stopped."""
@@ -285,7 +286,7 @@ class Feeder:
         await self._freed.wait()
         await asyncio.sleep(GATHER_SECONDS)
         self._freed.clear()
-        if not self._paused and (
+        if not self.halt.is_on and (
             self.claim.is_worthwhile() or self.suspect_claim.is_possible() or self.batches.is_possible()
         ):
             return True

@@ -40,7 +40,7 @@ select string_agg(required || ' on ' || relation, ', ') from (values
     ('update', 'outbox.pending'), ('delete', 'outbox.pending'), ('insert', 'outbox.attempts'),
     ('insert', 'outbox.resolutions'), ('insert', 'outbox.dead_letters'), ('delete', 'outbox.dead_letters'),
     ('update', 'outbox.subscriptions'), ('select', 'outbox.events'), ('select', 'outbox.secrets'),
-    ('select', 'outbox.sending')
+    ('select', 'outbox.sending'), ('select', 'outbox.home')
 ) rights(required, relation)
 where not case required when 'delete' then has_table_privilege(relation, required)
                         else has_any_column_privilege(relation, required) end

@@ -52,14 +52,16 @@ SETTINGS = f"{PLANS}, set_config('enable_partition_pruning', 'off', true)"
 PRUNE_WHEN_PLANNED = "select set_config('enable_partition_pruning', 'on', true)"
 
 # Whatever of this changes, it is not the data that we knew: another server, a standby that was promoted (timeline), a
-# backup brought back (start of the server), another database, a schema that was dropped or a table that was emptied and
-# filled again (filenode). The timeline of the checkpoint would be late: a promotion writes one only afterwards.
+# backup brought back (start of the server), another database or name, a schema that was dropped or a table that was
+# emptied and filled again (filenode). The timeline of the checkpoint would be late: a promotion writes one only
+# afterwards.
 ORIGIN = """
 select (select system_identifier from pg_catalog.pg_control_system()),
        case when not pg_catalog.pg_is_in_recovery()
             then left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) end,
        (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,
        (select oid::bigint from pg_catalog.pg_database where datname = pg_catalog.current_database()),
+       pg_catalog.current_database(),
        pg_catalog.pg_relation_filenode(pg_catalog.to_regclass('outbox.subscriptions'))::bigint
 """
 

@@ -206,7 +206,7 @@ with rule as materialized (
 late as materialized (
     select s.id from outbox.subscriptions s cross join lateral ({_OLDEST_DUE}) d
     where {OPEN} and d.due_at < now() - (select after from rule)
-      and not exists (select from outbox.sending where paused_at is not null)
+      and not exists (select from outbox.sending where paused_at is not null) and not (select outbox.is_copied())
       and not exists (select from outbox.health h where h.subscription_id = s.id and h.late_at is not null)
     order by s.id limit %(batch)s),
 over as (

@@ -27,12 +27,13 @@ select (select min(event_seq) from outbox.pending where event_seq > %d),
              where lease is null and due_at > to_timestamp(%f) and due_at <= now()),
        extract(epoch from clock_timestamp())::double precision,
        exists (select from outbox.sending where paused_at is not null),
+       array(select place from outbox.home),
        %s;
 commit"""
 
 
 async def poll(database: Database, after_seq: int, due_since: float, *, ask_groups: bool = False) -> Poll:
-    """Read what is pending above `after_seq`, what became due after `due_since` (Unix seconds), and the switch.
+    """Read what is pending above `after_seq`, what became due after `due_since` (Unix seconds), the switch and homes.
 
     `ask_groups`: read too whether some pending event has a tenant or a priority.
     """
@@ -46,8 +47,8 @@ async def poll(database: Database, after_seq: int, due_since: float, *, ask_grou
         rows = await cursor.fetchall()
     finally:
         await rollback_if_open(connection)
-    ((first, drawn, due, clock, paused, groups),) = rows
-    return Poll(first, drawn, [subscription_id.bytes for subscription_id in due], clock, paused, groups)
+    ((first, drawn, due, clock, paused, homes, groups),) = rows
+    return Poll(first, drawn, [subscription_id.bytes for subscription_id in due], clock, paused, homes, groups)
 
 
 # Asks about every subscription in turn, a slice each time: finds what the due map does not know, and expired leases.
@@ -87,6 +88,7 @@ select not exists (select from outbox.pending)
    and not exists (select from outbox.subscriptions where sorting_since is not null and removed_at is null)
    and not exists (select from outbox.subscriptions s
                    where ({OPEN} or {PROBED}) and not exists (select from outbox.sending where paused_at is not null)
+                     and not (select outbox.is_copied())
                      and exists (select from outbox.deliveries d where d.subscription_id = s.id
                                  and (d.due_at <= (select clock_timestamp()) or d.lease is not null)))
 """
@@ -95,7 +97,7 @@ select not exists (select from outbox.pending)
 async def is_drained(database: Database) -> bool:
     """Tell whether nothing is pending, due, leased or to be sorted.
 
-    What waits for a later time, or is paused, does not count.
+    What waits for a later time, or is paused, or lies in a copy of a database, does not count.
     """
     ((nothing,),) = await database.fetch(_DRAINED)
     return bool(nothing)

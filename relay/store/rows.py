@@ -20,8 +20,8 @@ EVENT_COLUMNS = "id, tenant, type, key, recorded_at, convert_to(payload, 'UTF8')
 class Poll(NamedTuple):
     """What a poll saw: the first pending event, the last number drawn, subscriptions that became due, the clock.
 
-    paused: whether a person stopped all sending. groups: whether some pending event was seen to have a tenant or a
-    priority, where that was asked.
+    paused: whether a person stopped all sending. homes: where this schema is at home, as outbox.here() names places.
+    groups: whether some pending event was seen to have a tenant or a priority, where that was asked.
     """
 
     first: int | None
@@ -29,6 +29,7 @@ class Poll(NamedTuple):
     due: list[bytes]
     unix_seconds: float
     paused: bool
+    homes: list[str]
     groups: bool
 
 

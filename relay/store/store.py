@@ -12,6 +12,7 @@ from relay.store import (
     claims,
     fan_out,
     filters,
+    home,
     lanes,
     lease,
     limits,
@@ -35,6 +36,7 @@ class Store(Database):
     poll = polling.poll
     sweep = polling.sweep
     take_poll_turn = poll_turn.take_poll_turn
+    note_home = home.note_home
     find_changed = subscriptions.find_changed
     read_subscriptions = subscriptions.read_subscriptions
     find_first_pending = unresolvable.find_first_pending

@@ -23,6 +23,7 @@ from outbox.errors import NotFoundError
 from outbox.ids import BulkOperationId, DeliveryId, ErasureId, EventId, Id, SubscriptionId, TokenId, new_uuid7
 from relay.config.options import Config
 from relay.operations import (
+    adoption,
     gauges,
     prune,
     recent_attempts,
@@ -51,6 +52,7 @@ from relay.operations.status import (
     lanes,
     late_subscriptions,
     limits,
+    outstanding,
     repeated_ids,
     running,
     status,
@@ -210,6 +212,8 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "status.disabled_and_held.read_held": disabled_and_held.read_held,
     "status.disabled_and_held.read_paused": disabled_and_held.read_paused,
     "status.delivery_counts.read_deliveries": lambda c, tenant: delivery_counts.read_deliveries(c, tenant, None),
+    "status.outstanding.read_pending": outstanding.read_pending,
+    "status.outstanding.read_outstanding": outstanding.read_outstanding,
     "status.running.read_running": running.read_running,
     "status.late_subscriptions.find_stuck": late_subscriptions.find_stuck,
     "status.unresolved_events.find_unresolved": unresolved_events.find_unresolved,
@@ -219,6 +223,8 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "status.lanes.find_sorting": lanes.find_sorting,
     "status.breakers.read_breakers": breakers.read_breakers,
     "secrets.secrets_at_rest": secrets.secrets_at_rest,
+    "adoption.read_home": adoption.read_home,
+    "adoption.adopt": adoption.adopt,
     "sending.read_sending": sending.read_sending,
     "sending.pause_all": sending.pause_all,
     "sending.resume_all": sending.resume_all,

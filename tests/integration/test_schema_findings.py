@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,6 +18,7 @@ from outbox.schema import runner as schema
 from relay.operations.status.status import status
 from tests.support import databases
 from tests.support.databases import engine_on, migrate, migrate_to
+from tests.support.dumps import program
 
 
 @pytest.fixture
@@ -38,22 +36,11 @@ def check(url: str) -> tuple[int, str]:
     return int(ended.return_value), ended.stdout
 
 
-def program(name: str, database: psycopg.Connection[Any]) -> str:
-    """Return the path of pg_dump or pg_restore of the server's major version; skip where there is none."""
-    major = database.info.server_version // 10_000
-    for path in (f"/usr/lib/postgresql/{major}/bin/{name}", shutil.which(name)):
-        if path and Path(path).exists():
-            told = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-            if re.search(rf" {major}\b", told):
-                return path
-    pytest.skip(f"no {name} of PostgreSQL {major} on this machine")
-
-
 @pytest.mark.field("F20")
 def test_the_check_survives_a_dump_and_a_restore_twice(
     database_url: str, database: psycopg.Connection[Any], server_url: str
 ) -> None:
-    dump, restore = program("pg_dump", database), program("pg_restore", database)
+    dump, restore = program("pg_dump", database_url), program("pg_restore", database_url)
     with engine_on(database_url) as engine, engine.begin() as connection:
         subscriptions.add(connection, "https://example.com", ["order.*"])
         outbox.record(connection, "order.created", {"id": 7})

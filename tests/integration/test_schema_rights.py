@@ -36,6 +36,7 @@ health              -                  s                    s i u d           s
 tenant_retention    -                  s i u(DAYS) d        s                 s
 tenant_retention_passes  -             s                    s                 s
 bulk_operations     -                  s i(PLANNED) u(rate,state)  s u(MOVED)  s
+home                -                  s                    s                 s
 pending             -                  s i d                s u d             s
 idempotency_keys    -                  s                    s                 s
 idempotency_requests  -                s                    s                 s
@@ -92,7 +93,7 @@ COLUMNS = {
 }
 TEXTS = {"body", "filter_hash", "id_of_key", "patterns_of", "text_id", "uuid_of"}
 RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "refuses_type", "uuid7"}
-FINDINGS = {"findings", "collation_findings", "grant_findings"}
+FINDINGS = {"findings", "collation_findings", "grant_findings", "here", "is_copied"}
 UPKEEP = {
     "make_event_leaf", "make_attempt_leaf", "retire_event_leaf", "retire_attempt_leaf", "prune_events",
     "prune_attempts", "prune_resolutions", "drop_empty_leaf", "cancel_orphans", "retire_next_event_leaf",
@@ -103,11 +104,19 @@ READING = {
     "statistics", "statistics_series", "statistics_since", "rollup_parts", "uncounted_attempts", "latency_bounds",
     "latency_of", "state_of", "host_of",
 }  # fmt: skip
-BY_PEOPLE = {"audit_operation", "retention_bound", "restore_events", "is_erased", "payload_holds", "json_holds"}
+BY_PEOPLE = {
+    "adopt",
+    "audit_operation",
+    "retention_bound",
+    "restore_events",
+    "is_erased",
+    "payload_holds",
+    "json_holds",
+}
 FUNCTIONS = {
     "outbox_app": TEXTS | RULES | {"content_recorded", "record", "record_once"},
     "outbox_operator": TEXTS | RULES | FINDINGS | UPKEEP | READING | BY_PEOPLE,
-    "outbox_relay": TEXTS | FINDINGS | UPKEEP | {"hold_events", "restore_events"},
+    "outbox_relay": TEXTS | FINDINGS | UPKEEP | {"hold_events", "restore_events", "note_home"},
     "outbox_reader": TEXTS | FINDINGS | READING,
 }
 SEQUENCES = {

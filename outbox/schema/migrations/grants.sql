@@ -1,7 +1,7 @@
 -- Run at every migrate: four group roles, made where the migrating user may make roles, and what each needs, no more.
 --   outbox_app       records events and sees nothing of them but their numbers
 --   outbox_operator  the control plane: subscriptions, replay (which writes a pruned event again), retry, cancel, purge,
---                    retention, the switch of all sending
+--                    retention, the switch of all sending, the adoption of a copy
 --   outbox_relay     what `relay run` does
 --   outbox_reader    looks at everything but secrets
 -- PUBLIC gets nothing, and nobody gets anything on a leaf: a row put straight into one would never become pending.
@@ -16,7 +16,7 @@ declare
         outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
         outbox.idempotency_requests, outbox.sending, outbox.limits, outbox.in_flight, outbox.tenant_limits, outbox.health,
         outbox.bulk_operations, outbox.test_requests, outbox.uncounted, outbox.uncounted_leaves, outbox.rollups,
-        outbox.rollup_state, outbox.tenant_retention, outbox.tenant_retention_passes';
+        outbox.rollup_state, outbox.tenant_retention, outbox.tenant_retention_passes, outbox.home';
     views constant text := 'outbox.v_backlog, outbox.v_deliveries_by_state, outbox.v_subscriptions_health,
         outbox.v_recent_failures, outbox.v_dead_letters, outbox.v_statistics_1h, outbox.v_statistics_24h, outbox.v_statistics_7d,
         outbox.v_statistics_30d, outbox.v_statistics_types_24h';
@@ -24,7 +24,7 @@ declare
         outbox.uncounted_attempts, outbox.latency_bounds, outbox.latency_of, outbox.state_of, outbox.host_of';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.filter_hash, outbox.id_of_key';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes, outbox.refuses_type';
-    findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings';
+    findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings, outbox.here, outbox.is_copied';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
         outbox.retire_next_event_leaf, outbox.retire_next_attempt_leaf,
         outbox.prune_events, outbox.retire_attempt_leaf, outbox.prune_attempts, outbox.prune_resolutions,
@@ -62,7 +62,7 @@ declare
             update (state, cancel_undelivered) on outbox.erasures'],
         ['outbox_operator', 'insert, update (events_days, attempts_days, dead_letters_days), delete on outbox.tenant_retention'],
         ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, outbox.retention_bound, outbox.restore_events,
-            outbox.is_erased, outbox.payload_holds, outbox.json_holds, ' || rules || ', ' || upkeep || ', '
+            outbox.adopt, outbox.is_erased, outbox.payload_holds, outbox.json_holds, ' || rules || ', ' || upkeep || ', '
             || findings || ', ' || reading || ', ' || texts],
 
         ['outbox_relay', 'usage on schema outbox'],
@@ -83,7 +83,7 @@ declare
         ['outbox_relay', 'insert, update, delete on outbox.health'],
         ['outbox_relay', 'update (state, done, passed_over, phase, after_at, after_id, after_seq, allowed_at, holder,
             leased_until, failures, last_error, xid) on outbox.bulk_operations'],
-        ['outbox_relay', 'execute on function outbox.hold_events, outbox.restore_events, ' || upkeep || ', ' || findings || ', ' || texts],
+        ['outbox_relay', 'execute on function outbox.hold_events, outbox.restore_events, outbox.note_home, ' || upkeep || ', ' || findings || ', ' || texts],
         ['outbox_relay', 'update (taken_at, answered_at, answer), delete on outbox.test_requests'],
 
         ['outbox_reader', 'usage on schema outbox'],

@@ -28,6 +28,7 @@ from relay.operations.probe.probed_subscription import (
     log_test,
     make_event,
     read_subscription,
+    require_home,
     require_log,
     require_patience,
 )
@@ -95,7 +96,7 @@ async def send_test(
 
     Raises:
         RecordError: type or data was refused.
-        ProbeError: too many test messages went there in the last minute.
+        ProbeError: too many test messages went there in the last minute, or the database is a copy.
         NotFoundError: no such subscription for this tenant, or it is removed.
         RightsError: the role may not log it. In each case nothing was sent.
     """
@@ -122,6 +123,7 @@ def prepare(
     """Read where a test message goes, and make its event. Raises as `send_test` does."""
     with database.transaction() as connection:
         target = read_subscription(connection, tenant, subscription_id)
+        require_home(target)
         require_patience(connection, target)
         require_log(connection)
         return target, make_event(connection, type_, payload)

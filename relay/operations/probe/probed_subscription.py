@@ -33,6 +33,7 @@ __all__ = [
     "log_test",
     "make_event",
     "read_subscription",
+    "require_home",
     "require_log",
     "require_patience",
 ]  # fmt: skip
@@ -62,7 +63,7 @@ class ProbedSubscription:
 
 _SUBSCRIPTION = """
 select id, paused_at, drops_while_paused, disabled_at, disabled_reason,
-       (select paused_at from outbox.sending) as all_paused_at,
+       (select paused_at from outbox.sending) as all_paused_at, outbox.is_copied() as copied,
        case when held_until > clock_timestamp() then held_until end as held,
        cast(floor(extract(epoch from clock_timestamp())) as bigint) as unix_seconds
 from outbox.subscriptions
@@ -101,6 +102,9 @@ def _hindrance(row: Any) -> Finding | None:
     """Return why deliveries wait, and what ends that."""
     subject = SubscriptionId.of(row.id)
     resume = f"relay subscriptions resume {subject}"
+    if row.copied:
+        seen = "this database is a copy, and nothing is sent from it"
+        return Finding(code="hindrance.copied", subject=subject, seen=seen, mend="relay adopt")
     if row.all_paused_at is not None:
         seen = f"all sending is paused since {utc(row.all_paused_at)}"
         return Finding(code="hindrance.sending", subject=subject, seen=seen, mend="relay resume-all")
@@ -115,6 +119,12 @@ def _hindrance(row: Any) -> Finding | None:
         return None
     seen = f"held back until {utc(row.held)}, as the endpoint asked"
     return Finding(code="hindrance.held", subject=subject, seen=seen)
+
+
+def require_home(target: ProbedSubscription) -> None:
+    """Raise ProbeError where nothing at all may be sent: from a copy of a database."""
+    if target.hindrance is not None and target.hindrance.code == "hindrance.copied":
+        raise ProbeError(f"test: {target.hindrance.seen}; {target.hindrance.mend}, if it is to send")
 
 
 def require_patience(connection: Connection, target: ProbedSubscription) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from relay.operations.adoption import Home
     from relay.operations.secrets import SecretsAtRest
     from relay.operations.sending import Sending
     from relay.operations.status.documents import (
@@ -42,8 +43,9 @@ __all__ = ["findings_of"]
 def findings_of(status: Status) -> tuple[Finding, ...]:
     """Return what a person should look at."""
     alive = status.running.alive
-    sends = alive and not status.sending.is_paused
+    sends = alive and not status.sending.is_paused and not status.home.is_copied
     return (
+        *_of_home(status.home),
         *_of_sending(status.sending),
         *findings_of_running(status.running, _what_waits(status)),
         *_of_unresolved(status.unresolved),
@@ -62,6 +64,16 @@ def findings_of(status: Status) -> tuple[Finding, ...]:
         *_of_unsigned(status.subscriptions),
         *_of_leaves(status.default_leaves),
     )
+
+
+def _of_home(home: Home) -> list[Finding]:
+    """A copy of a database sends nothing: that is why everything is behind."""
+    if not home.is_copied:
+        return []
+    was = " and ".join(home.elsewhere)
+    seen = f"this database is a copy, and nothing is sent from it: it was at home as {was}, and is {home.here} now"
+    mend = "relay adopt, if its events are to be sent from here"
+    return [Finding(code="database.copied", subject="database", seen=seen, mend=mend)]
 
 
 def _of_sending(sending: Sending) -> list[Finding]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from outbox.control.findings import Finding
     from outbox.ids import DeliveryId, EventId, SubscriptionId
+    from relay.operations.adoption import Home
     from relay.operations.secrets import SecretsAtRest
     from relay.operations.sending import Sending
     from relay.operations.status.breakers import Breakers
@@ -250,6 +251,7 @@ class Status:
 
     at: datetime
     sending: Sending
+    home: Home
     schema_version: int
     running: Running
     pending: Pending

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from outbox.control.tenancy import operator_only
+from relay.operations.adoption import read_home
 from relay.operations.schema_findings import find_in_schema
 from relay.operations.secrets import secrets_at_rest
 from relay.operations.sending import read_sending
@@ -25,7 +26,6 @@ from relay.operations.status.documents import (
     Attempts,
     Count,
     DeadLetters,
-    Pending,
     Settings,
     Status,
     Subscriptions,
@@ -34,6 +34,7 @@ from relay.operations.status.documents import (
 from relay.operations.status.lanes import find_blocked, find_sorting
 from relay.operations.status.late_subscriptions import find_stuck
 from relay.operations.status.limits import read_limits
+from relay.operations.status.outstanding import read_pending
 from relay.operations.status.repeated_ids import find_repeated_ids
 from relay.operations.status.running import read_running
 from relay.operations.status.unresolved_events import find_unresolved
@@ -59,9 +60,10 @@ def status(connection: Connection, tenant: str | None) -> Status:
     found = Status(
         at=connection.execute(text("select clock_timestamp()")).scalar_one(),
         sending=read_sending(connection, tenant),
+        home=read_home(connection, tenant),
         schema_version=connection.execute(text(_VERSION)).scalar_one(),
         running=running,
-        pending=_read_pending(connection),
+        pending=read_pending(connection, tenant),
         deliveries=read_deliveries(connection, tenant, _leased_by_gone(running)),
         dead_letters=_read_dead_letters(connection),
         cancelled=connection.execute(text(_CANCELLED), {"days": CANCELLED_DAYS}).scalar_one(),
@@ -119,20 +121,6 @@ where action = 'cancelled' and at > clock_timestamp() - make_interval(days => :d
 _SETTINGS = """
 select current_setting('fsync') as fsync, current_setting('synchronous_commit') as synchronous_commit
 """
-
-_OLDEST_PENDING = """
-select extract(epoch from clock_timestamp() - e.recorded_at) from outbox.events e
-where e.seq = (select event_seq from outbox.pending order by event_seq limit 1)
-"""
-
-
-def _read_pending(connection: Connection) -> Pending:
-    age = connection.execute(text(_OLDEST_PENDING)).scalar_one_or_none()
-    return Pending(
-        count=_count_rows(connection, "from outbox.pending"),
-        oldest_seconds=None if age is None else max(0.0, float(age)),
-    )
-
 
 _REASONS = """
 select reason, count(*) as n, max(died_at) as newest_at from (
