@@ -16,8 +16,10 @@ from outbox.control.asking import EventsWhere, Tenant, connection_of, whose
 from outbox.control.events import EventDetails, ListedEvent
 from outbox.control.filters import Filters
 from outbox.control.pages import Page
+from outbox.control.track import EventTrack, TrackedDelivery, track_event
+from outbox.control.waiting import Waits
 
-__all__ = ["EventDetails", "ListedEvent", "Page", "get", "list"]
+__all__ = ["EventDetails", "EventTrack", "ListedEvent", "Page", "TrackedDelivery", "Waits", "explain", "get", "list"]
 
 
 def list(  # noqa: A001 - the verb of the interface
@@ -43,3 +45,32 @@ def get(connection: Session | Connection, event_id: str | UUID, *, tenant: Tenan
     Raises NotFoundError when it is none of this tenant's, was never recorded, or is past its retention.
     """
     return _events.show_event(connection_of(connection), whose(tenant), event_id)
+
+
+def explain(
+    connection: Session | Connection,
+    event_id: str | UUID,
+    *,
+    tenant: Tenant = "",
+    subscription: str | UUID | None = None,
+    after: str | None = None,
+    limit: int = 100,
+) -> EventTrack:
+    """Return the track of one event: recorded, resolved, each attempt, what is next, and why it waits.
+
+    `subscriptions` tells of each subscription, as it is now, whether it gets such an event, and why.
+
+    Args:
+        connection: a Session or Connection.
+        event_id: `evt_…`.
+        tenant: whose.
+        subscription: only this one.
+        after: the cursor of the page of subscriptions before.
+        limit: how many subscriptions.
+
+    Raises:
+        NotFoundError: no such event of this tenant, or past its retention; no such subscription.
+    """
+    return track_event(
+        connection_of(connection), whose(tenant), event_id, subscription=subscription, after=after, limit=limit
+    )

@@ -20,6 +20,7 @@ _COMMANDS = {
     "subscriptions": ("relay.cli.subscriptions:subscriptions", "Who gets which events where."),
     "tenants": ("relay.cli.tenants:tenants", "How fast tenants are sent to, how long theirs is kept."),
     "events": ("relay.cli.events:events", "What happened: recorded events."),
+    "explain": ("relay.cli.explain:explain", "One event from record to receiver, and why."),
     "deliveries": ("relay.cli.deliveries:deliveries", "One event for one subscription: what is under way."),
     "dead-letters": ("relay.cli.dead_letters:dead_letters", "What was given up, with the reason."),
     "pause-all": ("relay.cli.sending:pause_all", "Stop all sending, everywhere; recording goes on."),

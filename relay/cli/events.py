@@ -8,9 +8,9 @@ import click
 
 from outbox.control.events import list_events, show_event
 from outbox.control.filters import Filters
-from relay.cli.explain import explain
 from relay.cli.options import after_option, filters, json_option
 from relay.cli.output import (
+    counted,
     escape,
     fields_of,
     host_of,
@@ -25,9 +25,9 @@ from relay.cli.source import Source, query_of, with_source
 from relay.client import calls
 
 if TYPE_CHECKING:
-    from outbox.control.events import Counts, EventDetails, ListedEvent
+    from outbox.control.events import EventDetails, ListedEvent
 
-__all__ = ["counted", "events"]
+__all__ = ["events"]
 
 
 @click.group()
@@ -80,9 +80,6 @@ def show(source: Source, event_id: str, *, as_json: bool) -> None:
         _print_event(found)
 
 
-events.add_command(explain)
-
-
 def _print_event(found: EventDetails) -> None:
     matched = f"{found.resolution.matched} subscriptions" if found.resolution else None
     nested = ("counts", "resolution", "deliveries", "attempts", "dead_letters", "trace", "payload")
@@ -98,16 +95,6 @@ def _print_event(found: EventDetails) -> None:
         dead = [(item.delivery_id, item.died_at, item.reason, item.error) for item in found.dead_letters]
         print_table(["DELIVERY", "DIED", "REASON", "ERROR"], dead, flexible=["ERROR"])
     click.echo(f"\nPayload\n{escape(found.payload)}")
-
-
-def counted(counts: Counts) -> str:
-    """Say how many subscriptions are in which state; those of none are left out."""
-    named = {"delivered": counts.delivered, "outstanding": counts.outstanding, "dead": counts.dead,
-             "purged": counts.purged, "cancelled": counts.cancelled}  # fmt: skip
-    said = [f"{count} {name}" for name, count in named.items() if count]
-    if counts.cancelled is None and counts.matched:
-        said.append("cancelled unknown")
-    return ", ".join(said) or "-"
 
 
 def _key(item: ListedEvent) -> str:

@@ -1,4 +1,4 @@
-"""`relay events explain` and `relay subscriptions filter-test`: why a subscription gets an event, or does not."""
+"""`relay explain` and `relay subscriptions filter-test`: what became of an event, and why who gets it or does not."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from outbox.control.times import utc
 from outbox.subscriptions.declaration import json_object
 from relay.cli.options import Database, after_option, filters, json_option, with_database
-from relay.cli.output import fields_of, print_fields, print_json, print_more, print_table
+from relay.cli.output import counted, escape, fields_of, print_fields, print_json, print_more, print_table
 from relay.cli.subscription_options import FILE, own_tenant_option, read_file, text_type
 
 if TYPE_CHECKING:
     from typing import TextIO
 
+    from outbox.control.attempts import Attempt
     from outbox.control.explain import Draft, ExplainedEvent
+    from outbox.control.track import EventTrack
 
 __all__ = ["explain", "filter_test"]
 
@@ -37,24 +40,27 @@ def explain(
     database: Database, event_id: str | None, type_: str | None, data: TextIO | None, key: str | None,
     tenant: str | None, *, as_json: bool, **page: Any,
 ) -> None:  # fmt: skip
-    """Say for each subscription whether it gets an EVENT (evt_…) or a draft of one, and why.
+    """Tell the track of one EVENT (evt_…): recorded, resolved, each attempt, what is next and why it waits.
 
-    Subscriptions count as they are now. A filter that does not match is told with the condition that failed.
+    For each subscription, as it is now, it says whether it gets the event, and why: a filter that does
+    not match is told with the condition that failed. Of a draft, which was not recorded, that is all.
 
     \b
     Examples:
-      relay events explain evt_…
-      relay events explain evt_… --subscription sub_…
-      relay events explain --type order.created --data order.json --tenant acme
+      relay explain evt_…
+      relay explain evt_… --subscription sub_…
+      relay explain --type order.created --data order.json --tenant acme
     """
-    from outbox.control.explain import explain_draft, explain_event
+    from outbox.control.explain import explain_draft
+    from outbox.control.track import track_event
 
     draft = _one_of(event_id, _draft(type_, data, key, tenant or ""), "EVENT, or --type and --data")
     with database.transaction() as connection:
-        if isinstance(draft, str):
-            found = explain_event(connection, tenant, draft, **page)
-        else:
-            found = explain_draft(connection, None, draft, **page)
+        found: EventTrack | ExplainedEvent = (
+            track_event(connection, tenant, draft, **page)
+            if isinstance(draft, str)
+            else explain_draft(connection, None, draft, **page)
+        )
     if as_json:
         print_json(found)
     else:
@@ -83,14 +89,46 @@ def _one_of(event_id: str | None, draft: Draft | None, words: str) -> str | Draf
     return draft
 
 
-def _print(found: ExplainedEvent) -> None:
-    print_fields(fields_of(found, "subscriptions"))
-    click.echo()
+def _print(found: EventTrack | ExplainedEvent) -> None:
+    from outbox.control.track import EventTrack
+
+    if isinstance(found, EventTrack):
+        _print_track(found)
+    else:
+        print_fields(fields_of(found, "subscriptions"))
+    click.echo("\nSubscriptions, as they are now")
     rows = [
         (item.id, "yes" if item.matches else "no", item.reason, _detail(item.detail, item), item.url)
         for item in found.subscriptions
     ]
     print_table(["SUBSCRIPTION", "GETS IT", "REASON", "WHY", "URL"], rows, flexible=["WHY", "URL"])
+
+
+def _print_track(found: EventTrack) -> None:
+    matched = f"{found.resolution.matched} subscriptions" if found.resolution else None
+    resolved = found.resolution.at if found.resolution else None if found.pending is None else found.pending.detail
+    nested = ("pending", "resolution", "counts", "deliveries", "more_deliveries", "subscriptions", "trace")
+    told = {"resolved": resolved, "matched": matched, "subscriptions": counted(found.counts)} | (found.trace or {})
+    print_fields(fields_of(found, *nested) | told)
+    for one in found.deliveries:
+        why = f" ({one.reason})" if one.reason else ""
+        to = f"{one.subscription_id or '-'}  {escape(one.url or '')}"
+        click.echo(f"\n{one.id}  {click.style(one.state + why, bold=True)}  to {to}".rstrip())
+        for attempt in one.attempts:
+            _print_attempt(attempt)
+        for wait in one.waits:
+            until = f", until {utc(wait.until)}" if wait.until else ""
+            click.echo(f"  waits  {wait.reason}: {escape(wait.detail)}{until}")
+    if found.more_deliveries:
+        click.echo(f"\nThere are more: relay deliveries attempts --event {found.id}", err=True)
+
+
+def _print_attempt(attempt: Attempt) -> None:
+    error = f": {escape(attempt.error)}" if attempt.error else ""
+    answer = attempt.status or attempt.outcome
+    click.echo(
+        f"  {attempt.number:>5}  {utc(attempt.at)}  {answer}  {attempt.milliseconds} ms  {attempt.verdict}{error}"
+    )
 
 
 def _detail(detail: str, item: Any) -> str:

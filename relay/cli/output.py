@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from outbox.control.attempts import Attempt
+    from outbox.control.events import Counts
 
 __all__ = [
-    "escape", "fields_of", "host_of", "print_attempts", "print_fields", "print_json", "print_json_lines", "print_more",
-    "print_table",
+    "counted", "escape", "fields_of", "host_of", "print_attempts", "print_fields", "print_json", "print_json_lines",
+    "print_more", "print_table",
 ]  # fmt: skip
 
 _MIN_FLEXIBLE_WIDTH = 8
@@ -81,6 +82,16 @@ def print_attempts(attempts: Iterable[Attempt]) -> None:
     if rows:
         click.echo("\nAttempts")
         print_table(["DELIVERY", "#", "AT UTC", "ANSWER", "TOOK", "RESULT"], rows, flexible=["RESULT"])
+
+
+def counted(counts: Counts) -> str:
+    """Say how many subscriptions are in which state; those of none are left out."""
+    named = {"delivered": counts.delivered, "outstanding": counts.outstanding, "dead": counts.dead,
+             "purged": counts.purged, "cancelled": counts.cancelled}  # fmt: skip
+    said = [f"{count} {name}" for name, count in named.items() if count]
+    if counts.cancelled is None and counts.matched:
+        said.append("cancelled unknown")
+    return ", ".join(said) or "-"
 
 
 def host_of(url: str | None) -> str | None:

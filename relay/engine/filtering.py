@@ -280,7 +280,7 @@ class Filtering:
         if self._gave_up and now >= self._said_at + SAID_EVERY_SECONDS:
             log.warning(
                 "%d times a filter came to no result, and its subscription did not get the event;"
-                " relay events explain evt_… says why, relay replay evt_… --to sub_… sends it",
+                " relay explain evt_… says why, relay replay evt_… --to sub_… sends it",
                 self._gave_up,
             )
             self._gave_up, self._said_at = 0, now

@@ -28,7 +28,7 @@ NOT_ACTING = {
     *("demo", "dev", "listen", "migrate", "run", "status", "audit", "config", "completion", "url-check"),
     *("subscriptions list", "subscriptions show", "subscriptions test", "subscriptions check"),
     *("subscriptions formats", "subscriptions filter-test", "subscriptions preview", "tenants limits"),
-    *("events list", "events show", "events explain", "deliveries list", "deliveries show"),
+    *("events list", "events show", "explain", "deliveries list", "deliveries show", "deliveries attempts"),
     *("bulk list", "bulk show", "erase list", "erase receipt", "tenants retention"),
     *("dead-letters list", "dead-letters show", "secrets keygen", "schemes list", "schemes show"),
 }

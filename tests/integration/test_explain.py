@@ -178,13 +178,13 @@ class TestCommands:
     def test_explain_prints_each_subscription_with_its_reason(self, run: Any, connection: Connection) -> None:
         made = subscriptions.add(connection, URL, ["*"], filter=LARGE)
         event = seeding.record(connection, '{"total": 1}')
-        told = json.loads(run("events", "explain", event, "--json"))
+        told = json.loads(run("explain", event, "--json"))
         assert [(item["id"], item["reason"]) for item in told["subscriptions"]] == [(made.id, "filter")]
-        assert "its filter wants" in run("events", "explain", event, "--subscription", made.id)
+        assert "its filter wants" in run("explain", event, "--subscription", made.id)
 
     def test_explain_takes_a_draft_from_standard_input(self, run: Any, connection: Connection) -> None:
         made = subscriptions.add(connection, URL, ["order.*"], filter=LARGE, tenant="acme")
-        asked = ("events", "explain", "--type", "order.paid", "--data", "-", "--tenant", "acme", "--json")
+        asked = ("explain", "--type", "order.paid", "--data", "-", "--tenant", "acme", "--json")
         told = json.loads(run(*asked, given='{"total": 120}'))
         assert (told["id"], told["subscriptions"][0]["id"]) == (None, made.id)
         assert told["subscriptions"][0]["matches"] is True
@@ -192,9 +192,9 @@ class TestCommands:
     @pytest.mark.parametrize(
         "wrong",
         [
-            ("events", "explain"),
-            ("events", "explain", "--type", "a.b"),
-            ("events", "explain", "evt_01jd3v8m2qe7qs1k0v6w5n4x3y", "--key", "k"),
+            ("explain"),
+            ("explain", "--type", "a.b"),
+            ("explain", "evt_01jd3v8m2qe7qs1k0v6w5n4x3y", "--key", "k"),
             ("subscriptions", "filter-test", "--filter", "{}"),
             ("subscriptions", "filter-test", "--event", "evt_01jd3v8m2qe7qs1k0v6w5n4x3y"),
             ("subscriptions", "filter-test", "--filter", "{", "--event", "evt_01jd3v8m2qe7qs1k0v6w5n4x3y"),

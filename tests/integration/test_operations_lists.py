@@ -17,7 +17,7 @@ from outbox.control.replay.replay import Asked, replay
 from outbox.control.replay.replayable import candidates_by_id
 from outbox.errors import NotFoundError
 from outbox.ids import parse_id
-from relay.cli.events import counted
+from relay.cli.output import counted
 from tests.support import seeding
 
 ALL = Filters()

@@ -16,7 +16,18 @@ from sqlalchemy import Connection, text
 
 import outbox.control
 import relay.operations
-from outbox.control import attempts, audit, by_hand, dead_letters, deliveries, events, explain, history, test_messages
+from outbox.control import (
+    attempts,
+    audit,
+    by_hand,
+    dead_letters,
+    deliveries,
+    events,
+    explain,
+    history,
+    test_messages,
+    track,
+)
 from outbox.control.filters import Filters
 from outbox.control.replay import replay, replayable
 from outbox.errors import NotFoundError
@@ -88,6 +99,7 @@ PARTS = {
     "bulk.plan.plan_of": "counts what was resolved for a tenant",
     "connection.begin": "begins a transaction",
     "denied_rights.name_denied_rights": "puts an error into words",
+    "waiting.waits_of_pending": "is about an event that was found",
     "planned.along_indexes": "sets how statements are planned",
     "fates.fates": "counts what became of events that were found",
     "secrets.require_keys": "checks the keys when a relay starts",
@@ -120,6 +132,7 @@ class World:
 
 BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
     "events.show_event": ("event", events.show_event),
+    "track.track_event": ("event", track.track_event),
     "explain.explain_event": ("event", explain.explain_event),
     "explain.try_filter": ("event", lambda c, tenant, name: explain.try_filter(c, tenant, {"type": "a"}, name)),
     "explain.try_stored_filter": (
@@ -176,6 +189,7 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
         c, tenant, ALL, "delivered"
     ),
     "deliveries.outstanding_of_event": lambda c, tenant, w: deliveries.outstanding_of_event(c, tenant, w.event),
+    "waiting.read_waits": lambda c, tenant, w: waiting.read_waits(c, tenant, [w.waiting]),
     "history.list_attempts": lambda c, tenant, _: history.list_attempts(c, tenant, ALL),
     "history.list_attempts with what an index does not know": lambda c, tenant, _: history.list_attempts(
         c, tenant, Filters(type="*")
