@@ -25,7 +25,7 @@ from outbox._connection import require_connection
 from outbox._text import brief
 from outbox.errors import ArgumentError, NotFoundError
 from outbox.ids import DeliveryId, SubscriptionId
-from outbox.subscriptions.checks import EveryTenant, check_type, check_whose
+from outbox.subscriptions.checks import EveryTenant, check_id, check_type, check_whose
 
 __all__ = ["Point", "Statistics", "rank", "read", "series"]
 
@@ -187,7 +187,7 @@ def _given(
 ) -> dict[str, Any]:
     """Return the parameters of the statements, checked; `gone` tells that there is no such subscription any more."""
     whose = check_whose(tenant)
-    wanted = None if subscription is None else SubscriptionId.of(subscription)  # type: ignore[arg-type]
+    wanted = None if subscription is None else SubscriptionId.of(check_id("subscription", subscription))
     given = {
         "over": _check_over(over),
         "tenant": whose,

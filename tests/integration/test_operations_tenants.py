@@ -27,6 +27,7 @@ from outbox.control import (
     history,
     test_messages,
     track,
+    waiting,
 )
 from outbox.control.filters import Filters
 from outbox.control.replay import replay, replayable

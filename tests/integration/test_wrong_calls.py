@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 import outbox
-from outbox import subscriptions
+from outbox import statistics, subscriptions
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 URL = "https://example.com/hooks"
@@ -24,6 +24,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "update": {"description": "x"},
     "disable": {"reason": "too slow"},
     "list": {},
+    "read": {"tenant": ""}, "rank": {"tenant": "", "by": "type"}, "series": {"tenant": ""},
     "act_as": {"actor": "alice"},
     "declare_scheme": {},
     "SchemeDeclaration": {"name": "acme", "signed": "{body}", "signature_header": "X-Acme"},
@@ -41,6 +42,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(outbox, name) for name in NEEDED if hasattr(outbox, name)},
     **{name: getattr(subscriptions, name) for name in subscriptions.__all__ if name in NEEDED},
+    **{name: getattr(statistics, name) for name in statistics.__all__ if name in NEEDED},
 }
 WRONG: dict[str, Any] = {
     "None": None, "object": object(), "NUL": "a\0", "long": "x" * 70_000, "surrogate": "\ud800", "empty": "",
@@ -105,6 +107,8 @@ RIGHT = {  # the kinds of these that a parameter may be, so that nothing is wron
     "separator": "empty",
     "several": "True",
     "state": "None",
+    "step_seconds": "None",
+    "subscription": "None",
     "tenant": "digits newline empty",
     "text": "NUL long surrogate empty digits newline star",
     "timeout_seconds": "None",
@@ -128,7 +132,8 @@ def parameters(function: str) -> list[str]:
 
 def test_every_public_function_is_walked() -> None:
     values = {*dir(outbox.errors), "Event", "Webhook", "RawJSON", "EVERY_TENANT", "events_table", "__version__"}
-    assert set(outbox.__all__) - {*FUNCTIONS, "subscribe", "subscriptions", *values} == set()
+    assert set(outbox.__all__) - {*FUNCTIONS, "statistics", "subscribe", "subscriptions", *values} == set()
+    assert set(statistics.__all__) - {*FUNCTIONS, "Point", "Statistics"} == set()
     types = {"Changes", "NewSubscription", "Settings", "Subscription", "TenantLimit"}
     elsewhere = {"limit_tenant", "list_tenant_limits"}  # test_tenant_limits.py
     assert set(subscriptions.__all__) - {*FUNCTIONS, *types, *elsewhere} == set()

@@ -55,7 +55,10 @@ create table outbox.rollups (
     last_outcome text,
     last_status smallint,
     constraint seconds_are_known check (seconds in (60, 3600, 86400)),
-    constraint scope_is_known check (scope in ('all', 'type', 'tenant', 'subscription'))
+    constraint scope_is_known check (scope in ('all', 'type', 'tenant', 'subscription')),
+    constraint times_are_dates check (
+        least(start, last_delivered_at, last_failed_at) >= '0001-01-01Z'
+        and greatest(start, last_delivered_at, last_failed_at) < '10000-01-01Z')
 );
 create index rollups_of on outbox.rollups (scope, seconds, subscription_id, tenant, start);
 create index rollups_start on outbox.rollups (seconds, start);
@@ -68,7 +71,9 @@ create table outbox.rollup_state (
     counted pg_snapshot,
     hour_until timestamptz not null default date_bin('1 hour', clock_timestamp(), '2000-01-01Z'),
     day_until timestamptz not null default date_bin('1 day', clock_timestamp(), '2000-01-01Z'),
-    constraint there_is_one check (single)
+    constraint there_is_one check (single),
+    constraint times_are_dates check (least(hour_until, day_until) >= '0001-01-01Z'
+                                      and greatest(hour_until, day_until) < '10000-01-01Z')
 ) with (fillfactor = 50);
 insert into outbox.rollup_state default values;
 insert into outbox.turns (name) values ('statistics');
@@ -78,7 +83,8 @@ create table outbox.uncounted_leaves (
     leaf text not null,
     first_page bigint not null,
     last_page bigint not null,
-    before timestamptz not null
+    before timestamptz not null,
+    constraint before_is_a_date check (before >= '0001-01-01Z' and before < '10000-01-01Z')
 );
 
 -- Where buckets begin, in milliseconds: 2^(n/8) rounded up, so that neighbours differ by less than 9.1 %. Bucket 0 is below
