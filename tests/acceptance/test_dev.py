@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -131,3 +133,23 @@ def test_even_a_killed_dev_leaves_no_process(run: Run, directory: Path, empty_da
     wait_until(lambda: not any(psutil.pid_exists(child.pid) for child in children))
     stop(start(run, directory, "--database-url", empty_database_url))
     assert subscribed(empty_database_url) == []
+
+
+def test_the_dashboard_is_open_and_its_link_signs_in_once_while_it_runs(
+    run: Run, directory: Path, empty_database_url: str
+) -> None:
+    dev = start(run, directory, "--database-url", empty_database_url)
+    record(empty_database_url, 1)
+    link = re.search(r"dashboard (http://127\.0\.0\.1:\d+)/sign-in\?once=(rtk_\S+) signs you in once", dev.text)
+    assert link, dev.text
+    with httpx.Client(base_url=link[1]) as browser, httpx.Client(base_url=link[1]) as other:
+        for client, status in ((browser, 303), (other, 403)):
+            csrf = re.search(r'name="csrf" value="(\w+)"', client.get("/sign-in", params={"once": link[2]}).text)
+            assert csrf
+            fields = {"csrf": csrf[1], "once": "1", "token": link[2]}
+            assert client.post("/sign-in", data=fields).status_code == status
+        wait_until(lambda: "order.placed" in browser.get("/deliveries?state=delivered").text)
+    stop(dev)
+    with psycopg.connect(empty_database_url) as connection:
+        live = connection.execute("select count(*) from outbox.tokens where revoked_at is null").fetchone()
+    assert live == (0,)
