@@ -18,6 +18,7 @@ from outbox.control.filters import Filters
 from outbox.errors import NotFoundError
 from outbox.ids import SubscriptionId, parse_id
 from relay.cli import cli
+from relay.operations import tokens
 from relay.operations.bulk import operations as bulk
 from relay.operations.bulk.request import BulkRequest
 from relay.operations.erase.erasure import (
@@ -46,20 +47,24 @@ HOLDS_NOTHING = {
         ("audit.action", "attempts.verdict", "attempts.outcome", "dead_letters.reason", "subscriptions.scheme",
          "subscriptions.format", "subscriptions.order_policy", "subscriptions.rate_limit", "tenant_limits.rate_limit",
          "secrets.kind", "secrets.sealed_to", "bulk_operations.kind", "bulk_operations.state", "bulk_operations.phase",
-         "erasures.kind", "erasures.state", "erasures.phase", "attempts.address"),
+         "erasures.kind", "erasures.state", "erasures.phase", "attempts.address", "tokens.rights", "rollups.scope",
+         "rollups.last_outcome", "uncounted.verdicts", "uncounted.outcomes"),
         "a word of ours, or an address",
     ),
     **dict.fromkeys(
         ("settings.name", "turns.name", "rounds.name", "rounds.error", "rights.role", "rights.object",
          "rights.privilege", "schema_migrations.name", "schema_migrations.checksum", "sealing_keys.id",
-         "sealing_keys.key", "relays.host", "relays.version", "relays.key_ids", "sending.reason", "sending.actor"),
+         "sealing_keys.key", "home.place", "uncounted_leaves.leaf",
+         "relays.host", "relays.version", "relays.key_ids", "sending.reason", "sending.actor"),
         "about the installation",
     ),
     **dict.fromkeys(
-        ("audit.actor", "audit.role", "bulk_operations.requested_by", "erasures.requested_by", "erasures.role"),
+        ("audit.actor", "audit.role", "tokens.created_by", "bulk_operations.requested_by", "erasures.requested_by", "erasures.role"),
         "who worked here, which the audit is for",
     ),
     **dict.fromkeys(("erasures.salt", "erasures.digest"), "cannot be turned back"),
+    "rollups.type": "the name of a type is the application's, of all tenants together",
+    **dict.fromkeys(("tokens.hash", "api_requests.key_hash", "api_requests.request_hash"), "a hash; the row goes"),
     **dict.fromkeys(("idempotency_keys.content", "idempotency_requests.content"), "a hash; the row goes"),
     **dict.fromkeys(("erasures.path", "erasures.counts"), "where to look, and how much it was"),
     **dict.fromkeys(("bulk_operations.plan", "bulk_operations.last_error", "erasures.last_error"), "ids and numbers"),
@@ -155,6 +160,29 @@ def fill_tenant(connection: sa.Connection) -> str:
         )
         connection.execute(
             sa.text("insert into outbox.tenant_retention (tenant, events_days) values (:c, 7)"), {"c": CANARY}
+        )
+        made = tokens.create(connection, CANARY, name=CANARY, rights=["read"], whose=CANARY)
+        connection.execute(
+            sa.text(
+                "insert into outbox.api_requests (token_id, key_hash, request_hash, answer)"
+                " values (:id, sha256('a'), sha256('b'), convert_to(:c, 'UTF8'))"
+            ),
+            {"id": made.token.id, "c": CANARY},
+        )
+        connection.execute(
+            sa.text(
+                "insert into outbox.test_requests (subscription_id, type, payload, answered_at, answer)"
+                " select :id, c || '.test', to_json(c), now(), to_json(c) from (values (cast(:c as text))) as of(c)"
+            ),
+            {"id": parse_id("sub", name), "c": CANARY},
+        )
+        connection.execute(
+            sa.text(
+                "insert into outbox.rollups (seconds, start, scope, subscription_id, tenant, type, delivered, failed,"
+                " dead, cancelled, milliseconds, buckets, counts)"
+                " values (60, now(), 'tenant', :id, :c, '', 1, 0, 0, 0, 1, '{}', '{}')"
+            ),
+            {"id": parse_id("sub", name), "c": CANARY},
         )
         bulk.add_bulk(connection, None, BulkRequest(kind="redrive", tenant=CANARY))
         started = bulk.add_bulk(connection, CANARY, BulkRequest(kind="backfill", subscription=name))

@@ -245,6 +245,30 @@ begin
     return jsonb_build_object('subscriptions closed', subscriptions, 'bulk operations blanked', others);
 end $$;
 
+-- What else may hold the value for a while, a test message or the answer to a request of the HTTP API; and a tenant's tokens
+-- and statistics. Of the statistics by type the name of a type stays: it is the application's, of all tenants together.
+create function outbox.erase_others(e outbox.erasures) returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    others bigint;
+    rollups bigint := 0;
+begin
+    with gone as (
+        delete from outbox.test_requests t where position(e.value in concat_ws(E'\n', t.payload, t.answer, t.type)) > 0
+            or e.kind = 'tenant' and exists (select from outbox.subscriptions s where s.id = t.subscription_id and s.tenant = e.value)
+            returning 1),
+    requests as (
+        delete from outbox.api_requests r where position(convert_to(e.value, 'UTF8') in r.answer) > 0
+            or e.kind = 'tenant' and exists (select from outbox.tokens t where t.id = r.token_id and t.tenant = e.value)
+            returning 1),
+    tokens as (delete from outbox.tokens where e.kind = 'tenant' and tenant = e.value returning 1)
+    select (select count(*) from gone) + (select count(*) from requests) + (select count(*) from tokens) into others;
+    if e.kind = 'tenant' then
+        delete from outbox.rollups where tenant = e.value;
+        get diagnostics rollups = row_count;
+    end if;
+    return jsonb_build_object('tests, requests and tokens deleted', others, 'statistics deleted', rollups);
+end $$;
+
 -- Blanks what endpoints answered to these subscriptions from one time on and before another.
 create function outbox.blank_attempts_of(subscriptions uuid[], since timestamptz, until timestamptz) returns bigint
     language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -366,7 +390,7 @@ begin
     place_id := e.after_id;
     case e.phase
         when 'close' then
-            done := outbox.erase_names(e);
+            done := outbox.add_counts(outbox.erase_names(e), outbox.erase_others(e));
             more := false;
         when 'dead_letters' then
             select * into step from outbox.erase_dead_letters(e, batch);
@@ -409,6 +433,9 @@ begin
             more := step.reached is not null;
             place_id := coalesce(step.reached, place_id);
             done := step.counts;
+            if not more then  -- what came meanwhile
+                done := outbox.add_counts(coalesce(done, '{}'), outbox.erase_others(e));
+            end if;
         else
             update outbox.erasures set state = 'done' where id = e.id;
             return false;
