@@ -88,11 +88,11 @@ def note(
     connection.execute(_NOTE, parameters)
 
 
-def json_of_filters(filters: Filters, ago: str = "{:.0f}s ago") -> dict[str, Any]:
-    """Return the filters that were given as text and numbers; a length of time is so many seconds ago, written so."""
+def json_of_filters(filters: Filters) -> dict[str, Any]:
+    """Return the filters that were given as text and numbers; a length of time is so many seconds ago."""
     given = {
-        "since": _moment(filters.since, ago),
-        "until": _moment(filters.until, ago),
+        "since": _moment(filters.since),
+        "until": _moment(filters.until),
         "type": filters.type,
         "tenant": filters.tenant,
         "key": filters.key,
@@ -203,9 +203,9 @@ def _without_credentials(fields: Mapping[str, Any] | None) -> Mapping[str, Any] 
     return {**fields, "url": shown_url(url, fields.get("format") or guessed)}
 
 
-def _moment(value: datetime | timedelta | None, ago: str) -> str | None:
+def _moment(value: datetime | timedelta | None) -> str | None:
     if isinstance(value, timedelta):
-        return ago.format(value.total_seconds())
+        return f"{value.total_seconds():.0f}s ago"
     return None if value is None else rfc3339(value)
 
 

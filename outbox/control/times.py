@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["duration", "moment_of", "rfc3339", "utc", "who_held"]
+__all__ = ["ago_text", "duration", "moment_of", "rfc3339", "utc", "who_held"]
 
 _AGO = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -44,6 +44,13 @@ def moment_of(text: str) -> datetime | timedelta:
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} names no time zone; add Z for UTC")
     return moment
+
+
+def ago_text(length: timedelta) -> str:
+    """Return a length of time as `moment_of` reads it, of whole seconds: 90s, 15m, 2h, 3d."""
+    seconds = int(length.total_seconds())
+    unit = next(unit for unit in "dhms" if seconds % _SECONDS[unit] == 0)
+    return f"{seconds // _SECONDS[unit]}{unit}"
 
 
 def duration(seconds: float) -> str:

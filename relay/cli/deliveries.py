@@ -10,7 +10,7 @@ from outbox.control.deliveries import STATES, list_deliveries, show_delivery
 from outbox.control.filters import Filters
 from outbox.control.history import list_attempts
 from relay.cli.by_hand import cancel, retry
-from relay.cli.options import Database, after_option, filters, json_option, with_database
+from relay.cli.options import after_option, filters, json_option
 from relay.cli.output import (
     fields_of,
     host_of,
@@ -73,8 +73,8 @@ def list_(source: Source, type_: str | None, state: Any, after: str | None, *, a
 @filters("since", "until", "subscription", "event", "outcome", "status", "type", "tenant", "key", "text", "limit")
 @after_option
 @json_option
-@with_database
-def attempts(database: Database, type_: str | None, after: str | None, *, as_json: bool, **given: Any) -> None:
+@with_source
+def attempts(source: Source, type_: str | None, after: str | None, *, as_json: bool, **given: Any) -> None:
     """List attempts, newest first: the history of what was sent, and what came of it.
 
     A page looks at a bounded number of attempts. It says where it stopped, and how to go on. Quick at
@@ -87,8 +87,11 @@ def attempts(database: Database, type_: str | None, after: str | None, *, as_jso
       relay deliveries attempts --since 1h --status 5xx --type 'order.*'
       relay deliveries attempts --since 1d --text 'duplicate key' --json
     """
-    with database.transaction() as connection:
-        found = list_attempts(connection, None, Filters(type=type_, **given), after=after)
+    wanted = Filters(type=type_, **given)
+    found = source.ask(
+        lambda connection: list_attempts(connection, None, wanted, after=after),
+        lambda: calls.get_attempts(**query_of(wanted), after=after),
+    )
     if as_json:
         print_json_lines(found)
     else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from outbox.control.audit import json_of_filters
+from outbox.control.times import ago_text
 from relay.cli.options import actor_option, config_option, database_url_option, load_config
 from relay.operations.connection import Database
 
@@ -50,7 +52,9 @@ class Source:
 
 def query_of(wanted: Filters) -> dict[str, Any]:
     """Return filters as the API's query has them."""
-    return json_of_filters(wanted, ago="{:.0f}s") | {"limit": wanted.limit}
+    lengths = {"since": wanted.since, "until": wanted.until}
+    ago = {name: ago_text(length) for name, length in lengths.items() if isinstance(length, timedelta)}
+    return json_of_filters(wanted) | ago
 
 
 _api_option = click.option(

@@ -13,7 +13,9 @@ from outbox.control.dead_letters import DeadLetterDetails, ListedDeadLetter
 from outbox.control.deliveries import DeliveryDetails, ListedDelivery
 from outbox.control.events import DeadDelivery, EventDetails, ListedEvent
 from outbox.control.findings import Finding
+from outbox.control.history import ListedAttempt
 from outbox.recording.record import Event
+from outbox.statistics import Point, Statistics
 from outbox.subscriptions import NewSubscription, Subscription, TenantLimit
 from relay.client.call import Call, path_of
 from relay.client.reading import read_as, read_page
@@ -29,6 +31,7 @@ from relay.client.results import (
 )
 from relay.operations.sending import Sending
 from relay.operations.status.breakers import Breaker
+from relay.operations.tenant_retention import TenantRetention
 from relay.operations.tokens import NewToken, Token
 
 if TYPE_CHECKING:
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
 
     from outbox.control.explain import ExplainedEvent, FilterTest
     from outbox.control.pages import Page
+    from relay.operations.bulk.operations import BulkOperation
+    from relay.operations.bulk.plan import Plan
+    from relay.operations.erase.erasure import Erasure, Receipt
+    from relay.operations.erase.request import ErasePlan
     from relay.operations.probe.documents import CheckedEndpoint, SentTest
     from relay.operations.probe.preview import PreviewedRequest
     from relay.operations.status.documents import Status
@@ -351,6 +358,147 @@ def set_tenant_limit(tenant: str, rate_limit: str | None, rate_burst: int | None
     """Limit a tenant's requests; None takes the limit away."""
     body = {"tenant": tenant, "rate_limit": rate_limit, "rate_burst": rate_burst}
     return _send(SetLimit, "PUT", "/tenant-limits", body=body)
+
+
+def get_attempts(**filters: Any) -> Call[Page[ListedAttempt]]:
+    """List attempts; filters: those of the deliveries, and event, outcome, status, text."""
+    return _list(ListedAttempt, "/attempts", **filters)
+
+
+def get_statistics(**filters: Any) -> Call[Statistics]:
+    """Count what was delivered and what failed; filters: over, tenant, type, subscription."""
+    return _get(Statistics, "/statistics", **filters)
+
+
+def rank_statistics(by: str, **filters: Any) -> Call[tuple[Statistics, ...]]:
+    """The same of each subscription, tenant or type; filters: over, tenant, type, limit."""
+    return _get(tuple[Statistics, ...], "/statistics/ranking", by=by, **filters)
+
+
+def get_series(**filters: Any) -> Call[tuple[Point, ...]]:
+    """The same over time; filters: over, tenant, type, subscription, step_seconds."""
+    return _get(tuple[Point, ...], "/statistics/series", **filters)
+
+
+def plan_bulk_operation(kind: str, **filters: Any) -> Call[Plan]:
+    """Count what would be put back; filters: subscription, since, until, type, tenant, reason."""
+    from relay.operations.bulk.plan import Plan
+
+    return _send(Plan, "POST", "/bulk-operations/plan", body={"kind": kind, **filters})
+
+
+def add_bulk_operation(kind: str, *, once: str | None = None, **given: Any) -> Call[BulkOperation]:
+    """Plan and keep a bulk operation; given: the filters of its plan, rate, start."""
+    from relay.operations.bulk.operations import BulkOperation
+
+    return _send(BulkOperation, "POST", "/bulk-operations", body={"kind": kind, **given}, once=once)
+
+
+def list_bulk_operations(**filters: Any) -> Call[Page[BulkOperation]]:
+    """List bulk operations; filters: since, until, tenant, subscription, state, after, limit."""
+    from relay.operations.bulk.operations import BulkOperation
+
+    return _list(BulkOperation, "/bulk-operations", **filters)
+
+
+def get_bulk_operation(operation_id: object) -> Call[BulkOperation]:
+    """Show one operation and how far it is."""
+    from relay.operations.bulk.operations import BulkOperation
+
+    return _get(BulkOperation, "/bulk-operations/{}", operation_id)
+
+
+def set_bulk_operation_rate(operation_id: object, rate: int) -> Call[BulkOperation]:
+    """Let it go faster or slower."""
+    from relay.operations.bulk.operations import BulkOperation
+
+    return _send(BulkOperation, "PUT", "/bulk-operations/{}/rate", operation_id, body={"rate": rate})
+
+
+def start_bulk_operation(operation_id: object) -> Call[BulkOperation]:
+    """Let relays begin what is planned."""
+    return _bulk(operation_id, "start")
+
+
+def pause_bulk_operation(operation_id: object) -> Call[BulkOperation]:
+    """Put nothing more back."""
+    return _bulk(operation_id, "pause")
+
+
+def resume_bulk_operation(operation_id: object) -> Call[BulkOperation]:
+    """Go on where it was."""
+    return _bulk(operation_id, "resume")
+
+
+def cancel_bulk_operation(operation_id: object) -> Call[BulkOperation]:
+    """End it for good."""
+    return _bulk(operation_id, "cancel")
+
+
+def _bulk(operation_id: object, verb: str) -> Call[BulkOperation]:
+    from relay.operations.bulk.operations import BulkOperation
+
+    return _send(BulkOperation, "POST", "/bulk-operations/{}/{}", operation_id, verb)
+
+
+def plan_an_erasure(kind: str, value: str, **more: Any) -> Call[ErasePlan]:
+    """Count what would be erased; more: path, within."""
+    from relay.operations.erase.request import ErasePlan
+
+    return _send(ErasePlan, "POST", "/erasures/plan", body={"kind": kind, "value": value, **_given(**more)})
+
+
+def request_an_erasure(kind: str, value: str, *, once: str | None = None, **more: Any) -> Call[Erasure]:
+    """Erase for good; more: path, within, cancel_undelivered."""
+    from relay.operations.erase.erasure import Erasure
+
+    return _send(Erasure, "POST", "/erasures", body={"kind": kind, "value": value, **_given(**more)}, once=once)
+
+
+def list_erasures(**page: Any) -> Call[Page[Erasure]]:
+    """List erasures; page: after, limit."""
+    from relay.operations.erase.erasure import Erasure
+
+    return _list(Erasure, "/erasures", **page)
+
+
+def get_erasure(erasure_id: object) -> Call[Erasure]:
+    """Show one erasure and how far it is."""
+    from relay.operations.erase.erasure import Erasure
+
+    return _get(Erasure, "/erasures/{}", erasure_id)
+
+
+def get_receipt(erasure_id: object) -> Call[Receipt]:
+    """Show the receipt of an erasure that is done."""
+    from relay.operations.erase.erasure import Receipt
+
+    return _get(Receipt, "/erasures/{}/receipt", erasure_id)
+
+
+def resume_erasure(erasure_id: object, *, cancel_undelivered: bool = False) -> Call[Erasure]:
+    """Go on with one that met something undelivered."""
+    from relay.operations.erase.erasure import Erasure
+
+    body = {"cancel_undelivered": cancel_undelivered}
+    return _send(Erasure, "POST", "/erasures/{}/resume", erasure_id, body=body)
+
+
+def cancel_erasure(erasure_id: object) -> Call[Erasure]:
+    """Erase nothing more."""
+    from relay.operations.erase.erasure import Erasure
+
+    return _send(Erasure, "POST", "/erasures/{}/cancel", erasure_id)
+
+
+def get_tenant_retention(**page: Any) -> Call[Page[TenantRetention]]:
+    """List the tenants of whom less is kept; page: after, limit."""
+    return _list(TenantRetention, "/tenant-retention", **page)
+
+
+def keep_for(tenant: str, **days: int | None) -> Call[TenantRetention]:
+    """Keep what is a tenant's for so long; days: events_days, attempts_days, dead_letters_days."""
+    return _send(TenantRetention, "PUT", "/tenant-retention", body={"tenant": tenant, **days})
 
 
 def get_audit(**filters: Any) -> Call[Page[AuditEntry]]:

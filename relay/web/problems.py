@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from outbox.control.filters import FilterError
 from outbox.errors import (
     ActorError,
+    ArgumentError,
     NotFoundError,
     OutboxError,
     PayloadTooLarge,
@@ -29,10 +30,11 @@ from relay.config.options import ConfigError
 from relay.operations.api_requests import UnderWayError
 from relay.operations.denied_rights import RightsError
 from relay.operations.probe.probed_subscription import ProbeError
+from relay.operations.tenant_retention import TenantRetentionError
 from relay.operations.tokens import TokenError
 from relay.telemetry.redaction import redact
 
-__all__ = ["Problem", "ProblemDocument", "add_handlers", "problem_response"]
+__all__ = ["Problem", "ProblemDocument", "add_handlers", "invalid", "problem_response"]
 
 log = logging.getLogger("relay.web")
 
@@ -110,11 +112,19 @@ _OF_OURS: dict[type[OutboxError], tuple[int, str]] = {
     FilterError: (422, "invalid"),
     ActorError: (422, "invalid"),
     TokenError: (422, "invalid"),
+    ArgumentError: (422, "invalid"),
+    TenantRetentionError: (422, "invalid"),
     UnderWayError: (409, "conflict"),
     ProbeError: (429, "too-many-requests"),
     OutboxError: (409, "conflict"),  # a state in which this cannot be done: replay, retry, cancel, a missing key
 }
 _OF_THE_SERVER = (SchemaError, RightsError, ConfigError)
+
+
+def invalid(error: OutboxError) -> Problem:
+    """Return the problem of a body whose fields do not fit each other."""
+    detail, _, mend = str(error).partition("; ")
+    return Problem(422, "invalid", detail, mend=mend)
 
 
 def _of_error(error: OutboxError) -> Problem:

@@ -163,6 +163,7 @@ class TestByApi:
             ("deliveries", "list", "--json"),
             ("deliveries", "list", "--state", "delivered"),
             ("deliveries", "show", made[0], "--json"),
+            ("deliveries", "attempts", "--subscription", sub, "--outcome", "failed", "--json"),
             ("dead-letters", "list", "--limit", "5", "--json"),
             ("dead-letters", "show", made[1]),
         ):
@@ -199,7 +200,7 @@ def relay(*words: str) -> str:
     [
         (["--api", "http://127.0.0.1:1"], {"RELAY_API_TOKEN": "rtk_x"}, 3, "api: ConnectError"),
         (["--api", "http://127.0.0.1:1"], {}, 2, "RELAY_API_TOKEN"),
-        (["--api", "relay.internal"], {"RELAY_API_TOKEN": "rtk_x"}, 1, "api: is no URL"),
+        (["--api", "relay.internal"], {"RELAY_API_TOKEN": "rtk_x"}, 2, "api: is no URL"),
         (["--api", "http://x", "--database-url", "postgresql://x/y"], {"RELAY_API_TOKEN": "x"}, 2, "exclude"),
         (["--api-token-file", "/nowhere"], {}, 2, "goes with --api"),
         (["--api", "http://x", "--api-token-file", "/nowhere"], {}, 2, "cannot read /nowhere"),

@@ -105,6 +105,7 @@ READING = {
     "latency_of", "state_of", "host_of",
 }  # fmt: skip
 BY_PEOPLE = {
+    "actor",
     "adopt",
     "audit_operation",
     "retention_bound",

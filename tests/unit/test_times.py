@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.control.times import duration, rfc3339
+from outbox.control.times import ago_text, duration, moment_of, rfc3339
 from relay.cli.output import escape
 
 
@@ -44,3 +44,10 @@ def test_lengths_of_time_have_two_units(seconds, shown):
 def test_a_time_is_in_utc_to_the_microsecond() -> None:
     moment = datetime(2026, 1, 31, 13, tzinfo=timezone(timedelta(hours=1)))
     assert rfc3339(moment) == "2026-01-31T12:00:00.000000Z"
+
+
+@pytest.mark.parametrize("text", ["0d", "90s", "15m", "2h", "3d", "999999s", "36500d"])
+def test_a_length_of_time_is_written_as_it_is_read(text: str) -> None:
+    length = moment_of(text)
+    assert isinstance(length, timedelta)
+    assert ago_text(length) == text

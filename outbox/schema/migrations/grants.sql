@@ -61,7 +61,7 @@ declare
         ['outbox_operator', 'select, insert (kind, value, path, tenant, asked_by, cancel_undelivered),
             update (state, cancel_undelivered) on outbox.erasures'],
         ['outbox_operator', 'insert, update (events_days, attempts_days, dead_letters_days), delete on outbox.tenant_retention'],
-        ['outbox_operator', 'execute on function outbox.uuid7, outbox.audit_operation, outbox.retention_bound, outbox.restore_events,
+        ['outbox_operator', 'execute on function outbox.actor, outbox.uuid7, outbox.audit_operation, outbox.retention_bound, outbox.restore_events,
             outbox.adopt, outbox.is_erased, outbox.payload_holds, outbox.json_holds, ' || rules || ', ' || upkeep || ', '
             || findings || ', ' || reading || ', ' || texts],
 

@@ -3,7 +3,19 @@
 from fastapi import APIRouter, Depends
 
 from relay.web.access import bearer
-from relay.web.api import catalogue, dead_letters, deliveries, events, operating, subscriptions, tokens, trials
+from relay.web.api import (
+    bulk,
+    catalogue,
+    dead_letters,
+    deliveries,
+    erasure,
+    events,
+    history,
+    operating,
+    subscriptions,
+    tokens,
+    trials,
+)
 from relay.web.api.description import PROBLEMS
 
 __all__ = ["PREFIX", "router"]
@@ -11,5 +23,7 @@ __all__ = ["PREFIX", "router"]
 PREFIX = "/api/v1"
 
 router = APIRouter(prefix=PREFIX, dependencies=[Depends(bearer)], responses=PROBLEMS)
-for module in (subscriptions, trials, events, deliveries, dead_letters, operating, tokens, catalogue):
+for module in (
+    subscriptions, trials, events, deliveries, dead_letters, history, bulk, operating, erasure, tokens, catalogue,
+):  # fmt: skip
     router.include_router(module.router)

@@ -12,7 +12,7 @@ from outbox.control.deliveries import DeliveryDetails, DeliveryState, ListedDeli
 from outbox.control.replay import replay as replays
 from outbox.ids import DeliveryId
 from relay.web.answers import answer, linked, linked_below
-from relay.web.api.fields import Chosen, DeliveryFilter, SubscriptionName
+from relay.web.api.fields import AttemptFilter, Chosen, SubscriptionName
 from relay.web.bodies import ExactRoute
 from relay.web.database import Call, Operating, Reading
 from relay.web.idempotency import Asked
@@ -53,7 +53,7 @@ class Replayed(_Document):
     resolve_again: int
 
 
-class DeliveryQuery(DeliveryFilter):
+class DeliveryQuery(AttemptFilter):
     """A page of deliveries."""
 
     state: DeliveryState | None = Field(default=None, description="Only these; without it all that is outstanding.")
@@ -71,7 +71,10 @@ class ReplayBody(Chosen):
 def get_deliveries(
     call: Reading, request: Request, response: Response, query: Annotated[DeliveryQuery, Query()]
 ) -> Any:
-    """List what is still to deliver, the longest due first; of the delivered or cancelled the newest."""
+    """List what is still to deliver, the longest due first; of the delivered or cancelled the newest.
+
+    outcome, status and text narrow what is delivered or cancelled, by its attempts.
+    """
     page = list_deliveries(call.connection, call.tenant, query.filters(), query.state, after=query.after)
     return linked(request, response, page)
 

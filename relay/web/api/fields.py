@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
-from outbox.control.filters import Filters
+from outbox.control.filters import FAILED, OUTCOMES, Filters
 from outbox.control.times import moment_of
 from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
 from outbox.subscriptions.declaration import REQUIRED
@@ -18,8 +18,8 @@ from relay.web.models import id_pattern
 from relay.web.problems import Problem
 
 __all__ = [
-    "ChangedSettings", "Chosen", "DeliveryFilter", "GivenSettings", "PageQuery", "SubscriptionName", "TenantName",
-    "Window", "given_in", "tenant_of",
+    "AttemptFilter", "ChangedSettings", "Chosen", "DeliveryFilter", "EventFilter", "GivenSettings", "PageQuery",
+    "Query_", "SubscriptionName", "TenantName", "When", "Window", "given_in", "tenant_of",
 ]  # fmt: skip
 
 MAX_PAGE = 1000
@@ -43,20 +43,22 @@ _TypePattern = Annotated[str, Field(max_length=128, description="An event type, 
 _Key = Annotated[str, Field(max_length=1024)]
 
 
-class _Query(BaseModel):
+class Query_(BaseModel):  # noqa: N801 - FastAPI has a Query
     """A query: a parameter that is not known is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class PageQuery(_Query):
+class PageQuery(Query_):
     """A page of a list."""
 
     after: str | None = Field(default=None, max_length=2000, description="The cursor in the link to the next page.")
     limit: int = Field(default=50, ge=1, le=MAX_PAGE)
 
 
-class _When(BaseModel):
+class When(BaseModel):
+    """Between two times."""
+
     since: Time | None = None
     until: Time | None = None
 
@@ -66,15 +68,18 @@ class _When(BaseModel):
         return {name: moment_of(text) for name in ("since", "until") if (text := getattr(self, name)) is not None}
 
 
-class Window(PageQuery, _When):
+_NAMES = ("type", "tenant", "key", "subscription", "event", "outcome", "status", "text", "limit")
+
+
+class Window(PageQuery, When):
     """A page of what was between two times, of a tenant."""
 
     tenant: TenantName | None = None
 
     def filters(self) -> Filters:
         """Return the filters that operations take."""
-        names = ("type", "tenant", "key", "subscription", "limit")
-        return Filters(**self.window, **{name: getattr(self, name) for name in names if hasattr(self, name)})
+        given = {name: getattr(self, name) for name in _NAMES if hasattr(self, name)}
+        return Filters(**self.window, **given)
 
 
 class EventFilter(Window):
@@ -90,7 +95,18 @@ class DeliveryFilter(EventFilter):
     subscription: SubscriptionName | None = None
 
 
-class Matching(Body, _When):
+class AttemptFilter(DeliveryFilter):
+    """A page of attempts, or of what is narrowed by them."""
+
+    event: Annotated[str, Field(pattern=id_pattern("evt"))] | None = None
+    outcome: Literal[FAILED, *OUTCOMES] | None = Field(default=None, description="failed is all but delivered.")  # type: ignore[valid-type]
+    status: (
+        Annotated[str, Field(pattern="^([1-9][0-9]{2}|[1-9][xX]{2})$", description="503, or a class: 5xx.")] | None
+    ) = None
+    text: str | None = Field(default=None, min_length=1, max_length=200, description="Looked for as it is written.")
+
+
+class Matching(Body, When):
     """At least one filter."""
 
     type: _TypePattern | None = None

@@ -14,7 +14,11 @@ from sqlalchemy import Engine, make_url
 
 from relay.config.options import Config
 from relay.operations import tokens
+from relay.operations.bulk import operations
+from relay.operations.bulk.request import BulkRequest
 from relay.operations.connection import Database
+from relay.operations.erase.erasure import request_erasure
+from relay.operations.erase.request import EraseRequest
 from relay.operations.tokens import RIGHTS
 from tests.support import seeding
 
@@ -31,6 +35,8 @@ class World:
     outstanding: str
     dead: str
     tok: str
+    bulk: str
+    ers: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ KEY = {"Idempotency-Key": "once"}
 DRAFT = {"type": "order.created", "data": {"id": 7}}
 HOOK = {"url": "http://127.0.0.1:9009/hooks", "types": ["*"]}
 IDS = {"ids": ["{waiting}"]}
+BULK = {"kind": "redrive", "subscription": "{sub}"}
+ERASE = {"kind": "key", "value": "somebody's"}
 DEAD = {"ids": ["{dead}"]}
 
 ROWS = {
@@ -97,6 +105,28 @@ ROWS = {
     "POST /dead-letters/{delivery_id}/redrive": Row("operate", 201),
     "POST /dead-letters/redrive": Row("operate", 201, body=DEAD),
     "POST /dead-letters/purge": Row("operate", body=DEAD),
+    "GET /attempts": Row("read", **LIST),
+    "GET /statistics": Row("read", **LIST),
+    "GET /statistics/ranking": Row("read", **LIST, query="?by=subscription"),
+    "GET /statistics/series": Row("read", **LIST),
+    "POST /bulk-operations/plan": Row("operate", body=BULK),
+    "POST /bulk-operations": Row("operate", 201, body=BULK),
+    "GET /bulk-operations": Row("read", **LIST),
+    "GET /bulk-operations/{operation_id}": Row("read"),
+    "PUT /bulk-operations/{operation_id}/rate": Row("operate", body={"rate": 5}),
+    "POST /bulk-operations/{operation_id}/start": Row("operate"),
+    "POST /bulk-operations/{operation_id}/pause": Row("operate", 409),
+    "POST /bulk-operations/{operation_id}/resume": Row("operate", 409),
+    "POST /bulk-operations/{operation_id}/cancel": Row("operate"),
+    "POST /erasures/plan": Row("admin", **LIST, body=ERASE),
+    "POST /erasures": Row("admin", 201, 201, body=ERASE),
+    "GET /erasures": Row("admin", **LIST),
+    "GET /erasures/{erasure_id}": Row("admin"),
+    "GET /erasures/{erasure_id}/receipt": Row("admin", 409),
+    "POST /erasures/{erasure_id}/resume": Row("admin", 409),
+    "POST /erasures/{erasure_id}/cancel": Row("admin"),
+    "GET /tenant-retention": Row("read", **FOR_THE_OPERATOR),
+    "PUT /tenant-retention": Row("admin", **FOR_THE_OPERATOR, body={"tenant": "acme", "events_days": 5}),
     "GET /status": Row("read", **FOR_THE_OPERATOR),
     "GET /findings": Row("read", **FOR_THE_OPERATOR),
     "GET /sending": Row("read", **FOR_THE_OPERATOR),
@@ -113,7 +143,8 @@ ROWS = {
     "GET /schemes/{name}": Row("read", **LIST),
     "GET /formats": Row("read", **LIST),
 }
-NAMES = {"{subscription_id}": "{sub}", "{event_id}": "{evt}", "{token_id}": "{tok}", "{name}": "standard"}
+NAMES = {"{subscription_id}": "{sub}", "{event_id}": "{evt}", "{token_id}": "{tok}", "{name}": "standard",
+         "{operation_id}": "{bulk}", "{erasure_id}": "{ers}"}  # fmt: skip
 
 
 def make_world(connection) -> World:
@@ -123,7 +154,9 @@ def make_world(connection) -> World:
     seeding.attempt(connection, waiting, "retry")
     seeding.attempt(connection, dead, "dead")
     made = tokens.create(connection, None, name="other", rights=["read"], whose="acme")
-    return World(sub, evt, waiting, outstanding, dead, str(made.token.id))
+    bulk = operations.add_bulk(connection, "acme", BulkRequest(kind="redrive", subscription=sub)).id
+    erasure = request_erasure(connection, "acme", EraseRequest(kind="key", value="nobody's")).id
+    return World(sub, evt, waiting, outstanding, dead, str(made.token.id), str(bulk), str(erasure))
 
 
 def filled(text: str, world: World) -> str:
@@ -145,7 +178,7 @@ async def answered(ask, route: str, world: World, by: str) -> Any:
         path = path.replace(name, value)
     path = path.replace("{delivery_id}", "{dead}" if "dead-letters/" in route else "{waiting}")
     more = {} if row.body is None else {"json": body_for(row, world)}
-    return await ask(filled(path, world), by, headers=dict(row.headers), **more)
+    return await ask(filled(path, world) + row.query, by, headers=dict(row.headers), **more)
 
 
 def test_every_route_has_a_row(app: FastAPI) -> None:
@@ -209,4 +242,4 @@ def assert_nothing_of(text: str, world: World, route: str) -> None:
 
 
 IN_PATHS = {"sub": "{subscription_id}", "evt": "{event_id}", "tok": "{token_id}", "waiting": "{delivery_id}",
-            "dead": "{delivery_id}"}  # fmt: skip
+            "dead": "{delivery_id}", "bulk": "{operation_id}", "ers": "{erasure_id}"}  # fmt: skip

@@ -10,12 +10,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from outbox import subscriptions
+from outbox import statistics, subscriptions
 from outbox.control import audit, dead_letters, deliveries, events, explain
 from outbox.control.filters import Filters
+from outbox.control.history import list_attempts
 from outbox.control.pages import Page
 from relay.client import ApiError, ApiUnreachableError, AsyncClient, Client, calls
 from relay.operations import sending, tokens
+from relay.operations.erase.erasure import receipt_of, run_erasure, show_erasure
 from relay.operations.status.status import status
 from tests.support import seeding
 
@@ -47,6 +49,7 @@ def test_there_is_a_call_for_every_route_with_its_name(app: FastAPI) -> None:
 
 
 async def test_what_is_read_by_http_is_what_the_operation_returns(relay, connection, world) -> None:
+    of_sub = Filters(subscription=world["sub"])
     for call, operation in (
         (calls.get_event(world["evt"]), lambda: events.show_event(connection, None, world["evt"])),
         (calls.get_events(limit=5), lambda: events.list_events(connection, None, Filters(limit=5))),
@@ -61,6 +64,7 @@ async def test_what_is_read_by_http_is_what_the_operation_returns(relay, connect
         (calls.get_dead_letters(), lambda: dead_letters.list_dead_letters(connection, None, Filters())),
         (calls.get_audit(), lambda: audit.list_audit(connection, None, Filters())),
         (calls.list_tokens(), lambda: tokens.list_tokens(connection, None, Filters())),
+        (calls.get_attempts(subscription=world["sub"]), lambda: list_attempts(connection, None, of_sub)),
         (calls.get_sending(), lambda: sending.read_sending(connection, None)),
     ):
         read = await relay(call)
@@ -86,12 +90,48 @@ async def test_a_subscription_is_read_whole(relay, connection, world) -> None:
 
 async def test_status_is_read_whole(relay, connection, world) -> None:
     found, own = await relay(calls.get_status()), status(connection, None)
-    now_and_then = {"at", "deliveries", "pending", "running"}  # they hold lengths of time
+    now_and_then = {"at", "deliveries", "pending", "running", "findings"}  # they hold lengths of time
+    assert [(one.code, one.subject) for one in found.findings] == [(one.code, one.subject) for one in own.findings]
     assert found.deliveries.due == own.deliveries.due
     assert found.running.relays == own.running.relays
     for name in {field.name for field in fields(found)} - now_and_then:
         assert getattr(found, name) == getattr(own, name), name
-    assert await relay(calls.get_findings()) == own.findings
+    assert {one.code for one in await relay(calls.get_findings())} == {one.code for one in own.findings}
+
+
+async def test_statistics_are_read_whole(relay, connection, world) -> None:
+    found, own = await relay(calls.get_statistics(tenant="acme")), statistics.read(connection, "acme")
+    for name in {field.name for field in fields(own)} - {"since", "attempts_per_second"}:  # they move with the time
+        assert getattr(found, name) == getattr(own, name), name
+    assert (own.delivered, own.failed) == (1, 2)
+    (ranked,) = await relay(calls.rank_statistics("subscription"))
+    assert (str(ranked.subscription_id), ranked.delivered) == (world["sub"], 1)
+    points = await relay(calls.get_series(over="2h", subscription=world["sub"]))
+    assert (len(points) > 100, sum(point.delivered for point in points)) == (True, 1)
+
+
+async def test_many_are_put_back_and_a_key_is_erased(relay, connection, world) -> None:
+    plan = await relay(calls.plan_bulk_operation("redrive", subscription=world["sub"]))
+    assert (plan.count, plan.exact) == (1, True)
+    made = await relay(calls.add_bulk_operation("redrive", subscription=world["sub"], rate=7, start=True, once="b"))
+    assert (made.state, made.rate, made.planned) == ("running", 7, 1)
+    assert (await relay(calls.pause_bulk_operation(made.id))).state == "paused"
+    assert [one.id async for one in relay.pages(calls.list_bulk_operations(state="paused"))] == [made.id]
+    assert (await relay(calls.set_bulk_operation_rate(made.id, 9))).rate == 9
+    with pytest.raises(ApiError) as refused:
+        await relay(calls.add_bulk_operation("recover", subscription=world["sub"]))
+    assert (refused.value.status, refused.value.field) == (422, "since")
+    erasure = await relay(calls.request_an_erasure("key", "nobody's", within="acme"))
+    assert run_erasure_to_its_end(connection, erasure.id).state == "done"
+    receipt = await relay(calls.get_receipt(erasure.id))
+    assert receipt == receipt_of(show_erasure(connection, None, erasure.id))
+    await relay(calls.keep_for("acme", events_days=3))
+    assert [one.events_days async for one in relay.pages(calls.get_tenant_retention())] == [3]
+
+
+def run_erasure_to_its_end(connection, erasure_id):
+    with connection.engine.connect() as own:
+        return run_erasure(own, None, erasure_id)
 
 
 async def test_things_are_done(relay, world) -> None:
