@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import click
 
 from outbox.control.deliveries import STATES, list_deliveries, show_delivery
@@ -109,10 +110,24 @@ deliveries.add_command(cancel)
 
 @deliveries.command()
 @click.argument("delivery_id", metavar="DELIVERY")
+@click.option("--curl", is_flag=True, help="Print a command that repeats the request, signed now.")
 @json_option
 @with_source
-def show(source: Source, delivery_id: str, *, as_json: bool) -> None:
-    """Show one DELIVERY (dlv_…) with each of its attempts, wherever it is now."""
+def show(source: Source, delivery_id: str, *, curl: bool, as_json: bool) -> None:
+    """Show one DELIVERY (dlv_…) with each of its attempts, wherever it is now.
+
+    --curl makes its request once more, as the subscription is now, signs it, and prints a command for
+    a POSIX shell; nothing is sent. A receiver takes the signature for about five minutes. Credentials
+    are in it as ***, which it says: a token, headers of your own, a URL that is one.
+
+    \b
+    Examples:
+      relay deliveries show dlv_…
+      relay deliveries show dlv_… --curl | sh
+    """
+    if curl:
+        _print_curl(source, delivery_id, as_json=as_json)
+        return
     found = source.ask(
         lambda connection: show_delivery(connection, None, delivery_id), lambda: calls.get_delivery(delivery_id)
     )
@@ -122,3 +137,17 @@ def show(source: Source, delivery_id: str, *, as_json: bool) -> None:
         return
     print_fields(fields_of(found, "attempts_made", *alive))
     print_attempts(found.attempts_made)
+
+
+def _print_curl(source: Source, delivery_id: str, *, as_json: bool) -> None:
+    from relay.operations.probe.repeat import repeat_request
+
+    if source.database is None:
+        raise click.UsageError("--curl: it signs with a key that only relays hold; leave out --api")
+    found = anyio.run(repeat_request, source.database, None, delivery_id)
+    if as_json:
+        print_json(found)
+        return
+    if found.masked:
+        click.echo(f"# put in what stands as ***: {', '.join(found.masked)}")
+    click.echo(found.curl)

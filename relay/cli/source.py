@@ -30,10 +30,13 @@ T = TypeVar("T")
 
 
 class Source:
-    """Answers a question from the database or by HTTP, whichever the command line names."""
+    """Answers a question from the database or by HTTP, whichever the command line names.
+
+    `database` is None where the API is asked.
+    """
 
     def __init__(self, database: Database | None, client: Client | None = None) -> None:
-        self._database = database
+        self.database = database
         self._client = client
 
     @property
@@ -45,8 +48,8 @@ class Source:
         """Return what the operation returns in a transaction of its own, or the API to its call."""
         if self._client is not None:
             return self._client(remote())
-        assert self._database is not None
-        with self._database.transaction() as connection:
+        assert self.database is not None
+        with self.database.transaction() as connection:
             return local(connection)
 
 

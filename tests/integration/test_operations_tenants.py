@@ -109,6 +109,7 @@ PARTS = {
     "status.breakers.breakers_of": "reads subscriptions that were found",
     "probe.probed_subscription.require_patience": "is about a target that was found",
     "probe.probed_subscription.require_log": "writes nothing",
+    "probe.preview.read_recorded": "is about a target that was found",
     "probe.probe.send_prepared": "sends what was prepared, for which the tenant was asked for",
     "probe.probed_subscription.make_event": "makes what is nobody's",
     "probe.probed_subscription.log_test": "is about a target that was found",
@@ -259,6 +260,7 @@ TESTED_BELOW = {
     *("replay.replay.replay", "replay.replayable.refuse_other_tenants", "erase.erasure.run_erasure"),
     *("probe.probe.send_test", "probe.probe.prepare", "probe.probe.check_endpoint", "probe.preview.preview"),
     *("probe.requested.answer_one", "test_messages.read", "test_messages.why_unanswered", "tokens.create"),
+    "probe.repeat.repeat_request",
 }
 
 

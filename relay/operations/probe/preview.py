@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from relay.operations.probe.documents import SentRequest
     from relay.operations.probe.probed_subscription import ProbedSubscription
 
-__all__ = ["DEFAULT_TYPE", "Draft", "PreviewedRequest", "preview"]
+__all__ = ["DEFAULT_TYPE", "Draft", "NoNetwork", "PreviewedRequest", "preview", "read_recorded"]
 
 DEFAULT_TYPE = "outbox.test"
 
@@ -125,7 +125,7 @@ async def preview(
 async def _made(
     envelope: Envelope, event: EventParts, target: ProbedSubscription
 ) -> tuple[SentRequest | None, str | None]:
-    recorder = Recorder(_NoNetwork())
+    recorder = Recorder(NoNetwork())
     timeout_seconds = float(target.subscription.timeout_seconds)
     try:
         outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, timeout_seconds)
@@ -135,7 +135,7 @@ async def _made(
     return request, None if request else outcome.error  # without one the event has no body in the format
 
 
-class _NoNetwork:
+class NoNetwork:
     """Takes requests and sends none. Every answer is a token, for who asks for one; it is shown to nobody."""
 
     async def send(self, _endpoint: Endpoint, _headers: bytes, _body: bytes, _timeout_seconds: float) -> Outcome:
@@ -160,7 +160,7 @@ def _read(
         target = read_subscription(connection, tenant, subscription_id)
         if isinstance(event, Draft):
             return target, _draft(connection, target, event)
-        return target, _recorded(connection, target, event)
+        return target, read_recorded(connection, target, event)
 
 
 def _draft(connection: Connection, target: ProbedSubscription, draft: Draft) -> EventParts:
@@ -170,7 +170,8 @@ def _draft(connection: Connection, target: ProbedSubscription, draft: Draft) -> 
     return replace(event, tenant=whose or "", key=draft.key)
 
 
-def _recorded(connection: Connection, target: ProbedSubscription, event_id: UUID | str) -> EventParts:
+def read_recorded(connection: Connection, target: ProbedSubscription, event_id: UUID | str) -> EventParts:
+    """Return an event of the subscription's tenant as it is sent. Raises NotFoundError."""
     uuid = EventId.of(event_id)
     parameters = {"id": uuid, "subscription_id": UUID(bytes=target.subscription.id)}
     row: Any = connection.execute(text(_EVENT), parameters).one_or_none()

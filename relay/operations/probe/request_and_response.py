@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from relay.http.sender import Endpoint, Sender
     from relay.model.outcome import Outcome
 
-__all__ = ["Recorder", "response_of"]
+__all__ = ["REDACTED", "Recorder", "response_of"]
 
 # Of these names a subscription's own headers can only have User-Agent; what is not known to be harmless is redacted.
 _HARMLESS = {"host", "user-agent", "accept-encoding", "content-type", "content-length"}
-_REDACTED = "***"
+REDACTED = "***"
 
 
 class Recorder:
@@ -34,6 +34,11 @@ class Recorder:
         """Keep the request, then send it."""
         self._sent.append((endpoint, headers, body))
         return await self._sender.send(endpoint, headers, body, timeout_seconds)
+
+    @property
+    def last_body(self) -> str | None:
+        """The body of the last request, nothing of it redacted; None where there was none."""
+        return self._sent[-1][2].decode("utf-8", "backslashreplace") if self._sent else None
 
     async def close(self) -> None:
         """Close the sender."""
@@ -59,7 +64,7 @@ def _request_of(endpoint: Endpoint, url: str, headers: bytes, body: bytes, size:
     return SentRequest(
         method=first.partition(" ")[0],
         url=url,
-        headers=tuple((name, value if name.lower() in harmless else _REDACTED) for name, value in pairs),
+        headers=tuple((name, value if name.lower() in harmless else REDACTED) for name, value in pairs),
         body=body.decode("utf-8", "backslashreplace"),
     )
 
@@ -81,4 +86,4 @@ def response_of(outcome: Outcome) -> ReceivedResponse | None:
 
 def _redact_cookie(value: str) -> str:
     name, separator, _ = value.partition("=")
-    return f"{name}={_REDACTED}" if separator else _REDACTED  # without a name it is all value (RFC 6265bis)
+    return f"{name}={REDACTED}" if separator else REDACTED  # without a name it is all value (RFC 6265bis)
