@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from outbox.control.store.lanes import look_in
+from outbox.control.store.named import for_any_driver
 
 __all__ = ["Cancelled", "Hastened", "cancel", "hastening", "make_due"]
 
@@ -47,12 +48,12 @@ made as (
     returning id, subscription_id, null::bigint as lane)"""
 
 
-_MAKE_DUE = f"with {hastening()} select id, subscription_id from made"
+_MAKE_DUE = for_any_driver(f"with {hastening()} select id, subscription_id from made")
 
 
 def make_due(connection: Connection, ids: Sequence[UUID]) -> list[Hastened]:
     """waiting → due: what waits for a retry or its time is due now, with the attempts that it has; return which."""
-    return [Hastened(*row) for row in connection.exec_driver_sql(_MAKE_DUE, {"ids": list(ids)})]
+    return [Hastened(*row) for row in connection.execute(_MAKE_DUE, {"ids": list(ids)})]
 
 
 # Whoever has the lease: what a relay sends now cannot be called back, but its result finds no row any more. number is

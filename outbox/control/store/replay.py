@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from outbox.control.store.lanes import LANE_OF_EVENT, look_in
+from outbox.control.store.named import for_any_driver
 from outbox.control.store.sendable import MATCHED
 from outbox.subscriptions.filters import Answer, FilteredEvent, stored_filter
 
@@ -142,7 +143,7 @@ made as (
     returning id, subscription_id, lane)"""
 
 
-_REVIVE = f"with {revival()} select id, subscription_id, lane from made"
+_REVIVE = for_any_driver(f"with {revival()} select id, subscription_id, lane from made")
 
 
 def revive(
@@ -158,6 +159,6 @@ def revive(
     """
     columns = {"seqs": list(seqs), "subscription_ids": list(subscription_ids), "dead": list(dead),
                "besides": list(besides)}  # fmt: skip
-    made = connection.exec_driver_sql(_REVIVE, columns).all()
+    made = connection.execute(_REVIVE, columns).all()
     look_in(connection, [(row.subscription_id, row.lane) for row in made if row.lane is not None])
     return [row.id for row in made]
