@@ -77,6 +77,6 @@ def test_staging_made_of_a_dump_sends_nothing_to_customers_until_it_is_adopted(s
     assert (code, json.loads(told)["deliveries"]["open"]["value"]) == (0, 9)
     staging.wait_settled()
     assert len(staging.receiver.wait_for(9)) == 9
-    assert relay.text.count("sending goes on") == 2
+    wait_until(lambda: relay.text.count("sending goes on") == 2)
     assert relay.stop() == 0
     assert "this database is a copy" not in command(staging, "status", "--check")[1]

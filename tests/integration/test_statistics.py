@@ -87,7 +87,9 @@ class World:
         connection.execute(DEAD, (self.dice.choice(self.subscriptions)[0], self.dice.choice(self.events)))
 
     def step(self) -> None:  # noqa: C901 - one line a case
-        match self.dice.choice(("insert", "insert", "begin", "more", "savepoint", "commit", "abort", "roll", "bury")):
+        match self.dice.choice(
+            ("insert", "insert", "begin", "more", "savepoint", "commit", "abort", "roll", "hours", "bury")
+        ):
             case "insert":
                 for _ in range(self.dice.randrange(1, 6)):
                     self.attempt(self.database, self.dice.choice((0, 100, 4000, 90_000, 200_000)))
@@ -112,7 +114,10 @@ class World:
                 with self.open.pop(self.dice.randrange(len(self.open))) as one:
                     one.rollback()
             case "roll":
-                self.database.execute("select outbox.roll_up(%s, 1)", (self.dice.randrange(1, 4),))
+                self.database.execute("select outbox.roll_up(%s, 1)", (self.dice.choice((1, 3, 100)),))
+            case "hours":  # one is closed a call
+                for _ in range(30):
+                    self.database.execute("select outbox.roll_up()")
             case "bury":
                 self.bury(self.database)
 
@@ -219,6 +224,7 @@ def test_every_number_is_what_the_attempts_add_up_to_whenever_they_commit(
             with world.open.pop() as one:
                 one.commit()
         drain(database)
+        assert database.execute("select count(*) from outbox.uncounted").fetchone() == (0,)
         check(engine, world)
     finally:
         world.close()
@@ -263,7 +269,9 @@ def test_what_waits_under_a_held_snapshot_is_not_stepped_over_again(
         late.commit()
         plan = database.execute("explain (analyze, format json) select * from outbox.uncounted_attempts()").fetchone()
         assert scanned(plan[0][0]["Plan"]) <= 10  # type: ignore[index]
+        world.attempt(database)
         drain(database)
+    assert database.execute("select count(*) from outbox.uncounted").fetchone() == (0,)
     attempts = database.execute("select count(*) from outbox.attempts where verdict <> 'test'").fetchone()
     counted = database.execute("select sum(delivered + failed + cancelled) from outbox.statistics()").fetchone()
     assert counted == attempts
