@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from outbox.control.attempts import Attempt
+from outbox.control.attempts import Attempt, ListedAttempt
 from outbox.control.audit import AuditEntry
 from outbox.control.dead_letters import DeadLetterDetails, ListedDeadLetter
 from outbox.control.deliveries import DeliveryDetails, ListedDelivery
 from outbox.control.events import DeadDelivery, EventDetails, ListedEvent
 from outbox.control.findings import Finding
-from outbox.control.history import ListedAttempt
 from outbox.recording.record import Event
 from outbox.statistics import Point, Statistics
 from outbox.subscriptions import NewSubscription, Subscription, TenantLimit

@@ -59,7 +59,8 @@ HOLDS_NOTHING = {
         "about the installation",
     ),
     **dict.fromkeys(
-        ("audit.actor", "audit.role", "tokens.created_by", "bulk_operations.requested_by", "erasures.requested_by", "erasures.role"),
+        ("audit.actor", "audit.role", "tokens.created_by", "bulk_operations.requested_by", "erasures.requested_by",
+         "erasures.role"),
         "who worked here, which the audit is for",
     ),
     **dict.fromkeys(("erasures.salt", "erasures.digest"), "cannot be turned back"),

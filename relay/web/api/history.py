@@ -6,7 +6,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from outbox import statistics
-from outbox.control.history import ListedAttempt, list_attempts
+from outbox.control.attempts import ListedAttempt
+from outbox.control.history import list_attempts
 from outbox.subscriptions.checks import EveryTenant
 from relay.web.answers import linked
 from relay.web.api.fields import AttemptFilter, Query_, SubscriptionName, TenantName
