@@ -30,6 +30,7 @@ NOT_ACTING = {
     *("subscriptions formats", "subscriptions filter-test", "subscriptions preview", "tenants limits"),
     *("events list", "events show", "explain", "deliveries list", "deliveries show", "deliveries attempts"),
     *("bulk list", "bulk show", "erase list", "erase receipt", "tenants retention"),
+    *("tokens list", "statistics", "serve"),
     *("dead-letters list", "dead-letters show", "secrets keygen", "schemes list", "schemes show"),
 }
 
