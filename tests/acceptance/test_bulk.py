@@ -17,8 +17,6 @@ from tests.support.application import Application
 from tests.support.processes import RelayProcess
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.case("D5")
-
 EVENTS = 5_000
 STEPS = ["Store.claim_bulk", "Store.read_bulk", "Store.put_back_bulk"]
 HOUR = timedelta(hours=1)

@@ -148,3 +148,21 @@ def test_a_kill_around_any_step_loses_nothing(app: Application, step: str) -> No
     app.assert_all_accounted()
     broken = {event for event, kind in app.committed.items() if kind == BROKEN}
     assert {event for _, event in app.dead()} == broken
+
+
+@pytest.mark.case("E33", "F8")
+@pytest.mark.parametrize("when", ["while the request is read", "while the answer is on its way"])
+def test_a_kill_during_a_request_repeats_only_what_was_in_flight(app: Application, when: str) -> None:
+    app.subscribe("/slow", timeout_seconds=15)
+    app.receiver.plan("/slow", *(["hang", "200"] if when.startswith("while the request") else ["hold", "200"]))
+    ids = app.record(10)
+    relay = app.stage.running_relay()
+    app.receiver.wait_for(10, "/slow")
+    if when.startswith("while the answer"):
+        app.receiver.release()
+    relay.kill()
+    app.expire_leases()
+    app.stage.drain()
+    verdict = app.assert_all_accounted()
+    assert len(app.receiver.received()) <= 2 * len(ids)
+    assert verdict.pairs == len(ids)

@@ -6,14 +6,10 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 from relay.operations.erase.erasure import receipt_of, request_erasure, show_erasure
 from relay.operations.erase.request import EraseRequest
 from tests.support.application import Application
 from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.case("D8")
 
 EVENTS = 60_000
 STATE = "select state from outbox.erasures"

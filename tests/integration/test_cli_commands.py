@@ -301,7 +301,9 @@ class TestConfig:
 def test_prune_keeps_what_is_not_done(run, connection):
     seeding.record(connection)
     connection.execute(text("update outbox.events set recorded_at = recorded_at - interval '400 days'"))
-    assert json.loads(run("prune", "--dry-run", "--json")) == {"events": 0, "attempts": 0, "resolutions": 0}
+    assert json.loads(run("prune", "--dry-run", "--json")) == dict.fromkeys(
+        ("events", "attempts", "resolutions", "dead_letters", "audit"), 0
+    )
     run("prune", "--events-retention-days", "100", code=2)
-    assert run("prune") == "pruned 0 events, 0 attempts, 0 resolutions\n"
+    assert run("prune") == "pruned 0 events, 0 attempts, 0 resolutions, 0 dead letters, 0 audit\n"
     assert connection.execute(text("select count(*) from outbox.events")).scalar_one() == 1

@@ -34,7 +34,7 @@ from relay.operations.erase.erasure import (
 from relay.operations.erase.request import EraseError, EraseRequest, plan_erasure
 from tests.support import seeding
 
-pytestmark = [pytest.mark.case("D8"), pytest.mark.field("F23")]
+pytestmark = pytest.mark.field("F23")
 
 CANARY = "canary_7f3a"  # a word that may stand in a type, too
 HOUR = timedelta(hours=1)

@@ -22,8 +22,6 @@ from relay.operations.bulk.plan import plan_bulk
 from relay.operations.bulk.request import BulkError, BulkRequest
 from tests.support import seeding
 
-pytestmark = pytest.mark.case("D5")
-
 HOUR = timedelta(hours=1)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

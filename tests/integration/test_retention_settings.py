@@ -27,8 +27,6 @@ from relay.operations.tenant_retention import (
 from relay.process import housekeeping
 from tests.support import seeding
 
-pytestmark = pytest.mark.case("D7")
-
 DAYS = {"events_days": 30, "attempts_days": 90, "resolutions_days": 90}
 
 

@@ -24,6 +24,8 @@ create table outbox.test_requests (
     constraint payload_is_json check (payload::json is not null),
     constraint answered_with_an_answer check ((answered_at is null) = (answer is null)),
     constraint answer_is_json check (answer is null or answer::json is not null),
+    constraint answers_have_dates check (least(taken_at, answered_at) >= '0001-01-01Z'
+                                         and greatest(taken_at, answered_at) < '10000-01-01Z'),
     constraint requested_at_is_a_date check (requested_at >= '0001-01-01Z' and requested_at < '10000-01-01Z'),
     constraint expires_at_is_a_date check (expires_at >= '0001-01-01Z' and expires_at < '10000-01-01Z')
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);

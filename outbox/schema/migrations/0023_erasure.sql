@@ -522,8 +522,8 @@ create table outbox.tenant_retention (
     attempts_reached timestamptz not null default '0001-01-01Z',
     checked_at timestamptz,
     constraint tenant_is_text check (octet_length(tenant) <= 256 and tenant <> '*'),
-    constraint days_in_range check (events_days between 1 and 36500 and attempts_days between 1 and 36500
-                                    and dead_letters_days between 1 and 36500),
+    constraint days_in_range check (least(events_days, attempts_days, dead_letters_days) >= 1
+                                    and greatest(events_days, attempts_days, dead_letters_days) <= 36500),
     constraint something_is_set check (coalesce(events_days, attempts_days, dead_letters_days) is not null),
     constraint times_are_dates check (
         least(attempts_reached, checked_at) >= '0001-01-01Z' and greatest(attempts_reached, checked_at) < '10000-01-01Z')

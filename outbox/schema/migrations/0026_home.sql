@@ -6,7 +6,8 @@ set local lock_timeout = '5s';
 -- the row came along with a dump. No row: nobody has sent from here yet, and the first relay notes its place.
 create table outbox.home (
     place text collate "C" primary key,
-    noted_at timestamptz not null default clock_timestamp()
+    noted_at timestamptz not null default clock_timestamp(),
+    constraint noted_at_is_a_date check (noted_at >= '0001-01-01Z' and noted_at < '10000-01-01Z')
 );
 
 -- The same on a promoted standby and in a restored backup, another one after a dump was restored in another cluster or
