@@ -120,7 +120,9 @@ def test_two_relays_that_are_killed_again_and_again_put_back_each_of_thousands_o
         bury(app, target)
     operation = start(app, kind, target, rate=1_000, **({} if kind == "backfill" else {"since": HOUR}))
     dice = random.Random(7)
-    for _ in range(5):
+    for turn in range(40):
+        if turn >= 5 and show(app, operation).done:
+            break
         points = [
             f"{step}:{dice.choice(['before', 'after'])}:{dice.randint(1, 3)}" for step in dice.choices(STEPS, k=2)
         ]
