@@ -27,8 +27,7 @@ from tests.support import databases
 pytestmark = [pytest.mark.field("F64"), pytest.mark.anyio]
 
 LEAVES, LEAF_ROWS = 200, 1000
-# Ten events of ten leaves, each leaf with its indexes: more leaves in all take no more.
-LOCKS_MAX = 130
+LOCKS_MAX = 100
 LOCKS = "select count(*) from pg_locks where pid = pg_backend_pid()"
 FULL = f"""
 do $$ begin

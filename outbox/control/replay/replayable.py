@@ -116,8 +116,13 @@ def count_by_filter(
 
 def _once_more(connection: Connection, found: Sequence[Candidate]) -> list[Candidate]:
     """Mark what has ended once: a replay of it is one more, whatever is on its way."""
-    ended = find_ended(connection, [item.event_seq for item in found])
-    return [replace(item, besides=(item.event_seq, item.subscription_id) in ended) for item in found]
+    asked = [item.event_seq for item in found if item.dead is None]  # a dead letter tells by itself
+    ended = find_ended(connection, asked) if asked else set()
+    return [replace(item, besides=_is_dead(item) or (item.event_seq, item.subscription_id) in ended) for item in found]
+
+
+def _is_dead(item: Candidate) -> bool:
+    return item.dead is not None and item.subscription_id is not None
 
 
 def _idle(connection: Connection, found: Sequence[Candidate]) -> list[Candidate]:
