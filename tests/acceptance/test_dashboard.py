@@ -226,7 +226,7 @@ def test_a_chart_says_its_figures_to_a_mouse_and_to_a_screen_reader(context, sta
     )
     assert re.fullmatch(r"Attempts: [\d,]+ attempts delivered and [\d,]+ failed from .* UTC on\.", told)
     tips = chart.locator("rect.tip title").all_text_contents()
-    assert len(tips) == 48
+    assert len(tips) in (48, 49)  # the first step is a whole one
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\dZ: [\d,]+ delivered, [\d,]+ failed", tip) for tip in tips)
     page.click("text=The same as a table")
     rows = page.locator("details table tbody tr").count()

@@ -38,7 +38,6 @@ from relay.operations import (
     adoption,
     gauges,
     prune,
-    recent_attempts,
     schema_findings,
     secrets,
     sending,
@@ -181,11 +180,6 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
         explain.explain_draft(c, tenant, explain.Draft(type="a.b", data="1", tenant="acme")).subscriptions
     ),
     "events.dead_of_event": lambda c, tenant, w: events.dead_of_event(c, tenant, w.event),
-    "recent_attempts.count_recent_attempts": lambda c, tenant, _: [
-        one
-        for one in recent_attempts.count_recent_attempts(c, tenant, subscription=None, seconds=60, buckets=60)
-        if one.delivered or one.failed
-    ],
     "deliveries.list_deliveries": lambda c, tenant, _: deliveries.list_deliveries(c, tenant, ALL),
     "deliveries.list_deliveries delivered": lambda c, tenant, _: deliveries.list_deliveries(
         c, tenant, ALL, "delivered"

@@ -27,7 +27,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 22, 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """What was attempted in `seconds` from `start` on; p50, p95 and p99 are milliseconds, None without an attempt."""
+    """What was attempted in `seconds` from `start` on; p50, p95 and p99 are milliseconds, None where none delivered."""
 
     start: datetime
     seconds: int
@@ -72,7 +72,7 @@ def deliveries_chart(points: Sequence[Point], width: int, name: str) -> Markup:
 
 
 def latency_chart(points: Sequence[Point], width: int, name: str) -> Markup:
-    """Return how long attempts took: three lines, of the 50th, 95th and 99th percentile in milliseconds."""
+    """Return how long delivered requests took: the 50th, 95th and 99th percentile in milliseconds, a line each."""
     most = max((value for one in points for value in (one.p50, one.p95, one.p99) if value is not None), default=0.0)
     plot = _Plot(width, points, scale_of(most, whole=False))
     series: tuple[tuple[str, Callable[[Point], float | None]], ...] = (
@@ -80,13 +80,13 @@ def latency_chart(points: Sequence[Point], width: int, name: str) -> Markup:
     )  # fmt: skip
     lines = Markup("").join(_line(plot, css, value_of) for css, value_of in series)
     tips = _tips(plot, _latencies)
-    told = f"The slowest hundredth of attempts took up to {most:,.0f} ms{_span(points)}."
+    told = f"Of delivered requests the slowest hundredth took up to {most:,.0f} ms{_span(points)}."
     return _picture(plot, name, "Time to answer", told, "milliseconds", lines + tips)
 
 
 def _latencies(one: Point) -> str:
     if one.p50 is None or one.p95 is None or one.p99 is None:
-        return "no attempt"
+        return "none delivered"
     return f"p50 {one.p50:,.0f} ms, p95 {one.p95:,.0f} ms, p99 {one.p99:,.0f} ms"
 
 

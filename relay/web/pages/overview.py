@@ -14,7 +14,7 @@ from outbox.control.times import duration, utc
 from relay.operations.status.breakers import breakers_of, in_words
 from relay.operations.status.documents import Named, Status
 from relay.operations.status.status import status
-from relay.web.pages.points import points_of, summary_of, window_named
+from relay.web.pages.points import figures_of, points_of, window_named
 from relay.web.pages.rendering import PageRoute, visit_page
 from relay.web.pages.visits import Visit, Visiting
 
@@ -42,12 +42,13 @@ def overview(visit: Visiting, request: Request) -> Response:
     window = window_named(request.query_params.get("window", ""))
     with visit.transaction() as connection:
         found = status(connection, None) if visit.tenant is None else None
-        points = points_of(connection, visit.tenant, window)
+        points = points_of(connection, visit.visitor.whose, window)
+        figures = figures_of(connection, visit.visitor.whose, window)
         troubles = _troubles_of_all(connection, found) if found else _own_troubles(connection, visit)
         letters = list_dead_letters(connection, visit.tenant, Filters(limit=_NEWEST))
         events = list_events(connection, visit.tenant, Filters(limit=_NEWEST))
     return visit_page(
-        visit, "overview.html", status_=found, points=points, summary=summary_of(points), window=window,
+        visit, "overview.html", status_=found, points=points, figures=figures, window=window,
         troubles=troubles, letters=letters, events=events,
         problems=[item for item in found.findings if item.severity == "problem"] if found else [],
     )  # fmt: skip

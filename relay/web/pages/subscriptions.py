@@ -13,7 +13,7 @@ from relay.operations.status.breakers import Breaker, breaker_of, breakers_of, i
 from relay.operations.status.late_subscriptions import subscription_health
 from relay.web.pages.confirming import confirm
 from relay.web.pages.filters import Asked
-from relay.web.pages.points import points_of, summary_of, window_named
+from relay.web.pages.points import figures_of, points_of, window_named
 from relay.web.pages.rendering import PageRoute, go, url_of, visit_page
 from relay.web.pages.visits import Posted, Refused, Visit, Visiting, visiting
 
@@ -68,11 +68,12 @@ def subscription(visit: Visiting, request: Request, subscription_id: str) -> Res
         item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose, removed=True)
         health = subscription_health(connection, visit.tenant, item.id)
         breaker = breaker_of(connection, visit.tenant, item.id)
-        points = points_of(connection, visit.tenant, window, item.id)
+        points = points_of(connection, visit.visitor.whose, window, item.id)
+        figures = figures_of(connection, visit.visitor.whose, window, item.id)
         outstanding = list_deliveries(connection, visit.tenant, Filters(subscription=item.id, limit=_NEWEST))
     return visit_page(
         visit, "subscription.html", item=item, health=health, breaker=breaker, breaker_words=in_words(breaker),
-        state=shown_state(item, breaker), points=points, summary=summary_of(points), window=window,
+        state=shown_state(item, breaker), points=points, figures=figures, window=window,
         outstanding=outstanding,
     )  # fmt: skip
 
