@@ -14,7 +14,7 @@ from outbox.ids import text_id
 from outbox.subscriptions.filters import Answer, FilteredEvent, stored_filter
 from relay.engine.outage import one_line
 from relay.store.bulk import BACKLOG, BACKLOG_SECONDS, LEASE_SECONDS
-from relay.store.bulk_pages import BATCH
+from relay.store.bulk_pages import BATCH, LOOKED_AT
 from relay.store.meaning import Meaning, meaning_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ __all__ = ["BulkOperations"]
 
 log = logging.getLogger("relay.engine")
 
-SECONDS_EACH = 0.1  # of each second
+SHARE = 0.1  # of the time of the loop that looks for work
+SECONDS_EACH = 0.1  # at once, and the batch that is under way then
 IDLE_SECONDS = 2.0  # between two looks when no operation runs
 ERROR_SECONDS = 10.0
 FAILURES = 5  # in a row, and the operation is given up
@@ -45,11 +46,12 @@ class BulkOperations:
         self._tell_due = tell_due
         self._holder = uuid.uuid4()
         self._lease_seconds = LEASE_SECONDS
+        self._look = BATCH
         self._next = 0.0
         self._worked_at = -IDLE_SECONDS
 
     async def run(self) -> None:
-        """Work for a part of a second on what runs, unless nothing did a moment ago."""
+        """Work for a tenth of a second on what runs, then leave the loop to the others nine times as long."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -60,8 +62,9 @@ class BulkOperations:
             self._lease_seconds = max(LEASE_SECONDS, 4 * (time.monotonic() - began))
             if work.room < BATCH or time.monotonic() >= now + SECONDS_EACH:
                 break
-        idle = time.monotonic() >= self._worked_at + IDLE_SECONDS
-        self._next = now + (IDLE_SECONDS if idle else 0.0)
+        ended = time.monotonic()
+        idle = ended >= self._worked_at + IDLE_SECONDS
+        self._next = ended + (IDLE_SECONDS if idle else (ended - now) * (1 / SHARE - 1))
 
     async def finds_nothing(self) -> bool:
         """Tell whether no operation is left that waits for nothing but its rate."""
@@ -103,7 +106,9 @@ class BulkOperations:
         log.warning("%s: failed: %s", _name(work), error)
 
     async def _put_back(self, work: Work) -> None:
-        page = await self._store.read_bulk(work)
+        page = await self._store.read_bulk(work, self._look)
+        # Where few rows are wanted, more are looked at.
+        self._look = BATCH if len(page.to_put_back) > self._look // 4 else min(2 * self._look, LOOKED_AT)
         if work.filter is not None and page.to_put_back:
             page = await self._filter(work, work.filter, page)
         following = page.left.next_phase() if page.ended else page.left

@@ -76,10 +76,10 @@ def _uuid(raw: bytes | None) -> UUID | None:
     return None if raw is None else UUID(bytes=raw)
 
 
-async def read_bulk(database: Database, work: Work) -> Page:
-    """Read the next page of an operation; changes nothing."""
-    _, rows = await database.transaction(_PRUNED, page_statement(work))
-    return page_of(work, rows)
+async def read_bulk(database: Database, work: Work, look: int = BATCH) -> Page:
+    """Read the next page of an operation, of at most `look` rows; changes nothing."""
+    _, rows = await database.transaction(_PRUNED, page_statement(work, look=look))
+    return page_of(work, rows, look=look)
 
 
 class FilteredPayload(NamedTuple):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["BATCH", "LOOKED_AT", "PHASES", "Found", "Page", "Work", "page_of", "page_statement", "utc"]
 
 BATCH = 500  # rows that one transaction puts back at most
-LOOKED_AT = 2_000  # rows in one page at most
+LOOKED_AT = 5_000  # rows in one page at most, where few of them are wanted
 
 Phase = Literal["dead", "waiting", "events"]
 PHASES: Mapping[str, tuple[Phase, ...]] = {
@@ -161,6 +161,9 @@ bounds as materialized (select min(seq) as low, max(seq) as high, count(*) as nu
 it as materialized (
     select id, tenant, types, outbox.text_id('sub', id) as name from outbox.subscriptions
     where id = %(subscription)s::uuid and removed_at is null),
+kinds as materialized (
+    select k.type, it.types && outbox.patterns_of(k.type) as matches
+    from (select distinct type from looked) k cross join it),
 outstanding as materialized (
     select event_seq from outbox.deliveries where subscription_id = %(subscription)s::uuid
     union all select event_seq from outbox.pending
@@ -185,7 +188,7 @@ from (
            and l.seq not in (select event_seq from outstanding)
            and case when %(backfill)s::boolean
                     then b.event_seq is null and l.seq not in (select event_seq from ended)
-                         and it.types && outbox.patterns_of(l.type)
+                         and l.type in (select type from kinds where matches)
                          and not (starts_with(l.type, 'relay.') and l.key is not distinct from it.name)
                     else b.event_seq is not null or l.seq in (select event_seq from ended) end as wanted
     from looked l left join it on it.tenant in (l.tenant, '*') left join buried b on b.event_seq = l.seq) l

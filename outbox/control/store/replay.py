@@ -115,9 +115,6 @@ def revival(gate: str = "true") -> str:
 on_their_way as materialized (
     select event_seq, subscription_id from outbox.deliveries
     where subscription_id = any(%(subscription_ids)s::uuid[]) and event_seq = any(%(seqs)s::bigint[])),
-sizes as materialized (
-    select seq, octet_length(payload) as bytes, {LANE_OF_EVENT} as lane, available_at from outbox.events
-    where seq = any(%(seqs)s::bigint[])),
 held as materialized (
     select id, ordered from outbox.subscriptions
     where id = any(%(subscription_ids)s::uuid[]) and removed_at is null order by id for share),
@@ -125,7 +122,10 @@ asked as materialized (
     select c.*, s.bytes, s.lane, s.available_at, h.ordered
     from unnest(%(seqs)s::bigint[], %(subscription_ids)s::uuid[], %(dead)s::uuid[], %(besides)s::boolean[])
         c(seq, subscription_id, dead, besides)
-    join sizes s using (seq) join held h on h.id = c.subscription_id
+    cross join lateral (
+        select octet_length(payload) as bytes, {LANE_OF_EVENT} as lane, available_at from outbox.events
+        where seq = c.seq and seq = any(%(seqs)s::bigint[]) limit 1) s
+    cross join lateral (select ordered from held where id = c.subscription_id limit 1) h
     where {gate} and (c.besides or not exists (
         select from on_their_way o where o.event_seq = c.seq and o.subscription_id = c.subscription_id))),
 gone as (

@@ -469,3 +469,34 @@ async def test_who_did_what_is_in_the_audit_and_no_row_for_each_dead_letter(
     assert noted == [
         ("bulk planned", 0), ("bulk started", 0), ("bulk paused", 0), ("bulk resumed", 0), ("bulk done", 3),
     ]  # fmt: skip
+
+
+async def test_the_loop_is_left_to_the_others_nine_times_as_long(
+    relay: Relay, world: World, connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a batch took: the clock is the test's."""
+    clock, looks = [1000.0], 0
+
+    class Clock:
+        monotonic = staticmethod(lambda: clock[0])
+
+    claim = Store.claim_bulk
+
+    async def claim_slowly(store: Store, *arguments: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        clock[0] += 2.0
+        return await claim(store, *arguments)
+
+    world.subscribe(path="/old")
+    world.record(count=3)
+    await deliver(relay)
+    start(connection, "backfill", world.subscribe(path="/new"), rate=1)
+    monkeypatch.setattr(engine_bulk, "time", Clock)
+    monkeypatch.setattr(Store, "claim_bulk", claim_slowly)
+    relay.feeder.bulk.look_soon()
+    await relay.feeder.bulk.run()
+    for seconds, expected in ((17.0, 1), (0.9, 1), (0.2, 2)):
+        clock[0] += seconds
+        await relay.feeder.bulk.run()
+        assert looks == expected

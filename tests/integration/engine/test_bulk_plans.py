@@ -75,7 +75,7 @@ async def test_a_batch_of_each_phase(
     assert work is not None
     unharmed(watch, 10_100 if phase == "waiting" else 200)
     await watch.begin()
-    page = await watch.store.read_bulk(work)
+    page = await watch.store.read_bulk(work, looked)
     assert len(page.to_put_back) == made
     unharmed(watch, looked * 20)
     await watch.begin()
