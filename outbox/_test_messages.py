@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
+from outbox._text import brief
 from outbox.control import test_messages
 from outbox.control.asking import Tenant, connection_of, whose
 from outbox.control.test_messages import DEFAULT_TYPE, AnsweredTest, RequestedTest
@@ -29,6 +30,7 @@ else:
 
 __all__ = ["await_test", "read_test", "request_test", "wait_for_test"]
 
+_LONGEST_WAIT = 86_400  # seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks
 
 
@@ -89,8 +91,9 @@ def wait_for_test(
     Raises:
         NoAnswerError: there is no answer in time; the message says whether a relay runs, and where to look.
         TransactionError: the request is not committed yet, so that nobody can see it.
-        ArgumentError: the first argument is of another kind.
+        ArgumentError: an argument is of another kind, or out of range.
     """
+    _check(requested, seconds)
     bind = _bind_of(connection)
     for pause in _pauses(seconds):
         if (answer := _look(bind, requested)) is not None:
@@ -101,12 +104,20 @@ def wait_for_test(
 
 async def await_test(target: AsyncTarget, requested: RequestedTest, *, seconds: float = 30.0) -> AnsweredTest:
     """Wait as `wait_for_test` does, on an AsyncSession, AsyncConnection or AsyncEngine; others go on meanwhile."""
+    _check(requested, seconds)
     for pause in _pauses(seconds):
         answer: AnsweredTest | None = await _run(target, lambda bind: _look(bind, requested))
         if answer is not None:
             return answer
         await asyncio.sleep(pause)
     raise await _run(target, lambda bind: _look_for_the_reason(bind, requested, seconds))
+
+
+def _check(requested: object, seconds: object) -> None:
+    if not isinstance(requested, RequestedTest):
+        raise ArgumentError(f"requested: pass what request_test returned, not {brief(requested)}")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST_WAIT:
+        raise ArgumentError(f"seconds: {brief(seconds)} is not a number of seconds from 0 to {_LONGEST_WAIT}")
 
 
 async def _run(target: Any, look: Callable[[Engine | Connection], Any]) -> Any:

@@ -12,10 +12,11 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from outbox.control import dead_letters as _dead_letters
-from outbox.control.asking import DeliveriesWhere, Tenant, connection_of, names_of, whose
+from outbox.control.asking import DeliveriesWhere, Tenant, connection_of, deliveries_of, whose
 from outbox.control.dead_letters import DeadLetterDetails, ListedDeadLetter
 from outbox.control.filters import Filters
 from outbox.control.pages import Page
+from outbox.ids import DeliveryId
 
 __all__ = ["DeadLetterDetails", "ListedDeadLetter", "Page", "get", "list", "purge"]
 
@@ -39,7 +40,9 @@ def list(  # noqa: A001 - the verb of the interface
 
 def get(connection: Session | Connection, delivery_id: str | UUID, *, tenant: Tenant = "") -> DeadLetterDetails:
     """Return one dead letter with its payload and attempts. Raises NotFoundError."""
-    return _dead_letters.show_dead_letter(connection_of(connection), whose(tenant), delivery_id)
+    return _dead_letters.show_dead_letter(
+        connection_of(connection), whose(tenant), DeliveryId.of(delivery_id, "delivery_id")
+    )
 
 
 def purge(
@@ -50,4 +53,6 @@ def purge(
     Raises NotFoundError, before any is deleted, where one is none of this tenant's.
     """
     asked, asking = connection_of(connection, to_write=True), whose(tenant)
-    return _dead_letters.purge(asked, asking, _dead_letters.find_by_id(asked, asking, names_of(delivery_ids)))
+    return _dead_letters.purge(
+        asked, asking, _dead_letters.find_by_id(asked, asking, deliveries_of(delivery_ids, "delivery_ids"))
+    )

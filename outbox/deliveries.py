@@ -19,12 +19,13 @@ from sqlalchemy.orm import Session
 from outbox.control import by_hand as _by_hand
 from outbox.control import deliveries as _deliveries
 from outbox.control import history as _history
-from outbox.control.asking import AttemptsWhere, Tenant, connection_of, names_of, whose
+from outbox.control.asking import AttemptsWhere, Tenant, connection_of, deliveries_of, whose
 from outbox.control.attempts import Attempt, ListedAttempt
 from outbox.control.by_hand import Cancelled, Retried
 from outbox.control.deliveries import DeliveryDetails, DeliveryState, ListedDelivery
 from outbox.control.filters import Filters
 from outbox.control.pages import Page
+from outbox.ids import DeliveryId
 
 __all__ = [
     "Attempt",
@@ -73,7 +74,9 @@ def get(connection: Session | Connection, delivery_id: str | UUID, *, tenant: Te
 
     Raises NotFoundError when there is none of this tenant, or its record is past its retention.
     """
-    return _deliveries.show_delivery(connection_of(connection), whose(tenant), delivery_id)
+    return _deliveries.show_delivery(
+        connection_of(connection), whose(tenant), DeliveryId.of(delivery_id, "delivery_id")
+    )
 
 
 def attempts(
@@ -104,7 +107,9 @@ def retry(
         ByHandError: one does not wait; the message says what it does. Nothing was changed.
     """
     asked, asking = connection_of(connection, to_write=True), whose(tenant)
-    return _by_hand.retry_now(asked, asking, _by_hand.waiting_by_id(asked, asking, names_of(delivery_ids)))
+    return _by_hand.retry_now(
+        asked, asking, _by_hand.waiting_by_id(asked, asking, deliveries_of(delivery_ids, "delivery_ids"))
+    )
 
 
 def cancel(
@@ -116,4 +121,6 @@ def cancel(
     `retry` does.
     """
     asked, asking = connection_of(connection, to_write=True), whose(tenant)
-    return _by_hand.cancel(asked, asking, _by_hand.outstanding_by_id(asked, asking, names_of(delivery_ids)))
+    return _by_hand.cancel(
+        asked, asking, _by_hand.outstanding_by_id(asked, asking, deliveries_of(delivery_ids, "delivery_ids"))
+    )

@@ -18,6 +18,7 @@ from outbox.control.filters import Filters
 from outbox.control.pages import Page
 from outbox.control.track import EventTrack, TrackedDelivery, track_event
 from outbox.control.waiting import Waits
+from outbox.ids import EventId
 
 __all__ = ["EventDetails", "EventTrack", "ListedEvent", "Page", "TrackedDelivery", "Waits", "explain", "get", "list"]
 
@@ -44,7 +45,7 @@ def get(connection: Session | Connection, event_id: str | UUID, *, tenant: Tenan
 
     Raises NotFoundError when it is none of this tenant's, was never recorded, or is past its retention.
     """
-    return _events.show_event(connection_of(connection), whose(tenant), event_id)
+    return _events.show_event(connection_of(connection), whose(tenant), EventId.of(event_id, "event_id"))
 
 
 def explain(
@@ -72,5 +73,10 @@ def explain(
         NotFoundError: no such event of this tenant, or past its retention; no such subscription.
     """
     return track_event(
-        connection_of(connection), whose(tenant), event_id, subscription=subscription, after=after, limit=limit
+        connection_of(connection),
+        whose(tenant),
+        EventId.of(event_id, "event_id"),
+        subscription=subscription,
+        after=after,
+        limit=limit,
     )

@@ -81,11 +81,15 @@ class Id(UUID):
     prefix: ClassVar[str]
 
     @classmethod
-    def of(cls, value: UUID | str) -> Self:
-        """Return the id for a UUID, or for text in either form. Raises NotFoundError where it is the id of no such."""
+    def of(cls, value: UUID | str, field: str = "id") -> Self:
+        """Return the id for a UUID, or for text in either form.
+
+        Raises:
+            NotFoundError: it is the id of no such thing, or of another kind. The message begins with `field`.
+        """
         if isinstance(value, Id) and value.prefix != cls.prefix:
             value = str(value)
-        return cls(int=(parse_id(cls.prefix, value) if isinstance(value, str) else value).int)
+        return cls(int=(value if isinstance(value, UUID) else parse_id(cls.prefix, value, field)).int)
 
     @classmethod
     def maybe(cls, value: UUID | None) -> Self | None:

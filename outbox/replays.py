@@ -14,12 +14,17 @@ from uuid import UUID
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from outbox.control.asking import Tenant, Where, connection_of, names_of, whose
+from outbox._text import brief
+from outbox.control.asking import Tenant, Where, connection_of, listed, whose
 from outbox.control.filters import Filters
 from outbox.control.replay import replay as _replay
-from outbox.ids import DeliveryId, SubscriptionId
+from outbox.errors import ArgumentError
+from outbox.ids import DeliveryId, EventId, SubscriptionId
+from outbox.subscriptions.checks import check_bool
 
 __all__ = ["Replayed", "replay", "replay_matching"]
+
+_STATES = ["dead", "delivered", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +61,11 @@ def replay(
         NotFoundError: one is none of this tenant's.
         ReplayError: one is still on its way, its payload is gone, or a subscription cannot have it.
     """
-    asked, asking, ids = connection_of(connection, to_write=True), whose(tenant), [*map(str, names_of(names))]
-    found = [one for name in ids for one in _replay.candidates_by_id(asked, asking, name, to, to_all=to_all)]
-    made = _replay.replay(asked, asking, found, _replay.Asked(ids, to="all" if to_all else _text(to)))
+    asked, asking, ids = connection_of(connection, to_write=True), whose(tenant), _names_of(names)
+    check_bool("to_all", to_all)
+    only = _text(to)
+    found = [one for name in ids for one in _replay.candidates_by_id(asked, asking, name, only, to_all=to_all)]
+    made = _replay.replay(asked, asking, found, _replay.Asked(ids, to="all" if to_all else only))
     return Replayed(count=_counted(found, made), deliveries=tuple(made))
 
 
@@ -86,17 +93,27 @@ def replay_matching(
         ReplayError: no filter is given, or something cannot be replayed; nothing was changed.
     """
     asked, asking = connection_of(connection, to_write=True), whose(tenant)
-    filters = Filters(**where)
-    found = _replay.candidates_by_filter(asked, asking, replace(filters, limit=filters.limit + 1), state=state, to=to)
+    check_bool("dry_run", dry_run)
+    if state not in _STATES:
+        raise ArgumentError(f"state: {brief(state)} is not one of {', '.join(_STATES)}")
+    filters, only = Filters(**where), _text(to)
+    found = _replay.candidates_by_filter(asked, asking, replace(filters, limit=filters.limit + 1), state=state, to=only)
     chosen, more = found[: filters.limit], len(found) > filters.limit
     if dry_run:
         return Replayed(count=len(chosen), deliveries=(), more=more)
-    made = _replay.replay(asked, asking, chosen, _replay.Asked((), filters, state, _text(to)))
+    made = _replay.replay(asked, asking, chosen, _replay.Asked((), filters, state, only))
     return Replayed(count=_counted(chosen, made), deliveries=tuple(made), more=more)
 
 
+def _names_of(names: str | UUID | Sequence[str | UUID]) -> list[str]:
+    return [
+        str((EventId if isinstance(one, EventId) or str(one).startswith("evt_") else DeliveryId).of(one, "names"))
+        for one in listed(names, "names")
+    ]
+
+
 def _text(to: str | UUID | None) -> str | None:
-    return None if to is None else str(SubscriptionId.of(to))
+    return None if to is None else str(SubscriptionId.of(to, "to"))
 
 
 def _counted(found: Sequence[_replay.Candidate], made: Sequence[DeliveryId]) -> int:

@@ -13,12 +13,24 @@ from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from outbox._connection import require_connection
-from outbox.ids import Id
+from outbox._text import brief
+from outbox.errors import ArgumentError
+from outbox.ids import DeliveryId, Id
 from outbox.recording.bind import WRITE, events_table
 from outbox.recording.targets import session_of
 from outbox.subscriptions.checks import EveryTenant, check_whose
 
-__all__ = ["AttemptsWhere", "DeliveriesWhere", "EventsWhere", "Tenant", "Where", "connection_of", "names_of", "whose"]
+__all__ = [
+    "AttemptsWhere",
+    "DeliveriesWhere",
+    "EventsWhere",
+    "Tenant",
+    "Where",
+    "connection_of",
+    "deliveries_of",
+    "listed",
+    "whose",
+]
 
 Tenant = str | EveryTenant
 
@@ -89,6 +101,15 @@ def whose(tenant: Tenant) -> str | None:
     return check_whose(tenant)
 
 
-def names_of(ids: str | UUID | Sequence[str | UUID]) -> list[str | UUID]:
-    """Return ids, of which one may stand alone, as a list."""
-    return [ids] if isinstance(ids, str | UUID) else list(ids)
+def deliveries_of(ids: str | UUID | Sequence[str | UUID], field: str) -> list[DeliveryId]:
+    """Return ids of deliveries, of which one may stand alone, as a list. Raises as `listed` and `Id.of` do."""
+    return [DeliveryId.of(one, field) for one in listed(ids, field)]
+
+
+def listed(ids: str | UUID | Sequence[str | UUID], field: str) -> list[str | UUID]:
+    """Return ids, of which one may stand alone, as a list. Raises ArgumentError for what is neither."""
+    if isinstance(ids, str | UUID):
+        return [ids]
+    if not isinstance(ids, list | tuple) or not ids:
+        raise ArgumentError(f"{field}: must be an id or a list of ids, not {brief(ids)}")
+    return [*ids]

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from outbox._text import brief
 from outbox.control.attempts import PAGE_ROWS, Attempt, attempts_of_delivery
 from outbox.control.filters import SEQ_OF_EVENT, FilterError, Filters
 from outbox.control.history import walk_attempts
@@ -132,8 +133,8 @@ def list_deliveries(
     Raises:
         FilterError: no such state, or a cursor of another list.
     """
-    if state is not None and state not in STATES:
-        raise FilterError(f"state: {state!r} is not one of {', '.join(STATES)}")
+    if state is not None and state not in list(STATES):
+        raise FilterError(f"state: {brief(state)} is not one of {', '.join(STATES)}")
     if state == "delivered":
         passing = "w.verdict = 'delivered'"
         return walk_attempts(connection, tenant, filters, after=after, make=_done, passing=passing)

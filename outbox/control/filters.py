@@ -64,10 +64,10 @@ class Filters:
             _refuse_what_is_no_text(name, getattr(self, name))
         if self.text is not None and not 1 <= len(self.text) <= _MAX_TEXT:
             raise FilterError(f"text: has {len(self.text)} characters; give 1 to {_MAX_TEXT}")
-        if self.outcome not in (None, FAILED, *OUTCOMES):
-            raise FilterError(f"outcome: {self.outcome!r} is not one of {FAILED}, {', '.join(OUTCOMES)}")
-        if self.status is not None and not _STATUS.fullmatch(str(self.status)):
-            raise FilterError(f"status: {self.status!r} is no status such as 503, and no class such as 5xx")
+        if self.outcome is not None and self.outcome not in [FAILED, *OUTCOMES]:
+            raise FilterError(f"outcome: {brief(self.outcome)} is not one of {FAILED}, {', '.join(OUTCOMES)}")
+        if self.status is not None and not _is_status(self.status):
+            raise FilterError(f"status: {brief(self.status)} is no status such as 503, and no class such as 5xx")
         backwards = (
             (isinstance(self.since, datetime) and isinstance(self.until, datetime) and self.since >= self.until)
             or (isinstance(self.since, timedelta) and isinstance(self.until, timedelta) and self.since <= self.until)
@@ -86,7 +86,7 @@ class Filters:
         given = {name: value for name, value in named.items() if value is not None}
         for name, kind in (("subscription", SubscriptionId), ("event", EventId)):
             if name in given:
-                given[name] = kind.of(given[name])
+                given[name] = kind.of(given[name], name)
         return given
 
     def where(self, columns: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
@@ -105,6 +105,12 @@ class Filters:
             conditions.append(condition)
             parameters |= bound
         return " and ".join(conditions), parameters
+
+
+def _is_status(value: object) -> bool:
+    if type(value) is int:
+        return 100 <= value <= 999
+    return isinstance(value, str) and _STATUS.fullmatch(value) is not None
 
 
 def bound_of(name: str, column: str, filters: Filters) -> str:

@@ -129,7 +129,7 @@ def ask(
         RecordError: type or data was refused.
         ProbeError: enough test messages were asked for in the last minute.
     """
-    uuid, name = SubscriptionId.of(subscription_id), checked_type(type)
+    uuid, name = SubscriptionId.of(subscription_id, "subscription_id"), checked_type(type)
     payload = encode(DEFAULT_DATA if data is None else data, Outbox().max_payload_bytes)
     row = connection.execute(_SUBSCRIPTION, {"id": uuid, "asking": tenant}).one_or_none()
     if row is None:
@@ -144,7 +144,7 @@ def read(connection: Connection, tenant: str | None, test_id: UUID | str) -> Req
 
     Raises NotFoundError when there is none, or its subscription is another tenant's.
     """
-    uuid = RequestedTestId.of(test_id)
+    uuid = RequestedTestId.of(test_id, "test_id")
     row = connection.execute(_READ, {"id": uuid, "asking": tenant}).one_or_none()
     if row is None:
         raise NotFoundError(f"test: no {uuid}; never asked for, or more than a day ago")

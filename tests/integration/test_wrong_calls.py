@@ -6,15 +6,17 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
 import outbox
-from outbox import statistics, subscriptions
+from outbox import dead_letters, deliveries, events, replays, statistics, subscriptions
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 URL = "https://example.com/hooks"
+ID = UUID("0196a5d0-0000-7000-8000-000000000001")  # of nothing
 NEEDED: dict[str, dict[str, Any]] = {
     "record": {"type": "a.b", "data": {}},
     "arecord": {"type": "a.b", "data": {}},
@@ -38,11 +40,26 @@ NEEDED: dict[str, dict[str, Any]] = {
     "TLS": {},
     "Outbox": {},
     "allow_endpoints": {},
+    "request_test": {}, "read_test": {"test_id": ID},
 }  # fmt: skip
+# By the name of their module: several have a `list` and a `get`.
+OF_MODULES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "events.list": (events.list, {}), "events.get": (events.get, {}),
+    "events.explain": (events.explain, {}),
+    "deliveries.list": (deliveries.list, {}), "deliveries.get": (deliveries.get, {"delivery_id": ID}),
+    "deliveries.attempts": (deliveries.attempts, {}),
+    "deliveries.retry": (deliveries.retry, {"delivery_ids": ID}),
+    "deliveries.cancel": (deliveries.cancel, {"delivery_ids": ID}),
+    "dead_letters.list": (dead_letters.list, {}), "dead_letters.get": (dead_letters.get, {"delivery_id": ID}),
+    "dead_letters.purge": (dead_letters.purge, {"delivery_ids": ID}),
+    "replays.replay": (replays.replay, {"names": ID}), "replays.replay_matching": (replays.replay_matching, {}),
+}  # fmt: skip
+NEEDED |= {name: needed for name, (_, needed) in OF_MODULES.items()}
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(outbox, name) for name in NEEDED if hasattr(outbox, name)},
     **{name: getattr(subscriptions, name) for name in subscriptions.__all__ if name in NEEDED},
     **{name: getattr(statistics, name) for name in statistics.__all__ if name in NEEDED},
+    **{name: function for name, (function, _) in OF_MODULES.items()},
 }
 WRONG: dict[str, Any] = {
     "None": None, "object": object(), "NUL": "a\0", "long": "x" * 70_000, "surrogate": "\ud800", "empty": "",
@@ -72,6 +89,7 @@ RIGHT = {  # the kinds of these that a parameter may be, so that nothing is wron
     "data": " ".join(WRONG),  # what has a JSON form
     "description": "None digits star newline empty",
     "drop": "True",
+    "dry_run": "True",
     "filter": "None",
     "final_statuses": "None",
     "format": "None",
@@ -115,6 +133,8 @@ RIGHT = {  # the kinds of these that a parameter may be, so that nothing is wron
     "timestamp": "None zero",
     "timestamp_header": "empty",
     "tls": "None",
+    "to": "None",
+    "to_all": "True",
     "token": "digits star",
     "tolerance_seconds": "None zero float",
     "trace": "None",
@@ -133,9 +153,15 @@ def parameters(function: str) -> list[str]:
 def test_every_public_function_is_walked() -> None:
     values = {*dir(outbox.errors), "Event", "Webhook", "RawJSON", "EVERY_TENANT", "events_table", "__version__"}
     values |= {"AnsweredTest", "RequestedTest"}
-    tried = {"events", "deliveries", "dead_letters", "replays"}  # test_python_interface.py
-    tried |= {"request_test", "read_test", "wait_for_test", "await_test"}
-    assert set(outbox.__all__) - tried - {*FUNCTIONS, "statistics", "subscribe", "subscriptions", *values} == set()
+    waits = {"wait_for_test", "await_test"}  # test_python_interface.py: they take what request_test returned
+    modules = {name.partition(".")[0] for name in OF_MODULES} | {"statistics"}
+    assert set(outbox.__all__) - modules - waits - {*FUNCTIONS, "subscribe", "subscriptions", *values} == set()
+    for module in (events, deliveries, dead_letters, replays):
+        assert {name for name in module.__all__ if inspect.isfunction(getattr(module, name))} == {
+            name.partition(".")[2]
+            for name, (function, _) in OF_MODULES.items()
+            if function.__module__ == module.__name__
+        }
     assert set(statistics.__all__) - {*FUNCTIONS, "Point", "Statistics"} == set()
     types = {"Changes", "NewSubscription", "Settings", "Subscription", "TenantLimit"}
     elsewhere = {"limit_tenant", "list_tenant_limits"}  # test_tenant_limits.py
@@ -160,12 +186,15 @@ def rows(connection: sa.Connection) -> list[Any]:
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_wrong_value_is_refused_by_name_and_writes_nothing(connection: sa.Connection, function: str) -> None:
     made = subscriptions.add(connection, URL, ["order.*"])
+    event = outbox.record(connection, "a.b", {})
     connection.commit()
     before = rows(connection)
     wrong = {}
     for parameter in parameters(function):
         for kind, value in WRONG.items():
-            outcome = judged(function, {**arguments(function, connection, made.id), parameter: value}, parameter)
+            outcome = judged(
+                function, {**arguments(function, connection, made.id, event.id), parameter: value}, parameter
+            )
             if kind not in RIGHT.get(parameter, "").split():
                 wrong[parameter, kind] = outcome
             else:
@@ -191,11 +220,12 @@ def _words_for(parameter: str) -> str:
     return {"session_or_connection": "record cannot write to a", "secrets": "secret"}.get(parameter, parameter)
 
 
-def arguments(function: str, connection: sa.Connection, subscription_id: str) -> dict[str, Any]:
+def arguments(function: str, connection: sa.Connection, subscription_id: str, event_id: str) -> dict[str, Any]:
     known = {
         "session_or_connection": connection,
         "connection": connection,
         "subscription_id": subscription_id,
+        "event_id": event_id,
     }
     names = inspect.signature(FUNCTIONS[function]).parameters
     return {name: value for name, value in known.items() if name in names} | NEEDED[function]
@@ -208,3 +238,16 @@ def called(function: str, given: dict[str, Any]) -> None:
     result = call(*first, **given)
     if inspect.iscoroutine(result):
         asyncio.run(result)
+
+
+@pytest.mark.parametrize("seconds", ["5", True, None, float("nan"), float("inf"), -1, object()])
+def test_waiting_for_a_test_message_refuses_what_is_no_time(connection: sa.Connection, seconds: Any) -> None:
+    made = subscriptions.add(connection, URL, ["order.*"])
+    asked = outbox.request_test(connection, made.id)
+    connection.commit()
+    with pytest.raises(outbox.ArgumentError, match=r"^seconds: .{1,60} is not a number of seconds from 0 to 86400$"):
+        outbox.wait_for_test(connection, asked, seconds=seconds)
+    with pytest.raises(outbox.ArgumentError, match=r"^seconds: "):
+        asyncio.run(outbox.await_test(connection, asked, seconds=seconds))  # type: ignore[arg-type]
+    with pytest.raises(outbox.ArgumentError, match=r"^requested: pass what request_test returned, not "):
+        outbox.wait_for_test(connection, seconds, seconds=1)
