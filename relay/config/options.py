@@ -181,7 +181,9 @@ class Config:
     dead_letters_retention_days: int = _option(
         kinds.integer(0, 36_500), 0, "How long dead letters are kept; 0: until they are replayed or purged."
     )
-    audit_retention_days: int = _option(kinds.integer(0, 36_500), 0, "How long the audit is kept; 0: for good.")
+    audit_retention_days: int = _option(
+        kinds.integer(0, 36_500), 0, "How long the audit is kept, 30 days at least; 0: for good."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _option(
         kinds.choice("debug", "info", "warning", "error"),
         "info",

@@ -173,8 +173,6 @@ class Feeder:
             with self._pace.timing("sweep"):
                 await self.sweep.run()
                 await self.lanes.run()
-                if not self.halt.is_on:
-                    await self.bulk.run()
             hungry = self.sweep.found_many and len(self.due) < SWEPT_AHEAD
             self._next_sweep = time.monotonic() + (0.0 if hungry else SWEEP_EVERY_SECONDS)
         if self._store.origin != self._origin:  # known since the connection, or since this sweep
@@ -184,6 +182,8 @@ class Feeder:
         low, up_to = self.low_water.bound(now), MAX_SEQ
         if Part.POLL in parts:
             low, up_to = await self._poll(low)
+        if Part.SWEEP in parts and not self.halt.is_on:  # known since the poll, of whatever database this is
+            await self.bulk.run()
         worked = not self.halt.is_on and await self._claim()
         if self._more_pending and (Part.FAN_OUT in parts or self._fan_out_is_due()):
             with self._pace.timing("fan_out"):
@@ -210,7 +210,8 @@ class Feeder:
     async def _is_drained(self) -> bool:
         if not self._sending.done or not await self._store.is_drained():
             return False
-        return await self.bulk.finds_nothing() and await self.lanes.finds_nothing()
+        waits = self.halt.is_on or await self.bulk.finds_nothing()  # paused, or in a copy: it does not count
+        return waits and await self.lanes.finds_nothing()
 
     def _begin_anew(self) -> None:
         """Forget what was learnt from another server or timeline, and give back what has not begun.

@@ -31,11 +31,12 @@ create table outbox.erasures (
     finished_at timestamptz,
     constraint kind_is_known check (kind in ('tenant', 'key', 'subject')),
     constraint state_is_known check (state in ('running', 'blocked', 'cancelled', 'done')),
-    constraint phase_is_known check (phase in ('close', 'dead_letters', 'events', 'attempts', 'subscriptions', 'audit', 'end')),
+    constraint phase_is_known check (phase in ('close', 'dead_letters', 'events', 'late_dead_letters', 'attempts',
+                                               'subscriptions', 'audit', 'end')),
     constraint value_while_it_is_needed check ((value is null) = (state in ('done', 'cancelled'))),
     constraint path_of_a_subject check ((path is not null) = (kind = 'subject')),
     constraint path_is_short check (cardinality(path) between 1 and 32),
-    constraint value_is_text check (octet_length(value) <= 4096 and (kind <> 'tenant' or value <> '*')),
+    constraint value_is_text check (octet_length(value) <= 4096 and (kind <> 'tenant' or value not in ('', '*'))),
     constraint times_are_dates check (
         least(created_at, waits_until, finished_at) >= '0001-01-01Z'
         and greatest(created_at, waits_until, finished_at) < '10000-01-01Z')
@@ -54,6 +55,10 @@ begin
                                       ('blocked', 'running'), ('blocked', 'cancelled')) then
         raise 'an erasure that is % does not become %', old.state, new.state using errcode = 'check_violation',
             schema = 'outbox', table = 'erasures', constraint = 'state_follows';
+    end if;
+    if new.state = 'done' and (old.phase = 'end' and new.xid = pg_current_xact_id()) is not true then
+        raise 'only the last step of an erasure ends it' using errcode = 'check_violation',
+            schema = 'outbox', table = 'erasures', constraint = 'done_at_the_end';
     end if;
     if new.state in ('done', 'cancelled') then
         new.value := null;
@@ -88,40 +93,58 @@ create trigger audit_truncate after truncate on outbox.erasures
     for each statement execute function outbox.audit_truncate();
 
 -- Whether `wanted` stands at this place of a document: as text, or as a number of the same value. Each step is a member of
--- an object or an index of an array; every element of an array is looked into where the step is no index.
+-- an object or an index of an array; every element of an array is looked into where the step is no index. Not recursive:
+-- a payload may be nested deeper than calls.
 create function outbox.json_holds(document json, path text[], wanted text) returns boolean
     language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
-    kind constant text := json_typeof(document);
-    found text;
-    element json;
+    level json[] := array[document];
+    step text;
+    place integer;
 begin
-    if kind = 'array' and (cardinality(path) = 0 or path[1] !~ '^[0-9]{1,9}$') then
-        for element in select json_array_elements(document) loop
-            if outbox.json_holds(element, path, wanted) then
-                return true;
-            end if;
+    foreach step in array path || null::text loop
+        place := case when step ~ '^[0-9]{1,9}$' then step end;
+        while place is null and exists (select from unnest(level) one where json_typeof(one) = 'array') loop
+            level := array(select one from unnest(level) one where json_typeof(one) <> 'array'
+                           union all select json_array_elements(one) from unnest(level) one where json_typeof(one) = 'array');
         end loop;
-        return false;
-    elsif kind = 'array' then
-        return outbox.json_holds(document -> path[1]::integer, path[2:], wanted);
-    elsif kind = 'object' and cardinality(path) > 0 then
-        return outbox.json_holds(document -> path[1], path[2:], wanted);
-    elsif kind is null or kind in ('object', 'null') or cardinality(path) > 0 then
-        return false;
-    end if;
-    found := document #>> '{}';
-    return found = wanted or (kind = 'number' and found ~ '^-?[0-9.]{1,100}$' and wanted ~ '^-?[0-9]{1,50}(\.[0-9]{1,50})?$'
-                              and found::numeric = wanted::numeric);
+        exit when step is null;
+        level := array(select next from (
+            select case json_typeof(one) when 'object' then one -> step when 'array' then one -> place end as next
+            from unnest(level) one) entered where next is not null);
+    end loop;
+    return exists (
+        select from (select json_typeof(one) as kind, one #>> '{}' as words from unnest(level) one
+                     where json_typeof(one) not in ('object', 'null')) scalars
+        where words = wanted or case when kind = 'number' and words ~ '^-?[0-9.]{1,100}$'
+                                          and wanted ~ '^-?[0-9]{1,50}(\.[0-9]{1,50})?$'
+                                     then words::numeric = wanted::numeric else false end);
 end $$;
 
--- The same of a payload, whatever is in it: \u0000, which no text of PostgreSQL can hold, counts as another character.
+-- A payload without what is JSON but no text of PostgreSQL: \u0000, and half a surrogate pair. A backslash that another one
+-- precedes begins no escape. `all_halves`: also what looks like a pair.
+create function outbox.readable(payload text, all_halves boolean) returns json
+    language sql immutable parallel safe
+begin atomic
+    select regexp_replace(regexp_replace(regexp_replace(payload,
+        '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g'),
+        '(?<!\\)((?:\\\\)*)\\u[dD][89aAbB][0-9a-fA-F]{2}' || case when all_halves then '' else '(?!\\u[dD][c-fC-F])' end,
+        '\1\\ufffd', 'g'),
+        case when all_halves then '' else '(?<!\\u[dD][89aAbB][0-9a-fA-F]{2})' end
+            || '(?<!\\)((?:\\\\)*)\\u[dD][c-fC-F][0-9a-fA-F]{2}', '\1\\ufffd', 'g')::json;
+end;
+
+-- The same of a payload, whatever is in it.
 create function outbox.payload_holds(payload text, path text[], wanted text) returns boolean
     language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
     return outbox.json_holds(payload::json, path, wanted);
-exception when untranslatable_character then
-    return outbox.json_holds(regexp_replace(payload, '((?:^|[^\\])(?:\\\\)*)\\u0000', '\1\\ufffd', 'g')::json, path, wanted);
+exception when untranslatable_character or invalid_text_representation then
+    begin
+        return outbox.json_holds(outbox.readable(payload, false), path, wanted);
+    exception when untranslatable_character or invalid_text_representation then
+        return outbox.json_holds(outbox.readable(payload, true), path, wanted);
+    end;
 end $$;
 
 create function outbox.is_erased(e outbox.erasures, tenant text, key text, payload text) returns boolean
@@ -166,12 +189,13 @@ begin
     return blanked;
 end $$;
 
--- due, waiting, parked or suspect → gone: these deliveries, each with an attempt `cancelled` as its record. pending → gone:
--- these events, which are erased next.
+-- due, waiting, parked or suspect → gone: these deliveries, each with an attempt `cancelled` as its record; but not what a
+-- relay has, which may be sending it. pending → gone: these events, which are erased next.
 create function outbox.cancel_erased(ids uuid[], seqs bigint[]) returns void language plpgsql
     set search_path = pg_catalog, pg_temp as $$
 begin
-    with gone as (delete from outbox.deliveries where id = any (ids) returning id, event_seq, subscription_id, attempts)
+    with gone as (delete from outbox.deliveries
+                  where id = any (ids) and (lease is not null and due_at > clock_timestamp()) is not true returning id, event_seq, subscription_id, attempts)
     insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict, outcome, milliseconds)
         select id, event_seq, subscription_id, attempts, 'cancelled', 'cancelled', 0 from gone;
     delete from outbox.pending where event_seq = any (seqs);
@@ -204,10 +228,13 @@ begin
     select * into outstanding from outbox.undelivered_of(seqs);
     waits := outstanding.sent_until;
     undelivered := case when e.cancel_undelivered then 0 else outstanding.number end;
-    if waits is not null or undelivered > 0 then
+    if undelivered > 0 then
         return;
     end if;
     perform outbox.cancel_erased(outstanding.ids, seqs);
+    if waits is not null then
+        return;  -- for what is being sent; nothing else of these is leased any more
+    end if;
     attempts := outbox.blank_attempts(seqs);
     delete from outbox.dead_letters where event_seq = any (seqs);
     get diagnostics dead = row_count;
@@ -234,39 +261,38 @@ begin
     delete from outbox.tenant_retention where tenant = e.value;
     update outbox.bulk_operations set state = 'cancelled'
         where state in ('planned', 'running', 'paused', 'failed') and (tenant = e.value or parameters ->> 'tenant' = e.value);
-    update outbox.bulk_operations set tenant = case when tenant is not null then '' end, parameters = parameters - 'tenant' - 'type'
+    update outbox.bulk_operations set tenant = case when tenant <> e.value then tenant end, parameters = parameters - 'tenant' - 'type'
         where tenant = e.value or parameters ->> 'tenant' = e.value;
     get diagnostics others = row_count;
     update outbox.erasures set state = 'cancelled'
         where id <> e.id and (tenant = e.value or asked_by = e.value) and state in ('running', 'blocked');
-    update outbox.erasures set tenant = case when tenant = e.value then '' else tenant end,
-                               asked_by = case when asked_by = e.value then '' else asked_by end
+    update outbox.erasures set tenant = nullif(tenant, e.value), asked_by = nullif(asked_by, e.value)
         where id <> e.id and (tenant = e.value or asked_by = e.value);
     return jsonb_build_object('subscriptions closed', subscriptions, 'bulk operations blanked', others);
 end $$;
 
--- What else may hold the value for a while, a test message or the answer to a request of the HTTP API; and a tenant's tokens
--- and statistics. Of the statistics by type the name of a type stays: it is the application's, of all tenants together.
+-- What else may hold the value for a while: test messages. And a tenant's tokens, answers of the HTTP API and statistics; in
+-- those by type, and of all together, no tenant stands.
 create function outbox.erase_others(e outbox.erasures) returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    others bigint;
+    tests bigint;
+    tokens bigint := 0;
     rollups bigint := 0;
 begin
-    with gone as (
-        delete from outbox.test_requests t where position(e.value in concat_ws(E'\n', t.payload, t.answer, t.type)) > 0
-            or e.kind = 'tenant' and exists (select from outbox.subscriptions s where s.id = t.subscription_id and s.tenant = e.value)
-            returning 1),
-    requests as (
-        delete from outbox.api_requests r where position(convert_to(e.value, 'UTF8') in r.answer) > 0
-            or e.kind = 'tenant' and exists (select from outbox.tokens t where t.id = r.token_id and t.tenant = e.value)
-            returning 1),
-    tokens as (delete from outbox.tokens where e.kind = 'tenant' and tenant = e.value returning 1)
-    select (select count(*) from gone) + (select count(*) from requests) + (select count(*) from tokens) into others;
+    delete from outbox.test_requests t where case when e.kind = 'tenant'
+        then exists (select from outbox.subscriptions s where s.id = t.subscription_id and s.tenant = e.value)
+        else position(e.value in concat_ws(E'\n', t.payload, t.answer)) > 0 and (e.tenant is null or exists (
+            select from outbox.subscriptions s where s.id = t.subscription_id and s.tenant = e.tenant)) end;
+    get diagnostics tests = row_count;
     if e.kind = 'tenant' then
-        delete from outbox.rollups where tenant = e.value;
+        delete from outbox.api_requests r where exists (
+            select from outbox.tokens t where t.id = r.token_id and t.tenant = e.value);
+        delete from outbox.tokens where tenant = e.value;
+        get diagnostics tokens = row_count;
+        delete from outbox.rollups where tenant = e.value and scope in ('tenant', 'subscription');
         get diagnostics rollups = row_count;
     end if;
-    return jsonb_build_object('tests, requests and tokens deleted', others, 'statistics deleted', rollups);
+    return jsonb_build_object('test messages deleted', tests, 'tokens deleted', tokens, 'statistics deleted', rollups);
 end $$;
 
 -- Blanks what endpoints answered to these subscriptions from one time on and before another.
@@ -292,6 +318,7 @@ declare
     whose uuid := (select id from outbox.subscriptions where tenant = e.value order by id limit 1 for update);
     since constant timestamptz := 'epoch'::timestamptz + (e.after_seq + 1) * microsecond;
     until timestamptz;
+    number bigint;
 begin
     if whose is null then
         return;
@@ -301,8 +328,13 @@ begin
     if until is not null then
         reached := (extract(epoch from until) * 1000000)::bigint - 1;
         counts := jsonb_build_object('attempts blanked', outbox.blank_attempts_of(array[whose], since, until));
-    else
-        delete from outbox.deliveries where subscription_id = whose;
+        return;
+    end if;
+    delete from outbox.deliveries where id = any (array(
+        select id from outbox.deliveries where subscription_id = whose order by due_at, id limit batch));
+    get diagnostics number = row_count;
+    reached := e.after_seq;
+    if number < batch then
         delete from outbox.subscriptions where id = whose;
         reached := -1;
         counts := jsonb_build_object('subscriptions deleted', 1);
@@ -339,7 +371,9 @@ begin
         where event_seq > e.after_seq and event_seq <= reached
           and (position(e.value in concat_ws(E'\n', url, headers, error)) > 0
                or position(convert_to(e.value, 'UTF8') in excerpt) > 0)
-          and not exists (select from outbox.events v where v.seq = a.event_seq);
+          and not exists (select from outbox.events v where v.seq = a.event_seq)
+          and (e.tenant is null or exists (
+              select from outbox.subscriptions s where s.id = a.subscription_id and s.tenant = e.tenant));
     counts := jsonb_build_object('attempts blanked', case when seqs is null then 0 else outbox.blank_attempts(seqs) end);
 end $$;
 
@@ -347,7 +381,8 @@ end $$;
 create function outbox.erase_audit(e outbox.erasures, batch integer, out reached uuid, out counts jsonb)
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    quoted constant text := to_jsonb(e.value)::text;
+    it constant jsonb := jsonb_build_object('it', e.value);
+    anywhere constant jsonpath := '$.** ? (@ == $it)';  -- a value, whatever its name
     blanked bigint;
 begin
     select id into reached from (
@@ -357,10 +392,61 @@ begin
         subject = case when subject = e.value then '' else subject end,
         before = null, after = null, details = '{"erased": true}'
         where id > e.after_id and id <= reached
-          and (e.kind = 'tenant' and tenant = e.value or subject = e.value
-               or position(quoted in concat_ws(E'\n', before, after, details)) > 0);
+          and (e.tenant is null or tenant = e.tenant)
+          and (e.kind = 'tenant' and tenant = e.value or subject = e.value or jsonb_path_exists(before, anywhere, it)
+               or jsonb_path_exists(after, anywhere, it) or jsonb_path_exists(details, anywhere, it));
     get diagnostics blanked = row_count;
     counts := jsonb_build_object('audit blanked', blanked);
+end $$;
+
+-- One step in the phase that an erasure is in: how far it came, what it did, whether the phase has more, and what it has to
+-- wait for. What died while events were looked at has its dead letter looked at afterwards: its event may be pruned by then.
+create function outbox.erase_step(e outbox.erasures, batch integer, out more boolean, out place_seq bigint, out place_id uuid,
+                                  out counts jsonb, out waits timestamptz, out undelivered bigint) language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    one record;
+begin
+    more := false;
+    case e.phase
+        when 'close' then
+            counts := outbox.add_counts(outbox.erase_names(e), outbox.erase_others(e));
+        when 'dead_letters', 'late_dead_letters' then
+            select * into one from outbox.erase_dead_letters(e, batch);
+            more := one.reached is not null;
+            place_id := one.reached;
+            counts := one.counts;
+        when 'events' then
+            select * into one from outbox.erase_events(e, batch);
+            more := one.reached is not null;
+            place_seq := one.reached;
+            counts := one.counts;
+            waits := one.waits;
+            undelivered := one.undelivered;
+        when 'attempts' then
+            if e.kind <> 'tenant' then
+                select * into one from outbox.erase_echoes(e, batch);
+                more := one.reached is not null;
+                place_seq := one.reached;
+                counts := one.counts;
+            end if;
+        when 'subscriptions' then
+            if e.kind = 'tenant' then
+                select * into one from outbox.erase_subscription(e, batch);
+                more := one.reached is not null;
+                place_seq := one.reached;
+                counts := one.counts;
+            end if;
+        when 'audit' then
+            select * into one from outbox.erase_audit(e, batch);
+            more := one.reached is not null;
+            place_id := one.reached;
+            counts := one.counts;
+            if not more then  -- what came meanwhile
+                counts := outbox.add_counts(coalesce(counts, '{}'), outbox.erase_others(e));
+            end if;
+        when 'end' then
+    end case;
 end $$;
 
 -- Takes the next step of the oldest erasure that runs, in bounded time; returns true while there is more to do at once. Its
@@ -370,14 +456,11 @@ create function outbox.erase_next(batch integer default 1000, wanted uuid defaul
     language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
     set enable_seqscan = off set jit = off as $$
 declare
-    following constant jsonb := '{"close": "dead_letters", "dead_letters": "events", "events": "attempts",
-                                  "attempts": "subscriptions", "subscriptions": "audit", "audit": "end"}';
+    following constant jsonb := '{"close": "dead_letters", "dead_letters": "events", "events": "late_dead_letters",
+                                  "late_dead_letters": "attempts", "attempts": "subscriptions",
+                                  "subscriptions": "audit", "audit": "end"}';
     e outbox.erasures;
     step record;
-    more boolean := true;
-    place_seq bigint;
-    place_id uuid;
-    done jsonb := '{}';
 begin
     select * into e from outbox.erasures
         where state = 'running' and (wanted is null or id = wanted) and (waits_until is null or waits_until <= clock_timestamp())
@@ -386,65 +469,38 @@ begin
         return false;
     end if;
     update outbox.erasures set xid = pg_current_xact_id(), waits_until = null where id = e.id;
-    place_seq := e.after_seq;
-    place_id := e.after_id;
-    case e.phase
-        when 'close' then
-            done := outbox.add_counts(outbox.erase_names(e), outbox.erase_others(e));
-            more := false;
-        when 'dead_letters' then
-            select * into step from outbox.erase_dead_letters(e, batch);
-            more := step.reached is not null;
-            place_id := coalesce(step.reached, place_id);
-            done := step.counts;
-        when 'events' then
-            select * into step from outbox.erase_events(e, batch);
-            if step.waits is not null then
-                update outbox.erasures set waits_until = least(step.waits, clock_timestamp() + interval '5 s') where id = e.id;
-                return false;
-            elsif step.undelivered > 0 then
-                update outbox.erasures set state = 'blocked', last_error = format(
-                    '%s deliveries or pending events are undelivered; let them be cancelled, or wait and resume',
-                    step.undelivered) where id = e.id;
-                return false;
-            end if;
-            more := step.reached is not null;
-            place_seq := coalesce(step.reached, place_seq);
-            done := step.counts;
-        when 'attempts' then
-            if e.kind = 'tenant' then
-                more := false;
-            else
-                select * into step from outbox.erase_echoes(e, batch);
-                more := step.reached is not null;
-                place_seq := coalesce(step.reached, place_seq);
-                done := step.counts;
-            end if;
-        when 'subscriptions' then
-            more := false;
-            if e.kind = 'tenant' then
-                select * into step from outbox.erase_subscription(e, batch);
-                more := step.reached is not null;
-                place_seq := coalesce(step.reached, place_seq);
-                done := step.counts;
-            end if;
-        when 'audit' then
-            select * into step from outbox.erase_audit(e, batch);
-            more := step.reached is not null;
-            place_id := coalesce(step.reached, place_id);
-            done := step.counts;
-            if not more then  -- what came meanwhile
-                done := outbox.add_counts(coalesce(done, '{}'), outbox.erase_others(e));
-            end if;
-        else
-            update outbox.erasures set state = 'done' where id = e.id;
+    if exists (select from outbox.uncounted_leaves) then  -- statistics still read the attempts of before page by page
+        update outbox.erasures set waits_until = clock_timestamp() + interval '5 s' where id = e.id;
+        return false;
+    end if;
+    begin
+        select * into step from outbox.erase_step(e, batch);
+    exception
+        when lock_not_available or deadlock_detected or serialization_failure then
+            raise;
+        when others then  -- it must not stand in the way of others; the message may hold what is to be erased
+            update outbox.erasures set state = 'blocked', last_error = format('phase %s failed with SQLSTATE %s', e.phase, sqlstate)
+                where id = e.id;
             return false;
-    end case;
+    end;
+    if step.waits is not null then
+        update outbox.erasures set waits_until = least(step.waits, clock_timestamp() + interval '5 s') where id = e.id;
+        return false;
+    elsif step.undelivered > 0 then
+        update outbox.erasures set state = 'blocked', last_error = format(
+            '%s deliveries or pending events are undelivered; let them be cancelled, or wait and resume', step.undelivered)
+            where id = e.id;
+        return false;
+    elsif e.phase = 'end' then
+        update outbox.erasures set state = 'done' where id = e.id;
+        return false;
+    end if;
     update outbox.erasures set
-        counts = outbox.add_counts(e.counts, coalesce(done, '{}')),
-        phase = case when more then e.phase else following ->> e.phase end,
-        after_seq = case when more then place_seq else -1 end,
-        after_id = case when more then place_id else '00000000-0000-0000-0000-000000000000' end
+        counts = outbox.add_counts(e.counts, coalesce(step.counts, '{}')),
+        phase = case when step.more then e.phase else following ->> e.phase end,
+        after_seq = case when step.more then coalesce(step.place_seq, e.after_seq) else -1 end,
+        after_id = case when step.more then coalesce(step.place_id, e.after_id)
+                        else '00000000-0000-0000-0000-000000000000' end
         where id = e.id;
     return true;
 end $$;
@@ -499,6 +555,7 @@ begin
     return gone;
 end $$;
 
+-- A month of it is always there: whoever may prune could otherwise take back what was done yesterday.
 create function outbox.prune_audit(older_than timestamptz, batch integer) returns bigint
     language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
 declare
@@ -506,7 +563,8 @@ declare
 begin
     perform set_config('outbox.prunes_audit', 'on', true);
     delete from outbox.audit where id = any (array(
-        select id from outbox.audit where at < outbox.retention_bound(older_than) order by at limit batch));
+        select id from outbox.audit
+        where at < least(outbox.retention_bound(older_than), clock_timestamp() - interval '30 days') order by at limit batch));
     get diagnostics gone = row_count;
     perform set_config('outbox.prunes_audit', '', true);
     return gone;
@@ -611,8 +669,8 @@ begin
     return true;
 end $$;
 
--- One step over what endpoints answered, an hour of it, and over dead letters, of one tenant that keeps them for a shorter time; returns
--- true while there is more to do.
+-- One step over what endpoints answered, an hour of it or `batch` answers, and over dead letters, of one tenant that keeps
+-- them for a shorter time; returns true while there is more to do.
 create function outbox.prune_tenant(batch integer) returns boolean language plpgsql security definer
     set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
 declare
@@ -636,6 +694,10 @@ begin
                            (select min(from_value::timestamptz) from outbox.leaves_of('outbox.attempts')));
         end if;
         until := least(bound, since + interval '1 hour');
+        until := coalesce((
+            select greatest(at, since + interval '1 microsecond') from outbox.attempts
+            where subscription_id = any (array(select id from outbox.subscriptions s where s.tenant = one.tenant))
+              and at >= since and at < until order by at offset batch limit 1), until);
         perform outbox.blank_attempts_of(array(select id from outbox.subscriptions s where s.tenant = one.tenant), since, until);
     end if;
     if one.dead_letters_days is not null then

@@ -243,6 +243,8 @@ NOT_REACHED = (
     "backups, standbys behind, logical replicas and archived write-ahead log, until they are replaced",
     "the server's own files until VACUUM, and its statistics until ANALYZE",
     "what receivers were sent",
+    "what endpoints for every tenant's events answered to events that were pruned before",
+    "answers that the HTTP API keeps for a day, sealed to the token that asked; a tenant's own are gone",
     "logs of the relay, the server and proxies",
 )
 

@@ -51,8 +51,9 @@ class EraseRequest:
             raise EraseError(f"value: must have at most {_LONGEST} bytes")
         if self.kind == "tenant" and (self.within is not None or self.value == "*"):
             raise EraseError("tenant: name one tenant, and nothing that it is within")
-        if not self.value and self.kind != "tenant":
-            raise EraseError("value: must not be empty")
+        if not self.value:
+            mend = "; what has no tenant is erased by key or subject" if self.kind == "tenant" else ""
+            raise EraseError(f"value: must not be empty{mend}")
         if (self.path is not None) != (self.kind == "subject"):
             raise EraseError(
                 "path: names where in the payload a subject stands, such as customer.id; for subjects only"

@@ -16,10 +16,10 @@ from relay.operations.bulk import operations
 from relay.operations.bulk.request import BulkRequest
 from relay.store import bulk as store_bulk
 from relay.store.store import Store
-from tests.integration.engine.world import ERROR_500, FarEnd, Relay, World, stepping, uuid_of
+from tests.integration.engine.world import ERROR_500, FarEnd, Relay, World, running, stepping, uuid_of
 from tests.support import databases
 
-pytestmark = [pytest.mark.anyio, pytest.mark.case("D5")]
+pytestmark = pytest.mark.anyio
 
 HOUR = timedelta(hours=1)
 
@@ -500,3 +500,18 @@ async def test_the_loop_is_left_to_the_others_nine_times_as_long(
         clock[0] += seconds
         await relay.feeder.bulk.run()
         assert looks == expected
+
+
+async def test_a_relay_drains_while_sending_is_paused_though_an_operation_runs(
+    relay: Relay, world: World, far_end: FarEnd, connection: sa.Connection
+) -> None:
+    world.subscribe(schedule=[])
+    await die(relay, world, far_end, "/", 3)
+    world.rows("update outbox.sending set paused_at = now()")
+    operation = start(connection, "redrive", reason="http_5xx")
+    async with running(world.url, far_end, until_drained=True) as draining:
+        assert draining.feeding is not None
+        await draining.feeding
+    world.rows("update outbox.sending set paused_at = null")
+    assert operations.show_bulk(connection, None, operation).done == 0
+    assert (await until_done(relay, connection, operation)).done == 3

@@ -10,8 +10,11 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
+from relay.operations.bulk import operations
+from relay.operations.bulk.request import BulkRequest
 from tests.integration.engine.world import FarEnd, World, running, stepping
 from tests.support import databases
 from tests.support.waiting import await_until
@@ -55,6 +58,32 @@ async def at_home(world: World, far_end: FarEnd) -> None:
         await await_until(lambda: world.count("deliveries") == 3)
     world.rows("update outbox.sending set paused_at = null")
     world.record(count=2)
+
+
+async def test_a_bulk_operation_that_ran_in_the_original_puts_nothing_back_in_a_copy(
+    own_world: World, far_end: FarEnd, copy: Copy
+) -> None:
+    await at_home(own_world, far_end)
+    with databases.engine_on(own_world.url) as engine, engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "insert into outbox.dead_letters (delivery_id, event_seq, event_id, subscription_id, type, tenant,"
+                " recorded_at, attempts, reason, payload) select outbox.uuid7(), e.seq, e.id, s.id, e.type, e.tenant,"
+                " e.recorded_at, 1, 'http_5xx', e.payload from outbox.events e, outbox.subscriptions s"
+                " where e.seq = (select min(seq) from outbox.events)"
+            )
+        )
+    with databases.engine_on(own_world.url) as engine, engine.begin() as connection:
+        made = operations.add_bulk(connection, None, BulkRequest(kind="redrive", type="*"))
+        operations.start_bulk(connection, None, made.id)
+    copied = copy()
+    async with stepping(copied.url, far_end) as relay:
+        for _ in range(3):
+            relay.feeder.bulk.look_soon()
+            await relay.look()
+    assert copied.rows("select done from outbox.bulk_operations") == [(0,)]
+    assert copied.count("dead_letters") == 1
+    assert not far_end.requests[1:]
 
 
 async def test_a_copy_sends_nothing_and_resolves_until_it_is_adopted(
