@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from outbox.control.filters import Filters
+from outbox.control.filters import Filters, refuse_what_is_no_text
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import own
 from outbox.control.times import rfc3339
@@ -155,6 +155,8 @@ def list_audit(
     Raises:
         NotFoundError: the subject is no id.
     """
+    for name, value in (("subject", subject), ("actor", actor), ("action", action)):
+        refuse_what_is_no_text(name, value)
     where, parameters = _LISTING.where(tenant, filters, after)
     for name, value in (("actor", actor), ("action", action)):
         if value is not None:

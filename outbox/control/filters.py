@@ -13,7 +13,7 @@ from outbox._text import brief
 from outbox.errors import FilterError
 from outbox.ids import EventId, SubscriptionId
 
-__all__ = ["FAILED", "OUTCOMES", "SEQ_OF_EVENT", "FilterError", "Filters", "bound_of"]
+__all__ = ["FAILED", "OUTCOMES", "SEQ_OF_EVENT", "FilterError", "Filters", "bound_of", "refuse_what_is_no_text"]
 
 FAILED = "failed"
 """The word for every outcome but `delivered`."""
@@ -61,7 +61,7 @@ class Filters:
         for name in ("since", "until"):
             _refuse_what_is_no_time(name, getattr(self, name))
         for name in ("type", "tenant", "key", "text"):
-            _refuse_what_is_no_text(name, getattr(self, name))
+            refuse_what_is_no_text(name, getattr(self, name))
         if self.text is not None and not 1 <= len(self.text) <= _MAX_TEXT:
             raise FilterError(f"text: has {len(self.text)} characters; give 1 to {_MAX_TEXT}")
         if self.outcome is not None and self.outcome not in [FAILED, *OUTCOMES]:
@@ -148,7 +148,7 @@ def _refuse_what_is_no_time(name: str, value: object) -> None:
         raise FilterError(f"{name}: must be a datetime or a timedelta, not {brief(value)}")
 
 
-def _refuse_what_is_no_text(name: str, value: object) -> None:
+def refuse_what_is_no_text(name: str, value: object) -> None:
     """Refuse the bytes that a command line keeps as lone surrogates where its locale cannot read them; and NUL."""
     if value is None:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
@@ -24,6 +25,9 @@ T = TypeVar("T")
 _PREFIX = "/api/v1"
 
 
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
 class _Options:
     """What both clients are made of."""
 
@@ -31,6 +35,8 @@ class _Options:
         if not url.startswith(("https://", "http://")):
             raise ArgumentError("api: is no URL; give where `relay serve` answers, such as https://relay.internal")
         secret = token.reveal() if isinstance(token, Secret) else token
+        if not isinstance(secret, str) or not _TOKEN.fullmatch(secret):  # which is not shown
+            raise ArgumentError("token: is no token; give what `relay tokens create` showed, rtk_…, alone")
         self.arguments: dict[str, Any] = {
             "base_url": url.rstrip("/").removesuffix(_PREFIX) + _PREFIX,
             "headers": {"Authorization": f"Bearer {secret}", "User-Agent": f"outbox-relay-client/{__version__}"},

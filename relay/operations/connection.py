@@ -32,6 +32,8 @@ _SETTINGS = text(
 )
 
 
+# Of a connection that is kept for others: nobody holds it for longer, and nobody waits for a lock for longer.
+_BOUNDS = text("select set_config('statement_timeout', '30s', true), set_config('lock_timeout', '10s', true)")
 _NAME = "relay command"
 
 
@@ -92,6 +94,8 @@ class Database:
         with self._engine.begin() as connection:
             self._check(connection)
             connection.execute(_SETTINGS)
+            if self._kept:
+                connection.execute(_BOUNDS)
             named = self.actor if actor is None else actor
             if named is not None:
                 act_as(connection, named)

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from outbox import act_as
 from outbox.ids import TokenId
 from relay.operations import tokens
-from relay.operations.tokens import RIGHTS, Maker
+from relay.operations.tokens import RIGHTS, SESSION_NAME, Maker, TokenError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -29,13 +29,18 @@ __all__ = [
 ]  # fmt: skip
 
 SESSION_SECONDS = 12 * 3600
-_NAME = re.compile(r"browser session (?P<how>of|by link) (?P<token>tok_[0-9a-z]{26})")
+_SESSIONS_EACH = 20  # of one token at once; the oldest ends where there are more
+_NAME = re.compile(SESSION_NAME + r"(?P<how>of|by link) (?P<token>tok_[0-9a-z]{26})")
 _BEGAN_BY = text("""
 select revoked_at is null and (expires_at is null or expires_at > clock_timestamp()) as lives, expires_at
 from outbox.tokens where id = :id
 """)
 _END_LINK = text("""
 update outbox.tokens set revoked_at = coalesce(revoked_at, clock_timestamp()) where id = :id or name = :name
+""")
+_END_OLDEST = text("""
+update outbox.tokens set revoked_at = clock_timestamp() where id = any(array(
+    select id from outbox.tokens where name = :name and revoked_at is null order by id desc offset :most))
 """)
 _ENDS = text("""
 select extract(epoch from expires_at - clock_timestamp())::double precision
@@ -47,21 +52,26 @@ def begin_session(connection: Connection, given: str, *, once: bool = False) -> 
     """Begin a session for whoever shows a token, and return it with its text; None where the token is not valid.
 
     It never outlives the token. With `once`, the token is revoked here: it was made for a link that works one time.
+    Raises TokenError where the token may not look at anything; nothing is begun, and a link stays as it is.
     """
     token = tokens.authenticate(connection, given)
     if token is None or is_session(token):
         return None
+    if "read" not in token.rights:
+        raise TokenError("token: may not look at anything, since it has no right read; sign in with one that has it")
     act_as(connection, f"token:{token.name}")
     left = connection.execute(_ENDS, {"id": token.id}).scalar_one()
     made = tokens.create(
         connection,
         token.tenant,
-        name=f"browser session {'by link' if once else 'of'} {token.id}",
+        name=(name := f"{SESSION_NAME}{'by link' if once else 'of'} {token.id}"),
         rights=token.rights,
         whose=token.tenant,
         expires=token.expires_at if left is not None and left < SESSION_SECONDS else timedelta(seconds=SESSION_SECONDS),
         maker=Maker(token.rights, token.expires_at),
+        is_session=True,
     )
+    connection.execute(_END_OLDEST, {"name": name, "most": _SESSIONS_EACH})
     if once:
         tokens.revoke(connection, token.tenant, token.id)
     return made
@@ -73,8 +83,10 @@ def session_of(connection: Connection, given: str) -> Token | None:
     if session is None or not is_session(session):
         return None
     began = _NAME.fullmatch(session.name)
-    if began and began["how"] == "of" and not _began_by(connection, began["token"]).lives:
-        return None
+    if began and began["how"] == "of":
+        token = _began_by(connection, began["token"])
+        if token is None or not token.lives:
+            return None
     return session
 
 
@@ -83,12 +95,15 @@ def maker_of(connection: Connection, session: Token | None, rights: Collection[R
 
     Without a session, somebody signs in by a proxy, whose rights are a setting: they have no end.
     """
-    began = _NAME.fullmatch(session.name) if session else None
-    return Maker(rights, _began_by(connection, began["token"]).expires_at if began else None)
+    if session is None:
+        return Maker(rights, None)
+    began = _NAME.fullmatch(session.name)
+    token = _began_by(connection, began["token"]) if began else None
+    return Maker(rights, session.expires_at if token is None else token.expires_at)
 
 
-def _began_by(connection: Connection, token_id: str) -> Row[Any]:
-    return connection.execute(_BEGAN_BY, {"id": TokenId.of(token_id)}).one()
+def _began_by(connection: Connection, token_id: str) -> Row[Any] | None:
+    return connection.execute(_BEGAN_BY, {"id": TokenId.of(token_id)}).one_or_none()
 
 
 def end_session(connection: Connection, session: Token) -> None:
@@ -106,7 +121,7 @@ def make_link(connection: Connection, tenant: str | None, name: str) -> NewToken
 
 def end_link(connection: Connection, token_id: TokenId) -> None:
     """Revoke the token of a link, and the session that began by it."""
-    connection.execute(_END_LINK, {"id": token_id, "name": f"browser session by link {token_id}"})
+    connection.execute(_END_LINK, {"id": token_id, "name": f"{SESSION_NAME}by link {token_id}"})
 
 
 def is_session(token: Token) -> bool:

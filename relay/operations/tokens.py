@@ -51,6 +51,8 @@ RIGHTS: tuple[Right, ...] = get_args(Right)
 cancel, replay and purge; stop all sending. admin: tokens and the limits of tenants. None of them holds another."""
 
 _PREFIX = "rtk_"
+SESSION_NAME = "browser session "
+"""How the name of a session begins; what it says of who signed in is believed (sessions.py)."""
 _TOKEN = re.compile(rf"{_PREFIX}[A-Za-z0-9_-]{{43}}")
 _LONGEST = timedelta(days=36_500)
 
@@ -141,6 +143,7 @@ def create(
     whose: str | None,
     expires: datetime | timedelta | None = None,
     maker: Maker | None = None,
+    is_session: bool = False,
 ) -> NewToken:
     """Make a token and return it with its text.
 
@@ -152,6 +155,7 @@ def create(
         whose: the tenant that it is of; None for every tenant, which only the operator may make.
         expires: when it ends, or how long it holds on the database's clock; None for never.
         maker: the token that makes it; None on a command line.
+        is_session: whether it is a session of the dashboard, which alone may have the name of one.
 
     Raises:
         TokenError: an argument was refused, or the maker has no such right.
@@ -160,7 +164,7 @@ def create(
     if tenant is not None and whose != tenant:
         raise TokenError(f"tenant: this token makes tokens of its own tenant, {tenant!r}; leave tenant out")
     values = {
-        "name": _checked_name(name),
+        "name": _checked_name(name, is_session=is_session),
         "tenant": None if whose is None else check_tenant(whose),
         "rights": _checked_rights(rights),
         **_checked_end(connection, expires),
@@ -222,12 +226,14 @@ def _hash(given: str) -> bytes:
     return hashlib.sha256(given.encode()).digest()
 
 
-def _checked_name(name: object) -> str:
+def _checked_name(name: object, *, is_session: bool) -> str:
     if refused := complaint("name", name, 200):
         raise TokenError(refused)
     text_of_name = str(name)
     if not text_of_name.strip() or not text_of_name.isprintable():
         raise TokenError("name: is no printable text; say what the token is for, such as 'deployments'")
+    if text_of_name.startswith(SESSION_NAME) and not is_session:
+        raise TokenError(f"name: {SESSION_NAME!r} begins the names of signed-in browsers; choose another")
     return text_of_name
 
 

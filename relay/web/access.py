@@ -10,7 +10,7 @@ from fastapi.security import HTTPBearer
 
 from outbox.ids import TokenId
 from outbox.subscriptions.checks import EVERY_TENANT, EveryTenant
-from relay.operations import tokens
+from relay.operations import sessions, tokens
 from relay.operations.connection import Database
 from relay.operations.tokens import Right
 from relay.web.problems import Problem
@@ -60,7 +60,7 @@ def principal_of(database: Database, token: str) -> Principal | None:
         return None
     with database.transaction() as connection:
         found = tokens.authenticate(connection, token)
-    if found is None:
+    if found is None or sessions.is_session(found):  # a session is for pages, which ask who began it
         return None
     return Principal(
         tenant=found.tenant,
@@ -72,7 +72,13 @@ def principal_of(database: Database, token: str) -> Principal | None:
 
 
 def identify(request: Request) -> Principal:
-    """Return who calls. Raises Problem: 401 without a valid token, 429 where it made too many requests."""
+    """Return who calls, asked once for each request.
+
+    Raises Problem: 401 without a valid token, 429 where it made too many requests.
+    """
+    known: Principal | None = getattr(request.state, "principal", None)
+    if known is not None:
+        return known
     token = given_token(request)
     if not token:
         raise _unauthorized("no token was given", "")
@@ -81,6 +87,7 @@ def identify(request: Request) -> Principal:
         raise _unauthorized("the token is unknown, expired or revoked", ', error="invalid_token"')
     request.state.caller = found.token_id
     _limit(request, found)
+    request.state.principal = found
     return found
 
 

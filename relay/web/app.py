@@ -10,9 +10,9 @@ from outbox._version import __version__
 from relay.config.options import Config
 from relay.operations.connection import Database
 from relay.web import api, explorer, pages
+from relay.web.admission import KEPT_CONNECTIONS, Admission
 from relay.web.api.description import describe
 from relay.web.conduct import Conduct
-from relay.web.database import KEPT_CONNECTIONS
 from relay.web.problems import add_handlers
 from relay.web.rate_limits import RateLimits
 
@@ -34,6 +34,7 @@ def create_app(config: Config) -> FastAPI:
     )
     app.state.config = config
     app.state.database = Database(config, kept=KEPT_CONNECTIONS)
+    app.state.admission = Admission()
     app.state.rate_limits = RateLimits(config.requests_per_minute)
     app.state.methods_at = partial(_methods_at, app)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]

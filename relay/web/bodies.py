@@ -6,14 +6,17 @@ from json.decoder import scanstring  # type: ignore[attr-defined]  # public, but
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from outbox.recording.raw_json import depth
 from outbox.subscriptions.filters import read_filter
+from relay.web.access import identify
+from relay.web.admission import admitted
 from relay.web.problems import Problem
 
-__all__ = ["Body", "ExactRoute", "WrittenData"]
+__all__ = ["Body", "ExactRoute", "WrittenData", "data_of"]
 
 _MAX_DEPTH = 200
 _BLANKS = " \t\n\r"
@@ -41,16 +44,21 @@ class ExactRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            if self.body_field is not None:
-                _require_json(request)
-            return await handler(_ExactRequest(request.scope, request.receive))
+            exact = _ExactRequest(request.scope, request.receive)
+            if self.methods != {"GET"}:
+                await run_in_threadpool(identify, exact)  # before a body of somebody who may not send one is read
+                if self.body_field is not None:
+                    _require_json(exact)
+                await exact.body()  # before there is a connection, which a slow body would hold
+            async with admitted(exact):
+                return await handler(exact)
 
         return handle
 
 
 class _ExactRequest(Request):
     async def json(self) -> Any:
-        return _parse(await self.body())
+        return await run_in_threadpool(_parse, await self.body())
 
 
 def _require_json(request: Request) -> None:
@@ -76,8 +84,15 @@ async def _written_data(request: Request) -> str | None:
     text = (await request.body()).decode(errors="replace").lstrip(_BLANKS)
     try:
         return _member(text, "data") if text.startswith("{") else None
-    except ValueError:  # it is no JSON, and refused as such
+    except (ValueError, RecursionError):  # it is no JSON, and refused as such
         return None
+
+
+def data_of(body: Body, written: str | None) -> str:
+    """Return the data as written, `null` where there are none. Raises Problem rather than to take others for them."""
+    if written is None and "data" in body.model_fields_set:
+        raise Problem(422, "invalid", "data: cannot be read as it was written", mend="send it as plain JSON in UTF-8")
+    return "null" if written is None else written
 
 
 WrittenData = Annotated[str | None, Depends(_written_data)]
@@ -86,7 +101,7 @@ WrittenData = Annotated[str | None, Depends(_written_data)]
 
 def _member(text: str, wanted: str) -> str | None:
     """Return the text of a member of an object, which was parsed before and has no key twice."""
-    decoder, at = json.JSONDecoder(), _skip(text, 0, "{")
+    decoder, at = json.JSONDecoder(parse_int=str, parse_float=str), _skip(text, 0, "{")
     while text[at : at + 1] == '"':
         name, at = scanstring(text, at + 1)
         start = _skip(text, at, ":")

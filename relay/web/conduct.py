@@ -52,7 +52,7 @@ class Conduct:
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         length = Headers(scope=scope).get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        if not length.isdecimal() or len(length) > 10 or int(length) > MAX_BODY_BYTES:
             too_large = Problem(
                 413, "too-large", f"body: is longer than {MAX_BODY_BYTES} bytes", mend="send less at once"
             )

@@ -15,9 +15,7 @@ from relay.operations.connection import Database
 from relay.operations.tokens import Right
 from relay.web.access import Principal, require
 
-__all__ = ["KEPT_CONNECTIONS", "Administering", "Call", "Operating", "Reading", "Writing", "call", "database_of"]
-
-KEPT_CONNECTIONS = 10
+__all__ = ["Administering", "Call", "Operating", "Reading", "Writing", "call", "database_of"]
 
 
 @dataclass(frozen=True, slots=True)

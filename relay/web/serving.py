@@ -26,6 +26,8 @@ __all__ = ["serve"]
 
 log = logging.getLogger("relay.web")
 
+_CONNECTIONS_MAX = 1000  # more are answered 503
+
 
 def serve(config: Config) -> int:
     """Serve until SIGTERM or SIGINT, then answer what is under way within `drain_seconds`. Return the exit code.
@@ -47,6 +49,8 @@ def serve(config: Config) -> int:
                 lifespan="off",
                 server_header=False,
                 proxy_headers=False,
+                http="h11",  # which bounds the head of a request
+                limit_concurrency=_CONNECTIONS_MAX,
                 timeout_graceful_shutdown=config.drain_seconds,
             )
         )

@@ -16,7 +16,7 @@ from outbox.control.pages import Page
 from outbox.recording.record import Event
 from relay.web.answers import linked, linked_below
 from relay.web.api.fields import EventFilter, PageQuery, SubscriptionName, TenantName, tenant_of
-from relay.web.bodies import Body, ExactRoute, WrittenData
+from relay.web.bodies import Body, ExactRoute, WrittenData, data_of
 from relay.web.database import Reading, Writing
 from relay.web.models import listing, model_of
 
@@ -69,7 +69,7 @@ def record_event(
     return outbox.record(
         call.connection,
         body.type,
-        outbox.RawJSON(written or "null"),
+        outbox.RawJSON(data_of(body, written)),
         key=body.key,
         tenant=tenant_of(call.principal, body.tenant),
         available_at=body.available_at,
@@ -87,7 +87,9 @@ def get_events(call: Reading, request: Request, response: Response, query: Annot
 @router.post("/explain", response_model=model_of(ExplainedEvent))
 def explain_unrecorded(call: Reading, body: ExplainDraft, written: WrittenData) -> Any:
     """Say for each subscription whether it would get a draft of an event, and why; the first `limit` of them."""
-    draft = Draft(type=body.type, data=written or "null", key=body.key, tenant=tenant_of(call.principal, body.tenant))
+    draft = Draft(
+        type=body.type, data=data_of(body, written), key=body.key, tenant=tenant_of(call.principal, body.tenant)
+    )
     found = explain_draft(call.connection, call.tenant, draft, subscription=body.subscription, limit=body.limit)
     return replace(found, subscriptions=Page(found.subscriptions.items))
 

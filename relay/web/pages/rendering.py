@@ -21,9 +21,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from starlette.exceptions import HTTPException
 
 from outbox.errors import NotFoundError, OutboxError
 from relay.telemetry.redaction import redact
+from relay.web.admission import admitted
 from relay.web.pages import charts, display
 from relay.web.pages.visits import (
     FORM_COOKIE,
@@ -251,11 +253,16 @@ class PageRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
-                return await handler(request)
+                if request.method != "GET":
+                    await request.body()
+                async with admitted(request):
+                    return await handler(request)
             except SignInWanted:
                 return _to_sign_in(request)
             except (OutboxError, Problem, RequestValidationError) as error:
                 return _error_page(request, error)
+            except HTTPException as error:
+                return _error_page(request, Refused(error.status_code, error.detail))
             except Exception as error:
                 request_id = getattr(request.state, "request_id", "-")
                 log.error("request %s: %s", request_id, redact(repr(error)), exc_info=error)

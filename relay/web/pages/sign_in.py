@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from relay.operations import sessions
+from relay.operations.tokens import TokenError
 from relay.web.pages.rendering import (
     HEADERS,
     PREFERENCES_COOKIE,
@@ -38,13 +39,14 @@ def sign_in(request: Request, form: Posted) -> Response:
     """Begin a session; its cookie is for this host, for pages opened here, and out of reach of scripts."""
     given, to = form.get("token").strip(), _safe(request, form.get("to"))
     once = form.has("once")
-    with request.app.state.database.transaction() as connection:
-        made = sessions.begin_session(connection, given, once=once)
+    try:
+        with request.app.state.database.transaction() as connection:
+            made = sessions.begin_session(connection, given, once=once)
+    except TokenError:
+        problem = "This token may not look at anything: it has no right read."
+        return _page(request, to=to, problem=problem, status=403)
     if made is None:
         problem = "The token is unknown, expired or revoked. Make one with: relay tokens create NAME --rights read …"
-        return _page(request, to=to, problem=problem, status=403)
-    if "read" not in made.token.rights:
-        problem = "This token may not look at anything: it has no right read."
         return _page(request, to=to, problem=problem, status=403)
     response = RedirectResponse(to or url_of(request), 303, HEADERS)
     response.set_cookie(

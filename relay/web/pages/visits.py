@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection
@@ -141,7 +141,7 @@ def csrf_token_of(secret: str) -> str:
 
 async def _posted(request: Request) -> Form:
     """Return the fields of a form, after the check that it is one of ours."""
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+    if not _is_from_here(request):
         raise Refused(403, "form: it was sent by another site; open the page here and send it again")
     body = b""
     async for chunk in request.stream():
@@ -156,9 +156,18 @@ async def _posted(request: Request) -> Form:
         raise Refused(400, "form: cannot be read; open the page again and send it from there") from None
     form = Form([(name, value.replace("\r\n", "\n")) for name, value in fields])
     secret = form_secret_of(request)
-    if not secret or not hmac.compare_digest(csrf_token_of(secret), form.get("csrf")):
+    if not secret or not hmac.compare_digest(csrf_token_of(secret).encode(), form.get("csrf").encode()):
         raise Refused(403, "form: it is too old, or not from this page; open the page again and send it from there")
     return form
+
+
+def _is_from_here(request: Request) -> bool:
+    """Tell whether a page of ours sent a form. A browser that does not say so, as without https, says its origin."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
 
 
 Posted = Annotated[Form, Depends(_posted)]
@@ -202,7 +211,11 @@ def _named_by_proxy(request: Request, config: Config) -> str | None:
     given = request.headers.getlist(config.sign_in_header)
     if peer is None or len(given) != 1:
         return None
-    address = ipaddress.ip_address(peer)
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return None
+    address = getattr(address, "ipv4_mapped", None) or address
     if not any(address in network for network in config.sign_in_proxies):
         return None
     name = given[0].strip()
