@@ -31,39 +31,4 @@ create table outbox.test_requests (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 create index test_requests_open on outbox.test_requests (requested_at) where taken_at is null;
 create index test_requests_subscription on outbox.test_requests (subscription_id, requested_at);
-
--- Whether this transaction writes down how a delivery ended: its attempts stand in one leaf or two. Planned with the time as
--- a constant, since the plan of every time locks each leaf and each of its indexes, however many there are.
-create function outbox.ends_here(delivery uuid, verdicts text[]) returns boolean language plpgsql
-    set search_path = pg_catalog, pg_temp set enable_partition_pruning = on as $$
-declare
-    ends boolean;
-begin
-    execute format('select exists (select from outbox.attempts where at >= %L::timestamptz and delivery_id = $1
-                                   and verdict = any ($2))', transaction_timestamp() - interval '1 minute')
-        into ends using delivery, verdicts;
-    return ends;
-end $$;
-
-do $$
-declare
-    one record;
-    was text;
-    becomes text;
-begin
-    for one in select * from (values
-            ('outbox.audit_delivery()'::regprocedure,
-             $a$exists (select from outbox.attempts where delivery_id = old.id and verdict = any ('{delivered,cancelled}'))$a$,
-             $a$outbox.ends_here(old.id, '{delivered,cancelled}')$a$),
-            ('outbox.audit_dead_letter()'::regprocedure,
-             $a$exists (select from outbox.attempts where delivery_id = old.delivery_id and verdict = 'delivered')$a$,
-             $a$outbox.ends_here(old.delivery_id, '{delivered}')$a$)) v(name, words, others) loop
-        was := pg_get_functiondef(one.name);
-        becomes := replace(was, one.words, one.others);
-        if was = becomes then
-            raise 'no % in %', one.words, one.name;
-        end if;
-        execute becomes;
-    end loop;
-end $$;
 set local lock_timeout to default;
