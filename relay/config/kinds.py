@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from outbox.secret import Secret
 from outbox.signing.schemes import SchemeDeclaration
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Kind", "ListenAddress", "Network", "address", "boolean", "choice", "choices", "database_url",
-           "egress_proxy", "header_name", "integer", "listen_address", "networks", "ports", "private_keys",
+           "egress_proxy", "header_name", "integer", "networks", "ports", "private_keys",
            "schemes"]  # fmt: skip
 
 Network = IPv4Network | IPv6Network
@@ -134,26 +134,37 @@ def ports() -> Kind:
     return Kind(lambda text: [one.from_text(part) for part in _parts(text)], check, "N,…")
 
 
-def address() -> Kind:
-    """Where to listen: host:port, [host]:port of IPv6, or a port alone, which is on this machine only."""
+class ListenAddress(NamedTuple):
+    """Where to listen; port 0 is a free one."""
 
-    def check(value: object) -> tuple[str, int]:
-        if isinstance(value, tuple) and len(value) == 2:
-            value = _address_text(value)
-        match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
-        if match is None or not 0 <= int(match["port"]) <= 65_535:
-            raise ValueError(f"{value!r} is not host:port, such as 127.0.0.1:8080 or [::1]:8080")
-        return match["v6"] or match["name"] or "127.0.0.1", int(match["port"])
+    host: str
+    port: int
 
-    return Kind(str, check, "HOST:PORT", to_text=_address_text)
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 _ADDRESS = re.compile(r"(?:(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+)):)?(?P<port>[0-9]{1,5})", re.ASCII)
 
 
-def _address_text(value: tuple[Any, Any]) -> str:
-    host, port = value
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+def address(*, optional: bool = False) -> Kind:
+    """Where to listen: host:port, [host]:port of IPv6, or a port alone, which is on this machine only.
+
+    `optional`: may be none, and the host is named: what answers there wants no token.
+    """
+
+    def check(value: object) -> ListenAddress | None:
+        if optional and (value is None or value == ""):
+            return None
+        if isinstance(value, tuple) and len(value) == 2:
+            value = str(ListenAddress(*value))
+        match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+        host = match and (match["v6"] or match["name"])
+        if match is None or (optional and not host) or int(match["port"]) > 65_535:
+            raise ValueError(f"{value!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+        return ListenAddress(host or "127.0.0.1", int(match["port"]))
+
+    return Kind(str, check, "HOST:PORT", to_text=str)
 
 
 def _parts(text: str) -> list[str]:
@@ -180,33 +191,6 @@ def database_url() -> Kind:
         return Secret(normalised(text) if text else text)
 
     return Kind(str, check, "URL", redact=lambda url: redacted(url.reveal()))
-
-
-@dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """Where to listen; port 0 is a free one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def listen_address() -> Kind:
-    """An address of this machine with a port, or none."""
-
-    def check(value: object) -> ListenAddress | None:
-        if value is None or value == "" or isinstance(value, ListenAddress):
-            return value or None  # type: ignore[return-value]
-        host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        good = port.isascii() and port.isdecimal() and len(port) < 6 and int(port) < 65_536
-        if not (host and colon and good) or any(character.isspace() or character == "/" for character in host):
-            raise ValueError(f"{value!r} is not HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464")
-        return ListenAddress(host, int(port))
-
-    return Kind(str, check, "HOST:PORT")
 
 
 def private_keys() -> Kind:

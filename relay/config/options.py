@@ -169,7 +169,7 @@ class Config:
         "How long statistics are kept by the day; by the hour for 40 days, by the minute for 26 hours at most.",
     )
     metrics_listen: ListenAddress | None = _option(  # noqa: RUF009 - a field
-        kinds.listen_address(),
+        kinds.address(optional=True),
         None,
         "Answer /live, /ready and /metrics there, e.g. 127.0.0.1:9464. To whoever asks: keep it in a private network.",
     )
