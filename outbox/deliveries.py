@@ -4,7 +4,7 @@ Plain functions in the caller's own transaction, as outbox.subscriptions has the
 `await session.run_sync(outbox.deliveries.list, tenant="acme")`, likewise for each. They need no relay and none of its
 keys. Each looks at one tenant's deliveries, those to its own subscriptions; the operator says outbox.EVERY_TENANT. A
 long list comes in pages: `page.next` goes back as `after`, until it is None. Where a page says `searched_until`, it
-has looked at as many rows as one page may, back to that time; what is older may match too.
+has looked at as many rows as one page may, as far as that time; what comes after it may match too.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from outbox._text import brief
 from outbox.control.attempts import PAGE_ROWS, Attempt, attempts_of_delivery
 from outbox.control.filters import SEQ_OF_EVENT, FilterError, Filters
 from outbox.control.history import walk_attempts
+from outbox.control.outstanding import OUTSTANDING, OutstandingState, walk_outstanding
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import OWN_DEAD_LETTER, own
 from outbox.errors import NotFoundError
@@ -24,10 +25,8 @@ __all__ = [
     "show_delivery",
 ]  # fmt: skip
 
-DeliveryState = Literal[
-    "due", "waiting", "parked", "leased", "held", "paused", "disabled", "removed", "delivered", "cancelled"
-]
-STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
+DeliveryState = OutstandingState | Literal["delivered", "cancelled"]
+STATES: tuple[DeliveryState, ...] = (*get_args(OutstandingState), "delivered", "cancelled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,32 +61,7 @@ class DeliveryDetails(ListedDelivery):
     attempts_made: Page[Attempt]
 
 
-_STATE = """
-case when s.id is null or s.removed_at is not null then 'removed'
-     when d.lease is not null and d.due_at > clock_timestamp() then 'leased'
-     when s.disabled_at is not null then 'disabled'
-     when s.paused_at is not null then 'paused'
-     when d.due_at = 'infinity' then 'parked'
-     when d.due_at > clock_timestamp() then 'waiting'
-     when s.held_until > clock_timestamp() then 'held'
-     else 'due' end"""
-
-_OUTSTANDING = f"""
-select d.id, d.event_seq, e.id as event_id, e.type, e.tenant, e.key, d.subscription_id, s.url, s.format,
-       {_STATE} as state, nullif(d.due_at, 'infinity') as due_at, d.attempts, d.crashes
-from outbox.deliveries d
-left join outbox.subscriptions s on s.id = d.subscription_id
-left join outbox.events e on e.seq = d.event_seq
-"""  # noqa: S608 - the parts are constants
-
 _OWN = own("s.tenant")
-_COLUMNS = {"type": "e.type", "tenant": "e.tenant", "key": "e.key"}
-_LISTED = Listing(
-    name="deliveries",
-    columns=_COLUMNS | {"at": "d.due_at", "subscription": "d.subscription_id", "event": "d.event_seq"},
-    own=_OWN,
-    keys=(Key("d.due_at", "due_at", "timestamptz"), Key("d.id", "id", "uuid")),
-)
 _LISTED_OF_EVENT = Listing(name="outstanding", columns={}, own=_OWN, keys=(Key("d.id", "id", "uuid"),))
 
 _DONE = """
@@ -140,11 +114,7 @@ def list_deliveries(
         return walk_attempts(connection, tenant, filters, after=after, make=_done, passing=passing)
     if state == "cancelled":
         return walk_attempts(connection, tenant, filters, after=after, make=_done, passing=_CANCELLED, failed=True)
-    where, parameters = _LISTED.where(tenant, filters, after)
-    if state is not None:
-        where, parameters["state"] = f"{where} and {_STATE} = :state", state
-    statement = f"{_OUTSTANDING} where {where} {_LISTED.order_by} limit :limit"
-    return _LISTED.page(connection.execute(text(statement), parameters).all(), filters.limit, _listed)
+    return walk_outstanding(connection, tenant, filters, state, after=after, make=_listed)
 
 
 def outstanding_of_event(
@@ -153,7 +123,7 @@ def outstanding_of_event(
     """Return the outstanding deliveries of one event, a thousand a page; none of an event that is not there."""
     where, parameters = _LISTED_OF_EVENT.where(tenant, Filters(limit=PAGE_ROWS), after)
     statement = (
-        f"{_OUTSTANDING} where d.event_seq = ({SEQ_OF_EVENT}) and {where} {_LISTED_OF_EVENT.order_by} limit :limit"
+        f"{OUTSTANDING} where d.event_seq = ({SEQ_OF_EVENT}) and {where} {_LISTED_OF_EVENT.order_by} limit :limit"
     )
     rows = connection.execute(text(statement), {**parameters, "event_id": EventId.of(event_id)}).all()
     return _LISTED_OF_EVENT.page(rows, PAGE_ROWS, _listed)
@@ -165,7 +135,7 @@ def show_delivery(connection: Connection, tenant: str | None, delivery_id: UUID 
     Raises NotFoundError when there is no such delivery of this tenant, or its record is past its retention.
     """
     uuid = DeliveryId.of(delivery_id)
-    for statement in (f"{_OUTSTANDING} where d.id = :id and {_OWN}", _DEAD, _ANY_DONE):
+    for statement in (f"{OUTSTANDING} where d.id = :id and {_OWN}", _DEAD, _ANY_DONE):
         row = connection.execute(text(statement), {"id": uuid, "asking": tenant, "limit": 1}).one_or_none()
         if row is not None:
             attempts = attempts_of_delivery(connection, tenant, uuid)

@@ -64,7 +64,7 @@ class Page(Generic[T]):
     """Some items of a list, and the cursor to the next of them; None where the list ends.
 
     `searched_until` is None where every row that passes is there. Else the page looked at as many rows as one page may,
-    back to this time, and is not full: what is older may pass too, and `next` goes on with it.
+    in the list's order as far as this time, and is not full: what comes after may pass too, and `next` goes on there.
     """
 
     items: tuple[T, ...]

@@ -61,7 +61,7 @@ def print_more(page: Page[Any]) -> None:
     """Tell on stderr how to go on where the list does, and where a search stopped."""
     if page.searched_until is not None:
         until = f"searched until {rfc3339(page.searched_until)}, which is as far as one page looks"
-        click.echo(f"{until}; what is older: --after {page.next}", err=True)
+        click.echo(f"{until}; the rest: --after {page.next}", err=True)
     elif page.next is not None:
         click.echo(f"there are more: --after {page.next}", err=True)
 

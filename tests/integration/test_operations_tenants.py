@@ -30,6 +30,7 @@ from outbox.control import (
     waiting,
 )
 from outbox.control.filters import Filters
+from outbox.control.outstanding import walk_outstanding
 from outbox.control.replay import replay, replayable
 from outbox.errors import NotFoundError
 from outbox.ids import BulkOperationId, DeliveryId, ErasureId, EventId, Id, SubscriptionId, TokenId, new_uuid7
@@ -180,6 +181,9 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
         explain.explain_draft(c, tenant, explain.Draft(type="a.b", data="1", tenant="acme")).subscriptions
     ),
     "events.dead_of_event": lambda c, tenant, w: events.dead_of_event(c, tenant, w.event),
+    "outstanding.walk_outstanding": lambda c, tenant, _: walk_outstanding(
+        c, tenant, ALL, None, after=None, make=lambda row: row
+    ),
     "deliveries.list_deliveries": lambda c, tenant, _: deliveries.list_deliveries(c, tenant, ALL),
     "deliveries.list_deliveries delivered": lambda c, tenant, _: deliveries.list_deliveries(
         c, tenant, ALL, "delivered"
