@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from outbox.control.tenancy import operator_only
+from relay.operations.status.delivery_counts import oldest_since
 from relay.operations.status.running import ALIVE_SECONDS
-from relay.store.claims import DUE_SINCE
 from relay.store.subscriptions import OPEN
 from relay.telemetry.gauges import COUNTED_UP_TO, Gauges
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read_gauges"]
 
-_URGENT_MAX = 100  # the oldest is looked for among so many: those with a priority stand before it
 _STATES = ("active", "paused", "disabled", "held", "broken")
 # Along indexes, whatever the statistics of the tables say.
 _SETTINGS = text("""
@@ -29,10 +28,7 @@ _ALIVE = f"seen_at >= clock_timestamp() - make_interval(secs => {ALIVE_SECONDS})
 _GAUGES = text(f"""
 with open as materialized (select id from outbox.subscriptions where {OPEN}),
 due as materialized (
-    select d.since from open s cross join lateral (
-        select {DUE_SINCE} as since from outbox.deliveries
-        where subscription_id = s.id and due_at <= statement_timestamp() and lease is null
-        order by due_at limit {_URGENT_MAX}) d),
+    select d.since from open s cross join lateral ({oldest_since("lease is null")}) d),
 counted as materialized (
     select from open s cross join lateral (
         select from outbox.deliveries where subscription_id = s.id and due_at <= statement_timestamp() and lease is null

@@ -18,11 +18,30 @@ from relay.store.subscriptions import OPEN
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["EXACT_UP_TO", "URGENT_MAX", "bounded", "read_deliveries"]
+__all__ = ["EXACT_UP_TO", "bounded", "oldest_since", "read_deliveries"]
 
 EXACT_UP_TO = 10_000
 _LEASES_AMONG = 20_000
-URGENT_MAX = 100  # the oldest is looked for among so many: those with a priority stand before it
+_URGENT_MAX = 100  # the oldest is looked for among so many: those with a priority stand before it
+
+
+def oldest_since(also: str = "true") -> str:
+    """Return a query: since when the oldest due delivery of a subscription s is due; no row where none is.
+
+    `also` is one more condition on the delivery. A first one without a priority is the oldest, so nothing behind it is
+    read: thousands of subscriptions may be late.
+    """
+    return f"""
+select case when first.boost_seconds is null then first.due_at else (
+           select min(since) from (
+               select {DUE_SINCE} as since from outbox.deliveries
+               where subscription_id = s.id and due_at <= statement_timestamp() and {also}
+               order by due_at limit {_URGENT_MAX}) urgent) end as since
+from (select due_at, boost_seconds from outbox.deliveries
+      where subscription_id = s.id and due_at <= statement_timestamp() and {also}
+      order by due_at limit 1) first
+"""  # noqa: S608 - the parts are constants
+
 
 # No index leads to leased rows, and one would cost every claim. A lease that runs is due within the hour, one that
 # ended was due a moment ago: both are looked for from now on, along (subscription_id, due_at).
@@ -59,10 +78,8 @@ select (select count(*) from (select from outbox.deliveries where lease is null 
        (select count(*) from due) as open, (select count(*) from closed) as closed,
        (select count(lease) from coming) as leased, (select count(*) from coming) as coming,
        (select count(lease) from past) as ended, (select count(*) from past) as past,
-       (select extract(epoch from clock_timestamp() - min(d.since)) from subscriptions s cross join lateral (
-            select {DUE_SINCE} as since from outbox.deliveries
-            where subscription_id = s.id and due_at <= statement_timestamp()
-            order by due_at limit {URGENT_MAX}) d where s.open)::double precision as oldest_seconds
+       (select extract(epoch from clock_timestamp() - min(d.since)) from subscriptions s
+        cross join lateral ({oldest_since()}) d where s.open)::double precision as oldest_seconds
 """)  # noqa: S608 - the parts are constants
 
 # Along an index also where the planner thinks that a table without statistics is quicker to read whole.

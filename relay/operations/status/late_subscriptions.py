@@ -10,7 +10,7 @@ from outbox.control.tenancy import operator_only, own
 from outbox.errors import NotFoundError
 from outbox.formats import shown_url
 from outbox.ids import SubscriptionId
-from relay.operations.status.delivery_counts import URGENT_MAX
+from relay.operations.status.delivery_counts import oldest_since
 from relay.operations.status.documents import StuckSubscription, SubscriptionHealth
 from relay.store.claims import DUE_SINCE
 from relay.store.subscriptions import OPEN
@@ -30,12 +30,9 @@ _SAMPLE = 2000
 # Behind: the oldest due delivery waits longer than a relay needs. Failing: retries wait among those due next.
 _STUCK = f"""
 with late as (
-    select s.id, d.due_at from outbox.subscriptions s
-    cross join lateral (select min(since) as due_at from (
-        select {DUE_SINCE} as since from outbox.deliveries where subscription_id = s.id
-        and due_at <= now() order by due_at limit {URGENT_MAX}) first) d
-    where {OPEN} and d.due_at < now() - make_interval(secs => :late)
-    order by d.due_at limit 5),
+    select s.id, d.since as due_at from outbox.subscriptions s cross join lateral ({oldest_since()}) d
+    where {OPEN} and d.since < now() - make_interval(secs => :late)
+    order by d.since limit 5),
 failing as (
     select subscription_id as id, min(due_at) as due_at from (
         select subscription_id, {DUE_SINCE} as due_at, attempts from outbox.deliveries where lease is null
