@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 import pytest
 import trustme
-from anyio.from_thread import start_blocking_portal
 
 from outbox.subscriptions.authentication import TLS
 from relay.http import Endpoint, HttpSender, Outcome
@@ -19,6 +18,7 @@ from relay.http.tls import ClientTLS, default_ssl_context
 from relay.http.tls_layer import start_tls
 from relay.http.tunnel import TunnelDialler
 from tests.integration.sender.conftest import LOOPBACK
+from tests.support.elsewhere import Elsewhere
 from tests.support.proxies import Proxy, proxying
 from tests.support.scripted_receiver import OK, Exchange, receiving, response
 from tests.support.tls_server import server_context
@@ -61,14 +61,14 @@ def encryption(scheme: str, authority: trustme.CA) -> dict[str, ssl.SSLContext]:
     return {"ssl": server_context(authority.issue_cert(NAME, "127.0.0.1"))} if scheme == "https" else {}
 
 
-Make = Callable[[Proxy], HttpSender]
+Make = Callable[[Proxy | Elsewhere], HttpSender]
 
 
 @pytest.fixture
 async def make_sender(trusting: ssl.SSLContext) -> AsyncIterator[Make]:
     async with AsyncExitStack() as stack:
 
-        def make(proxy: Proxy) -> HttpSender:
+        def make(proxy: Proxy | Elsewhere) -> HttpSender:
             dialler = TunnelDialler(LOOPBACK, proxy.address, ssl_context=trusting)
             sender = HttpSender(dialler, user_agent="outbox-relay/test", ssl_context=trusting)
             stack.push_async_callback(sender.close)
@@ -148,46 +148,45 @@ async def test_a_kept_tunnel_that_dies_under_a_request_is_replaced_once(
         assert (receiver.accepted, proxy.accepted) == (2, 2)
 
 
-@contextmanager
-def elsewhere(way: Way, authority: trustme.CA):
-    """Serve a receiver and a proxy in another thread, so that their bytes come while this loop stands still."""
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(receiving(answers_ok, **encryption(way.endpoint, authority))) as receiver,
-        portal.wrap_async_context_manager(
-            proxying(way.proxy, hosts={NAME: "127.0.0.1"}, **encryption(way.proxy, authority))
-        ) as proxy,
-    ):
+@pytest.fixture(scope="module")
+def process(trusting: ssl.SSLContext) -> Iterator[Elsewhere]:
+    with Elsewhere(NAME) as process:
+        trusting.load_verify_locations(cadata=process.authority)
+        yield process
 
-        def play(*pieces: bytes) -> None:
-            portal.call(receiver.requests[-1].play, *pieces)
-            time.sleep(0.05)  # through two sockets and the proxy's loop
 
-        yield receiver, proxy, play
+@pytest.fixture
+def elsewhere(process: Elsewhere, way: Way) -> Iterator[Elsewhere]:
+    """A receiver and a proxy whose bytes come while this loop stands still."""
+    with process.serving(way.proxy, way.endpoint):
+        yield process
+
+
+def play(elsewhere: Elsewhere, data: bytes) -> None:
+    elsewhere.play(data)
+    time.sleep(0.05)  # through two sockets and the proxy's loop
 
 
 @pytest.mark.case("E32")
 async def test_what_waits_unread_in_the_kernel_is_seen_before_reuse(
-    make_sender: Make, way: Way, authority: trustme.CA
+    make_sender: Make, way: Way, elsewhere: Elsewhere
 ) -> None:
     """No turn of this loop comes between the extra response and the next request."""
-    with elsewhere(way, authority) as (receiver, proxy, play):
-        sender, url = make_sender(proxy), f"{way.endpoint}://{NAME}:{receiver.port}/"
-        assert (await post(sender, url)).excerpt == b"ok"
-        play(response(200, b"stale"))
-        outcome = await post(sender, url)
-        assert (outcome.excerpt, receiver.accepted, len(receiver.requests)) == (b"ok", 2, 2)
+    sender, url = make_sender(elsewhere), f"{way.endpoint}://{NAME}:{elsewhere.port}/"
+    assert (await post(sender, url)).excerpt == b"ok"
+    play(elsewhere, response(200, b"stale"))
+    outcome = await post(sender, url)
+    assert (outcome.excerpt, *elsewhere.counts()) == (b"ok", 2, 2)
 
 
 @pytest.mark.case("E32")
-async def test_what_comes_while_it_rests_ends_the_tunnel(make_sender: Make, way: Way, authority: trustme.CA) -> None:
-    with elsewhere(way, authority) as (receiver, proxy, play):
-        sender, url = make_sender(proxy), f"{way.endpoint}://{NAME}:{receiver.port}/"
-        assert (await post(sender, url)).excerpt == b"ok"
-        play(response(200, b"stale"))
-        await until(lambda: sender.resting == 0)
-        assert (await post(sender, url)).excerpt == b"ok"
-        assert receiver.accepted == 2
+async def test_what_comes_while_it_rests_ends_the_tunnel(make_sender: Make, way: Way, elsewhere: Elsewhere) -> None:
+    sender, url = make_sender(elsewhere), f"{way.endpoint}://{NAME}:{elsewhere.port}/"
+    assert (await post(sender, url)).excerpt == b"ok"
+    play(elsewhere, response(200, b"stale"))
+    await until(lambda: sender.resting == 0)
+    assert (await post(sender, url)).excerpt == b"ok"
+    assert elsewhere.counts()[0] == 2
 
 
 class Below(asyncio.Transport):
