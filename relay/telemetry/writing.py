@@ -45,8 +45,8 @@ class BackgroundHandler(logging.Handler):
         self._lines: deque[str] = deque()
         self._dropped = 0
         self._changed = threading.Condition()
-        self._is_writing = False
-        threading.Thread(target=self._write_for_ever, name="log", daemon=True).start()
+        self._is_writing = self._is_closed = False
+        threading.Thread(target=self._write_all_lines, name="log", daemon=True).start()
 
     @property
     def queued(self) -> int:
@@ -76,18 +76,26 @@ class BackgroundHandler(logging.Handler):
                 if left <= 0 or not self._changed.wait(left):
                     return
 
-    def _write_for_ever(self) -> None:
-        while True:
-            line = self._next()
+    def close(self) -> None:
+        """Let the thread end once it has written what is queued; what comes later is not written."""
+        super().close()
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _write_all_lines(self) -> None:
+        while (line := self._next()) is not None:
             _write_all(self._descriptor, f"{line}\n".encode(errors="backslashreplace"))
             with self._changed:
                 self._is_writing = False
                 self._changed.notify_all()
 
-    def _next(self) -> str:
-        """Wait for the next line; after those that were queued, the one that says how many were dropped."""
+    def _next(self) -> str | None:
+        """Wait for the next line; after those that were queued, the one that says how many were dropped, then None."""
         with self._changed:
             while not (self._lines or self._dropped):
+                if self._is_closed:
+                    return None
                 self._changed.wait()
             self._is_writing = True
             if self._lines:

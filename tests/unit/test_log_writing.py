@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -21,6 +22,23 @@ def pipe() -> Iterator[tuple[int, int]]:
     ends = os.pipe()
     yield ends
     os.close(ends[0])  # a writer that waits gets an error, and ends
+
+
+Make = Callable[..., BackgroundHandler]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Makes handlers whose threads end with the test."""
+    made: list[BackgroundHandler] = []
+
+    def make(descriptor: int, **options: int) -> BackgroundHandler:
+        made.append(BackgroundHandler(descriptor, "{} dropped".format, **options))
+        return made[-1]
+
+    yield make
+    for handler in made:
+        handler.close()
 
 
 def logger_of(handler: logging.Handler) -> logging.Logger:
@@ -53,8 +71,8 @@ def read_until(descriptor: int, words: str) -> str:
     return text.lstrip("-")
 
 
-def test_lines_come_out_whole_and_in_order(pipe: tuple[int, int]) -> None:
-    handler = BackgroundHandler(pipe[1], "{} dropped".format)
+def test_lines_come_out_whole_and_in_order(pipe: tuple[int, int], make: Make) -> None:
+    handler = make(pipe[1])
     for number in range(100):
         logger_of(handler).warning("line %d ü", number)
     handler.flush()
@@ -62,9 +80,9 @@ def test_lines_come_out_whole_and_in_order(pipe: tuple[int, int]) -> None:
 
 
 @pytest.mark.field("F111")
-def test_while_nobody_reads_lines_are_dropped_and_counted(pipe: tuple[int, int]) -> None:
+def test_while_nobody_reads_lines_are_dropped_and_counted(pipe: tuple[int, int], make: Make) -> None:
     fill(pipe[1])
-    handler = BackgroundHandler(pipe[1], "{} dropped".format, lines_max=10)
+    handler = make(pipe[1], lines_max=10)
     logger = logger_of(handler)
     logger.warning("first")
     wait_until(lambda: not handler.queued)  # the thread has it, and waits
@@ -77,9 +95,9 @@ def test_while_nobody_reads_lines_are_dropped_and_counted(pipe: tuple[int, int])
 
 
 @pytest.mark.field("F111")
-def test_a_flush_gives_up_on_a_reader_that_stands_still(pipe: tuple[int, int]) -> None:
+def test_a_flush_gives_up_on_a_reader_that_stands_still(pipe: tuple[int, int], make: Make) -> None:
     fill(pipe[1])
-    handler = BackgroundHandler(pipe[1], "{} dropped".format)
+    handler = make(pipe[1])
     logger_of(handler).warning("stuck")
     began = time.monotonic()
     handler.flush()
@@ -88,22 +106,35 @@ def test_a_flush_gives_up_on_a_reader_that_stands_still(pipe: tuple[int, int]) -
     handler.flush()
 
 
-def test_a_reader_that_is_gone_costs_nothing(pipe: tuple[int, int]) -> None:
+def test_a_reader_that_is_gone_costs_nothing(pipe: tuple[int, int], make: Make) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    handler = BackgroundHandler(writing, "{} dropped".format)
+    handler = make(writing)
     logger_of(handler).warning("nobody reads this")
     handler.flush()
     assert not handler.queued
     os.close(writing)
 
 
-def test_a_descriptor_that_somebody_made_non_blocking_is_waited_for(pipe: tuple[int, int]) -> None:
+def test_a_descriptor_that_somebody_made_non_blocking_is_waited_for(pipe: tuple[int, int], make: Make) -> None:
     fill(pipe[1])
     os.set_blocking(pipe[1], False)
-    handler = BackgroundHandler(pipe[1], "{} dropped".format)
+    handler = make(pipe[1])
     logger_of(handler).warning("in time")
     assert read_until(pipe[0], "in time") == "in time\n"
+
+
+def test_a_closed_handler_writes_what_is_queued_and_ends_its_thread(pipe: tuple[int, int], make: Make) -> None:
+    before = set(threading.enumerate())
+    fill(pipe[1])
+    handler = make(pipe[1])
+    (writing,) = set(threading.enumerate()) - before
+    for word in ("one", "two", "three"):
+        logger_of(handler).warning(word)
+    handler.close()
+    assert read_until(pipe[0], "three") == "one\ntwo\nthree\n"
+    writing.join(10)
+    assert not writing.is_alive()
 
 
 def test_a_json_line_has_the_ids_that_its_message_names(capfd: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +145,8 @@ def test_a_json_line_has_the_ids_that_its_message_names(capfd: pytest.CaptureFix
     logging.getLogger("relay.engine").warning("subscriber_%s and sub_short are no ids", "a" * 26)
     for handler in handlers:
         handler.flush()
+        logging.getLogger().removeHandler(handler)
+        handler.close()
     first, second = (json.loads(line) for line in capfd.readouterr().err.splitlines())
     assert (first["delivery_id"], first["subscription_id"]) == (delivery, subscription)
     assert first["message"].endswith("whsec_***")
