@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import psutil
@@ -17,6 +18,21 @@ from tests.support.loopback import allow_loopback
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One process more than cores: tests of leases, outages and deadlines wait for a good third of their time."""
     return (psutil.cpu_count(logical=True) or 1) + 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Collect without the collector of cycles, and keep it from what was collected.
+
+    Thirteen thousand tests and their modules are a million objects that stay. Looking through them again and again
+    took a sixth of the time of collecting, in each worker, and later some of each long test's.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import sys
 from collections.abc import Iterator
@@ -90,21 +91,25 @@ OUTBOUND_CALLS = {
 MAY_USE_SOCKETS = {"relay.local.embedded", "relay.local.demo.dev", "relay.process.supervisor", "relay.web.serving"}
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+def files() -> Iterator[tuple[str, Path]]:
     for package in (outbox, relay):
         root = Path(package.__file__).parent
         for file in sorted(root.rglob("*.py")):
-            name = ".".join(file.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__")
-            yield name, ast.parse(file.read_text(encoding="utf-8"))
+            yield ".".join(file.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__"), file
 
 
-MODULES = dict(modules())
+MODULES = dict(files())
 
 
-def imported(tree: ast.Module) -> set[str]:
+def nodes(file: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+@functools.cache
+def imported(file: Path) -> set[str]:
     """Every dotted name that a module imports; `from a import b` counts as a.b."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes(file):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -147,18 +152,18 @@ def test_the_name_of_a_module_is_that_module_and_nothing_else(module: str) -> No
 
 @pytest.mark.parametrize("package", ["sqlalchemy", "psycopg", "anyio", "click"])
 def test_what_users_install_with_it_is_in_use(package: str) -> None:
-    assert [name for name, tree in MODULES.items() if any(within(each, package) for each in imported(tree))] != []
+    assert [name for name, file in MODULES.items() if any(within(each, package) for each in imported(file))] != []
 
 
 @pytest.mark.parametrize("package", ["httpx", "pytest", "testcontainers"])
 def test_what_tests_are_said_to_use_is_in_use(package: str) -> None:
-    trees = [ast.parse(file.read_text("utf-8")) for file in Path(__file__).parents[1].rglob("*.py")]
-    assert [tree for tree in trees if any(within(name, package) for name in imported(tree))] != []
+    tests = Path(__file__).parents[1].rglob("*.py")
+    assert any(within(name, package) for file in tests for name in imported(file))
 
 
 def test_outbox_never_imports_relay() -> None:
     assert {
-        m for m, tree in MODULES.items() if within(m, "outbox") and any(within(n, "relay") for n in imported(tree))
+        m for m, file in MODULES.items() if within(m, "outbox") and any(within(n, "relay") for n in imported(file))
     } == set()
 
 
@@ -166,9 +171,9 @@ def test_nothing_but_relay_http_opens_a_connection() -> None:
     """Besides drivers of PostgreSQL, which have no name in this list."""
     found = {
         f"{module}: {name}"
-        for module, tree in MODULES.items()
+        for module, file in MODULES.items()
         if not within(module, "relay.http") and not within(module, "relay.client")  # of our own API
-        for name in imported(tree) | called(tree)
+        for name in imported(file) | called(file)
         if name in OUTBOUND_CALLS or any(within(name, outbound) for outbound in OUTBOUND_MODULES)
     }
     assert found - {"relay.local.receiver.server: http.client.responses"} == set()
@@ -177,26 +182,27 @@ def test_nothing_but_relay_http_opens_a_connection() -> None:
 def test_an_operation_runs_in_its_callers_event_loop_and_prints_nothing() -> None:
     """Its callers are a command, a server and an application; each has a loop and an output of its own."""
     rooms = ("relay.operations", "outbox.control")
-    operations = {module: tree for module, tree in MODULES.items() if any(within(module, room) for room in rooms)}
+    operations = {module: file for module, file in MODULES.items() if any(within(module, room) for room in rooms)}
     refused = {"run", "Runner", "run_until_complete", "start_blocking_portal", "print", "echo"}
-    assert {(module, name) for module, tree in operations.items() for name in called(tree) & refused} == set()
+    assert {(module, name) for module, file in operations.items() for name in called(file) & refused} == set()
     outputs = ("asyncio", "sys.stdout", "sys.stderr", "logging", "click")
     assert {
         (module, name)
-        for module, tree in operations.items()
-        for name in imported(tree)
+        for module, file in operations.items()
+        for name in imported(file)
         if any(within(name, output) for output in outputs)
     } == set()
 
 
 def test_only_few_modules_touch_sockets() -> None:
-    users = {module for module, tree in MODULES.items() if any(within(name, "socket") for name in imported(tree))}
+    users = {module for module, file in MODULES.items() if any(within(name, "socket") for name in imported(file))}
     assert {module for module in users if not within(module, "relay.http")} <= MAY_USE_SOCKETS
 
 
-def called(tree: ast.Module) -> set[str]:
+@functools.cache
+def called(file: Path) -> set[str]:
     """The last name of everything that is called: `loop.create_connection(…)` is create_connection."""
-    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    functions = [node.func for node in nodes(file) if isinstance(node, ast.Call)]
     return {
         f.attr if isinstance(f, ast.Attribute) else f.id for f in functions if isinstance(f, ast.Attribute | ast.Name)
     }
