@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from tests.support.processes import Process
+from tests.support.processes import Process, WarmProcess
 from tests.support.waiting import wait_until
 
 START_SECONDS = 60
@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     started: list[Process] = []
 
     def start(*arguments: str) -> Process:
-        started.append(Process(["-m", "relay", *arguments], tmp_path / f"{len(started)}.txt"))
+        started.append(WarmProcess(["-m", "relay", *arguments], tmp_path / f"{len(started)}.txt"))
         return started[-1]
 
     yield start

@@ -21,7 +21,7 @@ from relay.client import Client, calls
 from relay.operations import tokens
 from relay.operations.tokens import RIGHTS
 from tests.support import seeding
-from tests.support.processes import ROOT, Process
+from tests.support.processes import ROOT, Process, WarmProcess
 from tests.support.waiting import wait_until
 
 Serve = Callable[..., Process]
@@ -34,7 +34,7 @@ def serve(tmp_path: Path, database_url: str) -> Iterator[Serve]:
 
     def start(*options: str, wait: bool = True) -> Process:
         program = ["-m", "relay", "serve", "--listen", "127.0.0.1:0", *options]
-        process = Process(program, tmp_path / f"serve-{len(started)}.log", {"RELAY_DATABASE_URL": database_url})
+        process = WarmProcess(program, tmp_path / f"serve-{len(started)}.log", {"RELAY_DATABASE_URL": database_url})
         started.append(process)
         if wait:
             wait_until(lambda: "serving on" in process.text or not process.alive, timeout_seconds=60)
@@ -116,7 +116,7 @@ def test_a_port_in_use_is_one_line_with_its_mend(serve: Serve) -> None:
 
 def test_a_database_without_the_schema_is_told_before_it_listens(tmp_path: Path, empty_database_url: str) -> None:
     environment = {"RELAY_DATABASE_URL": empty_database_url}
-    process = Process(["-m", "relay", "serve", "--listen", "127.0.0.1:0"], tmp_path / "out", environment)
+    process = WarmProcess(["-m", "relay", "serve", "--listen", "127.0.0.1:0"], tmp_path / "out", environment)
     try:
         assert process.wait() == 2
     finally:

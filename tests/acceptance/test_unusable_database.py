@@ -13,7 +13,7 @@ import pytest
 from outbox.schema import runner as schema
 from tests.support import databases
 from tests.support.application import Application
-from tests.support.processes import Process, RelayProcess
+from tests.support.processes import RelayProcess, WarmProcess
 from tests.support.replication import pair
 from tests.support.waiting import wait_until
 
@@ -23,7 +23,7 @@ COMMANDS = [["run", "--until-drained"], ["status"], ["migrate"], ["migrate", "--
 def run(directory: Path, database_url: str, *arguments: str) -> tuple[int, str]:
     """Run a command to its end; return its exit code and the last line that it printed."""
     output = directory / f"{secrets.token_hex(4)}.out"
-    with Process(["-m", "relay", *arguments], output, {"RELAY_DATABASE_URL": database_url}) as command:
+    with WarmProcess(["-m", "relay", *arguments], output, {"RELAY_DATABASE_URL": database_url}) as command:
         code = command.wait(60)
     return code, command.text.strip().splitlines()[-1]
 

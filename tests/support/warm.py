@@ -27,6 +27,11 @@ MODULES = ("relay.cli.run", "relay.cli.streams", "relay.process.daemon", "relay.
            "anyio._backends._asyncio",
            "importlib.resources.readers", "sqlalchemy.dialects.postgresql.psycopg", "psutil", "encodings.idna",
            "tests.support.incidents")  # fmt: skip
+OF_COMMANDS = {
+    "serve": ("relay.cli.serve", "relay.web.serving", "relay.web.app", "uvicorn"),
+    "dev": ("relay.cli.dev", "relay.local.embedded"),
+}
+"""What these commands need besides; imported before the first of them is started."""
 _REQUEST_BYTES = 1 << 18
 _STATUS_BYTES = 4
 
@@ -147,6 +152,7 @@ class _Server:
                 if not request:
                     return None
                 program, environment = json.loads(request)
+                _import_for(program)
                 if pid := os.fork():
                     self._running[pid] = descriptors.pop()
                     for descriptor in descriptors:
@@ -178,12 +184,23 @@ class _Server:
         os.environ.update(environment)
 
 
+def _import_for(program: Sequence[str]) -> None:
+    """Import what this command of `relay` needs, once."""
+    module, command = (*program[1:3], "")[:2]
+    _import(OF_COMMANDS.pop(command, ()) if module == "relay" else ())
+
+
+def _import(modules: Sequence[str]) -> None:
+    if modules:
+        for module in modules:
+            importlib.import_module(module)
+        gc.collect()
+        gc.freeze()
+
+
 def main() -> None:
     """Import, then serve; in a child, be the program."""
-    for module in MODULES:
-        importlib.import_module(module)
-    gc.collect()
-    gc.freeze()
+    _import(MODULES)
     program = _Server(socket.socket(fileno=int(sys.argv[1]))).serve()
     if program is not None:
         _, module, *sys.argv[1:] = program
