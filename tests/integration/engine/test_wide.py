@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from relay.store.wide import WIDE_FROM
 from tests.integration.engine.world import FarEnd, World, running, stepping
+from tests.support import databases
 from tests.support.waiting import await_until
 
 if TYPE_CHECKING:
     from relay.store.store import Store
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("wide")]  # they share what takes long to make
 
 MANY = WIDE_FROM + 500
 SUBSCRIBE = """
@@ -25,14 +28,28 @@ select id, 'whsec_' || encode(sha256(id::text::bytea), 'base64') from made
 """
 
 
-def crowd(world: World, tenant: str = "") -> None:
-    world.rows(SUBSCRIBE, tenant, MANY)
+@pytest.fixture(scope="module")
+def crowded(server_url: str, migrated_template: str) -> Iterator[str]:
+    """The name of a database with MANY subscriptions to a.b that nobody is connected to."""
+    with databases.database(server_url, template=migrated_template) as url:
+        world = World(url)
+        world.rows(SUBSCRIBE, "", MANY)
+        world.close()
+        yield str(make_url(url).database)
+
+
+@pytest.fixture
+def world(server_url: str, crowded: str) -> Iterator[World]:
+    """A copy of it."""
+    with databases.database(server_url, template=crowded) as url:
+        world = World(url)
+        yield world
+        world.close()
 
 
 @pytest.mark.field("F10")
 @pytest.mark.field("F78")
 async def test_an_event_for_very_many_reaches_each_of_them_once(world: World, far_end: FarEnd) -> None:
-    crowd(world)
     world.subscribe("other")
     (seq,) = world.record("a.b")
     others = world.record("other", 3)
@@ -45,7 +62,6 @@ async def test_an_event_for_very_many_reaches_each_of_them_once(world: World, fa
 
 
 async def test_no_match_is_brought_to_the_process(world: World, far_end: FarEnd) -> None:
-    crowd(world)
     world.record("a.b")
     async with stepping(world.url, far_end) as relay:
         await relay.feeder.fan_out.run(-1)
@@ -57,7 +73,6 @@ async def test_no_match_is_brought_to_the_process(world: World, far_end: FarEnd)
 
 
 async def test_two_events_for_very_many_are_resolved_one_after_the_other(world: World, store: Store) -> None:
-    crowd(world)
     first, second = world.record("a.b", 2)
     async with store.fan_out(-1, 500, 1_000_000) as batch:
         assert batch.is_wide
@@ -73,7 +88,6 @@ async def test_two_events_for_very_many_are_resolved_one_after_the_other(world: 
 async def test_where_one_has_a_filter_or_order_each_match_is_looked_at(
     world: World, far_end: FarEnd, special: str
 ) -> None:
-    crowd(world)
     world.rows(f"update outbox.subscriptions set {special} where url = 'http://127.0.0.1/7'")
     matches = MANY - special.startswith("filter")
     (seq,) = world.record("a.b", key="k", payload='{"a": 2}')
@@ -83,7 +97,6 @@ async def test_where_one_has_a_filter_or_order_each_match_is_looked_at(
 
 
 async def test_where_all_are_looked_at_the_next_events_are_taken_together(world: World, far_end: FarEnd) -> None:
-    crowd(world)
     world.rows("update outbox.subscriptions set ordered = true where url = 'http://127.0.0.1/7'")
     events = world.record("a.b", 4)
     async with stepping(world.url, far_end) as relay:
@@ -94,8 +107,7 @@ async def test_where_all_are_looked_at_the_next_events_are_taken_together(world:
 
 
 async def test_a_pause_a_later_time_and_another_tenant_count_as_ever(world: World, store: Store) -> None:
-    crowd(world)
-    crowd(world, "other")
+    world.rows(SUBSCRIBE, "other", 10)
     world.rows("update outbox.subscriptions set paused_at = now() where url = 'http://127.0.0.1/1'")
     world.rows(
         "update outbox.subscriptions set paused_at = now(), drops_while_paused = true where url = 'http://127.0.0.1/2'"
@@ -110,7 +122,6 @@ async def test_a_pause_a_later_time_and_another_tenant_count_as_ever(world: Worl
 
 
 async def test_what_is_not_committed_is_taken_again(world: World, store: Store) -> None:
-    crowd(world)
     (seq,) = world.record("a.b")
     async with store.fan_out(-1, 1, 1_000_000) as batch:
         assert batch.taken[0].seq == seq
