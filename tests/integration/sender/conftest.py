@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from relay.http import AddressPolicy, DirectDialler, HttpSender
+from relay.http.tls import default_ssl_context
 
 LOOPBACK = AddressPolicy(["127.0.0.0/8"], allow_http=True)
 REFUSED_BY_URL = [
@@ -20,6 +23,12 @@ REFUSED_BY_URL = [
     ("https://[::1]/", "2000::/3"),
 ]
 """What the usual policy refuses whatever the name resolves to, and a word of the reason."""
+
+
+@functools.cache
+def usual_context() -> ssl.SSLContext:
+    """The context that a sender makes where it is given none; nobody changes it. Making one takes long."""
+    return default_ssl_context()
 
 
 def descriptors() -> int:
@@ -37,10 +46,15 @@ MakeSender = Callable[..., HttpSender]
 
 @pytest.fixture
 async def make_sender() -> AsyncIterator[MakeSender]:
-    """Make senders that may dial 127.0.0.0/8 over http; they are closed after the test."""
+    """Make senders that may dial 127.0.0.0/8 over http; they are closed after the test.
+
+    With `ssl_context=None` one makes its own context, of the authorities that the machine has by then.
+    """
     async with AsyncExitStack() as stack:
 
         def make(policy: AddressPolicy = LOOPBACK, resolve: Any = None, **options: Any) -> HttpSender:
+            if "ssl_context" not in options:
+                options["ssl_context"] = usual_context()
             sender = HttpSender(DirectDialler(policy, resolve), user_agent="outbox-relay/test", **options)
             stack.push_async_callback(sender.close)
             return sender

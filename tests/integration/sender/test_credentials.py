@@ -513,7 +513,7 @@ class TestTLS:
         public = tmp_path / "public.pem"
         public.write_text(pem(stranger))
         monkeypatch.setenv("SSL_CERT_FILE", str(public))
-        sender, own = make_sender(), TLS(ca=pem(authority))
+        sender, own = make_sender(ssl_context=None), TLS(ca=pem(authority))
         for issuer, with_own, without in ((authority, "delivered", "tls"), (stranger, "tls", "delivered")):
             async with receiving(answers_ok, ssl=server(issuer)) as receiver:
                 assert (await post(sender, credentials(https(receiver), tls=own))).kind == with_own

@@ -17,7 +17,7 @@ from relay.config.egress_proxy import EgressProxy, parse_egress_proxy
 from relay.http import AddressPolicy, Endpoint, HttpSender, Outcome
 from relay.http.tls import default_ssl_context
 from relay.http.tunnel import TunnelDialler
-from tests.integration.sender.conftest import LOOPBACK, descriptors
+from tests.integration.sender.conftest import LOOPBACK, descriptors, usual_context
 from tests.support.proxies import ACCEPTED, Asked, hangs, proxying, says
 from tests.support.scripted_receiver import OK, Exchange, receiving
 from tests.support.waiting import await_until as until
@@ -44,7 +44,8 @@ async def make_sender() -> AsyncIterator[Make]:
             **options: Any,
         ) -> HttpSender:
             address = parse_egress_proxy(proxy) if isinstance(proxy, str) else proxy
-            dialler = TunnelDialler(policy, address, resolve, proxy_ssl_context)
+            dialler = TunnelDialler(policy, address, resolve, proxy_ssl_context or usual_context())
+            options = {"ssl_context": usual_context(), **options}
             sender = HttpSender(dialler, user_agent="outbox-relay/test", **options)
             stack.push_async_callback(sender.close)
             return sender
