@@ -19,6 +19,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 
 from outbox.errors import SchemaError
+from outbox.schema.compatibility import NEWER, known_version, least_code_of, refusal
 
 __all__ = [
     "Migration",
@@ -85,11 +86,12 @@ class Migration:
 
     @property
     def record(self) -> str:
-        """The statement that notes that it was applied."""
-        return (
-            "insert into outbox.schema_migrations (version, name, checksum)"  # noqa: S608 - our own file names
-            f" values ({self.version}, '{self.name}', '{self.checksum}');\n"
-        )
+        """The statement that notes that it was applied, and which code may go on beside it where it says so."""
+        values = {"version": self.version, "name": f"'{self.name}'", "checksum": f"'{self.checksum}'"}
+        if (least_code := least_code_of(self.sql)) is not None:
+            values["least_code"] = least_code
+        columns, texts = ", ".join(values), ", ".join(map(str, values.values()))
+        return f"insert into outbox.schema_migrations ({columns}) values ({texts});\n"  # noqa: S608 - our own files
 
 
 def migrations() -> list[Migration]:
@@ -106,8 +108,9 @@ def migrate(connection: Connection) -> list[Migration]:
     """Apply the missing migrations in one transaction and return them; then grant rights and make the first leaves.
 
     It may run twice, and in two processes at once. The connection is on psycopg or psycopg2 and has no transaction
-    open, before and after. Raises SchemaError when the server or the schema does not fit, the user lacks a right, or a
-    transaction that stays open holds a table; nothing is changed then.
+    open, before and after. A newer schema that this version may use is left as it is. Raises SchemaError when the
+    server or the schema does not fit, the user lacks a right, or a transaction that stays open holds a table; nothing
+    is changed then.
     """
     with connection.begin(), _explain_refusal(connection):
         _require_server(connection)
@@ -121,7 +124,10 @@ def migrate(connection: Connection) -> list[Migration]:
             _make(cursor, VERSIONS_SQL)
         cursor.execute(_TAKE_TURN)
         applied = _applied(connection)
-        _require_not_newer(max(applied, default=0))
+        if max(applied, default=0) > known_version():
+            _require_usable(connection)
+            log.warning("the schema is newer than this version, which may use it: nothing was done")
+            return []
         missing = [migration for migration in migrations() if migration.version not in applied]
         for migration in missing:
             cursor.execute(migration.sql)
@@ -154,14 +160,19 @@ def render_sql() -> str:
 
 
 def require_current(connection: Connection) -> None:
-    """Raise SchemaError unless the schema is there, readable, and exactly the one this version knows."""
+    """Raise SchemaError unless the schema is there, readable, and one that this version may use.
+
+    That is the one it knows, or a newer one whose migrations say that code of this version may go on beside them.
+    """
     _require_server(connection)
     with _explain_errors(connection):
-        applied = _applied(connection)
-    newest, known = max(applied, default=0), migrations()[-1].version
-    _require_not_newer(newest)
-    if newest < known:
-        raise SchemaError(f"the outbox schema is at version {newest}, this version needs {known}: run `relay migrate`")
+        newest = max(_applied(connection), default=0)
+    if newest > known_version():
+        _require_usable(connection)
+    if newest < known_version():
+        raise SchemaError(
+            f"the outbox schema is at version {newest}, this version needs {known_version()}: run `relay migrate`"
+        )
 
 
 def missing_roles(connection: Connection) -> list[str]:
@@ -172,9 +183,16 @@ def missing_roles(connection: Connection) -> list[str]:
 def differences(connection: Connection) -> list[str]:
     """Return the differences between the database's outbox schema and this version's listing, one line each.
 
-    Leaves, grants and the tables' contents are not compared. Raises SchemaError like `require_current`.
+    Leaves, grants and the tables' contents are not compared. Raises SchemaError like `require_current`, and where the
+    schema is newer than the listing.
     """
     require_current(connection)
+    newest = max(_applied(connection))
+    if newest > known_version():
+        raise SchemaError(
+            f"the outbox schema is at version {newest}, newer than {known_version()}: this version may use it and"
+            " cannot check it; ask the outbox-relay that migrated it"
+        )
     found, expected = set(catalog(connection)), set(read_sql("catalog.txt").splitlines())
     printed = {_object_of(line) for line in found & expected}
     edited = {m.version: m.checksum for m in migrations()}.items() ^ _applied(connection).items()
@@ -239,10 +257,13 @@ def _require_ours(connection: Connection) -> None:
         )
 
 
-def _require_not_newer(newest: int) -> None:
-    known = migrations()[-1].version
-    if newest > known:
-        raise SchemaError(f"the outbox schema is at version {newest}, newer than {known}: upgrade outbox-relay")
+def _require_usable(connection: Connection) -> None:
+    """Raise SchemaError if a migration that we do not know is for newer code than this."""
+    known = known_version()
+    newer = connection.execute(text(NEWER.format(known=known)))
+    reason = refusal([(row.version, row.least_code) for row in newer], known)
+    if reason:
+        raise SchemaError(reason)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
     from relay.config.options import Config
 
-__all__ = ["Database", "begin", "make_engine"]
+__all__ = ["SCHEMA_SECONDS", "Database", "begin", "make_engine"]
+
+SCHEMA_SECONDS = 5.0
+"""How long what runs for long relies on a check of the schema."""
 
 # The driver reads no other style of date. It reads no year 10000 either, which the last day of 9999 is in a time zone
 # east of UTC. jit is off since compiling a plan takes longer than a bounded statement runs. A command that is stopped
@@ -68,20 +72,24 @@ def _read_every_time(connection: Any, _record: object) -> None:
 
 
 class Database:
-    """Connections to one database. The first of them, and no other, is checked against the schema."""
+    """Connections to one database. The first is checked against the schema, and in servers one from time to time."""
 
-    def __init__(self, config: Config, actor: str | None = None, *, kept: int = 0) -> None:
+    def __init__(
+        self, config: Config, actor: str | None = None, *, kept: int = 0, check_again_seconds: float = float("inf")
+    ) -> None:
         """Keep what a connection needs; the first transaction opens one.
 
         Args:
             config: the relay's; it names the database.
             actor: who changes what is changed; None where nothing is.
             kept: how many connections may be open at once, and stay so; 0 opens each anew.
+            check_again_seconds: how long a check of the schema holds, for what outlives a migration.
         """
         self.config = config
         self.actor = actor
         self._kept = kept
-        self._is_checked = False
+        self._check_again_seconds = check_again_seconds
+        self._check_at = 0.0
 
     @contextmanager
     def transaction(self, actor: str | None = None) -> Iterator[Connection]:
@@ -120,9 +128,9 @@ class Database:
         return make_engine(self.config, kept=self._kept)
 
     def _check(self, connection: Connection) -> None:
-        if not self._is_checked:
+        if time.monotonic() >= self._check_at:
             require_current(connection)
-            self._is_checked = True
+            self._check_at = time.monotonic() + self._check_again_seconds
 
 
 @contextmanager

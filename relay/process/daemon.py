@@ -24,6 +24,7 @@ from relay.process.housekeeping import Housekeeping
 from relay.process.monitoring import make_meter, monitored, require_metrics
 from relay.process.presence import Presence
 from relay.process.requested_tests import RequestedTests
+from relay.process.schema_watch import SchemaWatch
 from relay.process.startup import check_database
 from relay.secrets.keyring import Keyring
 from relay.telemetry import metrics
@@ -31,6 +32,9 @@ from relay.telemetry.logs import set_up_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
+
+    import psycopg
 
     from relay.config.options import Config
 
@@ -47,7 +51,7 @@ def run(config: Config, *, until_drained: bool = False) -> int:
     """Run the relay until a signal, or until drained, and return its exit code.
 
     SIGTERM or SIGINT drains: nothing new is claimed, what is on the wire may finish within `drain_seconds`, the rest is
-    given back. A second signal stops at once.
+    given back. A second signal stops at once. A migration that is for newer code drains as well; the code is 2 then.
     """
     set_up_logging(config)
     require_metrics(config)
@@ -60,12 +64,11 @@ def run(config: Config, *, until_drained: bool = False) -> int:
     _raise_file_limit(config.max_in_flight)
     _collect_garbage_rarely()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, until_drained=until_drained))
-    return 0
+        return runner.run(_serve(config, until_drained=until_drained))
 
 
-async def _serve(config: Config, *, until_drained: bool) -> None:
-    await _Process(config, until_drained=until_drained).serve()
+async def _serve(config: Config, *, until_drained: bool) -> int:
+    return await _Process(config, until_drained=until_drained).serve()
 
 
 class _Process:
@@ -97,15 +100,21 @@ class _Process:
             key_ids=keyring.ids,
             leased=lambda: self._engine.sending.leased,
         )
-        self._housekeeping = Housekeeping(config, self._presence.sign)
+        self._schema_watch = SchemaWatch(self._stop_unless_stopping)
+        self._housekeeping = Housekeeping(config, self._between_rounds)
         self._tests = RequestedTests(config)
         self._engine.feeder.sweep.tell_test = self._tests.note
 
-    async def serve(self) -> None:
-        """Run until told to stop or drained; then drain."""
+    async def serve(self) -> int:
+        """Run until told to stop, drained or refused by a migration; then drain. Return the exit code."""
         async with monitored(self._config, self._registry):
             await self._deliver()
         log.info("relay process %d stopped", os.getpid())
+        return supervisor.REFUSED if self._schema_watch.is_refused else 0
+
+    async def _between_rounds(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        await self._presence.sign(connection)
+        await self._schema_watch.look(connection)
 
     async def _deliver(self) -> None:
         with self._handle_signals():
@@ -129,6 +138,10 @@ class _Process:
         asyncio.get_running_loop().call_later(limit_seconds, _exit_now)
         self._stopping.set()
         self._engine.stop(drain_seconds)
+
+    def _stop_unless_stopping(self) -> None:
+        if not self._stopping.is_set():
+            self._stop()
 
     def _stop_without_parent(self) -> None:
         log.warning("the parent process is gone; stopping")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from relay.config.options import ConfigError
 from relay.engine.meter import Unmetered
 from relay.engine.outage import one_line
-from relay.operations.connection import Database
+from relay.operations.connection import SCHEMA_SECONDS, Database
 from relay.operations.gauges import read_gauges
 from relay.telemetry import metrics
 from relay.telemetry.gauges import Gauges, KeptGauges
@@ -48,7 +48,7 @@ def require_metrics(config: Config) -> None:
 
 def keep_gauges(config: Config) -> KeptGauges:
     """Return the gauges of this configuration's database, read when they are asked for and kept for a while."""
-    database = Database(config)
+    database = Database(config, check_again_seconds=SCHEMA_SECONDS)
 
     def read() -> Gauges:
         with database.transaction() as connection:

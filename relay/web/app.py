@@ -8,7 +8,7 @@ from starlette.types import Scope
 
 from outbox._version import __version__
 from relay.config.options import Config
-from relay.operations.connection import Database
+from relay.operations.connection import SCHEMA_SECONDS, Database
 from relay.web import api, explorer, pages
 from relay.web.admission import KEPT_CONNECTIONS, Admission
 from relay.web.api.description import describe
@@ -33,7 +33,7 @@ def create_app(config: Config) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.config = config
-    app.state.database = Database(config, kept=KEPT_CONNECTIONS)
+    app.state.database = Database(config, kept=KEPT_CONNECTIONS, check_again_seconds=SCHEMA_SECONDS)
     app.state.admission = Admission()
     app.state.rate_limits = RateLimits(config.requests_per_minute)
     app.state.methods_at = partial(_methods_at, app)

@@ -127,11 +127,14 @@ class ReceiverProcess(Process):
 class WriterProcess(WarmProcess):
     """The application; see tests/support/writer.py for its log."""
 
-    def __init__(self, directory: Path, database_url: str, *options: object) -> None:
+    def __init__(
+        self, directory: Path, database_url: str, *options: object, environment: Mapping[str, str] | None = None
+    ) -> None:
         name = f"writer-{len(list(directory.glob('writer*.out')))}"
         self.log = directory / f"{name}.jsonl"
         program = ["-m", "tests.support.writer", str(self.log), *map(str, options)]
-        super().__init__(program, directory / f"{name}.out", {"WRITER_DATABASE_URL": database_url})
+        variables = {"WRITER_DATABASE_URL": database_url} | dict(environment or {})
+        super().__init__(program, directory / f"{name}.out", variables)
 
     def committed(self) -> int:
         """How many events are committed so far."""
