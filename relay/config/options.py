@@ -172,6 +172,7 @@ class Config:
         kinds.address(optional=True),
         None,
         "Answer /live, /ready and /metrics there, e.g. 127.0.0.1:9464. To whoever asks: keep it in a private network.",
+        BOTH,
     )
     ready_max_due_seconds: int = _option(
         kinds.integer(0, 31_536_000),

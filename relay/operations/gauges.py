@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from outbox.control.tenancy import operator_only
+from relay.operations.connection import SCHEMA_SECONDS, Database
 from relay.operations.status.delivery_counts import oldest_since
 from relay.operations.status.running import ALIVE_SECONDS
 from relay.store.subscriptions import OPEN
-from relay.telemetry.gauges import COUNTED_UP_TO, Gauges
+from relay.telemetry.gauges import COUNTED_UP_TO, Gauges, KeptGauges
+from relay.telemetry.redaction import redact
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["read_gauges"]
+    from relay.config.options import Config
+
+__all__ = ["keep_gauges", "read_gauges"]
 
 _STATES = ("active", "paused", "disabled", "held", "broken")
 # Along indexes, whatever the statistics of the tables say.
@@ -72,3 +76,20 @@ def read_gauges(connection: Connection, tenant: str | None) -> Gauges:
         sending_paused=bool(row.sending_paused),
         subscriptions={state: states.get(state, 0) for state in _STATES},
     )
+
+
+def keep_gauges(config: Config) -> KeptGauges:
+    """Return the gauges of this configuration's database, read when they are asked for and kept for a while."""
+    database = Database(config, check_again_seconds=SCHEMA_SECONDS)
+
+    def read() -> Gauges:
+        with database.transaction() as connection:
+            return read_gauges(connection, None)
+
+    return KeptGauges(read, _told)
+
+
+def _told(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    first_line, _, _ = str(cause).strip().partition("\n")
+    return redact(f"{type(cause).__name__}: {first_line}")

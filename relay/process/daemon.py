@@ -21,13 +21,14 @@ from relay.engine.room import Room
 from relay.http.configured import make_sender
 from relay.process import supervisor
 from relay.process.housekeeping import Housekeeping
-from relay.process.monitoring import make_meter, monitored, require_metrics
+from relay.process.monitoring import make_meter, monitored
 from relay.process.presence import Presence
 from relay.process.requested_tests import RequestedTests
 from relay.process.schema_watch import SchemaWatch
 from relay.process.startup import check_database
 from relay.secrets.keyring import Keyring
 from relay.telemetry import metrics
+from relay.telemetry.listener import require_metrics
 from relay.telemetry.logs import set_up_logging
 
 if TYPE_CHECKING:

@@ -11,20 +11,16 @@ import os
 import shutil
 import tempfile
 import threading
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay.config.options import ConfigError
 from relay.engine.meter import Unmetered
-from relay.engine.outage import one_line
-from relay.operations.connection import SCHEMA_SECONDS, Database
-from relay.operations.gauges import read_gauges
+from relay.operations.gauges import keep_gauges
 from relay.telemetry import metrics
-from relay.telemetry.gauges import Gauges, KeptGauges
 from relay.telemetry.health import Health
 from relay.telemetry.listener import listen
-from relay.telemetry.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -33,32 +29,9 @@ if TYPE_CHECKING:
     from relay.config.options import Config
     from relay.engine.meter import Meter
 
-__all__ = ["answer_for_children", "keep_gauges", "make_meter", "monitored", "require_metrics"]
+__all__ = ["answer_for_children", "make_meter", "monitored"]
 
 START_SECONDS = 10.0
-
-
-def require_metrics(config: Config) -> None:
-    """Raise ConfigError where metrics are asked for and cannot be made."""
-    if config.metrics_listen and not metrics.is_installed():
-        raise ConfigError(
-            "metrics_listen: needs prometheus-client; pip install 'outbox-relay[metrics]', or leave it out"
-        )
-
-
-def keep_gauges(config: Config) -> KeptGauges:
-    """Return the gauges of this configuration's database, read when they are asked for and kept for a while."""
-    database = Database(config, check_again_seconds=SCHEMA_SECONDS)
-
-    def read() -> Gauges:
-        with database.transaction() as connection:
-            return read_gauges(connection, None)
-
-    return KeptGauges(read, _told)
-
-
-def _told(error: Exception) -> str:
-    return redact(one_line(getattr(error, "orig", None) or error))
 
 
 def make_meter(config: Config) -> tuple[Meter, Any]:
@@ -78,10 +51,7 @@ async def monitored(config: Config, registry: Any) -> AsyncIterator[None]:
     gauges = keep_gauges(config)
     stands = metrics.make_registry(gauges.get, lambda: 0)
     health = Health(gauges.get, lambda: metrics.render(stands, registry), max_due_seconds=config.ready_max_due_seconds)
-    address = config.metrics_listen
-    async with AsyncExitStack() as stack:
-        with _named_errors(address):
-            await stack.enter_async_context(listen(health, address.host, address.port))
+    async with listen(health, config.metrics_listen):
         yield
 
 
@@ -99,10 +69,7 @@ def answer_for_children(config: Config, is_alive: Callable[[], bool], restarts: 
     )
     os.environ[metrics.DIRECTORY] = directory
     try:
-        address = config.metrics_listen
-        with ExitStack() as stack:
-            with _named_errors(address):
-                stack.enter_context(_Thread(health, address.host, address.port))
+        with _Thread(health, config.metrics_listen):
             yield
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -114,21 +81,13 @@ def _memory() -> str | None:
     return str(memory) if os.access(memory, os.W_OK) else None
 
 
-@contextmanager
-def _named_errors(address: ListenAddress) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"metrics_listen: cannot listen on {address}: {error.strerror or error}") from None
-
-
 class _Thread:
     """An event loop in a thread that listens while the block runs."""
 
-    def __init__(self, health: Health, host: str, port: int) -> None:
-        self._health, self._address = health, (host, port)
+    def __init__(self, health: Health, address: ListenAddress) -> None:
+        self._health, self._address = health, address
         self._started = threading.Event()
-        self._error: OSError | None = None
+        self._error: ConfigError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="metrics", daemon=True)
@@ -136,10 +95,10 @@ class _Thread:
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            async with listen(self._health, *self._address):
+            async with listen(self._health, self._address):
                 self._started.set()
                 await self._stop.wait()
-        except OSError as error:
+        except ConfigError as error:
             self._error = error
         finally:
             self._started.set()

@@ -1,4 +1,4 @@
-"""A tiny HTTP listener for `relay run`: GET and HEAD, one request a connection, nothing else."""
+"""A tiny HTTP listener for health and metrics: GET and HEAD, one request a connection, nothing else."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from relay.config.options import ConfigError
+from relay.telemetry import metrics
 from relay.telemetry.health import Answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from relay.config.kinds import ListenAddress
+    from relay.config.options import Config
     from relay.telemetry.health import Health
 
-__all__ = ["listen"]
+__all__ = ["listen", "require_metrics"]
 
 log = logging.getLogger("relay.telemetry")
 
@@ -26,13 +30,24 @@ _BAD = Answer(400, "text/plain", b"send GET /live, /ready or /metrics\n")
 _BUSY = Answer(503, "text/plain", b"too many requests at once\n")
 
 
+def require_metrics(config: Config) -> None:
+    """Raise ConfigError where metrics are asked for and cannot be made."""
+    if config.metrics_listen and not metrics.is_installed():
+        raise ConfigError(
+            "metrics_listen: needs prometheus-client; pip install 'outbox-relay[metrics]', or leave it out"
+        )
+
+
 @asynccontextmanager
-async def listen(health: Health, host: str, port: int) -> AsyncIterator[int]:
-    """Answer on this address while the block runs; yield the port. Raises OSError where it cannot listen."""
+async def listen(health: Health, address: ListenAddress) -> AsyncIterator[int]:
+    """Answer on this address while the block runs; yield the port. Raises ConfigError where it cannot listen."""
     listener = _Listener(health)
-    server = await asyncio.start_server(listener.serve, host, port, limit=HEAD_MAX_BYTES)
+    try:
+        server = await asyncio.start_server(listener.serve, *address, limit=HEAD_MAX_BYTES)
+    except OSError as error:
+        raise ConfigError(f"metrics_listen: cannot listen on {address}: {error.strerror or error}") from None
     bound: int = server.sockets[0].getsockname()[1]
-    log.info("health and metrics on http://%s:%d/ready", f"[{host}]" if ":" in host else host, bound)
+    log.info("health and metrics on http://%s/ready", address._replace(port=bound))
     try:
         yield bound
     finally:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from relay.config.options import ConfigError
+from relay.telemetry.listener import require_metrics
 from relay.telemetry.logs import set_up_logging
 from relay.web.app import create_app
 from relay.web.forwarding import Forwarding
+from relay.web.health import monitored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,10 +35,11 @@ def serve(config: Config) -> int:
     """Serve until SIGTERM or SIGINT, then answer what is under way within `drain_seconds`. Return the exit code.
 
     Raises:
-        ConfigError: the address cannot be listened on.
+        ConfigError: an address cannot be listened on, or metrics cannot be made.
         SchemaError: the schema does not fit. Nothing listens then.
     """
     set_up_logging(config)
+    require_metrics(config)
     app = create_app(config)
     with app.state.database.transaction():
         pass  # a wrong address or schema is told now, not to the first caller
@@ -54,12 +57,17 @@ def serve(config: Config) -> int:
                 timeout_graceful_shutdown=config.drain_seconds,
             )
         )
-        host, port = listener.getsockname()[:2]
-        log.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-        asyncio.run(server.serve(sockets=[listener]))
+        asyncio.run(_serve(server, listener, config))
     app.state.database.close()
     log.info("serving ended")
     return 0
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, config: Config) -> None:
+    host, port = listener.getsockname()[:2]
+    async with monitored(config):
+        log.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        await server.serve(sockets=[listener])
 
 
 def _listen(address: tuple[str, int]) -> socket.socket:

@@ -67,6 +67,20 @@ def test_it_answers_and_leaves_by_sigterm_with_0(serve: Serve, token: str) -> No
     assert token not in process.text
 
 
+def test_health_and_metrics_have_an_address_of_their_own_and_need_no_token(serve: Serve, token: str) -> None:
+    process = serve("--metrics-listen", "127.0.0.1:0")
+    (health,) = re.findall(r"health and metrics on (http://\S+)/ready", process.text)
+    assert httpx.get(f"{health}/live").json() == {"live": True}
+    assert httpx.get(f"{health}/ready").json()["ready"] is True
+    assert "outbox_relay_database_up 1.0" in httpx.get(f"{health}/metrics").text
+    assert httpx.get(f"{health}/api/v1/events").status_code == 404
+    taken = serve("--metrics-listen", health.removeprefix("http://"), wait=False)
+    assert taken.wait(60) == 2
+    assert f"metrics_listen: cannot listen on {health.removeprefix('http://')}: " in taken.text
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+
+
 def test_sigterm_answers_what_is_under_way_and_takes_nothing_new(serve: Serve, token: str, engine) -> None:
     process = serve()
     address = address_of(process)
