@@ -23,6 +23,9 @@ __all__ = ["Loaded", "load", "read_secret"]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
+MOUNTED_SECRETS = Path("/run/secrets")
+"""Where engines of containers put secrets, readable by all of the container: its user is the only one there."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -121,7 +124,7 @@ def _from_environment(option: Option, environ: Mapping[str, str], warnings: list
         raise ConfigError(f"{option.name}: both {option.env} and {twin} are set; unset one of them")
     if file:
         content = _read(Path(file), twin)
-        if _is_open(Path(file)):
+        if _is_open(Path(file)) and not Path(file).is_relative_to(MOUNTED_SECRETS):
             warnings.append(f"{twin}: anyone may read {file}; chmod o-r {file}")
         return _clean(content, twin, lines=lines), f"env {twin}"
     return (text, f"env {option.env}") if text else None

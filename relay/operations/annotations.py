@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -33,10 +34,10 @@ def _named_for_type_checkers(module: str) -> dict[str, Any]:
         return {}
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    return {
-        alias.asname or alias.name: getattr(import_module(line.module), alias.name)
-        for node in guarded
-        for line in node.body
-        if isinstance(line, ast.ImportFrom) and line.module
-        for alias in line.names
-    }
+    names: dict[str, Any] = {}
+    for line in (line for node in guarded for line in node.body if isinstance(line, ast.ImportFrom)):
+        # A module of an extra that is not installed names no field of a document: one that did is a NameError later.
+        with suppress(ImportError):
+            source = import_module(line.module or "")
+            names |= {alias.asname or alias.name: getattr(source, alias.name) for alias in line.names}
+    return names

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
+from relay.config import sources
 from relay.config.database_url import normalised, redacted
 from relay.config.options import Config, ConfigError, config_table, options
 from relay.config.sources import load
@@ -267,6 +268,14 @@ class TestSecretKey:
         file.chmod(mode)
         warnings = loaded(environ={f"RELAY_{name}_FILE": str(file)}).warnings
         assert any(f"RELAY_{name}_FILE: anyone may read" in warning for warning in warnings) is warns
+
+    def test_a_secret_that_an_engine_mounted_does_not_warn(self, tmp_path, monkeypatch):
+        """Docker mounts them readable by all of the container, and nobody could change that."""
+        monkeypatch.setattr(sources, "MOUNTED_SECRETS", tmp_path)
+        file = tmp_path / "database_url"
+        file.write_text(URL)
+        file.chmod(0o444)
+        assert loaded(environ={"RELAY_DATABASE_URL_FILE": str(file)}).warnings == ()
 
     def test_a_flag_warns_because_every_process_list_shows_it(self):
         (warning,) = loaded({"secret_key": self.KEYS[0]}).warnings

