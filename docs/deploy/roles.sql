@@ -2,6 +2,7 @@
 --     psql -d shop -f roles.sql
 -- It gives no passwords. It may run again, and takes nothing away.
 \set ON_ERROR_STOP on
+set client_min_messages = warning;
 
 -- The group roles, whose rights `relay migrate` grants; made here, so that the owner of the schema need not make roles.
 select format('create role %I nologin', name)

@@ -290,7 +290,7 @@ def test_a_unit_drains_and_restarts_and_takes_secrets_as_credentials(path: Path)
 def test_systemd_knows_every_line_of_a_unit_and_finds_it_hardly_exposed(path: Path, tmp_path: Path) -> None:
     """`verify` wants the program to be there: another one stands in for it."""
     here = tmp_path / path.name
-    here.write_text(path.read_text(encoding="utf-8").replace("/opt/outbox-relay/bin/relay", "/bin/true"))
+    here.write_text(path.read_text(encoding="utf-8").replace("/opt/relay/bin/relay", "/bin/true"))
     verified = subprocess.run(
         ["systemd-analyze", "verify", here], capture_output=True, text=True, timeout=60, check=False
     )

@@ -46,6 +46,7 @@ NOT_OURS = {
     *("x_y", "RELAY_X_Y", "--x-y", "--pdb"),  # a rule, pytest's; below PostgreSQL's
     *("session_replication_role", "publish_via_partition_root", "pg_dump", "pg_dumpall", "pg_restore"),
     *("--roles-only", "--load-via-partition-root"),
+    *("shop_owner", "shop_relay", "shop_serve"),  # logins of docs/deploy/roles.sql
 }
 BLOCKS = [block for document in DOCUMENTS for block in readme.blocks(document)]
 RUN_ELSEWHERE = {"python", "sql", "console", "javascript"}
