@@ -26,7 +26,7 @@ class SchemaWatch:
     def __init__(self, refuse: Callable[[], None]) -> None:
         """Call `refuse` once, when the schema may not be used any more."""
         self._refuse = refuse
-        self._look_at = 0.0
+        self._look_at = time.monotonic() + EVERY_SECONDS  # the start has looked just now
         self._newest = known_version()
         self.is_refused = False
 

@@ -106,6 +106,8 @@ def test_status_finds_a_relay_whose_url_names_the_application(app: Application) 
 
 @pytest.mark.field("F94")
 def test_a_child_that_is_refused_later_is_started_again_until_its_cause_is_mended(app: Application) -> None:
+    # A running child would notice this cause by itself: tests/acceptance/test_upgrade.py. Here it does not look again.
+    app.stage.constants = {"relay.process.schema_watch": {"EVERY_SECONDS": 3600.0}}
     relay = app.stage.running_relay("--processes", "2", processes=2)
     before = _pids(relay)
     app.rows("insert into outbox.schema_migrations (version, name, checksum) values (9999, '9999_newer.sql', 'x')")

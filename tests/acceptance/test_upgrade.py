@@ -159,3 +159,19 @@ def test_a_running_relay_goes_on_beside_a_migration_that_allows_it_and_drains_at
     assert again.wait() == 2
     assert refusal in again.text
     assert again.text.rstrip().endswith("upgrade outbox-relay")
+
+
+def test_with_several_processes_the_parent_stays_and_they_run_again_when_it_is_mended(app: Application) -> None:
+    app.stage.constants = {"relay.process.schema_watch": {"EVERY_SECONDS": 0.1}}
+    relay = app.stage.running_relay("--processes", "2", processes=2)
+    note_migration(app, KNOWN + 1, None)
+    ended = "refused its configuration or the schema (exit code 2"
+    wait_until(lambda: relay.text.count(ended) == 2, timeout_seconds=60)
+    assert relay.alive
+    app.rows(f"delete from outbox.schema_migrations where version > {KNOWN}")
+    relay.wait_running(4)
+    app.subscribe()
+    app.record(5)
+    app.wait_settled()
+    assert relay.stop() == 0
+    app.assert_each_once()
