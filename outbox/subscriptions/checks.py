@@ -33,6 +33,7 @@ from outbox.transformation import MAX_BYTES, ExpressionError, parse
 
 __all__ = [
     "EVERY_TENANT",
+    "NAME",
     "Check",
     "EveryTenant",
     "authentication_to_store",
@@ -44,6 +45,7 @@ __all__ = [
     "check_format_settings",
     "check_id",
     "check_metadata",
+    "check_name",
     "check_patterns",
     "check_reason",
     "check_seconds",
@@ -54,6 +56,7 @@ __all__ = [
     "check_whose",
     "format_secret_to_store",
     "headers_to_store",
+    "is_id",
     "one_of",
     "text",
     "tls_to_store",
@@ -73,6 +76,10 @@ EVERY_TENANT: Final = EveryTenant.EVERY_TENANT
 Check = Callable[[str, Any], Any]
 """A function from a field's name and the value given to what is stored; it raises SubscriptionError."""
 
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""The pattern of a subscription's name, and of whoever manages some by a file."""
+
+_ID = re.compile(r"sub_.*|[a-z]{3,4}_[0-9a-z]{26}|[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 _PATTERN = re.compile(r"\*|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(\.\*)?")
 _MAX_TYPES = 200
 _MAX_METADATA_BYTES = 8192
@@ -90,6 +97,22 @@ def check_url(_name: str, value: object) -> str:
     if formats.HIDDEN in url.target:
         raise SubscriptionError("url: *** stands for what is not shown of it; give the whole URL, or leave url out")
     return url.text
+
+
+def check_name(name: str, value: object) -> str:
+    """Return a name of a subscription or of a manager; what could be an id is none."""
+    if not isinstance(value, str) or not re.fullmatch(NAME, value):
+        raise SubscriptionError(
+            f"{name}: {brief(value)} is no name; use 1 to 64 letters, digits, '.', '_' and '-', such as billing-crm"
+        )
+    if is_id(value):
+        raise SubscriptionError(f"{name}: {brief(value)} has the form of an id; choose another name")
+    return str.__str__(value)
+
+
+def is_id(value: str) -> bool:
+    """Tell whether this text has the form of an id, whatever it is the id of, or means to be a subscription's."""
+    return bool(_ID.fullmatch(value))
 
 
 def check_patterns(name: str, value: object) -> tuple[str, ...]:

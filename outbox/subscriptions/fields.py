@@ -21,6 +21,7 @@ from outbox.subscriptions.declaration import (
     Field,
     Flag,
     fields_in,
+    none_or,
     number,
     numbers,
     pair,
@@ -74,6 +75,17 @@ class _Target(TypedDict, total=False):
 class _Basics(TypedDict, total=False):
     """What has nothing to do with how events flow."""
 
+    name: Annotated[
+        str | None,
+        Field(
+            column=Text(),
+            check=checks.check_name,
+            constraint=f"name ~ '^{checks.NAME}$'",
+            flags=(Flag(metavar="NAME", from_text=none_or(str), help="A stable name of its own, or none."),),
+            meaning="A name that stays, unique among what its tenant has: 1 to 64 letters, digits, `.`, `_` and `-`."
+            " Commands take it in place of the id, and a file of subscriptions knows it by that.",
+        ),
+    ]
     description: Annotated[
         str | None,
         Field(
@@ -214,6 +226,7 @@ class Subscription:
     Of `headers` it has the names; `authentication`, `tls` and `format_secret` tell in words what there is, '' without.
     `public_keys` are those of Ed25519 signatures (`whpk_…`), newest first; () of other keys.
     Of a `url` that is a credential itself, such as a Slack webhook's, the secret part is `***`.
+    `managed_by` is the manager that a file of subscriptions names, of those which such a file made.
     `held_until` is when the endpoint's last Retry-After ends; it may be over. Paused with `drops_while_paused`, it
     matches no event; not paused, that means nothing.
     """
@@ -222,6 +235,8 @@ class Subscription:
     tenant: str
     url: str
     types: tuple[str, ...]
+    name: str | None
+    managed_by: str | None
     description: str
     metadata: Mapping[str, str]
     timeout_seconds: int

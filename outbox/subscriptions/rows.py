@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +30,7 @@ from outbox._text import brief
 from outbox.errors import NotFoundError, SubscriptionError
 from outbox.formats import shown_url
 from outbox.ids import text_id
-from outbox.subscriptions.checks import EveryTenant, check_id, check_whose
+from outbox.subscriptions.checks import EVERY_TENANT, NAME, EveryTenant, check_id, check_whose, is_id
 from outbox.subscriptions.fields import COLUMNS, SECRETS, Subscription
 from outbox.subscriptions.headers import header_names
 
@@ -43,6 +44,7 @@ __all__ = [
     "not_found",
     "of_tenant",
     "read",
+    "require_free_name",
     "secrets",
     "subscriptions",
 ]
@@ -52,6 +54,7 @@ subscriptions = table(
     column("id", Uuid),
     column("tenant", Text),
     *(column(field.name, field.column) for field in COLUMNS),
+    column("managed_by", Text),
     column("scheme", Text),
     column("paused_at", DateTime(timezone=True)),
     column("drops_while_paused", Boolean),
@@ -96,9 +99,22 @@ columns = (*subscriptions.c, *(_hint(field.name) for field in SECRETS), _public_
 
 
 def has_id(subscription_id: object, tenant: object) -> ColumnElement[bool]:
-    """Return the condition for this id and tenant. Raises NotFoundError and SubscriptionError for what is neither."""
-    condition = subscriptions.c.id == check_id("subscription_id", subscription_id)
-    return and_(condition, of_tenant(tenant))
+    """Return the condition for this id, or name, and tenant: one row, or none where several tenants have the name.
+
+    Raises NotFoundError and SubscriptionError for what is neither.
+    """
+    whose = of_tenant(tenant)
+    if not _is_name(subscription_id):
+        return and_(subscriptions.c.id == check_id("subscription_id", subscription_id), whose)
+    named = subscriptions.alias("named")
+    there = and_(named.c.name == subscription_id, named.c.removed_at.is_(None))
+    of_it = true() if tenant is EVERY_TENANT else named.c.tenant == check_whose(tenant)
+    only = select(func.array_agg(named.c.id)[1]).where(there, of_it).having(func.count() == 1).scalar_subquery()
+    return and_(subscriptions.c.id == only, whose)
+
+
+def _is_name(subscription_id: object) -> bool:
+    return isinstance(subscription_id, str) and bool(re.fullmatch(NAME, subscription_id)) and not is_id(subscription_id)
 
 
 def of_tenant(tenant: object) -> ColumnElement[bool]:
@@ -124,9 +140,21 @@ def in_state(state: object) -> ColumnElement[bool]:
 
 
 def not_found(subscription_id: object) -> NotFoundError:
-    """Return the error for an id without a row."""
+    """Return the error for an id or a name without a row."""
+    if _is_name(subscription_id):
+        return NotFoundError(
+            f"subscription_id: no subscription, or more than one tenant's, is named {subscription_id!r}; give its id"
+        )
     name = text_id("sub", check_id("subscription_id", subscription_id))
     return NotFoundError(f"subscription: no {name}, or it is removed")
+
+
+def require_free_name(connection: Session | Connection, tenant: str, name: str | None) -> None:
+    """Raise SubscriptionError where a subscription of the tenant has this name."""
+    taken = and_(subscriptions.c.tenant == tenant, subscriptions.c.name == name, in_state(None))
+    found = name and connection.execute(select(subscriptions.c.id).where(taken)).scalar_one_or_none()
+    if found:
+        raise SubscriptionError(f"name: {name} is taken by {text_id('sub', found)}; choose another one")
 
 
 def fields_of(row: Any) -> dict[str, Any]:

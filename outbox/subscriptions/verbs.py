@@ -45,6 +45,7 @@ from outbox.subscriptions.rows import (
     fields_of,
     lock,
     read,
+    require_free_name,
     subscriptions,
 )
 from outbox.subscriptions.stored_credentials import StoredCredentials
@@ -53,6 +54,7 @@ __all__ = [
     "add",
     "add_for_every_tenant",
     "disable",
+    "insert_new",
     "pause",
     "remove",
     "resume",
@@ -94,12 +96,12 @@ def add(
         {fields}
 
     Raises:
-        SubscriptionError: a field was refused, or the id is taken; nothing was written.
+        SubscriptionError: a field was refused, or the id or the name is taken; nothing was written.
     """
     _refuse_unknown("add", settings, Settings)
     check_bool("allow_weak_secret", allow_weak_secret)
     own = signing_secrets.OwnSecret(scheme, secret, key_type, weak=allow_weak_secret)
-    return _insert(connection, check_tenant(tenant), _own_id(id), own, {"url": url, "types": types, **settings})
+    return insert_new(connection, check_tenant(tenant), _own_id(id), own, {"url": url, "types": types, **settings})
 
 
 @hides_secrets
@@ -120,7 +122,7 @@ def add_for_every_tenant(
     _refuse_unknown("add_for_every_tenant", settings, Settings)
     check_bool("allow_weak_secret", allow_weak_secret)
     own = signing_secrets.OwnSecret(scheme, secret, key_type, weak=allow_weak_secret)
-    return _insert(connection, "*", _own_id(id), own, {"url": url, "types": types, **settings})
+    return insert_new(connection, "*", _own_id(id), own, {"url": url, "types": types, **settings})
 
 
 def _own_id(given: object) -> dict[str, UUID]:
@@ -131,13 +133,14 @@ def _own_id(given: object) -> dict[str, UUID]:
         raise SubscriptionError(str(error)) from None
 
 
-def _insert(
+def insert_new(
     connection: Session | Connection,
     tenant: str,
-    own_id: Mapping[str, UUID],
+    more: Mapping[str, object],
     own: signing_secrets.OwnSecret,
     given: Mapping[str, object],
 ) -> NewSubscription:
+    """Check and write a new subscription of this tenant; `more` are other columns. Raises SubscriptionError."""
     secret = signing_secrets.signing_secret(own)
     scheme = schemes.UNSIGNED if own.scheme == schemes.UNSIGNED else schemes.named(own.scheme).name
     values, credentials = _check_given(given)
@@ -145,11 +148,12 @@ def _insert(
     values |= format_after(values, credentials)
     check_batching(values)
     require_connection(connection)
-    statement = insert(subscriptions).values(tenant=tenant, scheme=scheme, **own_id, **values)
-    returning = statement.on_conflict_do_nothing(index_elements=["id"]).returning(subscriptions.c.id)
+    statement = insert(subscriptions).values(tenant=tenant, scheme=scheme, **more, **values)
+    returning = statement.on_conflict_do_nothing().returning(subscriptions.c.id)
     subscription_id = connection.execute(returning).scalar_one_or_none()
     if subscription_id is None:
-        raise SubscriptionError(f"id: {text_id('sub', own_id['id'])} is taken; leave id out for a new one")
+        require_free_name(connection, tenant, values.get("name"))
+        raise SubscriptionError(f"id: {text_id('sub', more['id'])} is taken; leave id out for a new one")
     if secret:
         signing_secrets.put_signing(connection, subscription_id, scheme, secret)
     stored_credentials.write(connection, subscription_id, credentials)
@@ -204,6 +208,8 @@ def update(
     stored_credentials.check_together(values.get("url", row.url), hints, credentials)
     values |= format_after(values, credentials, row, hints)
     check_batching(values, row)
+    if values.get("name") != row.name:
+        require_free_name(connection, row.tenant, values.get("name"))
     stored_credentials.write(connection, row.id, credentials)
     if not values:
         return Subscription(**fields_of(read(connection, row.id)))

@@ -57,7 +57,7 @@ __all__ = ["subscriptions"]
 
 @click.group()
 def subscriptions() -> None:
-    """Who gets which events where. SUBSCRIPTION is an id, sub_… or the UUID."""
+    """Who gets which events where. SUBSCRIPTION is an id, sub_… or the UUID, or a name."""
 
 
 @subscriptions.command()

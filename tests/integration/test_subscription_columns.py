@@ -24,10 +24,12 @@ OTHER_COLUMNS = {
     *("id", "tenant", "scheme", "version", "created_at", "updated_at", "filter_hash"),
     *("paused_at", "disabled_at", "disabled_reason", "held_until", "removed_at", "sorting_since"),
     "drops_while_paused",
+    "managed_by",
 }
 OTHER_CHECKS = {
     "tenant_is_text",
     "scheme_is_a_word",
+    "managed_by_is_a_word",
     "disabled_with_a_reason",
     "times_are_dates",
     "sorting_since_is_a_date",
@@ -38,6 +40,7 @@ OTHER_CHECKS = {
 GIVEN: dict[str, tuple[str, Any]] = {
     "url": ("https://example.com/other", "https://example.com/other"),
     "types": ("a.b,c.*", ["a.b", "c.*"]),
+    "name": ("billing-crm", "billing-crm"),
     "description": ("theirs", "theirs"),
     "metadata": ("owner=7", {"owner": "7"}),
     "timeout_seconds": ("3", 3),

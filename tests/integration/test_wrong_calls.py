@@ -105,7 +105,7 @@ RIGHT = {  # the kinds of these that a parameter may be, so that nothing is wron
     "max_payload_bytes": "huge",
     "message_id": "digits star",
     "metadata": "None",
-    "name": "digits",
+    "name": "None digits",
     "now": "None zero float",
     "order_policy": "None",
     "ordered": "None True",

@@ -71,6 +71,7 @@ def _json(name: str, text: str) -> object:
 _READ: dict[str, Callable[[str, str], Any]] = {
     "url": _text,
     "types": _words,
+    "name": _maybe(_text),
     "description": _maybe(_text),
     "metadata": _maybe(_pairs),
     "timeout_seconds": _maybe(_number),
