@@ -73,6 +73,7 @@ secrets = table(
     column("kind", Text),
     column("secret", Text),
     column("hint", Text),
+    column("fingerprint", Text),
     column("created_at", DateTime(timezone=True)),
     column("expires_at", DateTime(timezone=True)),
     schema="outbox",

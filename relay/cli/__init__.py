@@ -48,7 +48,8 @@ _HELP = """Deliver what applications record in their own transactions: signed we
   relay status                       what is stuck, why, was anything lost
 
 The database is given by --database-url, RELAY_DATABASE_URL or DATABASE_URL.
-Exit codes: 0 done, 1 not so or failed, 2 usage, configuration or schema, 3 database unreachable."""
+Exit codes: 0 done, 1 not so or failed, 2 usage, configuration or schema, 3 database unreachable,
+4 a dry run of subscriptions apply would change something."""
 
 cli = LazyGroup(
     "relay",

@@ -1,6 +1,7 @@
 """What a command that fails prints: one line on stderr that names the mend, without a secret; and its exit code.
 
-0 done · 1 not so, or failed · 2 usage, configuration or schema · 3 could not find out (database unreachable).
+0 done · 1 not so, or failed · 2 usage, configuration or schema · 3 could not find out (database unreachable) · 4 a dry
+run would change something (`subscription_file.py`).
 """
 
 from __future__ import annotations

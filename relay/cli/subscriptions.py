@@ -34,6 +34,7 @@ from relay.cli.output import fields_of, print_fields, print_json, print_json_lin
 from relay.cli.preview import preview
 from relay.cli.probe import check, test
 from relay.cli.source import Source, with_source, with_source_to_change
+from relay.cli.subscription_file import apply, export
 from relay.cli.subscription_options import (
     arguments_of,
     field_options,
@@ -304,6 +305,8 @@ subscriptions.add_command(test)
 subscriptions.add_command(check)
 subscriptions.add_command(preview)
 subscriptions.add_command(filter_test)
+subscriptions.add_command(apply)
+subscriptions.add_command(export)
 
 
 def _document(item: Subscription) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_what_a_flag_gives_is_stored_shown_and_printed_as_json(database_url: str
         return ended.stdout
 
     with engine.begin() as connection:
-        name = seeding.subscribe(connection)
+        name = seeding.subscribe(connection, tenant="acme")  # a name is taken within its tenant only
     flag = "--" + field.flags[0].name.replace("_", "-")
     others = ALONG_WITH.get(field.name, ())
     assert json.loads(run("update", name, flag, given, *others, "--json"))[field.name] == kept

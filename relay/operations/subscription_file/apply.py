@@ -1,0 +1,121 @@
+"""Plan what a file of subscriptions changes, and carry that out in the caller's transaction, all of it or nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from outbox.errors import OutboxError, SubscriptionError
+from outbox.ids import SubscriptionId
+from outbox.secret import Secret, hides_secrets
+from outbox.signing.schemes import UNSIGNED
+from outbox.subscriptions import verbs
+from outbox.subscriptions.checks import EVERY_TENANT
+from outbox.subscriptions.fields import SECRETS
+from outbox.subscriptions.managed import add_managed, lock_version, note_fingerprints, read_named
+from outbox.subscriptions.signing_secrets import OwnSecret
+from relay.operations.subscription_file.document import Document, FileError, fault_line
+from relay.operations.subscription_file.plan import SIGNING, Declared, Fault, GivenSecret, Plan, Step, plan_file
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["ChangedMeanwhileError", "apply_plan", "plan_document"]
+
+
+class ChangedMeanwhileError(OutboxError):
+    """Somebody changed a subscription after the plan was made; nothing was written."""
+
+
+@hides_secrets
+def plan_document(connection: Connection, tenant: str | None, document: Document, file: str, *, prune: bool) -> Plan:
+    """Return what applying a file would do; nothing is written.
+
+    Args:
+        connection: to the database.
+        tenant: who asks, and whose subscriptions the file may declare; None is the operator.
+        document: what the file declares.
+        file: its name, for messages.
+        prune: remove what the file's manager made and the file does not declare.
+
+    Raises:
+        FileError: the file cannot be applied; the message has a line for each fault.
+    """
+    stored = read_named(connection, tenant, names={one.name for one in document.declared}, manager=document.manager)
+    plan, faults = plan_file(document.manager, document.declared, stored, prune=prune)
+    others = [
+        Fault(tenant=one.tenant, name=one.name, problem="tenant: it is not the one who asks; leave the table out")
+        for one in document.declared
+        if tenant is not None and one.tenant != tenant
+    ]
+    if faults or others:
+        raise FileError("\n".join(fault_line(file, fault) for fault in (*others, *faults)))
+    return plan
+
+
+@hides_secrets
+def apply_plan(
+    connection: Connection, tenant: str | None, document: Document, plan: Plan, file: str
+) -> tuple[Step, ...]:
+    """Carry out a plan that was made of this document; return its steps, with the ids of what was made.
+
+    Every row is locked and compared with the version that was planned for, before anything is written.
+
+    Raises:
+        ChangedMeanwhileError: a row has changed since, or a name was taken.
+        FileError: a field was refused after all; the caller's transaction is to be rolled back.
+    """
+    prune = any(step.action == "remove" for step in plan.steps)
+    for step in sorted((step for step in plan.steps if step.id is not None), key=lambda step: str(step.id)):
+        assert step.id is not None
+        if lock_version(connection, step.id) != step.version:
+            raise _meanwhile(step)
+    if plan_document(connection, tenant, document, file, prune=prune) != plan:
+        raise ChangedMeanwhileError("subscriptions: they were changed since the plan was made; apply the file again")
+    declared = {(one.tenant, one.name): one for one in document.declared}
+    return tuple(_carry_out(connection, plan.manager, step, declared.get((step.tenant, step.name)), file)
+                 for step in plan.steps)  # fmt: skip
+
+
+def _meanwhile(step: Step) -> ChangedMeanwhileError:
+    return ChangedMeanwhileError(f"{step.name}: it was changed since the plan was made; apply the file again")
+
+
+def _carry_out(connection: Connection, manager: str, step: Step, declared: Declared | None, file: str) -> Step:
+    try:
+        if step.action == "remove":
+            verbs.remove(connection, str(step.id), tenant=EVERY_TENANT)
+        elif declared is not None and step.action == "create":
+            return _create(connection, manager, step, declared)
+        elif declared is not None and step.action == "change":
+            _change(connection, step, declared)
+    except SubscriptionError as error:
+        raise FileError(fault_line(file, Fault(tenant=step.tenant, name=step.name, problem=str(error)))) from None
+    return step
+
+
+def _create(connection: Connection, manager: str, step: Step, one: Declared) -> Step:
+    given = {name: value for name, value in one.given.items() if name != "secret"}
+    own = OwnSecret(one.scheme, one.given.get("secret"), None)
+    made = add_managed(connection, one.tenant, manager, own, given)
+    identity = SubscriptionId.of(made.id)
+    note_fingerprints(connection, identity, _texts(one))
+    return Step(action="create", tenant=step.tenant, name=step.name, id=identity, changes=step.changes)
+
+
+def _change(connection: Connection, step: Step, one: Declared) -> None:
+    fields = {change.field for change in step.changes}
+    changes: dict[str, Any] = {name: one.given.get(name) for name in fields - {"scheme", "secret"}}
+    if changes:
+        verbs.update(connection, str(step.id), tenant=EVERY_TENANT, **changes)  # type: ignore[typeddict-item]
+    if "secret" in fields and one.scheme != UNSIGNED:
+        scheme = one.scheme if "scheme" in fields else None
+        verbs.rotate_secret(connection, str(step.id), tenant=EVERY_TENANT, secret=one.given["secret"], scheme=scheme)
+    written = {kind: text for kind, text in _texts(one).items() if ("secret" if kind == SIGNING else kind) in fields}
+    assert step.id is not None
+    note_fingerprints(connection, step.id, written)
+
+
+def _texts(one: Declared) -> dict[str, Secret]:
+    """Return the secrets that are stored, by kind."""
+    kinds = (SIGNING, *(each.name for each in SECRETS))
+    return {kind: secret.text for kind in kinds if isinstance(secret := one.secrets.get(kind), GivenSecret)}
