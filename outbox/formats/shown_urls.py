@@ -1,6 +1,8 @@
-"""URLs that are credentials, as they may be shown: whoever knows one of these can post there.
+"""URLs as they may be shown: many are credentials, whoever knows them can post there, or hold one.
 
-They are known by their host, or by the subscription's format where the host can be any.
+Some are known by their host, or by the subscription's format where the host can be any. Of every other URL what looks
+like a credential is hidden: a user and password, the value of `token=` and the like, a part of the path or a value that
+looks made by a machine. A short word that is secret all the same cannot be told from any other.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ __all__ = ["HIDDEN", "shown_url"]
 HIDDEN = "***"
 """Stands for what is not shown of a URL."""
 
-_URL = re.compile(r"(?P<origin>[^:/?]*://(?P<host>[^:/?]*)[^/?]*)(?P<path>/[^?]*)?(?P<query>\?.*)?", re.DOTALL)
+_URL = re.compile(
+    r"(?P<scheme>[^:/?#]*://)(?P<user>[^/?#]*@)?(?P<host>\[[^\]/?#]*\]|[^:/?#]*)(?P<port>[^/?#]*)"
+    r"(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?(?P<fragment>#.*)?",
+    re.DOTALL,
+)
 
 # What may be shown of the path, by host; of a query nothing is.
 _SHOWN_PATHS = tuple(
@@ -31,16 +37,58 @@ _SHOWN_PATHS = tuple(
 )
 _FIRST_SEGMENT = re.compile(r"/[^/?]+/")
 
+_SECRET_NAME = re.compile(r"auth|code|cred|hmac|jwt|key|pass|pwd|secret|session|sig|token", re.IGNORECASE)
+_SECRET_WORD = re.compile(r"(api[-_]?|access[-_]?)?(key|token|secret|auth|password)s?", re.IGNORECASE)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_RUN = re.compile(r"[A-Za-z0-9]{16,}")
+_MIXED = (re.compile("[0-9].*[0-9].*[0-9]"), re.compile("[A-Z]"), re.compile("[a-z]"))
+
 
 @lru_cache(maxsize=1024)
 def shown_url(url: str, form: str = "standard") -> str:
     """Return the URL as it may be shown, with *** for what is a credential in it."""
     parts = _URL.fullmatch(url)
-    known = parts and next((path for host, path in _SHOWN_PATHS if host.fullmatch(parts["host"].lower())), None)
-    if parts is None or (known is None and not (form in FORMATS and FORMATS[form].hides_url)):
+    if parts is None:
         return url
+    origin = f"{parts['scheme']}{HIDDEN + '@' if parts['user'] else ''}{parts['host']}{parts['port']}"
     path, query = parts["path"] or "", parts["query"] or ""
+    fragment = f"#{HIDDEN}" if parts["fragment"] else ""
+    known = next((path for host, path in _SHOWN_PATHS if host.fullmatch(parts["host"].lower())), None)
+    if known is None and not (form in FORMATS and FORMATS[form].hides_url):
+        return f"{origin}{_shown_path(path)}{_shown_query(query)}{fragment}"
     shown = (known or _FIRST_SEGMENT).match(path)
     kept = shown[0] if shown else "/"
     rest = HIDDEN if len(path) > len(kept) else ""
-    return f"{parts['origin']}{kept}{rest}{'?' + HIDDEN if query else ''}"
+    return f"{origin}{kept}{rest}{'?' + HIDDEN if query else ''}{fragment}"
+
+
+def _shown_path(path: str) -> str:
+    """Hide the segments that look like a credential, and one that follows a segment such as `token`."""
+    segments = path.split("/")
+    after = ["", *segments]
+    return "/".join(
+        HIDDEN if segment and (_looks_secret(segment) or _SECRET_WORD.fullmatch(before)) else segment
+        for before, segment in zip(after, segments, strict=False)
+    )
+
+
+def _shown_query(query: str) -> str:
+    pairs = re.split("([&;])", query[1:])
+    return query[:1] + "".join(_shown_pair(pair) for pair in pairs)
+
+
+def _shown_pair(pair: str) -> str:
+    name, equals, value = pair.partition("=")
+    if not equals:
+        return HIDDEN if _looks_secret(name) else name
+    return f"{name}={HIDDEN}" if value and (_SECRET_NAME.search(name) or _looks_secret(value)) else pair
+
+
+def _looks_secret(text: str) -> bool:
+    """Tell whether it looks made by a machine: long, with letters and digits in no order that a person would choose."""
+    if _UUID.search(text):
+        return True
+    runs = _RUN.findall(text)
+    if any(re.search("[0-9]", run) and re.search("[A-Za-z]", run) for run in runs):
+        return True
+    return len(text) >= 20 and all(one.search(text) for one in _MIXED)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from outbox.control.tenancy import operator_only
+from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations.status.documents import BlockedLane, SortingSubscription
 
@@ -31,7 +32,7 @@ blocking as materialized (
       and (select true from outbox.deliveries d where d.subscription_id = h.subscription_id and d.lane = h.lane
            and not isfinite(d.due_at) limit 1)
     order by h.attempts desc, h.due_at limit :named)
-select b.*, s.url, s.tenant, s.order_policy, e.id as event_id, e.key,
+select b.*, s.url, s.format, s.tenant, s.order_policy, e.id as event_id, e.key,
        (select count(*) from (select from outbox.deliveries d
             where d.subscription_id = b.subscription_id and d.lane = b.lane and not isfinite(d.due_at) limit 1001) w)
            as waiting,
@@ -52,7 +53,7 @@ def find_blocked(connection: Connection, tenant: str | None) -> tuple[BlockedLan
     return tuple(
         BlockedLane(
             subscription_id=SubscriptionId.of(row.subscription_id),
-            url=row.url,
+            url=shown_url(row.url, row.format),
             tenant=row.tenant,
             key=row.key,
             head=DeliveryId.of(row.id),
