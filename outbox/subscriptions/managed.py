@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, case, func, literal_column, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, literal_column, not_, or_, select, update
 
 from outbox.sealing import PREFIX
 from outbox.secret import Secret
@@ -72,7 +72,7 @@ def read_named(
         conditions.append(subscriptions.c.tenant == tenant)
     if names is not None:
         conditions.append(or_(subscriptions.c.name.in_(names), subscriptions.c.managed_by == manager))
-    version = literal_column("subscriptions.version").label("version")
+    version: ColumnElement[int] = literal_column("subscriptions.version").label("version")
     statement = select(*columns, version).where(*conditions).order_by(subscriptions.c.tenant, subscriptions.c.name)
     rows = connection.execute(statement).all()
     known = _secrets_of(connection, [row.id for row in rows])
@@ -112,7 +112,7 @@ def _secrets_of(connection: Connection, ids: Collection[UUID]) -> dict[UUID, dic
 
 def lock_version(connection: Connection, subscription_id: UUID) -> int | None:
     """Return the version as it stays until this transaction changes it; None where it is removed or gone."""
-    version = literal_column("subscriptions.version")
+    version: ColumnElement[int] = literal_column("subscriptions.version")
     statement = select(version).where(subscriptions.c.id == subscription_id, in_state(None)).with_for_update()
     found = connection.execute(statement.select_from(subscriptions)).scalar_one_or_none()
     return None if found is None else int(found)

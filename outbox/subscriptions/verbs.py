@@ -136,7 +136,7 @@ def _own_id(given: object) -> dict[str, UUID]:
 def insert_new(
     connection: Session | Connection,
     tenant: str,
-    more: Mapping[str, object],
+    more: Mapping[str, Any],
     own: signing_secrets.OwnSecret,
     given: Mapping[str, object],
 ) -> NewSubscription:

@@ -27,7 +27,13 @@ URL = "https://example.com/h"
 NOT_ACTING = {
     *("demo", "dev", "listen", "migrate", "run", "status", "audit", "config", "completion", "url-check"),
     *("subscriptions list", "subscriptions show", "subscriptions test", "subscriptions check"),
-    *("subscriptions formats", "subscriptions filter-test", "subscriptions preview", "tenants limits"),
+    *(
+        "subscriptions export",
+        "subscriptions formats",
+        "subscriptions filter-test",
+        "subscriptions preview",
+        "tenants limits",
+    ),
     *("events list", "events show", "explain", "deliveries list", "deliveries show", "deliveries attempts"),
     *("bulk list", "bulk show", "erase list", "erase receipt", "tenants retention"),
     *("tokens list", "statistics", "serve"),

@@ -111,6 +111,9 @@ def test_a_query_in_the_prose_runs(query: str, database_url: str) -> None:
 
 @of_language("console")
 def test_console_runs_line_by_line(block: Block, empty_database_url: str, tmp_path: Path) -> None:
+    for file in (one for one in BLOCKS if one.document == block.document and one.language == "toml"):
+        if named := re.match(r"# (\w+\.toml)\n", file.text):
+            (tmp_path / named[1]).write_text(file.text)
     console = Console(empty_database_url, tmp_path)
     for line in block.text.splitlines():
         assert line.startswith("$ "), "what a command prints is not part of a block"

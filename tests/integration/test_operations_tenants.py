@@ -8,6 +8,7 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -70,6 +71,10 @@ from relay.operations.status import (
     status,
     unresolved_events,
 )
+from relay.operations.subscription_file.apply import apply_plan, plan_document
+from relay.operations.subscription_file.document import FileError, read_document
+from relay.operations.subscription_file.export import export_subscriptions
+from relay.operations.subscription_file.references import Place
 from relay.secrets.keyring import Keyring
 from tests.support import seeding
 
@@ -258,7 +263,8 @@ TESTED_BELOW = {
     *("replay.replay.replay", "replay.replayable.refuse_other_tenants", "erase.erasure.run_erasure"),
     *("probe.probe.send_test", "probe.probe.prepare", "probe.probe.check_endpoint", "probe.preview.preview"),
     *("probe.requested.answer_one", "test_messages.read", "test_messages.why_unanswered", "tokens.create"),
-    "probe.repeat.repeat_request",
+    *("probe.repeat.repeat_request", "subscription_file.export.export_subscriptions"),
+    *("subscription_file.apply.plan_document", "subscription_file.apply.apply_plan"),
 }
 
 
@@ -447,3 +453,23 @@ def test_a_tenant_makes_tokens_of_its_own_only(connection) -> None:
         with pytest.raises(tokens.TokenError, match="own tenant"):
             tokens.create(connection, "acme", name="x", rights=["read"], whose=whose)
     assert tokens.list_tokens(connection, None, ALL).items == ()
+
+
+def test_a_tenants_file_declares_and_exports_its_own_only(connection) -> None:
+    """What another tenant has is neither planned nor removed, and what is declared for it is refused."""
+    place = Place({}, Path())
+    table = '[[subscription]]\nname = "crm"\ntenant = "acme"\nurl = "https://acme.example/"\ntypes = ["*"]\n'
+    document = read_document(f'manager = "shop"\n{table}', "f", place)
+    plan = plan_document(connection, None, document, "f", prune=False)
+    assert [step.action for step in apply_plan(connection, None, document, plan, "f")] == ["create"]
+    for call in (
+        lambda: plan_document(connection, "other", document, "f", prune=False),
+        lambda: apply_plan(connection, "other", document, plan, "f"),
+    ):
+        with pytest.raises(FileError, match=r"^f: subscription crm of acme: tenant: it is not the one who asks"):
+            call()
+    nothing = read_document('manager = "shop"', "f", place)
+    assert plan_document(connection, "other", nothing, "f", prune=True).steps == ()
+    assert [step.action for step in plan_document(connection, "acme", nothing, "f", prune=True).steps] == ["remove"]
+    assert "crm" in export_subscriptions(connection, "acme", manager=None)[0]
+    assert "crm" not in export_subscriptions(connection, "other", manager=None)[0]

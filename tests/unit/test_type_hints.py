@@ -50,7 +50,8 @@ def test_every_annotation_resolves(value: Any) -> None:
 def subscription(**more: Any) -> dict[str, Any]:
     return {
         "id": "sub_01jd3v0000e008000000000000", "tenant": "acme", "url": "https://example.com/", "types": ("order.*",),
-        "description": "", "metadata": {"a": "b"}, "timeout_seconds": 15, "schedule_seconds": (5, 300),
+        "name": "crm", "managed_by": None, "description": "", "metadata": {"a": "b"},
+        "timeout_seconds": 15, "schedule_seconds": (5, 300),
         "scheme": "standard", "public_keys": (), "headers": ("X-A",), "authentication": "bearer", "tls": "",
         "format": "cloudevents", "format_settings": {"source": "/a"}, "format_secret": "",
         "final_statuses": (), "filter": None, "transformation": None, "rate_limit": None, "rate_burst": None,

@@ -106,7 +106,7 @@ def _change(connection: Connection, step: Step, one: Declared) -> None:
     fields = {change.field for change in step.changes}
     changes: dict[str, Any] = {name: one.given.get(name) for name in fields - {"scheme", "secret"}}
     if changes:
-        verbs.update(connection, str(step.id), tenant=EVERY_TENANT, **changes)  # type: ignore[typeddict-item]
+        verbs.update(connection, str(step.id), tenant=EVERY_TENANT, **changes)
     if "secret" in fields and one.scheme != UNSIGNED:
         scheme = one.scheme if "scheme" in fields else None
         verbs.rotate_secret(connection, str(step.id), tenant=EVERY_TENANT, secret=one.given["secret"], scheme=scheme)

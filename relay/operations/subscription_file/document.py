@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from outbox import formats
 from outbox._text import brief
@@ -31,6 +31,8 @@ from relay.operations.subscription_file.plan import KEEP, SIGNING, Declared, Fau
 from relay.operations.subscription_file.references import Place, is_keep, is_reference, resolve
 
 __all__ = ["TABLE", "Document", "FileError", "fault_line", "read_document"]
+
+T = TypeVar("T")
 
 TABLE = "subscription"
 """The name of the array of tables."""
@@ -161,6 +163,14 @@ class _Reader:
         except SubscriptionError as error:
             self.problems.append(str(error))
 
+    def _try(self, read: Callable[[], T | None]) -> T | None:
+        """Return what this reads; None, and a problem, where it is refused."""
+        try:
+            return read()
+        except SubscriptionError as error:
+            self.problems.append(str(error))
+            return None
+
     def _refuse_unknown(self) -> None:
         for key in (key for key in self.table if key not in _KEYS):
             close = get_close_matches(key, _KEYS, n=1)
@@ -177,9 +187,9 @@ class _Reader:
 
     def _read_scheme(self) -> str:
         scheme = self.table.get("scheme", "standard")
-        with self._gathering():
-            return schemes.UNSIGNED if scheme == schemes.UNSIGNED else str(schemes.named(scheme).name)
-        return "standard"
+        if scheme == schemes.UNSIGNED:
+            return schemes.UNSIGNED
+        return self._try(lambda: str(schemes.named(scheme).name)) or "standard"
 
     def _read_columns(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what to store of each column, and what verbs take of those that the table has."""
@@ -218,29 +228,26 @@ class _Reader:
         return value
 
     def _read_signing(self, scheme: str, given: dict[str, Any]) -> GivenSecret | None:
-        if "secret" not in self.table:
-            return None
-        with self._gathering():
+        def read() -> GivenSecret:
             sources: list[str] = []
             text = signing_secret(OwnSecret(scheme, self._leaf("secret", self.table["secret"], sources), None))
             given["secret"] = text
             return GivenSecret(Secret(text), public_key(text, scheme), sources[0])
-        return None
+
+        return self._try(read) if "secret" in self.table else None
 
     def _read_secret(self, name: str, check: Callable[[str, Any], Any], given: dict[str, Any]) -> Any:
         """Return a kind of secret as it would be stored, KEEP, or None."""
+
+        def read() -> GivenSecret | None:
+            sources: list[str] = []
+            given[name] = self._told(name, self.table[name], sources)
+            stored = check(name, given[name])
+            return stored and GivenSecret(Secret(stored[0]), stored[1], ", ".join(dict.fromkeys(sources)))
+
         if name not in self.table:
             return None
-        if is_keep(self.table[name]):
-            return KEEP
-        with self._gathering():
-            sources: list[str] = []
-            told = self._told(name, self.table[name], sources)
-            stored = check(name, told)
-            given[name] = told
-            if stored is not None:
-                return GivenSecret(Secret(stored[0]), stored[1], ", ".join(dict.fromkeys(sources)))
-        return None
+        return KEEP if is_keep(self.table[name]) else self._try(read)
 
     def _told(self, name: str, value: Any, sources: list[str]) -> Any:
         """Return a secret as the verbs take it, every reference in it replaced by what it stands for."""
