@@ -80,7 +80,7 @@ _WALK = Walk(
                reason, error""",
     branch="subscription_id",
     joins="left join outbox.subscriptions s on s.id = w.subscription_id",
-    found="w.*, s.url, s.format",
+    found="w.*, s.shown_url as url, s.format",
 )  # fmt: skip
 LOOKED = 10_000
 """How many dead letters one page looks at, at most."""
@@ -89,8 +89,8 @@ LOOKED_FOR_TEXT = 1_000
 
 _FROM = "from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id"
 _SELECT = f"""
-select l.delivery_id, l.event_id, l.subscription_id, s.url, s.format, l.type, l.tenant, l.key, l.recorded_at,
-       l.attempts, l.died_at, l.reason, l.error, l.payload
+select l.delivery_id, l.event_id, l.subscription_id, s.shown_url as url, s.format, l.type, l.tenant, l.key,
+       l.recorded_at, l.attempts, l.died_at, l.reason, l.error, l.payload
 {_FROM}
 """
 

@@ -65,7 +65,8 @@ _OWN = own("s.tenant")
 _LISTED_OF_EVENT = Listing(name="outstanding", columns={}, own=_OWN, keys=(Key("d.id", "id", "uuid"),))
 
 _DONE = """
-select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id, s.url, s.format,
+select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id,
+       s.shown_url as url, s.format,
        case when a.verdict = 'dead' then 'replayed_or_purged' else a.verdict end as state,
        a.at as due_at, a.number as attempts, 0 as crashes
 from outbox.attempts a
@@ -79,7 +80,8 @@ _CANCELLED = """w.verdict = 'cancelled' and not exists (
     select from outbox.attempts b where b.delivery_id = w.delivery_id and b.verdict = 'delivered')"""
 
 _DEAD = f"""
-select l.delivery_id as id, l.event_seq, l.event_id, l.type, l.tenant, l.key, l.subscription_id, s.url, s.format,
+select l.delivery_id as id, l.event_seq, l.event_id, l.type, l.tenant, l.key, l.subscription_id,
+       s.shown_url as url, s.format,
        'dead' as state, l.died_at as due_at, l.attempts, 0 as crashes, l.reason, l.error
 from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id
 where l.delivery_id = :id and {OWN_DEAD_LETTER}

@@ -115,7 +115,8 @@ _LISTING = Listing(
     keys=(Key("s.id", "id", "uuid"),),
 )
 _SUBSCRIPTIONS = """
-select s.id, s.tenant, s.url, s.format, s.types, s.filter, s.updated_at, s.removed_at is not null as removed,
+select s.id, s.tenant, s.shown_url as url, s.format, s.types, s.filter, s.updated_at,
+       s.removed_at is not null as removed,
        s.paused_at is not null and s.drops_while_paused as drops,
        case when s.disabled_at is not null then 'disabled: ' || s.disabled_reason when s.paused_at is not null
             then 'paused' when s.held_until > clock_timestamp() then 'held by its Retry-After' end as waits

@@ -170,7 +170,7 @@ def _ended(attempts: Sequence[Attempt]) -> str:
     return "replayed_or_purged" if "dead" in verdicts else "removed"
 
 
-_URLS = text("select id, url, format from outbox.subscriptions where id = any(cast(:ids as uuid[]))")
+_URLS = text("select id, shown_url as url, format from outbox.subscriptions where id = any(cast(:ids as uuid[]))")
 
 
 def _urls(connection: Connection, ids: Sequence[SubscriptionId]) -> dict[SubscriptionId | None, str]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from outbox._connection import require_connection
 from outbox.subscriptions.checks import EveryTenant, check_bool, check_id, check_type, whole_number
 from outbox.subscriptions.fields import Subscription
-from outbox.subscriptions.rows import columns, fields_of, has_id, in_state, not_found, of_tenant, subscriptions
+from outbox.subscriptions.rows import fields_of, has_id, in_state, not_found, of_tenant, shown_columns, subscriptions
 
 __all__ = ["get", "list"]
 
@@ -29,7 +29,7 @@ def get(
     check_bool("removed", removed)
     condition = has_id(subscription_id, tenant)
     require_connection(connection)
-    row = connection.execute(select(*columns).where(condition)).one_or_none()
+    row = connection.execute(select(*shown_columns).where(condition)).one_or_none()
     if row is None or (row.removed_at is not None and not removed):
         raise not_found(subscription_id)
     return Subscription(**fields_of(row))
@@ -65,5 +65,5 @@ def list(  # noqa: A001 - the verb of the interface
     if after is not None:
         conditions.append(subscriptions.c.id > check_id("after", after))
     require_connection(connection)
-    statement = select(*columns).where(*conditions).order_by(subscriptions.c.id).limit(size)
+    statement = select(*shown_columns).where(*conditions).order_by(subscriptions.c.id).limit(size)
     return [Subscription(**fields_of(row)) for row in connection.execute(statement)]

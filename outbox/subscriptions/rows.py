@@ -16,6 +16,7 @@ from sqlalchemy import (
     and_,
     column,
     func,
+    literal_column,
     or_,
     select,
     table,
@@ -46,6 +47,7 @@ __all__ = [
     "read",
     "require_free_name",
     "secrets",
+    "shown_columns",
     "subscriptions",
 ]
 
@@ -95,8 +97,17 @@ def _public_keys() -> ColumnElement[list[str]]:
     return select(hints).where(own).correlate(subscriptions).scalar_subquery().label("public_keys")
 
 
-columns = (*subscriptions.c, *(_hint(field.name) for field in SECRETS), _public_keys())
-"""The columns that a Subscription is made from."""
+_more: tuple[ColumnElement[Any], ...] = (*(_hint(field.name) for field in SECRETS), _public_keys())
+columns = (*subscriptions.c, *_more)
+"""The columns that a Subscription is made from, for whoever may change it."""
+
+_shown_url: ColumnElement[str] = literal_column("subscriptions.shown_url").label("url")
+shown_columns: tuple[ColumnElement[Any], ...] = (
+    *(each for each in subscriptions.c if each.name != "url"),
+    _shown_url,
+    *_more,
+)
+"""The same for whoever only reads, who has no right to the whole URL."""
 
 
 def has_id(subscription_id: object, tenant: object) -> ColumnElement[bool]:

@@ -147,7 +147,8 @@ def fill_tenant(connection: sa.Connection) -> str:
             url=f"https://example.com/{CANARY}", types=["*", CANARY],
             filter={"payload": {"n": CANARY}}, transformation=f"{{text: '{CANARY}'}}",
         )  # fmt: skip
-        subscriptions.update(connection, name, tenant=CANARY, description=CANARY)
+        subscriptions.update(connection, name, tenant=CANARY, name=CANARY, description=CANARY)
+        connection.execute(sa.text("update outbox.subscriptions set managed_by = :c"), {"c": CANARY})
         connection.execute(
             sa.text(
                 "update outbox.subscriptions set format_settings = jsonb_build_object('text', cast(:c as text)),"
@@ -156,7 +157,7 @@ def fill_tenant(connection: sa.Connection) -> str:
             {"c": CANARY, "id": parse_id("sub", name)},
         )
         connection.execute(
-            sa.text("insert into outbox.secrets (subscription_id, secret, hint) values (:id, :c, :c)"),
+            sa.text("insert into outbox.secrets (subscription_id, secret, hint, fingerprint) values (:id, :c, :c, :c)"),
             {"c": CANARY, "id": parse_id("sub", name)},
         )
         connection.execute(

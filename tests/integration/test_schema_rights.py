@@ -53,7 +53,7 @@ secrets             -                  s i u d              s u(secret) d     s(
 sending             -                  s u(STOP)            s                 s
 settings            -                  s u(value)           s                 s
 subscription_types  -                  s                    s                 s
-subscriptions       -                  s i u                s u(ANSWERED) d   s
+subscriptions       -                  s i u                s u(ANSWERED) d   s(SHOWN)
 tenant_limits       -                  s i u d              s                 s
 tokens              -                  s i u(USED)          -                 s(KNOWN)
 test_requests       -                  s i(ASKED)           s u(TOLD) d       s
@@ -76,6 +76,13 @@ COLUMNS = {
     "HINTS": "created_at,expires_at,hint,id,kind,sealed_to,subscription_id",
     "ANSWERED": "disabled_at,disabled_reason,held_until,sorting_since",
     "STOP": "paused_at,reason",
+    "SHOWN": (  # all but url
+        "batch_events,batch_milliseconds,created_at,description,disabled_at,disabled_reason,"
+        "drops_while_paused,filter,filter_hash,final_statuses,format,format_settings,held_until,id,"
+        "managed_by,max_in_flight,metadata,name,order_policy,ordered,paused_at,rate_burst,rate_limit,"
+        "recovery_seconds,removed_at,schedule_seconds,scheme,shown_url,sorting_since,tenant,"
+        "timeout_seconds,transformation,types,updated_at,version"
+    ),
     "USED": "last_used_at,revoked_at",
     "KNOWN": "created_at,created_by,expires_at,id,last_used_at,name,revoked_at,rights,tenant",
     "LOOK": "due_at,not_before",
@@ -92,6 +99,7 @@ COLUMNS = {
     "TOLD": "answer,answered_at,taken_at",
 }
 TEXTS = {"body", "filter_hash", "id_of_key", "patterns_of", "text_id", "uuid_of"}
+URLS = {"shown_url", "shown_beginning", "shown_path", "shown_query", "shown_pair", "looks_secret"}
 RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "refuses_type", "uuid7"}
 FINDINGS = {"findings", "collation_findings", "grant_findings", "here", "is_copied"}
 UPKEEP = {
@@ -116,8 +124,8 @@ BY_PEOPLE = {
 }
 FUNCTIONS = {
     "outbox_app": TEXTS | RULES | {"content_recorded", "record", "record_once"},
-    "outbox_operator": TEXTS | RULES | FINDINGS | UPKEEP | READING | BY_PEOPLE,
-    "outbox_relay": TEXTS | FINDINGS | UPKEEP | {"hold_events", "restore_events", "note_home"},
+    "outbox_operator": TEXTS | RULES | FINDINGS | UPKEEP | READING | BY_PEOPLE | URLS,
+    "outbox_relay": TEXTS | FINDINGS | UPKEEP | URLS | {"hold_events", "restore_events", "note_home"},
     "outbox_reader": TEXTS | FINDINGS | READING,
 }
 SEQUENCES = {

@@ -261,7 +261,8 @@ def test_what_an_operator_changes_is_noted_with_the_login_role(login: Callable[.
         assert len(roles) == 7
 
 
-_SECRET = {"secrets", "erasures", "tokens", "api_requests"}  # of tokens a reader sees all but the hash
+# Of tokens a reader sees all but the hash, of subscriptions all but the whole URL.
+_SECRET = {"secrets", "erasures", "tokens", "api_requests", "subscriptions"}
 
 
 def test_a_reader_reads_all_but_secrets(login: Callable[..., str], engine: sa.Engine) -> None:
@@ -272,6 +273,8 @@ def test_a_reader_reads_all_but_secrets(login: Callable[..., str], engine: sa.En
     assert {table for table in tables if refused(url, f"select * from outbox.{table}")} == _SECRET
     assert refused(url, "select value from outbox.erasures")
     assert not refused(url, "select kind, counts, digest from outbox.erasures")
+    assert refused(url, "select url from outbox.subscriptions")
+    assert not refused(url, "select name, shown_url, format from outbox.subscriptions")
     assert refused(url, "select secret from outbox.secrets")
     assert refused(url, "select * from outbox.secrets where secret like 'whsec_%'")
     assert not refused(url, "select kind, hint, sealed_to, expires_at from outbox.secrets")

@@ -25,6 +25,7 @@ OTHER_COLUMNS = {
     *("paused_at", "disabled_at", "disabled_reason", "held_until", "removed_at", "sorting_since"),
     "drops_while_paused",
     "managed_by",
+    "shown_url",
 }
 OTHER_CHECKS = {
     "tenant_is_text",

@@ -3,7 +3,7 @@
 --   outbox_operator  the control plane: subscriptions, replay (which writes a pruned event again), retry, cancel, purge,
 --                    retention, the switch of all sending, the adoption of a copy
 --   outbox_relay     what `relay run` does
---   outbox_reader    looks at everything but secrets
+--   outbox_reader    looks at everything but secrets and whole URLs
 -- PUBLIC gets nothing, and nobody gets anything on a leaf: a row put straight into one would never become pending.
 
 revoke all on schema outbox from public;
@@ -11,7 +11,7 @@ revoke all on all functions in schema outbox from public;
 
 do $$
 declare
-    tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.subscriptions, outbox.sealing_keys,
+    tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.sealing_keys,
         outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
         outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
         outbox.idempotency_requests, outbox.sending, outbox.limits, outbox.in_flight, outbox.tenant_limits, outbox.health,
@@ -23,6 +23,8 @@ declare
     reading constant text := 'outbox.statistics, outbox.statistics_series, outbox.statistics_since, outbox.rollup_parts,
         outbox.uncounted_attempts, outbox.latency_bounds, outbox.latency_of, outbox.state_of, outbox.host_of';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.filter_hash, outbox.id_of_key';
+    urls constant text := 'outbox.shown_url, outbox.shown_beginning, outbox.shown_path, outbox.shown_query, outbox.shown_pair,
+        outbox.looks_secret';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes, outbox.refuses_type';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings, outbox.here, outbox.is_copied';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
@@ -31,6 +33,10 @@ declare
         outbox.drop_empty_leaf, outbox.cancel_orphans, outbox.make_key_leaf, outbox.forget_keys,
         outbox.roll_up, outbox.note_old_attempts, outbox.prune_rollups, outbox.prune_dead_letters,
         outbox.prune_audit, outbox.prune_tenant_events, outbox.prune_tenant, outbox.erase_next';
+    -- A URL may be a credential: shown_url is what readers see of it.
+    shown constant text := (
+        select string_agg(attname, ', ' order by attnum) from pg_attribute
+        where attrelid = 'outbox.subscriptions'::regclass and attnum > 0 and not attisdropped and attname <> 'url');
     rights constant text[] := array[
         ['outbox_app', 'usage on schema outbox'],
         ['outbox_app', 'select on outbox.schema_migrations'],
@@ -40,7 +46,7 @@ declare
         ['outbox_app', 'execute on function outbox.record, outbox.record_once, outbox.content_recorded, outbox.uuid7, ' || rules || ', ' || texts],
 
         ['outbox_operator', 'usage on schema outbox'],
-        ['outbox_operator', 'select on outbox.secrets, ' || tables || ', ' || views],
+        ['outbox_operator', 'select on outbox.secrets, outbox.subscriptions, ' || tables || ', ' || views],
         ['outbox_operator', 'select on sequence outbox.events_seq'],
         ['outbox_operator', 'insert, update on outbox.subscriptions'],
         ['outbox_operator', 'insert on outbox.attempts, outbox.sealing_keys'],
@@ -63,10 +69,10 @@ declare
         ['outbox_operator', 'insert, update (events_days, attempts_days, dead_letters_days), delete on outbox.tenant_retention'],
         ['outbox_operator', 'execute on function outbox.actor, outbox.uuid7, outbox.audit_operation, outbox.retention_bound, outbox.restore_events,
             outbox.adopt, outbox.is_erased, outbox.payload_holds, outbox.json_holds, ' || rules || ', ' || upkeep || ', '
-            || findings || ', ' || reading || ', ' || texts],
+            || findings || ', ' || reading || ', ' || urls || ', ' || texts],
 
         ['outbox_relay', 'usage on schema outbox'],
-        ['outbox_relay', 'select on outbox.secrets, ' || tables],
+        ['outbox_relay', 'select on outbox.secrets, outbox.subscriptions, ' || tables],
         ['outbox_relay', 'select on sequence outbox.events_seq'],
         ['outbox_relay', 'insert, update, delete on outbox.deliveries'],
         ['outbox_relay', 'insert, delete on outbox.dead_letters'],
@@ -83,11 +89,13 @@ declare
         ['outbox_relay', 'insert, update, delete on outbox.health'],
         ['outbox_relay', 'update (state, done, passed_over, phase, after_at, after_id, after_seq, allowed_at, holder,
             leased_until, failures, last_error, xid) on outbox.bulk_operations'],
-        ['outbox_relay', 'execute on function outbox.hold_events, outbox.restore_events, outbox.note_home, ' || upkeep || ', ' || findings || ', ' || texts],
+        ['outbox_relay', 'execute on function outbox.hold_events, outbox.restore_events, outbox.note_home, ' || upkeep || ', ' || findings || ', ' || urls || ', '
+            || texts],
         ['outbox_relay', 'update (taken_at, answered_at, answer), delete on outbox.test_requests'],
 
         ['outbox_reader', 'usage on schema outbox'],
         ['outbox_reader', 'select on ' || tables || ', ' || views],
+        ['outbox_reader', 'select (' || shown || ') on outbox.subscriptions'],
         ['outbox_reader', 'select (id, subscription_id, kind, hint, sealed_to, created_at, expires_at) on outbox.secrets'],
         ['outbox_reader', 'select (id, name, tenant, rights, created_by, created_at, expires_at, last_used_at, revoked_at) on outbox.tokens'],
         ['outbox_reader', 'select (id, kind, path, salt, digest, cancel_undelivered, state, phase, counts, last_error,

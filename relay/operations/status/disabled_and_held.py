@@ -20,13 +20,13 @@ __all__ = ["read_disabled", "read_held", "read_paused"]
 _NAMED = 5
 
 _DISABLED = """
-select id, url, format, tenant, disabled_at, disabled_reason as reason, count(*) over () as number
+select id, shown_url as url, format, tenant, disabled_at, disabled_reason as reason, count(*) over () as number
 from outbox.subscriptions s where disabled_at is not null and removed_at is null
 order by exists (select from outbox.deliveries where subscription_id = s.id) desc, disabled_at desc limit :named
 """
 
 _HELD = """
-select id, url, format, tenant,
+select id, shown_url as url, format, tenant,
        least(held_until, timestamptz '9999-12-30 00:00:00Z') as held_until, count(*) over () as number
 from outbox.subscriptions
 where held_until > clock_timestamp() and paused_at is null and disabled_at is null and removed_at is null
@@ -35,7 +35,8 @@ order by held_until desc limit :named
 
 # Only where something waits or is dropped: a person paused it on purpose, and may have forgotten it.
 _PAUSED = """
-select id, url, format, tenant, drops_while_paused as drops, count(*) over () as number from outbox.subscriptions s
+select id, shown_url as url, format, tenant, drops_while_paused as drops, count(*) over () as number
+from outbox.subscriptions s
 where paused_at is not null and disabled_at is null and removed_at is null
   and (drops_while_paused or exists (select from outbox.deliveries where subscription_id = s.id))
 order by paused_at limit :named

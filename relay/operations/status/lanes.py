@@ -32,7 +32,7 @@ blocking as materialized (
       and (select true from outbox.deliveries d where d.subscription_id = h.subscription_id and d.lane = h.lane
            and not isfinite(d.due_at) limit 1)
     order by h.attempts desc, h.due_at limit :named)
-select b.*, s.url, s.format, s.tenant, s.order_policy, e.id as event_id, e.key,
+select b.*, s.shown_url as url, s.format, s.tenant, s.order_policy, e.id as event_id, e.key,
        (select count(*) from (select from outbox.deliveries d
             where d.subscription_id = b.subscription_id and d.lane = b.lane and not isfinite(d.due_at) limit 1001) w)
            as waiting,

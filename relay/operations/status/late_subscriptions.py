@@ -38,7 +38,8 @@ failing as (
         select subscription_id, {DUE_SINCE} as due_at, attempts from outbox.deliveries where lease is null
         order by deliveries.due_at limit :sample) next_due
     where attempts > 0 group by subscription_id order by count(*) desc limit 5)
-select s.id, s.url, s.format, s.tenant, extract(epoch from clock_timestamp() - min(c.due_at)) as oldest_seconds
+select s.id, s.shown_url as url, s.format, s.tenant,
+       extract(epoch from clock_timestamp() - min(c.due_at)) as oldest_seconds
 from (select * from late union all select * from failing) c(stuck, due_at) join outbox.subscriptions s on s.id = c.stuck
 where {OPEN}
 group by s.id order by min(c.due_at) limit 5

@@ -26,7 +26,8 @@ select count(*) filter (where rate_limit is not null) as rates,
 from outbox.subscriptions where removed_at is null
 """
 _SLOWED = """
-select s.id, s.url, s.format, s.tenant, s.rate_limit, s.max_in_flight, l.slowed_to, count(*) over () as number
+select s.id, s.shown_url as url, s.format, s.tenant, s.rate_limit, s.max_in_flight, l.slowed_to,
+       count(*) over () as number
 from outbox.limits l join outbox.subscriptions s on s.id = l.id
 where l.slowed_to is not null and l.measured_from > clock_timestamp() - interval '10 minutes' and s.removed_at is null
 order by l.slowed_to limit :named
