@@ -2,8 +2,8 @@
 
 `record()` writes an event in the application's own transaction; the relay delivers it to every subscription that
 matches. `subscribe()` and `subscriptions` manage subscriptions; `events`, `deliveries`, `dead_letters` and `replays`
-show what became of events, and mend it; `statistics` counts it; `request_test()` tries an endpoint. A receiver calls
-`verify()`.
+show what became of events, and mend it; `statistics` counts it; `request_test()` tries an endpoint, and
+`portal_url()` lets a customer see to theirs. A receiver calls `verify()`.
 
 Importing this package loads SQLAlchemy and the standard library only. It also registers listeners on every session, so
 import it when the application starts, not during a flush.
@@ -11,6 +11,7 @@ import it when the application starts, not during a flush.
 
 from outbox import dead_letters, deliveries, events, replays, statistics, subscriptions
 from outbox._actor import act_as
+from outbox._portal import portal_url, revoke_portal_urls
 from outbox._test_messages import await_test, read_test, request_test, wait_for_test
 from outbox._version import __version__
 from outbox.control.test_messages import AnsweredTest, RequestedTest
@@ -88,10 +89,12 @@ __all__ = [
     "deliveries",
     "events",
     "events_table",
+    "portal_url",
     "read_test",
     "record",
     "replays",
     "request_test",
+    "revoke_portal_urls",
     "sign",
     "signed_headers",
     "statistics",

@@ -14,7 +14,7 @@ from uuid import UUID
 from outbox.errors import NotFoundError
 
 __all__ = [
-    "AuditId", "BulkOperationId", "DeliveryId", "ErasureId", "EventId", "Id", "RequestedTestId", "SubscriptionId",
+    "AuditId", "BulkOperationId", "DeliveryId", "ErasureId", "EventId", "Id", "PortalLinkId", "RequestedTestId", "SubscriptionId",
     "TokenId", "batch_id_of", "event_id_of", "new_uuid7", "parse_id", "text_id",
 ]  # fmt: skip
 
@@ -133,6 +133,13 @@ class TokenId(Id):
 
     __slots__ = ()
     prefix = "tok"
+
+
+class PortalLinkId(Id):
+    """The id of a link into the portal, `lnk_…`."""
+
+    __slots__ = ()
+    prefix = "lnk"
 
 
 class BulkOperationId(Id):

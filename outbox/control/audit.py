@@ -20,7 +20,17 @@ from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import own
 from outbox.control.times import rfc3339
 from outbox.formats import shown_url
-from outbox.ids import AuditId, BulkOperationId, DeliveryId, ErasureId, EventId, Id, SubscriptionId, TokenId
+from outbox.ids import (
+    AuditId,
+    BulkOperationId,
+    DeliveryId,
+    ErasureId,
+    EventId,
+    Id,
+    PortalLinkId,
+    SubscriptionId,
+    TokenId,
+)
 
 __all__ = ["ACTIONS", "LISTED_IDS", "AuditEntry", "json_of_filters", "list_audit", "note"]
 
@@ -32,6 +42,7 @@ ACTIONS = (
     *("delivery deleted", "dead letter deleted", "deliveries cancelled", "setting updated"),
     *("tenant limit set", "tenant limit removed"),
     *("token added", "token revoked", "token updated", "token removed"),
+    *("portal link added", "portal link opened", "portal link revoked", "portal link updated", "portal link removed"),
     *("bulk planned", "bulk started", "bulk rate set", "bulk paused", "bulk resumed", "bulk cancelled"),
     *("bulk done", "bulk failed"),
     *("erasure started", "erasure blocked", "erasure resumed", "erasure cancelled", "erased"),
@@ -40,7 +51,7 @@ ACTIONS = (
 LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
 
 _KINDS: dict[str, type[Id]] = {
-    kind.prefix: kind for kind in (SubscriptionId, DeliveryId, EventId, TokenId, BulkOperationId, ErasureId)
+    kind.prefix: kind for kind in (SubscriptionId, DeliveryId, EventId, TokenId, PortalLinkId, BulkOperationId, ErasureId)
 }
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from outbox.errors import OutboxError
 from outbox.secret import Secret
-from relay.config import kinds
+from relay.config import kinds, portal_kinds
 from relay.config.database_url import conninfo_of, sqlalchemy_url_of
 
 if TYPE_CHECKING:
@@ -217,6 +217,37 @@ class Config:
         ("read",),
         "What whoever signs in by the proxy may do, for every tenant: read, write, operate, admin.",
         SERVE,
+    )
+    portal_url: str = _option(
+        portal_kinds.base_url(),
+        "",
+        "Where customers reach the portal, https://hooks.example.com/portal; `relay portal link` makes links to it.",
+        SERVE,
+    )
+    portal_name: str = _option(portal_kinds.title(), "Webhooks", "The portal's name, above its pages.", SERVE)
+    portal_logo: str = _option(
+        portal_kinds.logo(), "", "Its logo: a picture's file (512 KiB at most), or its https:// URL.", SERVE
+    )
+    portal_colours: tuple[str, ...] = _option(
+        portal_kinds.colours(), (), "Its colour in light, and in dark; made legible where it is not.", SERVE
+    )
+    portal_language: str = _option(
+        portal_kinds.title(), "en", "Its language: en, de, or the file of a translation (*.toml).", SERVE
+    )
+    portal_frame_ancestors: tuple[str, ...] = _option(
+        portal_kinds.origins(), (), "Pages that may show it in an iframe, as origins: https://app.example.com.", SERVE
+    )
+    portal_types: tuple[str, ...] = _option(
+        portal_kinds.patterns(), ("*",), "Event types that customers may subscribe to, as patterns.", SERVE
+    )
+    portal_filters: bool = _option(
+        kinds.boolean(),
+        False,  # noqa: FBT003
+        "Let customers give their endpoints filters on payloads.",
+        SERVE,
+    )
+    portal_max_endpoints: int = _option(
+        kinds.integer(1, 1000), 20, "How many endpoints a tenant may have, for customers to add more.", SERVE
     )
     _database_url_file = ""  # no field, since it is no option
 

@@ -7,7 +7,7 @@ import re
 __all__ = ["redact"]
 
 _SECRETS = [
-    (re.compile(r"\b(whsec_|whsk_|rsk_|rtk_)[A-Za-z0-9+/=_-]+"), r"\1***"),
+    (re.compile(r"\b(whsec_|whsk_|rsk_|rtk_|ptl_|pts_)[A-Za-z0-9+/=_-]+"), r"\1***"),
     (re.compile(r"(//[^/\s:@'\"]*):[^\s'\"]*@"), r"\1:***@"),
     (re.compile(r"(password['\"]?\s*[=:]\s*['\"]?)[^\s'\",)]+", re.IGNORECASE), r"\1***"),
     (re.compile(r"\b(authorization['\"]?\s*[=:]\s*b?['\"]?)[^\r\n'\",)]+", re.IGNORECASE), r"\1***"),

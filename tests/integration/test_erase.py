@@ -47,7 +47,7 @@ HOLDS_NOTHING = {
         ("audit.action", "attempts.verdict", "attempts.outcome", "dead_letters.reason", "subscriptions.scheme",
          "subscriptions.format", "subscriptions.order_policy", "subscriptions.rate_limit", "tenant_limits.rate_limit",
          "secrets.kind", "secrets.sealed_to", "bulk_operations.kind", "bulk_operations.state", "bulk_operations.phase",
-         "erasures.kind", "erasures.state", "erasures.phase", "attempts.address", "tokens.rights", "rollups.scope",
+         "erasures.kind", "erasures.state", "erasures.phase", "attempts.address", "tokens.rights", "portal_links.rights", "rollups.scope",
          "rollups.last_outcome", "uncounted.verdicts", "uncounted.outcomes"),
         "a word of ours, or an address",
     ),
@@ -59,13 +59,14 @@ HOLDS_NOTHING = {
         "about the installation",
     ),
     **dict.fromkeys(
-        ("audit.actor", "audit.role", "tokens.created_by", "bulk_operations.requested_by", "erasures.requested_by",
-         "erasures.role"),
+        ("audit.actor", "audit.role", "tokens.created_by", "portal_links.created_by", "bulk_operations.requested_by",
+         "erasures.requested_by", "erasures.role"),
         "who worked here, which the audit is for",
     ),
     **dict.fromkeys(("erasures.salt", "erasures.digest"), "cannot be turned back"),
     "rollups.type": "the name of a type is the application's, of all tenants together",
     **dict.fromkeys(("tokens.hash", "api_requests.key_hash", "api_requests.request_hash"), "a hash; the row goes"),
+    **dict.fromkeys(("portal_links.hash", "portal_links.session_hash"), "a hash; the row goes"),
     **dict.fromkeys(("idempotency_keys.content", "idempotency_requests.content"), "a hash; the row goes"),
     **dict.fromkeys(("erasures.path", "erasures.counts"), "where to look, and how much it was"),
     **dict.fromkeys(("bulk_operations.plan", "bulk_operations.last_error", "erasures.last_error"), "ids and numbers"),
@@ -163,6 +164,7 @@ def fill_tenant(connection: sa.Connection) -> str:
         connection.execute(
             sa.text("insert into outbox.tenant_retention (tenant, events_days) values (:c, 7)"), {"c": CANARY}
         )
+        outbox.portal_url(connection, CANARY, "https://hooks.example.com/portal", person=CANARY)
         made = tokens.create(connection, CANARY, name=CANARY, rights=["read"], whose=CANARY)
         connection.execute(
             sa.text(

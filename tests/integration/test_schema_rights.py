@@ -37,6 +37,7 @@ tenant_retention    -                  s i u(DAYS) d        s                 s
 tenant_retention_passes  -             s                    s                 s
 bulk_operations     -                  s i(PLANNED) u(rate,state)  s u(MOVED)  s
 home                -                  s                    s                 s
+portal_links        -                  s i(LINK) u(OPENED) d  -               s(SHOWN)
 pending             -                  s i d                s u d             s
 idempotency_keys    -                  s                    s                 s
 idempotency_requests  -                s                    s                 s
@@ -95,6 +96,9 @@ COLUMNS = {
     "MOVED": (
         "after_at,after_id,after_seq,allowed_at,done,failures,holder,last_error,leased_until,passed_over,phase,state,xid"
     ),
+    "LINK": "expires_at,hash,person,rights,tenant",
+    "OPENED": "opened_at,revoked_at,session_expires_at,session_hash",
+    "SHOWN": "created_at,created_by,expires_at,id,opened_at,person,revoked_at,rights,session_expires_at,tenant",
     "ASKED": "id,payload,subscription_id,type",
     "TOLD": "answer,answered_at,taken_at",
 }

@@ -14,7 +14,7 @@ NAMES = {
     *("subscribe", "subscriptions", "statistics", "act_as", "ActorError"),
     *("events", "deliveries", "dead_letters", "replays", "FilterError", "ByHandError", "ReplayError"),
     *("request_test", "read_test", "wait_for_test", "await_test", "ProbeError", "NoAnswerError"),
-    *("AnsweredTest", "RequestedTest"),
+    *("AnsweredTest", "RequestedTest", "portal_url", "revoke_portal_urls"),
     *("BasicAuth", "BearerToken", "OAuth2ClientCredentials", "TLS"),
     *("sign", "signed_headers", "verify", "Webhook", "Secret"),
     *("OutboxError", "RecordError", "PayloadError", "PayloadTooLarge", "TransactionError", "TargetError"),

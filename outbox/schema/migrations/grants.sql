@@ -61,6 +61,8 @@ declare
         ['outbox_operator', 'insert, update, delete on outbox.tenant_limits'],
         ['outbox_operator', 'select, insert, update (last_used_at, revoked_at) on outbox.tokens'],
         ['outbox_operator', 'select, insert, update (answer), delete on outbox.api_requests'],
+        ['outbox_operator', 'select, insert (tenant, rights, person, hash, expires_at),
+            update (opened_at, session_hash, session_expires_at, revoked_at), delete on outbox.portal_links'],
         ['outbox_operator', 'insert (kind, tenant, subscription_id, parameters, plan, phase, rate), update (state, rate)
             on outbox.bulk_operations'],
         ['outbox_operator', 'insert (id, subscription_id, type, payload) on outbox.test_requests'],
@@ -98,6 +100,8 @@ declare
         ['outbox_reader', 'select (' || shown || ') on outbox.subscriptions'],
         ['outbox_reader', 'select (id, subscription_id, kind, hint, sealed_to, created_at, expires_at) on outbox.secrets'],
         ['outbox_reader', 'select (id, name, tenant, rights, created_by, created_at, expires_at, last_used_at, revoked_at) on outbox.tokens'],
+        ['outbox_reader', 'select (id, tenant, rights, person, created_by, created_at, expires_at, opened_at, session_expires_at,
+            revoked_at) on outbox.portal_links'],
         ['outbox_reader', 'select (id, kind, path, salt, digest, cancel_undelivered, state, phase, counts, last_error,
             requested_by, role, created_at, finished_at) on outbox.erasures'],
         ['outbox_reader', 'select on sequence outbox.events_seq'],

@@ -1,0 +1,264 @@
+"""Links into the portal of a tenant's own customers, and the sessions that they begin.
+
+A link is random text of which a hash is kept, as a token is, so that there is no signing key to keep or to exchange, and
+a link can be revoked. It is opened once and within its time; what it opens is one session, in the same row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal, get_args
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from outbox._text import brief, complaint
+from outbox.control.filters import Filters
+from outbox.control.pages import Key, Listing, Page
+from outbox.control.tenancy import own
+from outbox.errors import ArgumentError, NotFoundError, SubscriptionError
+from outbox.ids import PortalLinkId
+from outbox.secret import NeverPickled
+from outbox.subscriptions.checks import check_tenant
+from outbox.subscriptions.url import parse_url
+
+__all__ = [
+    "DEFAULT_EXPIRES",
+    "PORTAL_RIGHTS",
+    "SESSION_SECONDS",
+    "NewPortalLink",
+    "PortalLink",
+    "PortalRight",
+    "end_portal_session",
+    "hold_portal_tenant",
+    "list_portal_links",
+    "make_portal_link",
+    "open_portal_link",
+    "portal_link_of_session",
+    "revoke_portal_link",
+    "revoke_portal_links",
+]
+
+PortalRight = Literal["read", "manage"]
+PORTAL_RIGHTS: tuple[PortalRight, ...] = get_args(PortalRight)
+"""read: look at everything of the tenant. manage: add, change, test and remove endpoints, and replay, too."""
+SESSION_SECONDS = 8 * 3600
+"""How long the session lasts that a link begins: a working day."""
+DEFAULT_EXPIRES = timedelta(hours=1)
+_SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(days=7)
+_MAX_PERSON_BYTES = 200
+_LINK, _SESSION = "ptl_", "pts_"
+_SECRET = re.compile(r"(?:ptl|pts)_[A-Za-z0-9_-]{43}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortalLink:
+    """A link as it is listed, with the session that it began. `person` is who opens it, as the application says."""
+
+    id: PortalLinkId
+    tenant: str
+    rights: PortalRight
+    person: str | None
+    created_by: str
+    created_at: datetime
+    expires_at: datetime
+    opened_at: datetime | None
+    session_expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewPortalLink(NeverPickled):
+    """A link that was made, with its address, which is handed out this once."""
+
+    link: PortalLink
+    url: str
+
+    def __repr__(self) -> str:
+        return f"NewPortalLink(link={self.link!r}, url='***')"
+
+
+_COLUMNS = "id, tenant, rights, person, created_by, created_at, expires_at, opened_at, session_expires_at, revoked_at"
+_INSERT = text(f"""
+insert into outbox.portal_links (tenant, rights, person, hash, expires_at)
+values (:tenant, :rights, :person, :hash, clock_timestamp() + make_interval(secs => :seconds))
+returning {_COLUMNS}
+""")  # noqa: S608 - constants
+# Whoever makes a link takes away a few that ended a day ago; two at once take away different ones.
+_FORGET = text("""
+delete from outbox.portal_links where id = any(array(
+    select id from outbox.portal_links
+    where coalesce(session_expires_at, expires_at) < clock_timestamp() - interval '1 day'
+    order by id limit 20 for update skip locked))
+""")
+
+
+def make_portal_link(
+    connection: Connection,
+    tenant: str,
+    base_url: str,
+    *,
+    rights: PortalRight = "read",
+    expires: timedelta = DEFAULT_EXPIRES,
+    person: str | None = None,
+) -> NewPortalLink:
+    """Make a link and return it with its address; how, is said in outbox.portal_url."""
+    values = {
+        "tenant": check_tenant(tenant),
+        "rights": _checked_rights(rights),
+        "seconds": _checked_expires(expires).total_seconds(),
+        "person": _checked_person(person),
+    }
+    base, given = _checked_base(base_url), _LINK + secrets.token_urlsafe(32)
+    row = connection.execute(_INSERT, {**values, "hash": _hash(given)}).one()
+    connection.execute(_FORGET)
+    return NewPortalLink(link=_link(row), url=f"{base}/open?link={given}")
+
+
+def _checked_rights(value: object) -> str:
+    if not isinstance(value, str) or value not in PORTAL_RIGHTS:
+        raise ArgumentError(f"rights: {brief(value)} is not one of {', '.join(PORTAL_RIGHTS)}")
+    return value
+
+
+def _checked_expires(value: object) -> timedelta:
+    if not isinstance(value, timedelta) or not _SHORTEST <= value <= _LONGEST:
+        shown = str(value) if isinstance(value, timedelta) else brief(value)
+        raise ArgumentError(f"expires: {shown} is not a timedelta from a second to 7 days")
+    return value
+
+
+def _checked_person(value: object) -> str | None:
+    if value is None:
+        return None
+    if refused := complaint("person", value, _MAX_PERSON_BYTES):
+        raise ArgumentError(refused)
+    name = str.__str__(value)
+    if not name.strip() or not name.isprintable():
+        raise ArgumentError(f"person: {ascii(name)[:40]} is no name; give printable text, such as alice@example.com")
+    return name
+
+
+def _checked_base(value: object) -> str:
+    try:
+        url = parse_url(value)
+    except SubscriptionError as error:
+        raise ArgumentError(f"base_{error}") from None
+    if "?" in url.target:
+        raise ArgumentError("base_url: has a query (?…); give the portal's own address, https://…/portal")
+    return url.text.rstrip("/")
+
+
+_OPEN = text(f"""
+update outbox.portal_links
+set opened_at = clock_timestamp(), session_hash = :session,
+    session_expires_at = clock_timestamp() + make_interval(secs => :seconds)
+where hash = :hash and opened_at is null and revoked_at is null and expires_at > clock_timestamp()
+returning {_COLUMNS}
+""")  # noqa: S608 - constants
+
+
+def open_portal_link(connection: Connection, given: str) -> tuple[PortalLink, str] | None:
+    """Begin the session of a link, and return the link and the session's secret; None where it opens nothing.
+
+    Of two who open it at once, one begins it. What is compared are hashes, by their index.
+    """
+    if not _has_form(given, _LINK):
+        return None
+    session = _SESSION + secrets.token_urlsafe(32)
+    values = {"hash": _hash(given), "session": _hash(session), "seconds": SESSION_SECONDS}
+    row = connection.execute(_OPEN, values).one_or_none()
+    return None if row is None else (_link(row), session)
+
+
+_OF_SESSION = text(f"""
+select {_COLUMNS}, hash from outbox.portal_links
+where session_hash = :hash and revoked_at is null and session_expires_at > clock_timestamp()
+""")  # noqa: S608 - constants
+
+
+def portal_link_of_session(connection: Connection, given: str, *, begun_by: str | None = None) -> PortalLink | None:
+    """Return the link whose session this is; None where it has ended, was revoked, or there never was one.
+
+    With `begun_by`, the text of a link: only where it is that one.
+    """
+    if not _has_form(given, _SESSION):
+        return None
+    row = connection.execute(_OF_SESSION, {"hash": _hash(given)}).one_or_none()
+    if row is None or (begun_by is not None and bytes(row.hash) != _hash(begun_by)):
+        return None
+    return _link(row)
+
+
+_REVOKE = "update outbox.portal_links set revoked_at = clock_timestamp() where revoked_at is null and"
+_LIVES = "coalesce(session_expires_at, expires_at) > clock_timestamp()"
+
+
+def end_portal_session(connection: Connection, link: PortalLink) -> None:
+    """End a session at once, on every process."""
+    connection.execute(text(f"{_REVOKE} id = :id"), {"id": link.id})
+
+
+def revoke_portal_links(connection: Connection, tenant: str) -> int:
+    """End every link of a tenant and every session that one began, at once; return how many that were."""
+    statement = text(f"{_REVOKE} tenant = :tenant and {_LIVES}")
+    return connection.execute(statement, {"tenant": check_tenant(tenant)}).rowcount
+
+
+def revoke_portal_link(connection: Connection, tenant: str | None, link_id: UUID | str) -> PortalLink:
+    """End one link and its session at once, and return it; revoking twice keeps the first time.
+
+    Raises NotFoundError where there is none of this tenant's.
+    """
+    uuid = PortalLinkId.of(link_id, "link")
+    connection.execute(text(f"{_REVOKE} id = :id and {own('tenant')}"), {"id": uuid, "asking": tenant})
+    statement = text(f"select {_COLUMNS} from outbox.portal_links where id = :id and {own('tenant')}")  # noqa: S608
+    row = connection.execute(statement, {"id": uuid, "asking": tenant}).one_or_none()
+    if row is None:
+        raise NotFoundError(f"link: no {uuid}; never made, or it ended more than a day ago")
+    return _link(row)
+
+
+_LISTING = Listing(
+    name="portal_links",
+    columns={"tenant": "tenant"},
+    own=own("tenant"),
+    keys=(Key("id", "id", "uuid", descending=True),),
+)
+
+
+def list_portal_links(
+    connection: Connection, tenant: str | None, filters: Filters, *, ended: bool = False, after: str | None = None
+) -> Page[PortalLink]:
+    """Return links, the newest first; those that ended or were revoked only with `ended`."""
+    where, parameters = _LISTING.where(tenant, filters, after)
+    live = "true" if ended else f"revoked_at is null and {_LIVES}"
+    statement = f"select {_COLUMNS} from outbox.portal_links where {where} and {live} {_LISTING.order_by} limit :limit"  # noqa: S608
+    return _LISTING.page(connection.execute(text(statement), parameters).all(), filters.limit, _link)
+
+
+# Every session is a row of its tenant, so there is one to hold.
+_HOLD = text("select id from outbox.portal_links where tenant = :tenant order by id limit 1 for no key update")
+
+
+def hold_portal_tenant(connection: Connection, tenant: str) -> None:
+    """Let one session of a tenant count and add endpoints at a time, until the transaction ends."""
+    connection.execute(_HOLD, {"tenant": tenant})
+
+
+def _has_form(given: str, prefix: str) -> bool:
+    return given.startswith(prefix) and _SECRET.fullmatch(given) is not None
+
+
+def _hash(given: str) -> bytes:
+    return hashlib.sha256(given.encode()).digest()
+
+
+def _link(row: Any) -> PortalLink:
+    fields = {name: getattr(row, name) for name in _COLUMNS.split(", ")}
+    made = PortalLink(**fields)
+    return replace(made, id=PortalLinkId.of(row.id))

@@ -1,0 +1,114 @@
+"""The kinds of values that options of the portal have: how each is read from text and checked."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from outbox.errors import SubscriptionError
+from outbox.subscriptions.checks import check_patterns
+from outbox.subscriptions.url import parse_url
+from relay.config.kinds import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["base_url", "colours", "logo", "origins", "patterns", "title"]
+
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+_MAX_ORIGINS = 50
+
+
+def title() -> Kind:
+    """A name to show: printable text of at most 100 characters."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > 100:
+            raise ValueError(f"{value!r:.60} is no name of 1 to 100 printable characters")
+        return value
+
+    return Kind(str, check, "NAME")
+
+
+def logo() -> Kind:
+    """The path of a picture on this machine, the https URL of one, or nothing."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or not value.isprintable() or ("://" in value and not _is_source(value)):
+            raise ValueError(f"{value!r:.60} is neither the path of a picture nor an https:// URL of one without query")
+        return value
+
+    return Kind(str, check, "FILE|URL")
+
+
+def _is_source(value: str) -> bool:
+    """Tell whether a URL can stand in a Content-Security-Policy as it is."""
+    try:
+        url = parse_url(value)
+    except SubscriptionError:
+        return False
+    return url.scheme == "https" and not set("?;,'") & set(value)
+
+
+def colours() -> Kind:
+    """None, one or two colours: in light, and in dark."""
+
+    def check(value: object) -> tuple[str, ...]:
+        given = list(value) if isinstance(value, list | tuple) else [value]
+        if len(given) > 2 or not all(isinstance(one, str) and _COLOUR.fullmatch(one) for one in given):
+            raise ValueError(f"{value!r:.60} is not one or two colours such as #7c3aed,#b794f6")
+        return tuple(str(one).lower() for one in given)
+
+    return Kind(_parts, check, "#RRGGBB,…")
+
+
+def origins() -> Kind:
+    """Origins of pages, https://app.example.com; http:// only on this machine."""
+
+    def check(value: object) -> tuple[str, ...]:
+        if not isinstance(value, list | tuple) or len(value) > _MAX_ORIGINS:
+            raise ValueError(f"{value!r:.60} is not a list of origins such as https://app.example.com")
+        return tuple(map(_origin, value))
+
+    return Kind(_parts, check, "ORIGIN,…")
+
+
+def _origin(value: object) -> str:
+    try:
+        url = parse_url(value)
+    except SubscriptionError:
+        url = None
+    local = url is not None and url.host in ("localhost", "127.0.0.1", "::1")
+    if url is None or url.target != "/" or "*" in url.host or (url.scheme != "https" and not local):
+        raise ValueError(f"{value!r:.60} is no origin such as https://app.example.com: scheme, host and port alone")
+    return f"{url.scheme}://{url.authority}"
+
+
+def patterns() -> Kind:
+    """Patterns of event types."""
+
+    def check(value: object) -> tuple[str, ...]:
+        try:
+            return check_patterns("types", value)
+        except SubscriptionError as error:
+            raise ValueError(str(error).removeprefix("types: ")) from None
+
+    return Kind(_parts, check, "TYPE,…")
+
+
+def base_url() -> Kind:
+    """The address of the portal, or nothing."""
+
+    def check(value: object) -> str:
+        try:
+            url = parse_url(value) if value else None
+        except SubscriptionError as error:
+            raise ValueError(str(error).removeprefix("url: ")) from None
+        if url is not None and "?" in url.target:
+            raise ValueError("has a query (?…); give the portal's own address, https://…/portal")
+        return url.text.rstrip("/") if url else ""
+
+    return Kind(str, check, "URL")
+
+
+_parts: Callable[[str], list[str]] = lambda text: [part for part in map(str.strip, text.split(",")) if part]  # noqa: E731
