@@ -1,4 +1,4 @@
-"""Make the ASGI application: the API and the pages. It can be mounted in another one, and needs no lifespan."""
+"""Make the ASGI application: the API, the dashboard and the portal. It can be mounted in another one, and needs no lifespan."""
 
 from functools import partial
 
@@ -9,10 +9,11 @@ from starlette.types import Scope
 from outbox._version import __version__
 from relay.config.options import Config
 from relay.operations.connection import SCHEMA_SECONDS, Database
-from relay.web import api, explorer, pages
+from relay.web import api, explorer, pages, portal
 from relay.web.admission import KEPT_CONNECTIONS, Admission
 from relay.web.api.description import describe
 from relay.web.conduct import Conduct
+from relay.web.portal.branding import branding_of
 from relay.web.problems import add_handlers
 from relay.web.rate_limits import RateLimits
 
@@ -36,12 +37,14 @@ def create_app(config: Config) -> FastAPI:
     app.state.database = Database(config, kept=KEPT_CONNECTIONS, check_again_seconds=SCHEMA_SECONDS)
     app.state.admission = Admission()
     app.state.rate_limits = RateLimits(config.requests_per_minute)
+    app.state.portal = branding_of(config)
     app.state.methods_at = partial(_methods_at, app)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
     app.add_middleware(Conduct, methods_at=app.state.methods_at)
     add_handlers(app)
     app.include_router(api.router)
     app.include_router(explorer.router, prefix=api.PREFIX)
+    app.include_router(portal.router)
     app.include_router(pages.router)
     return app
 

@@ -65,6 +65,7 @@ class Conduct:
             await answer({"type": "http.response.body", "body": b""})
             return
         if scope["method"] == "HEAD":
+            scope["state"]["is_head"] = True  # for what a mere look may not do
             scope = {**scope, "method": "GET"}
         await self._app(scope, _bounded(receive), answer)
 

@@ -8,7 +8,7 @@ from relay.web.pages.visits import Refused
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
-_TYPES = {"relay.css": "text/css; charset=utf-8", "relay.js": "text/javascript; charset=utf-8",
+_TYPES = {"relay.css": "text/css; charset=utf-8", "portal.css": "text/css; charset=utf-8", "relay.js": "text/javascript; charset=utf-8",
           "icon.svg": "image/svg+xml"}  # fmt: skip
 
 

@@ -14,11 +14,23 @@ from markupsafe import Markup, escape
 from relay.web.pages.scales import Scale, amount, scale_of, time_label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-__all__ = ["NARROW", "WIDE", "Point", "deliveries_chart", "latency_chart"]
+__all__ = ["CHART_WORDS", "NARROW", "WIDE", "Point", "deliveries_chart", "latency_chart"]
 
+CHART_WORDS = {
+    "attempts": "Attempts",
+    "told": "{delivered} attempts delivered and {failed} failed",
+    "tip": "{delivered} delivered, {failed} failed",
+    "unit": "attempts in {length}",
+    "latency": "Time to answer",
+    "told_latency": "Of delivered requests the slowest hundredth took up to {most} ms",
+    "unit_latency": "milliseconds",
+    "none": "none delivered",
+    "span": " from {start} UTC on.",
+}
+"""What a chart says; the portal has it in other languages too."""
 WIDE = 560
 NARROW = 320
 _HEIGHT = 210
@@ -60,18 +72,22 @@ class _Plot:
         return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * min(1.0, value / self.scale.top)
 
 
-def deliveries_chart(points: Sequence[Point], width: int, name: str) -> Markup:
+def deliveries_chart(
+    points: Sequence[Point], width: int, name: str, words: Mapping[str, str] = CHART_WORDS
+) -> Markup:
     """Return attempts that were delivered and that failed, one bar above the other; `name` is unique in the page."""
     plot = _Plot(width, points, scale_of(max((one.delivered + one.failed for one in points), default=0), whole=True))
     bars = Markup("").join(_bar(plot, place, one) for place, one in enumerate(points))
     delivered, failed = sum(one.delivered for one in points), sum(one.failed for one in points)
-    told = f"{delivered:,} attempts delivered and {failed:,} failed{_span(points)}."
-    tips = _tips(plot, lambda one: f"{one.delivered:,} delivered, {one.failed:,} failed")
-    unit = f"attempts in {_length(points)}"
-    return _picture(plot, name, "Attempts", told, unit, bars + tips)
+    told = words["told"].format(delivered=f"{delivered:,}", failed=f"{failed:,}") + _span(points, words)
+    tips = _tips(plot, lambda one: words["tip"].format(delivered=f"{one.delivered:,}", failed=f"{one.failed:,}"))
+    unit = words["unit"].format(length=_length(points))
+    return _picture(plot, name, words["attempts"], told, unit, bars + tips)
 
 
-def latency_chart(points: Sequence[Point], width: int, name: str) -> Markup:
+def latency_chart(
+    points: Sequence[Point], width: int, name: str, words: Mapping[str, str] = CHART_WORDS
+) -> Markup:
     """Return how long delivered requests took: the 50th, 95th and 99th percentile in milliseconds, a line each."""
     most = max((value for one in points for value in (one.p50, one.p95, one.p99) if value is not None), default=0.0)
     plot = _Plot(width, points, scale_of(most, whole=False))
@@ -79,14 +95,14 @@ def latency_chart(points: Sequence[Point], width: int, name: str) -> Markup:
         ("p99", lambda one: one.p99), ("p95", lambda one: one.p95), ("p50", lambda one: one.p50),
     )  # fmt: skip
     lines = Markup("").join(_line(plot, css, value_of) for css, value_of in series)
-    tips = _tips(plot, _latencies)
-    told = f"Of delivered requests the slowest hundredth took up to {most:,.0f} ms{_span(points)}."
-    return _picture(plot, name, "Time to answer", told, "milliseconds", lines + tips)
+    tips = _tips(plot, lambda one: _latencies(one, words))
+    told = words["told_latency"].format(most=f"{most:,.0f}") + _span(points, words)
+    return _picture(plot, name, words["latency"], told, words["unit_latency"], lines + tips)
 
 
-def _latencies(one: Point) -> str:
+def _latencies(one: Point, words: Mapping[str, str]) -> str:
     if one.p50 is None or one.p95 is None or one.p99 is None:
-        return "none delivered"
+        return words["none"]
     return f"p50 {one.p50:,.0f} ms, p95 {one.p95:,.0f} ms, p99 {one.p99:,.0f} ms"
 
 
@@ -180,8 +196,8 @@ def _tips(plot: _Plot, words_of: Callable[[Point], str]) -> Markup:
     )  # fmt: skip
 
 
-def _span(points: Sequence[Point]) -> str:
-    return f" from {points[0].start:%Y-%m-%d %H:%M} UTC on" if points else ""
+def _span(points: Sequence[Point], words: Mapping[str, str]) -> str:
+    return words["span"].format(start=f"{points[0].start:%Y-%m-%d %H:%M}") if points else "."
 
 
 def _length(points: Sequence[Point]) -> Markup:

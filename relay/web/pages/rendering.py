@@ -39,15 +39,16 @@ from relay.web.pages.visits import (
     is_https,
     new_form_secret,
 )
-from relay.web.pages.wording import NOTICES, choices, kind_of, path_parts_of, sentence
+from relay.web.pages.wording import NOTICES, PART_WORDS, choices, kind_of, path_parts_of, sentence
 from relay.web.problems import Problem
 
-__all__ = ["ASSETS", "HEADERS", "Location", "PageRoute", "Preferences", "asset_version", "go", "preferences_of",
-           "render", "url_of"]  # fmt: skip
+__all__ = ["ASSETS", "HEADERS", "Location", "PageRoute", "Preferences", "addresses_of", "asset_version", "filled", "go",
+           "link_of", "preferences_of", "render", "url_of"]  # fmt: skip
 
 log = logging.getLogger("relay.web")
 HERE = Path(__file__).parent
 ASSETS = HERE / "assets"
+_TEMPLATES = (HERE / "templates", HERE.parent / "portal" / "templates")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self';"
     " connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -131,7 +132,7 @@ def asset_version(name: str) -> str:
 @cache
 def _environment() -> Environment:
     made = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
+        loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         finalize=display.finalize,
         undefined=StrictUndefined,
@@ -166,7 +167,7 @@ def render(
     secret = form_secret_of(request)
     fresh = "" if secret else new_form_secret()
     now = datetime.now(UTC)
-    common = {
+    common = addresses_of(request) | {
         "visitor": visitor,
         "preferences": preferences_of(request),
         "navigation": [item for item in NAVIGATION if visitor and _is_for(item, visitor)],
@@ -176,22 +177,34 @@ def render(
         "csrf_token": csrf_token_of(secret or fresh),
         "notice": _notice(request),
         "problem": None,
+        "words": PART_WORDS,
         "now": now,
         "ago": lambda value: display.ago(value, now),
-        "url": lambda *parts: url_of(request, *parts),
-        "link": lambda path, **query: link_of(request, path, **query),
-        "asset": lambda name: f"{url_of(request, 'assets', name)}?v={asset_version(name)}",
         "path_of": lambda subject: _path_of(request, subject),
         "linked": lambda words: _linked(request, words),
     }
-    text = _environment().get_template(template).render(common | context)
-    # What data cannot be written in UTF-8 would end the page in the middle of an answer.
-    response = HTMLResponse(text.encode("utf-8", "backslashreplace"), status, {**HEADERS, **(headers or {})})
+    response = filled(template, common | context, status, {**HEADERS, **(headers or {})})
     if fresh:
         response.set_cookie(
             cookie_name(request, FORM_COOKIE), fresh, httponly=True, samesite="strict", secure=is_https(request)
         )
     return response
+
+
+def addresses_of(request: Request) -> dict[str, Any]:
+    """Return the functions by which a template writes addresses: of a page, of one with a query, of an asset."""
+    return {
+        "url": lambda *parts: url_of(request, *parts),
+        "link": lambda path, **query: link_of(request, path, **query),
+        "asset": lambda name: f"{url_of(request, 'assets', name)}?v={asset_version(name)}",
+    }
+
+
+def filled(template: str, context: Mapping[str, Any], status: int, headers: Mapping[str, str]) -> HTMLResponse:
+    """Return a template with this context as a response."""
+    text = _environment().get_template(template).render(context)
+    # What data cannot be written in UTF-8 would end the page in the middle of an answer.
+    return HTMLResponse(text.encode("utf-8", "backslashreplace"), status, dict(headers))
 
 
 def _is_for(item: Location, visitor: Visitor) -> bool:
@@ -245,7 +258,17 @@ def go(request: Request, *parts: object, done: str = "", n: int | None = None) -
 
 
 class PageRoute(APIRoute):
-    """A route whose errors are pages."""
+    """A route whose errors are pages: those of `signed_out` and `failed`."""
+
+    @staticmethod
+    def signed_out(request: Request) -> Response:
+        """Answer whoever is not signed in."""
+        return _to_sign_in(request)
+
+    @staticmethod
+    def failed(request: Request, error: Exception) -> Response:
+        """Return an error as a page."""
+        return _error_page(request, error)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler; an expected error becomes a page with its message."""
@@ -258,15 +281,15 @@ class PageRoute(APIRoute):
                 async with admitted(request):
                     return await handler(request)
             except SignInWanted:
-                return _to_sign_in(request)
+                return self.signed_out(request)
             except (OutboxError, Problem, RequestValidationError) as error:
-                return _error_page(request, error)
+                return self.failed(request, error)
             except HTTPException as error:
-                return _error_page(request, Refused(error.status_code, error.detail))
+                return self.failed(request, Refused(error.status_code, error.detail))
             except Exception as error:
                 request_id = getattr(request.state, "request_id", "-")
                 log.error("request %s: %s", request_id, redact(repr(error)), exc_info=error)
-                return _error_page(request, Refused(500, f"An error of our own. The log has it, as {request_id}."))
+                return self.failed(request, Refused(500, f"An error of our own. The log has it, as {request_id}."))
 
         return answer
 

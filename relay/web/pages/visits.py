@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated
@@ -25,8 +25,8 @@ from relay.operations.connection import Database
 from relay.operations.tokens import RIGHTS, Right, Token
 
 __all__ = ["FORM_COOKIE", "SESSION_COOKIE", "Form", "Posted", "Refused", "SignInWanted", "Visit", "Visiting",
-           "Visitor", "cookie_name", "csrf_token_of", "form_secret_of", "is_https", "new_form_secret", "visiting",
-           "visitor_of"]  # fmt: skip
+           "Visitor", "cookie_name", "csrf_token_of", "form_secret_of", "is_https", "new_form_secret", "posting",
+           "visiting", "visitor_of"]  # fmt: skip
 
 SESSION_COOKIE = "relay_session"
 FORM_COOKIE = "relay_form"
@@ -139,7 +139,19 @@ def csrf_token_of(secret: str) -> str:
     return hmac.new(secret.encode(), b"outbox-relay form", hashlib.sha256).hexdigest()
 
 
-async def _posted(request: Request) -> Form:
+def posting(secret_of: Callable[[Request], str]) -> object:
+    """Return the dependency that gives a form which belongs to the cookie that `secret_of` reads.
+
+    Raises Refused for a form of another site or visitor, and for what is none.
+    """
+
+    async def posted(request: Request) -> Form:
+        return await _posted(request, secret_of(request))
+
+    return Depends(posted)
+
+
+async def _posted(request: Request, secret: str) -> Form:
     """Return the fields of a form, after the check that it is one of ours."""
     if not _is_from_here(request):
         raise Refused(403, "form: it was sent by another site; open the page here and send it again")
@@ -155,7 +167,6 @@ async def _posted(request: Request) -> Form:
     except ValueError:
         raise Refused(400, "form: cannot be read; open the page again and send it from there") from None
     form = Form([(name, value.replace("\r\n", "\n")) for name, value in fields])
-    secret = form_secret_of(request)
     if not secret or not hmac.compare_digest(csrf_token_of(secret).encode(), form.get("csrf").encode()):
         raise Refused(403, "form: it is too old, or not from this page; open the page again and send it from there")
     return form
@@ -170,10 +181,6 @@ def _is_from_here(request: Request) -> bool:
     return origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
 
 
-Posted = Annotated[Form, Depends(_posted)]
-"""The form that was posted, checked."""
-
-
 def form_secret_of(request: Request) -> str:
     """Return the value of the cookie that a visitor's forms belong to, '' where there is none yet."""
     return (
@@ -181,6 +188,10 @@ def form_secret_of(request: Request) -> str:
         or request.cookies.get(cookie_name(request, FORM_COOKIE))
         or ""
     )
+
+
+Posted = Annotated[Form, posting(form_secret_of)]
+"""The form that was posted, checked."""
 
 
 def visitor_of(request: Request) -> Visitor | None:

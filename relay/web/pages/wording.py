@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.web.pages.charts import CHART_WORDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["NOTICES", "choices", "kind_of", "path_parts_of", "sentence"]
+__all__ = ["NOTICES", "PART_WORDS", "choices", "kind_of", "path_parts_of", "sentence"]
 
 _KINDS = {
     "good": ("active", "delivered", "closed", "alive", "ok", "done", "matched", "partly_delivered"),
@@ -42,6 +44,21 @@ NOTICES = {
     "signed-out": "You are signed out.",
 }
 """What a page says was done, by the name in its address."""
+
+PART_WORDS = CHART_WORDS | {
+    "delivered": "delivered",
+    "failed": "failed",
+    "as_table": "The same as a table",
+    "table": "Attempts and time to answer",
+    "from_utc": "From (UTC)",
+    "from_": "From",
+    "no_attempt": "No attempt in this time.",
+    "time": "Time",
+    "first_page": "Back to the first page",
+    "next_page": "Next page",
+    "cut": "The first {shown} of {all} characters.",
+}
+"""The words of parts that the portal's pages have too, in their own language."""
 
 _PATHS = {"bulk": "bulk", "sub": "subscriptions", "evt": "events", "dlv": "deliveries"}
 

@@ -1,0 +1,137 @@
+"""Deliveries of a customer: what was sent and is still to be sent, one as a timeline, and sending one again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+
+from outbox import subscriptions as verbs
+from outbox.control.dead_letters import list_dead_letters, show_dead_letter
+from outbox.control.deliveries import list_deliveries, show_delivery
+from outbox.control.events import show_event
+from outbox.control.filters import FAILED, Filters
+from outbox.control.history import list_attempts
+from outbox.control.replay.replay import Asked as AskedReplay
+from outbox.control.replay.replay import candidates_by_id, replay
+from outbox.errors import FilterError, NotFoundError, ReplayError
+from relay.web.pages.filters import PAGE_ROWS, SINCE
+from relay.web.pages.visits import Visit
+from relay.web.portal.customers import Looking, Managing, PortalRefused, Posted
+from relay.web.portal.endpoints import MOST_SHOWN
+from relay.web.portal.failures import detail_of
+from relay.web.portal.rendering import PortalRoute, go, page
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from outbox.control.deliveries import DeliveryDetails
+    from outbox.ids import DeliveryId
+
+__all__ = ["SHOWS", "Row", "router"]
+
+router = APIRouter(route_class=PortalRoute)
+SHOWS = ("latest", "failed", "waiting", "given_up")
+_REPLAYABLE = ("delivered", "cancelled", "dead")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the list, whatever it is of: an attempt, a delivery that waits, or one that was given up."""
+
+    id: DeliveryId
+    type: str | None
+    is_test: bool
+    state: str
+    endpoint: str
+    at: datetime | None
+    outcome: str | None
+    status: int | None
+
+
+@router.get("/deliveries")
+def deliveries(visit: Looking, request: Request) -> Response:
+    """List what is asked for, a page at a time."""
+    names = ("show", "type", "endpoint", "since", "after")
+    asked = {name: request.query_params.get(name, "").strip() for name in names}
+    show = asked["show"] if asked["show"] in SHOWS else SHOWS[0]
+    with visit.transaction() as connection:
+        own = verbs.list(connection, tenant=visit.visitor.whose, limit=MOST_SHOWN)
+        urls = {str(item.id): item.url for item in own}
+        try:
+            rows, next_ = _listed(connection, visit, show, asked, urls)
+        except (FilterError, NotFoundError):  # no such endpoint or type, or a page of another list
+            rows, next_ = [], None
+    return page(
+        visit, "portal_deliveries.html", rows=rows, next=next_, asked={**asked, "show": show}, shows=SHOWS,
+        urls=urls, is_filtered=any(asked[name] for name in ("show", "type", "endpoint", "since")),
+    )  # fmt: skip
+
+
+def _listed(
+    connection: Connection, visit: Visit, show: str, asked: dict[str, str], urls: dict[str, str]
+) -> tuple[list[Row], str | None]:
+    after = asked["after"] or None
+    given: dict[str, Any] = {"type": asked["type"] or None, "subscription": asked["endpoint"] or None}
+    filters = Filters(since=SINCE.get(asked["since"]), limit=PAGE_ROWS, **given)
+    if show == "waiting":
+        waiting = list_deliveries(connection, visit.tenant, filters, after=after)
+        return [
+            Row(id=one.id, type=one.type, is_test=False, state=one.state, at=one.at, outcome=None, status=None,
+                endpoint=urls.get(str(one.subscription_id), ""))
+            for one in waiting
+        ], waiting.next  # fmt: skip
+    if show == "given_up":
+        dead = list_dead_letters(connection, visit.tenant, filters, after=after)
+        return [
+            Row(id=letter.id, type=letter.type, is_test=False, state="dead", at=letter.died_at, outcome=None,
+                status=None, endpoint=urls.get(str(letter.subscription_id), ""))
+            for letter in dead
+        ], dead.next  # fmt: skip
+    failed = {"outcome": FAILED} if show == "failed" else {}
+    filters = Filters(since=SINCE.get(asked["since"]), limit=PAGE_ROWS, **given, **failed)
+    made = list_attempts(connection, visit.tenant, filters, after=after)
+    return [
+        Row(id=try_.delivery_id, type=try_.type, is_test=try_.verdict == "test", state=try_.verdict, at=try_.at,
+            outcome=try_.outcome, status=try_.status, endpoint=urls.get(str(try_.subscription_id), ""))
+        for try_ in made
+    ], made.next  # fmt: skip
+
+
+@router.get("/deliveries/{delivery_id}")
+def delivery(visit: Looking, delivery_id: str) -> Response:
+    """Show one delivery, its payload, and what came of each attempt."""
+    with visit.transaction() as connection:
+        item = show_delivery(connection, visit.tenant, delivery_id)
+        payload = _payload_of(connection, visit, item)
+    attempts = [(one, detail_of(visit, one.outcome, one.error)) for one in item.attempts_made]
+    can_replay = visit.visitor.may("operate") and item.state in _REPLAYABLE
+    return page(
+        visit, "portal_delivery.html", item=item, attempts=attempts, payload=payload, can_replay=can_replay,
+        outstanding=item.state not in (*_REPLAYABLE, "test", "replayed_or_purged"),
+    )  # fmt: skip
+
+
+def _payload_of(connection: Connection, visit: Visit, item: DeliveryDetails) -> str | None:
+    try:
+        if item.state == "dead":
+            return show_dead_letter(connection, visit.tenant, item.id).payload
+        return show_event(connection, visit.tenant, item.event_id).payload if item.event_id else None
+    except NotFoundError:
+        return None
+
+
+@router.post("/deliveries/{delivery_id}/replay")
+def replay_one(delivery_id: str, visit: Managing, _form: Posted) -> Response:
+    """Send it once more, as a new delivery, and show that."""
+    with visit.transaction() as connection:
+        show_delivery(connection, visit.tenant, delivery_id)
+        try:
+            found = candidates_by_id(connection, visit.tenant, delivery_id)
+            made = replay(connection, visit.tenant, found, AskedReplay([delivery_id]))
+        except ReplayError:
+            raise PortalRefused(409, "replay_refused") from None
+    where = ("deliveries", made[0]) if made else ("deliveries",)
+    return go(visit.request, *where, done="replayed", n=len(made) or len(found))

@@ -1,0 +1,192 @@
+"""The form of an endpoint: add one, change one; as many, for such types and with such filters as the operator allows."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Request, Response
+
+from outbox import subscriptions as verbs
+from outbox.control.event_types import seen_types
+from outbox.control.portal import hold_portal_tenant
+from outbox.errors import SubscriptionError
+from outbox.ids import new_uuid7, text_id
+from outbox.subscriptions.fields import SECRETS
+from outbox.subscriptions.filters.values import in_json, read_filter
+from relay.web.pages.visits import Form, Visit
+from relay.web.portal.customers import Managing, PortalRefused, Posted, branding_for
+from relay.web.portal.rendering import PortalRoute, go, page
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from outbox.subscriptions import Subscription
+    from relay.config.options import Config
+
+__all__ = ["covers", "router"]
+
+router = APIRouter(route_class=PortalRoute)
+
+
+class _WrongField(Exception):  # noqa: N818 - an answer
+    """A field of the form is refused: its name, and why in the portal's language or the validation's words."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(why)
+        self.field = field
+        self.why = why
+
+
+def covers(allowed: Collection[str], pattern: str) -> bool:
+    """Tell whether whatever a pattern matches is matched by one of the allowed patterns.
+
+    `*` is every type but those of the relay itself, `relay.…`.
+    """
+    own = pattern.startswith("relay.")
+    return any(
+        one == pattern or (one == "*" and not own) or (one.endswith(".*") and pattern.startswith(one[:-1]) and pattern != one[:-1])
+        for one in allowed
+    )
+
+
+@router.get("/endpoints/new")
+def new(visit: Managing, request: Request) -> Response:
+    """Show an empty form. It has the id of what it makes: sent twice, it makes one endpoint."""
+    _require_room(visit)
+    wanted = request.query_params.get("type", "")
+    fields = {"id": text_id("sub", new_uuid7()), "url": "", "filter": ""}
+    return _page(visit, fields, [wanted] if wanted else [])
+
+
+@router.post("/endpoints/new")
+def add(visit: Managing, form: Posted) -> Response:
+    """Make an endpoint and show its secret, this once."""
+    config: Config = visit.request.app.state.config
+    assert visit.tenant is not None
+    try:
+        types = _allowed_types(visit, config, _types_in(form), ())
+        more = {"filter": _filter_in(visit, form)} if config.portal_filters else {}
+        with visit.transaction() as connection:
+            hold_portal_tenant(connection, visit.tenant)
+            if len(verbs.list(connection, tenant=visit.tenant, limit=1000)) >= config.portal_max_endpoints:
+                raise PortalRefused(409, "most_endpoints", count=config.portal_max_endpoints)
+            made = verbs.add(
+                connection, form.get("url").strip(), types, tenant=visit.tenant, id=form.get("id") or None, **more
+            )
+    except (_WrongField, SubscriptionError) as error:
+        return _page(visit, dict(form), _types_in(form), error=error)
+    return page(visit, "portal_secret.html", item=made, made=made, is_new=True)
+
+
+@router.get("/endpoints/{endpoint_id}/edit")
+def edit(endpoint_id: str, visit: Managing) -> Response:
+    """Show the form with what the endpoint is now."""
+    item = _read(visit, endpoint_id)
+    shown = json.dumps(in_json(item.filter), ensure_ascii=False, indent=2) if item.filter else ""
+    fields = {"url": item.url, "filter": shown, "version": item.updated_at.isoformat()}
+    return _page(visit, fields, item.types, item)
+
+
+@router.post("/endpoints/{endpoint_id}/edit")
+def change(endpoint_id: str, visit: Managing, form: Posted) -> Response:
+    """Change what differs from what it is, unless somebody else did meanwhile."""
+    item = _read(visit, endpoint_id)
+    if form.get("version") != item.updated_at.isoformat():
+        raise PortalRefused(409, "changed_meanwhile")
+    try:
+        changes = _changes_in(visit, form, item)
+        if changes:
+            with visit.transaction() as connection:
+                verbs.update(connection, item.id, tenant=visit.visitor.whose, **changes)
+    except (_WrongField, SubscriptionError) as error:
+        return _page(visit, dict(form), _types_in(form), item, error=error)
+    return go(visit.request, "endpoints", item.id, done="changed")
+
+
+def _read(visit: Visit, endpoint_id: str) -> Subscription:
+    with visit.transaction() as connection:
+        return verbs.get(connection, endpoint_id, tenant=visit.visitor.whose)
+
+
+def _require_room(visit: Visit) -> None:
+    most = visit.request.app.state.config.portal_max_endpoints
+    with visit.transaction() as connection:
+        if len(verbs.list(connection, tenant=visit.visitor.whose, limit=1000)) >= most:
+            raise PortalRefused(409, "most_endpoints", count=most)
+
+
+def _changes_in(visit: Visit, form: Form, item: Subscription) -> dict[str, Any]:
+    config: Config = visit.request.app.state.config
+    changes: dict[str, Any] = {}
+    url = form.get("url").strip()
+    if url != item.url:
+        _require_same_host(visit, item, url)
+        changes["url"] = url
+    types = _types_in(form)
+    if set(types) != set(item.types):
+        changes["types"] = _allowed_types(visit, config, types, item.types)
+    if config.portal_filters and (wanted := _filter_in(visit, form)) != item.filter:
+        changes["filter"] = wanted
+    return changes
+
+
+def _require_same_host(visit: Visit, item: Subscription, url: str) -> None:
+    """Refuse another host where it would be sent credentials that the provider stored."""
+    stored = any(getattr(item, field.name, None) for field in SECRETS)
+    if stored and urlsplit(url)[:2] != urlsplit(item.url)[:2]:
+        raise _WrongField("url", branding_for(visit.request).texts("url_bound"))
+
+
+def _types_in(form: Form) -> list[str]:
+    """Return the types that are ticked and those that are written, each once."""
+    return list(dict.fromkeys([*form.all("type"), *form.get("types").replace(",", " ").split()]))
+
+
+def _allowed_types(visit: Visit, config: Config, types: Sequence[str], had: Collection[str]) -> Sequence[str]:
+    """Return the types if each is among those that customers may choose, or was there before."""
+    texts = branding_for(visit.request).texts
+    if not types:
+        raise _WrongField("types", texts("no_types"))
+    for one in types:
+        if one not in had and not covers(config.portal_types, one):
+            raise _WrongField("types", texts("type_not_offered", type=one[:80], offered=", ".join(config.portal_types)))
+    return types
+
+
+def _filter_in(visit: Visit, form: Form) -> Any:
+    text = form.get("filter").strip()
+    try:
+        return read_filter(text) if text else None
+    except ValueError:
+        raise _WrongField("filter", branding_for(visit.request).texts("invalid_filter")) from None
+
+
+def _page(
+    visit: Visit,
+    fields: dict[str, str],
+    chosen: Sequence[str],
+    item: Subscription | None = None,
+    *,
+    error: Exception | None = None,
+) -> Response:
+    config: Config = visit.request.app.state.config
+    assert visit.tenant is not None
+    with visit.transaction() as connection:
+        known = [one.type for one in seen_types(connection, visit.tenant) if covers(config.portal_types, one.type)]
+    offered = (["*"] if "*" in config.portal_types else []) + known
+    field, why = _wrong(error)
+    return page(
+        visit, "portal_endpoint_form.html", status=422 if error else 200, item=item, fields={"id": "", **fields},
+        offered=offered, chosen=chosen, others="\n".join(one for one in chosen if one not in offered),
+        filters=config.portal_filters, wrong={field: why} if error else {}, problem=why if error else None,
+    )  # fmt: skip
+
+
+def _wrong(error: Exception | None) -> tuple[str, str]:
+    """Return the field and what is wrong with it, without the mend, which is the operator's."""
+    if isinstance(error, _WrongField):
+        return error.field, error.why
+    field, _, why = str(error or "").partition(": ")
+    return field.partition(".")[0].partition("[")[0], (why or str(error)).partition("; ")[0]
