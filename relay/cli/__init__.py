@@ -31,6 +31,7 @@ _COMMANDS = {
     "schemes": ("relay.cli.schemes:schemes", "How requests are signed: the schemes that are known."),
     "secrets": ("relay.cli.secrets:secrets", "The keys that secrets are sealed to."),
     "tokens": ("relay.cli.tokens:tokens", "Who may call the HTTP API, and what each may do."),
+    "portal": ("relay.cli.portal:portal", "Links into the portal, for a tenant's own customers."),
     "audit": ("relay.cli.audit:audit", "Who changed what, when, and what it was before."),
     "prune": ("relay.cli.prune:prune", "Delete what is older than its retention."),
     "erase": ("relay.cli.erase:erase", "Erase a tenant, a key or a person, with a receipt."),

@@ -36,7 +36,7 @@ NOT_ACTING = {
     ),
     *("events list", "events show", "explain", "deliveries list", "deliveries show", "deliveries attempts"),
     *("bulk list", "bulk show", "erase list", "erase receipt", "tenants retention"),
-    *("tokens list", "statistics", "serve"),
+    *("tokens list", "portal list", "statistics", "serve"),
     *("dead-letters list", "dead-letters show", "secrets keygen", "schemes list", "schemes show"),
 }
 

@@ -261,8 +261,8 @@ def test_what_an_operator_changes_is_noted_with_the_login_role(login: Callable[.
         assert len(roles) == 7
 
 
-# Of tokens a reader sees all but the hash, of subscriptions all but the whole URL.
-_SECRET = {"secrets", "erasures", "tokens", "api_requests", "subscriptions"}
+# Of tokens and links a reader sees all but the hash, of subscriptions all but the whole URL.
+_SECRET = {"secrets", "erasures", "tokens", "portal_links", "api_requests", "subscriptions"}
 
 
 def test_a_reader_reads_all_but_secrets(login: Callable[..., str], engine: sa.Engine) -> None:

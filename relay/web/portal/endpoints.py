@@ -31,7 +31,7 @@ router = APIRouter(route_class=PortalRoute)
 MOST_SHOWN = 1_000
 """The endpoints that a page lists; a tenant may have no more by the portal."""
 MOST_REPLAYED = 1_000
-_NEWEST = 12
+_NEWEST = 8
 
 
 @dataclass(frozen=True, slots=True)
