@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["covers", "router"]
 
 router = APIRouter(route_class=PortalRoute)
+_EMPTY = {"id": "", "version": "", "url": "", "filter": ""}
 
 
 class _WrongField(Exception):  # noqa: N818 - an answer
@@ -141,7 +142,7 @@ def _require_same_host(visit: Visit, item: Subscription, url: str) -> None:
 
 def _types_in(form: Form) -> list[str]:
     """Return the types that are ticked and those that are written, each once."""
-    return list(dict.fromkeys([*form.all("type"), *form.get("types").replace(",", " ").split()]))
+    return list(dict.fromkeys([*filter(None, form.all("type")), *form.get("types").replace(",", " ").split()]))
 
 
 def _allowed_types(visit: Visit, config: Config, types: Sequence[str], had: Collection[str]) -> Sequence[str]:
@@ -178,7 +179,7 @@ def _page(
     offered = (["*"] if "*" in config.portal_types else []) + known
     field, why = _wrong(error)
     return page(
-        visit, "portal_endpoint_form.html", status=422 if error else 200, item=item, fields={"id": "", **fields},
+        visit, "portal_endpoint_form.html", status=422 if error else 200, item=item, fields=_EMPTY | fields,
         offered=offered, chosen=chosen, others="\n".join(one for one in chosen if one not in offered),
         filters=config.portal_filters, wrong={field: why} if error else {}, problem=why if error else None,
     )  # fmt: skip
