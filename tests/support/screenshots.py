@@ -1,4 +1,4 @@
-"""Make the pictures of docs/dashboard.md: `python -m tests.support.screenshots`.
+"""Make the pictures of docs/dashboard.md and docs/portal.md: `python -m tests.support.screenshots`.
 
 With a directory as argument: every page, narrow and wide, light and dark, whole, into it.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import outbox
 from relay.local import embedded
 from tests.support import databases
 from tests.support.browser import chromium, sign_in
@@ -17,7 +18,11 @@ from tests.support.dashboard import Scene, seed, served
 from tests.support.loopback import allow_loopback
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from collections.abc import Callable
+
+    from playwright.sync_api import Browser, Page
+
+    Enter = Callable[[Page], object]
 
 DOCS = Path(__file__).parents[2] / "docs" / "screenshots"
 
@@ -49,7 +54,26 @@ def _all(scene: Scene) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _shoot(browser: Browser, address: str, token: str, shots: list[tuple[str, str, int, int, str]], to: Path) -> None:
+def _of_portal(scene: Scene) -> list[tuple[str, str]]:
+    return [
+        ("portal", "/portal/"), ("portal-endpoint", f"/portal/endpoints/{scene.failing}"),
+        ("portal-new", "/portal/endpoints/new"), ("portal-edit", f"/portal/endpoints/{scene.failing}/edit"),
+        ("portal-secret", f"/portal/endpoints/{scene.failing}/secret"),
+        ("portal-test", f"/portal/endpoints/{scene.failing}/test"), ("portal-deliveries", "/portal/deliveries"),
+        ("portal-delivery", f"/portal/deliveries/{scene.dead_delivery}"), ("portal-types", "/portal/types"),
+        ("portal-type", "/portal/types/order.created"), ("portal-missing", "/portal/endpoints/none"),
+        ("portal-ended", "/portal/open?link=none"),
+    ]  # fmt: skip
+
+
+PORTAL: dict[str, Any] = {"portal_name": "Shop webhooks", "portal_colours": ("#6d28d9",), "portal_filters": True}
+DOCUMENTED_PORTAL = (
+    ("portal", "/portal/", 1040, 720, "light"),
+    ("portal-narrow", "/portal/types/order.created", 360, 780, "dark"),
+)
+
+
+def _shoot(browser: Browser, address: str, enter: Enter, shots: list[tuple[str, str, int, int, str]], to: Path) -> None:
     for name, path, width, height, colours in shots:
         context = browser.new_context(
             base_url=address,
@@ -57,7 +81,7 @@ def _shoot(browser: Browser, address: str, token: str, shots: list[tuple[str, st
             color_scheme=colours,  # type: ignore[arg-type]
         )
         page = context.new_page()
-        sign_in(page, token)
+        enter(page)
         page.goto(path)
         page.screenshot(path=to / f"{name}.png", full_page=not height)
         context.close()
@@ -70,14 +94,31 @@ def main(directory: str | None) -> None:
     home = tempfile.mkdtemp(prefix="outbox-screenshots-")
     with embedded.start(Path(home)) as server, databases.database(server.url()) as url:
         databases.migrate(url)
-        with databases.engine_on(url) as engine, engine.begin() as connection:
-            scene = seed(connection)
-        shots = list(_documented(scene)) if directory is None else [
-            (f"{name}-{width}-{colours}", path, width, 0, colours)
-            for name, path in _all(scene) for width in (1280, 360) for colours in ("light", "dark")
-        ]  # fmt: skip
-        with served(url) as address, chromium() as browser:
-            _shoot(browser, address, scene.operator, shots, to)
+        with databases.engine_on(url) as engine:
+            with engine.begin() as connection:
+                scene = seed(connection)
+
+            def link(page: Page) -> None:
+                with engine.begin() as connection:
+                    made = outbox.portal_url(
+                        connection, "globex", f"{address}/portal", rights="manage", person="carol@globex.example"
+                    )
+                page.goto(made)
+
+            with served(url, **PORTAL) as address, chromium() as browser:
+                shots, of_portal = list(_documented(scene)), list(DOCUMENTED_PORTAL)
+                if directory is not None:
+                    shots, of_portal = _everywhere(_all(scene)), _everywhere(_of_portal(scene))
+                _shoot(browser, address, lambda page: sign_in(page, scene.operator), shots, to)
+                _shoot(browser, address, link, of_portal, to)
+
+
+def _everywhere(pages: list[tuple[str, str]]) -> list[tuple[str, str, int, int, str]]:
+    """Return each page narrow and wide, light and dark, whole."""
+    return [
+        (f"{name}-{width}-{colours}", path, width, 0, colours)
+        for name, path in pages for width in (1280, 360) for colours in ("light", "dark")
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":
