@@ -14,8 +14,8 @@ from uuid import UUID
 from outbox.errors import NotFoundError
 
 __all__ = [
-    "AuditId", "BulkOperationId", "DeliveryId", "ErasureId", "EventId", "Id", "PortalLinkId", "RequestedTestId", "SubscriptionId",
-    "TokenId", "batch_id_of", "event_id_of", "new_uuid7", "parse_id", "text_id",
+    "AuditId", "BulkOperationId", "DeliveryId", "ErasureId", "EventId", "Id", "PortalLinkId", "RequestedTestId",
+    "SubscriptionId", "TokenId", "batch_id_of", "event_id_of", "new_uuid7", "parse_id", "text_id",
 ]  # fmt: skip
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

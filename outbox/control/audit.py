@@ -51,7 +51,8 @@ ACTIONS = (
 LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
 
 _KINDS: dict[str, type[Id]] = {
-    kind.prefix: kind for kind in (SubscriptionId, DeliveryId, EventId, TokenId, PortalLinkId, BulkOperationId, ErasureId)
+    kind.prefix: kind
+    for kind in (SubscriptionId, DeliveryId, EventId, TokenId, PortalLinkId, BulkOperationId, ErasureId)
 }
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 

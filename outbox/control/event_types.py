@@ -114,7 +114,7 @@ _KINDS = ((bool, "true or false"), (str, "text"), (int | float, "number"), (dict
 
 def _add_places(value: Any, place: str, places: list[tuple[str, str]]) -> None:
     if place:
-        places.append((place, next((name for kind, name in _KINDS if isinstance(value, kind)), "null")))  # type: ignore[arg-type]
+        places.append((place, next((name for kind, name in _KINDS if isinstance(value, kind)), "null")))
     if len(places) > _MOST_PLACES:
         return
     if isinstance(value, dict):

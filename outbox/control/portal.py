@@ -1,7 +1,7 @@
 """Links into the portal of a tenant's own customers, and the sessions that they begin.
 
-A link is random text of which a hash is kept, as a token is, so that there is no signing key to keep or to exchange, and
-a link can be revoked. It is opened once and within its time; what it opens is one session, in the same row.
+A link is random text of which a hash is kept, as a token is: there is no signing key to keep or to exchange, and it can
+be revoked. It is opened once and within its time; what it opens is one session, in the same row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make the ASGI application: the API, the dashboard and the portal. It can be mounted in another one, and needs no lifespan."""
+"""Make the ASGI application: API, dashboard and portal. It can be mounted in another one, and needs no lifespan."""
 
 from functools import partial
 

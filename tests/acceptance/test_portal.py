@@ -38,7 +38,7 @@ def pages_with_a_frame() -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
             self.wfile.write(f"<title>x</title><iframe src='{framed[-1]}'></iframe>".encode())
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("localhost", 0), Handler)

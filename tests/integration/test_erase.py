@@ -47,8 +47,8 @@ HOLDS_NOTHING = {
         ("audit.action", "attempts.verdict", "attempts.outcome", "dead_letters.reason", "subscriptions.scheme",
          "subscriptions.format", "subscriptions.order_policy", "subscriptions.rate_limit", "tenant_limits.rate_limit",
          "secrets.kind", "secrets.sealed_to", "bulk_operations.kind", "bulk_operations.state", "bulk_operations.phase",
-         "erasures.kind", "erasures.state", "erasures.phase", "attempts.address", "tokens.rights", "portal_links.rights", "rollups.scope",
-         "rollups.last_outcome", "uncounted.verdicts", "uncounted.outcomes"),
+         "erasures.kind", "erasures.state", "erasures.phase", "attempts.address", "tokens.rights", "rollups.scope",
+         "portal_links.rights", "rollups.last_outcome", "uncounted.verdicts", "uncounted.outcomes"),
         "a word of ours, or an address",
     ),
     **dict.fromkeys(

@@ -124,7 +124,8 @@ def test_text_in_the_colour_can_be_read_on_every_ground(colour: str) -> None:
 def test_the_grounds_are_those_of_the_style_sheet() -> None:
     css = (PORTAL.parent / "pages" / "assets" / "relay.css").read_text("utf-8")
     pairs = [
-        re.search(rf"--{name}: light-dark\((#\w+), (#\w+)\)", css) for name in ("ground", "panel", "raised", "note-ground")
+        re.search(rf"--{name}: light-dark\((#\w+), (#\w+)\)", css)
+        for name in ("ground", "panel", "raised", "note-ground")
     ]
     assert tuple(pair[1] for pair in pairs if pair) == LIGHT_GROUNDS
     assert tuple(pair[2] for pair in pairs if pair) == DARK_GROUNDS

@@ -1,4 +1,4 @@
-"""The files that pages load: one style sheet, one script, one icon. Their address changes with what is in them."""
+"""The files that pages load: style sheets, one script, one icon. Their address changes with what is in them."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -8,8 +8,10 @@ from relay.web.pages.visits import Refused
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
-_TYPES = {"relay.css": "text/css; charset=utf-8", "portal.css": "text/css; charset=utf-8", "relay.js": "text/javascript; charset=utf-8",
-          "icon.svg": "image/svg+xml"}  # fmt: skip
+_TYPES = {
+    "relay.css": "text/css; charset=utf-8", "portal.css": "text/css; charset=utf-8",
+    "relay.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml",
+}  # fmt: skip
 
 
 @router.get("/assets/{name}")

@@ -72,9 +72,7 @@ class _Plot:
         return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * min(1.0, value / self.scale.top)
 
 
-def deliveries_chart(
-    points: Sequence[Point], width: int, name: str, words: Mapping[str, str] = CHART_WORDS
-) -> Markup:
+def deliveries_chart(points: Sequence[Point], width: int, name: str, words: Mapping[str, str] = CHART_WORDS) -> Markup:
     """Return attempts that were delivered and that failed, one bar above the other; `name` is unique in the page."""
     plot = _Plot(width, points, scale_of(max((one.delivered + one.failed for one in points), default=0), whole=True))
     bars = Markup("").join(_bar(plot, place, one) for place, one in enumerate(points))
@@ -85,9 +83,7 @@ def deliveries_chart(
     return _picture(plot, name, words["attempts"], told, unit, bars + tips)
 
 
-def latency_chart(
-    points: Sequence[Point], width: int, name: str, words: Mapping[str, str] = CHART_WORDS
-) -> Markup:
+def latency_chart(points: Sequence[Point], width: int, name: str, words: Mapping[str, str] = CHART_WORDS) -> Markup:
     """Return how long delivered requests took: the 50th, 95th and 99th percentile in milliseconds, a line each."""
     most = max((value for one in points for value in (one.p50, one.p95, one.p99) if value is not None), default=0.0)
     plot = _Plot(width, points, scale_of(most, whole=False))

@@ -20,10 +20,8 @@ def style_of(colours: Sequence[str]) -> str:
     if not colours:
         return ""
     light, dark = legible(colours[0], LIGHT_GROUNDS, "#000000"), legible(colours[-1], DARK_GROUNDS, "#ffffff")
-    return (
-        f":root {{ --accent: light-dark({light}, {dark}); --on-accent: light-dark({_text_on(light)}, {_text_on(dark)}); "
-        f"}}\n"
-    )
+    on_light, on_dark = _text_on(light), _text_on(dark)
+    return f":root {{ --accent: light-dark({light}, {dark}); --on-accent: light-dark({on_light}, {on_dark}); }}\n"
 
 
 def legible(colour: str, grounds: Sequence[str], towards: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +90,7 @@ def _listed(
                 status=None, endpoint=urls.get(str(letter.subscription_id), ""))
             for letter in dead
         ], dead.next  # fmt: skip
-    failed = {"outcome": FAILED} if show == "failed" else {}
-    filters = Filters(since=SINCE.get(asked["since"]), limit=PAGE_ROWS, **given, **failed)
+    filters = replace(filters, outcome=FAILED if show == "failed" else None)
     made = list_attempts(connection, visit.tenant, filters, after=after)
     return [
         Row(id=try_.delivery_id, type=try_.type, is_test=try_.verdict == "test", state=try_.verdict, at=try_.at,

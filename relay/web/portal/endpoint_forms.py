@@ -1,4 +1,4 @@
-"""The form of an endpoint: add one, change one; as many, for such types and with such filters as the operator allows."""
+"""The form of an endpoint: add one, change one; as many, of the types and with the filters that the operator allows."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def covers(allowed: Collection[str], pattern: str) -> bool:
     """
     own = pattern.startswith("relay.")
     return any(
-        one == pattern or (one == "*" and not own) or (one.endswith(".*") and pattern.startswith(one[:-1]) and pattern != one[:-1])
+        one == pattern
+        or (one == "*" and not own)
+        or (one.endswith(".*") and pattern.startswith(one[:-1]) and pattern != one[:-1])
         for one in allowed
     )
 

@@ -35,7 +35,7 @@ async def test(endpoint_id: str, visit: Managing, form: Posted) -> Response:
     found: dict[str, Any] = {}
     texts = branding_for(visit.request).texts
     try:
-        sent = await send_test(visit.database, visit.tenant, endpoint_id, **given)
+        sent = await send_test(visit.database, visit.tenant, endpoint_id, type=given["type"], data=given["data"])
         found = {"sent": sent, "detail": detail_of(visit, sent.outcome, sent.error)}
     except RecordError:
         found = {"problem": texts("test_refused"), "status": 422}

@@ -55,7 +55,8 @@ def endpoints(visit: Looking, request: Request) -> Response:
         figures, points = figures_of(connection, whose, window), points_of(connection, whose, window)
     by_id = {str(one.subscription_id): one for one in counted}
     rows = [
-        _Row(item, _state(item, breaker), by_id.get(str(item.id))) for item, breaker in zip(found, breakers, strict=True)
+        _Row(item, _state(item, breaker), by_id.get(str(item.id)))
+        for item, breaker in zip(found, breakers, strict=True)
     ]
     most = request.app.state.config.portal_max_endpoints
     return page(

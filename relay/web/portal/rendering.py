@@ -68,7 +68,7 @@ def _page(request: Request, template: str, status: int, context: Mapping[str, An
         "problem": None,
         "ago": lambda value: _ago(request, value, now),
     }
-    return filled(template, common | context, status, branding.headers)
+    return filled(template, common | dict(context), status, branding.headers)
 
 
 def _here(request: Request) -> str:

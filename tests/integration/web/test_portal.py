@@ -1,4 +1,4 @@
-"""The portal by plain HTTP: links and their ends, whose things are seen, what each right may do, and what is not told."""
+"""The portal by plain HTTP: links and their ends, whose things are seen, what each right may do, what is not told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -527,7 +526,7 @@ def test_an_error_of_the_database_is_told_to_nobody(
 def test_every_page_has_the_headers_nothing_inline_and_no_script(stage: Stage, enter: Enter) -> None:
     client = enter("globex")
     for route in ROUTES:
-        method, path = filled(route, stage.scene, [])  if route.startswith("GET") else ("", "")
+        method, path = filled(route, stage.scene, []) if route.startswith("GET") else ("", "")
         if method != "GET" or path.endswith(("/open", "/portal")):
             continue
         answer = client.get(path)
