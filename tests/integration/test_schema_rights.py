@@ -37,7 +37,7 @@ tenant_retention    -                  s i u(DAYS) d        s                 s
 tenant_retention_passes  -             s                    s                 s
 bulk_operations     -                  s i(PLANNED) u(rate,state)  s u(MOVED)  s
 home                -                  s                    s                 s
-portal_links        -                  s i(LINK) u(OPENED) d  -               s(SHOWN)
+portal_links        -                  s i(LINK) u(OPENED) d  -               s(SEEN)
 pending             -                  s i d                s u d             s
 idempotency_keys    -                  s                    s                 s
 idempotency_requests  -                s                    s                 s
@@ -98,7 +98,7 @@ COLUMNS = {
     ),
     "LINK": "expires_at,hash,person,rights,tenant",
     "OPENED": "opened_at,revoked_at,session_expires_at,session_hash",
-    "SHOWN": "created_at,created_by,expires_at,id,opened_at,person,revoked_at,rights,session_expires_at,tenant",
+    "SEEN": "created_at,created_by,expires_at,id,opened_at,person,revoked_at,rights,session_expires_at,tenant",
     "ASKED": "id,payload,subscription_id,type",
     "TOLD": "answer,answered_at,taken_at",
 }
