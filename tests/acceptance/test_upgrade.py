@@ -95,7 +95,7 @@ def test_former_applications_and_relays_go_on_while_the_schema_is_migrated(tree:
     subscribe(former, app)
     relay = start_former(former, app, "relay")
     relay.wait_running()
-    writer = former.writer("--events", 3000, "--per-second", 200, "--batch", 2)
+    writer = former.writer("--events", 3000, "--per-second", 200, "--batch", 2, "--rollback-share", 0)
     app.stage.started.append(writer)
     app.receiver.wait_for(100)
 
@@ -112,7 +112,7 @@ def test_former_applications_and_relays_go_on_while_the_schema_is_migrated(tree:
     assert again.wait() == 2
     assert again.text == f"relay: the outbox schema is at version {KNOWN}, newer than 9: upgrade outbox-relay\n"
     writer.finish()
-    assert {entry["what"] for entry in read_log(writer.log)} == {"committed", "rolled back"}
+    assert {entry["what"] for entry in read_log(writer.log)} == {"committed"}  # a statement that fails is rolled back
     app.take_over(writer)
     app.record(20)
     app.wait_settled()
