@@ -13,11 +13,19 @@ import click
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 import outbox
-from outbox.control.portal import open_portal_link
+from outbox import subscriptions
+from outbox.control.event_types import example_of_type, seen_types
+from outbox.control.portal import (
+    end_portal_session,
+    hold_portal_tenant,
+    open_portal_link,
+    portal_link_of_session,
+)
 from relay.cli import cli
 
 BASE = "https://hooks.example.com/portal"
@@ -115,6 +123,34 @@ def test_by_psycopg2_too(database_url: str) -> None:
         assert outbox.portal_url(session, "acme", BASE, person="carol").startswith(BASE)
         assert outbox.revoke_portal_urls(session, "acme") == 1
     engine.dispose()
+
+
+def test_whoever_manages_subscriptions_has_the_rights_for_all_of_it_and_an_application_has_none(engine: Engine) -> None:
+    with engine.begin() as connection:
+        subscriptions.add(connection, "https://example.com/h", ["*"], tenant="acme")
+        outbox.record(connection, "order.paid", {"n": 1}, tenant="acme")
+    with engine.begin() as connection:
+        connection.execute(text("set local role outbox_operator"))
+        given = outbox.portal_url(connection, "acme", BASE).partition("=")[2]
+        opened = open_portal_link(connection, given)
+        assert opened is not None
+        link, session = opened
+        assert portal_link_of_session(connection, session, begun_by=given) == link
+        assert portal_link_of_session(connection, session, begun_by="ptl_" + "A" * 43) is None
+        hold_portal_tenant(connection, "acme")
+        assert [one.type for one in seen_types(connection, "acme")] == ["order.paid"]
+        assert seen_types(connection, "globex") == []
+        example = example_of_type(connection, "acme", "order.paid")
+        assert example is not None
+        assert example.shape == (("n", "number"),)
+        assert example_of_type(connection, "globex", "order.paid") is None
+        end_portal_session(connection, link)
+        assert portal_link_of_session(connection, session) is None
+    with engine.begin() as connection:
+        connection.execute(text("set local role outbox_app"))
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            outbox.portal_url(connection, "acme", BASE)
+        connection.rollback()
 
 
 def test_of_two_who_open_a_link_at_once_one_begins_a_session(engine: Engine) -> None:
