@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
 from outbox.errors import OutboxError
+from outbox.recording.payload import RawJSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,8 +60,14 @@ class Call(Generic[T]):
 
     @property
     def content(self) -> bytes | None:
-        """The body as JSON; None without one."""
-        return None if self.body is None else json.dumps(self.body, ensure_ascii=False).encode()
+        """The body as JSON, members of RawJSON as they are written; None without one."""
+        if not isinstance(self.body, dict):
+            return None if self.body is None else _json(self.body).encode()
+        return f"{{{', '.join(f'{_json(name)}: {_json(value)}' for name, value in self.body.items())}}}".encode()
+
+
+def _json(value: Any) -> str:
+    return value.text if isinstance(value, RawJSON) else json.dumps(value, ensure_ascii=False)
 
 
 def path_of(template: str, *names: object) -> str:

@@ -28,7 +28,7 @@ from relay.client.results import (
     Retried,
     SetLimit,
 )
-from relay.operations.sending import Sending
+from relay.operations.sending import Resumed, Sending
 from relay.operations.status.breakers import Breaker
 from relay.operations.tenant_retention import TenantRetention
 from relay.operations.tokens import NewToken, Token
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from outbox.control.explain import ExplainedEvent, FilterTest
     from outbox.control.pages import Page
+    from outbox.control.track import EventTrack
     from relay.operations.bulk.operations import BulkOperation
     from relay.operations.bulk.plan import Plan
     from relay.operations.erase.erasure import Erasure, Receipt
@@ -145,7 +146,7 @@ def get_health(subscription_id: object) -> Call[Health]:
 
 
 def send_test_message(subscription_id: object, *, type: str = "outbox.test", **data: Any) -> Call[SentTest]:  # noqa: A002
-    """Send one test message; `data=…` is any JSON."""
+    """Send one test message; `data=…` is any JSON, or RawJSON that is sent as it is written."""
     from relay.operations.probe.documents import SentTest
 
     return _send(SentTest, "POST", "/subscriptions/{}/test", subscription_id, body={"type": type, **data})
@@ -185,7 +186,7 @@ def record_event(type: str, data: Any, *, once: str, **more: Any) -> Call[Event]
 
 
 def get_events(**filters: Any) -> Call[Page[ListedEvent]]:
-    """List events; filters: since, until, type, tenant, key, after, limit."""
+    """List events; filters: since, until, type, tenant, key, text, after, limit."""
     return _list(ListedEvent, "/events", **filters)
 
 
@@ -199,6 +200,13 @@ def explain_recorded(event_id: object, **filters: Any) -> Call[ExplainedEvent]:
     from outbox.control.explain import ExplainedEvent
 
     return _get(ExplainedEvent, "/events/{}/explanation", event_id, **filters)
+
+
+def get_event_track(event_id: object, **filters: Any) -> Call[EventTrack]:
+    """Tell the track of an event, and who gets it; filters: subscription, tenant (who asks), after, limit."""
+    from outbox.control.track import EventTrack
+
+    return _get(EventTrack, "/events/{}/track", event_id, **filters)
 
 
 def explain_unrecorded(type: str, data: Any, **more: Any) -> Call[ExplainedEvent]:  # noqa: A002
@@ -224,7 +232,7 @@ def get_event_dead_letters(event_id: object, after: str | None = None) -> Call[P
 
 
 def get_deliveries(**filters: Any) -> Call[Page[ListedDelivery]]:
-    """List deliveries; filters: since, until, type, tenant, key, subscription, state, after, limit."""
+    """List deliveries; filters: those of attempts, and state."""
     return _list(ListedDelivery, "/deliveries", **filters)
 
 
@@ -284,7 +292,7 @@ def replay_deliveries(
 
 
 def get_dead_letters(**filters: Any) -> Call[Page[ListedDeadLetter]]:
-    """List dead letters; filters: since, until, type, tenant, key, subscription, after, limit."""
+    """List dead letters; filters: since, until, type, tenant, key, subscription, event, text, after, limit."""
     return _list(ListedDeadLetter, "/dead-letters", **filters)
 
 
@@ -343,9 +351,9 @@ def pause_sending(reason: str | None = None) -> Call[Sending]:
     return _send(Sending, "POST", "/sending/pause", body=_given(reason=reason))
 
 
-def resume_sending() -> Call[Sending]:
+def resume_sending() -> Call[Resumed]:
     """Let all relays send again."""
-    return _send(Sending, "POST", "/sending/resume")
+    return _send(Resumed, "POST", "/sending/resume")
 
 
 def get_tenant_limits(**page: Any) -> Call[Page[TenantLimit]]:
@@ -360,7 +368,7 @@ def set_tenant_limit(tenant: str, rate_limit: str | None, rate_burst: int | None
 
 
 def get_attempts(**filters: Any) -> Call[Page[ListedAttempt]]:
-    """List attempts; filters: those of the deliveries, and event, outcome, status, text."""
+    """List attempts; filters: those of dead letters, and outcome, status."""
     return _list(ListedAttempt, "/attempts", **filters)
 
 
@@ -424,9 +432,9 @@ def pause_bulk_operation(operation_id: object) -> Call[BulkOperation]:
     return _bulk(operation_id, "pause")
 
 
-def resume_bulk_operation(operation_id: object) -> Call[BulkOperation]:
-    """Go on where it was."""
-    return _bulk(operation_id, "resume")
+def resume_bulk_operation(operation_id: object, rate: int | None = None) -> Call[BulkOperation]:
+    """Go on where it was, at this rate where one is given."""
+    return _bulk(operation_id, "resume", body=_given(rate=rate))
 
 
 def cancel_bulk_operation(operation_id: object) -> Call[BulkOperation]:
@@ -434,10 +442,10 @@ def cancel_bulk_operation(operation_id: object) -> Call[BulkOperation]:
     return _bulk(operation_id, "cancel")
 
 
-def _bulk(operation_id: object, verb: str) -> Call[BulkOperation]:
+def _bulk(operation_id: object, verb: str, body: Any = None) -> Call[BulkOperation]:
     from relay.operations.bulk.operations import BulkOperation
 
-    return _send(BulkOperation, "POST", "/bulk-operations/{}/{}", operation_id, verb)
+    return _send(BulkOperation, "POST", "/bulk-operations/{}/{}", operation_id, verb, body=body)
 
 
 def plan_an_erasure(kind: str, value: str, **more: Any) -> Call[ErasePlan]:
@@ -455,7 +463,7 @@ def request_an_erasure(kind: str, value: str, *, once: str | None = None, **more
 
 
 def list_erasures(**page: Any) -> Call[Page[Erasure]]:
-    """List erasures; page: after, limit."""
+    """List erasures; page: since, until, after, limit."""
     from relay.operations.erase.erasure import Erasure
 
     return _list(Erasure, "/erasures", **page)
@@ -516,7 +524,7 @@ def list_tokens(**filters: Any) -> Call[Page[Token]]:
 
 
 def make_token(name: str, rights: Sequence[str], *, once: str | None = None, **more: Any) -> Call[NewToken]:
-    """Make a token; more: tenant, expires_at (RFC 3339)."""
+    """Make a token; more: tenant, and expires_at (RFC 3339) or expires_days."""
     body = {"name": name, "rights": list(rights), **more}
     made = _send(object, "POST", "/tokens", body=body, once=once)
     return made.then(lambda found: NewToken(token=read_as(Token, found), text=_mapping(found)["token"]))

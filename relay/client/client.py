@@ -23,7 +23,7 @@ __all__ = ["AsyncClient", "Client"]
 
 T = TypeVar("T")
 _PREFIX = "/api/v1"
-
+_CONNECT_SECONDS = 30
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
@@ -40,7 +40,7 @@ class _Options:
         self.arguments: dict[str, Any] = {
             "base_url": url.rstrip("/").removesuffix(_PREFIX) + _PREFIX,
             "headers": {"Authorization": f"Bearer {secret}", "User-Agent": f"outbox-relay-client/{__version__}"},
-            "timeout": timeout_seconds,
+            "timeout": httpx.Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS)),
         }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from outbox.control.replay.replay import Matching
     from outbox.ids import DeliveryId, SubscriptionId
     from outbox.subscriptions import Subscription
     from relay.operations.status.breakers import Breaker
@@ -56,9 +57,13 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """What is put back, or would be; `resolve_again` are events that go back to pending."""
+    """What is put back, or would be; `resolve_again` are events that go back to pending.
+
+    matching: how many pass the filter; None where ids were given.
+    """
 
     count: int
+    matching: Matching | None
     deliveries: tuple[DeliveryId, ...]
     subscriptions: tuple[SubscriptionId, ...]
     resolve_again: int

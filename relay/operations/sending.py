@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["Sending", "SendingError", "pause_all", "read_sending", "resume_all"]
+__all__ = ["Resumed", "Sending", "SendingError", "pause_all", "read_sending", "resume_all", "resume_sending"]
 
 
 class SendingError(OutboxError):
@@ -35,6 +35,13 @@ class Sending:
     def is_paused(self) -> bool:
         """Whether nothing is sent."""
         return self.paused_at is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Sending):
+    """How the switch stands after it was resumed, and for how long all was paused; None where it was not."""
+
+    paused_seconds: float | None
 
 
 _COLUMNS = "paused_at, reason, actor"
@@ -83,3 +90,14 @@ def resume_all(connection: Connection, tenant: str | None) -> Sending:
     before = read_sending(connection, tenant)
     connection.execute(_RESUME)
     return before
+
+
+_SECONDS_SINCE = text("select extract(epoch from clock_timestamp() - cast(:since as timestamptz))")
+
+
+def resume_sending(connection: Connection, tenant: str | None) -> Resumed:
+    """The same as `resume_all`; return how the switch stands now, and how long it was paused."""
+    before = resume_all(connection, tenant)
+    seconds = connection.execute(_SECONDS_SINCE, {"since": before.paused_at}).scalar_one()
+    now = read_sending(connection, tenant)
+    return Resumed(**asdict(now), paused_seconds=None if seconds is None else float(seconds))

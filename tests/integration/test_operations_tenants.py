@@ -247,6 +247,7 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "sending.read_sending": sending.read_sending,
     "sending.pause_all": sending.pause_all,
     "sending.resume_all": sending.resume_all,
+    "sending.resume_sending": sending.resume_sending,
     "schema_findings.find_in_schema": schema_findings.find_in_schema,
     "secrets.rekey": lambda c, tenant: secrets.rekey(c, tenant, Keyring(())),
     "erase.erasure.request_erasure": lambda c, tenant: erasure.request_erasure(

@@ -56,6 +56,12 @@ class SetRate(Body):
     rate: int = Field(ge=1, le=100_000)
 
 
+class ResumeBulk(Body):
+    """How fast it goes on; null is as before."""
+
+    rate: int | None = Field(default=None, ge=1, le=100_000)
+
+
 class BulkQuery(Window):
     """A page of bulk operations."""
 
@@ -117,8 +123,10 @@ def pause_bulk_operation(call: Operating, operation_id: str) -> Any:
 
 
 @router.post("/{operation_id}/resume", response_model=_Shown)
-def resume_bulk_operation(call: Operating, operation_id: str) -> Any:
-    """Go on where it was."""
+def resume_bulk_operation(call: Operating, operation_id: str, body: ResumeBulk | None = None) -> Any:
+    """Go on where it was, at another rate where one is given."""
+    if body is not None and body.rate is not None:
+        operations.set_bulk_rate(call.connection, call.tenant, operation_id, body.rate)
     return operations.resume_bulk(call.connection, call.tenant, operation_id)
 
 

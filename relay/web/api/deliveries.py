@@ -45,9 +45,13 @@ class Cancelled(_Document):
 
 
 class Replayed(_Document):
-    """What is put back, or in a dry run would be; `resolve_again` are events that go back to pending."""
+    """What is put back, or in a dry run would be; `resolve_again` are events that go back to pending.
+
+    By filter, `matching` tells how many passed it before, `limit` or not; by ids it is null.
+    """
 
     count: int
+    matching: model_of(replays.Matching) | None  # type: ignore[valid-type]
     deliveries: list[DeliveryText]
     subscriptions: list[SubscriptionText]
     resolve_again: int
@@ -157,6 +161,7 @@ def replayed(call: Call, body: ReplayBody) -> dict[str, Any]:
     if body.to_all and (body.to is not None or body.ids is None):
         raise Problem(422, "invalid", "to_all: goes with ids, and without to", mend="leave to_all out")
     filters = body.filter.filters() if body.filter else None
+    matching = None
     if filters is None:
         found = [
             item
@@ -165,6 +170,7 @@ def replayed(call: Call, body: ReplayBody) -> dict[str, Any]:
         ]
     else:
         found = replays.candidates_by_filter(call.connection, call.tenant, filters, state=body.state, to=body.to)
+        matching = replays.count_by_filter(call.connection, call.tenant, filters, state=body.state)
     resolve_again = sum(item.subscription_id is None for item in found)
     subscriptions = sorted({item.subscription_id for item in found if item.subscription_id})
     made: list[DeliveryId] = []
@@ -175,6 +181,7 @@ def replayed(call: Call, body: ReplayBody) -> dict[str, Any]:
     direct = len(found) - resolve_again if body.dry_run else len(made)
     return {
         "count": direct + resolve_again,
+        "matching": matching,
         "deliveries": made,
         "subscriptions": subscriptions,
         "resolve_again": resolve_again,

@@ -12,7 +12,7 @@ from relay.operations.erase.erasure import Erasure, Receipt
 from relay.operations.erase.request import EraseError, ErasePlan, EraseRequest, Kind, plan_erasure
 from relay.operations.tenant_retention import TenantRetention, list_tenant_retention, set_tenant_retention
 from relay.web.answers import answer, linked
-from relay.web.api.fields import PageQuery, TenantName
+from relay.web.api.fields import PageQuery, TenantName, When
 from relay.web.bodies import Body, ExactRoute
 from relay.web.database import Administering, Reading
 from relay.web.idempotency import Asked
@@ -55,6 +55,10 @@ class ResumeErasure(Body):
     cancel_undelivered: bool = False
 
 
+class ErasureQuery(PageQuery, When):
+    """A page of erasures; since and until are about when they were asked for."""
+
+
 class KeepFor(Body):
     """How many days are kept of a tenant's; null is as for every tenant, and all null takes the setting away."""
 
@@ -85,10 +89,11 @@ def request_an_erasure(call: Administering, once: Asked, body: Erase, request: R
 
 @router.get("/erasures", response_model=listing(Erasure))
 def list_erasures(
-    call: Administering, request: Request, response: Response, query: Annotated[PageQuery, Query()]
+    call: Administering, request: Request, response: Response, query: Annotated[ErasureQuery, Query()]
 ) -> Any:
     """List erasures, the newest first; what they erase is told as a hash."""
-    page = operations.list_erasures(call.connection, call.tenant, Filters(limit=query.limit), after=query.after)
+    filters = Filters(**query.window, limit=query.limit)
+    page = operations.list_erasures(call.connection, call.tenant, filters, after=query.after)
     return linked(request, response, page)
 
 

@@ -13,6 +13,7 @@ from outbox.control.deliveries import ListedDelivery, outstanding_of_event
 from outbox.control.events import DeadDelivery, EventDetails, ListedEvent, dead_of_event, list_events, show_event
 from outbox.control.explain import Draft, ExplainedEvent, explain_draft, explain_event
 from outbox.control.pages import Page
+from outbox.control.track import EventTrack, track_event
 from outbox.recording.record import Event
 from relay.web.answers import linked, linked_below
 from relay.web.api.fields import EventFilter, PageQuery, SubscriptionName, TenantName, tenant_of
@@ -49,6 +50,12 @@ class ExplainQuery(PageQuery):
     """A page of the subscriptions that an event is explained for."""
 
     subscription: SubscriptionName | None = None
+
+
+class TrackQuery(ExplainQuery):
+    """A page of the subscriptions of an event's track."""
+
+    tenant: TenantName | None = Field(default=None, description="Asked as this tenant; for tokens of every tenant.")
 
 
 @router.post("", status_code=201, response_model=model_of(Event))
@@ -113,6 +120,18 @@ def explain_recorded(
     """Say for each subscription, as it is now, whether it gets this event, and why."""
     found = explain_event(
         call.connection, call.tenant, event_id, subscription=query.subscription, after=query.after, limit=query.limit
+    )
+    return replace(found, subscriptions=linked(request, response, found.subscriptions))
+
+
+@router.get("/{event_id}/track", response_model=model_of(EventTrack))
+def get_event_track(
+    call: Reading, event_id: str, request: Request, response: Response, query: Annotated[TrackQuery, Query()]
+) -> Any:
+    """Tell the track of an event: recorded, resolved, each attempt, what is next and why it waits, and who gets it."""
+    asking = call.tenant if query.tenant is None else tenant_of(call.principal, query.tenant)
+    found = track_event(
+        call.connection, asking, event_id, subscription=query.subscription, after=query.after, limit=query.limit
     )
     return replace(found, subscriptions=linked(request, response, found.subscriptions))
 

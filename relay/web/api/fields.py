@@ -87,26 +87,26 @@ class EventFilter(Window):
 
     type: _TypePattern | None = None
     key: _Key | None = None
+    text: str | None = Field(default=None, min_length=1, max_length=200, description="Looked for as it is written.")
 
 
 class DeliveryFilter(EventFilter):
     """A page of what belongs to events and subscriptions."""
 
     subscription: SubscriptionName | None = None
+    event: Annotated[str, Field(pattern=id_pattern("evt"))] | None = None
 
 
 class AttemptFilter(DeliveryFilter):
     """A page of attempts, or of what is narrowed by them."""
 
-    event: Annotated[str, Field(pattern=id_pattern("evt"))] | None = None
     outcome: Literal[FAILED, *OUTCOMES] | None = Field(default=None, description="failed is all but delivered.")  # type: ignore[valid-type]
     status: (
         Annotated[str, Field(pattern="^([1-9][0-9]{2}|[1-9][xX]{2})$", description="503, or a class: 5xx.")] | None
     ) = None
-    text: str | None = Field(default=None, min_length=1, max_length=200, description="Looked for as it is written.")
 
 
-class Matching(Body, When):
+class MatchingFilter(Body, When):
     """At least one filter."""
 
     type: _TypePattern | None = None
@@ -116,7 +116,7 @@ class Matching(Body, When):
     limit: int = Field(default=1000, ge=1, le=MAX_CHOSEN)
 
     @model_validator(mode="after")
-    def _at_least_one(self) -> "Matching":
+    def _at_least_one(self) -> "MatchingFilter":
         if self.filters().empty:
             raise ValueError("filter: give at least one of since, until, type, tenant, key, subscription")
         return self
@@ -133,7 +133,7 @@ class Chosen(Body):
     ids: list[Annotated[str, Field(pattern=id_pattern("dlv", "evt"))]] | None = Field(
         None, min_length=1, max_length=1000
     )
-    filter: Matching | None = None
+    filter: MatchingFilter | None = None
     dry_run: bool = False
 
     @model_validator(mode="after")

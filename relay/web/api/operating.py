@@ -86,11 +86,10 @@ def pause_sending(call: Operating, body: PauseSending | None = None) -> Any:
     return sending.pause_all(call.connection, call.tenant, body.reason if body else None)
 
 
-@router.post("/sending/resume", response_model=model_of(sending.Sending))
+@router.post("/sending/resume", response_model=model_of(sending.Resumed))
 def resume_sending(call: Operating) -> Any:
     """Let all relays send again; what is due goes out at once. For tokens of every tenant."""
-    sending.resume_all(call.connection, call.tenant)
-    return sending.read_sending(call.connection, call.tenant)
+    return sending.resume_sending(call.connection, call.tenant)
 
 
 @router.get("/tenant-limits", response_model=listing(TenantLimit))

@@ -1,10 +1,10 @@
 """Tokens by HTTP: who may call, and what each may do."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from outbox.control.filters import Filters
 from relay.operations import tokens as operations
@@ -37,6 +37,20 @@ class MakeToken(Body):
     rights: list[Right] = Field(min_length=1, max_length=4)
     tenant: TenantName | None = Field(default=None, description="Null is every tenant, for tokens of every tenant.")
     expires_at: Annotated[datetime | None, Field(strict=False)] = None
+    expires_days: int | None = Field(
+        default=None, ge=1, le=36_500, description="In place of expires_at: so many days from now."
+    )
+
+    @model_validator(mode="after")
+    def _ends_once(self) -> "MakeToken":
+        if self.expires_at is not None and self.expires_days is not None:
+            raise ValueError("give either expires_at or expires_days")
+        return self
+
+    @property
+    def expires(self) -> datetime | timedelta | None:
+        """When it ends, as operations take it."""
+        return self.expires_at if self.expires_days is None else timedelta(days=self.expires_days)
 
 
 class Self(BaseModel):
@@ -84,7 +98,7 @@ def make_token(call: Administering, once: Asked, body: MakeToken) -> Response:
             name=body.name,
             rights=body.rights,
             whose=call.tenant if body.tenant is None else body.tenant,
-            expires=body.expires_at,
+            expires=body.expires,
             maker=Maker(call.principal.rights, call.principal.expires_at),
         )
         shown = {name: getattr(made.token, name) for name in _Token.model_fields}

@@ -88,6 +88,7 @@ ROWS = {
     "POST /events/explain": Row("read", **LIST, body=DRAFT),
     "GET /events/{event_id}": Row("read"),
     "GET /events/{event_id}/explanation": Row("read"),
+    "GET /events/{event_id}/track": Row("read"),
     "GET /events/{event_id}/deliveries": Row("read", **LIST),
     "GET /events/{event_id}/attempts": Row("read", **LIST),
     "GET /events/{event_id}/dead-letters": Row("read", **LIST),

@@ -15,6 +15,7 @@ from outbox.control import audit, dead_letters, deliveries, events, explain
 from outbox.control.filters import Filters
 from outbox.control.history import list_attempts
 from outbox.control.pages import Page
+from outbox.control.track import track_event
 from relay.client import ApiError, ApiUnreachableError, AsyncClient, Client, calls
 from relay.operations import sending, tokens
 from relay.operations.erase.erasure import receipt_of, run_erasure, show_erasure
@@ -54,6 +55,8 @@ async def test_what_is_read_by_http_is_what_the_operation_returns(relay, connect
         (calls.get_event(world["evt"]), lambda: events.show_event(connection, None, world["evt"])),
         (calls.get_events(limit=5), lambda: events.list_events(connection, None, Filters(limit=5))),
         (calls.explain_recorded(world["evt"]), lambda: explain.explain_event(connection, None, world["evt"])),
+        (calls.get_event_track(world["evt"]), lambda: track_event(connection, None, world["evt"])),
+        (calls.get_event_track(world["evt"], tenant="acme"), lambda: track_event(connection, "acme", world["evt"])),
         (
             calls.get_deliveries(tenant="acme"),
             lambda: deliveries.list_deliveries(connection, None, Filters(tenant="acme")),
@@ -137,6 +140,8 @@ def run_erasure_to_its_end(connection, erasure_id):
 async def test_things_are_done(relay, world) -> None:
     assert (await relay(calls.retry_deliveries([world["waiting"]], dry_run=True))).count == 1
     assert (await relay(calls.cancel_deliveries(filters={"subscription": world["sub"]}))).count == 2
+    looked = await relay(calls.replay_deliveries(filters={"subscription": world["sub"], "limit": 1}, dry_run=True))
+    assert (looked.count, looked.matching.count, looked.matching.exact) == (1, 1, True)
     redriven = await relay(calls.redrive_dead_letters([world["dead"]], once="k"))
     assert (await relay(calls.redrive_dead_letters([world["dead"]], once="k"))) == redriven
     assert (await relay(calls.replay_deliveries([world["evt"]], to=world["sub"]))).count == 1
@@ -147,6 +152,12 @@ async def test_things_are_done(relay, world) -> None:
     made = await relay(calls.make_token("ci", ["read"], tenant="acme"))
     assert made.text.startswith("rtk_")
     assert made.text not in repr(made)
+    with pytest.raises(ApiError, match="give either expires_at or expires_days"):
+        await relay(calls.make_token("ci", ["read"], expires_days=1, expires_at="2099-01-01T00:00:00Z"))
+    assert (await relay(calls.pause_sending("test"))).is_paused
+    resumed = await relay(calls.resume_sending())
+    assert (resumed.is_paused, resumed.paused_seconds is None) == (False, False)
+    assert (await relay(calls.resume_sending())).paused_seconds is None
     assert (await relay(calls.revoke_token(made.token.id))).revoked_at is not None
     assert (await relay(calls.get_own_token())).tenant is None
     assert {"standard", "github"} <= {one["name"] for one in await relay(calls.get_schemes())}
