@@ -9,8 +9,10 @@ import click
 
 from outbox.control import audit as operations
 from outbox.control.filters import Filters
-from relay.cli.options import Database, after_option, filters, json_option, with_database
+from relay.cli.options import after_option, filters, json_option
 from relay.cli.output import print_json_lines, print_more, print_table
+from relay.cli.source import Source, query_of, with_source
+from relay.client import calls
 
 if TYPE_CHECKING:
     from outbox.control.audit import AuditEntry
@@ -27,9 +29,9 @@ __all__ = ["audit", "change_of"]
 @filters("tenant", "since", "until", "limit")
 @after_option
 @json_option
-@with_database
+@with_source
 def audit(
-    database: Database, subject: str | None, actor: str | None, action: str | None, after: str | None, *, as_json: bool,
+    source: Source, subject: str | None, actor: str | None, action: str | None, after: str | None, *, as_json: bool,
     **given: Any,
 ) -> None:  # fmt: skip
     """Who changed what, when, and what it was before: newest first. Never a secret.
@@ -44,10 +46,11 @@ def audit(
       relay audit --actor alice@example.com --since 1d --json
       relay audit --action 'secret added' --tenant acme
     """
-    with database.transaction() as connection:
-        found = operations.list_audit(
-            connection, None, Filters(**given), subject=subject, actor=actor, action=action, after=after
-        )
+    wanted, about = Filters(**given), {"subject": subject, "actor": actor, "action": action, "after": after}
+    found = source.ask(
+        lambda connection: operations.list_audit(connection, None, wanted, **about),
+        lambda: calls.get_audit(**query_of(wanted), **about),
+    )
     if as_json:
         print_json_lines(found)
     else:

@@ -9,23 +9,18 @@ import click
 
 from outbox.control.filters import Filters
 from outbox.control.times import duration
-from relay.cli.options import (
-    Database,
-    after_option,
-    confirm,
-    filters,
-    json_option,
-    with_database,
-    with_database_to_change,
-    yes_option,
-)
+from relay.cli.options import after_option, confirm, filters, json_option, yes_option
 from relay.cli.output import escape, fields_of, print_fields, print_json, print_json_lines, print_more, print_table
+from relay.cli.source import Source, query_of, with_source, with_source_to_change
+from relay.client import calls
 from relay.operations.bulk import operations
 from relay.operations.bulk.plan import plan_bulk
 from relay.operations.bulk.request import BulkRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlalchemy import Connection
 
     from relay.operations.bulk.operations import BulkOperation
     from relay.operations.bulk.plan import Plan
@@ -62,7 +57,7 @@ def _to_begin(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--no-start", is_flag=True, help="Keep it as planned; relay bulk start begins it.")
     @yes_option
     @json_option
-    @with_database_to_change
+    @with_source_to_change
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         return command(*args, **kwargs)
@@ -77,73 +72,82 @@ _subscription = click.argument("subscription", metavar="SUB")
 @_subscription
 @filters("since")
 @_to_begin
-def recover(database: Database, subscription: str, **given: Any) -> None:
+def recover(source: Source, subscription: str, **given: Any) -> None:
     """Put back what failed for one subscription: dead letters since a time, and what waits for a retry.
 
     --since is needed: when it died, or failed. What waits keeps its attempts and its schedule.
     """
-    _begin(database, "recover", subscription=subscription, **given)
+    _begin(source, "recover", subscription=subscription, **given)
 
 
 @bulk.command()
 @_subscription
 @filters("since", "until", "type")
 @_to_begin
-def replay(database: Database, subscription: str, **given: Any) -> None:
+def replay(source: Source, subscription: str, **given: Any) -> None:
     """Send again the events of a window that went to one subscription, delivered, cancelled or dead.
 
     --since is needed; since and until are about when the event was recorded. What is on its way is left out.
     """
-    _begin(database, "replay", subscription=subscription, **given)
+    _begin(source, "replay", subscription=subscription, **given)
 
 
 @bulk.command()
 @_subscription
 @filters("since", "until", "type")
 @_to_begin
-def backfill(database: Database, subscription: str, **given: Any) -> None:
+def backfill(source: Source, subscription: str, **given: Any) -> None:
     """Send a subscription the events of the past that match its types and filter and that it never had.
 
     As far back as events are kept, the oldest first. What is recorded from now on comes by itself.
     """
-    _begin(database, "backfill", subscription=subscription, **given)
+    _begin(source, "backfill", subscription=subscription, **given)
 
 
 @bulk.command()
 @filters("subscription", "since", "until", "type", "tenant")
 @click.option("--reason", metavar="CLASS", help="Class of the last error: http_5xx, timeout, crash, …")
 @_to_begin
-def redrive(database: Database, **given: Any) -> None:
+def redrive(source: Source, **given: Any) -> None:
     """Put back dead letters that pass a filter; since and until are about when they died."""
-    _begin(database, "redrive", **given)
+    _begin(source, "redrive", **given)
 
 
 def _begin(
-    database: Database, kind: Kind, *, rate: int, dry_run: bool, no_start: bool, yes: bool, as_json: bool,
+    source: Source, kind: Kind, *, rate: int, dry_run: bool, no_start: bool, yes: bool, as_json: bool,
     type_: str | None = None, **given: Any,
 ) -> None:  # fmt: skip
     """Plan the operation, ask, and start it."""
     request = BulkRequest(kind=kind, type=type_, **given)
-    if dry_run:
-        with database.transaction() as connection:
-            plan = plan_bulk(connection, None, request)
-        _print_plan(plan, rate, as_json=as_json)
-        return
-    if not (yes or no_start):
-        with database.transaction() as connection:
-            plan = plan_bulk(connection, None, request)
-        if not as_json:
-            _print_plan(plan, rate, as_json=False)
+    asked = _asked(request)
+    if dry_run or not (yes or no_start):
+        plan = source.ask(
+            lambda connection: plan_bulk(connection, None, request), lambda: calls.plan_bulk_operation(kind, **asked)
+        )
+        if dry_run or not as_json:
+            _print_plan(plan, rate, as_json=as_json)
+        if dry_run:
+            return
         confirm(f"Put back {_number(plan.count, exact=plan.exact)} deliveries?", yes=False)
-    with database.transaction() as connection:
+
+    def begin(connection: Connection) -> BulkOperation:
         made = operations.add_bulk(connection, None, request, rate=rate)
-        if not no_start:
-            made = operations.start_bulk(connection, None, made.id)
+        return made if no_start else operations.start_bulk(connection, None, made.id)
+
+    made = source.ask(begin, lambda: calls.add_bulk_operation(kind, rate=rate, start=not no_start, **asked))
     if as_json:
         print_json(made)
         return
     click.echo(f"{made.id} {made.state}: {_number(made.planned, exact=made.planned_exactly)} deliveries")
     click.echo(f"relay bulk {'start' if no_start else 'show'} {made.id}", err=True)
+
+
+def _asked(request: BulkRequest) -> dict[str, Any]:
+    """Return the filters of a request as the API's body has them."""
+    names = ("subscription", "since", "until", "type", "tenant")
+    asked = query_of(Filters(**{name: getattr(request, name) for name in names}))
+    del asked["limit"]
+    return asked if request.reason is None else asked | {"reason": request.reason}
 
 
 def _print_plan(plan: Plan, rate: int, *, as_json: bool) -> None:
@@ -171,11 +175,14 @@ def _number(count: int, *, exact: bool) -> str:
 @filters("limit")
 @after_option
 @json_option
-@with_database
-def list_(database: Database, state: Any, after: str | None, *, as_json: bool, **given: Any) -> None:
+@with_source
+def list_(source: Source, state: Any, after: str | None, *, as_json: bool, **given: Any) -> None:
     """List bulk operations, newest first."""
-    with database.transaction() as connection:
-        found = operations.list_bulk(connection, None, Filters(**given), state=state, after=after)
+    wanted = Filters(**given)
+    found = source.ask(
+        lambda connection: operations.list_bulk(connection, None, wanted, state=state, after=after),
+        lambda: calls.list_bulk_operations(**query_of(wanted), state=state, after=after),
+    )
     if as_json:
         print_json_lines(found)
     else:
@@ -187,58 +194,74 @@ def list_(database: Database, state: Any, after: str | None, *, as_json: bool, *
 @bulk.command()
 @click.argument("operation", metavar="OPERATION")
 @json_option
-@with_database
-def show(database: Database, operation: str, *, as_json: bool) -> None:
+@with_source
+def show(source: Source, operation: str, *, as_json: bool) -> None:
     """Show one operation (bulk_…) and how far it is."""
-    with database.transaction() as connection:
-        _print(operations.show_bulk(connection, None, operation), as_json=as_json)
+    _print(_read(source, operation), as_json=as_json)
 
 
 @bulk.command()
 @click.argument("operation", metavar="OPERATION")
 @yes_option
 @json_option
-@with_database_to_change
-def start(database: Database, operation: str, *, yes: bool, as_json: bool) -> None:
+@with_source_to_change
+def start(source: Source, operation: str, *, yes: bool, as_json: bool) -> None:
     """Start an operation that was planned with --no-start."""
-    with database.transaction() as connection:
-        planned = operations.show_bulk(connection, None, operation)
-    confirm(f"Put back {_planned(planned)} deliveries?", yes=yes)
-    with database.transaction() as connection:
-        _print(operations.start_bulk(connection, None, operation), as_json=as_json)
+    confirm(f"Put back {_planned(_read(source, operation))} deliveries?", yes=yes)
+    started = source.ask(
+        lambda connection: operations.start_bulk(connection, None, operation),
+        lambda: calls.start_bulk_operation(operation),
+    )
+    _print(started, as_json=as_json)
 
 
 @bulk.command()
 @click.argument("operation", metavar="OPERATION")
 @json_option
-@with_database_to_change
-def pause(database: Database, operation: str, *, as_json: bool) -> None:
+@with_source_to_change
+def pause(source: Source, operation: str, *, as_json: bool) -> None:
     """Put nothing more back until it is resumed."""
-    with database.transaction() as connection:
-        _print(operations.pause_bulk(connection, None, operation), as_json=as_json)
+    paused = source.ask(
+        lambda connection: operations.pause_bulk(connection, None, operation),
+        lambda: calls.pause_bulk_operation(operation),
+    )
+    _print(paused, as_json=as_json)
 
 
 @bulk.command()
 @click.argument("operation", metavar="OPERATION")
 @click.option("--rate", type=click.IntRange(1, 100_000), help="Go on at this rate.")
 @json_option
-@with_database_to_change
-def resume(database: Database, operation: str, *, rate: int | None, as_json: bool) -> None:
+@with_source_to_change
+def resume(source: Source, operation: str, *, rate: int | None, as_json: bool) -> None:
     """Go on where it was paused, or where it failed."""
-    with database.transaction() as connection:
+
+    def go_on(connection: Connection) -> BulkOperation:
         if rate is not None:
             operations.set_bulk_rate(connection, None, operation, rate)
-        _print(operations.resume_bulk(connection, None, operation), as_json=as_json)
+        return operations.resume_bulk(connection, None, operation)
+
+    _print(source.ask(go_on, lambda: calls.resume_bulk_operation(operation, rate)), as_json=as_json)
 
 
 @bulk.command()
 @click.argument("operation", metavar="OPERATION")
 @json_option
-@with_database_to_change
-def cancel(database: Database, operation: str, *, as_json: bool) -> None:
+@with_source_to_change
+def cancel(source: Source, operation: str, *, as_json: bool) -> None:
     """End it for good. What was put back by then goes out."""
-    with database.transaction() as connection:
-        _print(operations.cancel_bulk(connection, None, operation), as_json=as_json)
+    ended = source.ask(
+        lambda connection: operations.cancel_bulk(connection, None, operation),
+        lambda: calls.cancel_bulk_operation(operation),
+    )
+    _print(ended, as_json=as_json)
+
+
+def _read(source: Source, operation: str) -> BulkOperation:
+    return source.ask(
+        lambda connection: operations.show_bulk(connection, None, operation),
+        lambda: calls.get_bulk_operation(operation),
+    )
 
 
 def _print(one: BulkOperation, *, as_json: bool) -> None:

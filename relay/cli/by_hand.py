@@ -8,13 +8,15 @@ import click
 
 from outbox.control import by_hand
 from outbox.control.filters import Filters
-from relay.cli.options import Database, confirm, filters, json_option, yes_option
+from relay.cli.options import confirm, filters, json_option, yes_option
 from relay.cli.output import print_json
-from relay.cli.source import Source, query_of, with_source_to_change
+from relay.cli.source import Source, ids_of, query_of, with_source_to_change
 from relay.client import calls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sqlalchemy import Connection
 
     from outbox.ids import DeliveryId
 
@@ -48,7 +50,7 @@ def retry(
       relay deliveries retry --subscription sub_… --limit 10000 --yes
     """
     wanted = _wanted(delivery_ids, type_, given)
-    chosen = (delivery_ids, None) if delivery_ids else (None, query_of(wanted))
+    chosen = (ids_of(delivery_ids), None) if delivery_ids else (None, query_of(wanted))
     found = source.ask(
         lambda connection: (
             by_hand.waiting_by_id(connection, None, delivery_ids)
@@ -95,7 +97,7 @@ def cancel(
       relay deliveries cancel --subscription sub_… --type 'order.*' --since 1h --dry-run
     """
     wanted = _wanted(delivery_ids, type_, given)
-    chosen = (delivery_ids, None) if delivery_ids else (None, query_of(wanted))
+    chosen = (ids_of(delivery_ids), None) if delivery_ids else (None, query_of(wanted))
     found = source.ask(
         lambda connection: (
             by_hand.outstanding_by_id(connection, None, delivery_ids)
@@ -119,15 +121,20 @@ def cancel(
         click.echo(f"{len(done.leased)} of them were being sent: these requests may still arrive", err=True)
 
 
-def retry_all(database: Database, subscription_id: str, tenant: str | None) -> int:
+def retry_all(source: Source, subscription_id: str, tenant: str | None) -> int:
     """Make all that waits for a retry to a subscription due, some a transaction; return how many there were."""
-    waiting, done = Filters(subscription=subscription_id, limit=_BATCH), 0
-    while True:
-        with database.transaction() as connection:
-            found = by_hand.waiting_by_filter(connection, tenant, waiting)
-            done += len(by_hand.retry_now(connection, tenant, found, waiting).deliveries)
-        if len(found) < _BATCH:
-            return done
+    waiting, done, found = Filters(subscription=subscription_id, limit=_BATCH), 0, _BATCH
+
+    def retry_some(connection: Connection) -> tuple[int, int]:
+        some = by_hand.waiting_by_filter(connection, tenant, waiting)
+        return len(some), len(by_hand.retry_now(connection, tenant, some, waiting).deliveries)
+
+    while found == _BATCH:
+        found, made = source.ask(
+            retry_some, lambda: calls.retry_deliveries(None, query_of(waiting)).then(lambda said: (said.count,) * 2)
+        )
+        done += made
+    return done
 
 
 def _wanted(delivery_ids: Sequence[str], type_: str | None, given: dict[str, Any]) -> Filters:

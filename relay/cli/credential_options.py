@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from outbox.subscriptions.authentication import authentication_of, tls_of
+from outbox.subscriptions.authentication import authentication_of, stored_authentication, tls_of
 from outbox.subscriptions.fields import SECRETS
+from outbox.subscriptions.headers import check_headers
 from relay.cli.subscription_options import field_options, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
 
-__all__ = ["credential_options"]
+__all__ = ["credential_options", "sent_credentials"]
 
 R = TypeVar("R")
 
@@ -66,6 +68,17 @@ def _read_credentials(chosen: dict[str, Any]) -> dict[str, Any]:
             raise click.UsageError(f"--no-{name} excludes the options that give {name}")
         credentials[name] = None
     return credentials
+
+
+def sent_credentials(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of outbox.subscriptions with their credentials as the API's body has them; None stays."""
+    forms: dict[str, Callable[[Any], Any]] = {
+        "authentication": lambda value: json.loads(stored_authentication(value)),
+        "tls": asdict,
+        "headers": check_headers,
+    }
+    given = {name: forms[name](value) for name, value in arguments.items() if name in forms and value is not None}
+    return arguments | given
 
 
 def _parse_pair(text: str) -> tuple[str, str]:

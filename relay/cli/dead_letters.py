@@ -26,7 +26,7 @@ from relay.cli.output import (
     print_more,
     print_table,
 )
-from relay.cli.source import Source, query_of, with_source, with_source_to_change
+from relay.cli.source import Source, ids_of, query_of, with_source, with_source_to_change
 from relay.client import calls
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def purge(
         )
         return len(found)
 
-    chosen = (delivery_ids, None) if delivery_ids else (None, query_of(wanted))
+    chosen = (ids_of(delivery_ids), None) if delivery_ids else (None, query_of(wanted))
     count = source.ask(find, lambda: calls.purge_dead_letters(*chosen, dry_run=True).then(lambda said: said.count))
     if dry_run:
         click.echo(f"{count} dead letters would be purged")

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outbox.control.times import utc
+from outbox.recording.payload import RawJSON
 from outbox.subscriptions.declaration import json_object
-from relay.cli.options import Database, after_option, filters, json_option, with_database
+from relay.cli.options import after_option, filters, json_option
 from relay.cli.output import counted, escape, fields_of, print_fields, print_json, print_more, print_table
-from relay.cli.subscription_options import FILE, own_tenant_option, read_file, text_type
+from relay.cli.source import Source, with_source
+from relay.cli.subscription_options import FILE, own_tenant_option, read_file, sent_filter, text_type
+from relay.client import calls
 
 if TYPE_CHECKING:
     from typing import TextIO
 
     from outbox.control.attempts import Attempt
-    from outbox.control.explain import Draft, ExplainedEvent
+    from outbox.control.explain import Draft, ExplainedEvent, FilterTest
     from outbox.control.track import EventTrack
 
 __all__ = ["explain", "filter_test"]
@@ -35,9 +38,9 @@ _key_option = click.option("--key", metavar="KEY", help="The key of the draft.")
 @filters("subscription", "limit")
 @after_option
 @json_option
-@with_database
+@with_source
 def explain(
-    database: Database, event_id: str | None, type_: str | None, data: TextIO | None, key: str | None,
+    source: Source, event_id: str | None, type_: str | None, data: TextIO | None, key: str | None,
     tenant: str | None, *, as_json: bool, **page: Any,
 ) -> None:  # fmt: skip
     """Tell the track of one EVENT (evt_…): recorded, resolved, each attempt, what is next and why it waits.
@@ -51,21 +54,39 @@ def explain(
       relay explain evt_… --subscription sub_…
       relay explain --type order.created --data order.json --tenant acme
     """
-    from outbox.control.explain import explain_draft
-    from outbox.control.track import track_event
-
     draft = _one_of(event_id, _draft(type_, data, key, tenant or ""), "EVENT, or --type and --data")
-    with database.transaction() as connection:
-        found: EventTrack | ExplainedEvent = (
-            track_event(connection, tenant, draft, **page)
-            if isinstance(draft, str)
-            else explain_draft(connection, None, draft, **page)
-        )
+    found = _track(source, draft, tenant, page) if isinstance(draft, str) else _explain(source, draft, page)
     if as_json:
         print_json(found)
     else:
         _print(found)
     print_more(found.subscriptions)
+
+
+def _track(source: Source, event_id: str, tenant: str | None, page: dict[str, Any]) -> EventTrack:
+    from outbox.control.track import track_event
+
+    return source.ask(
+        lambda connection: track_event(connection, tenant, event_id, **page),
+        lambda: calls.get_event_track(event_id, tenant=tenant, **page),
+    )
+
+
+def _explain(source: Source, draft: Draft, page: dict[str, Any]) -> ExplainedEvent:
+    from outbox.control.explain import explain_draft
+
+    if page["after"] is not None:
+        source.refuse_by_api("--after", "of a draft the API explains the first --limit subscriptions")
+    given = {name: page[name] for name in ("subscription", "limit")}
+    found = source.ask(
+        lambda connection: explain_draft(connection, None, draft, **page),
+        lambda: calls.explain_unrecorded(
+            draft.type, RawJSON(draft.data), key=draft.key, tenant=draft.tenant or None, **given
+        ),
+    )
+    if source.is_remote and len(found.subscriptions.items) == given["limit"]:
+        click.echo("there may be more: raise --limit", err=True)
+    return found
 
 
 def _draft(type_: str | None, data: TextIO | None, key: str | None, tenant: str = "") -> Draft | None:
@@ -146,9 +167,9 @@ def _detail(detail: str, item: Any) -> str:
 @click.option("--type", "type_", default="test", metavar="TYPE", show_default=True, help="The event type of the draft.")
 @_key_option
 @json_option
-@with_database
+@with_source
 def filter_test(
-    database: Database, subscription_id: str | None, tenant: str | None, filter_: Any, event_id: str | None,
+    source: Source, subscription_id: str | None, tenant: str | None, filter_: Any, event_id: str | None,
     data: TextIO | None, type_: str, key: str | None, *, as_json: bool,
 ) -> int:  # fmt: skip
     """Ask the filter of a SUBSCRIPTION, or one that is given, about an event or a draft. Exit code 1: no match.
@@ -158,18 +179,43 @@ def filter_test(
       relay subscriptions filter-test sub_… --event evt_…
       relay subscriptions filter-test --filter '{"payload": {"total": {"$gte": 100}}}' --data order.json
     """
-    from outbox.control.explain import try_filter, try_stored_filter
-
     if (subscription_id is None) == (filter_ is None):
         raise click.UsageError("give either a SUBSCRIPTION or --filter")
     about = _one_of(event_id, _draft(type_, data, key) if data is not None else None, "--event or --data")
-    with database.transaction() as connection:
-        if subscription_id is None:
-            found = try_filter(connection, tenant, filter_, about)
-        else:
-            found = try_stored_filter(connection, tenant, subscription_id, about)
+    if subscription_id is None:
+        found = _ask_given(source, tenant, filter_, about)
+    else:
+        found = _ask_stored(source, tenant, subscription_id, about)
     if as_json:
         print_json(found)
     else:
         print_fields(fields_of(found))
     return 0 if found.matches else 1
+
+
+def _ask_given(source: Source, tenant: str | None, filter_: dict[str, Any], about: str | Draft) -> FilterTest:
+    from outbox.control.explain import try_filter
+
+    if tenant is not None:
+        source.refuse_by_api("--tenant", "of a filter that nobody has, the API asks as the tenant of the token")
+    return source.ask(
+        lambda connection: try_filter(connection, tenant, filter_, about),
+        lambda: calls.ask_filter(sent_filter(filter_), **_sent(about)),
+    )
+
+
+def _ask_stored(source: Source, tenant: str | None, subscription_id: str, about: str | Draft) -> FilterTest:
+    from outbox.control.explain import try_stored_filter
+
+    source.require_tenant(subscription_id, tenant)
+    return source.ask(
+        lambda connection: try_stored_filter(connection, tenant, subscription_id, about),
+        lambda: calls.ask_stored_filter(subscription_id, **_sent(about)),
+    )
+
+
+def _sent(about: str | Draft) -> dict[str, Any]:
+    """Return an event or a draft as the API's body names it."""
+    if isinstance(about, str):
+        return {"event_id": about}
+    return {"type": about.type, "data": RawJSON(about.data)} | ({} if about.key is None else {"key": about.key})

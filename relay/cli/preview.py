@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import anyio
 import click
 
 from outbox.errors import RecordError
-from relay.cli.options import Database, json_option, with_database
+from relay.cli.options import json_option
 from relay.cli.output import escape, print_json
 from relay.cli.probe import print_body, print_headers
-from relay.cli.subscription_options import FILE, own_tenant_option, read_file, subscription_argument
+from relay.cli.source import Source, with_source
+from relay.cli.subscription_options import FILE, own_tenant_option, read_file, read_json, subscription_argument
+from relay.client import calls
 
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from relay.operations.probe.preview import PreviewedRequest
+    from relay.operations.probe.preview import Draft, PreviewedRequest
 
 __all__ = ["preview"]
 
@@ -33,9 +33,9 @@ __all__ = ["preview"]
     "--transformation", metavar="EXPRESSION", help="Try this in place of the subscription's own; '' for none."
 )
 @json_option
-@with_database
+@with_source
 def preview(
-    database: Database, subscription_id: str, tenant: str | None, event_id: str | None, data: TextIO | None,
+    source: Source, subscription_id: str, tenant: str | None, event_id: str | None, data: TextIO | None,
     type_: str | None, key: str | None, transformation: str | None, *, as_json: bool,
 ) -> int:  # fmt: skip
     """Show the request that an event would be sent as, and send nothing.
@@ -56,8 +56,12 @@ def preview(
     if event_id is not None and (type_ is not None or key is not None):
         raise click.UsageError("--type and --key are a draft's: give them with --data")
     event = event_id or Draft(data=read_file("data", data) if data else "", type=type_ or DEFAULT_TYPE, key=key)
+    source.require_tenant(subscription_id, tenant)
     try:
-        found = anyio.run(partial(make, database, tenant, subscription_id, event, transformation=transformation))
+        found = source.run(
+            lambda database: make(database, tenant, subscription_id, event, transformation=transformation),
+            lambda: calls.preview_request(subscription_id, **_sent(event, transformation)),
+        )
     except RecordError as error:
         raise click.UsageError(f"--{error}".replace("RawJSON is not strict JSON", "not JSON")) from None
     if as_json:
@@ -65,6 +69,14 @@ def preview(
     else:
         _print(found)
     return 0 if found.ok else 1
+
+
+def _sent(event: str | Draft, transformation: str | None) -> dict[str, Any]:
+    """Return what the API's body has. Raises RecordError for data that are no JSON."""
+    tried = {} if transformation is None else {"transformation": transformation}
+    if isinstance(event, str):
+        return {"event_id": event} | tried
+    return {"type": event.type, "key": event.key, "data": read_json(event.data)} | tried
 
 
 def _print(found: PreviewedRequest) -> None:

@@ -6,17 +6,17 @@ import re
 import shutil
 import sys
 import textwrap
-from functools import partial
 from typing import TYPE_CHECKING
 
-import anyio
 import click
 
 from outbox.errors import RecordError
 from relay.cli.findings import in_sentences, in_words
-from relay.cli.options import Database, json_option, with_database
+from relay.cli.options import json_option
 from relay.cli.output import escape, fields_of, print_json
-from relay.cli.subscription_options import own_tenant_option, subscription_argument
+from relay.cli.source import Source, with_source
+from relay.cli.subscription_options import own_tenant_option, read_json, subscription_argument
+from relay.client import calls
 from relay.operations.probe.documents import CheckedStep
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 @click.option("--type", "type_", default="outbox.test", show_default=True, help="The message's type.")
 @click.option("--data", metavar="JSON", help='The message\'s data, - is stdin. [default: {"test":true}]')
 @json_option
-@with_database
+@with_source
 def test(
-    database: Database, subscription_id: str, tenant: str | None, type_: str, data: str | None, *, as_json: bool
+    source: Source, subscription_id: str, tenant: str | None, type_: str, data: str | None, *, as_json: bool
 ) -> int:
     """Send one test message and show request, answer and what to do.
 
@@ -59,8 +59,14 @@ def test(
 
     if data == "-":
         data = sys.stdin.read()
+    source.require_tenant(subscription_id, tenant)
     try:
-        found = anyio.run(partial(send_test, database, tenant, subscription_id, type=type_, data=data))
+        found = source.run(
+            lambda database: send_test(database, tenant, subscription_id, type=type_, data=data),
+            lambda: calls.send_test_message(
+                subscription_id, type=type_, **({} if data is None else {"data": read_json(data)})
+            ),
+        )
     except RecordError as error:
         raise click.UsageError(f"--{error}".replace("RawJSON is not strict JSON", "not JSON")) from None
     if as_json:
@@ -76,8 +82,8 @@ def test(
 @subscription_argument
 @own_tenant_option
 @json_option
-@with_database
-def check(database: Database, subscription_id: str, tenant: str | None, *, as_json: bool) -> int:
+@with_source
+def check(source: Source, subscription_id: str, tenant: str | None, *, as_json: bool) -> int:
     """Look at the way to the endpoint and send nothing: secrets, DNS, policy, TCP, TLS.
 
     Every step is the sender's own; after the handshake the connection is closed. Exit code 0 when none failed.
@@ -88,7 +94,11 @@ def check(database: Database, subscription_id: str, tenant: str | None, *, as_js
     """
     from relay.operations.probe.probe import check_endpoint
 
-    found = anyio.run(check_endpoint, database, tenant, subscription_id)
+    source.require_tenant(subscription_id, tenant)
+    found = source.run(
+        lambda database: check_endpoint(database, tenant, subscription_id),
+        lambda: calls.check_subscription(subscription_id),
+    )
     steps, diagnosis = _steps_of(found), in_sentences(found.findings)
     if as_json:
         print_json(fields_of(found, "findings", "hindrance") | {"steps": steps, "diagnosis": diagnosis})

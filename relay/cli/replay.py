@@ -9,8 +9,11 @@ import click
 
 from outbox.control.filters import Filters
 from outbox.control.replay import replay as operations
-from relay.cli.options import Database, confirm, filters, json_option, with_database_to_change, yes_option
+from relay.cli.options import confirm, filters, json_option, yes_option
 from relay.cli.output import print_json
+from relay.cli.source import Source, ids_of, query_of, with_source_to_change
+from relay.client import calls
+from relay.client.results import Replayed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -33,9 +36,9 @@ __all__ = ["replay"]
 @click.option("--dry-run", is_flag=True, help="Say what would be replayed, change nothing.")
 @yes_option
 @json_option
-@with_database_to_change
+@with_source_to_change
 def replay(
-    database: Database, names: tuple[str, ...], to: str | None, type_: str | None, state: Any, *, to_all: bool,
+    source: Source, names: tuple[str, ...], to: str | None, type_: str | None, state: Any, *, to_all: bool,
     dry_run: bool, yes: bool, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Deliver again: a dead letter, a delivery or an event by id, or all that pass a filter.
@@ -58,23 +61,36 @@ def replay(
         raise click.UsageError("give ids, or at least one filter (--since, --subscription, …), not both")
     if to_all and (to is not None or not names):
         raise click.UsageError("--to-all goes with ids, and without --to")
-    matching = None
-    with database.transaction() as connection:
-        if names:
-            found = _by_id(connection, names, to, to_all=to_all)
-        else:
-            found = operations.candidates_by_filter(connection, None, wanted, state=state, to=to)
-            matching = operations.count_by_filter(connection, None, wanted, state=state)
-    rest = _Rest(matching, wanted, state)
+    chosen = (ids_of(names), None) if names else (None, query_of(wanted))
+    how: dict[str, Any] = {"to": to, "to_all": to_all, "state": state}
+    found: list[operations.Candidate] = []
+
+    def look(connection: Connection) -> Replayed:
+        found[:] = _candidates(connection, names, wanted, **how)
+        matching = None if names else operations.count_by_filter(connection, None, wanted, state=state)
+        return _told(found, None, matching)
+
+    looked = source.ask(look, lambda: calls.replay_deliveries(*chosen, **how, dry_run=True))
+    rest = _Rest(looked.matching, wanted, state)
     if dry_run:
-        _report(found, None, rest, as_json=as_json)
+        _report("would replay", looked, rest, as_json=as_json)
         return
-    asked = operations.Asked(names, wanted, None if names else state, "all" if to_all else to)
     if not names:
-        confirm(f"Replay {len(found)}{rest.of} {'dead letters' if state == 'dead' else 'deliveries'}?", yes=yes)
-    with database.transaction() as connection:
-        made = operations.replay(connection, None, found, asked)
-    _report(found, made, rest, as_json=as_json)
+        confirm(f"Replay {looked.count}{rest.of} {'dead letters' if state == 'dead' else 'deliveries'}?", yes=yes)
+    asked = operations.Asked(names, wanted, None if names else state, "all" if to_all else to)
+    made = source.ask(
+        lambda connection: _told(found, operations.replay(connection, None, found, asked), looked.matching),
+        lambda: calls.replay_deliveries(*chosen, **how),
+    )
+    _report("replayed", made, rest, as_json=as_json)
+
+
+def _candidates(
+    connection: Connection, names: tuple[str, ...], wanted: Filters, *, to: str | None, to_all: bool, state: Any
+) -> list[operations.Candidate]:
+    if not names:
+        return operations.candidates_by_filter(connection, None, wanted, state=state, to=to)
+    return [item for name in names for item in operations.candidates_by_id(connection, None, name, to, to_all=to_all)]
 
 
 @dataclass(frozen=True)
@@ -102,27 +118,30 @@ class _Rest:
         return " ".join(["relay bulk redrive", *flags])
 
 
-def _by_id(
-    connection: Connection, names: tuple[str, ...], to: str | None, *, to_all: bool
-) -> list[operations.Candidate]:
-    return [item for name in names for item in operations.candidates_by_id(connection, None, name, to, to_all=to_all)]
-
-
-def _report(found: list[operations.Candidate], made: list[DeliveryId] | None, rest: _Rest, *, as_json: bool) -> None:
-    """Print the candidates and the deliveries made of them; `made` is None in a dry run."""
-    subscriptions = sorted({item.subscription_id for item in found if item.subscription_id})
+def _told(
+    found: list[operations.Candidate], made: list[DeliveryId] | None, matching: operations.Matching | None
+) -> Replayed:
+    """Return what the API answers: the candidates, and the deliveries made of them; `made` is None in a dry run."""
     to_resolve = sum(item.subscription_id is None for item in found)
     direct = len(found) - to_resolve if made is None else len(made)
-    deliveries = made or []
+    return Replayed(
+        count=direct + to_resolve,
+        matching=matching,
+        deliveries=tuple(made or ()),
+        subscriptions=tuple(sorted({item.subscription_id for item in found if item.subscription_id})),
+        resolve_again=to_resolve,
+    )
+
+
+def _report(verb: str, told: Replayed, rest: _Rest, *, as_json: bool) -> None:
     if as_json:
-        counts = {"count": direct + to_resolve, "matching": rest.matching, "deliveries": deliveries}
-        print_json({**counts, "subscriptions": subscriptions, "resolve_again": to_resolve})
+        print_json(told)
         return
-    verb = "would replay" if made is None else "replayed"
-    click.echo(f"{verb} {direct}{rest.of} deliveries to {len(subscriptions)} subscriptions")
-    if to_resolve:
-        click.echo(f"{verb} {to_resolve} events that could not be resolved: back to pending")
-    for name in deliveries[:20]:
+    direct = told.count - told.resolve_again
+    click.echo(f"{verb} {direct}{rest.of} deliveries to {len(told.subscriptions)} subscriptions")
+    if told.resolve_again:
+        click.echo(f"{verb} {told.resolve_again} events that could not be resolved: back to pending")
+    for name in told.deliveries[:20]:
         click.echo(name)
     if rest.of:
         click.echo(f"for all of them: {rest.command}; or go on: repeat it, or raise --limit", err=True)

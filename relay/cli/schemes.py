@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from outbox.signing.schemes import SCHEMES
 from relay.cli.options import config_option, flags_of, json_option, load_config
 from relay.cli.output import print_fields, print_json, print_json_lines, print_table
+from relay.cli.source import with_api
+from relay.client import calls
 from relay.config.options import options
-from relay.operations.schemes import origin_of, scheme_document, scheme_documents
+from relay.operations.schemes import scheme_document, scheme_documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from relay.client import Client
 
 __all__ = ["schemes"]
 
@@ -25,10 +29,20 @@ _KEYS = {
 _PROTECTED = {"id": "the id", "timestamp": "the time", "type": "the type", "body": "the body"}
 
 
-def _configuration(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --config and --schemes."""
+def _configured(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --config and --schemes, whose schemes it then knows, or --api; call it with the Client first."""
+
+    @with_api
+    @functools.wraps(command)
+    def wrapped(client: Client | None, *, config_file: str | None, schemes: str | None, **given: Any) -> Any:
+        if client is None:
+            load_config({"schemes": schemes}, config_file)
+        elif schemes is not None:
+            raise click.UsageError("--schemes: by --api those of relay serve's configuration are told; leave it out")
+        return command(client, **given)
+
     declared = flags_of(option for option in options() if option.name == "schemes")
-    return config_option(declared(command))
+    return config_option(declared(wrapped))
 
 
 @click.group()
@@ -42,30 +56,31 @@ def schemes() -> None:
 
 @schemes.command("list")
 @json_option
-@_configuration
-def list_(*, as_json: bool, config_file: str | None, **flags: Any) -> None:
+@_configured
+def list_(client: Client | None, *, as_json: bool) -> None:
     """List the schemes: what each signs, and where the signature stands.
 
     \b
     Example:
       relay schemes list --config relay.toml
     """
-    load_config(flags, config_file)
+    found = scheme_documents() if client is None else client(calls.get_schemes())
     if as_json:
-        print_json_lines(scheme_documents())
+        print_json_lines(found)
         return
     rows = [
-        (row.name, row.signed, f"{row.signature_header}: {row.value}", f"{row.hash} {row.encoding}", row.key, origin)
-        for row, origin in ((scheme.row, origin_of(scheme.row)) for scheme in SCHEMES.values())
-    ]
+        (one["name"], one["signed"], f"{one['signature_header']}: {one['value']}", f"{one['hash']} {one['encoding']}",
+         one["key"], one["origin"])
+        for one in found
+    ]  # fmt: skip
     print_table(["NAME", "SIGNED", "HEADER", "HASH", "KEY", "ORIGIN"], rows, flexible=["HEADER", "SIGNED"])
 
 
 @schemes.command()
 @click.argument("name")
 @json_option
-@_configuration
-def show(name: str, *, as_json: bool, config_file: str | None, **flags: Any) -> None:
+@_configured
+def show(client: Client | None, *, name: str, as_json: bool) -> None:
     """Show what a scheme signs, what that protects, and what a request looks like.
 
     The example is signed with a secret that everybody knows; it is there to compare a receiver's own result with.
@@ -75,8 +90,7 @@ def show(name: str, *, as_json: bool, config_file: str | None, **flags: Any) -> 
       relay schemes show stripe
       relay schemes show acme --config relay.toml --json
     """
-    load_config(flags, config_file)
-    document = scheme_document(name)
+    document = scheme_document(name) if client is None else client(calls.get_scheme(name))
     if as_json:
         print_json(document)
         return

@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from outbox.control.times import duration, utc
-from relay.cli.options import Database, json_option, with_database_to_change
-from relay.cli.output import escape, print_json
+from relay.cli.options import json_option
+from relay.cli.output import escape, fields_of, print_json
+from relay.cli.source import Source, with_source_to_change
+from relay.client import calls
 from relay.operations import sending
 
 __all__ = ["pause_all", "resume_all"]
@@ -15,8 +17,8 @@ __all__ = ["pause_all", "resume_all"]
 @click.command()
 @click.option("--reason", metavar="TEXT", help="Why, for everybody who looks; at most 500 bytes.")
 @json_option
-@with_database_to_change
-def pause_all(database: Database, reason: str | None, *, as_json: bool) -> None:
+@with_source_to_change
+def pause_all(source: Source, reason: str | None, *, as_json: bool) -> None:
     """Stop all sending, of every relay on every host, within a second.
 
     Applications go on recording and events are resolved; what is due waits, unasked and uncharged. A
@@ -26,8 +28,9 @@ def pause_all(database: Database, reason: str | None, *, as_json: bool) -> None:
     Example:
       relay pause-all --reason 'wrong prices in order.created'
     """
-    with database.transaction() as connection:
-        now = sending.pause_all(connection, None, reason)
+    now = source.ask(
+        lambda connection: sending.pause_all(connection, None, reason), lambda: calls.pause_sending(reason)
+    )
     if as_json:
         print_json(now)
     elif now.paused_at is not None:
@@ -37,16 +40,13 @@ def pause_all(database: Database, reason: str | None, *, as_json: bool) -> None:
 
 @click.command()
 @json_option
-@with_database_to_change
-def resume_all(database: Database, *, as_json: bool) -> None:
+@with_source_to_change
+def resume_all(source: Source, *, as_json: bool) -> None:
     """Send again: what is due goes out at once, the longest due first."""
-    with database.transaction() as connection:
-        before = sending.resume_all(connection, None)
-        now = sending.read_sending(connection, None)
-        clock = connection.exec_driver_sql("select clock_timestamp()").scalar_one()
+    now = source.ask(lambda connection: sending.resume_sending(connection, None), calls.resume_sending)
     if as_json:
-        print_json(now)
-    elif before.paused_at is None:
+        print_json(fields_of(now, "paused_seconds"))
+    elif now.paused_seconds is None:
         click.echo("sending was not paused")
     else:
-        click.echo(f"sending goes on after {duration((clock - before.paused_at).total_seconds())}")
+        click.echo(f"sending goes on after {duration(now.paused_seconds)}")

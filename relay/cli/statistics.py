@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outbox import EVERY_TENANT, statistics
-from relay.cli.options import Database, filters, json_option, with_database
+from outbox.ids import SubscriptionId
+from relay.cli.options import filters, json_option
 from relay.cli.output import fields_of, print_fields, print_json, print_json_lines, print_table
+from relay.cli.source import Source, with_source
+from relay.client import calls
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from outbox.statistics import Statistics
 
 __all__ = ["statistics_command"]
@@ -23,9 +28,9 @@ __all__ = ["statistics_command"]
 @click.option("--series", "as_series", is_flag=True, help="Over time, one line a step.")
 @click.option("--step", type=int, metavar="SECONDS", help="Of --series. [default: as fits --over]")
 @json_option
-@with_database
+@with_source
 def statistics_command(
-    database: Database, type_: str | None, by: Any, step: int | None, *, as_series: bool, as_json: bool, **given: Any
+    source: Source, type_: str | None, by: Any, step: int | None, *, as_series: bool, as_json: bool, **given: Any
 ) -> None:
     """Count what was delivered, what failed and died, and how long delivered requests took.
 
@@ -39,23 +44,32 @@ def statistics_command(
       relay statistics --by subscription --over 1h
       relay statistics --tenant acme --series --json
     """
-    tenant = EVERY_TENANT if given["tenant"] is None else given["tenant"]
-    subscription, over = given["subscription"], given["over"]
-    if by and (as_series or subscription):
+    whose = EVERY_TENANT if given["tenant"] is None else given["tenant"]
+    about = {"type": type_, "over": given["over"]}
+    name = given["subscription"]
+    narrow = about | {"subscription": name and str(SubscriptionId.of(name))}
+    if by and (as_series or given["subscription"]):
         raise click.UsageError("--by ranks all of them: give it without --series and --subscription.")
     if step is not None and not as_series:
         raise click.UsageError("--step is of --series: give both.")
-    with database.transaction() as connection:
-        if by:
-            _print_ranking(statistics.rank(connection, tenant, by, type=type_, over=over), by, as_json=as_json)
-        elif as_series:
-            points = statistics.series(
-                connection, tenant, subscription=subscription, type=type_, over=over, step_seconds=step
-            )
-            _print_points(points, as_json=as_json)
-        else:
-            found = statistics.read(connection, tenant, subscription=subscription, type=type_, over=over)
-            print_json(found) if as_json else print_fields(_readable(found))
+    if by:
+        ranked = source.ask(
+            lambda connection: tuple(statistics.rank(connection, whose, by, **about)),
+            lambda: calls.rank_statistics(by, tenant=given["tenant"], **about),
+        )
+        _print_ranking(ranked, by, as_json=as_json)
+    elif as_series:
+        points = source.ask(
+            lambda connection: tuple(statistics.series(connection, whose, **narrow, step_seconds=step)),
+            lambda: calls.get_series(tenant=given["tenant"], **narrow, step_seconds=step),
+        )
+        _print_points(points, as_json=as_json)
+    else:
+        found = source.ask(
+            lambda connection: statistics.read(connection, whose, **narrow),
+            lambda: calls.get_statistics(tenant=given["tenant"], **narrow),
+        )
+        print_json(found) if as_json else print_fields(_readable(found))
 
 
 def _readable(found: Statistics) -> dict[str, Any]:
@@ -67,7 +81,7 @@ def _readable(found: Statistics) -> dict[str, Any]:
     return shown
 
 
-def _print_ranking(found: list[Statistics], by: str, *, as_json: bool) -> None:
+def _print_ranking(found: Sequence[Statistics], by: str, *, as_json: bool) -> None:
     if as_json:
         print_json_lines(found)
         return
@@ -81,7 +95,7 @@ def _print_ranking(found: list[Statistics], by: str, *, as_json: bool) -> None:
     print_table(heads, rows, flexible=["ERROR", "LAST FAILURE"])
 
 
-def _print_points(points: list[statistics.Point], *, as_json: bool) -> None:
+def _print_points(points: Sequence[statistics.Point], *, as_json: bool) -> None:
     if as_json:
         print_json_lines(points)
         return

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from outbox.recording.payload import RawJSON, encode
+from outbox.recording.record import Outbox
 from outbox.subscriptions.checks import EVERY_TENANT, EveryTenant
 from outbox.subscriptions.declaration import NOTHING, words
 
@@ -23,8 +25,10 @@ __all__ = [
     "key_type_option",
     "own_tenant_option",
     "read_file",
+    "read_json",
     "secret_file_option",
     "secret_in",
+    "sent_filter",
     "subscription_argument",
     "text_type",
     "whose",
@@ -118,6 +122,19 @@ def read_file(name: str, file: TextIO) -> str:
         return file.read()
     except UnicodeDecodeError:
         raise click.UsageError(f"{flag_name(name)}: the file is not text in UTF-8") from None
+
+
+def read_json(text: str) -> RawJSON:
+    """Return data as they go to the API: exactly as written. Raises RecordError for what is no JSON, or too much."""
+    encode(RawJSON(text), Outbox().max_payload_bytes)
+    return RawJSON(text)
+
+
+def sent_filter(value: dict[str, Any]) -> Any:
+    """Return a filter as it goes to the API: its numbers exact."""
+    from outbox.subscriptions.filters.values import canonical  # most programs have no filters
+
+    return RawJSON(canonical(value))
 
 
 def flag_name(name: str) -> str:

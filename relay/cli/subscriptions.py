@@ -17,17 +17,15 @@ from outbox.subscriptions.declaration import REQUIRED
 from outbox.subscriptions.fields import COLUMNS
 from outbox.subscriptions.filters.values import in_json
 from relay.cli.by_hand import retry_all
-from relay.cli.credential_options import credential_options
+from relay.cli.credential_options import credential_options, sent_credentials
 from relay.cli.explain import filter_test
 from relay.cli.formats import formats_
 from relay.cli.options import (
-    Database,
     confirm,
     json_option,
     scheme_option,
     warn,
     warnings_shown,
-    with_database_to_change,
     yes_option,
 )
 from relay.cli.output import fields_of, print_fields, print_json, print_json_lines, print_table
@@ -42,6 +40,7 @@ from relay.cli.subscription_options import (
     own_tenant_option,
     secret_file_option,
     secret_in,
+    sent_filter,
     subscription_argument,
     whose,
 )
@@ -74,9 +73,9 @@ def subscriptions() -> None:
 @click.option("--id", "id_", metavar="ID", help="An own id, sub_… or a UUID. [default: a new one]")
 @credential_options()
 @json_option
-@with_database_to_change
+@with_source_to_change
 def add(
-    database: Database, url: str, types: tuple[str, ...], tenant: str, secret_file: Any, id_: str | None, *,
+    source: Source, url: str, types: tuple[str, ...], tenant: str, secret_file: Any, id_: str | None, *,
     all_tenants: bool, as_json: bool, credentials: dict[str, Any], **settings: Any,
 ) -> None:  # fmt: skip
     """Send events of each TYPE to URL. Prints the signing secret, this once.
@@ -94,12 +93,17 @@ def add(
     """
     if all_tenants and tenant:
         raise click.UsageError("--tenant and --all-tenants exclude each other")
+    if all_tenants:
+        source.refuse_by_api("--all-tenants", "such a subscription is made in the database only")
     arguments = arguments_of(settings) | credentials | {"secret": secret_in(secret_file), "id": id_}
-    with warnings_shown(), database.transaction() as connection:
+
+    def make(connection: Connection) -> NewSubscription:
         if all_tenants:
-            made = verbs.add_for_every_tenant(connection, url, types, **arguments)
-        else:
-            made = verbs.add(connection, url, types, tenant=tenant, **arguments)
+            return verbs.add_for_every_tenant(connection, url, types, **arguments)
+        return verbs.add(connection, url, types, tenant=tenant, **arguments)
+
+    with warnings_shown():
+        made = source.ask(make, lambda: calls.add_subscription(url, types, tenant=tenant or None, **_sent(arguments)))
     _show(made, as_json=as_json)
 
 
@@ -164,8 +168,9 @@ def show(source: Source, subscription_id: str, tenant: str | None, *, removed: b
         one = verbs.get(connection, subscription_id, tenant=whose(tenant), removed=removed)
         return one, subscription_health(connection, tenant, one.id), breaker_of(connection, tenant, one.id)
 
-    if source.is_remote and removed:
-        raise click.UsageError("--removed: the API shows no removed subscription; leave out --api")
+    if removed:
+        source.refuse_by_api("--removed", "the API shows no removed subscription")
+    source.require_tenant(subscription_id, tenant)
     found = source.ask(
         lambda connection: read(connection)[0],
         lambda: calls.get_subscription(subscription_id).then(lambda one: one.subscription),
@@ -185,9 +190,9 @@ def show(source: Source, subscription_id: str, tenant: str | None, *, removed: b
 @field_options(COLUMNS)
 @credential_options(removable=True)
 @json_option
-@with_database_to_change
+@with_source_to_change
 def update(
-    database: Database, subscription_id: str, tenant: str | None, *, as_json: bool, credentials: dict[str, Any],
+    source: Source, subscription_id: str, tenant: str | None, *, as_json: bool, credentials: dict[str, Any],
     **settings: Any,
 ) -> None:  # fmt: skip
     """Change the fields that are given; the others stay.
@@ -197,8 +202,11 @@ def update(
       relay subscriptions update sub_… --url https://example.com/new --types 'order.*,user.created'
     """
     changes = arguments_of(settings) | credentials
-    with database.transaction() as connection:
-        changed = verbs.update(connection, subscription_id, tenant=whose(tenant), **changes)
+    source.require_tenant(subscription_id, tenant)
+    changed = source.ask(
+        lambda connection: verbs.update(connection, subscription_id, tenant=whose(tenant), **changes),
+        lambda: calls.change_subscription(subscription_id, "*", **_sent(changes)),
+    )
     _show(changed, as_json=as_json)
 
 
@@ -210,6 +218,7 @@ def update(
 @with_source_to_change
 def pause(source: Source, subscription_id: str, tenant: str | None, *, drop: bool, as_json: bool) -> None:
     """Stop sending; deliveries gather and wait until resume. With --drop, what comes meanwhile never comes."""
+    source.require_tenant(subscription_id, tenant)
     changed = source.ask(
         lambda connection: verbs.pause(connection, subscription_id, drop=drop, tenant=whose(tenant)),
         lambda: calls.pause_subscription(subscription_id, drop=drop),
@@ -225,6 +234,7 @@ def pause(source: Source, subscription_id: str, tenant: str | None, *, drop: boo
 @with_source_to_change
 def disable(source: Source, subscription_id: str, tenant: str | None, reason: str, *, as_json: bool) -> None:
     """Stop sending for a reason, as after 410 Gone. Deliveries gather and wait until resume."""
+    source.require_tenant(subscription_id, tenant)
     changed = source.ask(
         lambda connection: verbs.disable(connection, subscription_id, tenant=whose(tenant), reason=reason),
         lambda: calls.disable_subscription(subscription_id, reason),
@@ -237,12 +247,15 @@ def disable(source: Source, subscription_id: str, tenant: str | None, reason: st
 @own_tenant_option
 @click.option("--now", is_flag=True, help="Also what waits for a retry: its endpoint is mended.")
 @json_option
-@with_database_to_change
-def resume(database: Database, subscription_id: str, tenant: str | None, *, now: bool, as_json: bool) -> None:
+@with_source_to_change
+def resume(source: Source, subscription_id: str, tenant: str | None, *, now: bool, as_json: bool) -> None:
     """Send again, beginning with what gathered, whether it was paused, disabled or held back."""
-    with database.transaction() as connection:
-        changed = verbs.resume(connection, subscription_id, tenant=whose(tenant))
-    hastened = retry_all(database, changed.id, tenant) if now else None
+    source.require_tenant(subscription_id, tenant)
+    changed = source.ask(
+        lambda connection: verbs.resume(connection, subscription_id, tenant=whose(tenant)),
+        lambda: calls.resume_subscription(subscription_id),
+    )
+    hastened = retry_all(source, changed.id, tenant) if now else None
     _show(changed, as_json=as_json)
     if hastened is not None:
         click.echo(f"{hastened:,} deliveries that waited for a retry are due now", err=True)
@@ -253,17 +266,25 @@ def resume(database: Database, subscription_id: str, tenant: str | None, *, now:
 @own_tenant_option
 @yes_option
 @json_option
-@with_database_to_change
-def remove(database: Database, subscription_id: str, tenant: str | None, *, yes: bool, as_json: bool) -> None:
+@with_source_to_change
+def remove(source: Source, subscription_id: str, tenant: str | None, *, yes: bool, as_json: bool) -> None:
     """End it for good: what it had still to get is cancelled. Dead letters stay."""
     from relay.operations.status.late_subscriptions import subscription_health
 
-    with database.transaction() as connection:
-        found = verbs.get(connection, subscription_id, tenant=whose(tenant))
-        outstanding = subscription_health(connection, tenant, found.id).outstanding
-    confirm(f"Remove {found.id} ({found.url}) and cancel its {outstanding} outstanding deliveries?", yes=yes)
-    with database.transaction() as connection:
-        removed = verbs.remove(connection, subscription_id, tenant=whose(tenant))
+    source.require_tenant(subscription_id, tenant)
+    found = source.ask(
+        lambda connection: verbs.get(connection, subscription_id, tenant=whose(tenant)),
+        lambda: calls.get_subscription(subscription_id).then(lambda one: one.subscription),
+    )
+    health = source.ask(
+        lambda connection: subscription_health(connection, tenant, found.id),
+        lambda: calls.get_health(found.id).then(lambda one: one.backlog),
+    )
+    confirm(f"Remove {found.id} ({found.url}) and cancel its {health.outstanding} outstanding deliveries?", yes=yes)
+    removed = source.ask(
+        lambda connection: verbs.remove(connection, subscription_id, tenant=whose(tenant)),
+        lambda: calls.remove_subscription(subscription_id),
+    )
     _show(removed, as_json=as_json)
 
 
@@ -280,9 +301,9 @@ def remove(database: Database, subscription_id: str, tenant: str | None, *, yes:
     help="How long the old ones sign along. [default: 86400, or 0 where a request carries one signature]",
 )
 @json_option
-@with_database_to_change
+@with_source_to_change
 def rotate_secret(
-    database: Database, subscription_id: str, tenant: str | None, secret_file: Any, *, as_json: bool, **settings: Any
+    source: Source, subscription_id: str, tenant: str | None, secret_file: Any, *, as_json: bool, **settings: Any
 ) -> None:
     """Give it a new signing secret and print that, this once. Old ones sign along for a while.
 
@@ -292,11 +313,12 @@ def rotate_secret(
       relay subscriptions rotate-secret sub_… --overlap-seconds 0      the old one leaked
       relay subscriptions rotate-secret sub_… --scheme stripe          its receiver has moved
     """
-    secret = secret_in(secret_file)
-    with database.transaction() as connection:
-        changed = verbs.rotate_secret(
-            connection, subscription_id, tenant=whose(tenant), secret=secret, **arguments_of(settings)
-        )
+    given = arguments_of(settings) | {"secret": secret_in(secret_file)}
+    source.require_tenant(subscription_id, tenant)
+    changed = source.ask(
+        lambda connection: verbs.rotate_secret(connection, subscription_id, tenant=whose(tenant), **given),
+        lambda: calls.rotate_secret(subscription_id, **given),
+    )
     _show(changed, as_json=as_json)
 
 
@@ -307,6 +329,12 @@ subscriptions.add_command(preview)
 subscriptions.add_command(filter_test)
 subscriptions.add_command(apply)
 subscriptions.add_command(export)
+
+
+def _sent(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a verb as the API's body has them."""
+    sent = sent_credentials(arguments)
+    return sent if sent.get("filter") is None else sent | {"filter": sent_filter(sent["filter"])}
 
 
 def _document(item: Subscription) -> dict[str, Any]:

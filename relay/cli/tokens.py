@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outbox.control.filters import Filters
-from relay.cli.options import (
-    Database,
-    after_option,
-    confirm,
-    filters,
-    json_option,
-    with_database,
-    with_database_to_change,
-    yes_option,
-)
+from relay.cli.options import after_option, confirm, filters, json_option, yes_option
 from relay.cli.output import fields_of, print_fields, print_json, print_json_lines, print_more, print_table
+from relay.cli.source import Source, query_of, with_source, with_source_to_change
 from relay.cli.subscription_options import words_type
+from relay.client import calls
 from relay.operations import tokens as operations
 
 if TYPE_CHECKING:
@@ -49,9 +42,9 @@ def tokens() -> None:
 @click.option("--all-tenants", is_flag=True, help="Of every tenant: for the operator.")
 @click.option("--expires-days", type=click.IntRange(1, 36_500), metavar="N", help="It ends then. [default: never]")
 @json_option
-@with_database_to_change
+@with_source_to_change
 def create(
-    database: Database, name: str, rights: Sequence[str], tenant: str | None, expires_days: int | None, *,
+    source: Source, name: str, rights: Sequence[str], tenant: str | None, expires_days: int | None, *,
     all_tenants: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a token and print it, this once. NAME says what it is for.
@@ -63,9 +56,13 @@ def create(
     """
     if all_tenants is (tenant is not None):
         raise click.UsageError("give either --tenant NAME ('' where there are no tenants) or --all-tenants")
+    if all_tenants:
+        _require_operator(source)
     expires = None if expires_days is None else timedelta(days=expires_days)
-    with database.transaction() as connection:
-        made = operations.create(connection, None, name=name, rights=rights, whose=tenant, expires=expires)
+    made = source.ask(
+        lambda connection: operations.create(connection, None, name=name, rights=rights, whose=tenant, expires=expires),
+        lambda: calls.make_token(name, rights, tenant=tenant, expires_days=expires_days),
+    )
     if as_json:
         print_json(fields_of(made.token) | {"token": made.text})
         return
@@ -73,16 +70,26 @@ def create(
     click.echo("Keep the token now: it is not shown again.", err=True)
 
 
+def _require_operator(source: Source) -> None:
+    """Refuse where the API is asked by a tenant's token: it makes tokens of its own tenant, whatever is asked."""
+    own = source.ask(lambda _: None, lambda: calls.get_own_token().then(lambda token: token.tenant))
+    if own is not None:
+        raise click.UsageError(f"--all-tenants: your token is of tenant {own!r}; give --tenant {own!r}")
+
+
 @tokens.command("list")
 @filters("tenant", "limit")
 @click.option("--revoked", is_flag=True, help="Also those that are revoked or expired.")
 @after_option
 @json_option
-@with_database
-def list_(database: Database, after: str | None, *, revoked: bool, as_json: bool, **given: Any) -> None:
+@with_source
+def list_(source: Source, after: str | None, *, revoked: bool, as_json: bool, **given: Any) -> None:
     """List tokens, the newest first. Never their text: only its hash is kept."""
-    with database.transaction() as connection:
-        found = operations.list_tokens(connection, None, Filters(**given), revoked=revoked, after=after)
+    wanted = Filters(**given)
+    found = source.ask(
+        lambda connection: operations.list_tokens(connection, None, wanted, revoked=revoked, after=after),
+        lambda: calls.list_tokens(**query_of(wanted), revoked=revoked, after=after),
+    )
     if as_json:
         print_json_lines(found)
     else:
@@ -99,12 +106,13 @@ def list_(database: Database, after: str | None, *, revoked: bool, as_json: bool
 @click.argument("token_id", metavar="TOKEN")
 @yes_option
 @json_option
-@with_database_to_change
-def revoke(database: Database, token_id: str, *, yes: bool, as_json: bool) -> None:
+@with_source_to_change
+def revoke(source: Source, token_id: str, *, yes: bool, as_json: bool) -> None:
     """End a token (tok_…) at once; what it made stays."""
     confirm(f"Revoke {token_id}?", yes=yes)
-    with database.transaction() as connection:
-        ended = operations.revoke(connection, None, token_id)
+    ended = source.ask(
+        lambda connection: operations.revoke(connection, None, token_id), lambda: calls.revoke_token(token_id)
+    )
     if as_json:
         print_json(ended)
     else:

@@ -13,7 +13,7 @@ from outbox.signing.verify import signed_headers
 if TYPE_CHECKING:
     from outbox.signing.schemes import Scheme, SchemeDeclaration
 
-__all__ = ["format_documents", "origin_of", "scheme_document", "scheme_documents"]
+__all__ = ["format_documents", "scheme_document", "scheme_documents"]
 
 _EXAMPLE_KEY = b"an example, known to everybody"
 _EXAMPLE_BODY = b'{"type":"order.placed","timestamp":"2026-01-01T12:00:00.000000Z","data":{"id":7}}'
@@ -45,7 +45,7 @@ def _document(scheme: Scheme) -> dict[str, Any]:
     return {
         **asdict(row),
         "note": scheme.note,
-        "origin": origin_of(row),
+        "origin": _origin_of(row),
         "protects": {part: part in row.text.parts for part in ("body", *carried)},
         "headers": [header for header, _ in row.header_lines],
         "verified_by": list(scheme.headers),
@@ -64,6 +64,6 @@ def _example(scheme: Scheme) -> dict[str, Any]:
     return {"secret": secret, "headers": headers, "body": _EXAMPLE_BODY.decode()}
 
 
-def origin_of(row: SchemeDeclaration) -> str:
+def _origin_of(row: SchemeDeclaration) -> str:
     """Return `built in`, or `declared` for one of the configuration."""
     return "built in" if row in ROWS else "declared"
