@@ -1,4 +1,4 @@
-"""The types of events that a tenant has had, each with an example and its shape.
+"""The types of events that a tenant has had, or all have, each with an example and its shape.
 
 It is what was seen: the newest events, and what statistics count. A catalogue of declared types can stand in its place.
 """
@@ -16,6 +16,7 @@ from outbox import statistics
 from outbox.control.filters import Filters
 from outbox.control.history import list_attempts
 from outbox.ids import EventId
+from outbox.subscriptions.checks import EVERY_TENANT
 
 __all__ = ["LOOKED", "SeenType", "TypeExample", "example_of_type", "seen_types", "shape_of"]
 
@@ -49,13 +50,14 @@ class TypeExample:
 _NEWEST = text("""
 select type, max(recorded_at) as last_at
 from (select tenant, type, recorded_at from outbox.events order by seq desc limit :looked) newest
-where tenant = :tenant group by type limit :most
+where cast(:tenant as text) is null or tenant = :tenant group by type limit :most
 """)
 
 
-def seen_types(connection: Connection, tenant: str) -> list[SeenType]:
-    """Return the types that a tenant has had lately, by name, 500 at most."""
-    counted = {one.type: one for one in statistics.rank(connection, tenant, "type", over=_OVER, limit=_MOST_TYPES)}
+def seen_types(connection: Connection, tenant: str | None) -> list[SeenType]:
+    """Return the types that a tenant has had lately, by name, 500 at most; those of all where it is None."""
+    whose = EVERY_TENANT if tenant is None else tenant
+    counted = {one.type: one for one in statistics.rank(connection, whose, "type", over=_OVER, limit=_MOST_TYPES)}
     newest = {
         row.type: row.last_at
         for row in connection.execute(_NEWEST, {"tenant": tenant, "looked": LOOKED, "most": _MOST_TYPES})
@@ -73,13 +75,15 @@ def _seen(name: str, counted: statistics.Statistics | None, recorded_at: datetim
 _EXAMPLE = text("""
 select id, recorded_at, payload from outbox.events
 where seq = (select seq from (select seq, tenant, type from outbox.events order by seq desc limit :looked) newest
-             where tenant = :tenant and type = :type order by seq desc limit 1)
+             where (cast(:tenant as text) is null or tenant = :tenant) and type = :type order by seq desc limit 1)
 """)
-_EVENT = text("select id, recorded_at, payload from outbox.events where id = :id and tenant = :tenant")
+_EVENT = text("""
+select id, recorded_at, payload from outbox.events
+where id = :id and (cast(:tenant as text) is null or tenant = :tenant)""")
 
 
-def example_of_type(connection: Connection, tenant: str, type_: str) -> TypeExample | None:
-    """Return the newest event of a type: among the newest of all, or else of those that were sent to the tenant."""
+def example_of_type(connection: Connection, tenant: str | None, type_: str) -> TypeExample | None:
+    """Return the newest event of a type: among the newest of all, or else of those that were sent."""
     given = {"tenant": tenant, "type": type_, "looked": LOOKED}
     row = connection.execute(_EXAMPLE, given).one_or_none()
     if row is None:

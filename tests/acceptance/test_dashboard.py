@@ -51,6 +51,7 @@ def pages_of(scene: Scene) -> list[str]:
         "/", "/findings", "/subscriptions", "/subscriptions/new", f"/subscriptions/{scene.failing}",
         f"/subscriptions/{scene.subscription}/edit",
         f"/subscriptions/{scene.subscription}/secret", f"/subscriptions/{scene.subscription}/test", "/events",
+        "/types", "/types/order.created",
         f"/events/{scene.dead_event}", "/deliveries", f"/deliveries/{scene.dead_delivery}",
         f"/deliveries/{scene.delivered_delivery}/request", "/dead-letters", "/attempts", "/bulk", "/bulk/new",
         f"/bulk/{scene.bulk}", "/audit", "/tokens", "/preferences",

@@ -23,9 +23,11 @@ from outbox.control import (
     by_hand,
     dead_letters,
     deliveries,
+    event_types,
     events,
     explain,
     history,
+    portal,
     test_messages,
     track,
     waiting,
@@ -34,7 +36,17 @@ from outbox.control.filters import Filters
 from outbox.control.outstanding import walk_outstanding
 from outbox.control.replay import replay, replayable
 from outbox.errors import NotFoundError
-from outbox.ids import BulkOperationId, DeliveryId, ErasureId, EventId, Id, SubscriptionId, TokenId, new_uuid7
+from outbox.ids import (
+    BulkOperationId,
+    DeliveryId,
+    ErasureId,
+    EventId,
+    Id,
+    PortalLinkId,
+    SubscriptionId,
+    TokenId,
+    new_uuid7,
+)
 from relay.config.options import Config
 from relay.operations import (
     adoption,
@@ -101,6 +113,12 @@ PARTS = {
     "sessions.maker_of": "is about a token that was recognised",
     "sessions.end_session": "is about a token that was recognised",
     "sessions.end_link": "is about a token that was just made",
+    "portal.make_portal_link": "makes a link of the tenant that is named, for whoever runs the application",
+    "portal.revoke_portal_links": "ends the links of the tenant that is named, for whoever runs the application",
+    "portal.hold_portal_tenant": "is about a session that was recognised",
+    "portal.open_portal_link": "tells who asks",
+    "portal.portal_link_of_session": "tells who asks",
+    "portal.end_portal_session": "is about a session that was recognised",
     "audit.note": "writes down an operation on many rows, in its transaction",
     "bulk.plan.plan_of": "counts what was resolved for a tenant",
     "connection.begin": "begins a transaction",
@@ -135,6 +153,7 @@ class World:
     paused: BulkOperationId
     blocked: ErasureId
     running: ErasureId
+    link: PortalLinkId
 
 
 BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
@@ -146,6 +165,7 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
         "subscription",
         lambda c, tenant, name: explain.try_stored_filter(c, tenant, name, explain.Draft(type="a.b", data="1")),
     ),
+    "portal.revoke_portal_link": ("link", portal.revoke_portal_link),
     "deliveries.show_delivery": ("waiting", deliveries.show_delivery),
     "deliveries.show_delivery of a dead one": ("dead", deliveries.show_delivery),
     "deliveries.show_delivery of a delivered one": ("delivered", deliveries.show_delivery),
@@ -195,6 +215,13 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     ),
     "deliveries.outstanding_of_event": lambda c, tenant, w: deliveries.outstanding_of_event(c, tenant, w.event),
     "waiting.read_waits": lambda c, tenant, w: waiting.read_waits(c, tenant, [w.waiting]),
+    "portal.list_portal_links": lambda c, tenant, _: portal.list_portal_links(c, tenant, ALL),
+    "event_types.seen_types": lambda c, tenant, _: event_types.seen_types(c, tenant),
+    "event_types.example_of_type": lambda c, tenant, _: (
+        event_types.shape_of(found.payload)
+        if (found := event_types.example_of_type(c, tenant, "order.created"))
+        else ()
+    ),
     "history.list_attempts": lambda c, tenant, _: history.list_attempts(c, tenant, ALL),
     "history.list_attempts with what an index does not know": lambda c, tenant, _: history.list_attempts(
         c, tenant, Filters(type="*")
@@ -313,8 +340,9 @@ def world(connection) -> World:
     erasures = [erasure.request_erasure(connection, "acme", KEY).id for _ in range(2)]
     connection.execute(text("update outbox.erasures set state = 'blocked' where id = :id"), {"id": erasures[0]})
     died, delivered = map(DeliveryId.of, again)
+    link = portal.make_portal_link(connection, "acme", "https://hooks.example.com/portal").link.id
     return World(
-        SubscriptionId.of(name), EventId.of(event_id), waiting, died, delivered, token, planned, paused, *erasures
+        SubscriptionId.of(name), EventId.of(event_id), waiting, died, delivered, token, planned, paused, *erasures, link
     )
 
 

@@ -98,7 +98,7 @@ def paths_of(scene: Scene) -> list[str]:
         "/deliveries?state=delivered", f"/deliveries/{scene.dead_delivery}", f"/deliveries/{scene.waiting_delivery}",
         f"/deliveries/{scene.delivered_delivery}/request", "/dead-letters", "/attempts",
         "/attempts?outcome=failed&status=5xx&text=Gateway", "/bulk", "/bulk/new", f"/bulk/{scene.bulk}", "/audit",
-        "/tokens", "/preferences",
+        "/types", "/types/order.created", "/types/order.created?window=7d", "/tokens", "/preferences",
     ]  # fmt: skip
 
 

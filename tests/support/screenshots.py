@@ -46,6 +46,7 @@ def _all(scene: Scene) -> list[tuple[str, str]]:
         ("edit", f"/subscriptions/{scene.subscription}/edit"),
         ("secret", f"/subscriptions/{scene.subscription}/secret"),
         ("test", f"/subscriptions/{scene.subscription}/test"), ("events", "/events"),
+        ("types", "/types"), ("type", "/types/order.created"),
         ("event", f"/events/{scene.dead_event}"), ("deliveries", "/deliveries"),
         ("delivery", f"/deliveries/{scene.dead_delivery}"),
         ("request", f"/deliveries/{scene.delivered_delivery}/request"), ("dead-letters", "/dead-letters"),

@@ -12,6 +12,7 @@ from relay.web.pages import (
     bulk,
     dead_letters,
     deliveries,
+    event_types,
     events,
     findings,
     live,
@@ -28,6 +29,6 @@ __all__ = ["router"]
 router = APIRouter(include_in_schema=False)
 for module in (
     assets, sign_in, live, overview, findings, subscription_forms, subscription_tests, subscriptions, events,
-    deliveries, attempts, dead_letters, bulk, audit, tokens,
+    event_types, deliveries, attempts, dead_letters, bulk, audit, tokens,
 ):  # fmt: skip
     router.include_router(module.router)

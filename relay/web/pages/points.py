@@ -25,11 +25,14 @@ def window_named(name: str) -> str:
 
 
 def points_of(
-    connection: Connection, whose: str | EveryTenant, window: str, subscription: str | None = None
-) -> list[Point]:
-    """Return the points of one subscription, or of all that the tenant has."""
+    connection: Connection, whose: str | EveryTenant, window: str, subscription: str | None = None,
+    *, of_type: str | None = None,
+) -> list[Point]:  # fmt: skip
+    """Return the points of one subscription, of one type of event, or of all that the tenant has."""
     seconds = STEPS[window]
-    found = statistics.series(connection, whose, subscription=subscription, over=window, step_seconds=seconds)
+    found = statistics.series(
+        connection, whose, subscription=subscription, type=of_type, over=window, step_seconds=seconds
+    )
     return [
         Point(start=one.start, seconds=seconds, delivered=one.delivered, failed=one.failed,
               p50=one.p50, p95=one.p95, p99=one.p99)

@@ -93,6 +93,7 @@ NAVIGATION = (
     Location("findings", "Findings", "f", operator_only=True),
     Location("subscriptions", "Subscriptions", "s"),
     Location("events", "Events", "e"),
+    Location("types", "Event types", "y"),
     Location("deliveries", "Deliveries", "d"),
     Location("attempts", "Attempts", "r"),
     Location("dead-letters", "Dead letters", "l"),
