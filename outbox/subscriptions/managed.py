@@ -20,7 +20,11 @@ from outbox.subscriptions.rows import columns, in_state, secrets, subscriptions
 from outbox.subscriptions.signing_secrets import OwnSecret
 from outbox.subscriptions.verbs import insert_new
 
-__all__ = ["KnownSecret", "StoredSubscription", "add_managed", "lock_version", "note_fingerprints", "read_named"]
+__all__ = [
+    "KnownSecret", "StoredSubscription", "add_managed", "lock_named", "note_fingerprints", "read_named", "versions_of",
+]  # fmt: skip
+
+_version: ColumnElement[int] = literal_column("subscriptions.version").label("version")
 
 
 @dataclass(frozen=True)
@@ -67,16 +71,19 @@ def read_named(
         names: only those with one of these names, or of this manager; None is all.
         manager: see `names`.
     """
+    statement = select(*columns, _version).where(*_named(tenant, names, manager))
+    rows = connection.execute(statement.order_by(subscriptions.c.tenant, subscriptions.c.name)).all()
+    known = _secrets_of(connection, [row.id for row in rows])
+    return [_stored(row, known.get(row.id, {})) for row in rows]
+
+
+def _named(tenant: str | None, names: Collection[str] | None, manager: str | None) -> list[ColumnElement[bool]]:
     conditions = [in_state(None), subscriptions.c.name.is_not(None)]
     if tenant is not None:
         conditions.append(subscriptions.c.tenant == tenant)
     if names is not None:
         conditions.append(or_(subscriptions.c.name.in_(names), subscriptions.c.managed_by == manager))
-    version: ColumnElement[int] = literal_column("subscriptions.version").label("version")
-    statement = select(*columns, version).where(*conditions).order_by(subscriptions.c.tenant, subscriptions.c.name)
-    rows = connection.execute(statement).all()
-    known = _secrets_of(connection, [row.id for row in rows])
-    return [_stored(row, known.get(row.id, {})) for row in rows]
+    return conditions
 
 
 def _stored(row: Any, known: Mapping[str, KnownSecret]) -> StoredSubscription:
@@ -110,12 +117,27 @@ def _secrets_of(connection: Connection, ids: Collection[UUID]) -> dict[UUID, dic
     return found
 
 
-def lock_version(connection: Connection, subscription_id: UUID) -> int | None:
-    """Return the version as it stays until this transaction changes it; None where it is removed or gone."""
-    version: ColumnElement[int] = literal_column("subscriptions.version")
-    statement = select(version).where(subscriptions.c.id == subscription_id, in_state(None)).with_for_update()
-    found = connection.execute(statement.select_from(subscriptions)).scalar_one_or_none()
-    return None if found is None else int(found)
+def lock_named(connection: Connection, ids: Collection[UUID]) -> None:
+    """Lock these subscriptions, so that they stay as they are until this transaction changes them or ends."""
+    statement = select(subscriptions.c.id).where(subscriptions.c.id.in_(ids)).order_by(subscriptions.c.id)
+    connection.execute(statement.with_for_update())
+
+
+def versions_of(
+    connection: Connection, tenant: str | None, *, keys: Collection[tuple[str, str]], manager: str
+) -> dict[tuple[str, str], tuple[UUID, int]]:
+    """Return id and version of the subscriptions with these tenants and names, and of those of this manager.
+
+    They are by tenant and name. Every change of a row, and of its secrets, moves its version.
+    """
+    statement = select(subscriptions.c.tenant, subscriptions.c.name, subscriptions.c.managed_by, subscriptions.c.id,
+                       _version)  # fmt: skip
+    rows = connection.execute(statement.where(*_named(tenant, {name for _, name in keys}, manager)))
+    return {
+        (row.tenant, row.name): (row.id, row.version)
+        for row in rows
+        if (row.tenant, row.name) in keys or row.managed_by == manager
+    }
 
 
 def add_managed(

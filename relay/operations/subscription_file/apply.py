@@ -11,10 +11,19 @@ from outbox.signing.schemes import UNSIGNED
 from outbox.subscriptions import verbs
 from outbox.subscriptions.checks import EVERY_TENANT
 from outbox.subscriptions.fields import SECRETS
-from outbox.subscriptions.managed import add_managed, lock_version, note_fingerprints, read_named
+from outbox.subscriptions.managed import add_managed, lock_named, note_fingerprints, read_named, versions_of
 from outbox.subscriptions.signing_secrets import OwnSecret
 from relay.operations.subscription_file.document import Document, FileError, fault_line
-from relay.operations.subscription_file.plan import SIGNING, Declared, Fault, GivenSecret, Plan, Step, plan_file
+from relay.operations.subscription_file.plan import (
+    SIGNING,
+    Declared,
+    Fault,
+    GivenSecret,
+    Plan,
+    Step,
+    field_of,
+    plan_file,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -42,11 +51,7 @@ def plan_document(connection: Connection, tenant: str | None, document: Document
     """
     stored = read_named(connection, tenant, names={one.name for one in document.declared}, manager=document.manager)
     plan, faults = plan_file(document.manager, document.declared, stored, prune=prune)
-    others = [
-        Fault(tenant=one.tenant, name=one.name, problem="tenant: it is not the one who asks; leave the table out")
-        for one in document.declared
-        if tenant is not None and one.tenant != tenant
-    ]
+    others = _others(tenant, document)
     if faults or others:
         raise FileError("\n".join(fault_line(file, fault) for fault in (*others, *faults)))
     return plan
@@ -64,20 +69,37 @@ def apply_plan(
         ChangedMeanwhileError: a row has changed since, or a name was taken.
         FileError: a field was refused after all; the caller's transaction is to be rolled back.
     """
-    prune = any(step.action == "remove" for step in plan.steps)
-    for step in sorted((step for step in plan.steps if step.id is not None), key=lambda step: str(step.id)):
-        assert step.id is not None
-        if lock_version(connection, step.id) != step.version:
-            raise _meanwhile(step)
-    if plan_document(connection, tenant, document, file, prune=prune) != plan:
-        raise ChangedMeanwhileError("subscriptions: they were changed since the plan was made; apply the file again")
+    if others := _others(tenant, document):
+        raise FileError("\n".join(fault_line(file, fault) for fault in others))
+    _lock_as_planned(connection, tenant, plan)
     declared = {(one.tenant, one.name): one for one in document.declared}
     return tuple(_carry_out(connection, plan.manager, step, declared.get((step.tenant, step.name)), file)
                  for step in plan.steps)  # fmt: skip
 
 
-def _meanwhile(step: Step) -> ChangedMeanwhileError:
-    return ChangedMeanwhileError(f"{step.name}: it was changed since the plan was made; apply the file again")
+def _others(tenant: str | None, document: Document) -> list[Fault]:
+    """Return what is declared for another tenant than the one who asks."""
+    return [
+        Fault(tenant=one.tenant, name=one.name, problem="tenant: it is not the one who asks; leave the table out")
+        for one in document.declared
+        if tenant is not None and one.tenant != tenant
+    ]
+
+
+def _lock_as_planned(connection: Connection, tenant: str | None, plan: Plan) -> None:
+    """Lock every row that the plan is about. Raises ChangedMeanwhileError where one has changed, come or gone since.
+
+    Versions are compared, and no secrets: their hashes are slow, and relays would wait for the locks meanwhile.
+    """
+    planned = {(step.tenant, step.name): (step.id, step.version) for step in plan.steps}
+    lock_named(connection, [step.id for step in plan.steps if step.id is not None])
+    found = versions_of(connection, tenant, keys=planned.keys(), manager=plan.manager)
+    known = {key: version for key, version in planned.items() if version[0] is not None}
+    for key in known:
+        if found.get(key) != known[key]:
+            raise ChangedMeanwhileError(f"{key[1]}: it was changed since the plan was made; apply the file again")
+    if found.keys() != known.keys():
+        raise ChangedMeanwhileError("subscriptions: they were changed since the plan was made; apply the file again")
 
 
 def _carry_out(connection: Connection, manager: str, step: Step, declared: Declared | None, file: str) -> Step:
@@ -110,7 +132,7 @@ def _change(connection: Connection, step: Step, one: Declared) -> None:
     if "secret" in fields and one.scheme != UNSIGNED:
         scheme = one.scheme if "scheme" in fields else None
         verbs.rotate_secret(connection, str(step.id), tenant=EVERY_TENANT, secret=one.given["secret"], scheme=scheme)
-    written = {kind: text for kind, text in _texts(one).items() if ("secret" if kind == SIGNING else kind) in fields}
+    written = {kind: text for kind, text in _texts(one).items() if field_of(kind) in fields}
     assert step.id is not None
     note_fingerprints(connection, step.id, written)
 

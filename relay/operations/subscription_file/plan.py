@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from outbox.subscriptions.managed import KnownSecret, StoredSubscription
 
 __all__ = [
-    "KEEP", "SIGNING", "Change", "Declared", "Fault", "GivenSecret", "Keep", "Plan", "Step", "plan_file", "words_of",
+    "KEEP", "SIGNING", "Change", "Declared", "Fault", "GivenSecret", "Keep", "Plan", "Step", "field_of", "plan_file",
+    "words_of",
 ]  # fmt: skip
 
 SIGNING = "signing"
@@ -66,7 +67,7 @@ class Declared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong in one table of a file, and in which field of it; '' is the table as a whole."""
+    """What is wrong in one table of a file. `problem` begins with the field."""
 
     tenant: str
     name: str
@@ -154,7 +155,7 @@ def _create(one: Declared) -> Step:
         if each.name != "name" and one.columns[each.name] != each.default
     ]
     changes += [
-        Change(field=_field_of(kind), before="", after=_given_words(secret))
+        Change(field=field_of(kind), before="", after=_given_words(secret))
         for kind, secret in one.secrets.items()
         if isinstance(secret, GivenSecret)
     ]
@@ -192,9 +193,9 @@ def _compare_secret(
     before = "" if known is None else known.hint or "one"
     if isinstance(given, GivenSecret):
         if known is None or (anew and kind == SIGNING) or not known.holds(given.text):
-            yield Change(field=_field_of(kind), before=before, after=_given_words(given))
+            yield Change(field=field_of(kind), before=before, after=_given_words(given))
     elif given is None and known is not None and kind != SIGNING:
-        yield Change(field=_field_of(kind), before=before, after="")
+        yield Change(field=field_of(kind), before=before, after="")
 
 
 def _step(action: Any, found: StoredSubscription, changes: tuple[Change, ...] = ()) -> Step:
@@ -226,7 +227,7 @@ def _missing(one: Declared, found: StoredSubscription | None) -> Iterable[str]:
         yield f"url: {mend}"
     for kind, secret in one.secrets.items():
         if secret is KEEP and (found is None or kind not in found.secrets):
-            yield f"{_field_of(kind)}: {mend}"
+            yield f"{field_of(kind)}: {mend}"
 
 
 def _untogether(one: Declared, found: StoredSubscription | None) -> Iterable[str]:
@@ -268,6 +269,6 @@ def _given_words(secret: GivenSecret) -> str:
     return ", ".join(filter(None, (secret.hint, secret.source)))
 
 
-def _field_of(kind: str) -> str:
+def field_of(kind: str) -> str:
     """Return what a file calls a kind of secret."""
     return "secret" if kind == SIGNING else kind
