@@ -163,9 +163,11 @@ def not_found(subscription_id: object) -> NotFoundError:
 
 def require_free_name(connection: Session | Connection, tenant: str, name: str | None) -> None:
     """Raise SubscriptionError where a subscription of the tenant has this name."""
+    if name is None:
+        return
     taken = and_(subscriptions.c.tenant == tenant, subscriptions.c.name == name, in_state(None))
-    found = name and connection.execute(select(subscriptions.c.id).where(taken)).scalar_one_or_none()
-    if found:
+    found = connection.execute(select(subscriptions.c.id).where(taken)).scalar_one_or_none()
+    if found is not None:
         raise SubscriptionError(f"name: {name} is taken by {text_id('sub', found)}; choose another one")
 
 

@@ -153,6 +153,8 @@ def insert_new(
     subscription_id = connection.execute(returning).scalar_one_or_none()
     if subscription_id is None:
         require_free_name(connection, tenant, values.get("name"))
+        if "id" not in more:
+            raise SubscriptionError(f"name: {values['name']} was taken until a moment ago; try again")
         raise SubscriptionError(f"id: {text_id('sub', more['id'])} is taken; leave id out for a new one")
     if secret:
         signing_secrets.put_signing(connection, subscription_id, scheme, secret)
