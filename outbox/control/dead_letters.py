@@ -18,7 +18,6 @@ from outbox.control.store import dead_letters as store
 from outbox.control.tenancy import OWN_DEAD_LETTER
 from outbox.control.walk import Walk
 from outbox.errors import NotFoundError
-from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 
 __all__ = [
@@ -80,7 +79,7 @@ _WALK = Walk(
                reason, error""",
     branch="subscription_id",
     joins="left join outbox.subscriptions s on s.id = w.subscription_id",
-    found="w.*, s.shown_url as url, s.format",
+    found="w.*, s.shown_url as url",
 )  # fmt: skip
 LOOKED = 10_000
 """How many dead letters one page looks at, at most."""
@@ -89,7 +88,7 @@ LOOKED_FOR_TEXT = 1_000
 
 _FROM = "from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id"
 _SELECT = f"""
-select l.delivery_id, l.event_id, l.subscription_id, s.shown_url as url, s.format, l.type, l.tenant, l.key,
+select l.delivery_id, l.event_id, l.subscription_id, s.shown_url as url, l.type, l.tenant, l.key,
        l.recorded_at, l.attempts, l.died_at, l.reason, l.error, l.payload
 {_FROM}
 """
@@ -190,7 +189,7 @@ def _fields(row: Any) -> dict[str, Any]:
         "id": DeliveryId.of(row.delivery_id),
         "event_id": EventId.of(row.event_id),
         "subscription_id": SubscriptionId.maybe(row.subscription_id),
-        "url": row.url and shown_url(row.url, row.format),
+        "url": row.url,
         "type": row.type,
         "tenant": row.tenant,
         "key": row.key,

@@ -17,7 +17,6 @@ from outbox.control.outstanding import OUTSTANDING, OutstandingState, walk_outst
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import OWN_DEAD_LETTER, own
 from outbox.errors import NotFoundError
-from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 
 __all__ = [
@@ -66,7 +65,7 @@ _LISTED_OF_EVENT = Listing(name="outstanding", columns={}, own=_OWN, keys=(Key("
 
 _DONE = """
 select a.delivery_id as id, a.event_seq, e.id as event_id, e.type, e.tenant, e.key, a.subscription_id,
-       s.shown_url as url, s.format,
+       s.shown_url as url,
        case when a.verdict = 'dead' then 'replayed_or_purged' else a.verdict end as state,
        a.at as due_at, a.number as attempts, 0 as crashes
 from outbox.attempts a
@@ -81,7 +80,7 @@ _CANCELLED = """w.verdict = 'cancelled' and not exists (
 
 _DEAD = f"""
 select l.delivery_id as id, l.event_seq, l.event_id, l.type, l.tenant, l.key, l.subscription_id,
-       s.shown_url as url, s.format,
+       s.shown_url as url,
        'dead' as state, l.died_at as due_at, l.attempts, 0 as crashes, l.reason, l.error
 from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id
 where l.delivery_id = :id and {OWN_DEAD_LETTER}
@@ -184,7 +183,7 @@ def _done(row: Any) -> ListedDelivery:
         type=row.type,
         tenant=row.tenant,
         key=row.key,
-        url=row.subscription_url and shown_url(row.subscription_url, row.format),
+        url=row.subscription_url,
     )
 
 
@@ -200,7 +199,7 @@ def _fields(row: Any) -> dict[str, Any]:
         "type": row.type,
         "tenant": row.tenant,
         "key": row.key,
-        "url": row.url and shown_url(row.url, row.format),
+        "url": row.url,
     }
 
 

@@ -15,7 +15,6 @@ from outbox.control.filters import Filters
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import own
 from outbox.errors import NotFoundError, RecordError
-from outbox.formats import shown_url
 from outbox.ids import EventId, SubscriptionId
 from outbox.recording.payload import RawJSON, encode
 from outbox.recording.record import checked_type
@@ -115,7 +114,7 @@ _LISTING = Listing(
     keys=(Key("s.id", "id", "uuid"),),
 )
 _SUBSCRIPTIONS = """
-select s.id, s.tenant, s.shown_url as url, s.format, s.types, s.filter, s.updated_at,
+select s.id, s.tenant, s.shown_url as url, s.types, s.filter, s.updated_at,
        s.removed_at is not null as removed,
        s.paused_at is not null and s.drops_while_paused as drops,
        case when s.disabled_at is not null then 'disabled: ' || s.disabled_reason when s.paused_at is not null
@@ -235,7 +234,7 @@ def _explained(row: Any, about: _About) -> ExplainedSubscription:
     changed = about.resolved_at is not None and row.updated_at > about.resolved_at
     known: dict[str, Any] = {
         "id": SubscriptionId.of(row.id),
-        "url": shown_url(row.url, row.format),
+        "url": row.url,
         "gave_up": row.id in about.gave_up,
         "changed_since": changed,
     }

@@ -59,7 +59,7 @@ _WALK = Walk(
     joins="""
 left join lateral (select id, type, tenant, key from outbox.events where seq = w.event_seq limit 1) e on true
 left join outbox.subscriptions s on s.id = w.subscription_id""",
-    found="w.*, e.id as event_id, e.type, e.tenant, e.key, s.shown_url as subscription_url, s.format",
+    found="w.*, e.id as event_id, e.type, e.tenant, e.key, s.shown_url as subscription_url",
     details="""select url, address, headers, excerpt from outbox.attempts a
     where a.delivery_id = f.delivery_id and a.number = f.number and a.at = f.at limit 1""",
 )

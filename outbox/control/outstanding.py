@@ -40,7 +40,7 @@ case when s.id is null or s.removed_at is not null then 'removed'
      else 'due' end"""
 
 _FOUND = f"""
-d.id, d.event_seq, e.id as event_id, e.type, e.tenant, e.key, d.subscription_id, s.shown_url as url, s.format,
+d.id, d.event_seq, e.id as event_id, e.type, e.tenant, e.key, d.subscription_id, s.shown_url as url,
 {_STATE} as state, nullif(d.due_at, 'infinity') as due_at, d.attempts, d.crashes"""
 _JOINS = """
 left join outbox.subscriptions s on s.id = d.subscription_id

@@ -15,7 +15,6 @@ from outbox.control.events import Counts, EventDetails, Resolution, show_event
 from outbox.control.explain import ExplainedSubscription, explain_event
 from outbox.control.pages import Page
 from outbox.control.waiting import Waits, read_waits, waits_of_pending
-from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 
 __all__ = ["EventTrack", "TrackedDelivery", "track_event"]
@@ -170,9 +169,9 @@ def _ended(attempts: Sequence[Attempt]) -> str:
     return "replayed_or_purged" if "dead" in verdicts else "removed"
 
 
-_URLS = text("select id, shown_url as url, format from outbox.subscriptions where id = any(cast(:ids as uuid[]))")
+_URLS = text("select id, shown_url from outbox.subscriptions where id = any(cast(:ids as uuid[]))")
 
 
 def _urls(connection: Connection, ids: Sequence[SubscriptionId]) -> dict[SubscriptionId | None, str]:
     rows = connection.execute(_URLS, {"ids": list(ids)})
-    return {SubscriptionId.of(row.id): shown_url(row.url, row.format) for row in rows}
+    return {SubscriptionId.of(row.id): row.shown_url for row in rows}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from outbox.control.tenancy import operator_only
-from outbox.formats import shown_url
 from outbox.ids import SubscriptionId
 from relay.operations.status.documents import DisabledSubscription, HeldSubscription, Newest, PausedSubscription
 from relay.operations.status.late_subscriptions import read_health
@@ -20,13 +19,13 @@ __all__ = ["read_disabled", "read_held", "read_paused"]
 _NAMED = 5
 
 _DISABLED = """
-select id, shown_url as url, format, tenant, disabled_at, disabled_reason as reason, count(*) over () as number
+select id, shown_url as url, tenant, disabled_at, disabled_reason as reason, count(*) over () as number
 from outbox.subscriptions s where disabled_at is not null and removed_at is null
 order by exists (select from outbox.deliveries where subscription_id = s.id) desc, disabled_at desc limit :named
 """
 
 _HELD = """
-select id, shown_url as url, format, tenant,
+select id, shown_url as url, tenant,
        least(held_until, timestamptz '9999-12-30 00:00:00Z') as held_until, count(*) over () as number
 from outbox.subscriptions
 where held_until > clock_timestamp() and paused_at is null and disabled_at is null and removed_at is null
@@ -35,7 +34,7 @@ order by held_until desc limit :named
 
 # Only where something waits or is dropped: a person paused it on purpose, and may have forgotten it.
 _PAUSED = """
-select id, shown_url as url, format, tenant, drops_while_paused as drops, count(*) over () as number
+select id, shown_url as url, tenant, drops_while_paused as drops, count(*) over () as number
 from outbox.subscriptions s
 where paused_at is not null and disabled_at is null and removed_at is null
   and (drops_while_paused or exists (select from outbox.deliveries where subscription_id = s.id))
@@ -72,7 +71,7 @@ def read_paused(connection: Connection, tenant: str | None) -> Newest[PausedSubs
 def _fields(connection: Connection, row: Any) -> dict[str, Any]:
     return {
         "subscription_id": SubscriptionId.of(row.id),
-        "url": shown_url(row.url, row.format),
+        "url": row.url,
         "tenant": row.tenant,
         "health": read_health(connection, row.id),
     }

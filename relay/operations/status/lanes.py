@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from outbox.control.tenancy import operator_only
-from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations.status.documents import BlockedLane, SortingSubscription
 
@@ -32,7 +31,7 @@ blocking as materialized (
       and (select true from outbox.deliveries d where d.subscription_id = h.subscription_id and d.lane = h.lane
            and not isfinite(d.due_at) limit 1)
     order by h.attempts desc, h.due_at limit :named)
-select b.*, s.shown_url as url, s.format, s.tenant, s.order_policy, e.id as event_id, e.key,
+select b.*, s.shown_url as url, s.tenant, s.order_policy, e.id as event_id, e.key,
        (select count(*) from (select from outbox.deliveries d
             where d.subscription_id = b.subscription_id and d.lane = b.lane and not isfinite(d.due_at) limit 1001) w)
            as waiting,
@@ -53,7 +52,7 @@ def find_blocked(connection: Connection, tenant: str | None) -> tuple[BlockedLan
     return tuple(
         BlockedLane(
             subscription_id=SubscriptionId.of(row.subscription_id),
-            url=shown_url(row.url, row.format),
+            url=row.url,
             tenant=row.tenant,
             key=row.key,
             head=DeliveryId.of(row.id),

@@ -8,7 +8,6 @@ from sqlalchemy import text
 
 from outbox.control.tenancy import operator_only, own
 from outbox.errors import NotFoundError
-from outbox.formats import shown_url
 from outbox.ids import SubscriptionId
 from relay.operations.status.delivery_counts import oldest_since
 from relay.operations.status.documents import StuckSubscription, SubscriptionHealth
@@ -38,8 +37,7 @@ failing as (
         select subscription_id, {DUE_SINCE} as due_at, attempts from outbox.deliveries where lease is null
         order by deliveries.due_at limit :sample) next_due
     where attempts > 0 group by subscription_id order by count(*) desc limit 5)
-select s.id, s.shown_url as url, s.format, s.tenant,
-       extract(epoch from clock_timestamp() - min(c.due_at)) as oldest_seconds
+select s.id, s.shown_url as url, s.tenant, extract(epoch from clock_timestamp() - min(c.due_at)) as oldest_seconds
 from (select * from late union all select * from failing) c(stuck, due_at) join outbox.subscriptions s on s.id = c.stuck
 where {OPEN}
 group by s.id order by min(c.due_at) limit 5
@@ -76,7 +74,7 @@ def find_stuck(connection: Connection, tenant: str | None) -> tuple[StuckSubscri
     return tuple(
         StuckSubscription(
             subscription_id=SubscriptionId.of(row.id),
-            url=shown_url(row.url, row.format),
+            url=row.url,
             tenant=row.tenant,
             behind_seconds=float(row.oldest_seconds) if row.oldest_seconds > LATE_SECONDS else None,
             health=read_health(connection, row.id),

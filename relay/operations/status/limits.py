@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from outbox.control.tenancy import operator_only
-from outbox.formats import shown_url
 from outbox.ids import SubscriptionId
 from relay.operations.status.documents import Limits, Newest, SlowedSubscription
 from relay.operations.status.late_subscriptions import read_health
@@ -26,8 +25,7 @@ select count(*) filter (where rate_limit is not null) as rates,
 from outbox.subscriptions where removed_at is null
 """
 _SLOWED = """
-select s.id, s.shown_url as url, s.format, s.tenant, s.rate_limit, s.max_in_flight, l.slowed_to,
-       count(*) over () as number
+select s.id, s.shown_url as url, s.tenant, s.rate_limit, s.max_in_flight, l.slowed_to, count(*) over () as number
 from outbox.limits l join outbox.subscriptions s on s.id = l.id
 where l.slowed_to is not null and l.measured_from > clock_timestamp() - interval '10 minutes' and s.removed_at is null
 order by l.slowed_to limit :named
@@ -41,7 +39,7 @@ def read_limits(connection: Connection, tenant: str | None) -> Limits:
     named = tuple(
         SlowedSubscription(
             subscription_id=SubscriptionId.of(row.id),
-            url=shown_url(row.url, row.format),
+            url=row.url,
             tenant=row.tenant,
             health=read_health(connection, row.id),
             slowed_to=round(row.slowed_to, 3),
