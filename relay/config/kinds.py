@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Kind", "ListenAddress", "Network", "address", "boolean", "choice", "choices", "database_url",
-           "egress_proxy", "header_name", "integer", "networks", "ports", "private_keys",
+           "egress_proxy", "header_name", "integer", "networks", "parts", "ports", "private_keys",
            "schemes"]  # fmt: skip
 
 Network = IPv4Network | IPv6Network
@@ -97,7 +97,7 @@ def choices(*words: str) -> Kind:
                 raise ValueError(f"{word!r} is not one of {', '.join(words)}")
         return tuple(word for word in words if word in given)
 
-    return Kind(_parts, check, ",".join(words))
+    return Kind(parts, check, ",".join(words))
 
 
 def header_name() -> Kind:
@@ -119,7 +119,7 @@ def networks() -> Kind:
             raise ValueError(f"{value!r} is not a list of networks such as 127.0.0.0/8")  # noqa: TRY004
         return tuple(_network(item) for item in value)
 
-    return Kind(_parts, check, "CIDR,…")
+    return Kind(parts, check, "CIDR,…")
 
 
 def ports() -> Kind:
@@ -131,7 +131,7 @@ def ports() -> Kind:
         return tuple(map(one.check, value))
 
     one = integer(1, 65_535)
-    return Kind(lambda text: [one.from_text(part) for part in _parts(text)], check, "N,…")
+    return Kind(lambda text: [one.from_text(part) for part in parts(text)], check, "N,…")
 
 
 class ListenAddress(NamedTuple):
@@ -167,7 +167,8 @@ def address(*, optional: bool = False) -> Kind:
     return Kind(str, check, "HOST:PORT", to_text=str)
 
 
-def _parts(text: str) -> list[str]:
+def parts(text: str) -> list[str]:
+    """Return what stands between the commas, without blanks and what is empty."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 

@@ -232,7 +232,7 @@ class Config:
         portal_kinds.colours(), (), "Its colour in light, and in dark; made legible where it is not.", SERVE
     )
     portal_language: str = _option(
-        portal_kinds.title(), "en", "Its language: en, de, or the file of a translation (*.toml).", SERVE
+        portal_kinds.language(), "en", "Its language: en, de, or the file of a translation (*.toml).", SERVE
     )
     portal_frame_ancestors: tuple[str, ...] = _option(
         portal_kinds.origins(), (), "Pages that may show it in an iframe, as origins: https://app.example.com.", SERVE

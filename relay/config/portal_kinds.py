@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.checks import check_patterns
 from outbox.subscriptions.url import parse_url
-from relay.config.kinds import Kind
+from relay.config.kinds import Kind, parts
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["base_url", "colours", "logo", "origins", "patterns", "title"]
+__all__ = ["base_url", "colours", "language", "logo", "origins", "patterns", "title"]
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _MAX_ORIGINS = 50
@@ -28,6 +24,17 @@ def title() -> Kind:
         return value
 
     return Kind(str, check, "NAME")
+
+
+def language() -> Kind:
+    """A language that comes along, or the path of a translation's file; which there are is known when it is read."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+            raise ValueError(f"{value!r:.60} is neither a language such as en nor the path of a translation")
+        return value
+
+    return Kind(str, check, "NAME|FILE")
 
 
 def logo() -> Kind:
@@ -59,7 +66,7 @@ def colours() -> Kind:
             raise ValueError(f"{value!r:.60} is not one or two colours such as #7c3aed,#b794f6")
         return tuple(str(one).lower() for one in given)
 
-    return Kind(_parts, check, "#RRGGBB,…")
+    return Kind(parts, check, "#RRGGBB,…")
 
 
 def origins() -> Kind:
@@ -70,7 +77,7 @@ def origins() -> Kind:
             raise ValueError(f"{value!r:.60} is not a list of origins such as https://app.example.com")
         return tuple(map(_origin, value))
 
-    return Kind(_parts, check, "ORIGIN,…")
+    return Kind(parts, check, "ORIGIN,…")
 
 
 def _origin(value: object) -> str:
@@ -93,7 +100,7 @@ def patterns() -> Kind:
         except SubscriptionError as error:
             raise ValueError(str(error).removeprefix("types: ")) from None
 
-    return Kind(_parts, check, "TYPE,…")
+    return Kind(parts, check, "TYPE,…")
 
 
 def base_url() -> Kind:
@@ -109,6 +116,3 @@ def base_url() -> Kind:
         return url.text.rstrip("/") if url else ""
 
     return Kind(str, check, "URL")
-
-
-_parts: Callable[[str], list[str]] = lambda text: [part for part in map(str.strip, text.split(",")) if part]  # noqa: E731

@@ -13,6 +13,7 @@ from outbox.control.deliveries import STATES
 from outbox.control.event_types import shape_of
 from outbox.control.filters import OUTCOMES
 from relay.config.options import Config, ConfigError
+from relay.config.sources import load
 from relay.web.pages.points import STEPS
 from relay.web.pages.wording import PART_WORDS
 from relay.web.portal import deliveries, rendering
@@ -109,6 +110,11 @@ def test_a_translation_of_ones_own_is_checked_when_it_is_read(tmp_path: Path) ->
     for name in ("fr", str(tmp_path / "none.toml")):
         with pytest.raises(ConfigError, match=r"^portal_language: "):
             read_texts(name)
+
+
+def test_the_path_of_a_translation_may_be_long() -> None:
+    path = f"/srv/{'a' * 200}/own.toml"
+    assert load({}, {"RELAY_PORTAL_LANGUAGE": path}, None).config.portal_language == path
 
 
 @pytest.mark.parametrize("colour", ["#ffee00", "#e11d48", "#000000", "#ffffff", "#7c3aed", "#00ff00"])
