@@ -3,7 +3,7 @@
 `record()` writes an event in the application's own transaction; the relay delivers it to every subscription that
 matches. `subscribe()` and `subscriptions` manage subscriptions; `events`, `deliveries`, `dead_letters` and `replays`
 show what became of events, and mend it; `statistics` counts it; `request_test()` tries an endpoint, and
-`portal_url()` lets a customer see to theirs. A receiver calls `verify()`.
+`portal_url()` lets a customer manage theirs. A receiver calls `verify()`.
 
 Importing this package loads SQLAlchemy and the standard library only. It also registers listeners on every session, so
 import it when the application starts, not during a flush.

@@ -33,7 +33,7 @@ __all__ = ["portal"]
 
 @click.group()
 def portal() -> None:
-    """Links into the portal, where a tenant's customers see to their own endpoints (docs/portal.md).
+    """Links into the portal, where a tenant's customers manage their own endpoints (docs/portal.md).
 
     An application makes them by outbox.portal_url(). Each opens once, and begins a session of eight hours.
     """
