@@ -173,21 +173,7 @@ def fill_tenant(connection: sa.Connection) -> str:
             ),
             {"id": made.token.id, "c": CANARY},
         )
-        connection.execute(
-            sa.text(
-                "insert into outbox.test_requests (subscription_id, type, payload, answered_at, answer)"
-                " select :id, c || '.test', to_json(c), now(), to_json(c) from (values (cast(:c as text))) as of(c)"
-            ),
-            {"id": parse_id("sub", name), "c": CANARY},
-        )
-        connection.execute(
-            sa.text(
-                "insert into outbox.rollups (seconds, start, scope, subscription_id, tenant, type, delivered, failed,"
-                " dead, cancelled, milliseconds, buckets, counts)"
-                " values (60, now(), 'tenant', :id, :c, '', 1, 0, 0, 0, 1, '{}', '{}')"
-            ),
-            {"id": parse_id("sub", name), "c": CANARY},
-        )
+        insert_answers_and_counts(connection, name)
         bulk.add_bulk(connection, None, BulkRequest(kind="redrive", tenant=CANARY))
         started = bulk.add_bulk(connection, CANARY, BulkRequest(kind="backfill", subscription=name))
         bulk.start_bulk(connection, CANARY, started.id)
@@ -195,6 +181,25 @@ def fill_tenant(connection: sa.Connection) -> str:
         blocked = request_erasure(connection, None, EraseRequest(kind="key", value="x", within=CANARY))
         cancel_erasure(connection, None, blocked.id)
     return name
+
+
+def insert_answers_and_counts(connection: sa.Connection, name: str) -> None:
+    """What relays write about a subscription: a test message's answer, and statistics."""
+    connection.execute(
+        sa.text(
+            "insert into outbox.test_requests (subscription_id, type, payload, answered_at, answer)"
+            " select :id, c || '.test', to_json(c), now(), to_json(c) from (values (cast(:c as text))) as of(c)"
+        ),
+        {"id": parse_id("sub", name), "c": CANARY},
+    )
+    connection.execute(
+        sa.text(
+            "insert into outbox.rollups (seconds, start, scope, subscription_id, tenant, type, delivered, failed,"
+            " dead, cancelled, milliseconds, buckets, counts)"
+            " values (60, now(), 'tenant', :id, :c, '', 1, 0, 0, 0, 1, '{}', '{}')"
+        ),
+        {"id": parse_id("sub", name), "c": CANARY},
+    )
 
 
 def erase(connection: sa.Connection, request: EraseRequest, tenant: str | None = None, **options: Any) -> Erasure:
