@@ -12,10 +12,9 @@ import psycopg
 
 from outbox.ids import text_id
 from outbox.subscriptions.filters import Answer, FilteredEvent, stored_filter
-from relay.engine.outage import one_line
 from relay.store.bulk import BACKLOG, BACKLOG_SECONDS, LEASE_SECONDS
 from relay.store.bulk_pages import BATCH, LOOKED_AT
-from relay.store.meaning import Meaning, meaning_of
+from relay.store.meaning import Meaning, meaning_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

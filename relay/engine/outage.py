@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-from relay.store.meaning import Meaning, meaning_of, mend_of
+from relay.store.meaning import Meaning, meaning_of, mend_of, one_line
 
-__all__ = ["Outage", "Share", "one_line"]
+__all__ = ["Outage", "Share"]
 
 log = logging.getLogger("relay.database")
 
@@ -77,9 +77,3 @@ class Share:
         self._failing.discard(self)
         if not self._failing:
             self._whole.note_success()
-
-
-def one_line(error: BaseException) -> str:
-    """Return the error's type and the first line of its text."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

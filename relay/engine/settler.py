@@ -12,9 +12,8 @@ import psycopg
 from outbox.ids import text_id
 from relay.engine.dead_letter_log import DeadLetterLog
 from relay.engine.lanes import Looker
-from relay.engine.outage import one_line
 from relay.model.verdict import VerdictKind
-from relay.store.meaning import is_refusal
+from relay.store.meaning import is_refusal, one_line
 from relay.store.rows import Settled
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from outbox.control.tenancy import operator_only
 from relay.operations.connection import SCHEMA_SECONDS, Database
 from relay.operations.status.delivery_counts import oldest_since
 from relay.operations.status.running import ALIVE_SECONDS
+from relay.store.meaning import one_line
 from relay.store.subscriptions import OPEN
 from relay.telemetry.gauges import COUNTED_UP_TO, Gauges, KeptGauges
 from relay.telemetry.redaction import redact
@@ -90,6 +91,4 @@ def keep_gauges(config: Config) -> KeptGauges:
 
 
 def _told(error: Exception) -> str:
-    cause = getattr(error, "orig", None) or error
-    first_line, _, _ = str(cause).strip().partition("\n")
-    return redact(f"{type(cause).__name__}: {first_line}")
+    return redact(one_line(getattr(error, "orig", None) or error))

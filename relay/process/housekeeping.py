@@ -28,12 +28,12 @@ from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 from outbox.errors import OutboxError
 from outbox.sealing import NEWEST_KEY, SealingKey
 from relay.config.database_url import RELAY_NAME
-from relay.engine.outage import one_line
 from relay.secrets import resealing
 from relay.secrets.keyring import Keyring
 from relay.store import turns
 from relay.store.health import FORGET_WELL, MARK_LATE
 from relay.store.limits import CLEAR_LIMITS
+from relay.store.meaning import one_line
 from relay.store.retention import RETENTION
 from relay.store.subscriptions import CLEAR_REMOVED
 

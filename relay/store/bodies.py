@@ -12,6 +12,7 @@ import psycopg
 
 from relay.store.arrays import Bigints
 from relay.store.database import PLANS
+from relay.store.meaning import one_line
 from relay.store.rows import EVENT_COLUMNS, event_of
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ async def read_bodies(database: Database, seqs: Sequence[int]) -> Bodies:
         if not is_unreadable(error):
             raise
         if len(seqs) == 1:
-            return Bodies({}, {seqs[0]: _one_line(error)})
+            return Bodies({}, {seqs[0]: one_line(error)})
     half = len(seqs) // 2
     first, second = await read_bodies(database, seqs[:half]), await read_bodies(database, seqs[half:])
     return Bodies(first.events | second.events, first.unreadable | second.unreadable)
@@ -84,7 +85,3 @@ async def _fetch(database: Database, seqs: Sequence[int]) -> list[Any]:
     except psycopg.OperationalError:
         (rows,) = await database.transaction(asked, settings=PLANS)
     return rows
-
-
-def _one_line(error: psycopg.Error) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import psycopg
 
-__all__ = ["CLASSES", "CODES", "Meaning", "is_refusal", "meaning_of", "mend_of", "sqlstate_of"]
+__all__ = ["CLASSES", "CODES", "Meaning", "is_refusal", "meaning_of", "mend_of", "one_line", "sqlstate_of"]
 
 
 class Meaning(StrEnum):
@@ -131,3 +131,9 @@ def mend_of(error: BaseException) -> str:
     """Return what a person may do about it; empty where there is nothing to do but wait."""
     state = sqlstate_of(error) or ""
     return _MENDS.get(state) or _MENDS.get(state[:2], "")
+
+
+def one_line(error: BaseException) -> str:
+    """Return the error's type and the first line of its text."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
