@@ -8,6 +8,7 @@ event, lease) is asked of the rows that it leads to; where those do not fill the
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
@@ -58,7 +59,7 @@ _ALONG: dict[OutstandingState, str] = {
 """What the index knows of a state; it need not be all of it."""
 
 _SENDS = "s.removed_at is null and s.disabled_at is null and s.paused_at is null"
-_OF: dict[OutstandingState, str] = {
+_SUBSCRIPTIONS_OF: dict[OutstandingState, str] = {
     "due": f"{_SENDS} and (s.held_until > statement_timestamp()) is not true",
     "held": f"{_SENDS} and s.held_until > statement_timestamp()",
     "waiting": _SENDS,
@@ -69,16 +70,22 @@ _OF: dict[OutstandingState, str] = {
     "removed": "s.removed_at is not null",
 }
 """Which subscriptions can have deliveries of a state."""
-_KNOWN: tuple[OutstandingState, ...] = ("due", "held", "parked", "removed")  # each row that is found is of the state
+_INDEX_DECIDES: tuple[OutstandingState, ...] = ("due", "held", "parked", "removed")
+"""States of which each row that the index leads to is: nothing more is asked of it."""
+
+
+def _keys(of: str) -> tuple[Key, ...]:
+    return (Key(f"{of}.due_at", "due_at", "timestamptz"), Key(f"{of}.id", "id", "uuid"))
+
 
 _LISTING = Listing(
     name="deliveries",
     columns={"type": "e.type", "tenant": "e.tenant", "key": "e.key", "at": "d.due_at",
              "subscription": "d.subscription_id", "event": "d.event_seq"},
     own=own("s.tenant"),
-    keys=(Key("d.due_at", "due_at", "timestamptz"), Key("d.id", "id", "uuid")),
+    keys=_keys("d"),
 )  # fmt: skip
-_BEYOND = _LISTING.beyond.replace("d.", "w.")
+_BEYOND = replace(_LISTING, keys=_keys("w")).beyond
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -108,11 +115,15 @@ def walk_outstanding(
     along = ["true" if state is None else _ALONG.get(state, "true")]
     along += [_BEYOND] if after is not None else []
     along += [bound_of(name, "w.due_at", filters) for name in ("since", "until") if getattr(filters, name) is not None]
-    of = [_LISTING.own, "true" if state is None else _OF[state]]
+    of = [_LISTING.own, "true" if state is None else _SUBSCRIPTIONS_OF[state]]
     of += [] if filters.subscription is None else ["s.id = :subscription"]
-    knows = {"since", "until", "subscription"}.issuperset(filters.given()) and state in (None, *_KNOWN)
-    branches = filters.limit + 1 if knows else 1 if filters.subscription is not None else MOST_BRANCHES
-    parameters |= {"branches": branches, "each": max(filters.limit + 1, 0 if knows else LOOKED // branches)}
+    each = filters.limit + 1
+    if {"since", "until", "subscription"}.issuperset(filters.given()) and state in (None, *_INDEX_DECIDES):
+        branches = each
+    else:
+        branches = 1 if filters.subscription is not None else MOST_BRANCHES
+        each = max(each, LOOKED // branches)
+    parameters |= {"branches": branches, "each": each}
     if state is not None:
         passing, parameters["state"] = f"{passing} and {_STATE} = :state", state
     with along_indexes(connection):

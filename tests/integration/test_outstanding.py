@@ -97,7 +97,7 @@ ASKED: list[tuple[str, str | None, dict[str, Any]]] = [
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     asked=st.sampled_from(ASKED),
-    state=st.sampled_from([None, *outstanding._OF]),  # noqa: SLF001 - the table of all states
+    state=st.sampled_from([None, *outstanding._SUBSCRIPTIONS_OF]),  # noqa: SLF001 - the table of all states
     limit=st.sampled_from([3, 20, 1_000]),
     looked=st.sampled_from([7, 60, 5_000]),
     branches=st.sampled_from([1, 3, 50]),
