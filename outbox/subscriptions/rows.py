@@ -20,6 +20,7 @@ from sqlalchemy import (
     or_,
     select,
     table,
+    text,
     true,
     update,
 )
@@ -46,9 +47,11 @@ __all__ = [
     "of_tenant",
     "read",
     "require_free_name",
+    "require_unused_id",
     "secrets",
     "shown_columns",
     "subscriptions",
+    "taken_id",
 ]
 
 subscriptions = table(
@@ -169,6 +172,25 @@ def require_free_name(connection: Session | Connection, tenant: str, name: str |
     found = connection.execute(select(subscriptions.c.id).where(taken)).scalar_one_or_none()
     if found is not None:
         raise SubscriptionError(f"name: {name} is taken by {text_id('sub', found)}; choose another one")
+
+
+# Whose an attempt is, its subscription says: an id that somebody had would show what was sent to them.
+_HISTORY = text("""
+select exists (select from outbox.attempts where subscription_id = :id)
+    or exists (select from outbox.dead_letters where subscription_id = :id)
+    or exists (select from outbox.deliveries where subscription_id = :id)
+""")
+
+
+def require_unused_id(connection: Session | Connection, subscription_id: UUID) -> None:
+    """Raise SubscriptionError where something is kept of what had this id before."""
+    if connection.execute(_HISTORY, {"id": subscription_id}).scalar_one():
+        raise taken_id(subscription_id)
+
+
+def taken_id(subscription_id: UUID) -> SubscriptionError:
+    """Return the error for an id that cannot be given once more."""
+    return SubscriptionError(f"id: {text_id('sub', subscription_id)} is taken; leave id out for a new one")
 
 
 def fields_of(row: Any) -> dict[str, Any]:

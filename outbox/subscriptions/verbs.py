@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 
 from outbox._connection import require_connection
 from outbox.errors import ArgumentError, NotFoundError, SubscriptionError
-from outbox.ids import text_id
 from outbox.secret import Secret, hides_secrets
 from outbox.signing import schemes
 from outbox.subscriptions import signing_secrets, stored_credentials
@@ -46,7 +45,9 @@ from outbox.subscriptions.rows import (
     lock,
     read,
     require_free_name,
+    require_unused_id,
     subscriptions,
+    taken_id,
 )
 from outbox.subscriptions.stored_credentials import StoredCredentials
 
@@ -87,7 +88,8 @@ def add(
         url: the endpoint, https://… (http:// only where the relay allows it).
         types: 1 to 200 patterns: an exact type, a prefix and `.*`, or `*`.
         tenant: whose events; '' where there are no tenants.
-        id: an own id, `sub_…` or a UUID, as when endpoints are imported; default a new one.
+        id: an own id, `sub_…` or a UUID, as when endpoints are imported; default a new one. One of which there is a
+            history is taken, though what had it was removed.
         secret: an own signing secret as its scheme wants it (`whsec_…`, base64 of 24 to 64 bytes); default a new one.
         scheme: how requests are signed: one that `relay schemes list` shows, or declared by declare_scheme(); `none`
             sends them unsigned, so that anyone can forge them: only for a receiver that cannot verify.
@@ -148,6 +150,8 @@ def insert_new(
     values |= format_after(values, credentials)
     check_batching(values)
     require_connection(connection)
+    if "id" in more:
+        require_unused_id(connection, more["id"])
     statement = insert(subscriptions).values(tenant=tenant, scheme=scheme, **more, **values)
     returning = statement.on_conflict_do_nothing().returning(subscriptions.c.id)
     subscription_id = connection.execute(returning).scalar_one_or_none()
@@ -155,7 +159,7 @@ def insert_new(
         require_free_name(connection, tenant, values.get("name"))
         if "id" not in more:
             raise SubscriptionError(f"name: {values['name']} was taken until a moment ago; try again")
-        raise SubscriptionError(f"id: {text_id('sub', more['id'])} is taken; leave id out for a new one")
+        raise taken_id(more["id"])
     if secret:
         signing_secrets.put_signing(connection, subscription_id, scheme, secret)
     stored_credentials.write(connection, subscription_id, credentials)
