@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
 
@@ -15,6 +14,8 @@ from outbox.errors import SubscriptionError
 from outbox.ids import new_uuid7, text_id
 from outbox.subscriptions.fields import SECRETS
 from outbox.subscriptions.filters.values import in_json, read_filter
+from outbox.subscriptions.url import parse_url
+from relay.operations.subscription_versions import lock_version
 from relay.web.pages.visits import Form, Visit
 from relay.web.portal.customers import Managing, PortalRefused, Posted, branding_for
 from relay.web.portal.rendering import PortalRoute, go, page
@@ -96,12 +97,13 @@ def edit(endpoint_id: str, visit: Managing) -> Response:
 def change(endpoint_id: str, visit: Managing, form: Posted) -> Response:
     """Change what differs from what it is, unless somebody else did meanwhile."""
     item = _read(visit, endpoint_id)
-    if form.get("version") != item.updated_at.isoformat():
-        raise PortalRefused(409, "changed_meanwhile")
     try:
-        changes = _changes_in(visit, form, item)
-        if changes:
-            with visit.transaction() as connection:
+        with visit.transaction() as connection:
+            lock_version(connection, visit.tenant, item.id)  # a credential may be stored just now
+            item = verbs.get(connection, item.id, tenant=visit.visitor.whose)
+            if form.get("version") != item.updated_at.isoformat():
+                raise PortalRefused(409, "changed_meanwhile")
+            if changes := _changes_in(visit, form, item):
                 verbs.update(connection, item.id, tenant=visit.visitor.whose, **changes)
     except (_WrongField, SubscriptionError) as error:
         return _page(visit, dict(form), _types_in(form), item, error=error)
@@ -138,8 +140,14 @@ def _changes_in(visit: Visit, form: Form, item: Subscription) -> dict[str, Any]:
 def _require_same_host(visit: Visit, item: Subscription, url: str) -> None:
     """Refuse another host where it would be sent credentials that the provider stored."""
     stored = any(getattr(item, field.name, None) for field in SECRETS)
-    if stored and urlsplit(url)[:2] != urlsplit(item.url)[:2]:
+    if stored and _place_of(url) != _place_of(item.url):
         raise _WrongField("url", branding_for(visit.request).texts("url_bound"))
+
+
+def _place_of(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port, read as whoever dials reads them. Raises SubscriptionError for what is no URL."""
+    read = parse_url(url)
+    return read.scheme, read.host, read.port
 
 
 def _types_in(form: Form) -> list[str]:

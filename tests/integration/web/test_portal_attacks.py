@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from outbox.ids import parse_id
 from tests.support import databases, seeding
 from tests.support.dashboard import served
 from tests.support.loopback import allow_loopback
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("dashboard")
 MOST = 3
@@ -90,6 +92,49 @@ def test_the_id_of_what_another_tenant_removed_shows_nothing_of_it(stage: Stage,
     assert thief.get(f"/portal/deliveries/{delivery}").status_code == 404
     with stage.engine.begin() as connection, pytest.raises(SubscriptionError, match=r"^id: sub_\w+ is taken"):
         subscriptions.add(connection, "https://thief.example/in", ["*"], tenant="thief", id=gone)
+
+
+def test_a_credential_that_is_stored_meanwhile_goes_to_no_other_host(stage: Stage, enter: Enter) -> None:
+    """The form was opened before; it is sent while the operator's transaction is not committed yet."""
+    with stage.engine.begin() as connection:
+        name = seeding.subscribe(connection, tenant="meanwhile", url="https://good.example/in")
+    client, path, answers = enter("meanwhile"), f"/portal/endpoints/{name}/edit", []
+    fields = {"version": value_of("version", client, path), "url": "https://evil.example/in", "types": "*"}
+    with stage.engine.begin() as operator:
+        subscriptions.update(operator, name, tenant="meanwhile", headers=[("X-Provider-Key", "provider-s3cret")])
+        customer = threading.Thread(target=lambda: answers.append(post(client, path, **fields)))
+        customer.start()
+        wait_until(lambda: waits(stage.engine))
+    customer.join(30)
+    assert [answer.status_code for answer in answers] == [409]
+    with stage.engine.begin() as connection:
+        assert subscriptions.get(connection, name, tenant="meanwhile").url == "https://good.example/in"
+
+
+def waits(engine: Engine) -> bool:
+    """Whether somebody waits for a lock in this database."""
+    with engine.begin() as connection:
+        statement = (
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        )
+        return bool(connection.execute(text(statement)).scalar_one())
+
+
+def test_what_is_no_url_is_told_at_its_field_where_only_one_host_may_be_given(stage: Stage, enter: Enter) -> None:
+    with stage.engine.begin() as connection:
+        name = seeding.subscribe(connection, tenant="bound", url="https://good.example/in")
+        subscriptions.update(connection, name, tenant="bound", headers=[("X-Provider-Key", "provider-s3cret")])
+    client, path = enter("bound"), f"/portal/endpoints/{name}/edit"
+    version = value_of("version", client, path)
+    for url in (
+        "https://[::1", "https://[zz]/", "https://ex℀mple.com/", "https://good.example\\@evil.example/in", "x", "",
+        "https://good.example:8443/in", "https://good.example.evil.example/in", "https://good.example@evil.example/",
+        "https://good.exa\tmple/in", "http://good.example/in",
+    ):  # fmt: skip
+        answer = post(client, path, version=version, url=url, types="*")
+        assert answer.status_code == 422, url
+        assert "aria-invalid" in answer.text
+    assert post(client, path, version=version, url="https://GOOD.example:443/other", types="*").status_code == 303
 
 
 @pytest.mark.parametrize(
