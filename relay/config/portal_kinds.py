@@ -41,20 +41,22 @@ def logo() -> Kind:
     """The path of a picture on this machine, the https URL of one, or nothing."""
 
     def check(value: object) -> str:
-        if not isinstance(value, str) or not value.isprintable() or ("://" in value and not _is_source(value)):
-            raise ValueError(f"{value!r:.60} is neither the path of a picture nor an https:// URL of one without query")
-        return value
+        if isinstance(value, str) and value.isprintable():
+            source = _source_of(value) if "://" in value else value
+            if source is not None:
+                return source
+        raise ValueError(f"{value!r:.60} is neither the path of a picture nor an https:// URL of one without query")
 
     return Kind(str, check, "FILE|URL")
 
 
-def _is_source(value: str) -> bool:
-    """Tell whether a URL can stand in a Content-Security-Policy as it is."""
+def _source_of(value: str) -> str | None:
+    """Return a URL as it can stand in a Content-Security-Policy, its host in ASCII; None where it cannot."""
     try:
         url = parse_url(value)
     except SubscriptionError:
-        return False
-    return url.scheme == "https" and not set("?;,'") & set(value)
+        return None
+    return url.text if url.scheme == "https" and not set("?;,'") & set(value) else None
 
 
 def colours() -> Kind:

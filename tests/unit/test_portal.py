@@ -188,6 +188,8 @@ def test_the_policy_allows_the_logo_and_the_framing_pages_and_nothing_else() -> 
     assert "img-src 'self' https://cdn.example.com/logo.svg;" in policy
     assert "X-Frame-Options" not in framed
     assert "unsafe" not in policy
+    foreign = branding_of(Config(portal_logo="https://bücher.example/logo.svg")).headers
+    assert "img-src 'self' https://xn--bcher-kva.example/logo.svg;" in foreign["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize(
