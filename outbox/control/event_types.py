@@ -26,6 +26,7 @@ _MOST_TYPES = 500
 _OVER = "30d"
 _MOST_PARSED = 262_144  # characters of a payload
 _MOST_PLACES = 500
+_LONGEST_PLACE = 300  # characters: each place names those that it is in, so that long names would add up to megabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,8 @@ def shape_of(payload: str) -> tuple[tuple[str, str], ...]:
     """Return each place of a JSON text and what is there, in order: ("customer.name", "text"), ("items[]", "object").
 
     The kinds are text, number, true or false, null, object and list; of a list, its first item stands for all. What is
-    too large or too deep to be read has no shape; of very many places the first 500 are told.
+    too large or too deep to be read has no shape; of very many places the first 500 are told, and none that takes more
+    than 300 characters to name.
     """
     if len(payload) > _MOST_PARSED:
         return ()
@@ -117,10 +119,10 @@ _KINDS = ((bool, "true or false"), (str, "text"), (int | float, "number"), (dict
 
 
 def _add_places(value: Any, place: str, places: list[tuple[str, str]]) -> None:
+    if len(places) > _MOST_PLACES or len(place) > _LONGEST_PLACE:
+        return
     if place:
         places.append((place, next((name for kind, name in _KINDS if isinstance(value, kind)), "null")))
-    if len(places) > _MOST_PLACES:
-        return
     if isinstance(value, dict):
         for name, inner in value.items():
             _add_places(inner, f"{place}.{name}" if place else name, places)

@@ -215,3 +215,17 @@ def test_the_shape_of_a_payload() -> None:
     for odd in ("[" * 100_000, "no json", '"' + "x" * 300_000 + '"', "1"):
         assert shape_of(odd) == ()
     assert len(shape_of("{" + ",".join(f'"a{n}": {n}' for n in range(5_000)) + "}")) == 500
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"' + "k" * 200_000 + '": {' + ",".join(f'"p{n}": 1' for n in range(500)) + '}, "last": 1}',
+        ('{"' + "k" * 400 + '":') * 450 + "1" + "}" * 450,
+    ],
+)
+def test_long_names_do_not_make_a_shape_of_megabytes(payload: str) -> None:
+    """Each place names those that it is in: a quarter of a megabyte of payload became a page of a hundred."""
+    shape = shape_of(payload)
+    assert sum(len(place) for place, _ in shape) < 200_000
+    assert shape in ((("last", "number"),), ())
