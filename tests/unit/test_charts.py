@@ -103,6 +103,14 @@ def test_indenting_leaves_numbers_as_they_are_and_what_is_no_json_alone(text: st
     assert re.sub(r"\s", "", display.indented(text)) == re.sub(r"\s", "", text)
 
 
+def test_very_deep_values_are_not_indented_to_megabytes() -> None:
+    """White space in front of each of forty thousand numbers, nine hundred levels deep, was seventy megabytes."""
+    text = "[" * 900 + "1," * 40_000 + "1" + "]" * 900
+    shown = display.indented(text)
+    assert len(shown) < 5_000_000
+    assert re.sub(r"\s", "", shown) == text
+
+
 def test_times_and_lengths_are_said_in_words() -> None:
     now = datetime(2026, 3, 1, tzinfo=UTC)
     assert display.ago(now - timedelta(minutes=5), now) == "5m 0s ago"

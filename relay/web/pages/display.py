@@ -37,6 +37,7 @@ __all__ = [
 MAX_SHOWN = 20_000
 """Characters of a payload, header block or excerpt that a page shows."""
 _MAX_INDENTED = 100_000
+_MAX_INDENTATION = 40  # levels: white space in front of very deep values would add up to megabytes
 
 
 def plain(text: str, keep: str = "") -> str:
@@ -126,7 +127,7 @@ def _indent(text: str) -> Iterator[str]:
             or before == ","
             or (token in ("}", "]") and before not in ("{", "["))
         ):
-            yield f"\n{'  ' * depth}"
+            yield f"\n{'  ' * min(depth, _MAX_INDENTATION)}"
         if before == ":":
             yield " "
         yield token
