@@ -251,6 +251,9 @@ def test_a_fault_names_file_table_and_field_and_quotes_no_secret(case: str) -> N
     [
         (f'manager = "{SECRET}', "subs.toml: is no TOML: "),
         ('[[subscription]]\nname = "a"\nname = "b"', "subs.toml: is no TOML: Cannot overwrite a value"),
+        ("x = " + "9" * 5_000, "subs.toml: is no TOML: a number has too many digits"),
+        ("x = 1e99999999999999999999", "subs.toml: is no TOML: a number has too many digits"),
+        ("x = " + "[" * 5_000, "subs.toml: is no TOML: nested too deeply"),
         ("", "subs.toml: manager: is missing"),
         ("manager = 1", "subs.toml: manager: 1 is no name"),
         ('manager = "shop"\nsubscriptions = 1', "subs.toml: 'subscriptions': there is no such key; did you mean"),

@@ -78,9 +78,12 @@ def read_document(text: str, file: str, place: Place) -> Document:
     """
     try:
         content = tomllib.loads(text, parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise FileError(f"{file}: is no TOML: {reason}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise FileError(f"{file}: is no TOML: {error}") from None
+    except RecursionError:
+        raise FileError(f"{file}: is no TOML: nested too deeply") from None
+    except (ValueError, ArithmeticError):  # of int and Decimal
+        raise FileError(f"{file}: is no TOML: a number has too many digits") from None
     faults = [f"{file}: {problem}" for problem in _top_problems(content)]
     tables = content.get(TABLE, [])
     readers = [_Reader(table, number, place) for number, table in enumerate(tables if _is_tables(tables) else [], 1)]
