@@ -38,8 +38,10 @@ def _number(text: str) -> int:
 
 def _moment(text: str) -> datetime | str:
     value = datetime.fromisoformat(text) if text != _INFINITY else text
-    if isinstance(value, datetime) and value.tzinfo is None:
-        raise ValueError
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError
+        return value.astimezone(UTC)  # PostgreSQL knows no zones of sixteen hours and more
     return value
 
 
@@ -150,7 +152,7 @@ class Listing:
         try:
             name, *plain = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
             values = [_written(_READ[key.type](_text(value))) for key, value in zip(self.keys, plain, strict=True)]
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             name, values = None, []
         if name != self.name:
             raise FilterError("after: is no cursor of this list; give the one that came with the page before")

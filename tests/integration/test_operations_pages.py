@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, text
@@ -109,3 +110,16 @@ def test_a_forged_cursor_is_one_clear_error(connection: Connection, value: str) 
     forged = base64.urlsafe_b64encode(f'["events", {value}]'.encode()).decode().rstrip("=")
     with pytest.raises(FilterError, match=r"^after: is no cursor of this list"):
         list_events(connection, None, Filters(), after=forged)
+
+
+@pytest.mark.parametrize("moment", ["2026-03-01T12:00:00+23:59", "2026-03-01T12:00:00-16:00"])
+def test_a_cursor_in_a_zone_that_the_database_does_not_know_is_read(connection: Connection, moment: str) -> None:
+    """Python reads zones up to a day away, PostgreSQL below sixteen hours: it was an error of ours."""
+    forged = base64.urlsafe_b64encode(f'["deliveries", "{moment}", "{UUID(int=0)}"]'.encode()).decode()
+    assert len(deliveries.list_deliveries(connection, "acme", Filters(), after=forged.rstrip("="))) == 0
+
+
+def test_a_cursor_before_the_first_year_is_refused(connection: Connection) -> None:
+    forged = base64.urlsafe_b64encode(f'["deliveries", "0001-01-01T00:00:00+23:59", "{UUID(int=0)}"]'.encode())
+    with pytest.raises(FilterError, match=r"^after: is no cursor of this list"):
+        deliveries.list_deliveries(connection, "acme", Filters(), after=forged.decode().rstrip("="))
