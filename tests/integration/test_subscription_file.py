@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from relay.operations.subscription_file.apply import ChangedMeanwhileError, appl
 from relay.operations.subscription_file.document import read_document
 from relay.operations.subscription_file.references import Place
 from relay.secrets.keyring import new_private_key
+from tests.support.waiting import wait_until
 
 SECRET = new_secret()
 TOKEN = "t0ken-that-nobody-may-see"
@@ -257,6 +259,35 @@ def test_a_change_by_somebody_else_meanwhile_is_refused(shell: Shell, engine: En
     with engine.begin() as other, pytest.raises(ChangedMeanwhileError, match=r"^subscriptions: they were changed"):
         apply_plan(other, None, new, plan, "subs.toml")
     assert stored(connection)["", "billing"].timeout_seconds == 30
+
+
+def test_of_two_that_apply_the_same_file_at_once_the_later_one_is_told_to_apply_again(
+    shell: Shell, engine: Engine, connection: Connection
+) -> None:
+    """It was told that the name is taken and another one to be chosen, as if its file were wrong."""
+    environment = {"BILLING_SECRET": SECRET, "BILLING_TOKEN": TOKEN, "SLACK": SLACK}
+    document = read_document(FILE, "subs.toml", Place(environment, shell.directory))
+    plan = plan_document(connection, None, document, "subs.toml", prune=False)
+    later: list[Exception] = []
+
+    def apply_later() -> None:
+        try:
+            with engine.begin() as other:
+                apply_plan(other, None, document, plan, "subs.toml")
+        except Exception as error:
+            later.append(error)
+
+    with engine.begin() as first:
+        apply_plan(first, None, document, plan, "subs.toml")
+        waiting = threading.Thread(target=apply_later)
+        waiting.start()
+        wait_until(lambda: connection.execute(_WAITING).scalar_one())
+    waiting.join(30)
+    assert [type(error) for error in later] == [ChangedMeanwhileError]
+    assert len(stored(connection)) == 3
+
+
+_WAITING = text("select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()")
 
 
 def test_nothing_is_written_when_one_table_fails_at_the_end(

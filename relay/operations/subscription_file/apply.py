@@ -111,8 +111,16 @@ def _carry_out(connection: Connection, manager: str, step: Step, declared: Decla
         elif declared is not None and step.action == "change":
             _change(connection, step, declared)
     except SubscriptionError as error:
+        if step.action == "create" and _is_there(connection, step):
+            raise _meanwhile(step) from None
         raise FileError(fault_line(file, Fault(tenant=step.tenant, name=step.name, problem=str(error)))) from None
     return step
+
+
+def _is_there(connection: Connection, step: Step) -> bool:
+    """Tell whether somebody else has made what was to be made."""
+    named = read_named(connection, None, names={step.name})
+    return any((one.tenant, one.name) == (step.tenant, step.name) for one in named)
 
 
 def _create(connection: Connection, manager: str, step: Step, one: Declared) -> Step:
