@@ -97,9 +97,13 @@ def _lock_as_planned(connection: Connection, tenant: str | None, plan: Plan) -> 
     known = {key: version for key, version in planned.items() if version[0] is not None}
     for key in known:
         if found.get(key) != known[key]:
-            raise ChangedMeanwhileError(f"{key[1]}: it was changed since the plan was made; apply the file again")
+            raise _changed(key[1])
     if found.keys() != known.keys():
         raise ChangedMeanwhileError("subscriptions: they were changed since the plan was made; apply the file again")
+
+
+def _changed(name: str) -> ChangedMeanwhileError:
+    return ChangedMeanwhileError(f"{name}: it was changed since the plan was made; apply the file again")
 
 
 def _carry_out(connection: Connection, manager: str, step: Step, declared: Declared | None, file: str) -> Step:
@@ -112,7 +116,7 @@ def _carry_out(connection: Connection, manager: str, step: Step, declared: Decla
             _change(connection, step, declared)
     except SubscriptionError as error:
         if step.action == "create" and _is_there(connection, step):
-            raise _meanwhile(step) from None
+            raise _changed(step.name) from None
         raise FileError(fault_line(file, Fault(tenant=step.tenant, name=step.name, problem=str(error)))) from None
     return step
 
