@@ -24,10 +24,10 @@ def act_as(connection: Session | Connection, actor: str) -> None:
 
     Raises:
         ActorError: the name was refused, or no transaction would carry it (autocommit).
-        ArgumentError: the first argument is neither a session nor a connection.
+        TargetError: the first argument is neither a session nor a connection.
     """
     name = check_actor(actor)
-    require_connection(connection)
+    connection = require_connection(connection)
     connection.execute(_SET, {"actor": name})
     if connection.execute(_CURRENT).scalar_one() != name:
         raise ActorError(

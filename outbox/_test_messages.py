@@ -12,13 +12,13 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
-from outbox._text import brief
+from outbox._text import brief, qualified_kind
 from outbox.control import test_messages
 from outbox.control.asking import Tenant, connection_of, whose
 from outbox.control.test_messages import DEFAULT_TYPE, AnsweredTest, RequestedTest
 from outbox.errors import ArgumentError, TransactionError
 from outbox.recording.bind import WRITE
-from outbox.recording.targets import session_of
+from outbox.recording.targets import is_django, session_of, unscoped
 from outbox.subscriptions.checks import EVERY_TENANT
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ else:
 
 __all__ = ["await_test", "read_test", "request_test", "wait_for_test"]
 
+_UNCOMMITTED = "test: commit before you wait; until then no relay can see that a test is asked for"
 _LONGEST_WAIT = 86_400  # seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks
 
@@ -102,8 +103,13 @@ def wait_for_test(
     raise _look_for_the_reason(bind, requested, seconds)
 
 
-async def await_test(target: AsyncTarget, requested: RequestedTest, *, seconds: float = 30.0) -> AnsweredTest:
-    """Wait as `wait_for_test` does, on an AsyncSession, AsyncConnection or AsyncEngine; others go on meanwhile."""
+async def await_test(
+    target: AsyncTarget | Session | Engine, requested: RequestedTest, *, seconds: float = 30.0
+) -> AnsweredTest:
+    """Wait as `wait_for_test` does, on an AsyncSession, AsyncConnection or AsyncEngine; others go on meanwhile.
+
+    A plain Session or Engine does too: each look is a moment in a thread, and no thread waits.
+    """
     _check(requested, seconds)
     for pause in _pauses(seconds):
         answer: AnsweredTest | None = await _run(target, lambda bind: _look(bind, requested))
@@ -120,12 +126,16 @@ def _check(requested: object, seconds: object) -> None:
         raise ArgumentError(f"seconds: {brief(seconds)} is not a number of seconds from 0 to {_LONGEST_WAIT}")
 
 
-async def _run(target: Any, look: Callable[[Engine | Connection], Any]) -> Any:
+async def _run(given: Any, look: Callable[[Engine | Connection], Any]) -> Any:
     """Run a look where SQLAlchemy lets plain code wait for an asynchronous driver."""
+    target = unscoped(given)
     if hasattr(target, "run_sync"):
         return await target.run_sync(lambda plain: look(_bind_of(plain)))
+    if isinstance(target, Engine) or session_of(target) is not None:
+        return await asyncio.to_thread(look, _bind_of(target))
     if not hasattr(target, "sync_engine"):
-        raise ArgumentError(f"target: pass an AsyncSession, AsyncConnection or AsyncEngine, not a {_kind(target)}")
+        kind = qualified_kind(target)
+        raise ArgumentError(f"target: pass an AsyncSession, AsyncConnection or AsyncEngine, not a {kind}")
     async with target.connect() as connection:
         return await connection.run_sync(look)
 
@@ -143,20 +153,22 @@ def _bind_of(target: Any) -> Engine | Connection:
     """Return what looks are made on: a session's engine, so that the session stays as it is."""
     if isinstance(target, Engine | Connection):
         return target
+    if is_django(target):
+        from outbox.django.bridge import borrow
+
+        if target.in_atomic_block or not target.get_autocommit():
+            raise TransactionError(_UNCOMMITTED)
+        return borrow(target, to_write=False)
     session = session_of(target)
     if session is None:
-        raise ArgumentError(f"connection: pass a Session, Connection or Engine, not a {_kind(target)}")
+        raise ArgumentError(f"connection: pass a Session, Connection or Engine, not a {qualified_kind(target)}")
     _refuse_open(session)
     return session.get_bind(clause=WRITE)
 
 
-def _kind(target: object) -> str:
-    return f"{type(target).__module__}.{type(target).__qualname__}"
-
-
 def _refuse_open(target: Session | Connection) -> None:
     if target.in_transaction():
-        raise TransactionError("test: commit before you wait; until then no relay can see that a test is asked for")
+        raise TransactionError(_UNCOMMITTED)
 
 
 @contextmanager

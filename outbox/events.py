@@ -5,6 +5,8 @@ An event that record() keeps in a session is written when that commits; only the
 
 from __future__ import annotations
 
+import builtins
+from collections.abc import Sequence
 from typing import Unpack
 from uuid import UUID
 
@@ -12,24 +14,44 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from outbox.control import events as _events
-from outbox.control.asking import EventsWhere, Tenant, connection_of, whose
-from outbox.control.events import EventDetails, ListedEvent
+from outbox.control.asking import EventsWhere, Tenant, connection_of, listed, whose
+from outbox.control.events import EventDetails, EventState, ListedEvent
 from outbox.control.filters import Filters
 from outbox.control.pages import Page
+from outbox.control.payloads import EventPayload, payloads_of
 from outbox.control.track import EventTrack, TrackedDelivery, track_event
 from outbox.control.waiting import Waits
 from outbox.ids import EventId
 
-__all__ = ["EventDetails", "EventTrack", "ListedEvent", "Page", "TrackedDelivery", "Waits", "explain", "get", "list"]
+__all__ = [
+    "EventDetails",
+    "EventPayload",
+    "EventState",
+    "EventTrack",
+    "ListedEvent",
+    "Page",
+    "TrackedDelivery",
+    "Waits",
+    "explain",
+    "get",
+    "list",
+    "payloads",
+]
 
 
 def list(  # noqa: A001 - the verb of the interface
-    connection: Session | Connection, *, tenant: Tenant = "", after: str | None = None, **where: Unpack[EventsWhere]
+    connection: Session | Connection,
+    state: EventState | None = None,
+    *,
+    tenant: Tenant = "",
+    after: str | None = None,
+    **where: Unpack[EventsWhere],
 ) -> Page[ListedEvent]:
     """Return the newest events, each with its state and how many of its subscriptions are in which.
 
     Args:
         connection: a Session or Connection.
+        state: pending, under_way, delivered, partly_delivered, dead, unmatched, cancelled; None is all.
         tenant: whose.
         after: the cursor of the page before.
         where: since and until (about when it was recorded), type, key, text, limit.
@@ -37,7 +59,7 @@ def list(  # noqa: A001 - the verb of the interface
     Raises:
         FilterError: a filter was refused.
     """
-    return _events.list_events(connection_of(connection), whose(tenant), Filters(**where), after=after)
+    return _events.list_events(connection_of(connection), whose(tenant), Filters(**where), state, after=after)
 
 
 def get(connection: Session | Connection, event_id: str | UUID, *, tenant: Tenant = "") -> EventDetails:
@@ -46,6 +68,17 @@ def get(connection: Session | Connection, event_id: str | UUID, *, tenant: Tenan
     Raises NotFoundError when it is none of this tenant's, was never recorded, or is past its retention.
     """
     return _events.show_event(connection_of(connection), whose(tenant), EventId.of(event_id, "event_id"))
+
+
+def payloads(
+    connection: Session | Connection, event_ids: str | UUID | Sequence[str | UUID], *, tenant: Tenant = ""
+) -> builtins.list[EventPayload]:
+    """Return the payloads of these events in one statement, in no order.
+
+    What is another tenant's or past its retention is left out. Raises NotFoundError for what is no id of an event.
+    """
+    ids = [EventId.of(one, "event_ids") for one in listed(event_ids, "event_ids")]
+    return payloads_of(connection_of(connection), whose(tenant), ids)
 
 
 def explain(

@@ -14,8 +14,8 @@ from uuid import UUID
 from outbox.errors import NotFoundError
 
 __all__ = [
-    "AuditId", "BulkOperationId", "DeliveryId", "ErasureId", "EventId", "Id", "PortalLinkId", "RequestedTestId",
-    "SubscriptionId", "TokenId", "batch_id_of", "event_id_of", "new_uuid7", "parse_id", "text_id",
+    "AuditId", "BulkOperationId", "DeliveryId", "ErasureId", "EventId", "Id", "InboxId", "PortalLinkId",
+    "RequestedTestId", "SubscriptionId", "TokenId", "batch_id_of", "event_id_of", "new_uuid7", "parse_id", "text_id",
 ]  # fmt: skip
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -161,3 +161,10 @@ class RequestedTestId(Id):
 
     __slots__ = ()
     prefix = "tst"
+
+
+class InboxId(Id):
+    """The id of a request that was received, `inb_…`."""
+
+    __slots__ = ()
+    prefix = "inb"

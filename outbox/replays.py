@@ -18,11 +18,12 @@ from outbox._text import brief
 from outbox.control.asking import Tenant, Where, connection_of, listed, whose
 from outbox.control.filters import Filters
 from outbox.control.replay import replay as _replay
+from outbox.control.replay.replay import Matching
 from outbox.errors import ArgumentError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
-from outbox.subscriptions.checks import check_bool
+from outbox.subscriptions.value_checks import check_bool
 
-__all__ = ["Replayed", "replay", "replay_matching"]
+__all__ = ["Matching", "Replayed", "replay", "replay_matching"]
 
 _STATES = ["dead", "delivered", "cancelled"]
 
@@ -32,12 +33,15 @@ class Replayed:
     """What was put back, or in a dry run would be.
 
     count: how many, with events that are resolved again. deliveries: the new ones; none in a dry run. more: whether
-    more match than the limit let through: ask once more, since what is on its way is left out.
+    more match than the limit let through: ask once more, since what is on its way is left out. matching: how many
+    passed the filters before, whatever the limit and on their way again or not, exactly up to 100,000; None of what
+    was named by ids.
     """
 
     count: int
     deliveries: tuple[DeliveryId, ...]
     more: bool = False
+    matching: Matching | None = None
 
 
 def replay(
@@ -99,10 +103,11 @@ def replay_matching(
     filters, only = Filters(**where), _text(to)
     found = _replay.candidates_by_filter(asked, asking, replace(filters, limit=filters.limit + 1), state=state, to=only)
     chosen, more = found[: filters.limit], len(found) > filters.limit
+    matching = _replay.count_by_filter(asked, asking, filters, state=state)
     if dry_run:
-        return Replayed(count=len(chosen), deliveries=(), more=more)
+        return Replayed(count=len(chosen), deliveries=(), more=more, matching=matching)
     made = _replay.replay(asked, asking, chosen, _replay.Asked((), filters, state, only))
-    return Replayed(count=_counted(chosen, made), deliveries=tuple(made), more=more)
+    return Replayed(count=_counted(chosen, made), deliveries=tuple(made), more=more, matching=matching)
 
 
 def _names_of(names: str | UUID | Sequence[str | UUID]) -> list[str]:

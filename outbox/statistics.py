@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import builtins
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
@@ -27,7 +29,7 @@ from outbox.errors import ArgumentError, NotFoundError
 from outbox.ids import DeliveryId, SubscriptionId
 from outbox.subscriptions.checks import EveryTenant, check_id, check_type, check_whose
 
-__all__ = ["Point", "Statistics", "rank", "read", "series"]
+__all__ = ["Point", "Statistics", "rank", "read", "read_each", "series"]
 
 _OVER = re.compile(r"([1-9][0-9]{0,5})(m|h|d)")
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
@@ -36,6 +38,7 @@ _HOURS_ARE_KEPT = timedelta(days=38)
 _MINUTES_ARE_KEPT = timedelta(hours=24)
 _STEPS = ((timedelta(hours=2), 60), (timedelta(hours=24), 900), (timedelta(days=8), 3600), (timedelta(days=38), 21_600))
 _MAX_POINTS = 2_000
+_MOST_EACH = 1_000
 _BY = ("subscription", "tenant", "type")
 
 
@@ -91,6 +94,12 @@ select * from outbox.statistics(cast(:over as interval), cast(:subscription as t
                                 cast(:type as text), cast(:by as text))
 limit :limit
 """)
+_READ_EACH = text("""
+select counted.* from outbox.statistics(cast(:over as interval), cast(:only as text), cast(:tenant as text), null,
+                                        case when cast(:only as text) is null then 'subscription' end) counted
+join outbox.subscriptions s on s.id = outbox.uuid_of(counted.subscription_id)
+where s.id = any(cast(:ids as uuid[])) and (cast(:tenant as text) is null or s.tenant = :tenant)
+""")
 _SERIES = text("""
 select * from outbox.statistics_series(cast(:over as interval), :step, cast(:subscription as text),
                                        cast(:tenant as text), cast(:type as text))
@@ -120,11 +129,35 @@ def read(
         SubscriptionError: `tenant` or `type` was refused.
         NotFoundError: no such subscription of this tenant.
     """
+    connection = require_connection(connection, to_write=False)
     given = _given(connection, tenant, subscription, type, over)
     row = connection.execute(_READ, given | {"by": None, "limit": 1}).one()
     if given["gone"] and not (row.delivered or row.failed or row.dead or row.cancelled):
         raise NotFoundError(f"subscription: no {given['subscription']}")
     return _statistics(row)
+
+
+def read_each(
+    connection: Session | Connection,
+    tenant: str | EveryTenant,
+    subscriptions: Sequence[str],
+    *,
+    over: str | timedelta = "24h",
+) -> dict[str, Statistics]:
+    """Return the statistics of each of these subscriptions by its id, in one statement; at most 1,000.
+
+    Left out are those without an attempt, and those that are none of the tenant's. Of several, all that the tenant has
+    are added up, as by `rank`. Arguments and errors as for `read`.
+    """
+    connection = require_connection(connection, to_write=False)
+    if isinstance(subscriptions, str) or not isinstance(subscriptions, Sequence) or len(subscriptions) > _MOST_EACH:
+        raise ArgumentError(f"subscriptions: {brief(subscriptions)} is not a list of {_MOST_EACH} ids at most")
+    ids = [UUID(int=SubscriptionId.of(one, "subscriptions").int) for one in subscriptions]
+    given = _given(connection, tenant, None, None, over)
+    only = str(SubscriptionId.of(ids[0])) if len(ids) == 1 else None
+    rows = connection.execute(_READ_EACH, given | {"ids": ids, "only": only}) if ids else ()
+    found = [_statistics(row) for row in rows]
+    return {str(one.subscription_id): one for one in found if one.delivered or one.failed or one.dead or one.cancelled}
 
 
 def rank(
@@ -144,6 +177,7 @@ def rank(
         raise ArgumentError(f"by: {brief(by)} is none of {', '.join(_BY)}")
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 10_000:
         raise ArgumentError(f"limit: {brief(limit)} is not a number from 1 to 10000")
+    connection = require_connection(connection, to_write=False)
     given = _given(connection, tenant, None, type, over)
     return [_statistics(row) for row in connection.execute(_READ, given | {"by": by, "limit": limit})]
 
@@ -173,6 +207,7 @@ def series(
         SubscriptionError: `tenant` or `type` was refused.
         NotFoundError: no such subscription of this tenant.
     """
+    connection = require_connection(connection, to_write=False)
     given = _given(connection, tenant, subscription, type, over)
     step = _step_of(given["over"]) if step_seconds is None else _check_step(step_seconds, given["over"])
     return [Point(**row._mapping) for row in connection.execute(_SERIES, given | {"step": step})]  # noqa: SLF001 - public
@@ -194,7 +229,6 @@ def _given(
         "type": None if type is None else _check_type(type),
         "subscription": None if wanted is None else str(wanted),
     }
-    require_connection(connection)
     if wanted is None:
         return given | {"gone": False}
     owner = connection.execute(_OWNER, {"id": wanted}).scalar_one_or_none()

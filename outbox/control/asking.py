@@ -76,11 +76,11 @@ class AttemptsWhere(DeliveriesWhere, total=False):
 
 def connection_of(target: Session | Connection, *, to_write: bool = False) -> Connection:
     """Return the connection that carries the caller's transaction. Raises ArgumentError for what has none."""
-    require_connection(target)
-    if isinstance(target, Connection):
-        found = target
+    given = require_connection(target, to_write=to_write)
+    if isinstance(given, Connection):
+        found = given
     else:
-        session = session_of(target)
+        session = session_of(given)
         assert session is not None
         found = session.connection(bind_arguments={"clause": WRITE if to_write else select(events_table)})
     if found.dialect.driver == "psycopg2":

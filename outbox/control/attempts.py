@@ -66,7 +66,7 @@ _LISTING = Listing(
 _SELECT = """
 select delivery_id, event_seq, subscription_id, number, at, verdict, outcome, status, milliseconds, error, url,
        address, headers, excerpt
-from outbox.attempts
+from outbox.shown_attempts
 """
 
 

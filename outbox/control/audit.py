@@ -27,6 +27,7 @@ from outbox.ids import (
     ErasureId,
     EventId,
     Id,
+    InboxId,
     PortalLinkId,
     SubscriptionId,
     TokenId,
@@ -47,12 +48,14 @@ ACTIONS = (
     *("bulk done", "bulk failed"),
     *("erasure started", "erasure blocked", "erasure resumed", "erasure cancelled", "erased"),
     *("tenant retention set", "tenant retention removed"),
+    *("event type added", "event type changed", "event type retired", "event type restored", "event type removed"),
+    *("catalogue added", "catalogue changed", "catalogue removed"),
 )
 LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
 
 _KINDS: dict[str, type[Id]] = {
     kind.prefix: kind
-    for kind in (SubscriptionId, DeliveryId, EventId, TokenId, PortalLinkId, BulkOperationId, ErasureId)
+    for kind in (SubscriptionId, DeliveryId, EventId, TokenId, PortalLinkId, BulkOperationId, ErasureId, InboxId)
 }
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from outbox.control import audit
-from outbox.control.attempts import Attempt, attempts_of_delivery
+from outbox.control.attempts import PAGE_ROWS, Attempt, attempts_of_delivery
 from outbox.control.filters import SEQ_OF_EVENT, Filters, bound_of
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.store import dead_letters as store
@@ -21,9 +21,17 @@ from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 
 __all__ = [
-    "DeadLetterDetails", "ListedDeadLetter", "count", "find", "find_by_id", "list_dead_letters", "purge",
+    "DeadDelivery",
+    "DeadLetterDetails",
+    "ListedDeadLetter",
+    "count",
+    "dead_of_event",
+    "find",
+    "find_by_id",
+    "list_dead_letters",
+    "purge",
     "show_dead_letter",
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,18 @@ class DeadLetterDetails(ListedDeadLetter):
 
     attempts_made: Page[Attempt]
     payload: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadDelivery:
+    """A dead letter of an event that is known."""
+
+    delivery_id: DeliveryId
+    subscription_id: SubscriptionId | None
+    attempts: int
+    died_at: datetime
+    reason: str
+    error: str | None
 
 
 _LISTING = Listing(
@@ -199,3 +219,38 @@ def _fields(row: Any) -> dict[str, Any]:
         "reason": row.reason,
         "error": row.error,
     }
+
+
+_OF_EVENT_LISTING = Listing(
+    name="dead_of_event",
+    columns={},
+    own=OWN_DEAD_LETTER,
+    keys=(Key("l.died_at", "died_at", "timestamptz"), Key("l.delivery_id", "delivery_id", "uuid")),
+)
+_OF_EVENT = """
+select l.delivery_id, l.subscription_id, l.attempts, l.died_at, l.reason, l.error
+from outbox.dead_letters l left join outbox.subscriptions s on s.id = l.subscription_id
+"""
+
+
+def dead_of_event(
+    connection: Connection, tenant: str | None, event_id: UUID | str, *, after: str | None = None
+) -> Page[DeadDelivery]:
+    """Return the dead letters of one event, the oldest first, a thousand a page."""
+    where, parameters = _OF_EVENT_LISTING.where(tenant, Filters(limit=PAGE_ROWS), after)
+    statement = (
+        f"{_OF_EVENT} where l.event_seq = ({SEQ_OF_EVENT}) and {where} {_OF_EVENT_LISTING.order_by} limit :limit"
+    )
+    rows = connection.execute(text(statement), {**parameters, "event_id": EventId.of(event_id)}).all()
+    return _OF_EVENT_LISTING.page(rows, PAGE_ROWS, _of_event)
+
+
+def _of_event(row: Any) -> DeadDelivery:
+    return DeadDelivery(
+        delivery_id=DeliveryId.of(row.delivery_id),
+        subscription_id=SubscriptionId.maybe(row.subscription_id),
+        attempts=row.attempts,
+        died_at=row.died_at,
+        reason=row.reason,
+        error=row.error,
+    )

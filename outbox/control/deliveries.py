@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 from uuid import UUID
@@ -10,8 +10,10 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from outbox._text import brief
+from outbox.control.advice import advice_on
 from outbox.control.attempts import PAGE_ROWS, Attempt, attempts_of_delivery
 from outbox.control.filters import SEQ_OF_EVENT, FilterError, Filters
+from outbox.control.findings import Finding
 from outbox.control.history import walk_attempts
 from outbox.control.outstanding import OUTSTANDING, OutstandingState, walk_outstanding
 from outbox.control.pages import Key, Listing, Page
@@ -52,12 +54,16 @@ class ListedDelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryDetails(ListedDelivery):
-    """A delivery with its attempts; of a dead one also why it died, of a parked one which delivery goes first."""
+    """A delivery with its attempts; of a dead one also why it died, of a parked one which delivery goes first.
+
+    `advice` says what its last failure means and what usually mends it, None where it did not fail.
+    """
 
     waits_for: DeliveryId | None
     reason: str | None
     error: str | None
     attempts_made: Page[Attempt]
+    advice: Finding | None = None
 
 
 _OWN = own("s.tenant")
@@ -141,7 +147,9 @@ def show_delivery(connection: Connection, tenant: str | None, delivery_id: UUID 
         if row is not None:
             attempts = attempts_of_delivery(connection, tenant, uuid)
             waits_for = _head(connection, tenant, uuid) if row.state == "parked" else None
-            return DeliveryDetails(**_fields(row), **_death(row), waits_for=waits_for, attempts_made=attempts)
+            found = DeliveryDetails(**_fields(row), **_death(row), waits_for=waits_for, attempts_made=attempts)
+            advice = advice_on(found.id, found.subscription_id, attempts.items, found.reason)
+            return found if found.state in ("delivered", "cancelled") else replace(found, advice=advice)
     raise NotFoundError(f"delivery: no {uuid}; never made, cancelled, or past its retention")
 
 

@@ -56,7 +56,11 @@ where cast(:tenant as text) is null or tenant = :tenant group by type limit :mos
 
 
 def seen_types(connection: Connection, tenant: str | None) -> list[SeenType]:
-    """Return the types that a tenant has had lately, by name, 500 at most; those of all where it is None."""
+    """Return the types that a tenant has had lately, by name, 500 at most; those of all where it is None.
+
+    So it never exceeds a page. Names are whatever was recorded, and this is a sample of them: of those most sent in 30
+    days and those of the newest events, the first 500. Who has more declares them.
+    """
     whose = EVERY_TENANT if tenant is None else tenant
     counted = {one.type: one for one in statistics.rank(connection, whose, "type", over=_OVER, limit=_MOST_TYPES)}
     newest = {

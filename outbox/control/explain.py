@@ -10,19 +10,27 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from outbox._patterns import covers
 from outbox._text import complaint
+from outbox.control.filter_answers import FilterTest, ask_filter
 from outbox.control.filters import Filters
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import own
 from outbox.errors import NotFoundError, RecordError
 from outbox.ids import EventId, SubscriptionId
+from outbox.recording.arguments import checked_type
 from outbox.recording.payload import RawJSON, encode
-from outbox.recording.record import checked_type
-from outbox.subscriptions.filters import Answer, Filter, FilteredEvent, parse, stored_filter
-from outbox.subscriptions.filters import Explanation as FilterExplanation
+from outbox.subscriptions.filters import Answer, FilteredEvent, parse_new, stored_filter
 
-__all__ = ["Draft", "ExplainedEvent", "ExplainedSubscription", "FilterTest", "explain_draft", "explain_event",
-           "try_filter", "try_stored_filter"]  # fmt: skip
+__all__ = [
+    "Draft",
+    "ExplainedEvent",
+    "ExplainedSubscription",
+    "explain_draft",
+    "explain_event",
+    "try_filter",
+    "try_stored_filter",
+]
 
 _MAX_KEY_BYTES = 1024
 _MAX_DRAFT_BYTES = 64 * 1024 * 1024
@@ -81,19 +89,6 @@ class ExplainedEvent:
     subscriptions: Page[ExplainedSubscription]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FilterTest:
-    """What a filter says of an event; path, condition and found tell the first condition that does not hold."""
-
-    matches: bool
-    answer: str
-    detail: str
-    path: str | None
-    condition: str | None
-    found: str | None
-    filter: str | None
-
-
 _EVENT = f"""
 select e.*, r.at as resolved_at, r.matches[array_position(r.seqs, e.seq)] as matched,
        r.gave_up_seqs, r.gave_up_subscriptions
@@ -121,12 +116,6 @@ select s.id, s.tenant, s.shown_url as url, s.types, s.filter, s.updated_at,
             then 'paused' when s.held_until > clock_timestamp() then 'held by its Retry-After' end as waits
 from outbox.subscriptions s
 """
-_GIVEN_UP = {
-    Answer.OVER_BUDGET: "too much work on this event: too many conditions on a long list",
-    Answer.UNREADABLE: "the payload is nested too deeply to be parsed",
-    Answer.REFUSED: "what is stored is no filter",
-    Answer.FAILED: "an error of our own; please report it",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +173,7 @@ def explain_draft(
 
 def try_filter(connection: Connection, tenant: str | None, filter: object, event: UUID | str | Draft) -> FilterTest:  # noqa: A002
     """Return what a filter that nobody has says of an event or a draft. Raises SubscriptionError for what is none."""
-    return _tested(parse(filter), _event_of(connection, tenant, event))
+    return ask_filter(parse_new(filter), _event_of(connection, tenant, event))
 
 
 def try_stored_filter(
@@ -196,7 +185,7 @@ def try_stored_filter(
     row = connection.execute(text(statement), {"id": identity, "asking": tenant}).one_or_none()
     if row is None:
         raise NotFoundError(f"subscription: no {identity}")
-    return _tested(stored_filter(row.filter or "{}"), _event_of(connection, tenant, event))
+    return ask_filter(stored_filter(row.filter or "{}"), _event_of(connection, tenant, event))
 
 
 def _event_of(connection: Connection, tenant: str | None, event: UUID | str | Draft) -> FilteredEvent:
@@ -240,7 +229,7 @@ def _explained(row: Any, about: _About) -> ExplainedSubscription:
     }
     if (refused := _refused(row, about)) is not None:
         return ExplainedSubscription(**known, matches=False, reason=refused[0], detail=refused[1])
-    tested = _tested(stored_filter(row.filter or "{}"), about.event)
+    tested = ask_filter(stored_filter(row.filter or "{}"), about.event)
     waits = f", and waits: it is {row.waits}" if row.waits else ""
     return ExplainedSubscription(
         **known,
@@ -268,38 +257,10 @@ def _refused(row: Any, about: _About) -> tuple[str, str] | None:
         return "dropped", "it is paused, and drops what comes meanwhile"
     if row.tenant not in (about.tenant, "*"):
         return "tenant", f"it is of tenant {row.tenant!r}, the event of {about.tenant!r}"
-    if not any(_covers(pattern, about.type) for pattern in row.types):
+    if not any(covers(pattern, about.type) for pattern in row.types):
         return "type", f"none of its types covers {about.type}: {_first_of(row.types)}"
     return None
 
 
-def _covers(pattern: str, type_: str) -> bool:
-    """Tell whether a pattern matches a type, as outbox.patterns_of has it."""
-    return pattern in ("*", type_) or (pattern.endswith(".*") and type_.startswith(pattern[:-1]))
-
-
 def _first_of(patterns: Sequence[str]) -> str:
     return ", ".join(patterns[:5]) + (f" and {len(patterns) - 5} more" if len(patterns) > 5 else "")
-
-
-def _tested(one: Filter, event: FilteredEvent) -> FilterTest:
-    said = one.explain(event)
-    path, condition, found = said.failure or (None, None, None)
-    return FilterTest(
-        matches=said.answer is Answer.MATCH,
-        answer=str(said.answer),
-        detail=_words(said),
-        path=path,
-        condition=condition,
-        found=found,
-        filter=None if one.text == "{}" else one.text,
-    )
-
-
-def _words(said: FilterExplanation) -> str:
-    if said.answer.gave_up:
-        return f"its filter came to no result: {said.problem or _GIVEN_UP[said.answer]}"
-    if said.failure is None:
-        return "its filter lets the event through" if said.answer is Answer.MATCH else "its filter does not match"
-    path, condition, found = said.failure
-    return f"its filter wants {condition}{f' at {path}' if path else ''}: {found}"

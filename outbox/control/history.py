@@ -60,7 +60,7 @@ _WALK = Walk(
 left join lateral (select id, type, tenant, key from outbox.events where seq = w.event_seq limit 1) e on true
 left join outbox.subscriptions s on s.id = w.subscription_id""",
     found="w.*, e.id as event_id, e.type, e.tenant, e.key, s.shown_url as subscription_url",
-    details="""select url, address, headers, excerpt from outbox.attempts a
+    details="""select url, address, headers, excerpt from outbox.shown_attempts a
     where a.delivery_id = f.delivery_id and a.number = f.number and a.at = f.at limit 1""",
 )
 
@@ -122,7 +122,7 @@ def walk_attempts(
         table=None
         if filters.event is None
         else f"""(
-            select * from outbox.attempts where event_seq = ({SEQ_OF_EVENT}) offset 0)""",  # noqa: S608
+            select * from outbox.shown_attempts where event_seq = ({SEQ_OF_EVENT}) offset 0)""",  # noqa: S608
     )
 
 

@@ -59,7 +59,7 @@ _ALONG: dict[OutstandingState, str] = {
 """What the index knows of a state; it need not be all of it."""
 
 _SENDS = "s.removed_at is null and s.disabled_at is null and s.paused_at is null"
-_SUBSCRIPTIONS_OF: dict[OutstandingState, str] = {
+SUBSCRIPTIONS_OF: dict[OutstandingState, str] = {
     "due": f"{_SENDS} and (s.held_until > statement_timestamp()) is not true",
     "held": f"{_SENDS} and s.held_until > statement_timestamp()",
     "waiting": _SENDS,
@@ -115,7 +115,7 @@ def walk_outstanding(
     along = ["true" if state is None else _ALONG.get(state, "true")]
     along += [_BEYOND] if after is not None else []
     along += [bound_of(name, "w.due_at", filters) for name in ("since", "until") if getattr(filters, name) is not None]
-    of = [_LISTING.own, "true" if state is None else _SUBSCRIPTIONS_OF[state]]
+    of = [_LISTING.own, "true" if state is None else SUBSCRIPTIONS_OF[state]]
     of += [] if filters.subscription is None else ["s.id = :subscription"]
     each = filters.limit + 1
     if {"since", "until", "subscription"}.issuperset(filters.given()) and state in (None, *_INDEX_DECIDES):

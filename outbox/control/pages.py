@@ -45,7 +45,7 @@ def _moment(text: str) -> datetime | str:
     return value
 
 
-_READ: dict[str, Callable[[str], Any]] = {"bigint": _number, "timestamptz": _moment, "uuid": UUID}
+_READ: dict[str, Callable[[str], Any]] = {"bigint": _number, "timestamptz": _moment, "uuid": UUID, "text": str}
 _INFINITY = "infinity"  # PostgreSQL's last time, for which Python has none; a row has null in its place
 _LAST = datetime.max.replace(tzinfo=UTC)
 
@@ -86,7 +86,7 @@ class Key:
 
     column: str
     name: str
-    type: Literal["bigint", "timestamptz", "uuid"]
+    type: Literal["bigint", "timestamptz", "uuid", "text"]
     descending: bool = False
 
     @property
@@ -122,7 +122,7 @@ class Listing:
         parameters |= {"asking": tenant, "limit": filters.limit + 1}
         if after is not None:
             conditions += f" and {self.beyond}"
-            parameters |= {f"after_{place}": value for place, value in enumerate(self._values(after))}
+            parameters |= {f"after_{place}": value for place, value in enumerate(self.values_of(after))}
         return f"{conditions} and {self.own}", parameters
 
     def page(self, rows: Sequence[Any], limit: int, make: Callable[[Any], Made]) -> Page[Made]:
@@ -148,7 +148,8 @@ class Listing:
         plain = [_written(value) for value in values]
         return base64.urlsafe_b64encode(json.dumps([self.name, *plain]).encode()).decode().rstrip("=")
 
-    def _values(self, cursor: str) -> list[str]:
+    def values_of(self, cursor: str) -> list[str]:
+        """Return the keys of the row that the page before ended with. Raises FilterError for what is no cursor."""
         try:
             name, *plain = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
             values = [_written(_READ[key.type](_text(value))) for key, value in zip(self.keys, plain, strict=True)]

@@ -7,6 +7,7 @@ be revoked. It is opened once and within its time; what it opens is one session,
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 import secrets
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import own
 from outbox.errors import ArgumentError, NotFoundError, SubscriptionError
 from outbox.ids import PortalLinkId
-from outbox.secret import NeverPickled
+from outbox.secret import NeverPickled, hides_secrets
 from outbox.subscriptions.checks import check_tenant
 from outbox.subscriptions.url import parse_url
 
@@ -34,10 +35,10 @@ __all__ = [
     "PortalLink",
     "PortalRight",
     "end_portal_session",
-    "hold_portal_tenant",
     "list_portal_links",
     "make_portal_link",
     "open_portal_link",
+    "portal_base",
     "portal_link_of_session",
     "revoke_portal_link",
     "revoke_portal_links",
@@ -113,7 +114,7 @@ def make_portal_link(
         "seconds": _checked_expires(expires).total_seconds(),
         "person": _checked_person(person),
     }
-    base, given = _checked_base(base_url), _LINK + secrets.token_urlsafe(32)
+    base, given = portal_base(base_url), _LINK + secrets.token_urlsafe(32)
     row = connection.execute(_INSERT, {**values, "hash": _hash(given)}).one()
     connection.execute(_FORGET)
     return NewPortalLink(link=_link(row), url=f"{base}/open?link={given}")
@@ -143,14 +144,29 @@ def _checked_person(value: object) -> str | None:
     return name
 
 
-def _checked_base(value: object) -> str:
+def portal_base(value: object) -> str:
+    """Return the portal's own address, without a / at its end. Raises ArgumentError, which begins with `base_url:`.
+
+    Whoever reads a link on its way is in, so plain http is for this machine only.
+    """
     try:
         url = parse_url(value)
     except SubscriptionError as error:
         raise ArgumentError(f"base_{error}") from None
     if "?" in url.target:
         raise ArgumentError("base_url: has a query (?…); give the portal's own address, https://…/portal")
+    if url.scheme == "http" and not _is_here(url.host):
+        raise ArgumentError("base_url: is plain http, where others can read the link; give https://…/portal")
     return url.text.rstrip("/")
+
+
+def _is_here(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 _OPEN = text(f"""
@@ -162,6 +178,7 @@ returning {_COLUMNS}
 """)  # noqa: S608 - constants
 
 
+@hides_secrets
 def open_portal_link(connection: Connection, given: str) -> tuple[PortalLink, str] | None:
     """Begin the session of a link, and return the link and the session's secret; None where it opens nothing.
 
@@ -181,6 +198,7 @@ where session_hash = :hash and revoked_at is null and session_expires_at > clock
 """)  # noqa: S608 - constants
 
 
+@hides_secrets
 def portal_link_of_session(connection: Connection, given: str, *, begun_by: str | None = None) -> PortalLink | None:
     """Return the link whose session this is; None where it has ended, was revoked, or there never was one.
 
@@ -239,15 +257,6 @@ def list_portal_links(
     live = "true" if ended else f"revoked_at is null and {_LIVES}"
     statement = f"select {_COLUMNS} from outbox.portal_links where {where} and {live} {_LISTING.order_by} limit :limit"  # noqa: S608
     return _LISTING.page(connection.execute(text(statement), parameters).all(), filters.limit, _link)
-
-
-# Every session is a row of its tenant, so there is one to hold.
-_HOLD = text("select id from outbox.portal_links where tenant = :tenant order by id limit 1 for no key update")
-
-
-def hold_portal_tenant(connection: Connection, tenant: str) -> None:
-    """Let one session of a tenant count and add endpoints at a time, until the transaction ends."""
-    connection.execute(_HOLD, {"tenant": tenant})
 
 
 def _has_form(given: str, prefix: str) -> bool:

@@ -19,8 +19,9 @@ from outbox.control.tenancy import own
 from outbox.control.times import rfc3339
 from outbox.errors import NoAnswerError, NotFoundError, ProbeError
 from outbox.ids import DeliveryId, RequestedTestId, SubscriptionId
+from outbox.recording.arguments import checked_type
 from outbox.recording.payload import encode
-from outbox.recording.record import Outbox, checked_type
+from outbox.recording.record import Outbox
 
 __all__ = [
     "DEFAULT_TYPE", "MOST_A_MINUTE", "AnsweredTest", "ReceivedResponse", "RequestedTest", "SentRequest", "ask",
@@ -188,6 +189,8 @@ def json_of_answer(answer: AnsweredTest) -> str:
     for part, body in (("request", "body"), ("response", "excerpt")):
         if plain[part] is not None:
             plain[part][body] = plain[part][body][:_KEPT_CHARACTERS]
+    for finding in filter(None, (plain["hindrance"], *plain["findings"])):
+        del finding["action"]  # there is none, and who reads it may run an older version
     return json.dumps(plain, default=lambda value: value.isoformat() if isinstance(value, datetime) else str(value))
 
 

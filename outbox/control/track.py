@@ -10,14 +10,16 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from outbox.control.advice import advice_on
 from outbox.control.attempts import Attempt
 from outbox.control.events import Counts, EventDetails, Resolution, show_event
 from outbox.control.explain import ExplainedSubscription, explain_event
+from outbox.control.findings import Finding
 from outbox.control.pages import Page
 from outbox.control.waiting import Waits, read_waits, waits_of_pending
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 
-__all__ = ["EventTrack", "TrackedDelivery", "track_event"]
+__all__ = ["EventTrack", "TrackedDelivery", "track_event", "track_shown"]
 
 MOST_DELIVERIES = 200
 
@@ -27,7 +29,8 @@ class TrackedDelivery:
     """One delivery of the event: its attempts, and what is next.
 
     `state` is that of a delivery, or dead (with the reason), or replayed_or_purged. `next_at` is when it is tried next
-    if nothing else keeps it; `waits` is all that does. Both are empty where it is done.
+    if nothing else keeps it; `waits` is all that does. Both are empty where it is done. `advice` says what its last
+    failure means and what usually mends it, None where it did not fail.
     """
 
     id: DeliveryId
@@ -38,6 +41,7 @@ class TrackedDelivery:
     attempts: tuple[Attempt, ...]
     next_at: datetime | None
     waits: tuple[Waits, ...]
+    advice: Finding | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +96,20 @@ def track_event(
         NotFoundError: no such event of this tenant, or past its retention; no such subscription.
     """
     found = show_event(connection, tenant, event_id)
-    explained = explain_event(connection, tenant, event_id, subscription=subscription, after=after, limit=limit)
+    return track_shown(connection, tenant, found, subscription=subscription, after=after, limit=limit)
+
+
+def track_shown(
+    connection: Connection,
+    tenant: str | None,
+    found: EventDetails,
+    *,
+    subscription: UUID | str | None = None,
+    after: str | None = None,
+    limit: int = 100,
+) -> EventTrack:
+    """Return the track of an event that `show_event` has read; the rest is as of `track_event`."""
+    explained = explain_event(connection, tenant, found.id, subscription=subscription, after=after, limit=limit)
     deliveries = _deliveries(connection, tenant, found)
     if subscription is not None:
         deliveries = [one for one in deliveries if one.subscription_id == SubscriptionId.of(subscription)]
@@ -146,6 +163,7 @@ def _deliveries(connection: Connection, tenant: str | None, found: EventDetails)
             attempts=made.get(name, ()),
             next_at=outstanding[name].at if name in outstanding else None,
             waits=waits.get(name, ()),
+            advice=advice_on(name, of[name], made.get(name, ()), dead[name].reason if name in dead else None),
         )
         for name in names
     ]

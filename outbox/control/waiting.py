@@ -106,7 +106,7 @@ def _waits(row: Any) -> Iterator[Waits]:
 
 
 def _stopped(row: Any) -> Iterator[Waits]:
-    """What a person or the endpoint's state keeps, for as long as it stands."""
+    """Yield what a person or the endpoint's state keeps, for as long as it stands."""
     if row.all_paused_at is not None:
         why = f" ({row.all_paused_reason})" if row.all_paused_reason else ""
         yield Waits(reason="sending_paused", detail=f"all sending is paused since {utc(row.all_paused_at)}{why}")
@@ -123,7 +123,7 @@ def _stopped(row: Any) -> Iterator[Waits]:
 
 
 def _timed(row: Any) -> Iterator[Waits]:
-    """What it is behind, and the times that it waits for."""
+    """Yield what it is behind, and the times that it waits for."""
     if row.parked:
         head = "another" if row.head is None else str(DeliveryId.of(row.head))
         yield Waits(reason="behind", detail=f"{head} with the same key goes first")
@@ -136,7 +136,7 @@ def _timed(row: Any) -> Iterator[Waits]:
 
 
 def _limited(row: Any) -> Iterator[Waits]:
-    """What keeps one that is due."""
+    """Yield what keeps one that is due."""
     if row.leased:
         yield Waits(reason="unreported", detail="a relay had it and did not report; it is taken again, alone")
     if not row.relays:

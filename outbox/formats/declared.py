@@ -6,11 +6,10 @@ A setting's check gets its path for error texts and the value, and returns what 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from outbox._text import brief
+from outbox._text import brief, did_you_mean
 from outbox.errors import SubscriptionError
 from outbox.formats import cloudevents
 from outbox.formats.template import check_template
@@ -125,9 +124,8 @@ def named(name: object) -> Format:
     """Return the format of this name. Raises SubscriptionError."""
     found = FORMATS.get(name) if isinstance(name, str) else None
     if found is None:
-        close = get_close_matches(str(name), FORMATS, n=1) if isinstance(name, str) else []
-        mend = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(FORMATS)}"
-        raise SubscriptionError(f"format: {brief(name)} is not known; {mend}")
+        mend = did_you_mean(name if isinstance(name, str) else "", FORMATS, f"choose one of {', '.join(FORMATS)}")
+        raise SubscriptionError(f"format: {brief(name)} is not known{mend}")
     return found
 
 
@@ -135,12 +133,11 @@ def check_settings(form: Format, given: Mapping[str, object]) -> dict[str, Any]:
     """Return a format's settings as they are stored. Raises SubscriptionError that names the first one refused."""
     for name in given:
         if name not in form.settings:
-            close = get_close_matches(name, form.settings, n=1)
             there = (
                 f"there are {', '.join(form.settings)}" if form.settings else "it has none; give format_settings=None"
             )
-            mend = f"did you mean {close[0]}?" if close else there
-            raise SubscriptionError(f"format_settings: {brief(name)} is no setting of {form.name}; {mend}")
+            mend = did_you_mean(name, form.settings, there)
+            raise SubscriptionError(f"format_settings: {brief(name)} is no setting of {form.name}{mend}")
     checked = {name: form.settings[name].check(f"format_settings.{name}", value) for name, value in given.items()}
     return _check_attributes(checked) if form.settings is _CLOUDEVENTS else checked
 

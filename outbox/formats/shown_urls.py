@@ -1,8 +1,8 @@
 """URLs as they may be shown: many are credentials, whoever knows them can post there, or hold one.
 
 Some are known by their host, or by the subscription's format where the host can be any. Of every other URL what looks
-like a credential is hidden: a user and password, the value of `token=` and the like, a part of the path or a value that
-looks made by a machine. A short word that is secret all the same cannot be told from any other.
+like a credential is redacted: a user and password, the value of `token=` and the like, a part of the path or a value
+that looks made by a machine. A short word that is secret all the same cannot be told from any other.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from functools import lru_cache
 
 from outbox.formats.declared import FORMATS
 
-__all__ = ["HIDDEN", "shown_url"]
+__all__ = ["REDACTED", "shown_url"]
 
-HIDDEN = "***"
-"""Stands for what is not shown of a URL."""
+REDACTED = "***"
+"""Stands for what is redacted of a URL."""
 
 _URL = re.compile(
     r"(?P<scheme>[^:/?#]*://)(?P<user>[^/?#]*@)?(?P<host>\[[^\]/?#]*\]|[^:/?#]*)(?P<port>[^/?#]*)"
@@ -50,16 +50,16 @@ def shown_url(url: str, form: str = "standard") -> str:
     parts = _URL.fullmatch(url)
     if parts is None:
         return url
-    origin = f"{parts['scheme']}{HIDDEN + '@' if parts['user'] else ''}{parts['host']}{parts['port']}"
+    origin = f"{parts['scheme']}{REDACTED + '@' if parts['user'] else ''}{parts['host']}{parts['port']}"
     path, query = parts["path"] or "", parts["query"] or ""
-    fragment = f"#{HIDDEN}" if parts["fragment"] else ""
+    fragment = f"#{REDACTED}" if parts["fragment"] else ""
     known = next((path for host, path in _SHOWN_PATHS if host.fullmatch(parts["host"].lower())), None)
     if known is None and not (form in FORMATS and FORMATS[form].hides_url):
         return f"{origin}{_shown_path(path)}{_shown_query(query)}{fragment}"
     shown = (known or _FIRST_SEGMENT).match(path)
     kept = shown[0] if shown else "/"
-    rest = HIDDEN if len(path) > len(kept) else ""
-    return f"{origin}{kept}{rest}{'?' + HIDDEN if query else ''}{fragment}"
+    rest = REDACTED if len(path) > len(kept) else ""
+    return f"{origin}{kept}{rest}{'?' + REDACTED if query else ''}{fragment}"
 
 
 def _shown_path(path: str) -> str:
@@ -67,7 +67,7 @@ def _shown_path(path: str) -> str:
     segments = path.split("/")
     after = ["", *segments]
     return "/".join(
-        HIDDEN if segment and (_looks_secret(segment) or _SECRET_WORD.fullmatch(before)) else segment
+        REDACTED if segment and (_looks_secret(segment) or _SECRET_WORD.fullmatch(before)) else segment
         for before, segment in zip(after, segments, strict=False)
     )
 
@@ -80,8 +80,8 @@ def _shown_query(query: str) -> str:
 def _shown_pair(pair: str) -> str:
     name, equals, value = pair.partition("=")
     if not equals:
-        return HIDDEN if _looks_secret(name) else name
-    return f"{name}={HIDDEN}" if value and (_SECRET_NAME.search(name) or _looks_secret(value)) else pair
+        return REDACTED if _looks_secret(name) else name
+    return f"{name}={REDACTED}" if value and (_SECRET_NAME.search(name) or _looks_secret(value)) else pair
 
 
 def _looks_secret(text: str) -> bool:

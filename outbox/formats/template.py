@@ -6,9 +6,8 @@ A part is {type}, {id}, {time}, {key}, {tenant}, {data}, or a path into the data
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 
-from outbox._text import brief, complaint
+from outbox._text import brief, complaint, nearest
 from outbox.errors import SubscriptionError
 
 __all__ = ["PARTS", "check_template", "split_template"]
@@ -31,8 +30,8 @@ def check_template(path: str, value: object) -> str:
     pieces = split_template(text)
     for part in pieces[1::2]:
         if part not in PARTS and not (part.startswith("data.") and all(part.split("."))):
-            close = get_close_matches(part.partition(".")[0], PARTS, n=1)
-            mend = f"did you mean {{{close[0]}}}?" if close else "there are " + ", ".join(f"{{{one}}}" for one in PARTS)
+            close = nearest(part.partition(".")[0], PARTS)
+            mend = f"did you mean {{{close}}}?" if close else "there are " + ", ".join(f"{{{one}}}" for one in PARTS)
             raise SubscriptionError(f"{path}: {brief('{' + part + '}')} is no part of an event; {mend}")
     if any(brace in literal for literal in pieces[::2] for brace in "{}"):
         raise SubscriptionError(f"{path}: has a brace that belongs to no part; write parts as {{data.order}}")

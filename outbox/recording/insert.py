@@ -27,7 +27,20 @@ from outbox.recording.statements import (
     kind_of,
 )
 
-__all__ = ["Row", "awrite_asyncpg", "awrite_psycopg", "refuse_other_content", "write", "write_psycopg"]
+__all__ = [
+    "Row",
+    "awrite_asyncpg",
+    "awrite_psycopg",
+    "check",
+    "check_asyncpg",
+    "check_driver",
+    "refuse_other_content",
+    "refuse_others",
+    "statement_for",
+    "sync_pipeline",
+    "write",
+    "write_psycopg",
+]
 
 _CHUNK_ROWS = 5_000
 _CHUNK_CHARACTERS = 8_000_000
@@ -43,9 +56,9 @@ def write(connection: Connection, rows: Sequence[Row]) -> None:
         SchemaError: the database has no outbox schema.
     """
     with name_errors:
-        _check(connection)
+        check(connection)
         run = _run_binary if connection.dialect.driver in ("psycopg", "psycopg_async") else _run_json
-        for kind, chunk in _chunks(rows) if len(rows) > 1 else ((kind_of(rows[0]), rows),):
+        for kind, chunk in chunks(rows) if len(rows) > 1 else ((kind_of(rows[0]), rows),):
             run(connection, kind, chunk)
 
 
@@ -55,7 +68,7 @@ def refuse_other_content(connection: Connection, row: Row) -> bool:
     Raises RecordError where it has other content, and nothing is changed then; otherwise what `write` raises.
     """
     with name_errors:
-        _check(connection)
+        check(connection)
         recorded = connection.execute(_RECORDED, {"id": row.id}).scalar()
     if recorded is not None and bytes(recorded) != row.content:
         raise other_content(row.idempotency_key or "")
@@ -73,49 +86,54 @@ def write_psycopg(connection: Any, row: Row) -> None:
     """
     from psycopg import Cursor, rows
 
-    with _sync_pipeline(connection):
-        _check_driver(connection, connection)
-    with name_errors, _sync_pipeline(connection):
-        cursor = Cursor(connection, row_factory=rows.tuple_row).execute(*_for_psycopg(row))
+    with sync_pipeline(connection):
+        check_driver(connection, connection)
+    with name_errors, sync_pipeline(connection):
+        cursor = Cursor(connection, row_factory=rows.tuple_row).execute(*statement_for(row))
         answers = cursor.fetchall() if cursor.description else ()
-    _refuse_others(answers)
+    refuse_others(answers)
 
 
 async def awrite_psycopg(connection: Any, row: Row) -> None:
     """Insert one row on a raw psycopg AsyncConnection, as `write_psycopg` does."""
     from psycopg import AsyncCursor, rows
 
-    async with _sync_pipeline(connection):
-        _check_driver(connection, connection)
+    async with sync_pipeline(connection):
+        check_driver(connection, connection)
     with name_errors:
-        async with _sync_pipeline(connection):
-            cursor = await AsyncCursor(connection, row_factory=rows.tuple_row).execute(*_for_psycopg(row))
+        async with sync_pipeline(connection):
+            cursor = await AsyncCursor(connection, row_factory=rows.tuple_row).execute(*statement_for(row))
             answers = await cursor.fetchall() if cursor.description else ()
-    _refuse_others(answers)
+    refuse_others(answers)
 
 
-def _sync_pipeline(connection: Any) -> Any:
+def sync_pipeline(connection: Any) -> Any:
     """Return a block that empties the connection's pipeline, if there is one, when it begins and when it ends."""
     return connection.pipeline() if connection.info.pipeline_status else nullcontext()
 
 
 async def awrite_asyncpg(connection: Any, row: Row) -> None:
     """Insert one row on a raw asyncpg connection, which must be in a transaction block."""
-    if connection.is_closed():
-        raise TransactionError("the connection is closed: no transaction can carry the event")
-    if not connection.is_in_transaction():
-        raise TransactionError(_AUTOCOMMIT.format("open one with `async with connection.transaction():`"))
+    check_asyncpg(connection)
     with name_errors:
         kind = kind_of(row)
         if kind is Kind.PLAIN:
             await connection.execute(ASYNCPG_ONE, *row[:PLAIN_COLUMNS])
             return
         answers = await connection.fetch(kind.asyncpg, *columns_of(kind, [row]))
-    _refuse_others(answers)
+    refuse_others(answers)
 
 
-def _for_psycopg(row: Row) -> tuple[str, tuple[Any, ...]]:
-    """Return the statement for one row, and its parameters."""
+def check_asyncpg(connection: Any) -> None:
+    """Raise TransactionError for an asyncpg connection that cannot carry an event."""
+    if connection.is_closed():
+        raise TransactionError("the connection is closed: no transaction can carry the event")
+    if not connection.is_in_transaction():
+        raise TransactionError(_AUTOCOMMIT.format("open one with `async with connection.transaction():`"))
+
+
+def statement_for(row: Row) -> tuple[str, tuple[Any, ...]]:
+    """Return psycopg's statement for one row, and its parameters."""
     kind = kind_of(row)
     return (PSYCOPG_ONE, row[:PLAIN_COLUMNS]) if kind is Kind.PLAIN else (kind.psycopg, columns_of(kind, [row]))
 
@@ -126,17 +144,18 @@ def _run_binary(connection: Connection, kind: Kind, rows: Sequence[Row]) -> None
         return
     result = connection.exec_driver_sql(kind.psycopg, columns_of(kind, rows))
     if kind is Kind.ONCE:
-        _refuse_others(result.all())
+        refuse_others(result.all())
 
 
 def _run_json(connection: Connection, kind: Kind, rows: Sequence[Row]) -> None:
     document = json.dumps([_document(kind, row) for row in rows], ensure_ascii=False)
     result = connection.execute(kind.json, {"rows": document})
     if kind is Kind.ONCE:
-        _refuse_others(result.all())
+        refuse_others(result.all())
 
 
-def _refuse_others(answers: Iterable[Sequence[Any]]) -> None:
+def refuse_others(answers: Iterable[Sequence[Any]]) -> None:
+    """Raise RecordError where an answer of ONCE says that its key was used for other content."""
     for idempotency_key, same in answers:
         if not same:
             raise other_content(idempotency_key)
@@ -148,7 +167,7 @@ def _document(kind: Kind, row: Row) -> dict[str, Any]:
     return named | {"id": str(row.id), "available_at": at and at.isoformat()}
 
 
-def _chunks(rows: Sequence[Row]) -> Iterator[tuple[Kind, Sequence[Row]]]:
+def chunks(rows: Sequence[Row]) -> Iterator[tuple[Kind, Sequence[Row]]]:
     """Split the rows by kind, count and size, so that no statement grows without bound."""
     for kind, run in groupby(rows, kind_of):
         chunk: list[Row] = []
@@ -167,7 +186,7 @@ _AUTOCOMMIT = "the connection is in autocommit: the event would not share a tran
 _STANDBY = "the server is a read-only standby: record the event on the primary"
 
 
-def _check(connection: Connection) -> None:
+def check(connection: Connection) -> None:
     """Refuse, without SQL, a connection that cannot carry an event."""
     if connection.dialect.name != "postgresql":
         raise RecordError(f"the outbox lives in PostgreSQL, but this connection speaks {connection.dialect.name}")
@@ -177,10 +196,10 @@ def _check(connection: Connection) -> None:
         if transaction and (not transaction.is_active or getattr(transaction, "_is_prepared", False)):
             raise TransactionError("the connection's transaction is over: begin a new one to record events")
     pooled = connection.connection
-    _check_driver(pooled.dbapi_connection, pooled.driver_connection)
+    check_driver(pooled.dbapi_connection, pooled.driver_connection)
 
 
-def _check_driver(connection: Any, driver: Any) -> None:
+def check_driver(connection: Any, driver: Any) -> None:
     """Do the same for a DBAPI connection and the driver's own connection under it (often one object)."""
     info = getattr(driver, "info", None)
     status = getattr(info, "transaction_status", None)

@@ -25,11 +25,16 @@ class _NameErrors:
             raise TransactionError(f"no transaction can carry the event: {error}") from error
         if isinstance(error, Exception):
             _redact_payload(error)
-            cause = getattr(error, "orig", None) or error
+            cause = getattr(error, "orig", None) or _below_django(error)
             if isinstance(cause, UnicodeEncodeError):  # it holds the payload, so it must not be the cause
                 raise RecordError(f"the connection's encoding, {cause.encoding}, lacks a character: use UTF8") from None
             if (ours := _our_error(cause)) is not None:
                 raise ours from cause
+
+
+def _below_django(error: BaseException) -> BaseException:
+    """Return the driver's error that Django's own error was raised from; any other error as it is."""
+    return error.__cause__ or error if type(error).__module__ == "django.db.utils" else error
 
 
 name_errors = _NameErrors()  # a context manager made from a generator takes three times as long

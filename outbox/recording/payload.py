@@ -1,13 +1,13 @@
 """Turn Python values into the exact JSON text that is stored and sent.
 
 Ordinary data (str, int, float, bool, None in dicts with str keys, lists and tuples) goes through the C encoder of the
-standard library. Anything else, and anything wrong, goes through `_Writer`, which converts, checks, and knows the path.
+standard library (plain_data.py). Anything else, and anything wrong, goes through `_Writer`, which converts, checks, and
+knows the path.
 Both write the same text for ordinary data: no spaces, key order kept, UTF-8 rather than escapes.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -22,16 +22,11 @@ from uuid import UUID
 
 from outbox.errors import PayloadError, PayloadTooLarge
 from outbox.recording import raw_json as _raw_json
+from outbox.recording.foreign import is_lazy_text, mend_of
+from outbox.recording.plain_data import MAX_DEPTH, encode_plain
 
-__all__ = ["MAX_DEPTH", "RawJSON", "encode"]
+__all__ = ["RawJSON", "encode", "step_text"]
 
-MAX_DEPTH = 100
-"""How deep dicts and lists may be nested in an event's data."""
-
-_SCALARS = frozenset({str, int, float, bool, NoneType})
-_CONTAINERS = frozenset({dict, list, tuple})
-_PLAIN = _SCALARS | _CONTAINERS
-_c_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 _NAME = re.compile(r"[^\W\d]\w{0,63}", re.ASCII)
 _NOT_FINITE = "NaN and Infinity are not JSON; use None or str"
 _END = object()
@@ -55,51 +50,13 @@ def encode(data: object, max_payload_bytes: int) -> str:
         PayloadTooLarge: the text is longer.
         PayloadError: the data has no exact JSON form; the message names the path, like `data.items[3].price`.
     """
-    text = _encode_plain(data, max_payload_bytes)
+    text = encode_plain(data, max_payload_bytes)
     if text is None:
         text = _Writer(max_payload_bytes).write(data)
     size = len(text) if text.isascii() else len(text.encode())
     if size > max_payload_bytes:
         raise _too_large(str(size), max_payload_bytes)
     return text
-
-
-def _encode_plain(data: object, max_payload_bytes: int) -> str | None:
-    """Return the C encoder's text, or None for data that only `_Writer` writes or refuses correctly."""
-    if not _is_plain(data, max_payload_bytes):
-        return None
-    try:
-        text = _c_encode(data)
-        if not text.isascii():
-            text.encode()
-    except (ValueError, RecursionError):  # NaN, a lone surrogate, a number of 5,000 digits, a caller deep in its stack
-        return None
-    return None if "\\u0000" in text else text
-
-
-def _is_plain(data: object, max_payload_bytes: int) -> bool:
-    """Tell whether data consists of exact JSON types with str keys, is not too deep and not far too large.
-
-    Keys are checked because json.dumps silently writes the keys None, True and 1 as strings.
-    """
-    level: list[Any] = [[data]]
-    for _ in range(MAX_DEPTH + 1):
-        below: list[Any] = []
-        for container in level:
-            values = container
-            if type(container) is dict:
-                if not {str}.issuperset(map(type, container)):
-                    return False
-                values = container.values()
-            kinds = set(map(type, values))
-            if not kinds <= _SCALARS:
-                if not kinds <= _PLAIN:
-                    return False
-                below += [value for value in values if type(value) in _CONTAINERS]
-        if not below or 2 * len(below) > max_payload_bytes:
-            return not below
-        level = below
-    return False
 
 
 def _too_large(size: str, max_payload_bytes: int) -> PayloadTooLarge:
@@ -158,6 +115,8 @@ class _Writer:
 
     def _key(self, container: _Open, key: object) -> None:
         container.step = None
+        if not isinstance(key, str) and is_lazy_text(key):
+            key = str(key)
         if not isinstance(key, str):
             self._refuse(f"a key is of type {_kind(key)}; JSON has only text as keys: use str")
         self._put(self._string(key, "a key has") + ":")
@@ -185,8 +144,10 @@ class _Writer:
         elif is_dataclass(value) and not isinstance(value, type):
             members = ((each.name, getattr(value, each.name)) for each in fields(value))
             self._enter(value, members, keyed=True)
+        elif is_lazy_text(value):
+            self._put(self._string(str(value)))
         else:
-            self._refuse(f"{_kind(value)} has no JSON form here; convert it first")
+            self._refuse(f"{_kind(value)} {mend_of(value) or 'has no JSON form here; convert it first'}")
 
     def _enter(self, value: object, members: Iterator[tuple[Any, Any]], *, keyed: bool) -> None:
         if any(container.value is value for container in self._open):
@@ -264,7 +225,7 @@ class _Writer:
         return self._depth + len(self._open)
 
     def _path(self) -> str:
-        steps = [_step(container.step) for container in self._open]
+        steps = [step_text(container.step) for container in self._open]
         path = self._inside + "".join(steps)
         return path if len(path) <= 200 else f"{path[:120]}…{path[-60:]}"
 
@@ -290,7 +251,8 @@ def _kind(value: object) -> str:
     return type(value).__qualname__
 
 
-def _step(step: str | int | None) -> str:
+def step_text(step: str | int | None) -> str:
+    """Return a step of a path as it is shown: `.cents`, `[2]`, `['odd key']`."""
     if step is None:
         return ""
     if isinstance(step, int):

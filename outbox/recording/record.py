@@ -6,23 +6,28 @@ as it was, and later changes of the data have no effect. Nothing here flushes, c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from outbox._text import MAX_TENANT_BYTES, MAX_TYPE_BYTES, brief, complaint
-from outbox.errors import ArgumentError, RecordError
+from outbox._text import MAX_TENANT_BYTES, brief
+from outbox.errors import ArgumentError, RecordError, TransactionError
 from outbox.ids import new_uuid7, text_id
+from outbox.recording import lenient_write as _leniently
 from outbox.recording import targets as _targets
+from outbox.recording.arguments import check_on_error, checked_priority, checked_text, checked_time, checked_type
+from outbox.recording.current import current_session
+from outbox.recording.declared import OF_PROCESS, Declared
+from outbox.recording.event import Event, EventOptions
 from outbox.recording.idempotency import checked_key, content_of, id_of_key
 from outbox.recording.insert import Row, awrite_asyncpg, awrite_psycopg, write, write_psycopg
 from outbox.recording.payload import encode
+from outbox.recording.refusals import refused
 from outbox.recording.session import remember
+from outbox.recording.silence import is_silenced
 from outbox.recording.trace import captured_trace, checked_trace
 
 if TYPE_CHECKING:
@@ -31,33 +36,23 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session, scoped_session
 
     Target: TypeAlias = (
-        Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any] | Connection | psycopg.Connection[Any]
+        Session
+        | AsyncSession
+        | scoped_session[Any]
+        | async_scoped_session[Any]
+        | Connection
+        | psycopg.Connection[Any]
+        | _targets.DjangoConnection
     )
 else:
     Target = Any  # the classes above are not loaded here; annotations that are read at run time must resolve
 
-__all__ = ["Event", "Outbox", "arecord", "checked_type", "record"]
+__all__ = ["Event", "Outbox", "arecord", "emit", "record"]
 
-_TYPE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-_RESERVED = "relay."
+_Options: TypeAlias = tuple[
+    str | None, str, datetime | timedelta | None, str | None, int, Mapping[str, str] | None
+]  # from key to trace
 _MAX_KEY_BYTES = 1024
-_MAX_DELAY = timedelta(days=36_525)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A recorded event. Others see it once its transaction has committed, and only then.
-
-    `id` is the `webhook-id` of every delivery (`evt_…`); `available_at` is as given to `record()`, also where an
-    idempotency key found the event recorded already.
-    """
-
-    id: str
-    type: str
-    key: str | None
-    tenant: str
-    available_at: datetime | timedelta | None
 
 
 class Outbox:
@@ -67,15 +62,21 @@ class Outbox:
         max_payload_bytes: the longest JSON text of an event's data, in bytes of UTF-8. ArgumentError where it is none.
             The database has the same bound for whatever inserts, in outbox.settings: raise that one too.
         baggage: whether OpenTelemetry's baggage is kept with an event and sent to every receiver of it.
+        catalogue: the event types that it knows, an `outbox.Catalogue`; default the process's own.
     """
 
-    def __init__(self, *, max_payload_bytes: int = 262_144, baggage: bool = False) -> None:
+    def __init__(
+        self, *, max_payload_bytes: int = 262_144, baggage: bool = False, catalogue: Declared | None = None
+    ) -> None:
         if type(max_payload_bytes) is not int or max_payload_bytes < 1:
             raise ArgumentError(f"max_payload_bytes: must be a positive integer, not {brief(max_payload_bytes)}")
         if type(baggage) is not bool:
             raise ArgumentError(f"baggage: must be True or False, not {brief(baggage)}")
+        if catalogue is not None and not isinstance(catalogue, Declared):
+            raise ArgumentError(f"catalogue: must be an outbox.Catalogue, not {brief(catalogue)}")
         self.max_payload_bytes = max_payload_bytes
         self.baggage = baggage
+        self._declared = OF_PROCESS if catalogue is None else catalogue
 
     def record(
         self,
@@ -90,19 +91,20 @@ class Outbox:
         idempotency_key: str | None = None,
         priority: int = 0,
         trace: Mapping[str, str] | None = None,
+        on_error: Literal["raise", "log"] = "raise",
     ) -> Event:
         """Record an event in the transaction of a session or connection, and return it.
 
         On a session (SQLAlchemy's Session, AsyncSession, either scoped session, and subclasses) the event waits in
         memory and is written just before COMMIT, after the flush; a rolled-back savepoint drops it. On a SQLAlchemy
-        Connection or a psycopg Connection it is written at once. If `data` holds a key that the database makes, flush
-        first.
+        Connection, a psycopg Connection or Django's `connection` (in transaction.atomic()) it is written at once. If
+        `data` holds a key that the database makes, flush first.
 
         Args:
             session_or_connection: what holds the transaction.
             type: dotted words of letters, digits and `_`, e.g. `order.created`; at most 128 bytes, and not `relay.…`.
             data: JSON types, aware datetime, date, UUID, Decimal (a number with its exact digits), Enum (its value),
-                dataclasses, pydantic models, or `RawJSON`; a str is a JSON string.
+                dataclasses, pydantic models, Django's lazy texts, or `RawJSON`; a str is a JSON string.
             key: what the event is about, e.g. an order's id; at most 1024 bytes.
             tenant: whose event it is; at most 256 bytes.
             available_at: the earliest time of delivery; a timedelta counts from the database's now.
@@ -110,9 +112,11 @@ class Outbox:
                 tenant and key stand for one event: it is returned, and nothing is written. Its id is made of the two.
             priority: 0 to 3; the higher comes first among what is due.
             trace: W3C's traceparent, and tracestate and baggage if need be; without it, OpenTelemetry's active trace.
+            on_error: "log" never fails the caller for an event: what is refused, here or by the database, is logged
+                (logger "outbox") and counted (`outbox.refused_events()`). It is written in a savepoint of its own.
 
         Raises:
-            PayloadError: the data has no exact JSON form, or is too large.
+            PayloadError: the data has no exact JSON form, is too large, or is not what the catalogue declares.
             TransactionError: no transaction can carry the event.
             TargetError: the first argument is of another kind; the message says what to use.
             RecordError: another argument was refused, or the idempotency key was used with another type, key or data.
@@ -120,15 +124,67 @@ class Outbox:
                 does an AsyncSession outside run_sync().
             SchemaError: the outbox schema is missing. On a session, the commit raises it.
         """
+        if on_error != "raise":
+            options = (key, tenant, available_at, idempotency_key, priority, trace)
+            return self._record_or_log(session_or_connection, type, data, options, on_error)
         event, row = self._event(type, data, key, tenant, available_at, idempotency_key, priority, trace)
+        if not event.recorded:
+            return event
         if (session := _targets.session_of(session_or_connection)) is not None:
             remember(session, row)
         elif isinstance(session_or_connection, Connection):
             write(session_or_connection, [row])
         elif _targets.is_psycopg(session_or_connection):
             write_psycopg(session_or_connection, row)
+        elif _targets.is_django(session_or_connection):
+            from outbox.django.writing import write_django  # it loads Django, which is there if its connection is
+
+            write_django(session_or_connection, row)
         else:
             _targets.refuse(session_or_connection)
+        return event
+
+    def emit(
+        self,
+        type: str,  # noqa: A002
+        data: object,
+        **options: Unpack[EventOptions],
+    ) -> Event:
+        """Record an event on the session in use: `record(current_session(), type, data, …)`, with its other arguments.
+
+        The session is that of the innermost `use_session()` block, else what `sessions_from()` was given finds. It
+        needs no event loop, and works inside of one.
+
+        Raises:
+            TransactionError: no session is in use here.
+            RecordError: what `record()` raises.
+        """
+        try:
+            session = current_session()
+        except TransactionError as error:
+            if options.get("on_error", "raise") != "log":
+                raise
+            return refused(type, options.get("key"), options.get("tenant", ""), options.get("available_at"), error)
+        return self.record(session, type, data, **options)
+
+    def _record_or_log(
+        self,
+        target: Any,
+        type: str,  # noqa: A002
+        data: object,
+        options: _Options,
+        on_error: object,
+    ) -> Event:
+        """Record an event, or log why it was not. Whatever goes wrong with it is no error of the caller."""
+        check_on_error(on_error)
+        try:
+            event, row = self._event(type, data, *options)
+            if not event.recorded:
+                return event
+            _leniently.write(target, row)
+        except Exception as error:  # noqa: BLE001 - a property of the data may raise anything
+            key, tenant, available_at, *_ = options
+            return refused(type, key, tenant, available_at, error)
         return event
 
     async def arecord(
@@ -144,18 +200,43 @@ class Outbox:
         idempotency_key: str | None = None,
         priority: int = 0,
         trace: Mapping[str, str] | None = None,
+        on_error: Literal["raise", "log"] = "raise",
     ) -> Event:
         """Record an event on a raw psycopg AsyncConnection or asyncpg connection; written at once.
 
         For everything else, an AsyncSession too, call `record()`. Arguments and errors are those of `record()`.
         """
+        if on_error != "raise":
+            options = (key, tenant, available_at, idempotency_key, priority, trace)
+            return await self._arecord_or_log(connection, type, data, options, on_error)
         event, row = self._event(type, data, key, tenant, available_at, idempotency_key, priority, trace)
+        if not event.recorded:
+            return event
         if _targets.is_psycopg_async(connection):
             await awrite_psycopg(connection, row)
         elif _targets.is_asyncpg(connection):
             await awrite_asyncpg(connection, row)
         else:
             _targets.refuse(connection)
+        return event
+
+    async def _arecord_or_log(
+        self,
+        connection: Any,
+        type: str,  # noqa: A002
+        data: object,
+        options: _Options,
+        on_error: object,
+    ) -> Event:
+        check_on_error(on_error)
+        try:
+            event, row = self._event(type, data, *options)
+            if not event.recorded:
+                return event
+            await _leniently.awrite(connection, row)
+        except Exception as error:  # noqa: BLE001 - as in _record_or_log
+            key, tenant, available_at, *_ = options
+            return refused(type, key, tenant, available_at, error)
         return event
 
     def _event(
@@ -172,74 +253,33 @@ class Outbox:
         """Check the arguments; return the event for the caller and its row for the database."""
         type = checked_type(type)  # noqa: A001
         if key is not None:
-            key = _checked_text("key", key, _MAX_KEY_BYTES)
-        tenant = _checked_text("tenant", tenant, MAX_TENANT_BYTES) if tenant != "" else ""
+            key = checked_text("key", key, _MAX_KEY_BYTES)
+        tenant = checked_text("tenant", tenant, MAX_TENANT_BYTES) if tenant != "" else ""
         if tenant == "*":
             raise RecordError("tenant: '*' stands for every tenant; an event belongs to one")
-        at, delay = (None, None) if available_at is None else _checked_time(available_at)
-        priority = _checked_priority(priority)
+        at, delay = (None, None) if available_at is None else checked_time(available_at)
+        priority = checked_priority(priority)
+        silent = is_silenced(type)
         given = None if trace is None else checked_trace(trace)
-        payload = encode(data, self.max_payload_bytes)
+        write_declared, most = self._declared.write, self.max_payload_bytes
+        payload = encode(data, most) if write_declared is None else write_declared(type, data, most)
         if idempotency_key is None:
             id = new_uuid7()  # noqa: A001
-            kept = self._trace(type, id) if trace is None else given
+            kept = self._trace(type, id) if trace is None and not silent else given
             row = Row(id, type, key, tenant, payload, at, delay, priority, kept)
         else:
             idempotency_key = checked_key(idempotency_key)
             id = id_of_key(tenant, idempotency_key)  # noqa: A001
-            kept = self._trace(type, id) if trace is None else given
+            kept = self._trace(type, id) if trace is None and not silent else given
             content = content_of(type, key, payload)
             row = Row(id, type, key, tenant, payload, at, delay, priority, kept, idempotency_key, content)
-        return Event(text_id("evt", id), type, key, tenant, available_at), row
+        return Event(text_id("evt", id), type, key, tenant, available_at, not silent), row
 
     def _trace(self, type: str, id: UUID) -> str | None:  # noqa: A002
         return captured_trace(baggage=self.baggage, recorded=(type, text_id("evt", id)))
 
 
-def checked_type(value: object) -> str:
-    """Return an event's type as text. Raises RecordError when it is not dotted words, too long, or the relay's own."""
-    if not isinstance(value, str) or len(value) > MAX_TYPE_BYTES or not _TYPE.fullmatch(value):
-        given = ascii(value[:60]) if isinstance(value, str) else type(value).__qualname__
-        raise RecordError(
-            f"type: {given} is not dotted words of letters, digits and _, like 'order.created', "
-            f"of at most {MAX_TYPE_BYTES} bytes"
-        )
-    if value.startswith(_RESERVED):
-        raise RecordError(
-            f"type: {brief(value)} begins with {_RESERVED}, which is for events about the relay itself; "
-            "begin it with another word"
-        )
-    return str.__str__(value)
-
-
-def _checked_text(name: str, value: object, max_bytes: int) -> str:
-    if refused := complaint(name, value, max_bytes):
-        raise RecordError(refused)
-    return str.__str__(value)
-
-
-def _checked_priority(value: object) -> int:
-    if type(value) is not int or not 0 <= value <= 3:
-        raise RecordError(f"priority: must be 0, 1, 2 or 3 (the most urgent), not {brief(value)}")
-    return value
-
-
-def _checked_time(value: object) -> tuple[datetime | None, int | None]:
-    """Return an instant in UTC, or a delay in microseconds."""
-    if isinstance(value, timedelta):
-        if not timedelta(0) <= value <= _MAX_DELAY:
-            raise RecordError(f"available_at: a timedelta must be between 0 and {_MAX_DELAY.days} days")
-        return None, value // _MICROSECOND
-    if not isinstance(value, datetime):
-        raise RecordError(f"available_at: must be an aware datetime or a timedelta, not {type(value).__qualname__}")
-    if value.utcoffset() is None:
-        raise RecordError("available_at: a datetime without time zone is ambiguous; give it a tzinfo")
-    try:
-        return value.astimezone(UTC), None
-    except OverflowError:
-        raise RecordError("available_at: is outside the years 1 to 9999 in UTC") from None
-
-
 _default = Outbox()
 record = _default.record
+emit = _default.emit
 arecord = _default.arecord

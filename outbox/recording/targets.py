@@ -6,14 +6,42 @@ installed.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeGuard
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from outbox._text import qualified_kind
 from outbox.errors import TargetError
 
-__all__ = ["is_asyncpg", "is_psycopg", "is_psycopg_async", "refuse", "session_of"]
+__all__ = [
+    "DjangoConnection",
+    "is_async_session",
+    "is_asyncpg",
+    "is_django",
+    "is_psycopg",
+    "is_psycopg_async",
+    "refuse",
+    "session_of",
+    "unscoped",
+]
+
+
+class DjangoConnection(Protocol):
+    """Django's connection to one of settings.DATABASES, such as `django.db.connection`, by what we use of it."""
+
+    vendor: str
+    alias: str
+    in_atomic_block: bool
+    needs_rollback: bool
+    rollback_exc: BaseException | None
+    connection: Any
+
+    def cursor(self) -> Any:
+        """Return a cursor that Django watches."""
+
+    def get_autocommit(self) -> bool:
+        """Tell whether each statement is a transaction of its own; it connects if need be."""
 
 
 def session_of(target: Any) -> Session | None:
@@ -27,8 +55,26 @@ def session_of(target: Any) -> Session | None:
     return inner if isinstance(inner, Session) else None
 
 
+def is_async_session(target: Any) -> bool:
+    """Tell whether it is an AsyncSession, scoped or not, which no plain function may run SQL on."""
+    registry = getattr(target, "registry", None)
+    return hasattr(registry() if callable(registry) else target, "sync_session")
+
+
+def unscoped(target: Any) -> Any:
+    """Return the AsyncSession of an async_scoped_session, which has no `run_sync`; everything else as it is."""
+    return target() if hasattr(target, "get_async_bind") and not hasattr(target, "run_sync") else target
+
+
 def _is_of(target: object, package: str, *names: str) -> bool:
     return any(kind.__name__ in names and kind.__module__.partition(".")[0] == package for kind in type(target).__mro__)
+
+
+def is_django(target: object) -> TypeGuard[DjangoConnection]:
+    """Tell whether it is Django's connection to a database, or `django.db.connection`, which stands for one."""
+    if _is_of(target, "django", "ConnectionProxy"):  # Django's caches have such a proxy too
+        return _is_of(vars(target).get("_connections"), "django", "ConnectionHandler")
+    return _is_of(target, "django", "BaseDatabaseWrapper")
 
 
 def is_psycopg(target: object) -> bool:
@@ -48,18 +94,23 @@ def is_asyncpg(target: object) -> bool:
 
 def refuse(target: object) -> NoReturn:
     """Raise a TargetError that says what the target is and what to do instead."""
-    kind = f"{type(target).__module__}.{type(target).__qualname__}"
+    kind = qualified_kind(target)
     if is_psycopg_async(target) or is_asyncpg(target):
         mend = "use `await outbox.arecord(connection, …)` for it"
     elif _is_of(target, "sqlalchemy", "AsyncConnection"):
         mend = "use `await connection.run_sync(outbox.record, type, data)`"
     elif isinstance(target, Engine | sessionmaker) or _is_of(target, "sqlalchemy", "AsyncEngine", "async_sessionmaker"):
         mend = "it has no transaction; pass a session or connection made from it"
+    elif is_django(target):
+        mend = (
+            "Django has no transactions in code that awaits: record in a plain function, in transaction.atomic(), "
+            "and call that by sync_to_async"
+        )
     elif isinstance(target, Connection) or session_of(target) is not None or is_psycopg(target):
         mend = "use plain `outbox.record(…)` for it; arecord is for raw psycopg AsyncConnection and asyncpg connections"
     else:
         mend = (
-            "pass a SQLAlchemy Session, AsyncSession, scoped session or Connection, or a psycopg Connection; "
+            "pass a SQLAlchemy Session, AsyncSession, scoped session or Connection, a psycopg Connection, or Django's; "
             "raw psycopg AsyncConnection and asyncpg connections go to arecord"
         )
     raise TargetError(f"record cannot write to a {kind}: {mend}")

@@ -1,8 +1,10 @@
 """The schema `outbox` in the database: numbered SQL files in migrations/, and the runner that applies them.
 
-runner.py applies and checks them; alembic_plugin.py keeps a user's own Alembic from touching them.
+runner.py applies them, comparison.py compares the database with them; alembic_plugin.py keeps a user's own Alembic from
+touching them.
 """
 
-from outbox.schema.runner import Migration, differences, findings, migrate, migrations, render_sql, require_current
+from outbox.schema.comparison import differences, findings
+from outbox.schema.runner import Migration, migrate, migrations, render_sql, require_current
 
 __all__ = ["Migration", "differences", "findings", "migrate", "migrations", "render_sql", "require_current"]

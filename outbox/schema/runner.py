@@ -1,4 +1,4 @@
-"""Apply and check the database schema, which is numbered plain SQL files.
+"""Apply the database schema, which is numbered plain SQL files, and refuse one that this version may not use.
 
 Alembic is not used: the SQL files stay the one truth, `import outbox` does not need Alembic, and a user's own Alembic
 keeps its version table to itself. Each `migrate` also runs `grants.sql` and `leaves.sql` again.
@@ -23,18 +23,18 @@ from outbox.schema.compatibility import NEWER, known_version, least_code_of, ref
 
 __all__ = [
     "Migration",
-    "catalog",
-    "differences",
-    "findings",
+    "applied_migrations",
+    "apply",
     "migrate",
     "migrations",
     "missing_roles",
+    "read_sql",
     "render_sql",
     "require_current",
 ]
 
 ROLES = ("outbox_app", "outbox_operator", "outbox_relay", "outbox_reader")
-_OLDEST_SERVER = 15
+OLDEST_SERVER = 15
 # One process migrates at a time: a lock that the owner of the table can take, and no reader waits for. The first time
 # there is no table yet; then the server lets one process make it and refuses the others when that one has committed.
 _TAKE_TURN = "lock table outbox.schema_migrations in exclusive mode"
@@ -44,7 +44,7 @@ _LIMITS = "set local idle_in_transaction_session_timeout = '60s';"
 _LOCK_NOT_AVAILABLE = "55P03"
 _IN_USE = (_LOCK_NOT_AVAILABLE, "40P01")  # and a deadlock with somebody who holds one table and waits for another
 _UNDEFINED, _NOT_ALLOWED = ("42P01", "3F000", "42703"), "42501"  # 42703: a table of this name that is not ours
-_SEARCH_PATH = "set local search_path = pg_catalog, pg_temp;\n"
+SEARCH_PATH = "set local search_path = pg_catalog, pg_temp;\n"
 SCHEMA_SQL = "create schema if not exists outbox;\n"
 VERSIONS_SQL = """\
 create table if not exists outbox.schema_migrations (
@@ -112,31 +112,47 @@ def migrate(connection: Connection) -> list[Migration]:
     server or the schema does not fit, the user lacks a right, or a transaction that stays open holds a table; nothing
     is changed then.
     """
-    with connection.begin(), _explain_refusal(connection):
+    with connection.begin():
+        missing = apply(connection)
+    if missing is None:
+        return []
+    _make_leaves(connection)
+    if absent := missing_roles(connection):
+        log.warning("%s not made: the migrating user may not make roles", ", ".join(absent))
+    connection.rollback()
+    return missing
+
+
+def apply(connection: Connection, up_to: int | None = None) -> list[Migration] | None:
+    """Apply the missing migrations in the transaction that is open, and return them; none beyond `up_to`, if given.
+
+    Rights are granted with the newest one that this version knows, since they name what it made. None: the schema is
+    newer than this version, which may use it, and was left as it is. search_path and limits stay set until the
+    transaction ends. Raises SchemaError as `migrate` does.
+    """
+    with _explain_refusal(connection):
         _require_server(connection)
         _require_primary(connection)
         cursor = connection.connection.cursor()
-        cursor.execute(f"{_SEARCH_PATH}{_LIMITS}")
+        cursor.execute(f"{SEARCH_PATH}{_LIMITS}")
         _require_ours(connection)
         if connection.scalar(text("select pg_catalog.to_regnamespace('outbox')")) is None:
             _make(cursor, SCHEMA_SQL)  # needs a right on the database, even where the schema exists
         if connection.scalar(text("select pg_catalog.to_regclass('outbox.schema_migrations')")) is None:
             _make(cursor, VERSIONS_SQL)
         cursor.execute(_TAKE_TURN)
-        applied = _applied(connection)
+        applied = applied_migrations(connection)
         if max(applied, default=0) > known_version():
             _require_usable(connection)
             log.warning("the schema is newer than this version, which may use it: nothing was done")
-            return []
-        missing = [migration for migration in migrations() if migration.version not in applied]
+            return None
+        last = up_to or migrations()[-1].version
+        missing = [one for one in migrations() if one.version not in applied and one.version <= last]
         for migration in missing:
             cursor.execute(migration.sql)
             cursor.execute(migration.record)
-        cursor.execute(read_sql("grants.sql"))
-    _make_leaves(connection)
-    if absent := missing_roles(connection):
-        log.warning("%s not made: the migrating user may not make roles", ", ".join(absent))
-    connection.rollback()
+        if last >= known_version():
+            cursor.execute(read_sql("grants.sql"))
     return missing
 
 
@@ -155,7 +171,7 @@ def _make(cursor: DBAPICursor, statement: str) -> None:
 def render_sql() -> str:
     """Return everything as one psql script, for a database without the schema."""
     parts = [f"-- {m.version:04} {m.name}\n{m.sql}\n{m.record}" for m in migrations()]
-    script = [_SEARCH_PATH, SCHEMA_SQL, VERSIONS_SQL, *parts, read_sql("grants.sql"), read_sql("leaves.sql")]
+    script = [SEARCH_PATH, SCHEMA_SQL, VERSIONS_SQL, *parts, read_sql("grants.sql"), read_sql("leaves.sql")]
     return "\n".join(["\\set ON_ERROR_STOP on\nbegin;", *script, "commit;\n"])
 
 
@@ -166,7 +182,7 @@ def require_current(connection: Connection) -> None:
     """
     _require_server(connection)
     with _explain_errors(connection):
-        newest = max(_applied(connection), default=0)
+        newest = max(applied_migrations(connection), default=0)
     if newest > known_version():
         _require_usable(connection)
     if newest < known_version():
@@ -180,52 +196,8 @@ def missing_roles(connection: Connection) -> list[str]:
     return [role for role in ROLES if connection.scalar(text("select to_regrole(:role)"), {"role": role}) is None]
 
 
-def differences(connection: Connection) -> list[str]:
-    """Return the differences between the database's outbox schema and this version's listing, one line each.
-
-    Leaves, grants and the tables' contents are not compared. Raises SchemaError like `require_current`, and where the
-    schema is newer than the listing.
-    """
-    require_current(connection)
-    newest = max(_applied(connection))
-    if newest > known_version():
-        raise SchemaError(
-            f"the outbox schema is at version {newest}, newer than {known_version()}: this version may use it and"
-            " cannot check it; ask the outbox-relay that migrated it"
-        )
-    found, expected = set(catalog(connection)), set(read_sql("catalog.txt").splitlines())
-    printed = {_object_of(line) for line in found & expected}
-    edited = {m.version: m.checksum for m in migrations()}.items() ^ _applied(connection).items()
-    return [
-        *(f"missing: {line}" for line in sorted(expected - found) if _object_of(line) not in printed),
-        *(f"unexpected: {line}" for line in sorted(found - expected)),
-        *(f"migration {version:04} was edited after it was applied" for version in sorted({v for v, _ in edited})),
-    ]
-
-
-def _object_of(line: str) -> str:
-    """Return the line without the hash of a function's body: after a dump and a restore it may be the other one."""
-    return line.rpartition(" ")[0] if line.startswith("function ") else line
-
-
-def findings(connection: Connection) -> list[str]:
-    """Return what else is not as it should be, one line each: what was seen, and its mend.
-
-    Texts sorted by another version of their collation, rights that are too wide, a sequence behind its rows, tables
-    without a replica identity, deliveries without a subscription. `outbox.findings()` in SQL has the same as rows.
-    """
-    rows = connection.execute(text("select seen, mend from outbox.findings() order by code, subject, seen"))
-    return [f"{row.seen}; mend: {row.mend}" for row in rows]
-
-
-def catalog(connection: Connection) -> list[str]:
-    """Read the schema from the server's catalog: one line for each object, sorted, the same on every server version."""
-    with connection.begin_nested() if connection.in_transaction() else connection.begin():
-        connection.execute(text("select set_config('search_path', 'pg_catalog', true)"))
-        return sorted(connection.exec_driver_sql(read_sql("catalog.sql")).scalars())
-
-
-def _applied(connection: Connection) -> dict[int, str]:
+def applied_migrations(connection: Connection) -> dict[int, str]:
+    """Return the checksum of each migration that was applied, by its version."""
     rows = connection.execute(text("select version, checksum from outbox.schema_migrations"))
     return {row.version: row.checksum for row in rows}
 
@@ -234,8 +206,8 @@ def _require_server(connection: Connection) -> None:
     version, encoding = connection.execute(
         text("select current_setting('server_version_num')::integer, current_setting('server_encoding')")
     ).one()
-    if version < _OLDEST_SERVER * 10_000:
-        raise SchemaError(f"the server is PostgreSQL {version // 10_000}; {_OLDEST_SERVER} or later is needed")
+    if version < OLDEST_SERVER * 10_000:
+        raise SchemaError(f"the server is PostgreSQL {version // 10_000}; {OLDEST_SERVER} or later is needed")
     if encoding != "UTF8":
         raise SchemaError(f"the database's encoding is {encoding}; create one with ENCODING 'UTF8'")
 
@@ -319,4 +291,5 @@ def _sqlstate(error: Exception) -> Any:
 
 
 def read_sql(name: str) -> str:
+    """Return the text of a file of `migrations`."""
     return files("outbox.schema").joinpath("migrations", name).read_text(encoding="utf-8")

@@ -4,18 +4,10 @@
 """
 
 from outbox.subscriptions.fields import Changes, NewSubscription, Settings, Subscription
-from outbox.subscriptions.reading import get, list  # noqa: A004 - the verb of the interface
+from outbox.subscriptions.reading import count, get, list  # noqa: A004 - the verb of the interface
+from outbox.subscriptions.rotation import rotate_secret
 from outbox.subscriptions.tenant_limits import TenantLimit, limit_tenant, list_tenant_limits
-from outbox.subscriptions.verbs import (
-    add,
-    add_for_every_tenant,
-    disable,
-    pause,
-    remove,
-    resume,
-    rotate_secret,
-    update,
-)
+from outbox.subscriptions.verbs import add, add_for_every_tenant, disable, pause, remove, resume, update
 
 __all__ = [
     "Changes",
@@ -25,6 +17,7 @@ __all__ = [
     "TenantLimit",
     "add",
     "add_for_every_tenant",
+    "count",
     "disable",
     "get",
     "limit_tenant",

@@ -20,7 +20,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Compared with the IANA Special-Purpose Address Registries of 2025-10-09 (newest entry: 100:0:0:1::/64, RFC 9780).
-_FORBIDDEN = {
+FORBIDDEN = {
     # IPv4: every entry of the registry, whatever its "globally reachable" column says
     "0.0.0.0/8": "this network",
     "10.0.0.0/8": "private",
@@ -48,7 +48,7 @@ _FORBIDDEN = {
     "2620:4f:8000::/48": "AS112 sink",
     "3fff::/20": "documentation",
 }
-TABLE = tuple((ipaddress.ip_network(network), reason) for network, reason in _FORBIDDEN.items())
+TABLE = tuple((ipaddress.ip_network(network), reason) for network, reason in FORBIDDEN.items())
 GLOBAL_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
 ISATAP = frozenset((0x0000_5EFE, 0x0200_5EFE))
 """The upper half of an interface identifier whose lower half is an IPv4 address, under any prefix (RFC 5214)."""
@@ -91,6 +91,10 @@ class AddressPolicy:
         self._allowed = tuple(_network(network) for network in allow_networks)
         self._allow_http = allow_http
         self._ports = frozenset(_port(port) for port in allow_ports)
+
+    def widened(self, allow_networks: Iterable[str | Network]) -> AddressPolicy:
+        """Return a policy that allows these networks and plain http, too."""
+        return AddressPolicy((*self._allowed, *allow_networks), allow_http=True, allow_ports=self._ports)
 
     def refusal(self, address: str | Address) -> str | None:
         """Return why this address may not be dialled, or None when it may."""

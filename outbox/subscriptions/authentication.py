@@ -74,7 +74,7 @@ class BasicAuth(_Redacted):
 
     @property
     def hint(self) -> str:
-        """What may be shown."""
+        """Return what may be shown."""
         return "basic"
 
 
@@ -90,7 +90,7 @@ class BearerToken(_Redacted):
 
     @property
     def hint(self) -> str:
-        """What may be shown."""
+        """Return what may be shown."""
         return "bearer"
 
 
@@ -127,7 +127,7 @@ class OAuth2ClientCredentials(_Redacted):
 
     @property
     def hint(self) -> str:
-        """What may be shown: the server that issues the tokens."""
+        """Return what may be shown: the server that issues the tokens."""
         url = parse_url(self.token_url)
         return f"oauth2 {url.scheme}://{url.authority}"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import Enum
 from typing import Any, Final, get_args
@@ -29,15 +29,14 @@ from outbox.subscriptions.authentication import (
 from outbox.subscriptions.endpoints import require_allowed
 from outbox.subscriptions.headers import check_headers
 from outbox.subscriptions.url import parse_url
+from outbox.subscriptions.value_checks import check_seconds, check_text
 from outbox.transformation import MAX_BYTES, ExpressionError, parse
 
 __all__ = [
     "EVERY_TENANT",
     "NAME",
-    "Check",
     "EveryTenant",
     "authentication_to_store",
-    "boolean",
     "check_delays",
     "check_filter",
     "check_final_statuses",
@@ -46,9 +45,7 @@ __all__ = [
     "check_id",
     "check_metadata",
     "check_name",
-    "check_patterns",
     "check_reason",
-    "check_seconds",
     "check_tenant",
     "check_transformation",
     "check_type",
@@ -57,10 +54,8 @@ __all__ = [
     "format_secret_to_store",
     "headers_to_store",
     "is_id",
-    "one_of",
-    "text",
+    "stored_filter",
     "tls_to_store",
-    "whole_number",
 ]
 
 
@@ -73,15 +68,10 @@ class EveryTenant(Enum):
 EVERY_TENANT: Final = EveryTenant.EVERY_TENANT
 """Give it as `tenant` where the operator asks, never where a tenant does."""
 
-Check = Callable[[str, Any], Any]
-"""A function from a field's name and the value given to what is stored; it raises SubscriptionError."""
-
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """The pattern of a subscription's name, and of whoever manages some by a file."""
 
 _ID = re.compile(r"sub_.*|[a-z]{3,4}_[0-9a-z]{26}|[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
-_PATTERN = re.compile(r"\*|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(\.\*)?")
-_MAX_TYPES = 200
 _MAX_METADATA_BYTES = 8192
 _MAX_DELAYS = 20
 _MAX_REASON_BYTES = 500
@@ -94,7 +84,7 @@ def check_url(_name: str, value: object) -> str:
     """Return the URL in its one spelling, if the relay's address policy can allow it."""
     url = parse_url(value)
     require_allowed("url", url)
-    if formats.HIDDEN in url.target:
+    if formats.REDACTED in url.target:
         raise SubscriptionError("url: *** stands for what is not shown of it; give the whole URL, or leave url out")
     return url.text
 
@@ -115,29 +105,9 @@ def is_id(value: str) -> bool:
     return bool(_ID.fullmatch(value))
 
 
-def check_patterns(name: str, value: object) -> tuple[str, ...]:
-    """Return the type patterns without repetitions: `*`, an exact type, or a prefix followed by `.*`."""
-    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise SubscriptionError(f"{name}: give a list of 1 to 200 patterns, such as ['order.created', 'user.*']")
-    patterns = tuple(dict.fromkeys(_check_pattern(name, item) for item in value))
-    if len(patterns) > _MAX_TYPES:
-        raise SubscriptionError(f"{name}: {len(patterns)} patterns, the limit is {_MAX_TYPES}; use a prefix and .*")
-    return patterns
-
-
-def _check_pattern(name: str, value: object) -> str:
-    if not isinstance(value, str) or not _PATTERN.fullmatch(value):
-        raise SubscriptionError(
-            f"{name}: {brief(value)} is not a pattern; use a type (order.created), a prefix (order.*) or *"
-        )
-    if len(value) > MAX_TYPE_BYTES:
-        raise SubscriptionError(f"{name}: a pattern has {len(value)} characters, the limit is {MAX_TYPE_BYTES}")
-    return value
-
-
 def check_type(name: str, value: object) -> str:
     """Return an event's type: text that can be stored, of at most 128 bytes."""
-    return _check_text(name, value, MAX_TYPE_BYTES)
+    return check_text(name, value, MAX_TYPE_BYTES)
 
 
 def check_metadata(name: str, value: object) -> dict[str, str]:
@@ -145,8 +115,8 @@ def check_metadata(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise SubscriptionError(f"{name}: {brief(value)} is not a mapping of text to text")
     for key, item in value.items():
-        _check_text(name, key, _MAX_METADATA_BYTES)
-        _check_text(f"{name}.{_printable(key)}", item, _MAX_METADATA_BYTES)
+        check_text(name, key, _MAX_METADATA_BYTES)
+        check_text(f"{name}.{_printable(key)}", item, _MAX_METADATA_BYTES)
     size = len(json.dumps(dict(value)))
     if size > _MAX_METADATA_BYTES:
         raise SubscriptionError(f"{name}: {size} bytes as JSON, the limit is {_MAX_METADATA_BYTES}")
@@ -155,7 +125,15 @@ def check_metadata(name: str, value: object) -> dict[str, str]:
 
 def check_filter(_name: str, value: object) -> str | None:
     """Return a filter as canonical JSON text; None for {}, which lets every event through."""
-    from outbox.subscriptions.filters import parse  # most programs have no filters
+    from outbox.subscriptions.filters import parse_new  # most programs have no filters
+
+    text = parse_new(value).text
+    return None if text == "{}" else text
+
+
+def stored_filter(value: object) -> str | None:
+    """Return a filter that was stored as `check_filter` does, also what a new one may not ask for any more."""
+    from outbox.subscriptions.filters import parse
 
     text = parse(value).text
     return None if text == "{}" else text
@@ -163,7 +141,7 @@ def check_filter(_name: str, value: object) -> str | None:
 
 def check_tenant(value: object) -> str:
     """Return a tenant's name, at most 256 bytes; `*` is no tenant."""
-    tenant = _check_text("tenant", value, MAX_TENANT_BYTES)
+    tenant = check_text("tenant", value, MAX_TENANT_BYTES)
     if tenant == "*":
         raise SubscriptionError(
             "tenant: '*' is no tenant; a subscription to every tenant is made by the operator, "
@@ -244,7 +222,7 @@ def check_transformation(name: str, value: object) -> str | None:
     """Return an expression that can be evaluated; None for ''."""
     if value == "":
         return None
-    expression = _check_text(name, value, MAX_BYTES)
+    expression = check_text(name, value, MAX_BYTES)
     try:
         parse(expression)
     except ExpressionError as error:
@@ -290,60 +268,8 @@ def check_reason(value: object) -> str:
     """Return why a subscription is disabled: text of 1 to 500 bytes, stored as given."""
     if value == "":
         raise SubscriptionError("reason: it is empty; say why")
-    return _check_text("reason", value, _MAX_REASON_BYTES)
-
-
-def text(max_bytes: int) -> Check:
-    """Return the check for text of so many bytes in UTF-8, stored as given: whoever shows it escapes it."""
-    return lambda name, value: _check_text(name, value, max_bytes)
-
-
-def whole_number(low: int, high: int, of: str = "") -> Check:
-    """Return the check for a whole number (of seconds, say) from `low` to `high`."""
-    return lambda name, value: _check_whole(name, value, low, high, f" of {of}" if of else "")
-
-
-def boolean(name: str, value: object) -> bool:
-    """Return True or False; 1 and 'true' are neither."""
-    if not isinstance(value, bool):
-        raise SubscriptionError(f"{name}: {brief(value)} is not True or False")
-    return value
-
-
-def one_of(*words: str) -> Check:
-    """Return the check for one of these words."""
-
-    def check(name: str, value: object) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise SubscriptionError(f"{name}: {brief(value)} is not one of {', '.join(words)}")
-        return str.__str__(value)
-
-    return check
-
-
-def check_seconds(name: str, value: object, low: int, high: int) -> int:
-    """Return a whole number of seconds from `low` to `high`."""
-    return _check_whole(name, value, low, high, " of seconds")
-
-
-def _check_whole(name: str, value: object, low: int, high: int, of: str) -> int:
-    """Return the number; True is not 1, and '10' is not 10."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SubscriptionError(f"{name}: {brief(value)} is not a whole number{of} from {low} to {high}")
-    return value
-
-
-def _check_text(name: str, value: object, max_bytes: int) -> str:
-    if refused := complaint(name, value, max_bytes):
-        raise SubscriptionError(refused)
-    return str.__str__(value)
+    return check_text("reason", value, _MAX_REASON_BYTES)
 
 
 def _printable(key: str) -> str:
     return key if len(key) <= 40 and key.isprintable() else brief(key)
-
-
-def check_bool(name: str, value: object) -> None:
-    """Raise SubscriptionError unless the argument of this name is True or False."""
-    if not isinstance(value, bool):
-        raise SubscriptionError(f"{name}: {brief(value)} is not True or False")

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, get_type_hints
 
 from sqlalchemy.types import TypeEngine
 
-from outbox.subscriptions.checks import Check
+from outbox.subscriptions.value_checks import Check
 
 __all__ = [
     "NOTHING",
@@ -110,7 +110,7 @@ class Field:
 
     @property
     def documentation(self) -> str:
-        """What it means, and its default."""
+        """Return what it means, and its default."""
         return f"{self.meaning} Default: {self.default_text}." if self.default_text else self.meaning
 
     def check_value(self, value: object) -> Any:

@@ -6,7 +6,8 @@ what can never be delivered: an address or name that the policy forbids, plain h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from outbox._text import brief
@@ -14,7 +15,7 @@ from outbox.errors import ArgumentError, SubscriptionError
 from outbox.subscriptions.addresses import AddressPolicy, Network
 from outbox.subscriptions.url import Url
 
-__all__ = ["allow_endpoints", "require_allowed"]
+__all__ = ["allow_endpoints", "also_allowed", "require_allowed"]
 
 _chosen = [AddressPolicy()]
 
@@ -43,6 +44,17 @@ def allow_endpoints(
     except ValueError as error:
         raise ArgumentError(str(error)) from None
     _chosen[0] = policy
+
+
+@contextmanager
+def also_allowed(allow_networks: Iterable[str]) -> Iterator[None]:
+    """Allow these networks, and plain http, besides what is allowed, inside this block; for tests."""
+    before = _chosen[0]
+    _chosen[0] = before.widened(_listed("allow_networks", allow_networks))
+    try:
+        yield
+    finally:
+        _chosen[0] = before
 
 
 def require_allowed(name: str, url: Url) -> None:

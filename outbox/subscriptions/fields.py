@@ -12,21 +12,12 @@ from typing import Annotated, Any, Literal, TypedDict
 from sqlalchemy import Integer, SmallInteger, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from outbox._patterns import check_patterns
 from outbox.secret import NeverPickled
 from outbox.signing.verify import public_key
-from outbox.subscriptions import checks
-from outbox.subscriptions.authentication import TLS, Authentication
-from outbox.subscriptions.declaration import (
-    REQUIRED,
-    Field,
-    Flag,
-    fields_in,
-    none_or,
-    number,
-    numbers,
-    pair,
-    words,
-)
+from outbox.subscriptions import checks, value_checks
+from outbox.subscriptions.credential_fields import CredentialSettings
+from outbox.subscriptions.declaration import REQUIRED, Field, Flag, fields_in, none_or, number, numbers, pair, words
 from outbox.subscriptions.filters.values import in_json
 from outbox.subscriptions.flow_fields import FlowSettings
 
@@ -63,7 +54,7 @@ class _Target(TypedDict, total=False):
         Sequence[str],
         Field(
             column=ARRAY(Text),
-            check=checks.check_patterns,
+            check=check_patterns,
             default=REQUIRED,
             constraint="cardinality(types) between 1 and 200",
             flags=(Flag(metavar="TYPE,TYPE…", from_text=words, help="All types it gets from now on."),),
@@ -90,7 +81,7 @@ class _Basics(TypedDict, total=False):
         str | None,
         Field(
             column=Text(),
-            check=checks.text(2048),
+            check=value_checks.text(2048),
             default="",
             flags=(Flag(metavar="TEXT", help="For people; at most 2 kB."),),
             meaning="Free text for people, at most 2 kB.",
@@ -111,7 +102,7 @@ class _Basics(TypedDict, total=False):
         int | None,
         Field(
             column=Integer(),
-            check=checks.whole_number(1, 300, of="seconds"),
+            check=value_checks.whole_number(1, 300, of="seconds"),
             default=15,
             constraint="timeout_seconds between 1 and 300",
             flags=(Flag(metavar="N", from_text=number, help="Of one attempt, 1 to 300."),),
@@ -161,52 +152,7 @@ class _Basics(TypedDict, total=False):
     ]
 
 
-class _Credentials(TypedDict, total=False):
-    """What each request is made known by: kept as secrets."""
-
-    headers: Annotated[
-        Mapping[str, str] | None,
-        Field(
-            check=checks.headers_to_store,
-            flags=(
-                Flag(name="header", metavar="NAME=VALUE", repeatable=True, help="Send it along; repeatable."),
-                Flag(name="headers_file", file=True, help="Headers: a JSON object, or 'Name: value' lines."),
-            ),
-            no_flag="Send no own headers any more.",
-            meaning="Own headers of every request, at most 50 and 8 KiB; their values are kept as secrets.",
-        ),
-    ]
-    authentication: Annotated[
-        Authentication | None,
-        Field(
-            check=checks.authentication_to_store,
-            flags=(
-                Flag(
-                    name="authentication_file",
-                    file=True,
-                    help="JSON whose type is basic, bearer or oauth2; - is stdin.",
-                ),
-            ),
-            no_flag="Authenticate no more.",
-            meaning="BasicAuth, BearerToken or OAuth2ClientCredentials, kept as a secret.",
-        ),
-    ]
-    tls: Annotated[
-        TLS | None,
-        Field(
-            check=checks.tls_to_store,
-            flags=(
-                Flag(name="client_certificate", file=True, help="PEM to show to the receiver, with --client-key."),
-                Flag(name="client_key", file=True, help="PEM of its private key, without a passphrase."),
-                Flag(name="ca", file=True, help="PEM of the authority to trust instead of the public ones."),
-            ),
-            no_flag="No client certificate, no own authority.",
-            meaning="A client certificate, an own certificate authority, or both, kept as a secret.",
-        ),
-    ]
-
-
-class Settings(_Basics, FlowSettings, _Credentials, total=False):
+class Settings(_Basics, FlowSettings, CredentialSettings, total=False):
     """What `add` and `update` may be told of a subscription; None is the default."""
 
 
@@ -271,7 +217,7 @@ class Subscription:
 
     @property
     def state(self) -> Literal["active", "paused", "disabled", "removed"]:
-        """What it does now; what is disabled may be paused too."""
+        """Return what it does now; what is disabled may be paused too."""
         if self.removed_at or self.disabled_at:
             return "removed" if self.removed_at else "disabled"
         return "paused" if self.paused_at else "active"

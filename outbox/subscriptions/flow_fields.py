@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from outbox.formats import FORMATS
 from outbox.secret import Secret
-from outbox.subscriptions import checks
+from outbox.subscriptions import checks, value_checks
 from outbox.subscriptions.declaration import Field, Flag, json_object, none_or, number, pair, yes_or_no
 from outbox.subscriptions.json_text import JSON_TEXT
 from outbox.subscriptions.rates import check_rate
@@ -89,7 +89,7 @@ class FlowSettings(TypedDict, total=False):
         int | None,
         Field(
             column=Integer(),
-            check=checks.whole_number(1, 10_000),
+            check=value_checks.whole_number(1, 10_000),
             constraint="rate_burst between 1 and 10000",
             flags=(Flag(metavar="N", from_text=none_or(number), help="At once after a pause, or none."),),
             meaning="With a rate_limit, how many requests may go out at once after a pause, 1 to 10000. Without it,"
@@ -100,7 +100,7 @@ class FlowSettings(TypedDict, total=False):
         int | None,
         Field(
             column=Integer(),
-            check=checks.whole_number(1, 1000),
+            check=value_checks.whole_number(1, 1000),
             constraint="max_in_flight between 1 and 1000",
             flags=(Flag(metavar="N", from_text=none_or(number), help="Requests under way at most, or none."),),
             meaning="How many requests it has under way at most, over all relays, 1 to 1000. Without it, what each"
@@ -111,7 +111,7 @@ class FlowSettings(TypedDict, total=False):
         bool | None,
         Field(
             column=Boolean(),
-            check=checks.boolean,
+            check=value_checks.check_bool,
             default=False,
             default_words="false",
             flags=(Flag(metavar="true|false", from_text=yes_or_no, help="Send the events of each key one by one."),),
@@ -123,7 +123,7 @@ class FlowSettings(TypedDict, total=False):
         str | None,
         Field(
             column=Text(),
-            check=checks.one_of("block", "skip"),
+            check=value_checks.one_of("block", "skip"),
             default="block",
             constraint="order_policy in ('block', 'skip')",
             flags=(Flag(metavar="block|skip", help="When the schedule ends in an ordered lane."),),
@@ -135,7 +135,7 @@ class FlowSettings(TypedDict, total=False):
         int | None,
         Field(
             column=Integer(),
-            check=checks.whole_number(2, 1000),
+            check=value_checks.whole_number(2, 1000),
             constraint="batch_events between 2 and 1000",
             flags=(Flag(metavar="N", from_text=none_or(number), help="Events in one request at most, or none."),),
             meaning="How many events go in one signed request at most, 2 to 1000, as a JSON array that is acknowledged"
@@ -146,7 +146,7 @@ class FlowSettings(TypedDict, total=False):
         int | None,
         Field(
             column=Integer(),
-            check=checks.whole_number(0, 60_000, of="milliseconds"),
+            check=value_checks.whole_number(0, 60_000, of="milliseconds"),
             default=1000,
             default_words="1000",
             constraint="batch_milliseconds between 0 and 60000",

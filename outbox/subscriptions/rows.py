@@ -25,11 +25,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from outbox._connection import require_connection
 from outbox._text import brief
-from outbox.errors import NotFoundError, SubscriptionError
+from outbox.errors import BusyError, NotFoundError, SubscriptionError
 from outbox.formats import shown_url
 from outbox.ids import text_id
 from outbox.subscriptions.checks import EVERY_TENANT, NAME, EveryTenant, check_id, check_whose, is_id
@@ -41,6 +42,7 @@ __all__ = [
     "columns",
     "fields_of",
     "has_id",
+    "hold_tenant",
     "in_state",
     "lock",
     "not_found",
@@ -209,10 +211,27 @@ def fields_of(row: Any) -> dict[str, Any]:
     )
 
 
+_HOLD = text("select outbox.hold_tenant(:tenant)")
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+def hold_tenant(connection: Session | Connection, tenant: str) -> None:
+    """Let one transaction of a tenant count and add subscriptions at a time, until it ends.
+
+    Raises BusyError where another one does not end in time; this one has to be rolled back.
+    """
+    try:
+        connection.execute(_HOLD, {"tenant": tenant})
+    except DBAPIError as error:
+        if (getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise BusyError("another request of this tenant is adding a subscription; try again in a moment") from None
+
+
 def lock(connection: Session | Connection, subscription_id: str, tenant: str | EveryTenant) -> Any:
     """Lock a subscription, then read and return its row: before the lock it may change. Raises NotFoundError."""
     statement = select(subscriptions.c.id).where(has_id(subscription_id, tenant), in_state(None)).with_for_update()
-    require_connection(connection)
+    connection = require_connection(connection)
     found = connection.execute(statement).scalar_one_or_none()
     if found is None:
         raise not_found(subscription_id)
@@ -227,10 +246,20 @@ def read(connection: Session | Connection, subscription_id: UUID) -> Any:
 def change(
     connection: Session | Connection, subscription_id: str, tenant: str | EveryTenant, values: dict[str, Any]
 ) -> Subscription:
-    """Write these columns and return the subscription. Raises NotFoundError, also for one that is removed."""
+    """Write these columns and return the subscription.
+
+    Raises:
+        NotFoundError: there is none, or it is removed.
+        SubscriptionError: another transaction took its new name meanwhile; this one has to be rolled back.
+    """
     statement = update(subscriptions).where(has_id(subscription_id, tenant), in_state(None)).values(**values)
-    require_connection(connection)
-    row = connection.execute(statement.returning(*columns)).one_or_none()
+    connection = require_connection(connection)
+    try:
+        row = connection.execute(statement.returning(*columns)).one_or_none()
+    except IntegrityError as error:
+        if "subscriptions_name" not in str(error.orig):  # whatever the driver: the message names the index
+            raise
+        raise SubscriptionError(f"name: {values['name']} was taken a moment ago; choose another one") from None
     if row is None:
         raise not_found(subscription_id)
     return Subscription(**fields_of(row))

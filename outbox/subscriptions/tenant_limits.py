@@ -12,8 +12,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from outbox._connection import require_connection
-from outbox.subscriptions.checks import check_tenant, whole_number
+from outbox.subscriptions.checks import check_tenant
 from outbox.subscriptions.rates import check_rate
+from outbox.subscriptions.value_checks import whole_number
 
 __all__ = ["TenantLimit", "limit_tenant", "list_tenant_limits"]
 
@@ -57,7 +58,7 @@ def limit_tenant(
     name = check_tenant(tenant)
     rate = None if rate_limit is None else check_rate("rate_limit", rate_limit)
     burst = None if rate_burst is None else _check_burst("rate_burst", rate_burst)
-    require_connection(connection)
+    connection = require_connection(connection)
     if rate is None:
         connection.execute(delete(_limits).where(_limits.c.tenant == name))
         return None
@@ -82,6 +83,6 @@ def list_tenant_limits(
     statement = select(_limits.c.tenant, _limits.c.rate_limit, _limits.c.rate_burst).order_by(_limits.c.tenant)
     if after is not None:
         statement = statement.where(_limits.c.tenant > check_tenant(after))
-    require_connection(connection)
+    connection = require_connection(connection, to_write=False)
     rows = connection.execute(statement.limit(size))
     return [TenantLimit(tenant=row.tenant, rate_limit=row.rate_limit, rate_burst=row.rate_burst) for row in rows]

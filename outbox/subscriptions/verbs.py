@@ -22,23 +22,11 @@ from outbox.secret import Secret, hides_secrets
 from outbox.signing import schemes
 from outbox.subscriptions import signing_secrets, stored_credentials
 from outbox.subscriptions.batching import check_batching
-from outbox.subscriptions.checks import (
-    EveryTenant,
-    check_bool,
-    check_id,
-    check_reason,
-    check_tenant,
-)
+from outbox.subscriptions.checks import EveryTenant, check_id, check_reason, check_tenant
 from outbox.subscriptions.declaration import with_fields
-from outbox.subscriptions.fields import (
-    SECRETS,
-    Changes,
-    NewSubscription,
-    Settings,
-    Subscription,
-    check_fields,
-)
+from outbox.subscriptions.fields import SECRETS, Changes, NewSubscription, Settings, Subscription, check_fields
 from outbox.subscriptions.formatting import format_after
+from outbox.subscriptions.known_types import require_known_types
 from outbox.subscriptions.rows import (
     change,
     fields_of,
@@ -50,18 +38,9 @@ from outbox.subscriptions.rows import (
     taken_id,
 )
 from outbox.subscriptions.stored_credentials import StoredCredentials
+from outbox.subscriptions.value_checks import check_bool
 
-__all__ = [
-    "add",
-    "add_for_every_tenant",
-    "disable",
-    "insert_new",
-    "pause",
-    "remove",
-    "resume",
-    "rotate_secret",
-    "update",
-]
+__all__ = ["add", "add_for_every_tenant", "disable", "insert_new", "pause", "remove", "resume", "update"]
 
 _now = func.clock_timestamp()
 
@@ -98,7 +77,8 @@ def add(
         {fields}
 
     Raises:
-        SubscriptionError: a field was refused, or the id or the name is taken; nothing was written.
+        SubscriptionError: a field was refused, the id or the name is taken, or a pattern matches no type of a closed
+            catalogue; nothing was written.
     """
     _refuse_unknown("add", settings, Settings)
     check_bool("allow_weak_secret", allow_weak_secret)
@@ -149,7 +129,8 @@ def insert_new(
     stored_credentials.check_together(values["url"], {}, credentials)
     values |= format_after(values, credentials)
     check_batching(values)
-    require_connection(connection)
+    connection = require_connection(connection)
+    require_known_types(connection, values["types"])
     if "id" in more:
         require_unused_id(connection, more["id"])
     statement = insert(subscriptions).values(tenant=tenant, scheme=scheme, **more, **values)
@@ -207,6 +188,7 @@ def update(
     values, credentials = _check_given(changes)
     if not changes:
         raise SubscriptionError("update: nothing to change; give at least one field")
+    connection = require_connection(connection)
     row = lock(connection, subscription_id, tenant)
     if values.get("url", row.url) != row.url:
         values["held_until"] = None
@@ -214,6 +196,8 @@ def update(
     stored_credentials.check_together(values.get("url", row.url), hints, credentials)
     values |= format_after(values, credentials, row, hints)
     check_batching(values, row)
+    if "types" in values:
+        require_known_types(connection, set(values["types"]) - set(row.types))
     if values.get("name") != row.name:
         require_free_name(connection, row.tenant, values.get("name"))
     stored_credentials.write(connection, row.id, credentials)
@@ -259,56 +243,3 @@ def resume(connection: Session | Connection, subscription_id: str, *, tenant: st
 def remove(connection: Session | Connection, subscription_id: str, *, tenant: str | EveryTenant = "") -> Subscription:
     """End it for good: no event matches it any more, and what it had still to get is cancelled."""
     return change(connection, subscription_id, tenant, {"removed_at": _now})
-
-
-@hides_secrets
-def rotate_secret(
-    connection: Session | Connection,
-    subscription_id: str,
-    *,
-    tenant: str | EveryTenant = "",
-    secret: str | Secret | None = None,
-    scheme: str | None = None,
-    key_type: Literal["hmac", "ed25519"] | None = None,
-    overlap_seconds: int | None = None,
-) -> NewSubscription:
-    """Give it a new secret and return that; the old ones sign along for a while.
-
-    Args:
-        connection: a Session or Connection; the caller commits.
-        subscription_id: which one.
-        tenant: whose it must be.
-        secret: an own one, as its scheme wants it; default a new one.
-        scheme: sign by this scheme from now on; the old secrets then end at once.
-        key_type: of a new secret, as for `add`; default the type it has.
-        overlap_seconds: how long old secrets sign along, 0 to 30 days; default a day, or 0 where a request carries one
-            signature only.
-
-    Raises:
-        SubscriptionError: a field was refused, the secret is one that signs already, or five secrets are live.
-        NotFoundError: no such subscription for this tenant, or it is removed.
-    """
-    _check_rotation(scheme, overlap_seconds)
-    row = lock(connection, subscription_id, tenant)
-    by = row.scheme if scheme is None else schemes.named(scheme).name
-    if by == schemes.UNSIGNED:
-        raise SubscriptionError("scheme: it is unsigned, so there is no secret; give scheme, such as standard, to sign")
-    if secret is None and key_type is None and by == row.scheme:
-        key_type = "ed25519" if any((row.public_keys or [])[:1]) else "hmac"
-    fresh = signing_secrets.signing_secret(signing_secrets.OwnSecret(by, secret, key_type))
-    if secret is not None and by == row.scheme:
-        signing_secrets.require_other(connection, row.id, by, fresh)
-    overlap = signing_secrets.overlap_of(by, overlap_seconds, changed=by != row.scheme)
-    signing_secrets.expire(connection, row.id, overlap)
-    signing_secrets.put_signing(connection, row.id, by, fresh)
-    if by != row.scheme:
-        change(connection, subscription_id, tenant, {"scheme": by})
-    return NewSubscription(secret=fresh, **fields_of(read(connection, row.id)))
-
-
-def _check_rotation(scheme: str | None, overlap_seconds: int | None) -> None:
-    """Refuse what is wrong whatever the subscription is, before anything is locked."""
-    if scheme is not None:
-        schemes.named(scheme)
-    if overlap_seconds is not None:
-        signing_secrets.check_overlap("overlap_seconds", overlap_seconds)

@@ -6,9 +6,9 @@ bounded here, so that whoever walks it needs no further care.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from outbox._text import nearest
 from outbox.transformation.signatures import EXPRESSION, SIGNATURES
 from outbox.transformation.tokens import ExpressionError, Token, tokens_of
 from outbox.transformation.tree import MAX_BYTES, MAX_DEPTH, MAX_NODES, Node
@@ -262,8 +262,8 @@ class _Parser:
     def _call(self, name: Token) -> Node:
         signature = SIGNATURES.get(name.value)
         if signature is None:
-            near = get_close_matches(name.value[:40], SIGNATURES, 1)
-            mend = f"do you mean {near[0]}()" if near else f"there are {', '.join(SIGNATURES)}"
+            near = nearest(name.value[:40], SIGNATURES)
+            mend = f"do you mean {near}()" if near else f"there are {', '.join(SIGNATURES)}"
             raise ExpressionError(name.at, f"there is no function {name.value[:40]}(); {mend}")
         self._take("(")
         arguments: list[Node] = []

@@ -104,7 +104,7 @@ def _refuse_unreadable(connection: Connection, dead: Sequence[DeliveryId]) -> No
     if unreadable is not None:
         raise ReplayError(
             f"dead letter: {DeliveryId.of(unreadable)} has no payload, because the server could not read it; purge it,"
-            " or mend the event's row and then the dead letter: see docs/operations.md"
+            " or mend the event's row and then the dead letter: see docs/troubleshooting.md"
         )
 
 

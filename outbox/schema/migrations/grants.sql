@@ -1,5 +1,5 @@
 -- Run at every migrate: four group roles, made where the migrating user may make roles, and what each needs, no more.
---   outbox_app       records events and sees nothing of them but their numbers
+--   outbox_app       records events and sees nothing of them but their numbers; notes what it received and reads none of it
 --   outbox_operator  the control plane: subscriptions, replay (which writes a pruned event again), retry, cancel, purge,
 --                    retention, the switch of all sending, the adoption of a copy
 --   outbox_relay     what `relay run` does
@@ -12,16 +12,18 @@ revoke all on all functions in schema outbox from public;
 do $$
 declare
     tables constant text := 'outbox.schema_migrations, outbox.events, outbox.pending, outbox.sealing_keys,
-        outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.attempts, outbox.dead_letters, outbox.audit,
+        outbox.subscription_types, outbox.deliveries, outbox.resolutions, outbox.dead_letters, outbox.audit,
         outbox.settings, outbox.rights, outbox.turns, outbox.rounds, outbox.relays, outbox.poller, outbox.idempotency_keys,
         outbox.idempotency_requests, outbox.sending, outbox.limits, outbox.in_flight, outbox.tenant_limits, outbox.health,
         outbox.bulk_operations, outbox.test_requests, outbox.uncounted, outbox.uncounted_leaves, outbox.rollups,
-        outbox.rollup_state, outbox.tenant_retention, outbox.tenant_retention_passes, outbox.home';
+        outbox.rollup_state, outbox.tenant_retention, outbox.tenant_retention_passes, outbox.home,
+        outbox.inbox, outbox.inbox_ids, outbox.catalogues, outbox.event_types';
     views constant text := 'outbox.v_backlog, outbox.v_deliveries_by_state, outbox.v_subscriptions_health,
         outbox.v_recent_failures, outbox.v_dead_letters, outbox.v_statistics_1h, outbox.v_statistics_24h, outbox.v_statistics_7d,
-        outbox.v_statistics_30d, outbox.v_statistics_types_24h';
+        outbox.v_statistics_30d, outbox.v_statistics_types_24h, outbox.v_messages, outbox.shown_attempts';
     reading constant text := 'outbox.statistics, outbox.statistics_series, outbox.statistics_since, outbox.rollup_parts,
-        outbox.uncounted_attempts, outbox.latency_bounds, outbox.latency_of, outbox.state_of, outbox.host_of';
+        outbox.uncounted_attempts, outbox.latency_bounds, outbox.latency_of, outbox.state_of, outbox.host_of,
+        outbox.reconciliation';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.filter_hash, outbox.id_of_key';
     urls constant text := 'outbox.shown_url, outbox.shown_beginning, outbox.shown_path, outbox.shown_query, outbox.shown_pair,
         outbox.looks_secret';
@@ -32,21 +34,26 @@ declare
         outbox.prune_events, outbox.retire_attempt_leaf, outbox.prune_attempts, outbox.prune_resolutions,
         outbox.drop_empty_leaf, outbox.cancel_orphans, outbox.make_key_leaf, outbox.forget_keys,
         outbox.roll_up, outbox.note_old_attempts, outbox.prune_rollups, outbox.prune_dead_letters,
-        outbox.prune_audit, outbox.prune_tenant_events, outbox.prune_tenant, outbox.erase_next';
-    -- A URL may be a credential: shown_url is what readers see of it.
+        outbox.prune_audit, outbox.prune_tenant_events, outbox.prune_tenant, outbox.erase_next,
+        outbox.make_inbox_leaf, outbox.prune_inbox';
+    -- A URL may be a credential: shown_url, and url of shown_attempts, are what readers see of it.
     shown constant text := (
         select string_agg(attname, ', ' order by attnum) from pg_attribute
         where attrelid = 'outbox.subscriptions'::regclass and attnum > 0 and not attisdropped and attname <> 'url');
+    shown_of_attempts constant text := (
+        select string_agg(attname, ', ' order by attnum) from pg_attribute
+        where attrelid = 'outbox.attempts'::regclass and (attnum > 0 or attname = 'ctid') and not attisdropped and attname <> 'url');
     rights constant text[] := array[
         ['outbox_app', 'usage on schema outbox'],
         ['outbox_app', 'select on outbox.schema_migrations'],
         ['outbox_app', 'insert (id, tenant, type, key, payload, recorded_at, available_at, priority, trace) on outbox.events'],
         ['outbox_app', 'select (seq, id) on outbox.events'],
         ['outbox_app', 'usage on sequence outbox.events_seq'],
-        ['outbox_app', 'execute on function outbox.record, outbox.record_once, outbox.content_recorded, outbox.uuid7, ' || rules || ', ' || texts],
+        ['outbox_app', 'execute on function outbox.record, outbox.record_once, outbox.content_recorded, outbox.capture_row, outbox.row_images_query, outbox.row_data_query, outbox.uuid7, ' || rules || ', ' || texts],
+        ['outbox_app', 'execute on function outbox.inbox_receive, outbox.inbox_answer, outbox.inbox_note'],
 
         ['outbox_operator', 'usage on schema outbox'],
-        ['outbox_operator', 'select on outbox.secrets, outbox.subscriptions, ' || tables || ', ' || views],
+        ['outbox_operator', 'select on outbox.secrets, outbox.subscriptions, outbox.attempts, ' || tables || ', ' || views],
         ['outbox_operator', 'select on sequence outbox.events_seq'],
         ['outbox_operator', 'insert, update on outbox.subscriptions'],
         ['outbox_operator', 'insert on outbox.attempts, outbox.sealing_keys'],
@@ -57,6 +64,7 @@ declare
         ['outbox_operator', 'delete on outbox.dead_letters'],
         ['outbox_operator', 'insert, update (available_at) on outbox.events'],
         ['outbox_operator', 'insert, delete on outbox.pending'],
+        ['outbox_operator', 'delete on outbox.inbox_ids'],
         ['outbox_operator', 'update (value) on outbox.settings'],
         ['outbox_operator', 'insert, update, delete on outbox.tenant_limits'],
         ['outbox_operator', 'select, insert, update (last_used_at, revoked_at) on outbox.tokens'],
@@ -69,12 +77,13 @@ declare
         ['outbox_operator', 'select, insert (kind, value, path, tenant, asked_by, cancel_undelivered),
             update (state, cancel_undelivered) on outbox.erasures'],
         ['outbox_operator', 'insert, update (events_days, attempts_days, dead_letters_days), delete on outbox.tenant_retention'],
+        ['outbox_operator', 'insert, update, delete on outbox.catalogues, outbox.event_types'],
         ['outbox_operator', 'execute on function outbox.actor, outbox.uuid7, outbox.audit_operation, outbox.retention_bound, outbox.restore_events,
-            outbox.adopt, outbox.is_erased, outbox.payload_holds, outbox.json_holds, ' || rules || ', ' || upkeep || ', '
+            outbox.hold_tenant, outbox.adopt, outbox.is_erased, outbox.payload_holds, outbox.json_holds, ' || rules || ', ' || upkeep || ', '
             || findings || ', ' || reading || ', ' || urls || ', ' || texts],
 
         ['outbox_relay', 'usage on schema outbox'],
-        ['outbox_relay', 'select on outbox.secrets, outbox.subscriptions, ' || tables],
+        ['outbox_relay', 'select on outbox.secrets, outbox.subscriptions, outbox.attempts, ' || tables],
         ['outbox_relay', 'select on sequence outbox.events_seq'],
         ['outbox_relay', 'insert, update, delete on outbox.deliveries'],
         ['outbox_relay', 'insert, delete on outbox.dead_letters'],
@@ -98,6 +107,7 @@ declare
         ['outbox_reader', 'usage on schema outbox'],
         ['outbox_reader', 'select on ' || tables || ', ' || views],
         ['outbox_reader', 'select (' || shown || ') on outbox.subscriptions'],
+        ['outbox_reader', 'select (' || shown_of_attempts || ') on outbox.attempts'],
         ['outbox_reader', 'select (id, subscription_id, kind, hint, sealed_to, created_at, expires_at) on outbox.secrets'],
         ['outbox_reader', 'select (id, name, tenant, rights, created_by, created_at, expires_at, last_used_at, revoked_at) on outbox.tokens'],
         ['outbox_reader', 'select (id, tenant, rights, person, created_by, created_at, expires_at, opened_at, session_expires_at,
@@ -105,7 +115,7 @@ declare
         ['outbox_reader', 'select (id, kind, path, salt, digest, cancel_undelivered, state, phase, counts, last_error,
             requested_by, role, created_at, finished_at) on outbox.erasures'],
         ['outbox_reader', 'select on sequence outbox.events_seq'],
-        ['outbox_reader', 'execute on function ' || findings || ', ' || reading || ', ' || texts]];
+        ['outbox_reader', 'execute on function ' || findings || ', ' || reading || ', ' || urls || ', ' || texts]];
     one text[];
     held record;
     grantee text;

@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any, Literal
 
-from outbox._text import brief
+from outbox._text import brief, did_you_mean
 from outbox.errors import SubscriptionError
 from outbox.signing.schemes.template import Element, Template, dividing, elements_of, parse
 
@@ -127,9 +126,8 @@ def declaration_of(name: str, table: object) -> SchemeDeclaration:
     known = [field.name for field in fields(SchemeDeclaration) if field.name != "name"]
     for key in table:
         if key not in known:
-            close = get_close_matches(str(key), known, n=1)
-            mend = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-            raise SubscriptionError(f"schemes.{_brief(name)}.{_brief(key)}: unknown key; {mend}")
+            mend = did_you_mean(str(key), known, f"there are {', '.join(known)}")
+            raise SubscriptionError(f"schemes.{_brief(name)}.{_brief(key)}: unknown key{mend}")
     for key, example in (("signed", "{timestamp}.{body}"), ("signature_header", "X-Acme-Signature")):
         if key not in table:
             raise SubscriptionError(f"schemes.{_brief(name)}.{key}: missing; write {key} = '{example}'")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from outbox.errors import SignatureError
 from outbox.signing.schemes.declaration import SchemeDeclaration
@@ -21,6 +22,7 @@ Mac = Callable[[bytes], bytes]
 Maker = Callable[["Form", str], Mac]
 Matcher = Callable[["Form", str, list[bytes], bytes], bool]
 Text = Callable[[bytes, bytes, bytes, bytes], bytes]
+_Formatted = tuple[bytes, Callable[[Any], Any]]  # as template.formatter returns it
 
 __all__ = ["Form", "hmac_element", "hmac_matches", "scheme_of"]
 
@@ -89,7 +91,7 @@ def scheme_of(
         headers=tuple(form.sources.values()),
         sends=sends,
         keys=keys or KEY_RULES[row.key],
-        sign=partial(_sign, form, maker),
+        sign=partial(_sign, form, maker, formatter(_header_lines(row), _PLACES)),
         verify=partial(_verify, form, matches),
         note=note,
     )
@@ -108,17 +110,19 @@ def _text(row: SchemeDeclaration) -> Text:
     return of
 
 
-def _sign(form: Form, maker: Maker, secrets: Sequence[str]) -> Lines:
+def _sign(form: Form, maker: Maker, header: _Formatted, secrets: Sequence[str]) -> Lines:
     row = form.row
     signature = _signatures(row, [maker(form, secret) for secret in (secrets if row.several else secrets[:1])])
-    text, (header_lines, pick) = form.text, formatter(_header_lines(row), _PLACES)
+    return partial(_lines, signature, form.text, *header)
 
-    def lines(message_id: bytes, type_: bytes, timestamp: bytes, body: bytes) -> bytes:
-        signed = signature(text(message_id, type_, timestamp, body))
-        written: bytes = header_lines % pick((message_id, type_, timestamp, signed))
-        return written
 
-    return lines
+def _lines(
+    signature: Mac, text: Text, header_lines: bytes, pick: Callable[[Any], Any],
+    message_id: bytes, type_: bytes, timestamp: bytes, body: bytes,
+) -> bytes:  # fmt: skip
+    signed = signature(text(message_id, type_, timestamp, body))
+    written: bytes = header_lines % pick((message_id, type_, timestamp, signed))
+    return written
 
 
 def _signatures(row: SchemeDeclaration, elements: list[Mac]) -> Mac:

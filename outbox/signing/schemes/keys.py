@@ -10,6 +10,7 @@ import re
 import secrets as randomness
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from outbox.errors import SubscriptionError
 from outbox.signing.schemes.scheme import KeyRule
@@ -113,13 +114,15 @@ def mac(key: bytes, hash_name: str, encoding: str, before: str = "", after: str 
     inner, outer = new(padded.translate(_INNER_PAD)), new(padded.translate(_OUTER_PAD))
     encode, start, end = _ENCODINGS[encoding], before.encode("ascii"), after.encode("ascii")
 
-    def of(signed: bytes) -> bytes:
-        inside, outside = inner.copy(), outer.copy()
-        inside.update(signed)
-        outside.update(inside.digest())
-        return start + encode(outside.digest()) + end
+    return partial(_mac, inner, outer, encode, start, end)
 
-    return of
+
+# Not a closure, whose cells take as much again: a relay knows thousands of these.
+def _mac(inner: Any, outer: Any, encode: Mac, start: bytes, end: bytes, signed: bytes) -> bytes:
+    inside, outside = inner.copy(), outer.copy()
+    inside.update(signed)
+    outside.update(inside.digest())
+    return start + encode(outside.digest()) + end
 
 
 _HASHES = {"sha256": hashlib.sha256, "sha512": hashlib.sha512, "sha1": hashlib.sha1}

@@ -1,13 +1,22 @@
 """Filters: which events of its types a subscription gets, by what is in them.
 
-`parsing` checks a filter whole and builds its conditions, `filters` asks them about an event, `filter_set` asks many at
-once. There is one evaluator, for subscribing, testing, explaining and relaying; docs/flow/filters.md has the language.
+`parsing` checks a filter whole and builds its `conditions` and `operators`, `filters` asks them about an event,
+`filter_set` asks many at once. There is one evaluator, for subscribing, testing, explaining and relaying;
+docs/flow/filters.md has the language.
 """
 
 from outbox.subscriptions.filters.event import FilteredEvent
 from outbox.subscriptions.filters.filter_set import FilterSet
 from outbox.subscriptions.filters.filters import Answer, Explanation, Filter, RefusedFilter
-from outbox.subscriptions.filters.parsing import MAX_DEPTH, MAX_ENTRIES, MAX_NODES, MAX_TEXT_BYTES, parse, stored_filter
+from outbox.subscriptions.filters.parsing import (
+    MAX_DEPTH,
+    MAX_ENTRIES,
+    MAX_NODES,
+    MAX_TEXT_BYTES,
+    parse,
+    parse_new,
+    stored_filter,
+)
 from outbox.subscriptions.filters.values import read_filter
 
 __all__ = [
@@ -22,6 +31,7 @@ __all__ = [
     "FilteredEvent",
     "RefusedFilter",
     "parse",
+    "parse_new",
     "read_filter",
     "stored_filter",
 ]

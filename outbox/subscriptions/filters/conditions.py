@@ -1,4 +1,4 @@
-"""The conditions that a filter is made of. Each tells whether it holds for a value, and why it does not.
+"""The conditions of a filter; operators.py has those that compare. Each holds for a value, or tells why it does not.
 
 A condition gets the value at its place, MISSING where there is none, and the work that is left to it. It never raises,
 but for OverBudget. Lists are walked without recursion, so that a payload's depth is of no account; a filter's own
@@ -12,13 +12,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from outbox.subscriptions.filters.event import FilteredEvent
-from outbox.subscriptions.filters.values import MISSING, Scalars, brief_json, canonical, is_number, path_of, same
+from outbox.subscriptions.filters.values import MISSING, Scalars, brief_json, canonical, path_of
 from outbox.subscriptions.filters.work import Work
 
 __all__ = [
-    "Affix", "And", "Condition", "Contains", "Differs", "Equal", "Equality", "EventField", "Every", "Exists", "Failure",
-    "Field", "In", "Not", "NotIn", "Object", "Or", "Order", "Plain", "scalar_of",
-]  # fmt: skip
+    "And",
+    "Condition",
+    "Equality",
+    "EventField",
+    "Every",
+    "Failure",
+    "Field",
+    "Not",
+    "Object",
+    "Or",
+    "Plain",
+    "scalar_of",
+]
 
 Equality = tuple[tuple[str, ...], Any]
 """A path of fields and the scalar that must stand there."""
@@ -245,122 +255,6 @@ class Not(Condition):
     def failure(self, value: Any, path: tuple[str, ...], _work: Work) -> Failure:
         found = brief_json(value) if isinstance(value, _SHOWN) else "what it denies holds"
         return Failure(path_of(path), _brief(self.source), found)
-
-
-class Equal(Condition):
-    """$eq: the whole value is equal; the operand is data."""
-
-    __slots__ = ("_wanted",)
-
-    def __init__(self, source: Any, wanted: Any) -> None:
-        super().__init__(source)
-        self._wanted = wanted
-
-    def holds(self, value: Any, _work: Work) -> bool:
-        return value is not MISSING and same(self._wanted, value)
-
-    def equality(self) -> Equality | None:
-        return None if type(self._wanted) in (dict, list) else ((), self._wanted)
-
-
-class Differs(Condition):
-    """$ne: there, and not equal."""
-
-    __slots__ = ("_unwanted",)
-
-    def __init__(self, source: Any, unwanted: Any) -> None:
-        super().__init__(source)
-        self._unwanted = unwanted
-
-    def holds(self, value: Any, _work: Work) -> bool:
-        return value is not MISSING and not same(self._unwanted, value)
-
-
-class Order(Condition):
-    """$gt, $gte, $lt, $lte: a number against a number, or a text against a text by code point."""
-
-    __slots__ = ("_bound", "_compare", "_of_numbers")
-
-    def __init__(self, source: Any, compare: Callable[[Any, Any], bool], bound: Any) -> None:
-        super().__init__(source)
-        self._compare = compare
-        self._bound = bound
-        self._of_numbers = is_number(bound)
-
-    def holds(self, value: Any, _work: Work) -> bool:
-        alike = is_number(value) if self._of_numbers else type(value) is str
-        return alike and self._compare(value, self._bound)
-
-
-class In(Condition):
-    """$in: one of the listed scalars, or a list that has one among its elements."""
-
-    __slots__ = ("_scalars",)
-
-    def __init__(self, source: Any, values: Sequence[Any]) -> None:
-        super().__init__(source)
-        self._scalars = Scalars(values)
-
-    def holds(self, value: Any, work: Work) -> bool:
-        if type(value) is list:
-            work.spend(len(value))
-            return any(map(self._scalars.has, value))
-        return self._scalars.has(value)
-
-
-class NotIn(In):
-    """$nin: there, and neither it nor any of its elements is listed."""
-
-    __slots__ = ()
-
-    def holds(self, value: Any, work: Work) -> bool:
-        return value is not MISSING and not super().holds(value, work)
-
-
-class Exists(Condition):
-    """$exists: whether the field is there; null is."""
-
-    __slots__ = ("_wanted",)
-
-    def __init__(self, source: Any, wanted: bool) -> None:  # noqa: FBT001 - the operand
-        super().__init__(source)
-        self._wanted = wanted
-
-    def holds(self, value: Any, _work: Work) -> bool:
-        return (value is not MISSING) is self._wanted
-
-
-class Affix(Condition):
-    """$startsWith and $endsWith: a text that begins, or ends, with one of these."""
-
-    __slots__ = ("_test", "_texts")
-
-    def __init__(self, source: Any, test: Callable[[str, tuple[str, ...]], bool], texts: Sequence[str]) -> None:
-        super().__init__(source)
-        self._test = test
-        self._texts = tuple(texts)
-
-    def holds(self, value: Any, _work: Work) -> bool:
-        return type(value) is str and self._test(value, self._texts)
-
-
-class Contains(Condition):
-    """$contains: a text within the text, or an element equal to the scalar."""
-
-    __slots__ = ("_part", "_scalars")
-
-    def __init__(self, source: Any, part: Any) -> None:
-        super().__init__(source)
-        self._part = part
-        self._scalars = Scalars([part])
-
-    def holds(self, value: Any, work: Work) -> bool:
-        if type(value) is str:
-            return type(self._part) is str and self._part in value
-        if type(value) is list:
-            work.spend(len(value))
-            return any(map(self._scalars.has, value))
-        return False
 
 
 def scalar_of(condition: Condition) -> list[Any]:

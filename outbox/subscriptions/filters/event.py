@@ -8,9 +8,11 @@ from typing import Any
 from outbox.subscriptions.filters.values import MISSING, read_payload
 from outbox.subscriptions.filters.work import Work
 
-__all__ = ["EVENT_FIELDS", "STEPS_MIN", "FilteredEvent", "UnreadablePayload"]
+__all__ = ["EVENT_FIELDS", "RECORDED_FIELDS", "STEPS_MIN", "FilteredEvent", "UnreadablePayload"]
 
 EVENT_FIELDS = ("type", "key", "metadata", "payload")
+RECORDED_FIELDS = ("type", "key", "payload")
+"""Those that `record` can give an event: a filter on another one would never be met."""
 
 STEPS_MIN = 10_000
 STEPS_A_BYTE = 2
@@ -18,7 +20,7 @@ FULL_BUDGETS = 20
 
 
 class UnreadablePayload(Exception):  # noqa: N818 - says what it is
-    """The payload cannot be parsed here: it is nested more deeply than Python reads."""
+    """The payload cannot be parsed here: it is nested more deeply than Python reads, or needs too much memory."""
 
 
 class FilteredEvent:
@@ -31,9 +33,13 @@ class FilteredEvent:
     __slots__ = ("_fields", "_payload", "_problem", "_rich", "_text", "work")
 
     def __init__(
-        self, type: str, payload: str | bytes, *, key: str | None = None, metadata: Mapping[str, str] | None = None  # noqa: A002
+        self, type: str, payload: str | bytes, *, key: str | None = None, metadata: Mapping[str, str] | None = None,  # noqa: A002
+        steps_a_byte: int = STEPS_A_BYTE,
     ) -> None:  # fmt: skip
-        """Keep the parts. `payload` is JSON text; None as key or metadata is a field that is missing."""
+        """Keep the parts. `payload` is JSON text; None as key or metadata is a field that is missing.
+
+        `steps_a_byte`: fewer than the two of the language for whoever asks again where they were not enough.
+        """
         self._fields: dict[str, Any] = {"type": type}
         if key is not None:
             self._fields["key"] = key
@@ -42,7 +48,7 @@ class FilteredEvent:
         self._text: str | bytes | None = payload
         self._payload: Any = None
         self._problem = ""
-        self._rich = STEPS_MIN + STEPS_A_BYTE * len(payload)
+        self._rich = STEPS_MIN + steps_a_byte * len(payload)
         self.work = Work(FULL_BUDGETS * self._rich)
 
     def field(self, name: str) -> Any:
@@ -74,3 +80,5 @@ class FilteredEvent:
             self._payload = read_payload(text if isinstance(text, str) else text.decode())
         except ValueError as error:
             self._problem = str(error)
+        except MemoryError:  # else the next filter would see the payload null
+            self._problem = "reading it needs more memory than there is"

@@ -7,7 +7,10 @@ the path and the value that such a filter needs, an event finds the few that can
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from decimal import Decimal
+from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 from outbox.subscriptions.filters.event import FilteredEvent, UnreadablePayload
@@ -20,10 +23,11 @@ _Named = tuple[bytes, "Filter"]
 
 
 class FilterSet:
-    """Filters by their names (hashes). `names` are all of them."""
+    """Filters by their names (hashes), which nobody changes afterwards. `names` are all of them."""
 
     def __init__(self, filters: Mapping[bytes, Filter]) -> None:
-        self.names = frozenset(filters)
+        self.filters = filters
+        self.names: AbstractSet[bytes] = filters.keys()
         self._others: list[_Named] = []
         self._by_path: dict[tuple[str, ...], dict[object, list[_Named]]] = {}
         for named in filters.items():
@@ -36,6 +40,20 @@ class FilterSet:
             return
         path, scalar = equality
         self._by_path.setdefault(path, {}).setdefault(_place_of(scalar), []).append(named)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What tells these filters from others: a hash of their names, in 32 bytes.
+
+        One without a text could not be read, and may be another time.
+        """
+        names = sorted(name if one.text else name + b"?" for name, one in self.filters.items())
+        return sha256(b"".join(names)).digest()
+
+    @property
+    def texts(self) -> dict[bytes, str]:
+        """The canonical JSON of each, by its name."""
+        return {name: one.text for name, one in self.filters.items()}
 
     @property
     def cost(self) -> int:

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, NoReturn
 
-from outbox._text import brief
+from outbox._text import brief, nearest
 from outbox.errors import SubscriptionError
-from outbox.subscriptions.filters import conditions
+from outbox.subscriptions.filters import conditions, operators
 from outbox.subscriptions.filters.conditions import Condition, scalar_of
-from outbox.subscriptions.filters.event import EVENT_FIELDS
+from outbox.subscriptions.filters.event import EVENT_FIELDS, RECORDED_FIELDS
 from outbox.subscriptions.filters.filters import Filter, RefusedFilter
 from outbox.subscriptions.filters.values import canonical, is_number, path_of, read_filter
 
-__all__ = ["MAX_DEPTH", "MAX_ENTRIES", "MAX_NODES", "MAX_TEXT_BYTES", "parse", "stored_filter"]
+__all__ = ["MAX_DEPTH", "MAX_ENTRIES", "MAX_NODES", "MAX_TEXT_BYTES", "parse", "parse_new", "stored_filter"]
 
 MAX_DEPTH = 16
 MAX_NODES = 200
@@ -41,12 +41,25 @@ def parse(filter: object, *, name: str = "filter", over: Literal["event", "paylo
     Raises:
         SubscriptionError: it is no filter; the message names the path and the mend.
     """
+    return _parsed(filter, name, over, EVENT_FIELDS)
+
+
+def parse_new(filter: object, *, name: str = "filter") -> Filter:  # noqa: A002
+    """Return a filter that somebody wants from now on. Unlike one that is stored, it names recorded fields only.
+
+    Raises:
+        SubscriptionError: it is no filter, or asks for what no event carries.
+    """
+    return _parsed(filter, name, "event", RECORDED_FIELDS)
+
+
+def _parsed(filter: object, name: str, over: Literal["event", "payload"], fields: tuple[str, ...]) -> Filter:  # noqa: A002
     copied = _Copy(name).take(filter)
     text = canonical(copied)
     size = len(text.encode())
     if size > MAX_TEXT_BYTES:
         raise SubscriptionError(f"{name}: is {size} bytes as JSON, at most {MAX_TEXT_BYTES} are allowed")
-    parser = _Parser(name)
+    parser = _Parser(name, fields)
     if not copied:
         return Filter(conditions.And({}, ()), text)
     if over == "event":
@@ -141,16 +154,17 @@ _LOGIC = ("$and", "$or", "$not")
 
 
 class _Parser:
-    """Gives a copied filter its meaning, or refuses it."""
+    """Gives a copied filter its meaning, or refuses it. `fields`: those of the event that its top level may name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, fields: tuple[str, ...]) -> None:
         self._name = name
+        self._fields = fields
         self._operators: dict[str, Callable[[Any, Any, _Path], Condition]] = {
-            "$eq": lambda source, operand, _: conditions.Equal(source, operand),
-            "$ne": lambda source, operand, _: conditions.Differs(source, operand),
+            "$eq": lambda source, operand, _: operators.Equal(source, operand),
+            "$ne": lambda source, operand, _: operators.Differs(source, operand),
             **dict.fromkeys(_ORDER, self._order),
-            "$in": lambda source, operand, path: conditions.In(source, self._scalars("$in", operand, path)),
-            "$nin": lambda source, operand, path: conditions.NotIn(source, self._scalars("$nin", operand, path)),
+            "$in": lambda source, operand, path: operators.In(source, self._scalars("$in", operand, path)),
+            "$nin": lambda source, operand, path: operators.NotIn(source, self._scalars("$nin", operand, path)),
             "$exists": self._exists,
             **dict.fromkeys(_AFFIXES, self._affix),
             "$contains": self._contains,
@@ -163,20 +177,25 @@ class _Parser:
         """Return the condition of a level that names the event's own fields."""
         if not isinstance(given, dict) or not given:
             self._refuse(
-                path, f"{_shown(given)} says nothing of the event; give an object of {', '.join(EVENT_FIELDS)}"
+                path, f"{_shown(given)} says nothing of the event; give an object of {', '.join(self._fields)}"
             )
         return conditions.And(given, [self._event_member(key, given[key], path) for key in given])
 
     def _event_member(self, key: str, given: Any, path: _Path) -> Condition:
         here, source = (*path, key), {key: given}
-        if key in EVENT_FIELDS:
+        if key in self._fields:
             return conditions.EventField(key, self.condition(given, here))
         if key == "$not":
             return conditions.Not(source, self.event(given, here))
         if key in ("$and", "$or"):
             parts = [self.event(each, (*here, f"[{at}]")) for at, each in enumerate(self._list(key, given, here))]
             return conditions.And(source, parts) if key == "$and" else conditions.Or(source, parts)
-        return self._refuse(here, f"is no field of an event; {_nearest(key, (*EVENT_FIELDS, *_LOGIC), 'those are')}")
+        if key in EVENT_FIELDS:
+            self._refuse(
+                here,
+                f"no event carries any {key} yet, so that this never matches; put it into the payload and ask there",
+            )
+        return self._refuse(here, f"is no field of an event; {_nearest(key, (*self._fields, *_LOGIC), 'those are')}")
 
     def condition(self, given: Any, path: _Path) -> Condition:
         """Return the condition of a value below the event's fields."""
@@ -203,23 +222,23 @@ class _Parser:
     def _order(self, source: Any, operand: Any, path: _Path) -> Condition:
         if not (is_number(operand) or isinstance(operand, str)):
             self._refuse(path, f"{_shown(operand)} has no order; give a number or a text")
-        return conditions.Order(source, _ORDER[path[-1]], operand)
+        return operators.Order(source, _ORDER[path[-1]], operand)
 
     def _exists(self, source: Any, operand: Any, path: _Path) -> Condition:
         if not isinstance(operand, bool):
             self._refuse(path, f"{_shown(operand)} is not true or false")
-        return conditions.Exists(source, operand)
+        return operators.Exists(source, operand)
 
     def _affix(self, source: Any, operand: Any, path: _Path) -> Condition:
         texts = [operand] if isinstance(operand, str) else self._entries(path[-1], operand, path)
         if wrong := [each for each in texts if not isinstance(each, str)]:
             self._refuse(path, f"{_shown(wrong[0])} is not a text; give one, or a list of them")
-        return conditions.Affix(source, _AFFIXES[path[-1]], texts)
+        return operators.Affix(source, _AFFIXES[path[-1]], texts)
 
     def _contains(self, source: Any, operand: Any, path: _Path) -> Condition:
         if isinstance(operand, dict | list):
             self._refuse(path, f"{_shown(operand)} is not a single value; for objects in a list give a plain object")
-        return conditions.Contains(source, operand)
+        return operators.Contains(source, operand)
 
     def _and(self, source: Any, operand: Any, path: _Path) -> Condition:
         return conditions.And(source, self._parts("$and", operand, path))
@@ -262,11 +281,9 @@ def _nearest(key: str, known: Iterable[str], words: str) -> str:
     """Name the known one that the key is nearly, or all of them."""
     if key == "$regex":
         return "there are no regular expressions; use $startsWith, $endsWith or $contains"
-    from difflib import get_close_matches  # loaded for an error only
-
     lower = {name.lower(): name for name in known}
-    near = get_close_matches(key.lower(), lower, n=1, cutoff=0.7)
-    return f"did you mean {lower[near[0]]}?" if near else f"{words} {', '.join(lower.values())}"
+    near = nearest(key.lower(), lower, cutoff=0.7)
+    return f"did you mean {lower[near]}?" if near else f"{words} {', '.join(lower.values())}"
 
 
 def _shown(value: Any) -> str:
