@@ -15,14 +15,17 @@ _COMMANDS = {
     "migrate": ("relay.cli.migrate:migrate", "Create or update the schema outbox."),
     "run": ("relay.cli.run:run", "Deliver: the relay itself."),
     "serve": ("relay.cli.serve:serve", "The HTTP API, and the pages of dashboard and portal."),
-    "status": ("relay.cli.status:status", "What is stuck, why, and was anything lost?"),
+    "status": ("relay.cli.status:status", "Tell what is stuck, why, and whether anything was lost."),
+    "reconcile": ("relay.cli.reconcile:reconcile", "Was anything lost? Compare what matched with what there is."),
     "statistics": ("relay.cli.statistics:statistics_command", "What arrived, what failed, how long it took."),
     "subscriptions": ("relay.cli.subscriptions:subscriptions", "Who gets which events where."),
     "tenants": ("relay.cli.tenants:tenants", "How fast tenants are sent to, how long theirs is kept."),
-    "events": ("relay.cli.events:events", "What happened: recorded events."),
+    "events": ("relay.cli.events:events", "Show what happened: recorded events."),
+    "catalogue": ("relay.cli.catalogue:catalogue", "Event types: what is declared of each, and seen."),
     "explain": ("relay.cli.explain:explain", "One event from record to receiver, and why."),
     "deliveries": ("relay.cli.deliveries:deliveries", "One event for one subscription: what is under way."),
-    "dead-letters": ("relay.cli.dead_letters:dead_letters", "What was given up, with the reason."),
+    "dead-letters": ("relay.cli.dead_letters:dead_letters", "Show or purge what was given up."),
+    "inbox": ("relay.cli.inbox:inbox", "Show what the application received from others."),
     "pause-all": ("relay.cli.sending:pause_all", "Stop all sending, everywhere; recording goes on."),
     "resume-all": ("relay.cli.sending:resume_all", "Send again after pause-all."),
     "adopt": ("relay.cli.adopt:adopt", "Send from a database that was copied."),
@@ -32,6 +35,7 @@ _COMMANDS = {
     "secrets": ("relay.cli.secrets:secrets", "The keys that secrets are sealed to."),
     "tokens": ("relay.cli.tokens:tokens", "Who may call the HTTP API, and what each may do."),
     "portal": ("relay.cli.portal:portal", "Links into the portal, for a tenant's own customers."),
+    "capture": ("relay.cli.capture:capture", "Record what anybody does to a table, by a trigger."),
     "audit": ("relay.cli.audit:audit", "Who changed what, when, and what it was before."),
     "prune": ("relay.cli.prune:prune", "Delete what is older than its retention."),
     "erase": ("relay.cli.erase:erase", "Erase a tenant, a key or a person, with a receipt."),
@@ -50,7 +54,7 @@ _HELP = """Deliver what applications record in their own transactions: signed we
 
 The database is given by --database-url, RELAY_DATABASE_URL or DATABASE_URL.
 Exit codes: 0 done, 1 not so or failed, 2 usage, configuration or schema, 3 database unreachable,
-4 a dry run of subscriptions apply would change something."""
+4 a dry run of subscriptions apply or catalogue push would change something."""
 
 cli = LazyGroup(
     "relay",

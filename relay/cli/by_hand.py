@@ -24,7 +24,7 @@ __all__ = ["cancel", "retry", "retry_all"]
 
 _FILTERS = ("since", "until", "type", "tenant", "key", "subscription", "limit")
 _NAMED = 20
-_BATCH = 10_000
+BATCH = 10_000
 
 
 @click.command()
@@ -123,13 +123,13 @@ def cancel(
 
 def retry_all(source: Source, subscription_id: str, tenant: str | None) -> int:
     """Make all that waits for a retry to a subscription due, some a transaction; return how many there were."""
-    waiting, done, found = Filters(subscription=subscription_id, limit=_BATCH), 0, _BATCH
+    waiting, done, found = Filters(subscription=subscription_id, limit=BATCH), 0, BATCH
 
     def retry_some(connection: Connection) -> tuple[int, int]:
         some = by_hand.waiting_by_filter(connection, tenant, waiting)
         return len(some), len(by_hand.retry_now(connection, tenant, some, waiting).deliveries)
 
-    while found == _BATCH:
+    while found == BATCH:
         found, made = source.ask(
             retry_some, lambda: calls.retry_deliveries(None, query_of(waiting)).then(lambda said: (said.count,) * 2)
         )

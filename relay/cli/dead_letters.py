@@ -41,7 +41,7 @@ NO_PAYLOAD = "none: the server could not read it"
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """What was given up, with the reason. A dead letter leaves by replay or purge; by age only where that is set."""
+    """Show or purge what was given up. A dead letter leaves by replay or purge; by age only where that is set."""
 
 
 @dead_letters.command("list")

@@ -11,6 +11,7 @@ from outbox.control.deliveries import STATES, list_deliveries, show_delivery
 from outbox.control.filters import Filters
 from outbox.control.history import list_attempts
 from relay.cli.by_hand import cancel, retry
+from relay.cli.findings import in_words
 from relay.cli.options import after_option, filters, json_option
 from relay.cli.output import (
     fields_of,
@@ -135,7 +136,8 @@ def show(source: Source, delivery_id: str, *, curl: bool, as_json: bool) -> None
     if as_json:
         print_json(fields_of(found, *alive))
         return
-    print_fields(fields_of(found, "attempts_made", *alive))
+    advice = {} if found.advice is None else {"advice": in_words(found.advice)}
+    print_fields(fields_of(found, "attempts_made", "advice", *alive) | advice)
     print_attempts(found.attempts_made)
 
 
@@ -148,6 +150,6 @@ def _print_curl(source: Source, delivery_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    if found.masked:
-        click.echo(f"# put in what stands as ***: {', '.join(found.masked)}")
+    if found.redacted:
+        click.echo(f"# put in what stands as ***: {', '.join(found.redacted)}")
     click.echo(found.curl)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from relay.cli.interrupt import interruptible
-from relay.config.options import ConfigError
+from relay.config.option import ConfigError
 from relay.local.children import ChildError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["erase"]
 
 # By the API relays erase; a tenth of their time goes into it, so a large erasure takes longer than one waits.
-_WAITED_SECONDS = 60
+WAITED_SECONDS = 60
 _LOOKS_EVERY_SECONDS = 0.5
 
 
@@ -40,7 +40,7 @@ def erase() -> None:
       relay erase tenant acme --cancel-undelivered
 
     What was done stays on record without content. Backups, the write-ahead log and what receivers were sent
-    are not reached: docs/operations.md says what to do. If this command is stopped, a relay goes on. With --api
+    are not reached: docs/retention.md says what to do. If this command is stopped, a relay goes on. With --api
     relays do all of it, and the command waits a minute for the receipt.
     """
 
@@ -125,7 +125,7 @@ def _end(source: Source, asked: Erasure) -> int:
         _print_receipt(source, str(ended.id))
         return 0
     if ended.state == "running":
-        click.echo(f"{ended.id} is not done after {_WAITED_SECONDS} s; relays go on with it", err=True)
+        click.echo(f"{ended.id} is not done after {WAITED_SECONDS} s; relays go on with it", err=True)
         click.echo(f"relay erase receipt {ended.id} prints its receipt then", err=True)
         return 1
     click.echo(f"{ended.id} is {ended.state}: {ended.last_error or 'erased no more'}", err=True)
@@ -134,7 +134,7 @@ def _end(source: Source, asked: Erasure) -> int:
 
 def _wait(source: Source, asked: Erasure) -> Erasure:
     """Return the erasure as soon as it runs no more, or as it is when that takes too long."""
-    last, found = time.monotonic() + _WAITED_SECONDS, asked
+    last, found = time.monotonic() + WAITED_SECONDS, asked
     while found.state == "running" and time.monotonic() < last:
         time.sleep(_LOOKS_EVERY_SECONDS)
         found = _read(source, str(asked.id))

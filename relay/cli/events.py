@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from outbox.control.events import list_events, show_event
+from outbox.control.events import STATES, list_events, show_event
 from outbox.control.filters import Filters
 from relay.cli.options import after_option, filters, json_option
 from relay.cli.output import (
@@ -32,15 +32,16 @@ __all__ = ["events"]
 
 @click.group()
 def events() -> None:
-    """What happened: recorded events."""
+    """Show what happened: recorded events."""
 
 
 @events.command("list")
 @filters("since", "until", "type", "tenant", "key", "text", "limit")
+@click.option("--state", type=click.Choice(STATES), help="Only these. [default: all]")
 @after_option
 @json_option
 @with_source
-def list_(source: Source, type_: str | None, after: str | None, *, as_json: bool, **given: Any) -> None:
+def list_(source: Source, type_: str | None, state: Any, after: str | None, *, as_json: bool, **given: Any) -> None:
     """List events, newest first, with what became of each.
 
     \b
@@ -52,11 +53,12 @@ def list_(source: Source, type_: str | None, after: str | None, *, as_json: bool
     Examples:
       relay events list --since 15m --type 'order.*'
       relay events list --key customer-7 --json
+      relay events list --state unmatched --since 1h
     """
     wanted = Filters(type=type_, **given)
     found = source.ask(
-        lambda connection: list_events(connection, None, wanted, after=after),
-        lambda: calls.get_events(**query_of(wanted), after=after),
+        lambda connection: list_events(connection, None, wanted, state, after=after),
+        lambda: calls.get_events(**query_of(wanted), state=state, after=after),
     )
     if as_json:
         print_json_lines(found)

@@ -9,6 +9,7 @@ import click
 from outbox.control.times import utc
 from outbox.recording.payload import RawJSON
 from outbox.subscriptions.declaration import json_object
+from relay.cli.findings import in_words
 from relay.cli.options import after_option, filters, json_option
 from relay.cli.output import counted, escape, fields_of, print_fields, print_json, print_more, print_table
 from relay.cli.source import Source, with_source
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from outbox.control.attempts import Attempt
-    from outbox.control.explain import Draft, ExplainedEvent, FilterTest
+    from outbox.control.explain import Draft, ExplainedEvent
+    from outbox.control.filter_answers import FilterTest
     from outbox.control.track import EventTrack
 
 __all__ = ["explain", "filter_test"]
@@ -137,6 +139,8 @@ def _print_track(found: EventTrack) -> None:
         click.echo(f"\n{one.id}  {click.style(one.state + why, bold=True)}  to {to}".rstrip())
         for attempt in one.attempts:
             _print_attempt(attempt)
+        if one.advice is not None:
+            click.echo(f"  advice {escape(in_words(one.advice))}")
         for wait in one.waits:
             until = f", until {utc(wait.until)}" if wait.until else ""
             click.echo(f"  waits  {wait.reason}: {escape(wait.detail)}{until}")

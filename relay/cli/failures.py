@@ -15,7 +15,7 @@ from typing import Any
 from outbox.control.filters import FilterError
 from outbox.errors import ActorError, ArgumentError, OutboxError, SchemaError, SubscriptionError
 from relay.client.call import ApiError, ApiUnreachableError
-from relay.config.options import ConfigError
+from relay.config.option import ConfigError
 from relay.operations.denied_rights import RightsError
 from relay.telemetry.redaction import redact
 

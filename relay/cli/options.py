@@ -23,7 +23,7 @@ from relay.operations.connection import Database
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from relay.config.options import Option
+    from relay.config.option import Option
     from relay.config.sources import Loaded
 
     _ParamType = click.ParamType[datetime | timedelta]

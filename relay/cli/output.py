@@ -112,7 +112,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, flexib
     On a terminal columns are aligned and the `flexible` ones shortened so that a line fits; piped, cells
     are whole and separated by tabs. Numbers are set to the right.
     """
-    room = _terminal_columns()
+    room = terminal_columns()
     if room is None:
         click.echo("\t".join(name.lower().removesuffix(" utc").replace(" ", "_") for name in columns))
         for row in rows:
@@ -129,7 +129,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, flexib
         click.echo(_line(row, widths))
 
 
-def _terminal_columns() -> int | None:
+def terminal_columns() -> int | None:
     """Return how wide the terminal is; None when the output goes elsewhere."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 

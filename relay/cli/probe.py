@@ -130,7 +130,7 @@ def _print_test(found: SentTest) -> None:
         click.echo()
     where = f", {found.address}" if found.address else ""
     line = (response and response.status_line) or f"{found.outcome}: {found.error}"
-    for part in _wrap(escape(f"{line} ({found.milliseconds} ms{where})"), _room()):
+    for part in _wrap(escape(f"{line} ({found.milliseconds} ms{where})"), columns()):
         click.echo(click.style(part, bold=True))
     if response:
         print_headers(response.headers)
@@ -167,7 +167,7 @@ def _print_steps(steps: Sequence[CheckedStep]) -> None:
         took = "" if step.milliseconds is None else f" ({step.milliseconds} ms)"
         where = f"{step.addresses[0]}: " if step.name in ("tcp", "tls") and step.addresses else ""
         state = click.style(f"{step.state:<8}", fg=_COLOURS[step.state])
-        room = _room() - 18
+        room = columns() - 18
         first, *more = _wrap(escape(f"{where}{step.text}{took}"), room)
         click.echo(f"  {state}{step.name:<8}{first}")
         for line in more:
@@ -187,17 +187,17 @@ def _print_certificate(certificate: Certificate) -> None:
         "valid": f"{certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d %H:%M} UTC",
     }
     for name, value in rows.items():
-        first, *rest = _wrap(escape(value) or "-", _room() - 28)
+        first, *rest = _wrap(escape(value) or "-", columns() - 28)
         click.echo(f"{'':18}{name:<10}{first}")
         for line in rest:
             click.echo(f"{'':28}{line}")
 
 
 def _print_words(words: str, before: str = "\n") -> None:
-    click.echo(before + "\n".join(_wrap(escape(words), _room())))
+    click.echo(before + "\n".join(_wrap(escape(words), columns())))
 
 
-def _room() -> int:
+def columns() -> int:
     """Return how wide lines may be: the terminal's width up to 100; unlimited where the output goes elsewhere."""
     return min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else 1_000_000
 

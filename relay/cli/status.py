@@ -42,7 +42,7 @@ __all__ = ["status"]
 @click.option("--check", is_flag=True, help="For monitors: a line for each problem; exit 0 (none), 1, 3 (not known).")
 @with_source
 def status(source: Source, *, as_json: bool, check: bool) -> None:
-    """What is stuck, why, and was anything lost?
+    """Tell what is stuck, why, and whether anything was lost.
 
     Counts are exact up to 10,000. Quick at any backlog.
     """
@@ -107,10 +107,12 @@ def _print_relays(relays: Iterable[RelayProcess]) -> None:
         (
             *(relay.host, relay.pid, relay.version, relay.processes, duration(relay.running_seconds), relay.leased),
             f"{duration(relay.seen_seconds)} ago" + ("" if relay.alive else ", silent"),
+            ", ".join(relay.key_ids) or "-",
         )
         for relay in relays
     ]
-    print_table(["HOST", "PID", "VERSION", "PROCESSES", "SINCE", "LEASED", "LAST SIGN"], rows, flexible=["HOST"])
+    columns = ["HOST", "PID", "VERSION", "PROCESSES", "SINCE", "LEASED", "LAST SIGN", "KEYS"]
+    print_table(columns, rows, flexible=["HOST", "KEYS"])
 
 
 def _fields(found: Status) -> dict[str, Any]:
@@ -220,7 +222,7 @@ def _newest(found: Newest[Any]) -> dict[str, Any]:
 
 
 def _with_breaker(item: NamedBreaker) -> dict[str, Any]:
-    return fields_of(item) | {"breaker": fields_of(item.breaker)}
+    return fields_of(item, "health") | fields_of(item.health) | {"breaker": fields_of(item.breaker)}
 
 
 def _flat(named: Iterable[Named]) -> list[dict[str, Any]]:

@@ -1,37 +1,22 @@
-"""`relay subscriptions …`: a command for each function of outbox.subscriptions."""
+"""`relay subscriptions …`: a command for each function of outbox.subscriptions; those that change one are here."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from outbox import formats
 from outbox import subscriptions as verbs
-from outbox.control.times import duration, who_held
-from outbox.signing.schemes import UNSIGNED
-from outbox.subscriptions import NewSubscription, Subscription
 from outbox.subscriptions.declaration import REQUIRED
 from outbox.subscriptions.fields import COLUMNS
-from outbox.subscriptions.filters.values import in_json
 from relay.cli.by_hand import retry_all
 from relay.cli.credential_options import credential_options, sent_credentials
 from relay.cli.explain import filter_test
 from relay.cli.formats import formats_
-from relay.cli.options import (
-    confirm,
-    json_option,
-    scheme_option,
-    warn,
-    warnings_shown,
-    yes_option,
-)
-from relay.cli.output import fields_of, print_fields, print_json, print_json_lines, print_table
+from relay.cli.options import confirm, json_option, scheme_option, warnings_shown, yes_option
 from relay.cli.preview import preview
 from relay.cli.probe import check, test
-from relay.cli.source import Source, with_source, with_source_to_change
+from relay.cli.source import Source, with_source_to_change
 from relay.cli.subscription_file import apply, export
 from relay.cli.subscription_options import (
     arguments_of,
@@ -44,13 +29,14 @@ from relay.cli.subscription_options import (
     subscription_argument,
     whose,
 )
+from relay.cli.subscription_output import print_subscription
+from relay.cli.subscription_reading import list_, show
 from relay.client import calls
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from relay.operations.status.breakers import Breaker
-    from relay.operations.status.documents import SubscriptionHealth
+    from outbox.subscriptions import NewSubscription
 
 __all__ = ["subscriptions"]
 
@@ -104,84 +90,7 @@ def add(
 
     with warnings_shown():
         made = source.ask(make, lambda: calls.add_subscription(url, types, tenant=tenant or None, **_sent(arguments)))
-    _show(made, as_json=as_json)
-
-
-@subscriptions.command("list")
-@click.option("--tenant", metavar="NAME", help="Only this tenant's.")
-@click.option(
-    "--state", type=click.Choice(["active", "paused", "disabled", "removed"]), help="[default: all but removed]"
-)
-@click.option("--type", "type_", metavar="TYPE", help="Only those that get events of this type.")
-@click.option("--after", metavar="SUB", help="Go on after this subscription.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
-@json_option
-@with_source
-def list_(
-    source: Source, tenant: str | None, state: Any, type_: str | None, after: str | None, limit: int, *,
-    as_json: bool,
-) -> None:  # fmt: skip
-    """List subscriptions, oldest first.
-
-    \b
-    Examples:
-      relay subscriptions list --state disabled
-      relay subscriptions list --type order.created --tenant acme --json
-    """
-    from relay.operations.status.breakers import breakers_of, in_words
-
-    def read(connection: Connection) -> list[tuple[Subscription, Breaker]]:
-        listed = verbs.list(connection, tenant=whose(tenant), state=state, type=type_, after=after, limit=limit)
-        breakers = breakers_of(connection, tenant, [item.id for item in listed])
-        return list(zip(listed, breakers.values(), strict=True))
-
-    found = source.ask(
-        read,
-        lambda: calls.list_subscriptions(tenant=tenant, state=state, type=type_, after=after, limit=limit).then(
-            lambda page: [(item.subscription, item.breaker) for item in page]
-        ),
-    )
-    if as_json:
-        print_json_lines(_document(item) | {"breaker": fields_of(breaker)} for item, breaker in found)
-        return
-    rows = [
-        (item.id, ", ".join(filter(None, (_state(item), in_words(breaker)))), _tenant_name(item), item.types, item.url)
-        for item, breaker in found
-    ]
-    print_table(["SUBSCRIPTION", "STATE", "TENANT", "TYPES", "URL"], rows, flexible=["STATE", "TENANT", "TYPES", "URL"])
-    if len(found) == limit:
-        click.echo(f"there may be more: --after {found[-1][0].id}", err=True)
-
-
-@subscriptions.command()
-@subscription_argument
-@own_tenant_option
-@click.option("--removed", is_flag=True, help="Also a removed one, until housekeeping has cleared it.")
-@json_option
-@with_source
-def show(source: Source, subscription_id: str, tenant: str | None, *, removed: bool, as_json: bool) -> None:
-    """Show one subscription, its backlog and its last attempt. Never its secret."""
-    from relay.operations.status.breakers import breaker_of, in_words
-    from relay.operations.status.late_subscriptions import subscription_health
-
-    def read(connection: Connection) -> tuple[Subscription, SubscriptionHealth, Breaker]:
-        one = verbs.get(connection, subscription_id, tenant=whose(tenant), removed=removed)
-        return one, subscription_health(connection, tenant, one.id), breaker_of(connection, tenant, one.id)
-
-    if removed:
-        source.refuse_by_api("--removed", "the API shows no removed subscription")
-    source.require_tenant(subscription_id, tenant)
-    found = source.ask(
-        lambda connection: read(connection)[0],
-        lambda: calls.get_subscription(subscription_id).then(lambda one: one.subscription),
-    )
-    health, breaker = source.ask(
-        lambda connection: read(connection)[1:],
-        lambda: calls.get_health(subscription_id).then(lambda one: (one.backlog, one.breaker)),
-    )
-    said = fields_of(breaker) if as_json else in_words(breaker) or "closed"
-    more = {"breaker": said} if as_json else {"breaker": said, "disable_at": breaker.disable_at}
-    _show(found, fields_of(health) | more, as_json=as_json)
+    print_subscription(made, as_json=as_json)
 
 
 @subscriptions.command()
@@ -207,7 +116,7 @@ def update(
         lambda connection: verbs.update(connection, subscription_id, tenant=whose(tenant), **changes),
         lambda: calls.change_subscription(subscription_id, "*", **_sent(changes)),
     )
-    _show(changed, as_json=as_json)
+    print_subscription(changed, as_json=as_json)
 
 
 @subscriptions.command()
@@ -223,7 +132,7 @@ def pause(source: Source, subscription_id: str, tenant: str | None, *, drop: boo
         lambda connection: verbs.pause(connection, subscription_id, drop=drop, tenant=whose(tenant)),
         lambda: calls.pause_subscription(subscription_id, drop=drop),
     )
-    _show(changed, as_json=as_json)
+    print_subscription(changed, as_json=as_json)
 
 
 @subscriptions.command()
@@ -239,7 +148,7 @@ def disable(source: Source, subscription_id: str, tenant: str | None, reason: st
         lambda connection: verbs.disable(connection, subscription_id, tenant=whose(tenant), reason=reason),
         lambda: calls.disable_subscription(subscription_id, reason),
     )
-    _show(changed, as_json=as_json)
+    print_subscription(changed, as_json=as_json)
 
 
 @subscriptions.command()
@@ -256,7 +165,7 @@ def resume(source: Source, subscription_id: str, tenant: str | None, *, now: boo
         lambda: calls.resume_subscription(subscription_id),
     )
     hastened = retry_all(source, changed.id, tenant) if now else None
-    _show(changed, as_json=as_json)
+    print_subscription(changed, as_json=as_json)
     if hastened is not None:
         click.echo(f"{hastened:,} deliveries that waited for a retry are due now", err=True)
 
@@ -285,7 +194,7 @@ def remove(source: Source, subscription_id: str, tenant: str | None, *, yes: boo
         lambda connection: verbs.remove(connection, subscription_id, tenant=whose(tenant)),
         lambda: calls.remove_subscription(subscription_id),
     )
-    _show(removed, as_json=as_json)
+    print_subscription(removed, as_json=as_json)
 
 
 @subscriptions.command("rotate-secret")
@@ -319,9 +228,11 @@ def rotate_secret(
         lambda connection: verbs.rotate_secret(connection, subscription_id, tenant=whose(tenant), **given),
         lambda: calls.rotate_secret(subscription_id, **given),
     )
-    _show(changed, as_json=as_json)
+    print_subscription(changed, as_json=as_json)
 
 
+subscriptions.add_command(list_)
+subscriptions.add_command(show)
 subscriptions.add_command(formats_)
 subscriptions.add_command(test)
 subscriptions.add_command(check)
@@ -335,45 +246,3 @@ def _sent(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a verb as the API's body has them."""
     sent = sent_credentials(arguments)
     return sent if sent.get("filter") is None else sent | {"filter": sent_filter(sent["filter"])}
-
-
-def _document(item: Subscription) -> dict[str, Any]:
-    return {"id": item.id, "state": item.state, **asdict(item), "filter": in_json(item.filter)}
-
-
-def _show(item: Subscription, health: dict[str, Any] | None = None, *, as_json: bool) -> None:
-    document = _document(item) | (health or {})
-    if as_json:
-        print_json(document)
-        return
-    document["state"] = _state(item)
-    if document.get("held_seconds"):
-        left, who = duration(document["held_seconds"]), who_held(document["held_seconds"])
-        document["state"] = f"{_state(item)}, held back for another {left} {who}"
-    document["tenant"] = _tenant_name(item)
-    document["filter"] = (
-        json.dumps(document["filter"], ensure_ascii=False, separators=(",", ":")) if item.filter else None
-    )
-    print_fields({name: _words(value) for name, value in document.items()})
-    for warning in formats.warnings_of(item.format, item.url):
-        warn(warning)
-    if item.scheme == UNSIGNED:
-        warn(f"{item.id} is unsigned: its receiver cannot tell our requests from anybody's")
-    elif isinstance(item, NewSubscription):
-        click.echo("Keep the secret now: it is not shown again.", err=True)
-        if item.public_key:
-            click.echo("Its receiver verifies with the public key, and needs no secret.", err=True)
-
-
-def _state(item: Subscription) -> str:
-    drops = item.state == "paused" and item.drops_while_paused
-    return item.state + ", drops" * drops + ", unsigned" * (item.scheme == UNSIGNED)
-
-
-def _words(value: Any) -> Any:
-    """Return a mapping as NAME=VALUE, as a flag gives it; anything else as it is."""
-    return [f"{name}={item}" for name, item in value.items()] if isinstance(value, dict) else value
-
-
-def _tenant_name(item: Subscription) -> str:
-    return "every tenant" if item.tenant == "*" else item.tenant or "-"

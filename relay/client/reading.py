@@ -11,13 +11,13 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import parse_qs, urlsplit
 
 from outbox.control.pages import Page
-from outbox.ids import BulkOperationId, DeliveryId, ErasureId, EventId, Id, SubscriptionId, TokenId
+from outbox.ids import BulkOperationId, DeliveryId, ErasureId, EventId, Id, PortalLinkId, SubscriptionId, TokenId
 from relay.operations.annotations import hints_of
 
 __all__ = ["read_as", "read_page"]
 
 T = TypeVar("T")
-_IDS = (SubscriptionId, DeliveryId, EventId, TokenId, BulkOperationId, ErasureId)
+_IDS = (SubscriptionId, DeliveryId, EventId, TokenId, BulkOperationId, ErasureId, PortalLinkId)
 
 
 def read_as(kind: type[T], value: Any) -> T:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from relay.operations.tokens import Right
 
 __all__ = [
-    "Cancelled", "Health", "OwnToken", "Purged", "ReadSubscription", "Replayed", "Retried", "SetLimit",
+    "Cancelled", "Health", "OwnToken", "Purged", "ReadSubscription", "Replayed", "Retried", "RevokedLinks",
+    "SetLimit",
 ]  # fmt: skip
 
 
@@ -83,6 +84,13 @@ class SetLimit:
     tenant: str
     rate_limit: str | None
     rate_burst: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokedLinks:
+    """How many links into the portal and sessions ended."""
+
+    revoked: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,59 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from outbox.errors import OutboxError
 from outbox.secret import Secret
 from relay.config import kinds, portal_kinds
 from relay.config.database_url import conninfo_of, sqlalchemy_url_of
+from relay.config.option import ConfigError, Option, checked
+from relay.config.secret_files import read_secret
 
 if TYPE_CHECKING:
     from outbox.signing.schemes import SchemeDeclaration
     from relay.config.egress_proxy import EgressProxy
     from relay.config.kinds import Kind, ListenAddress, Network
 
-__all__ = ["Config", "ConfigError", "Option", "checked", "config_table", "options", "options_of"]
-
-
-class ConfigError(OutboxError):
-    """An option was refused; the message names it, where it came from, and the fix."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option, as declared by its field in `Config`; `commands` are those of run and serve that have its flag."""
-
-    name: str
-    kind: Kind
-    default: Any
-    meaning: str
-    commands: tuple[str, ...]
-
-    @property
-    def secret(self) -> bool:
-        """Whether its value is a secret."""
-        return self.kind.redact is not None
-
-    @property
-    def flag(self) -> str:
-        """The command-line flag."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def env(self) -> str:
-        """The environment variable."""
-        return "RELAY_" + self.name.upper()
-
-    def text_of(self, value: Any) -> str:
-        """Return the value as text, redacted if it is a secret."""
-        if self.kind.redact:
-            return self.kind.redact(value)
-        if value is None:
-            return ""
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        if self.kind.to_text:
-            return self.kind.to_text(value)
-        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+__all__ = ["Config", "config_table", "options", "options_of"]
 
 
 Right = Literal["read", "write", "operate", "admin"]
@@ -294,8 +253,6 @@ class Config:
         """Return what the file says now; None where there is none, or while it is being written."""
         if not self._database_url_file:
             return None
-        from relay.config.sources import read_secret  # not before: it needs this module
-
         (option,) = (option for option in options() if option.name == "database_url")
         try:
             value: Secret = checked(option, read_secret(option, self._database_url_file), option.env)
@@ -312,14 +269,6 @@ def options() -> list[Option]:
 def options_of(command: Literal["run", "serve"]) -> list[Option]:
     """Return the options that are flags of this command."""
     return [option for option in options() if command in option.commands]
-
-
-def checked(option: Option, value: object, source: str) -> Any:
-    """Return the value as the option holds it. Raises ConfigError, which names `source`."""
-    try:
-        return option.kind.check(value)
-    except ValueError as error:
-        raise ConfigError(f"{source}: {error}") from None
 
 
 def config_table() -> list[dict[str, str]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from outbox.errors import SubscriptionError
-from outbox.subscriptions.checks import check_patterns
+from outbox._patterns import check_patterns
+from outbox.control.portal import portal_base
+from outbox.errors import ArgumentError, SubscriptionError
 from outbox.subscriptions.url import parse_url
 from relay.config.kinds import Kind, parts
 
@@ -110,11 +111,8 @@ def base_url() -> Kind:
 
     def check(value: object) -> str:
         try:
-            url = parse_url(value) if value else None
-        except SubscriptionError as error:
-            raise ValueError(str(error).removeprefix("url: ")) from None
-        if url is not None and "?" in url.target:
-            raise ValueError("has a query (?…); give the portal's own address, https://…/portal")
-        return url.text.rstrip("/") if url else ""
+            return portal_base(value) if value else ""
+        except ArgumentError as error:
+            raise ValueError(str(error).removeprefix("base_url: ")) from None
 
     return Kind(str, check, "URL")

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import tomllib
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from outbox._text import nearest
 from relay.config.database_url import redacted
 from relay.config.opened import opened
-from relay.config.options import Config, ConfigError, Option, checked, options
+from relay.config.option import ConfigError, Option, checked
+from relay.config.options import Config, options
+from relay.config.secret_files import clean, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Loaded", "load", "read_secret"]
+__all__ = ["Loaded", "load"]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 MOUNTED_SECRETS = Path("/run/secrets")
 """Where engines of containers put secrets, readable by all of the container: its user is the only one there."""
@@ -52,7 +51,7 @@ def load(
         ConfigError: a value, key or file was refused.
     """
     environ = os.environ if environ is None else environ
-    path = config_file or _clean(environ.get("RELAY_CONFIG", ""), "RELAY_CONFIG")
+    path = config_file or clean(environ.get("RELAY_CONFIG", ""), "RELAY_CONFIG")
     warnings: list[str] = []
     table = _toml(Path(path), warnings) if path else {}
     values: dict[str, Any] = {}
@@ -71,7 +70,7 @@ def load(
             f"allow_networks: opens more than one network: {', '.join(kinds)}; name only the networks that are needed"
         )
     if origins["database_url"] == "env RELAY_DATABASE_URL_FILE":
-        config = config.reading_again(_clean(environ["RELAY_DATABASE_URL_FILE"], "RELAY_DATABASE_URL_FILE"))
+        config = config.reading_again(clean(environ["RELAY_DATABASE_URL_FILE"], "RELAY_DATABASE_URL_FILE"))
     return Loaded(config, origins, tuple(warnings))
 
 
@@ -80,12 +79,6 @@ def _has_password(option: Option, text: str) -> bool:
     if option.name == "database_url":
         return redacted(text) != text
     return option.name != "egress_proxy" or "@" in text
-
-
-def read_secret(option: Option, file: str) -> object:
-    """Return the value that the file of a secret holds. Raises ConfigError where it cannot be read."""
-    twin = f"{option.env}_FILE"
-    return option.kind.from_text(_clean(_read(Path(file), twin), twin, lines=option.kind.lines))
 
 
 def _first(
@@ -101,7 +94,7 @@ def _first(
     if isinstance(flag, str):
         if option.secret and _has_password(option, flag):
             warnings.append(f"{option.name}: anyone on this machine can read a flag; use {option.env}_FILE")
-        return option.kind.from_text(_clean(flag, option.flag, lines=option.kind.lines)), f"flag {option.flag}"
+        return option.kind.from_text(clean(flag, option.flag, lines=option.kind.lines)), f"flag {option.flag}"
     if flag is not None:
         return flag, f"flag {option.flag}"
     from_environment = _from_environment(option, environ, warnings)
@@ -111,41 +104,23 @@ def _first(
     if option.name in table:
         return table[option.name], f"file {path}"
     if option.name == "database_url" and environ.get("DATABASE_URL", "").strip():
-        return _clean(environ["DATABASE_URL"], "DATABASE_URL"), "env DATABASE_URL"
+        return clean(environ["DATABASE_URL"], "DATABASE_URL"), "env DATABASE_URL"
     return None
 
 
 def _from_environment(option: Option, environ: Mapping[str, str], warnings: list[str]) -> tuple[str, str] | None:
     lines = option.kind.lines
-    text = _clean(environ.get(option.env, ""), option.env, lines=lines)
+    text = clean(environ.get(option.env, ""), option.env, lines=lines)
     twin = f"{option.env}_FILE"
-    file = _clean(environ.get(twin, ""), twin) if option.secret else ""
+    file = clean(environ.get(twin, ""), twin) if option.secret else ""
     if text and file:
         raise ConfigError(f"{option.name}: both {option.env} and {twin} are set; unset one of them")
     if file:
-        content = _read(Path(file), twin)
+        content = read_file(Path(file), twin)
         if _is_open(Path(file)) and not Path(file).is_relative_to(MOUNTED_SECRETS):
             warnings.append(f"{twin}: anyone may read {file}; chmod o-r {file}")
-        return _clean(content, twin, lines=lines), f"env {twin}"
+        return clean(content, twin, lines=lines), f"env {twin}"
     return (text, f"env {option.env}") if text else None
-
-
-def _clean(text: str, source: str, *, lines: bool = False) -> str:
-    """Drop what copying leaves around a value: a BOM, blanks, line ends, one pair of quotes."""
-    text = text.removeprefix("\ufeff").strip()
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
-        text = text[1:-1].strip()
-    if (_CONTROL_IN_LINES if lines else _CONTROL).search(text):
-        raise ConfigError(f"{source}: holds a line break or control character; give it on one line")
-    return text
-
-
-def _read(path: Path, source: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{source}: cannot read {path}: {reason}") from None
 
 
 def _is_open(path: Path) -> bool:
@@ -155,7 +130,7 @@ def _is_open(path: Path) -> bool:
 
 def _toml(path: Path, warnings: list[str]) -> dict[str, Any]:
     """Read the file's keys, and add warnings about the file."""
-    text = _read(path, "config")
+    text = read_file(path, "config")
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -181,5 +156,5 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def _suggestion(word: str, known: list[str]) -> str:
-    close = get_close_matches(word.replace("-", "_"), known, n=1, cutoff=0.8)
-    return f" (did you mean {close[0]}?)" if close else ""
+    close = nearest(word.replace("-", "_"), known, cutoff=0.8)
+    return f" (did you mean {close}?)" if close else ""

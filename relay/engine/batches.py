@@ -5,33 +5,40 @@ A batch is one Delivery to whatever counts and limits: it has the batch's id, an
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from outbox.ids import batch_id_of
+from relay.message.apart.apart import ApartError
+from relay.message.apart.transformed import TooLateError
 from relay.message.formats import FormatError
 from relay.message.transformation.budget import TransformationError
-from relay.model.delivery import Delivery
+from relay.model.delivery import Delivery, batch_of
 from relay.model.outcome import Outcome, OutcomeKind
+from relay.store.batch_plan import BATCH_BYTES
 from relay.store.lease import new_lease
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from relay.engine.clock import DatabaseClock
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint import Endpoint
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
+    from relay.engine.transforming import Transforming
     from relay.http.sender import Sender
+    from relay.message.envelope import Envelope
     from relay.model.event import EventParts
     from relay.store.batches import ClaimedBatch
     from relay.store.store import Store
 
-__all__ = ["Batches", "Unfit", "admit_batches", "send_batch"]
+__all__ = ["NO_EVENT", "Batches", "Unfit", "admit_batches", "send_batch"]
 
 ASKED_MAX = 500  # subscriptions in one look
 ROWS_MAX = 1000  # deliveries in one claim
@@ -59,15 +66,31 @@ class Batches:
         self._due = due
         self._pace = pace
         self._waits: dict[bytes, Wait] = {}
+        self.left: dict[bytes, int] = {}  # how many deliveries of each fan_out left due here; a hint
 
     @property
     def rest_until(self) -> float:
-        """When to look again; inf where no batch waits to be full."""
-        return min((w.full_from if i in self._due else w.over_at for i, w in self._waits.items()), default=math.inf)
+        """When to look again; inf where no batch waits to be full. What has no room is looked at when it has."""
+        return min((w.full_from if self._has_room(i) else w.over_at for i, w in self._waits.items()), default=math.inf)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a batch waits to be full."""
+        return bool(self._waits)
+
+    def _has_room(self, subscription_id: bytes) -> bool:
+        """Tell whether something of this subscription became due that could be leased."""
+        endpoint = self._endpoints.get(subscription_id)
+        return subscription_id in self._due and endpoint is not None and endpoint.free > 0 and self._room.free > 0
+
+    def is_gathering(self, subscription_id: bytes) -> bool:
+        """Tell whether this subscription had less than a full batch due when it was looked at."""
+        return subscription_id in self._waits
 
     def clear(self) -> None:
         """Forget what waits: the data are another server's."""
         self._waits.clear()
+        self.left.clear()
 
     def is_possible(self) -> bool:
         """Tell whether a batch could be claimed now."""
@@ -96,7 +119,9 @@ class Batches:
                 continue
             self._due.move_on(subscription_id, more=False)
             self._waits.pop(subscription_id, None)
-            if one is not None:
+            if one is None:
+                self.left.pop(subscription_id, None)
+            else:
                 now = time.monotonic()
                 self._waits[subscription_id] = Wait(now + LOOK_SECONDS, now + max(one.wait_seconds, LOOK_SECONDS))
         return claimed
@@ -120,14 +145,22 @@ class Batches:
         share = grants.promise_bytes(endpoint)
         if most <= 0 or share is None or not share.bytes:
             return False
+        budget = min(share.bytes, self._pace.bytes)
         began, lease, slack = time.monotonic(), new_lease(), self._pace.slack_seconds
         start_by = began + self._pace.start_within_seconds
         with self._pace.timing("claim of batches"):
-            claimed = await self._store.claim_batches(
-                subscription_id, most, min(share.bytes, self._pace.bytes), lease, slack
-            )
-        self._due.move_on(subscription_id, more=bool(claimed))
-        if time.monotonic() > start_by:
+            claimed = await self._store.claim_batches(subscription_id, most, budget, lease, slack)
+        ended = time.monotonic()
+        rows = [row for one in claimed for row in one.rows]
+        if (left := self.left.pop(subscription_id, 0) - len(rows)) > 0:
+            self.left[subscription_id] = left
+        bytes_left = budget - sum(row.event_bytes for row in rows)
+        # A claim that ended at one of its bounds may have left full batches.
+        more = len(claimed) >= most or len(rows) > ROWS_MAX - each or (bool(claimed) and bytes_left < BATCH_BYTES)
+        self._due.move_on(subscription_id, more=more)
+        if not more:  # what is left is soon looked at; until then it holds up no batch that is born
+            self._waits[subscription_id] = Wait(ended + LOOK_SECONDS, ended + LOOK_SECONDS)
+        if ended > start_by:
             self._pace.note_late()
         await admit_batches(self._sending, self._store, claimed, lease, start_by)
         return bool(claimed)
@@ -151,14 +184,11 @@ async def admit_batches(
 
 def _delivery_of(claimed: ClaimedBatch, lease: int, start_by: float, *, suspect: bool, probe: bool) -> Delivery:
     identity, rows = claimed
-    members = tuple([
+    return batch_of([
         Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, row.event, start_by, suspect,
                  row.unreadable, None, probe, identity)
         for row in rows
     ])  # fmt: skip
-    first, attempts = members[0], max(row.attempts for row in rows)
-    return Delivery(identity, first.event_seq, first.subscription_id, attempts, lease, None, start_by, suspect, None,
-                    None, probe, identity, members)  # fmt: skip
 
 
 class Unfit(NamedTuple):
@@ -168,33 +198,39 @@ class Unfit(NamedTuple):
     others: list[Delivery]
 
 
-async def send_batch(sender: Sender, endpoint: Endpoint, batch: Delivery, timestamp: bytes) -> Outcome | Unfit:
-    """Send a batch as one request."""
-    events: list[EventParts] = []
-    unfit: list[tuple[Delivery, Outcome]] = []
-    others: list[Delivery] = []
-    for member in batch.members:
-        made = _event_of(endpoint, member)
-        if isinstance(made, Outcome):
-            unfit.append((member, made))
-        else:
-            events.append(made)
-            others.append(member)
-    if unfit:
-        return Unfit(unfit, others)
-    return await endpoint.envelope.send_batch(
-        sender, events, batch_id_of(batch.id), timestamp, endpoint.subscription.timeout_seconds, batch.attempts
-    )
+async def send_batch(
+    sender: Sender, endpoint: Endpoint, batch: Delivery, transforming: Transforming, clock: DatabaseClock
+) -> Outcome | Unfit | None:
+    """Send a batch as one request; None where its time to begin passed, or it was cut, before all were transformed.
+
+    Raises NotStartedError where a transformation needs a process that cannot be started.
+    """
+    envelope, timeout_seconds = endpoint.envelope, endpoint.subscription.timeout_seconds
+    try:
+        found = [(member, await _event_of(endpoint, envelope, member, transforming)) for member in batch.members]
+    except (asyncio.CancelledError, TooLateError):  # no byte was sent
+        return None
+    except ApartError as error:
+        return Outcome(OutcomeKind.INTERNAL, None, 0, f"transformation: {error}", sent=False)
+    events = [made for _, made in found if not isinstance(made, Outcome)]
+    if unfit := [(member, made) for member, made in found if isinstance(made, Outcome)]:
+        return Unfit(unfit, [member for member, made in found if not isinstance(made, Outcome)])
+    if envelope.transformation is not None and time.monotonic() > batch.start_by:
+        return None
+    batch_id, timestamp = batch_id_of(batch.id), clock.timestamp()
+    return await envelope.send_batch(sender, events, batch_id, timestamp, timeout_seconds, batch.attempts)
 
 
-def _event_of(endpoint: Endpoint, member: Delivery) -> EventParts | Outcome:
+async def _event_of(
+    endpoint: Endpoint, envelope: Envelope, member: Delivery, transforming: Transforming
+) -> EventParts | Outcome:
     """Return the event as it goes into the body, or why it cannot."""
     if member.unreadable is not None:
         return Outcome(OutcomeKind.PAYLOAD_UNREADABLE, None, 0, member.unreadable, sent=False)
     if member.event is None:
         return Outcome(OutcomeKind.EVENT_GONE, None, 0, NO_EVENT, sent=False)
     try:
-        return endpoint.envelope.fit(member.event)
+        return envelope.fit(await transforming.make(endpoint, envelope, member.event, member.start_by))
     except TransformationError as error:
         return Outcome(OutcomeKind.TRANSFORMATION_FAILED, None, 0, f"transformation: {error}", sent=False)
     except FormatError as error:

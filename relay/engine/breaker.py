@@ -64,7 +64,8 @@ class Breakers:
         noted, newest = await self._store.read_noted(self._since - LOOK_BACK_SECONDS)
         self._since = newest
         await self._take_over(noted)
-        return await self._probe([one.subscription_id for one in noted if one.probe])
+        is_held = self._endpoints.is_held_with_its_format
+        return await self._probe([i for i in (one.subscription_id for one in noted if one.probe) if not is_held(i)])
 
     async def _take_over(self, noted: Sequence[Noted]) -> None:
         """Read again the subscriptions whose breaker is known here in another state."""
@@ -115,5 +116,5 @@ class Breakers:
             row.subscription_id, 1, 0, lease, slack, lead=row.id, suspects=probe.suspect
         )
         if not claimed:
-            await self._store.release([(delivery_of(row, lease, start_by, suspect=probe.suspect), 0.0)])
+            self._sending.give_back(delivery_of(row, lease, start_by, suspect=probe.suspect))
         await admit_batches(self._sending, self._store, claimed, lease, start_by, suspect=probe.suspect, probe=True)

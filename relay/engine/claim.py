@@ -55,7 +55,7 @@ class Claim:
     def is_possible(self) -> bool:
         """Tell whether a claim could lease anything for an endpoint that answers."""
         return self._room.free > 0 and any(
-            slot.share.bytes and self._answers(slot.subscription_id) for slot in self._slots()
+            slot.share.bytes and self._endpoints.answers(slot.subscription_id) for slot in self._slots()
         )
 
     def is_worthwhile(self) -> bool:
@@ -73,7 +73,7 @@ class Claim:
             return False
         began, lease, slack = time.monotonic(), new_lease(), self._pace.slack_seconds
         start_by = began + self._pace.start_within_seconds  # as the lease was asked for, whatever is measured meanwhile
-        unproven = sum(not self._answers(slot.subscription_id) for slot in slots)
+        unproven = sum(not self._endpoints.answers(slot.subscription_id) for slot in slots)
         self._unproven_from = max(self._unproven_from, began + UNPROVEN_SECONDS * unproven)
         asked, shares = [(slot.subscription_id, slot.rows) for slot in slots], [slot.share for slot in slots]
         with self._pace.timing("claim"):
@@ -123,7 +123,7 @@ class Claim:
             if subscription_id in batching:  # claimed in batches.py
                 continue
             endpoint = self._endpoints.get(subscription_id)
-            if not unproven_too and not (endpoint and endpoint.answers):
+            if not unproven_too and not self._endpoints.answers(subscription_id):
                 continue
             count = min(ROWS_MAX, grants.promise(endpoint) if endpoint else 1)
             if count > 0 and (share := grants.promise_bytes(endpoint)):
@@ -131,10 +131,6 @@ class Claim:
                 if len(slots) == SLOTS_MAX:
                     break
         return slots
-
-    def _answers(self, subscription_id: bytes) -> bool:
-        endpoint = self._endpoints.get(subscription_id)
-        return endpoint is not None and endpoint.answers
 
 
 async def admit(

@@ -6,20 +6,38 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from outbox.subscriptions.filters import RefusedFilter, stored_filter
+from outbox.subscriptions.filters import Filter, RefusedFilter, stored_filter
 from relay.store.meaning import is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from outbox.subscriptions.filters import Filter
+    from outbox.subscriptions.filters import Answer, FilteredEvent
     from relay.store.store import Store
 
 __all__ = ["CompiledFilters"]
 
 COUNT_MAX = 20_000
-UNREADABLE = "its text cannot be read"
 TEXT_MAX = 4 * 1024 * 1024  # bytes of text in all; compiled it is some fifteen times as much
+READ_AT_ONCE = 1000  # texts
+_UNREADABLE = RefusedFilter("", "its text cannot be read")
+
+
+class _Folded(Filter):
+    """A filter that is compiled each time it is asked: a quarter of a compiled one's size, for those that are many."""
+
+    __slots__ = ()
+
+    def __init__(self, text: str, paths: dict[tuple[str, ...], tuple[str, ...]]) -> None:
+        self.text = text
+        self.equality = stored_filter(text).equality
+        if self.equality is not None:
+            path, value = self.equality
+            self.equality = (paths.setdefault(path, path), value)
+
+    def answer(self, event: FilteredEvent) -> Answer:
+        """Ask it about an event."""
+        return stored_filter(self.text).answer(event)
 
 
 class CompiledFilters:
@@ -33,28 +51,36 @@ class CompiledFilters:
     def __len__(self) -> int:
         return len(self._known)
 
-    async def find(self, wanted: Mapping[bytes, bytes]) -> dict[bytes, Filter]:
+    async def find(self, wanted: Mapping[bytes, bytes], known: Mapping[bytes, Filter]) -> dict[bytes, Filter]:
         """Return the filters of these hashes, each with the id of a subscription that has it.
 
-        Those that are not known here are read. One that its subscription has no longer is left out; one that the server
-        cannot read gives up on every event.
+        Those that are not `known`, and not known here, are read. One that its subscription has no longer is left out:
+        whoever has it as well is asked for it by the next take. One that the server cannot read gives up on this event,
+        and is read again for the next. More than COUNT_MAX are folded.
         """
-        missing = [subscription_id for name, subscription_id in wanted.items() if name not in self._known]
-        found = {name: self._use(name) for name in wanted if name in self._known}
-        if missing:
-            found |= await self._read(missing)
-        return {name: found.get(name) or RefusedFilter("", UNREADABLE) for name in wanted}
+        found = {name: known[name] for name in wanted if name in known and known[name] is not _UNREADABLE}
+        found |= {name: self._use(name) for name in wanted if name not in found and name in self._known}
+        names = {subscription_id: name for name, subscription_id in wanted.items() if name not in found}
+        missing, unreadable = list(names), set[bytes]()
+        paths: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for at in range(0, len(missing), READ_AT_ONCE):
+            for name, text in (await self._read(missing[at : at + READ_AT_ONCE], unreadable)).items():
+                found[name] = _Folded(text, paths) if len(wanted) > COUNT_MAX else self._put(name, stored_filter(text))
+        found |= {names[subscription_id]: _UNREADABLE for subscription_id in unreadable}
+        return {name: found[name] for name in wanted if name in found}
 
-    async def _read(self, ids: Sequence[bytes]) -> dict[bytes, Filter]:
-        """Read and compile the filters of these subscriptions; leave out what the server cannot read."""
+    async def _read(self, ids: Sequence[bytes], unreadable: set[bytes]) -> dict[bytes, str]:
+        """Read the filters of these subscriptions; note those whose filter the server cannot read."""
         try:
-            texts = await self._store.read_filters(ids)
+            return await self._store.read_filters(ids)
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
-            half = len(ids) // 2
-            return await self._read(ids[:half]) | await self._read(ids[half:]) if half else {}
-        return {name: self._put(name, stored_filter(text)) for name, text in texts.items()}
+        if len(ids) == 1:
+            unreadable.update(ids)
+            return {}
+        half = len(ids) // 2
+        return await self._read(ids[:half], unreadable) | await self._read(ids[half:], unreadable)
 
     def _use(self, name: bytes) -> Filter:
         used = self._known[name] = self._known.pop(name)

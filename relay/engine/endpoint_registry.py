@@ -7,10 +7,12 @@ from another server or timeline (relay.store.database has the origin), not even 
 
 from __future__ import annotations
 
+import time
 from itertools import islice
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from relay.engine.answered import Answered
 from relay.engine.endpoint import Endpoint
 from relay.engine.freed_memory import give_back
 from relay.engine.gate import Gate
@@ -46,6 +48,8 @@ class Endpoints:
         self.batching: set[bytes] = set()  # those that have batches
         self.thirsty: dict[Endpoint, None] = {}  # those with something leased that waits for a limit
         self.parked: dict[bytes, float] = {}  # those that a limit lets nothing to, and until when (limiter.py)
+        self._answered = Answered()
+        self._held_formats: dict[str, float] = {}  # until when, by the monotonic clock
         self._most = 0  # endpoints known at once since the tables were made
 
     def __len__(self) -> int:
@@ -57,6 +61,11 @@ class Endpoints:
     def get(self, subscription_id: bytes) -> Endpoint | None:
         """Return the endpoint of this subscription, or None when it is not known here."""
         return self._known.get(subscription_id)
+
+    def answers(self, subscription_id: bytes) -> bool:
+        """Tell whether this subscription's endpoint answered when it was last asked, even if it was forgotten since."""
+        endpoint = self._known.get(subscription_id)
+        return subscription_id in self._answered if endpoint is None else endpoint.answers
 
     def tenant_of(self, subscription_id: bytes) -> str | None:
         """Return whose the subscription is; None when it is not known here."""
@@ -94,18 +103,24 @@ class Endpoints:
         self._distrusted.discard(subscription.id)
         if endpoint is None:
             tenant = self._tenants.use_of(subscription.tenant)
-            endpoint = Endpoint(subscription, self._window_max, self._keyring, owner, tenant)
+            endpoint = Endpoint(subscription, self._window_max, self._keyring, owner, tenant, self)
+            endpoint.health.answers = subscription.id in self._answered
             self._known[subscription.id] = endpoint
             self._most = max(self._most, len(self._known))
             if len(self._known) > KNOWN_MAX:
                 self._forget_oldest()
         else:
             endpoint.update(subscription)
+        if (until := self._held_formats.get(subscription.format)) is not None:
+            endpoint.close(until - time.monotonic())
         if subscription.batch_events:
             self.batching.add(subscription.id)
         else:
             self.batching.discard(subscription.id)
-        self._update_gate(endpoint)
+        try:
+            self._update_gate(endpoint)
+        except Exception as error:  # noqa: BLE001 - it is logged, and one subscription must not end the process
+            endpoint.refuse(error)
         return endpoint
 
     def _update_gate(self, endpoint: Endpoint) -> None:
@@ -151,6 +166,24 @@ class Endpoints:
         """Remember an endpoint as closed until `take_reopened` names it."""
         self._closed.add(endpoint.subscription.id)
 
+    def hold_format(self, name: str, seconds: float) -> None:
+        """Begin no attempt for so many seconds for any endpoint of this format, also one that is not known yet.
+
+        Give back what waits for them. Another version of a subscription does not end it: the receiver counts the
+        address, and would be asked again too early.
+        """
+        until = time.monotonic() + seconds
+        self._held_formats[name] = max(self._held_formats.get(name, until), until)
+        for endpoint in [one for one in self if one.subscription.format == name]:
+            endpoint.close(seconds)
+            self.note_closed(endpoint)
+            endpoint.owner.give_back_waiting(endpoint)
+
+    def is_held_with_its_format(self, subscription_id: bytes) -> bool:
+        """Tell whether `hold_format` holds this subscription now, as far as it is known here."""
+        endpoint = self.get(subscription_id)
+        return endpoint is not None and self._held_formats.get(endpoint.subscription.format, 0.0) > time.monotonic()
+
     def may_be_asked(self, subscription_id: bytes) -> bool:
         """Tell whether nothing known here closes this subscription."""
         if subscription_id in self.parked:
@@ -179,11 +212,14 @@ class Endpoints:
     def _forget_oldest(self) -> None:
         """Drop the endpoint that nobody asked for the longest and has nothing leased; it is read again when needed.
 
-        One that is held back stays: the database may not know yet that it answered 410 or Retry-After.
+        One that is held back stays: the database may not know yet that it answered 410 or Retry-After. Whether it
+        answers is kept: else, with more endpoints than are known at once, a healthy one would come back as unproven
+        each time, and share what little those that hang may have.
         """
         for subscription_id in islice(self._known, LOOK_AT):
             endpoint = self._known[subscription_id]
             if not endpoint.leased and endpoint.is_open:
+                self._answered.note(subscription_id, answers=endpoint.answers)
                 self.forget(subscription_id)
                 return
 
@@ -192,6 +228,7 @@ class Endpoints:
         for subscription_id in [i for i, one in self._known.items() if not one.leased]:
             self.forget(subscription_id)
         self._distrusted = set(self._known)
+        self._answered.clear()
         self._closed.clear()
         self.parked.clear()
 

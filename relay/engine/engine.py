@@ -20,6 +20,7 @@ from relay.engine.pace import Pace
 from relay.engine.poll_interval import SLOW_SECONDS
 from relay.engine.sending import Sending
 from relay.engine.settler import Settler
+from relay.message.apart.apart import Apart
 from relay.store.store import Store
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Engine:
             Store(conninfo, asynchronous_commit=options.asynchronous_commit) for _ in range(2)
         )
         self.outage, clock = Outage(), DatabaseClock()
+        self.apart = Apart()
         self._pace = Pace()
         self.settler = Settler(self.settle_store, self.outage.share(), self._pace, options.meter, clock)
         self.lone_suspect = LoneSuspect(self.settler)
@@ -84,6 +86,7 @@ class Engine:
             room,
             clock,
             self.lone_suspect,
+            self.apart,
             keep_all_responses=options.keep_all_responses,
             random_number=random_number,
         )
@@ -140,8 +143,12 @@ class Engine:
         self._hurry.cancel()
 
     async def close(self) -> None:
-        """Leave the room and close the connections to the database. Nothing may be leased here any more."""
+        """Leave the room, end the process for what is large, and disconnect from the database.
+
+        Nothing may be leased here any more.
+        """
         self.feeder.close()
+        await self.apart.close()
         await self.feed_store.close()
         await self.settle_store.close()
 

@@ -3,8 +3,8 @@
 An endpoint is unproven when it did not answer the last time, or was never asked. Its attempts may last as long as the
 timeout, and a few hundred of them could take every place: requests on the wire, and leases. So unproven endpoints
 together get at most seven eighths of the places. Once they hold half of them, each gets one only: an endpoint that
-comes later still finds a place to prove that it answers. With fewer than eight places none is reserved for endpoints
-that answer.
+comes later still finds a place to prove that it answers. Of what unproven endpoints may hold, those of one tenant get
+at most seven eighths, as soon as there are several tenants. With fewer than eight places none is reserved.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["Grants", "Places", "Queues"]
 class Places:
     """Counts places: how many there are, how many are taken, and how many of those by unproven endpoints."""
 
-    __slots__ = ("_one_each_from", "_unproven_max", "taken", "total", "unproven")
+    __slots__ = ("_one_each_from", "taken", "total", "unproven", "unproven_max")
 
     def __init__(self, total: int) -> None:
         spare = total // 8
-        self._one_each_from, self._unproven_max = total - 4 * spare, total - spare
+        self._one_each_from, self.unproven_max = total - 4 * spare, total - spare
         self.total = total
         self.taken = 0
         self.unproven = 0
@@ -46,6 +46,17 @@ class Places:
         if not endpoint.answers:
             self.unproven -= 1
 
+    def widen(self, places: int, *, unproven: bool) -> None:
+        """Have so many places more, which `unproven` endpoints may take too; fewer where it is negative."""
+        self.total += places
+        if unproven:
+            self._one_each_from += places
+            self.unproven_max += places
+
+    def has_one(self, *, unproven: bool) -> bool:
+        """Tell whether a place is free for a proven or an `unproven` endpoint."""
+        return self.taken < self.total and (not unproven or self.unproven < self.unproven_max)
+
     def reclassify(self, places: int, *, answers: bool) -> None:
         """Count the places of an endpoint that just became proven (`answers`) or unproven on the other side."""
         self.unproven += -places if answers else places
@@ -55,20 +66,23 @@ class Places:
         unproven = self.unproven + promised
         if unproven < self._one_each_from:
             return self._one_each_from - unproven
-        return 1 if not own and unproven < self._unproven_max else 0
+        return 1 if not own and unproven < self.unproven_max else 0
 
 
 class Grants:
     """Counts what one batch promises to lease: endpoints count their leases only after the batch."""
 
-    __slots__ = ("_by_tenant", "_bytes", "_leases", "_most", "_promised", "_slots")
+    __slots__ = ("_by_tenant", "_bytes", "_leases", "_most", "_promised", "_slots", "_unproven_by_tenant",
+                 "_unproven_most")  # fmt: skip
 
     def __init__(self, leases: Places, byte_grants: ByteGrants, tenants: Tenants) -> None:
         self._leases = leases
         self._bytes = byte_grants
         self._promised = 0
         self._most = tenants.most(leases.total) if tenants.several else 0  # 0: nobody else is there
+        self._unproven_most = tenants.most(leases.unproven_max)
         self._by_tenant: dict[TenantUse, int] = {}
+        self._unproven_by_tenant: dict[TenantUse, int] = {}
         self._slots: dict[Slots, int] = {}  # left of each limit, after what this batch was promised
 
     def take(self, endpoint: Endpoint, left: int, size: int) -> bool:
@@ -76,15 +90,17 @@ class Grants:
 
         `size`: how many bytes the body has.
         """
-        if self._most and not self._of_tenant(endpoint, 1):
+        if self._most and self._left_of_tenant(endpoint) <= 0:
             return False
         if endpoint.gate is not None and not endpoint.gate.promise(1, self._slots):
             return False
-        if endpoint.answers:
-            return self._bytes.take(endpoint, size)
-        taken = endpoint.free - left
-        may = self._leases.allowance(endpoint.leased + taken, self._promised) > 0 and self._bytes.take(endpoint, size)
-        self._promised += may
+        if not endpoint.answers:
+            own = endpoint.leased + endpoint.free - left
+            if not self._leases.allowance(own, self._promised):
+                return False
+        may = self._bytes.take(endpoint, size)
+        if may and (self._most or not endpoint.answers):
+            self._count(endpoint, 1)
         return may
 
     def promise_bytes(self, endpoint: Endpoint | None) -> Share | None:
@@ -93,22 +109,31 @@ class Grants:
 
     def promise(self, endpoint: Endpoint) -> int:
         """Promise an endpoint as many leases as it may have, 0 or more, and return how many."""
-        free = self._of_tenant(endpoint, endpoint.free) if self._most else endpoint.free
+        free = min(endpoint.free, self._left_of_tenant(endpoint)) if self._most else endpoint.free
         if endpoint.gate is not None and free > 0:
             free = endpoint.gate.promise(free, self._slots)
-        if endpoint.answers or free <= 0:
-            return max(0, free)
-        granted = min(free, self._leases.allowance(endpoint.leased, self._promised))
-        self._promised += granted
+        if not endpoint.answers and free > 0:
+            free = min(free, self._leases.allowance(endpoint.leased, self._promised))
+        granted = max(0, free)
+        self._count(endpoint, granted)
         return granted
 
-    def _of_tenant(self, endpoint: Endpoint, wanted: int) -> int:
-        """Promise a tenant's endpoint at most so many leases as its tenant may still have; return how many."""
+    def _left_of_tenant(self, endpoint: Endpoint) -> int:
+        """Return how many more leases the endpoint's tenant may have for it."""
         tenant = endpoint.tenant
-        promised = self._by_tenant.get(tenant, 0)
-        granted = max(0, min(wanted, self._most - tenant.leased - promised))
-        self._by_tenant[tenant] = promised + granted
-        return granted
+        left = self._most - tenant.leased - self._by_tenant.get(tenant, 0)
+        if not endpoint.answers:
+            unproven = tenant.unproven_leased + self._unproven_by_tenant.get(tenant, 0)
+            left = min(left, self._unproven_most - unproven)
+        return left
+
+    def _count(self, endpoint: Endpoint, leases: int) -> None:
+        tenant = endpoint.tenant
+        if self._most:
+            self._by_tenant[tenant] = self._by_tenant.get(tenant, 0) + leases
+        if not endpoint.answers:
+            self._promised += leases
+            self._unproven_by_tenant[tenant] = self._unproven_by_tenant.get(tenant, 0) + leases
 
 
 class Queues:
@@ -133,8 +158,8 @@ class Queues:
 
         An unproven endpoint that has its one place leaves the queue: it is appended again when that attempt ends.
         """
-        most = self._tenants.most(self._requests.total)
-        while endpoint := self._next(most):
+        most, unproven_most = (self._tenants.most(n) for n in (self._requests.total, self._requests.unproven_max))
+        while endpoint := self._next(most, unproven_most):
             endpoint.queued = False
             if endpoint.may_send and (endpoint.answers or self._requests.allowance(endpoint.sending)):
                 return endpoint
@@ -146,10 +171,10 @@ class Queues:
             self._turns[not endpoint.answers].remove(endpoint)
             self._turns[endpoint.answers].append(endpoint)
 
-    def _next(self, most: int) -> Endpoint | None:
+    def _next(self, most: int, unproven_most: int) -> Endpoint | None:
         self._proven_next = not self._proven_next
         for answers in (True, False) if self._proven_next else (False, True):
             turns = self._turns[answers]
-            if turns and (answers or self._requests.allowance(0)) and (endpoint := turns.next(most)):
+            if turns and (answers or self._requests.allowance(0)) and (endpoint := turns.next(most, unproven_most)):
                 return endpoint
         return None

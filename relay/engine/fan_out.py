@@ -17,9 +17,10 @@ from relay.message.trace import note_fan_out
 from relay.store.fan_out import MAX_SEQ
 from relay.store.lanes import is_lane_race
 from relay.store.meaning import is_refusal, one_line
-from relay.store.wide import ALL, WIDE_FROM
+from relay.store.wide import WIDE_FROM
 
 if TYPE_CHECKING:
+    from relay.engine.batches import Batches
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lanes import Bounds
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from relay.store.bodies import Bodies
     from relay.store.fan_out import TakenBatch
     from relay.store.filters import Look
+    from relay.store.lanes import Lane
     from relay.store.pending_shares import Shares
     from relay.store.store import Store
 
@@ -44,7 +46,8 @@ DELIVERIES_AIM = 5000  # in one transaction, when each event matches many subscr
 BUSY_FROM_WAITING = 512  # leased deliveries that wait here, none of them for more than a second
 EVERY_SECONDS = 0.25
 TAKES_MAX = 4  # of one batch, while others subscribe in between
-BRING_ALL_SECONDS = 60.0  # after so long it is asked again whether all matches of a wide event are plain
+LOOK_AT = 1000  # lanes in one look, of those in which a wide event was parked
+FAR = 1_000_000  # numbers, a leaf's or less: where pending events may be spread over more, they are chosen before
 # Where events have tenants or priorities, a batch is smaller and comes more often, so that it takes some of each soon.
 GROUPED_EVERY_SECONDS = 0.05
 GROUPED_EVENTS_MAX = 128
@@ -60,6 +63,7 @@ class FanOut:
         room: Room,
         sending: Sending,
         due: DueMap,
+        batches: Batches,
         pace: Pace,
         *,
         priority_step_seconds: int,
@@ -72,9 +76,9 @@ class FanOut:
         self._due = due
         self._pace = pace
         self._meter = meter
-        self.planner = Planner(endpoints, room, due, pace, priority_step_seconds=priority_step_seconds)
+        self.planner = Planner(endpoints, room, due, batches, pace, priority_step_seconds=priority_step_seconds)
         self._wait = TurnWait(store)
-        self.filters = Filtering(store, pace)
+        self.filters = Filtering(store, pace, sending.apart)
         self._ordered = OrderedTake()
         self.looker = Looker(store)
         self.limit = EVENTS_FIRST
@@ -82,7 +86,8 @@ class FanOut:
         self._began = 0.0
         self._busy = False
         self._may_lease = True
-        self._bring_all_until = 0.0  # matches that have filters or order are all looked at here, however many
+        self.drawn = 0  # the last number that any event had, as of the last poll
+        self._parked: list[Lane] = []  # in lanes of the last wide event
 
     def is_due(self, *, claimable: bool) -> bool:
         """Tell whether to fan out now: yes, but only now and then while older work keeps this process busy.
@@ -104,10 +109,13 @@ class FanOut:
         self._began, limit, self._may_lease = time.monotonic(), self._fitting(), may_lease
         take = self._ordered.bounds(low, up_to)
         shares = self.shares.choose(limit)
-        look = await self.filters.look_ahead(take.after, limit, up_to, shares)
+        is_far = min(up_to, self.drawn) - take.events_after > FAR
+        chosen = await self._store.choose(take.after, limit, up_to, shares) if is_far else None
+        look = await self.filters.look_ahead(take.after, limit, up_to, shares, chosen)
         for _ in range(TAKES_MAX):
             result = await self._run(take, limit, shares, look)
             if result is not None:
+                await self._look_at_parked()
                 return result
             look = await self.filters.ask_wanted()
         return None, True
@@ -119,23 +127,22 @@ class FanOut:
         alone = await self._first_pending(take.after, look) if limit == 1 else None
         one = take if alone is None else take.of_first(alone)
         budget = min(self._room.fan_out_bytes, self._pace.bytes)
-        most = ALL if self._began < self._bring_all_until else WIDE_FROM
         try:
             async with self._store.fan_out(
                 one.after, limit, budget, up_to_seq=one.up_to, shares=shares, look=look,
-                events_after_seq=one.events_after, most_matches=most,
+                events_after_seq=one.events_after, most_matches=WIDE_FROM,
             ) as batch:  # fmt: skip
                 self._wait.end()
                 if not self._ordered.trusts(batch, one):
                     return None, True
                 if batch.is_wide:
-                    return await self._resolve_wide(batch)
+                    return await self._resolve_wide(batch, complete=one.complete)
                 if not self.filters.apply(batch):
                     return None
                 more = look is not None and look.more
                 self.shares.note(batch, len(batch.taken) if more else limit, take.up_to, shares)
                 if not batch.taken:
-                    return None, more
+                    return None, more or bool(look and look.seqs)  # another relay may have taken what was chosen
                 if self._is_too_many(batch):
                     return None, True
                 await self._resolve(batch)
@@ -169,18 +176,36 @@ class FanOut:
         if lanes is not None:
             self.looker.add(lanes.waiting)
 
-    async def _resolve_wide(self, batch: TakenBatch) -> tuple[int | None, bool]:
-        """Resolve one event that very many subscriptions match; where there are others beside it, take it alone."""
-        first = batch.taken[0]
-        if not await batch.is_plain():
-            self._bring_all_until = self._began + BRING_ALL_SECONDS
-            return None, True
+    async def _resolve_wide(self, batch: TakenBatch, *, complete: bool) -> tuple[int | None, bool] | None:
+        """Resolve one event that very many subscriptions match; where there are others beside it, take it alone.
+
+        None where a filter has to be asked before.
+        """
         if len(batch.taken) > 1:
             self.limit = 1
             return None, True
-        births = await batch.resolve_wide(self.planner.boost_of(first))
-        self._adapt(1, births)
-        return first.seq, True
+        (taken,) = batch.taken
+        told = self.filters.answers_to(batch)
+        if told is None:
+            return None
+        births = await batch.resolve_wide(self.planner.boost_of(taken), told, may_order=complete)
+        if births.unasked:
+            self.filters.want(batch)
+            return None
+        if births.unordered:
+            self._ordered.note_ordered()
+            return None, True
+        self.filters.end_wide(batch, births.gave_up)
+        self._parked = [(subscription_id, taken.lane) for subscription_id in births.parked if taken.lane is not None]
+        self._adapt(1, births.made)
+        return taken.seq, True
+
+    async def _look_at_parked(self) -> None:
+        """Look at the lanes in which the last event was parked, in slices. What is forgotten here, the sweep finds."""
+        parked, self._parked = self._parked, []
+        for at in range(0, len(parked), LOOK_AT):
+            self.looker.add(parked[at : at + LOOK_AT])
+            await self.looker.look()
 
     async def _first_pending(self, low: int, look: Look | None) -> int | None:
         if look is not None:

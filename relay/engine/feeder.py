@@ -27,6 +27,7 @@ from relay.engine.limiter import Limiter
 from relay.engine.low_water import LowWater
 from relay.engine.poll_interval import QUIET_AT_START_SECONDS
 from relay.engine.poll_turn import PollTurn
+from relay.engine.side_tasks import BATCHES, LIMITS, SideTasks
 from relay.engine.suspects import SuspectClaim
 from relay.engine.sweep import Sweep
 from relay.store.fan_out import MAX_SEQ
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
-    from relay.store.rows import Poll
     from relay.store.store import Store
 
 __all__ = ["Feeder", "Part"]
@@ -101,21 +101,19 @@ class Feeder:
         self.batches = Batches(store, endpoints, room, sending, self.due, pace)
         self.suspect_claim = SuspectClaim(store, endpoints, sending, lone, pace)
         self.fan_out = FanOut(
-            store, endpoints, room, sending, self.due, pace, priority_step_seconds=priority_step_seconds, meter=meter
-        )
+            store, endpoints, room, sending, self.due, self.batches, pace,
+            priority_step_seconds=priority_step_seconds, meter=meter,
+        )  # fmt: skip
         self.sweep = Sweep(store, endpoints, sending, self.due, self.suspect_claim.subscriptions)
         self.lanes = LaneSweep(store, self.fan_out.looker)
         self.fan_out.looker.tell_due = self.note_due
         self.bulk = BulkOperations(store, self.fan_out.looker, self.note_due)
         self.breakers = Breakers(store, endpoints, room, sending, lone, pace)
-        self.low_water = LowWater()
+        self.low_water, self._side = LowWater(), SideTasks()
         self._turn = PollTurn(store, processes=processes, slow_seconds=idle_poll_seconds)
-        self._until_drained = until_drained
-        self._more_pending = False
+        self._until_drained, self._more_pending = until_drained, False
         self.halt = Halt()  # as of the last poll
-        self._next_poll = 0.0
-        self._next_sweep = 0.0
-        self._due_since = 0.0
+        self._next_poll = self._next_sweep = self._due_since = 0.0
         self._worked_at = time.monotonic() - QUIET_AT_START_SECONDS
         self._origin: tuple[object, ...] = ()
         self._stopping = asyncio.Event()
@@ -144,11 +142,11 @@ class Feeder:
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
-                worked = await self.step(self._due_parts(began))
+                worked = not await self._stands_by(began) and await self.step(self._due_parts(began))
                 if not worked and self._until_drained and await self._is_drained():
                     return
                 if not worked:
-                    await self._turn.look()
+                    await self._side.run("the turn to poll", self._turn.look)
             except (psycopg.Error, OSError, TimeoutError) as error:
                 self._outage.note_failure(error)
                 await self._store.recover(error)
@@ -170,11 +168,7 @@ class Feeder:
         now = time.monotonic()
         await self._store.connect()
         if Part.SWEEP in parts:
-            with self._pace.timing("sweep"):
-                await self.sweep.run()
-                await self.lanes.run()
-            hungry = self.sweep.found_many and len(self.due) < SWEPT_AHEAD
-            self._next_sweep = time.monotonic() + (0.0 if hungry else SWEEP_EVERY_SECONDS)
+            await self._sweep()
         if self._store.origin != self._origin:  # known since the connection, or since this sweep
             await self.halt.note_place(self._store)
             self._begin_anew()
@@ -183,7 +177,7 @@ class Feeder:
         if Part.POLL in parts:
             low, up_to = await self._poll(low)
         if Part.SWEEP in parts and not self.halt.is_on:  # known since the poll, of whatever database this is
-            await self.bulk.run()
+            await self._side.run("bulk operations", self.bulk.run)
         worked = not self.halt.is_on and await self._claim()
         if self._more_pending and (Part.FAN_OUT in parts or self._fan_out_is_due()):
             with self._pace.timing("fan_out"):
@@ -191,21 +185,45 @@ class Feeder:
             if first is not None:
                 self.low_water.note_taken(now, first)
                 worked = True
-        worked = (not self.halt.is_on and await self.suspect_claim.run()) or worked
-        worked = (not self.halt.is_on and await self.breakers.run()) or worked
+        if not self.halt.is_on:
+            worked = await self._side.run("the claim of suspects", self.suspect_claim.run) or worked
+            worked = await self._side.run("the look at breakers", self.breakers.run) or worked
         self.steps += 1
         return worked
 
+    async def _stands_by(self, now: float) -> bool:
+        """Poll only, where nothing is held here and another has the turn, and sweeps; tell whether that was enough."""
+        held = not self._sending.idle or self.batches.is_waiting
+        if self._until_drained or held or not self._turn.stands_by(now - self._worked_at):
+            return False
+        await self._store.connect()
+        if self._origin != self._store.origin:
+            return False
+        await self._poll(self.low_water.bound(now))
+        await self._side.run(LIMITS, self.limiter.run)  # gives back what was not used
+        if self._more_pending or self.suspect_claim.subscriptions or (self.due and not self.halt.is_on):
+            return False
+        self.steps += 1
+        return True
+
+    async def _sweep(self) -> None:
+        with self._pace.timing("sweep"):
+            await self._side.run("the sweep", self.sweep.run)
+            await self._side.run("the sweep over lanes", self.lanes.run)
+        hungry = self.sweep.found_many and len(self.due) < SWEPT_AHEAD
+        self._next_sweep = time.monotonic() + (0.0 if hungry else SWEEP_EVERY_SECONDS)
+
     async def _claim(self) -> bool:
         """Take what limits allow, then claim: a limit is known before a row is leased."""
-        await self.limiter.run()
-        batches = await self.batches.run()
-        return await self.claim.run() or batches
+        await self._side.run(LIMITS, self.limiter.run)
+        return await self._side.run(BATCHES, self.batches.run) | await self.claim.run()
 
     def _rest_until(self, began: float) -> float:
         """Return when to look again; while all sending is paused, no limit matters."""
         until = began + self._pause_seconds(began)
-        return until if self.halt.is_on else min(until, self.limiter.rest_until, self.batches.rest_until)
+        limits, batches = (self.limiter.rest_until, LIMITS), (self.batches.rest_until, BATCHES)
+        ends = [max(end, self._side.rests_until(name)) for end, name in (limits, batches)]
+        return until if self.halt.is_on else min(until, *ends)
 
     async def _is_drained(self) -> bool:
         if not self._sending.done or not await self._store.is_drained():
@@ -222,14 +240,12 @@ class Feeder:
             log.warning("database: another server or timeline, or another schema; everything known is read again")
             self._sending.release_waiting()
             self._endpoints.distrust()
-            self.due.clear()
+            for known in (self.due, self.suspect_claim.subscriptions, self.batches):
+                known.clear()
             self.fan_out.filters.forget()
-            self.suspect_claim.subscriptions.clear()
             self.sweep.restart()
             self.breakers.restart()
-            self.batches.clear()
-            self.low_water, self._due_since, self._more_pending = LowWater(), 0.0, False
-            self._next_sweep = 0.0
+            self.low_water, self._due_since, self._next_sweep, self._more_pending = LowWater(), 0.0, 0.0, False
         self._origin = self._store.origin
 
     def _due_parts(self, now: float) -> Part:
@@ -243,25 +259,15 @@ class Feeder:
             ask_groups = not self.fan_out.shares.grouped
             seen = await self._store.poll(low, self._due_since, ask_groups=ask_groups)
         self._next_poll = began + POLL_BUSY_SECONDS
-        self._due_since = seen.unix_seconds - DUE_LOOK_BACK_SECONDS
+        self._due_since, self.fan_out.drawn = seen.unix_seconds - DUE_LOOK_BACK_SECONDS, seen.drawn
         self._clock.set(seen.unix_seconds)
-        self._heed(seen)
+        self.halt.heed(seen, self._sending)
         if seen.groups:
             self.fan_out.shares.note_groups()
         self.due.add_all(seen.due)
         self._more_pending = seen.first is not None
         self.low_water.note_look(low, began, time.monotonic(), found=self._more_pending)
         return (low if seen.first is None else seen.first - 1), seen.drawn
-
-    def _heed(self, seen: Poll) -> None:
-        """Obey the switch of all sending, and send nothing from a copy: claim nothing, give back what has not begun.
-
-        fan_out goes on, since who gets an event is decided when it is resolved; nothing is born leased by it. The due
-        map is kept up, so that all of it can go on at once.
-        """
-        self.halt.heed(seen)
-        if self.halt.is_on and self._sending.has_waiting:
-            self._sending.release_waiting()
 
     def _pause_seconds(self, began: float) -> float:
         """Return the rest after a look that found nothing; a short one, where the switch matters to what is here."""

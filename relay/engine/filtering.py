@@ -12,32 +12,35 @@ and an event's payload never changes, so no answer can be stale. Where the take 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 
-from outbox.subscriptions.filters import Answer, FilteredEvent, FilterSet
+from outbox.subscriptions.filters import FilterSet
+from relay.engine.answers import Passing, Split
+from relay.engine.asking import Asking
 from relay.engine.compiled_filters import CompiledFilters
 from relay.store.arrays import Uuids
 from relay.store.bodies import Bodies
-from relay.store.filters import Look, PassedOver
+from relay.store.filters import Answers, Look, PassedOver
 from relay.store.meaning import is_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from relay.engine.answers import Kind
     from relay.engine.pace import Pace
+    from relay.message.apart.apart import Apart
     from relay.model.event import EventParts
     from relay.store.fan_out import TakenBatch
     from relay.store.filters import Ahead
     from relay.store.pending_shares import Shares
-    from relay.store.rows import Match, Taken
+    from relay.store.rows import Taken
     from relay.store.store import Store
 
-__all__ = ["Answers", "Filtering"]
+__all__ = ["Filtering"]
 
 log = logging.getLogger("relay.engine")
 
@@ -45,60 +48,17 @@ ASKED_MAX = 50_000  # filters asked for one take, where they have to be tried on
 PASS_OVER_FROM = 256  # filters of one kind: telling them all would take longer than naming those that do not match
 KINDS_MAX = 10_000
 QUIET_BATCHES = 16  # without a filter, until looking ahead ends
-HOLD_SECONDS = 0.005  # the loop is let go after so long
-IN_A_THREAD_FROM = 32 * 1024  # bytes of a payload: one filter may take ten milliseconds then
 SAID_EVERY_SECONDS = 10.0
 
-Kind = tuple[str, str]  # tenant and type
 Some = TypeVar("Some", "Ahead", "Taken")
-
-
-class Answers(NamedTuple):
-    """What the filters named so said of one event; those in neither tuple did not match."""
-
-    names: frozenset[bytes]
-    matched: Sequence[bytes]
-    gave_up: Sequence[bytes] = ()
-
-
-class _Passing(NamedTuple):
-    """What a take passes over; `names` are all filters that the events of this kind were asked by."""
-
-    kind: Kind
-    names: frozenset[bytes]
-    over: PassedOver
-
-
-class _Split:
-    """The matches of one kind of event in a take: those without a filter, and the others by its hash."""
-
-    def __init__(self, matches: Sequence[Match]) -> None:
-        self.plain = [match for match in matches if match.filter_hash is None]
-        self.filtered: dict[bytes, list[Match]] = {}
-        for match in matches:
-            if match.filter_hash is not None:
-                self.filtered.setdefault(match.filter_hash, []).append(match)
-        self._covering: frozenset[bytes] | None = None
-
-    def is_covered(self, names: frozenset[bytes]) -> bool:
-        """Tell whether all these filters are among those. Events in turn were asked by the very same set."""
-        if names is self._covering:
-            return True
-        covered = self.filtered.keys() <= names
-        if covered:
-            self._covering = names
-        return covered
-
-    def of(self, hashes: Iterable[bytes]) -> list[Match]:
-        """Return the matches that have these filters."""
-        return [match for one in hashes for match in self.filtered.get(one, ())]
 
 
 class Filtering:
     """One engine's filters and what they said of events that are pending still."""
 
-    def __init__(self, store: Store, pace: Pace) -> None:
+    def __init__(self, store: Store, pace: Pace, apart: Apart) -> None:
         self._store = store
+        self.asking = Asking(apart)
         self._pace = pace
         self._compiled = CompiledFilters(store)
         self._sets: dict[Kind, FilterSet] = {}
@@ -106,28 +66,35 @@ class Filtering:
         self._wanted: list[Taken] = []
         self._others: list[int] = []
         self._last_tenant: str | None = None
-        self._splits: dict[Kind, _Split] = {}
+        self._splits: dict[Kind, Split] = {}
         self._quiet = 0
-        self._let_go_at = 0.0
         self._said_at = -SAID_EVERY_SECONDS
         self._gave_up = 0
-        self._passing: _Passing | None = None
+        self._passing: Passing | None = None
+        self._many: set[Kind] = set()  # of which a take brought only a part
+        self._unasked: Taken | None = None
         self.bodies: dict[int, EventParts] = {}
         """Events that were read for filters: those of them that are born leased need not be read again."""
 
-    async def look_ahead(self, after: int, limit: int, up_to: int, shares: Shares | None) -> Look | None:
+    async def look_ahead(
+        self, after: int, limit: int, up_to: int, shares: Shares | None, chosen: Look | None = None
+    ) -> Look | None:
         """Ask the filters about the events that the take would find; return which it is to take, None: as it would.
 
-        Nothing is asked, and nothing read, while no batch has a filter.
+        `chosen`: those that it would find, where this is known. Nothing is asked, and nothing read, while no batch has
+        a filter.
         """
         self._passing = None
         if not self._sets:
-            return None
+            return chosen
         try:
-            ahead, last_tenant = await self._store.find_ahead(after, limit, up_to, shares)
+            if chosen is None:
+                ahead, last_tenant = await self._store.find_ahead(after, limit, up_to, shares)
+            else:
+                ahead, last_tenant = await self._store.read_ahead(chosen.seqs), chosen.last_tenant
         except psycopg.Error as error:
             if is_refusal(error):  # the take stumbles over the same row, and isolates it
-                return None
+                return chosen
             raise
         there = {event.seq for event in ahead}
         self._forget(seq for seq in [*self._answers, *self.bodies] if seq not in there)
@@ -137,17 +104,20 @@ class Filtering:
         passing = self._passing and self._passing.over
         return Look([event.seq for event in covered], last_tenant, len(covered) < len(ahead), passing)
 
-    def _passing_over(self, covered: Sequence[Ahead]) -> _Passing | None:
+    def _passing_over(self, covered: Sequence[Ahead]) -> Passing | None:
         """Return what may be passed over: of one kind, the one with the most filters, where these are many."""
         kinds = {(str(event.tenant), str(event.type)) for event in covered if self._asks(event)}
         kind = max(kinds, key=lambda one: len(self._sets[one].names), default=None)
-        if kind is None or len(names := self._sets[kind].names) < PASS_OVER_FROM:
+        if kind is None:
+            return None
+        names = self._sets[kind].names
+        if len(names) < PASS_OVER_FROM and kind not in self._many:
             return None
         told = [self._answers[event.seq] for event in covered if (event.tenant, event.type) == kind]
         if any(answers.names is not names for answers in told):
             return None
         kept = {name for answers in told for name in (*answers.matched, *answers.gave_up)}
-        return _Passing(kind, names, PassedOver(*kind, Uuids([name for name in names if name not in kept])))
+        return Passing(kind, names, PassedOver(*kind, Uuids([name for name in names if name not in kept])))
 
     def apply(self, batch: TakenBatch) -> bool:
         """Keep of each event's matches those that get it; False where a filter was not asked yet: call `ask_wanted`."""
@@ -157,7 +127,7 @@ class Filtering:
             self._note_quiet()
             return True
         self._quiet = 0
-        self._splits = {kind: _Split(batch.matches.get(kind, ())) for kind in kinds}
+        self._splits = {kind: Split(batch.matches.get(kind, ())) for kind in kinds}
         for kind in kinds - passed:
             if kind in self._sets and len(self._sets[kind].names) > 2 * len(self._splits[kind].filtered) + 8:
                 del self._sets[kind]  # most of them are gone; it is made anew from what is there
@@ -176,21 +146,59 @@ class Filtering:
         self._say_gave_up(len(batch.gave_up))
         return True
 
+    def answers_to(self, batch: TakenBatch) -> Answers | None:
+        """Return what was said of the one event of a batch that is wide; None where it is to be asked: `ask_wanted`."""
+        (taken,) = batch.taken
+        told = self._answers.get(taken.seq, Answers())
+        brought = {match.filter_hash for match in batch.matches_of(taken)} - {None}
+        if brought <= told.names:
+            return told
+        self.want(batch)
+        return None
+
+    def want(self, batch: TakenBatch) -> None:
+        """Note that a filter of this batch, of which the take brought only a part, was not asked yet."""
+        (self._unasked,) = batch.taken
+        self._last_tenant = batch.last_tenant
+
+    def end_wide(self, batch: TakenBatch, gave_up: int) -> None:
+        """Forget the event of a batch that was resolved by the server."""
+        self._quiet = 0
+        self._forget(taken.seq for taken in batch.taken)
+        self._say_gave_up(gave_up)
+
     async def ask_wanted(self) -> Look:
-        """Ask what `apply` did not know, while nothing is locked; return which events to take now."""
+        """Ask what was not known, while nothing is locked; return which events to take now."""
+        if self._unasked is not None:
+            return await self._ask_every(self._unasked)
         passed = {self._passing.kind} if self._passing else set()
         self._passing = None  # the next take tells all
         for kind in {(taken.tenant, taken.type) for taken in self._wanted} - passed:
             split = self._splits[kind]
             first = {name: matches[0].subscription_id for name, matches in split.filtered.items()}
-            self._sets.pop(kind, None)
-            self._sets[kind] = FilterSet(await self._compiled.find(first))
-            if len(self._sets) > KINDS_MAX:
-                del self._sets[next(iter(self._sets))]
+            await self._know(kind, first)
         covered = self._within_budget(self._wanted, again=True)
         await self._ask(covered)
         seqs = sorted([*self._others, *(taken.seq for taken in covered)])
         return Look(seqs, self._last_tenant, len(covered) < len(self._wanted))
+
+    async def _ask_every(self, taken: Taken) -> Look:
+        """Ask all filters on this kind of event, since the take did not bring them."""
+        self._unasked = None
+        kind = (taken.tenant, taken.type)
+        if len(self._many) >= KINDS_MAX:
+            self._many.clear()  # each that is still wide comes here again
+        self._many.add(kind)
+        await self._know(kind, await self._store.find_filters(*kind))
+        await self._ask([taken])
+        return Look([taken.seq], self._last_tenant, more=True)
+
+    async def _know(self, kind: Kind, names: Mapping[bytes, bytes]) -> None:
+        """Compile the filters on a kind of event, by their names; each with a subscription that has it."""
+        old = self._sets.pop(kind, None)
+        self._sets[kind] = FilterSet(await self._compiled.find(names, old.filters if old else {}))
+        if len(self._sets) > KINDS_MAX:
+            del self._sets[next(iter(self._sets))]
 
     def end(self, batch: TakenBatch, bodies: Bodies) -> Bodies:
         """Forget the events of a batch that was resolved; return all that were read of them, here and behind it."""
@@ -203,7 +211,8 @@ class Filtering:
     def forget(self) -> None:
         """Forget all but what is known by its hash: the numbers may be those of another server's events."""
         self._sets, self._answers, self.bodies, self._splits = {}, {}, {}, {}
-        self._passing, self._wanted = None, []
+        self._passing, self._wanted, self._unasked = None, [], None
+        self._many.clear()
 
     def _note_quiet(self) -> None:
         self._quiet += 1
@@ -249,7 +258,6 @@ class Filtering:
         bodies = await self._store.read_bodies(unread)
         self._pace.note_answer(sum(event.size for event in bodies.events.values()), time.monotonic() - began)
         self.bodies |= bodies.events
-        self._let_go_at = time.monotonic() + HOLD_SECONDS
         for event in events:
             filters = self._sets[str(event.tenant), str(event.type)]
             if event.seq in bodies.unreadable:
@@ -258,20 +266,7 @@ class Filtering:
             elif (parts := self.bodies.get(event.seq)) is None:
                 self._answers[event.seq] = Answers(filters.names, ())
             else:
-                self._answers[event.seq] = await self.ask(parts, filters)
-
-    async def ask(self, parts: EventParts, filters: FilterSet) -> Answers:
-        """Ask these filters about one event; let the loop go meanwhile."""
-        event = FilteredEvent(parts.type.decode(), parts.payload, key=parts.key)
-        if len(parts.payload) >= IN_A_THREAD_FROM:
-            return await asyncio.to_thread(lambda: _answered(filters, _answer_all(filters, event)))
-        found = []
-        for place, answer in enumerate(_answer_all(filters, event)):
-            found.append(answer)
-            if not place % 64 and time.monotonic() > self._let_go_at:
-                await asyncio.sleep(0)
-                self._let_go_at = time.monotonic() + HOLD_SECONDS
-        return _answered(filters, found)
+                self._answers[event.seq] = await self.asking.ask(parts, filters)
 
     def _say_gave_up(self, count: int) -> None:
         """Log how many pairs came to no result, a line in ten seconds."""
@@ -284,13 +279,3 @@ class Filtering:
                 self._gave_up,
             )
             self._gave_up, self._said_at = 0, now
-
-
-def _answer_all(filters: FilterSet, event: FilteredEvent) -> Iterator[tuple[bytes, Answer]]:
-    return ((name, one.answer(event)) for name, one in filters.candidates(event))
-
-
-def _answered(filters: FilterSet, found: Iterable[tuple[bytes, Answer]]) -> Answers:
-    told = [(name, answer) for name, answer in found if answer is not Answer.NO_MATCH]
-    matched = [name for name, answer in told if answer is Answer.MATCH]
-    return Answers(filters.names, matched, [name for name, answer in told if answer.gave_up])

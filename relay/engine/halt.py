@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from relay.engine.sending import Sending
     from relay.store.rows import Poll
     from relay.store.store import Store
 
@@ -31,8 +32,12 @@ class Halt:
         """Ask where the database is that we are connected to: at the start, and whenever it is another one."""
         self._here = await store.note_home()
 
-    def heed(self, seen: Poll) -> None:
-        """Obey what a poll saw; log what changed."""
+    def heed(self, seen: Poll, sending: Sending) -> None:
+        """Obey what a poll saw: claim nothing, and give back what has not begun. Log what changed.
+
+        fan_out goes on, since who gets an event is decided when it is resolved; nothing is born leased by it. The due
+        map is kept up, so that all of it can go on at once.
+        """
         if seen.paused != self._paused:
             log.warning("sending is paused until `relay resume-all`" if seen.paused else "sending goes on")
         others = [place for place in seen.homes if place != self._here]
@@ -40,6 +45,8 @@ class Halt:
             self._say(others)
         self._paused, self._copied = seen.paused, bool(others)
         self.is_on = self._paused or self._copied
+        if self.is_on and sending.has_waiting:
+            sending.release_waiting()
 
     def _say(self, others: list[str]) -> None:
         if others:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from relay.model.outcome import OutcomeKind
+from relay.model.outcome import NOT_ASKED, OutcomeKind
 
 __all__ = ["OVERLOADED", "Health"]
 
@@ -43,7 +43,7 @@ class Health:
 
     def learn(self, kind: OutcomeKind, status: int | None, seconds: float) -> None:
         """Adapt to one outcome. `seconds`: how long the attempt took."""
-        if kind == OutcomeKind.TRANSFORMATION_FAILED:  # the endpoint was not asked
+        if kind in NOT_ASKED or kind == OutcomeKind.INTERNAL:  # the time that it took is not the endpoint's either
             return
         self.latency += (seconds - self.latency) / 8
         self.answers = status is not None or (self.answers and kind not in UNHEALTHY)

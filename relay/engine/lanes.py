@@ -101,8 +101,12 @@ class OrderedTake:
         self._everywhere = False
         if not _has_ordered(batch):
             return True
-        self._until = time.monotonic() + BY_NUMBER_SECONDS
+        self.note_ordered()
         return take.complete
+
+    def note_ordered(self) -> None:
+        """Take by number for a while: there was an event that somebody gets in order."""
+        self._until = time.monotonic() + BY_NUMBER_SECONDS
 
 
 class BatchLanes:
@@ -155,6 +159,10 @@ class LaneSweep:
         self._next = 0.0
         self._met = False  # whether this turn met any lane
         self._passes: dict[Sorting, Pass] = {}
+
+    def look_soon(self) -> None:
+        """Sweep at the next run, whether or not anything was parked a moment ago."""
+        self._next = 0.0
 
     async def run(self) -> None:
         """Sweep for a part of a second, unless nothing was parked a moment ago."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ log = logging.getLogger("relay.database")
 SAID_AFTER_SECONDS = 3.0  # a statement that takes longer is said in the log
 SAID_EVERY_SECONDS = 10.0
 MEASURED_MAX_SECONDS = 60.0
+HALVED_EVERY_SECONDS = 15.0  # a verb that nobody uses any more says less and less of the database
 BYTES_MAX = 16 * 1024 * 1024
 BYTES_FIRST = 2 * 1024 * 1024
 BYTES_FROM = 512 * 1024  # below this an answer's time says more about the statement than about the link
@@ -36,11 +38,13 @@ SLOW_SECONDS = 1.0
 class Pace:
     """The times of one engine's statements. Each new one counts at once when it is longer, and by halves when shorter.
 
+    What was measured is halved every fifteen seconds too: a verb that was slow once may not be used again for days.
+
     bytes, rows: how much the next answer may bring.
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
+        self._measured: dict[str, tuple[float, float]] = {}  # verb: seconds, and when
         self._said_at = -SAID_EVERY_SECONDS
         self.bytes = BYTES_FIRST
         self.rows = ROWS_MAX
@@ -48,7 +52,7 @@ class Pace:
     @property
     def feeding_seconds(self) -> float:
         """How long an answer to this engine's looking takes."""
-        return max((seconds for verb, seconds in self._seconds.items() if verb not in ("settle", "release")), default=0)
+        return max((self._seconds_of(verb) for verb in self._measured if verb not in ("settle", "release")), default=0)
 
     @property
     def start_within_seconds(self) -> float:
@@ -58,8 +62,13 @@ class Pace:
     @property
     def slack_seconds(self) -> float:
         """How much longer than the attempt's timeout a lease lasts: the time to begin, and that to settle."""
-        settling = 1.0 + 2 * self._seconds.get("settle", 0.0)
+        settling = 1.0 + 2 * self._seconds_of("settle")
         return self.start_within_seconds + max(LEASE_SLACK_SECONDS - START_WITHIN_SECONDS, settling)
+
+    def _seconds_of(self, verb: str) -> float:
+        seconds, measured_at = self._measured.get(verb, (0.0, 0.0))
+        halvings = (time.monotonic() - measured_at) // HALVED_EVERY_SECONDS
+        return seconds * math.pow(0.5, halvings)  # 0 for however many, where 2 to that power would be too large
 
     @contextmanager
     def timing(self, verb: str) -> Iterator[None]:
@@ -69,8 +78,9 @@ class Pace:
         try:
             yield
         finally:
-            seconds = time.monotonic() - began
-            self._seconds[verb] = min(MEASURED_MAX_SECONDS, max(seconds, self._seconds.get(verb, 0.0) / 2))
+            now = time.monotonic()
+            seconds = now - began
+            self._measured[verb] = (min(MEASURED_MAX_SECONDS, max(seconds, self._seconds_of(verb) / 2)), now)
             watch.end(seconds)
 
     def note_answer(self, size: int, seconds: float) -> None:

@@ -6,14 +6,16 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from relay.engine.born_batches import BornBatches, joined
 from relay.model.delivery import Delivery
 from relay.store.fan_out import new_ids
 from relay.store.lease import new_lease
 from relay.store.rows import Birth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from relay.engine.batches import Batches
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint import Endpoint
     from relay.engine.endpoint_registry import Endpoints
@@ -34,11 +36,12 @@ class Planner:
     """Plans one engine's batches. `start_by`: the monotonic time after which none born leased in the last may begin."""
 
     def __init__(
-        self, endpoints: Endpoints, room: Room, due: DueMap, pace: Pace, *, priority_step_seconds: int
+        self, endpoints: Endpoints, room: Room, due: DueMap, batches: Batches, pace: Pace, *, priority_step_seconds: int
     ) -> None:
         self._endpoints = endpoints
         self._room = room
         self._due = due
+        self._batches = batches
         self._pace = pace
         self._priority_step = priority_step_seconds
         self.start_by = 0.0
@@ -57,8 +60,9 @@ class Planner:
         """Decide for every event × matching subscription whether it is born leased to this process, due or parked."""
         self.start_by = time.monotonic() + self._pace.start_within_seconds  # their leases begin later than now
         births: list[Birth] = []
+        gathered = BornBatches(self._batches.left)
         leased = 0
-        free: dict[bytes, int] = {}
+        free = _FreeSlots(self._free)
         grants = self._room.grants()
         room, lease, slack = self._room.free if may_lease else 0, new_lease(), self._pace.slack_seconds
         for taken, matches, ids in _pairs(batch):
@@ -67,8 +71,6 @@ class Planner:
                 if lane is not None and lanes and lanes.is_parked(subscription_id, lane):
                     births.append(self._due_birth(identity, taken, subscription_id, lane, parked=True))
                     continue
-                if subscription_id not in free:
-                    free[subscription_id] = self._free(subscription_id)
                 ready = is_open and taken.available
                 endpoint = self._endpoints.get(subscription_id)
                 may = taken.fits and ready and leased < room
@@ -80,9 +82,13 @@ class Planner:
                     leased += 1
                     continue
                 births.append(self._due_birth(identity, taken, subscription_id, lane))
-                if ready:
+                if may and endpoint and self._gathers(endpoint, free, lanes):
+                    gathered.add(endpoint, len(births) - 1)
+                elif ready:
                     free[subscription_id] = 0
                     self._due.add(subscription_id)
+        for endpoint in gathered.lease(births, grants, lease, slack, room - leased):
+            self._due.add(endpoint.subscription.id)
         return births
 
     def _due_birth(
@@ -97,27 +103,42 @@ class Planner:
         return taken.priority * self._priority_step if taken.priority and taken.available else None
 
     def _takes(self, endpoint: Endpoint, free: dict[bytes, int], grants: Grants, size: int) -> bool:
-        """Tell whether one more may be leased for this endpoint; if it may, count it."""
+        """Tell whether one more may be leased for this endpoint alone; if it may, count it."""
         subscription_id = endpoint.subscription.id
         left = free[subscription_id]
-        if left <= 0 or not grants.take(endpoint, left, size):
+        if left <= 0 or endpoint.subscription.batch_events or not grants.take(endpoint, left, size):
             return False
         free[subscription_id] = left - 1
         return True
 
+    def _gathers(self, endpoint: Endpoint, free: dict[bytes, int], lanes: BatchLanes | None) -> bool:
+        """Tell whether one more may be leased for this endpoint with others. What is born beside lanes is claimed."""
+        return bool(endpoint.subscription.batch_events) and free[endpoint.subscription.id] > 0 and lanes is None
+
     def _free(self, subscription_id: bytes) -> int:
         """Return the slots for deliveries that are born leased: 0 with a backlog, which new events must not starve.
 
-        Nor are those of a batch, which a claim gathers.
+        Less than a full batch is none: what is left over waits for more, and is claimed in time.
         """
         endpoint = self._endpoints.get(subscription_id)
-        if endpoint is None or subscription_id in self._due or endpoint.subscription.batch_events:
+        if endpoint is None or (subscription_id in self._due and not self._batches.is_gathering(subscription_id)):
             return 0
         return endpoint.free
 
     def deliveries(self, births: Sequence[Birth], bodies: Bodies) -> Iterator[Delivery]:
         """Return those of the last batch that were born leased; this process will send them."""
-        return (_delivery(birth, bodies, self.start_by) for birth in births if birth.lease is not None)
+        return joined(_delivery(birth, bodies, self.start_by) for birth in births if birth.lease is not None)
+
+
+class _FreeSlots(dict[bytes, int]):
+    """How many more deliveries a plan may lease for each subscription; asked of `ask` when first needed."""
+
+    def __init__(self, ask: Callable[[bytes], int]) -> None:
+        self._ask = ask
+
+    def __missing__(self, subscription_id: bytes) -> int:
+        slots = self[subscription_id] = self._ask(subscription_id)
+        return slots
 
 
 def _delivery(birth: Birth, bodies: Bodies, start_by: float) -> Delivery:
@@ -126,7 +147,7 @@ def _delivery(birth: Birth, bodies: Bodies, start_by: float) -> Delivery:
     event, unreadable = bodies.events.get(birth.event_seq), bodies.unreadable.get(birth.event_seq)
     return Delivery(
         birth.id, birth.event_seq, birth.subscription_id, 1, birth.lease, event, start_by, unreadable=unreadable,
-        lane=birth.lane,
+        lane=birth.lane, batch=birth.batch,
     )  # fmt: skip
 
 

@@ -7,14 +7,20 @@ Nothing else counts these for the process; `Sending` counts what its own engine 
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from relay.engine.byte_shares import ByteGrants, ByteRoom
 from relay.engine.fairness import Grants, Places, Queues
+from relay.engine.lending import Lending
 from relay.engine.tenants import Tenants
+from relay.model.decide import RETRY_AFTER_MAX_SECONDS
 from relay.model.delivery import SMALL_BYTES
+from relay.model.outcome import Scope
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from relay.engine.endpoint import Endpoint
     from relay.model.delivery import Delivery
     from relay.model.outcome import Outcome
@@ -41,8 +47,10 @@ class Room:
         self._requests = Places(max_in_flight)
         self.tenants = Tenants()
         self._queues = Queues(self._requests, self.tenants)
+        self._lending = Lending(self._requests)
         self._bytes = ByteRoom(bytes_max)
         self._watchers: set[asyncio.Event] = set()
+        self._begins = False  # whether attempts begin in the next turn of the loop
 
     def watch(self) -> asyncio.Event:
         """Return a new asyncio.Event, which is set whenever a delivery leaves."""
@@ -77,12 +85,13 @@ class Room:
 
     def grants(self, asked: int = 1) -> Grants:
         """Return a counter of what the next batch may lease for `asked` endpoints."""
-        return Grants(self._leases, ByteGrants(self._bytes, asked), self.tenants)
+        return Grants(self._leases, ByteGrants(self._bytes, asked, self.tenants), self.tenants)
 
     def enter(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Count a leased delivery and let it wait for its endpoint."""
         endpoint.leased += 1
         endpoint.tenant.leased += 1
+        endpoint.tenant.unproven_leased += not endpoint.answers
         endpoint.waiting.append(delivery)
         self._leases.take(endpoint)
         self._bytes.take(endpoint, delivery.size)
@@ -94,6 +103,7 @@ class Room:
         """Stop counting a delivery that was settled or given back. It no longer waits, and its request has ended."""
         endpoint.leased -= 1
         endpoint.tenant.leased -= 1
+        endpoint.tenant.unproven_leased -= not endpoint.answers
         self._leases.give_back(endpoint)
         self._bytes.give_back(endpoint, delivery.size)
         for freed in self._watchers:
@@ -101,14 +111,29 @@ class Room:
 
     def begin_attempts(self) -> None:
         """Begin attempts while there are places: one for each queued endpoint in turn, of any engine."""
+        self._lending.take_back()
         while self._requests.taken < self._requests.total and (endpoint := self._queues.next()):
             endpoint.owner.begin_next(endpoint)
             self._queues.append(endpoint)
+
+    def begin_attempts_soon(self) -> None:
+        """Begin attempts in the next turn of the loop, once for all that ended in this one.
+
+        Requests that go out together are answered together: fewer turns, each with more to do.
+        """
+        if not self._begins:
+            self._begins = True
+            asyncio.get_running_loop().call_soon(self._begin_attempts)
+
+    def _begin_attempts(self) -> None:
+        self._begins = False
+        self.begin_attempts()
 
     def begin(self, endpoint: Endpoint) -> None:
         """Count a request on the wire."""
         endpoint.sending += 1
         endpoint.tenant.sending += 1
+        endpoint.tenant.unproven_sending += not endpoint.answers
         if endpoint.gate is not None:
             endpoint.gate.begin()
         self._requests.take(endpoint)
@@ -117,14 +142,30 @@ class Room:
         """Count one request less on the wire."""
         endpoint.sending -= 1
         endpoint.tenant.sending -= 1
+        endpoint.tenant.unproven_sending -= not endpoint.answers
         self._requests.give_back(endpoint)
+
+    @asynccontextmanager
+    async def lending(self, endpoint: Endpoint, start_by: float) -> AsyncIterator[None]:
+        """Lend the place of a request that waits for this machine, not for its endpoint, to another one meanwhile.
+
+        It keeps counting for its endpoint and tenant. At the end it waits for a place again, before all that have not
+        begun: there are never more than `max_in_flight` requests on the wire. Raises TooLateError where it waited until
+        the monotonic time `start_by`.
+        """
+        async with self._lending.lent(unproven=not endpoint.answers, start_by=start_by):
+            self.begin_attempts()
+            yield
 
     def enqueue(self, endpoint: Endpoint) -> None:
         """Queue an endpoint for a place, if it has anything to send and may send it."""
         self._queues.append(endpoint)
 
-    def learn(self, endpoint: Endpoint, outcome: Outcome) -> None:
-        """Adapt an endpoint's health to an outcome; if it became proven or unproven, count what it holds there."""
+    def learn(self, endpoint: Endpoint, outcome: Outcome, form: str | None = None) -> None:
+        """Adapt an endpoint's health to an outcome; if it became proven or unproven, count what it holds there.
+
+        An answer that is about all endpoints of its format, `form`, holds them back too.
+        """
         answered = endpoint.answers
         endpoint.health.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
         if endpoint.gate is not None:
@@ -133,5 +174,8 @@ class Room:
         if answers is not answered:
             self._requests.reclassify(endpoint.sending, answers=answers)
             self._leases.reclassify(endpoint.leased, answers=answers)
+            endpoint.tenant.reclassify(endpoint, answers=answers)
             self._bytes.reclassify(endpoint, answers=answers)
             self._queues.move(endpoint)
+        if form and outcome.scope is Scope.FORMAT and outcome.retry_after_seconds and endpoint.alike is not None:
+            endpoint.alike.hold_format(form, min(outcome.retry_after_seconds, RETRY_AFTER_MAX_SECONDS))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
 
 from outbox.formats import shown_url
 from relay.engine.ailing import note_health
-from relay.engine.batches import Unfit, send_batch
+from relay.engine.attempts import Attempt, Attempts
+from relay.engine.batches import Unfit
 from relay.engine.failure_log import FailureLog
 from relay.engine.health import OVERLOADED
 from relay.engine.slowing import slowed_seconds
+from relay.engine.transforming import Transforming
 from relay.engine.unsent import Unsent, warn_held_for_good
-from relay.message.transformation.budget import TransformationError
+from relay.model.breaker import OUR_OWN
 from relay.model.decide import decide, halve, keep_at_head
-from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
+from relay.model.outcome import OutcomeKind
 from relay.model.settlement import Settlement
 from relay.model.verdict import Hold, VerdictKind
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from relay.engine.room import Room
     from relay.engine.settler import Settler
     from relay.http.sender import Sender
+    from relay.message.apart.apart import Apart
     from relay.model.delivery import Delivery
+    from relay.model.outcome import Outcome
     from relay.model.subscription import SubscriptionVersion
 
 __all__ = ["Sending"]
@@ -43,7 +46,6 @@ WARN_EVERY_SECONDS = 10.0
 GONE_SECONDS = 60.0
 # An attempt that ended in an error of our own is due again after this time: the error will mostly come again.
 OWN_ERROR_SECONDS = 60.0
-NO_EVENT = "the event's row is gone; it was removed by hand while a delivery of it was outstanding"
 
 
 class Sending:
@@ -60,22 +62,20 @@ class Sending:
         room: Room,
         clock: DatabaseClock,
         suspect: LoneSuspect,
+        apart: Apart,
         *,
         keep_all_responses: bool,
         random_number: Callable[[], float],
     ) -> None:
-        self._sender = sender
         self._settler = settler
         self._endpoints = endpoints
         self._room = room
-        self._clock = clock
         self._suspect = suspect
+        self.apart = apart
         self._keep_all_responses = keep_all_responses
         self._random_number = random_number
-        self._loop = asyncio.get_running_loop()  # each look-up is a system call
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts = Attempts(sender, clock, Transforming(room, apart), self._end)
         self._leased = 0
-        self._warned_at = -WARN_EVERY_SECONDS
         self.unsent = Unsent()
         self._failure_log = FailureLog()
         self._late = 0  # given back since the log last said so
@@ -94,7 +94,7 @@ class Sending:
     @property
     def has_waiting(self) -> bool:
         """Whether anything leased has not begun."""
-        return self._leased > len(self._tasks)
+        return self._leased > len(self._attempts)
 
     @property
     def done(self) -> bool:
@@ -139,6 +139,10 @@ class Sending:
                 self._give_back_if_closed(endpoint)
         self._room.begin_attempts()
 
+    def give_back(self, delivery: Delivery) -> None:
+        """Give back a leased delivery that was never admitted."""
+        self._settler.release(delivery, 0.0)
+
     def release_waiting(self) -> None:
         """Give back everything that has not begun; the engine stops."""
         for endpoint in self._endpoints:
@@ -150,32 +154,39 @@ class Sending:
         for endpoint in self._endpoints:
             waiting, timeout = endpoint.waiting, endpoint.subscription.timeout_seconds
             while waiting and now > waiting[0].start_by + timeout:
-                self._give_back_late(endpoint, waiting.popleft())
+                self._give_back_late(endpoint, waiting.pop(0))
 
     async def finish(self) -> None:
         """Wait until nothing is on the wire."""
-        # A task that was cancelled before its first step is done, and has not taken itself out.
-        while under_way := {task for task in self._tasks if not task.done()}:
-            await asyncio.wait(under_way)
+        await self._attempts.finish()
 
     async def abort(self) -> None:
         """Cut what is still on the wire; each ends as a failed attempt, because its request may have been read."""
-        await asyncio.sleep(0)  # a task that is cancelled before its first step would leave no result
-        for task in self._tasks:
-            task.cancel()
-        await self.finish()
+        await self._attempts.abort()
         self._failure_log.tell()
 
-    async def attempt(self, endpoint: Endpoint, delivery: Delivery) -> None:
-        """Make one attempt: send → decide → settle. Whatever raises on the way, its places come free.
+    def begin_next(self, endpoint: Endpoint) -> None:
+        """Begin the attempt that waits first for this endpoint, or give it back when it waited too long."""
+        delivery = endpoint.waiting.pop(0)
+        if time.monotonic() > delivery.start_by:
+            self._give_back_late(endpoint, delivery)
+            return
+        self._room.begin(endpoint)
+        self._attempts.begin(endpoint, delivery)
+
+    def _end(self, attempt: Attempt, outcome: Outcome | Unfit | None) -> None:
+        """Decide and settle; None: nothing was sent. Whatever raises on the way, its places come free.
 
         The order matters: the request is counted off before the endpoint is queued again.
         """
-        subscription = endpoint.subscription
-        outcome = await self._outcome_of(endpoint, delivery)
+        endpoint, delivery, subscription = attempt
         self._room.end(endpoint)
         try:
-            if isinstance(outcome, Unfit):
+            if outcome is None and time.monotonic() <= delivery.start_by:  # it was cut
+                self._give_back(endpoint, delivery, 0.0)
+            elif outcome is None:
+                self._give_back_late(endpoint, delivery)
+            elif isinstance(outcome, Unfit):
                 self._part_with(endpoint, delivery, subscription, outcome)
             else:
                 self._conclude(endpoint, delivery, subscription, outcome)
@@ -183,47 +194,12 @@ class Sending:
             log.exception("%s: given back; what follows from its attempt could not be concluded", delivery)
             self._give_back(endpoint, delivery, OWN_ERROR_SECONDS)
         self._room.enqueue(endpoint)
-        self._room.begin_attempts()
-        if (task := asyncio.current_task(self._loop)) is not None:
-            self._tasks.discard(task)  # a done callback would cost each attempt a turn of the loop
-
-    def begin_next(self, endpoint: Endpoint) -> None:
-        """Begin the attempt that waits first for this endpoint, or give it back when it waited too long."""
-        delivery = endpoint.waiting.popleft()
-        if time.monotonic() > delivery.start_by:
-            self._give_back_late(endpoint, delivery)
-            return
-        self._room.begin(endpoint)
-        self._tasks.add(self._loop.create_task(self.attempt(endpoint, delivery)))
+        self._room.begin_attempts_soon()
 
     def wake(self, endpoint: Endpoint) -> None:
         """Let the endpoint's next attempts begin, as far as it and the room allow."""
         self._room.enqueue(endpoint)
         self._room.begin_attempts()
-
-    async def _outcome_of(self, endpoint: Endpoint, delivery: Delivery) -> Outcome | Unfit:
-        """Send and return the outcome. An exception becomes one too, because the request may have been read."""
-        began, event = time.monotonic(), delivery.event
-        try:
-            if endpoint.problem is not None:
-                return _failed(endpoint.problem[0], began, endpoint.problem[1])
-            if delivery.members:
-                return await send_batch(self._sender, endpoint, delivery, self._clock.timestamp())
-            if delivery.unreadable is not None:
-                return _failed(OutcomeKind.PAYLOAD_UNREADABLE, began, delivery.unreadable)
-            if event is None:
-                return _failed(OutcomeKind.EVENT_GONE, began, NO_EVENT)
-            timeout_seconds = endpoint.subscription.timeout_seconds
-            return await endpoint.envelope.send(
-                self._sender, event, self._clock.timestamp(), timeout_seconds, delivery.attempts
-            )
-        except asyncio.CancelledError:
-            return _failed(OutcomeKind.ABORTED, began, "the relay was told to stop at once")
-        except TransformationError as error:
-            return _failed(OutcomeKind.TRANSFORMATION_FAILED, began, f"transformation: {error}")
-        except Exception as error:
-            log.exception("%s: attempt failed inside the relay", delivery)
-            return _failed(OutcomeKind.INTERNAL, began, f"{type(error).__name__} inside the relay; see its log")
 
     def _conclude(
         self, endpoint: Endpoint, delivery: Delivery, subscription: SubscriptionVersion, outcome: Outcome
@@ -244,46 +220,38 @@ class Sending:
             self.unsent.note(subscription.id, outcome.error or "")
         elif self.unsent:
             self.unsent.forget(subscription.id)
-        self._room.learn(endpoint, outcome)
+        self._room.learn(endpoint, outcome, subscription.format)
         if verdict.endpoint is not None and subscription.url == endpoint.subscription.url:
             endpoint.close(verdict.endpoint.seconds if isinstance(verdict.endpoint, Hold) else GONE_SECONDS)
             self._give_back_if_closed(endpoint)
         if verdict.kind == VerdictKind.RELEASE:
-            self._warn_unsent(endpoint, outcome)
+            self.unsent.warn(endpoint, outcome)
             self._give_back(endpoint, delivery, verdict.wait_seconds)
             return
         failed = outcome.kind != OutcomeKind.DELIVERED
         if failed or endpoint.failing:
             self._failure_log.note(endpoint, subscription, delivery, outcome, verdict)
         shown = shown_url(subscription.url, subscription.format) if failed or self._keep_all_responses else None
-        noted = (failed or endpoint.ailing is not None) and (note_health(endpoint, failed=failed) or delivery.probe)
+        blamed = (failed or endpoint.ailing is not None) and outcome.kind not in OUR_OWN
+        noted = (blamed and note_health(endpoint, failed=failed)) or delivery.probe
         settlement = Settlement.of(delivery, verdict, outcome, subscription.url, shown, noted=noted)
         self._leave(endpoint, delivery)
         self._settler.settle(settlement)
 
     def _part_with(self, endpoint: Endpoint, batch: Delivery, subscription: SubscriptionVersion, unfit: Unfit) -> None:
-        """Decide each member that has no body alone, and give back the others: they are another batch now."""
-        self._leave(endpoint, batch)
+        """Decide each member that has no body alone, and give back the others: they are another batch now.
+
+        Everything that could raise comes before the batch leaves.
+        """
+        shown, settlements = shown_url(subscription.url, subscription.format), []
         for member, outcome in unfit.members:
             verdict = decide(outcome, member.attempts, subscription.schedule_seconds, self._random_number())
-            shown = shown_url(subscription.url, subscription.format)
-            self._settler.settle(Settlement.of(member, verdict, outcome, subscription.url, shown))
+            settlements.append(Settlement.of(member, verdict, outcome, subscription.url, shown))
+        self._leave(endpoint, batch)
+        for settlement in settlements:
+            self._settler.settle(settlement)
         for member in unfit.others:
             self._settler.release(member, 0.0)
-
-    def _warn_unsent(self, endpoint: Endpoint, outcome: Outcome) -> None:
-        """Log that nothing was sent, since no attempt row says so.
-
-        Log at most one line in ten seconds; for a missing key, one for each subscription.
-        """
-        now = time.monotonic()
-        if outcome.kind == OutcomeKind.KEY_UNAVAILABLE:
-            if now >= endpoint.warned_at + WARN_EVERY_SECONDS:
-                endpoint.warned_at = now
-                log.warning("%s; what is due is tried again every minute", outcome.error)
-        elif now >= self._warned_at + WARN_EVERY_SECONDS:
-            self._warned_at = now
-            log.warning("this machine cannot send: %s; what is due is tried again every second", outcome.error)
 
     def _give_back_if_closed(self, endpoint: Endpoint) -> None:
         if not endpoint.is_open:
@@ -294,7 +262,7 @@ class Sending:
         """Give back what has not begun for this endpoint. What a probe waits for is a limit's slot, not the breaker."""
         kept = [delivery for delivery in endpoint.waiting if but_probes and delivery.probe]
         while endpoint.waiting:
-            if (delivery := endpoint.waiting.popleft()) not in kept:
+            if (delivery := endpoint.waiting.pop(0)) not in kept:
                 self._give_back(endpoint, delivery, 0.0)
         endpoint.waiting.extend(kept)
 
@@ -316,7 +284,3 @@ class Sending:
         self._room.leave(endpoint, delivery)
         if delivery.suspect:
             self._suspect.note_ended(delivery)
-
-
-def _failed(kind: OutcomeKind, began: float, error: str) -> Outcome:
-    return Outcome(kind, None, milliseconds_since(began), error)

@@ -1,7 +1,8 @@
 """What each tenant holds of one process's places, and whose turn it is: tenants in rotation, then a tenant's endpoints.
 
-As soon as a process has met two tenants, none may hold more than seven eighths of the places: another tenant's next
-delivery finds one free, however many endpoints the first has.
+As soon as a process has met two tenants, none may hold more than seven eighths of the places, nor of the bytes
+(byte_shares.py): another tenant's next delivery finds some free, however many endpoints the first has. The same holds
+for the places that unproven endpoints (fairness.py) may have: one whose endpoints all hang leaves some of these too.
 """
 
 from __future__ import annotations
@@ -17,14 +18,25 @@ __all__ = ["TenantUse", "Tenants", "Turns"]
 
 
 class TenantUse:
-    """How many leases and requests one tenant's endpoints hold in this process. They share it, and keep it alive."""
+    """How many leases and requests one tenant's endpoints hold in this process. They share it, and keep it alive.
 
-    __slots__ = ("__weakref__", "leased", "sending", "waiting")
+    bytes: of the bodies of what is leased. unproven_…: what of these is for endpoints that do not answer.
+    """
+
+    __slots__ = ("__weakref__", "bytes", "leased", "sending", "unproven_bytes", "unproven_leased", "unproven_sending",
+                 "waiting")  # fmt: skip
 
     def __init__(self) -> None:
-        self.leased = 0
-        self.sending = 0
+        self.leased = self.unproven_leased = 0
+        self.sending = self.unproven_sending = 0
+        self.bytes = self.unproven_bytes = 0
         self.waiting: dict[bool, deque[Endpoint]] = {True: deque(), False: deque()}  # by whether the endpoint answers
+
+    def reclassify(self, endpoint: Endpoint, *, answers: bool) -> None:
+        """Count the places of an endpoint that just became proven (`answers`) or unproven on the other side."""
+        sign = -1 if answers else 1
+        self.unproven_leased += sign * endpoint.leased
+        self.unproven_sending += sign * endpoint.sending
 
 
 class Tenants:
@@ -76,12 +88,15 @@ class Turns:
         if not waiting:
             self._ring.remove(endpoint.tenant)
 
-    def next(self, most: int) -> Endpoint | None:
-        """Take the endpoint whose turn it is, of a tenant that has fewer than `most` requests on the wire."""
+    def next(self, most: int, unproven_most: int) -> Endpoint | None:
+        """Take the endpoint whose turn it is, of a tenant that has fewer than `most` requests on the wire.
+
+        Among endpoints that do not answer, it also has fewer than `unproven_most` to such ones.
+        """
         ring = self._ring
         for _ in range(len(ring)):
             tenant = ring[0]
-            if tenant.sending >= most:
+            if tenant.sending >= most or (not self._answers and tenant.unproven_sending >= unproven_most):
                 ring.rotate(-1)
                 continue
             waiting = tenant.waiting[self._answers]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
+
+from relay.http.irregularities import Irregularities
 
 if TYPE_CHECKING:
     from relay.http.connection import Connection
@@ -99,6 +102,7 @@ class Pools:
         self._by_key: dict[Key, Pool] = {}
         self._resting: dict[Connection, Pool] = {}  # the one that has rested longest comes first
         self._leaving: set[Connection] = set()
+        self.irregularities = Irregularities()
 
     @property
     def endpoints(self) -> int:
@@ -141,8 +145,29 @@ class Pools:
             self._see_off(connection)
         return None
 
-    def put(self, pool: Pool, connection: Connection) -> None:
-        """Let a connection rest."""
+    def take_back(self, pool: Pool, connection: Connection, *, success: bool) -> None:
+        """Let a connection rest after a success, and close it otherwise."""
+        if not success:
+            pool.failed_at = time.monotonic()
+            connection.close()
+        elif connection.is_open():
+            if self.irregularities.distrusts(pool.key):
+                connection.close()
+            else:
+                self._put(pool, connection)
+
+    def leave(self, pool: Pool) -> None:
+        """Give a place of this pool back."""
+        pool.leave()
+        self.tidy(pool)
+
+    def note_end(self, key: Key, connection: Connection) -> None:
+        """Forget a connection that has ended; note the endpoint if that sent what nobody had asked for."""
+        self.forget(connection)
+        if connection.unasked:
+            self.irregularities.note(key)
+
+    def _put(self, pool: Pool, connection: Connection) -> None:
         connection.rest()
         pool.resting.append(connection)
         self._resting[connection] = pool

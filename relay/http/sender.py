@@ -9,28 +9,26 @@ import asyncio
 import time
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
 from outbox.subscriptions.url import Url, parse_url
+from relay.http.begun import Begun, Request
+from relay.http.conclusion import is_success, needs_new_connection, outcome_of, unsent
 from relay.http.connection import Connection
 from relay.http.dial import DialError, reason_of_handshake
-from relay.http.irregularities import Irregularities
 from relay.http.pool import MAX_RESTING, Key, Pool, Pools
-from relay.http.reader import Answer, Lost
-from relay.http.response import kind_of_status, retry_after_seconds
 from relay.http.tls import default_ssl_context
-from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
+from relay.model.outcome import Outcome, OutcomeKind
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable
 
     from relay.http.dial import Dialler
+    from relay.http.reader import Answer, Lost
     from relay.http.tls import ClientTLS
 
-__all__ = ["Endpoint", "HttpSender", "Sender", "fixed_lines"]
-
-MAX_HEADERS_KEPT = 4096
+__all__ = ["Begun", "Endpoint", "HttpSender", "Sender", "fixed_lines"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +66,8 @@ class Endpoint:
 class Sender(Protocol):
     """Anything that can carry an attempt out of the process."""
 
-    async def send(self, endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
-        """POST the body; never raises for an expected failure.
+    def send(self, endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float) -> Awaitable[Outcome]:
+        """POST the body; awaiting it never raises for an expected failure.
 
         `headers` are whole lines, each with its CRLF: content-type and all that is particular to this request.
         """
@@ -103,7 +101,6 @@ class HttpSender:
     ) -> None:
         self._dialler = dialler
         self._pools = Pools(connections_per_endpoint, max_resting)
-        self._irregularities = Irregularities()
         self._ssl_context = ssl_context or default_ssl_context()
         self._excerpt_bytes = excerpt_bytes
         self._fixed = fixed_lines(user_agent)
@@ -121,21 +118,22 @@ class HttpSender:
     @property
     def irregular(self) -> int:
         """Return how many connections were closed because bytes came that nobody had asked for."""
-        return self._irregularities.count
+        return self._pools.irregularities.count
 
-    async def send(self, endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
-        """POST the body; see `Sender.send`."""
+    def send(
+        self, endpoint: Endpoint, headers: bytes, body: bytes, timeout_seconds: float
+    ) -> Begun | Awaitable[Outcome]:
+        """POST the body; see `Sender.send`. Where a connection rests, the request is on the wire when this returns."""
         started = time.monotonic()  # the loop's own clock; asking for the loop costs a system call
+        fixed = endpoint.fixed or self._fixed
+        data = b"".join((endpoint.prefix, fixed, headers, b"content-length: %d\r\n\r\n" % len(body), body))
+        request = Request(endpoint, data, started, started + timeout_seconds)
         pool = self._pools.of(endpoint.key)
-        if not (pool.enter_at_once() or await pool.enter(started + timeout_seconds)):
-            return unsent(OutcomeKind.LOCAL, "no free connection to this endpoint in time", started)
-        try:
-            fixed = endpoint.fixed or self._fixed
-            request = b"".join((endpoint.prefix, fixed, headers, b"content-length: %d\r\n\r\n" % len(body), body))
-            return await self._attempt(pool, endpoint, request, started, started + timeout_seconds)
-        finally:
-            pool.leave()
-            self._pools.tidy(pool)
+        if not endpoint.for_retry and pool.enter_at_once():
+            if (rested := self._pools.take(pool)) is not None:
+                return Begun(self._pools, pool, rested, request, self._send_anew)
+            self._pools.leave(pool)
+        return self._send(request)
 
     async def close(self) -> None:
         """Close what rests; see `Sender.close`."""
@@ -143,28 +141,39 @@ class HttpSender:
         await self._dialler.close()
         await asyncio.sleep(0)  # lets the closed transports say so
 
-    async def _attempt(
-        self, pool: Pool, endpoint: Endpoint, request: bytes, started: float, deadline: float
-    ) -> Outcome:
-        rested = self._pools.take_for_retry(pool) if endpoint.for_retry else self._pools.take(pool)
-        if rested is not None:
-            result = await self._exchange(pool, rested, request, deadline)
-            if not _needs_new_connection(result):
-                return outcome_of(result, rested.address, started)
+    async def _send(self, request: Request) -> Outcome:
+        pool = self._pools.of(request.endpoint.key)
+        if not (pool.enter_at_once() or await pool.enter(request.deadline)):
+            return unsent(OutcomeKind.LOCAL, "no free connection to this endpoint in time", request.started)
         try:
-            fresh = await self._dial(endpoint, deadline)
+            return await self._attempt(pool, request)
+        finally:
+            self._pools.leave(pool)
+
+    async def _attempt(self, pool: Pool, request: Request) -> Outcome:
+        rested = self._pools.take_for_retry(pool) if request.endpoint.for_retry else self._pools.take(pool)
+        if rested is None:
+            return await self._send_anew(pool, request, sent=False)
+        result = await self._exchange(pool, rested, request)
+        if needs_new_connection(result):
+            return await self._send_anew(pool, request)
+        return outcome_of(result, rested.address, request.started)
+
+    async def _send_anew(self, pool: Pool, request: Request, *, sent: bool = True) -> Outcome:
+        """Send over a new connection; `sent`: whether a kept one had taken the request before."""
+        try:
+            fresh = await self._dial(request.endpoint, request.deadline)
         except DialError as error:
             pool.failed_at = time.monotonic()
-            outcome = unsent(error.kind, str(error), started, error.address)
-            return outcome._replace(sent=rested is not None)
-        return outcome_of(await self._exchange(pool, fresh, request, deadline), fresh.address, started)
+            return unsent(error.kind, str(error), request.started, error.address)._replace(sent=sent)
+        return outcome_of(await self._exchange(pool, fresh, request), fresh.address, request.started)
 
     async def _dial(self, endpoint: Endpoint, deadline: float) -> Connection:
         """Return an open connection to the endpoint; raises DialError."""
         url, dialled_at = endpoint.url, time.monotonic()
         context = await self._context(endpoint) if url.scheme == "https" else None
         reached = await self._dialler.reach(url, deadline)
-        on_end = partial(self._note_end, endpoint.key)
+        on_end = partial(self._pools.note_end, endpoint.key)
         connection = Connection(reached.address, self._excerpt_bytes, on_end, dialled_at, for_retry=endpoint.for_retry)
         try:
             await reached.open(connection, url.host, context, deadline)
@@ -181,67 +190,16 @@ class HttpSender:
                 OutcomeKind.LOCAL, f"cannot prepare TLS: {error.strerror or type(error).__name__}"
             ) from None
 
-    async def _exchange(self, pool: Pool, connection: Connection, request: bytes, deadline: float) -> Answer | Lost:
+    async def _exchange(self, pool: Pool, connection: Connection, request: Request) -> Answer | Lost:
         try:
-            result = await connection.exchange(request, deadline)
+            result = await connection.exchange(request.data, request.deadline)
         except BaseException:  # cancelled: the answer to this request must not meet the next one
             connection.close()
             raise
-        if not _is_success(result):
-            pool.failed_at = time.monotonic()
-            connection.close()
-        elif connection.is_open():
-            self._keep(pool, connection)
+        self._pools.take_back(pool, connection, success=is_success(result))
         return result
-
-    def _keep(self, pool: Pool, connection: Connection) -> None:
-        if self._irregularities.distrusts(pool.key):
-            connection.close()
-        else:
-            self._pools.put(pool, connection)
-
-    def _note_end(self, key: Key, connection: Connection) -> None:
-        self._pools.forget(connection)
-        if connection.unasked:
-            self._irregularities.note(key)
 
 
 def fixed_lines(user_agent: str) -> bytes:
     """Return the header lines that every request has besides host, content-length and its own."""
     return f"user-agent: {user_agent}\r\naccept-encoding: identity\r\n".encode("ascii")
-
-
-def _is_success(result: Answer | Lost) -> bool:
-    return isinstance(result, Answer) and result.status // 100 == 2
-
-
-def _needs_new_connection(result: Answer | Lost) -> bool:
-    """Tell whether what a kept connection said must not count.
-
-    It ended as if the receiver had closed it before the request came; or a 410, which disables a subscription, may come
-    from where the name no longer points.
-    """
-    if isinstance(result, Answer):
-        return result.status == HTTPStatus.GONE
-    return result.kind in (OutcomeKind.CONNECTION, OutcomeKind.TLS) and not result.received
-
-
-def outcome_of(result: Answer | Lost, address: str | None, started: float) -> Outcome:
-    """Return the outcome of a request that was sent; `started` is `time.monotonic()`."""
-    milliseconds = milliseconds_since(started)
-    if isinstance(result, Lost):
-        return Outcome(result.kind, None, milliseconds, result.error, address, excerpt=result.received)
-    return Outcome(
-        kind_of_status(result.status),
-        result.status,
-        milliseconds,
-        address=address,
-        headers=result.head[:MAX_HEADERS_KEPT].decode("latin-1"),
-        excerpt=result.body,
-        retry_after_seconds=retry_after_seconds(result.status, result.head),
-    )
-
-
-def unsent(kind: OutcomeKind, error: str, started: float, address: str | None = None) -> Outcome:
-    """Return the outcome of a request of which no byte can have reached the receiver."""
-    return Outcome(kind, None, milliseconds_since(started), error, address, sent=False)

@@ -13,21 +13,14 @@ import base64
 import ipaddress
 import os
 import ssl
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from outbox.subscriptions.url import bracketed
 from relay.http.addresses import literal_address
 from relay.http.dial import DialError, check_url, connect_to_one
+from relay.http.proxy_talk import ProxyTalk
 from relay.http.resolver import Resolver
-from relay.http.response import (
-    MAX_HEAD_BYTES,
-    ONLY_HTTP2,
-    final_head,
-    has_many_headers,
-    header,
-    refusal_of_head,
-    speaks_http2,
-)
+from relay.http.response import MAX_HEAD_BYTES, final_head, has_many_headers, header, refusal_of_head
 from relay.http.tls import default_ssl_context, reason_of_tls
 from relay.http.tls_layer import start_tls
 from relay.model.outcome import OutcomeKind
@@ -99,9 +92,9 @@ class TunnelDialler:
         """Stop looking the proxy's name up."""
         await self._resolver.close()
 
-    async def _connect_to_proxy(self, deadline: float) -> _Talk:
+    async def _connect_to_proxy(self, deadline: float) -> ProxyTalk:
         """Return a connection to the proxy, inside TLS for an https one. Every failure is our own."""
-        proxy, talk = self._proxy, _Talk()
+        proxy, talk = self._proxy, ProxyTalk()
         try:
             reached = await connect_to_one(await self._addresses(deadline), proxy.port, deadline)
             await reached.open(talk, proxy.host, None, deadline)
@@ -121,7 +114,7 @@ class TunnelDialler:
             raise OSError("its name has no address")
         return addresses
 
-    async def _start_tls_with_proxy(self, talk: _Talk, deadline: float) -> None:
+    async def _start_tls_with_proxy(self, talk: ProxyTalk, deadline: float) -> None:
         below = talk.transport
         try:
             await start_tls(below, talk, self._proxy.host, self._ssl_context, deadline)
@@ -129,7 +122,7 @@ class TunnelDialler:
             below.abort()
             raise
 
-    async def _ask_http(self, talk: _Talk, host: str, port: int) -> None:
+    async def _ask_http(self, talk: ProxyTalk, host: str, port: int) -> None:
         target = f"{bracketed(host)}:{port}"
         request = f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n"
         if self._proxy.user is not None:
@@ -139,7 +132,7 @@ class TunnelDialler:
         head = await self._take_head(talk)
         self._judge(refusal_of_connect(head))
 
-    async def _take_head(self, talk: _Talk) -> bytes:
+    async def _take_head(self, talk: ProxyTalk) -> bytes:
         while not (found := final_head(talk.received))[1]:
             await talk.listen()
             if talk.received[:7] != b"HTTP/1."[: len(talk.received)] or len(talk.received) > MAX_HEAD_BYTES:
@@ -148,7 +141,7 @@ class TunnelDialler:
         del talk.received[:end]
         return head
 
-    async def _ask_socks5(self, talk: _Talk, host: str, port: int) -> None:
+    async def _ask_socks5(self, talk: ProxyTalk, host: str, port: int) -> None:
         methods = [_NO_LOGIN] if self._proxy.user is None else [_NO_LOGIN, _LOGIN]
         talk.write(bytes([5, len(methods), *methods]))
         version, method = await talk.take(2)
@@ -169,7 +162,7 @@ class TunnelDialler:
         length = {1: 4, 4: 16}.get(kind) or (await talk.take(1))[0]
         await talk.take(length + 2)
 
-    async def _log_in_socks5(self, talk: _Talk) -> None:
+    async def _log_in_socks5(self, talk: ProxyTalk) -> None:
         user, password = (self._proxy.user or "").encode(), self._proxy.password.reveal().encode()
         talk.write(bytes([1, len(user)]) + user + bytes([len(password)]) + password)
         if (await talk.take(2))[1]:
@@ -206,7 +199,7 @@ class Tunnel:
 
     address = None
 
-    def __init__(self, talk: _Talk) -> None:
+    def __init__(self, talk: ProxyTalk) -> None:
         self._talk = talk
 
     async def open(
@@ -228,63 +221,6 @@ class Tunnel:
     def close(self) -> None:
         """Close the tunnel."""
         self._talk.close()
-
-
-class _Talk(asyncio.Protocol):
-    """What is said with the proxy until the tunnel stands; `received` is what nobody has taken yet."""
-
-    transport: asyncio.Transport
-
-    def __init__(self) -> None:
-        self.received = bytearray()
-        self._has_ended = False
-        self._news = asyncio.Event()
-
-    def write(self, data: bytes) -> None:
-        """Say this to the proxy."""
-        self.transport.write(data)
-
-    async def listen(self) -> None:
-        """Wait until more has come; raises ConnectionError when nothing will."""
-        self._news.clear()
-        if not self._has_ended:
-            await self._news.wait()
-        if self._has_ended:
-            raise ConnectionResetError("the proxy closed the connection")
-
-    async def take(self, length: int) -> bytes:
-        """Return the next so many bytes and no more."""
-        while len(self.received) < length:
-            await self.listen()
-        taken = bytes(self.received[:length])
-        del self.received[:length]
-        return taken
-
-    def check_silence(self) -> None:
-        """Raise DialError when more came than was waited for, or the other side has gone."""
-        if self.received:
-            early = "bytes came through the egress proxy before the request was sent"
-            raise DialError(OutcomeKind.PROTOCOL, ONLY_HTTP2 if speaks_http2(self.received) else early)
-        if self._has_ended:
-            raise DialError(OutcomeKind.CONNECTION, "the egress proxy closed the tunnel before the request was sent")
-
-    def close(self) -> None:
-        """Close at once."""
-        self.transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Keep what came."""
-        self.received += data
-        self._news.set()
-
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - what matters is that it ended
-        """Wake whoever listens."""
-        self._has_ended = True
-        self._news.set()
 
 
 def _reason(error: BaseException | None) -> str:

@@ -24,7 +24,7 @@ from relay.local.child_guard import ChildGuard
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["EmbeddedServer", "EmbeddedServerError", "start"]
+__all__ = ["EmbeddedServer", "EmbeddedServerError", "free_port", "start"]
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -108,7 +108,7 @@ class EmbeddedServer:
         """Start it again after stop() or kill(), on the same port, and wait until it accepts."""
         give_up = time.monotonic() + _START_SECONDS
         while True:
-            self.port = self.port or self.fixed_port or _free_port()
+            self.port = self.port or self.fixed_port or free_port()
             complaint = self._launch(give_up)
             if complaint is None:
                 return
@@ -251,6 +251,7 @@ def _accepts(pid_file: Path, pid: int) -> bool:
     return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

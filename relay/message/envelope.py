@@ -33,8 +33,7 @@ BATCH_TYPE = b"batch"  # for schemes that send the type of the event in a header
 class Envelope:
     """Made once for each version of a subscription, used for each of its requests."""
 
-    __slots__ = ("_additions", "_for_retry", "_format_lines", "_formatter", "_lines", "_signer", "_transformation",
-                 "endpoint")  # fmt: skip
+    __slots__ = ("_additions", "_format_lines", "_formatter", "_lines", "_signer", "endpoint", "transformation")
 
     def __init__(self, subscription: SubscriptionVersion, keyring: Keyring) -> None:
         """Open the secrets and parse the URL.
@@ -49,13 +48,12 @@ class Envelope:
         self._formatter = _formatter_of(subscription, others.pop("format_secret", ""))
         user_agent = self._formatter.format.user_agent if self._formatter else None
         owner, expression = subscription.id, subscription.transformation
-        self._transformation = Transformation(expression) if expression else None
+        self.transformation = Transformation(expression) if expression else None
         self._additions = RequestAdditions(subscription.url, others, owner, user_agent) if others else None
         self.endpoint = (
             self._additions.endpoint if self._additions
             else Endpoint.of(subscription.url, owner=owner, user_agent=user_agent)
         )  # fmt: skip
-        self._for_retry = replace(self.endpoint, for_retry=True)
         self._lines = self._content_type + (self._additions.lines if self._additions else b"")
         # A scheme may write the same header, and then does it for both.
         self._format_lines = self._formatter is not None and not (
@@ -64,12 +62,19 @@ class Envelope:
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
-        """What of its format and URL must not be shown of a request, in every spelling."""
+        """Return what of its format and URL must not be shown of a request, in every spelling."""
         return self._formatter.secrets if self._formatter else ()
 
     @property
     def _content_type(self) -> bytes:
         return f"content-type: {self._formatter.content_type}\r\n".encode("ascii") if self._formatter else CONTENT_TYPE
+
+    def transform(self, event: EventParts) -> EventParts:
+        """Return the event with the data that are to be sent; most subscriptions have no transformation.
+
+        Raises TransformationError where the subscription's transformation makes nothing of the event.
+        """
+        return self.transformation.of(event) if self.transformation is not None else event
 
     def send(
         self, sender: Sender, event: EventParts, timestamp: bytes, timeout_seconds: float, attempt: int = 1
@@ -77,13 +82,11 @@ class Envelope:
         """POST the event, signed with `timestamp` (seconds since 1970). Awaiting it raises for no expected failure.
 
         `attempt` is its number, from 1: whatever was not the first is a retry, and dials anew.
-        Raises TransformationError where the subscription's transformation makes nothing of the event.
+        `event` is what `transform` made of the recorded one.
         """
-        endpoint = self.endpoint if attempt == 1 else self._for_retry
+        endpoint = self.endpoint if attempt == 1 else replace(self.endpoint, for_retry=True)
         if event.trace is not None:
             sender = Traced(sender, event, endpoint, attempt)
-        if self._transformation is not None:
-            event = self._transformation.of(event)
         if self._formatter is not None:
             return self._send_formatted(self._formatter, sender, event, timestamp, timeout_seconds, endpoint)
         body = body_of(event)
@@ -93,9 +96,7 @@ class Envelope:
         return sender.send(endpoint, lines, body, timeout_seconds)
 
     def fit(self, event: EventParts) -> EventParts:
-        """Return the event as it goes into a batch. Raises TransformationError or FormatError where it cannot."""
-        if self._transformation is not None:
-            event = self._transformation.of(event)
+        """Return the event, which `transform` made, as it goes into a batch. Raises FormatError where it cannot."""
         if self._formatter is not None:
             self._formatter.body_of(event)  # the event keeps it
         return event
@@ -108,7 +109,7 @@ class Envelope:
 
         The events' traces are not sent along: a request has one.
         """
-        endpoint = self.endpoint if attempt == 1 else self._for_retry
+        endpoint = self.endpoint if attempt == 1 else replace(self.endpoint, for_retry=True)
         batch = batch_of(events, self._formatter)
         lines = f"content-type: {batch.content_type}\r\n".encode("ascii")
         lines += self._additions.lines if self._additions else b""

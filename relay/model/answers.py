@@ -11,7 +11,7 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.model.outcome import OutcomeKind, Reading
+from relay.model.outcome import OutcomeKind, Reading, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -45,6 +45,7 @@ class Answer(NamedTuple):
     texts: the whole body is one of these. pattern: it is found in the body. lines: it is found in the header lines.
     seconds: patterns whose group is the time to hold, in the body and in the header lines; the largest counts, beside
         Retry-After. otherwise: the seconds where none is named; None leaves that to the schedule.
+    scope: of a hold, whom it is about.
     """
 
     statuses: Container[int]
@@ -55,6 +56,7 @@ class Answer(NamedTuple):
     lines: str = ""
     seconds: tuple[str, ...] = ()
     otherwise: float | None = None
+    scope: Scope = Scope.ENDPOINT
 
 
 def read_answer(outcome: Outcome, answers: Sequence[Answer]) -> Outcome:
@@ -68,7 +70,7 @@ def read_answer(outcome: Outcome, answers: Sequence[Answer]) -> Outcome:
         return outcome._replace(retry_after_seconds=_seconds_of(answer, outcome))
     kind = OutcomeKind.NOT_TAKEN if outcome.kind == OutcomeKind.DELIVERED else outcome.kind
     if answer.means == Means.HOLD:
-        return outcome._replace(kind=kind, retry_after_seconds=_seconds_of(answer, outcome))
+        return outcome._replace(kind=kind, retry_after_seconds=_seconds_of(answer, outcome), scope=answer.scope)
     reading = Reading(answer.why, final=answer.means == Means.DEAD, disables=answer.means == Means.DISABLE)
     return outcome._replace(kind=kind, reading=reading, error=answer.why)
 

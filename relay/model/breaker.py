@@ -10,13 +10,13 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from relay.model.outcome import OutcomeKind
+from relay.model.outcome import NOT_ASKED, OutcomeKind
 from relay.model.verdict import Disable, Hold
 
 if TYPE_CHECKING:
     from relay.model.verdict import Verdict
 
-__all__ = ["RESERVED", "Sign", "sign_of"]
+__all__ = ["OUR_OWN", "RESERVED", "Sign", "sign_of"]
 
 RESERVED = b"relay."
 """How the types of events about the relay itself begin."""
@@ -34,12 +34,9 @@ class Sign(Enum):
     """The attempt was about ourselves, or the endpoint is gone for good."""
 
 
-_OUR_OWN = frozenset(
-    {
-        *(OutcomeKind.LOCAL, OutcomeKind.ABORTED, OutcomeKind.INTERNAL, OutcomeKind.KEY_UNAVAILABLE),
-        *(OutcomeKind.UNSENDABLE, OutcomeKind.EVENT_GONE, OutcomeKind.PAYLOAD_UNREADABLE),
-    }
-)
+# An address that the policy forbids is the endpoint's.
+OUR_OWN = NOT_ASKED - {OutcomeKind.BLOCKED_ADDRESS} | {OutcomeKind.ABORTED, OutcomeKind.INTERNAL}
+"""Outcomes that the endpoint is not to blame for."""
 
 
 def sign_of(outcome: OutcomeKind, status: int | None, verdict: Verdict) -> Sign:
@@ -49,7 +46,7 @@ def sign_of(outcome: OutcomeKind, status: int | None, verdict: Verdict) -> Sign:
     """
     if outcome == OutcomeKind.DELIVERED:
         return Sign.SUCCESS
-    if outcome in _OUR_OWN or isinstance(verdict.endpoint, Disable):
+    if outcome in OUR_OWN or isinstance(verdict.endpoint, Disable):
         return Sign.NOTHING
     if verdict.halves and outcome == OutcomeKind.HTTP_4XX:
         return Sign.NOTHING

@@ -23,9 +23,9 @@ it has a lease and due_at (then the end of the lease) is in the future. It is a 
 result: it may have ended the process that held it. It is *parked* while another of its lane (its key, in an ordered
 subscription) is the head, which has any of the other states.
 
-Where a subscription has batches, its deliveries are never born leased: a claim takes several together, and writes their
-batch into each row. They stay together until all are delivered, or settle halves the batch: leased → due, in two new
-ones, the attempt given back. A suspect is claimed with its whole batch.
+Where a subscription has batches, its deliveries are born leased only where they fill a batch; else a claim takes
+several together. Either writes their batch into each row. They stay together until all are delivered, or settle halves
+the batch: leased → due, in two new ones, the attempt given back. A suspect is claimed with its whole batch.
 
 A retry after a refusal (429, 503) by an endpoint that takes other requests gives the attempt back, as release does.
 What a limit lets wait is due, never leased.
@@ -40,9 +40,11 @@ from uuid import UUID
 from outbox.ids import text_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from relay.model.event import EventParts
 
-__all__ = ["HUGE_BYTES", "SMALL_BYTES", "Delivery"]
+__all__ = ["HUGE_BYTES", "SMALL_BYTES", "Delivery", "batch_of"]
 
 SMALL_BYTES = 8 * 1024
 """Up to so many bytes of body, a delivery takes nothing but its lease's place."""
@@ -82,3 +84,13 @@ class Delivery:
 
     def __str__(self) -> str:
         return text_id("bat" if self.members else "dlv", UUID(bytes=self.id))
+
+
+def batch_of(members: Sequence[Delivery]) -> Delivery:
+    """Return these deliveries, leased together and in the order of their body, as the one that their batch is."""
+    first, attempts = members[0], max(member.attempts for member in members)
+    assert first.batch is not None
+    return Delivery(
+        first.batch, first.event_seq, first.subscription_id, attempts, first.lease, None, first.start_by, first.suspect,
+        probe=first.probe, batch=first.batch, members=tuple(members),
+    )  # fmt: skip

@@ -6,7 +6,7 @@ import time
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["Outcome", "OutcomeKind", "Reading", "milliseconds_since"]
+__all__ = ["NOT_ASKED", "Outcome", "OutcomeKind", "Reading", "Scope", "milliseconds_since"]
 
 
 class OutcomeKind(StrEnum):
@@ -43,7 +43,7 @@ class OutcomeKind(StrEnum):
     ABORTED = "aborted"
     """The relay was told to leave at once and cut the request."""
     INTERNAL = "internal"
-    """The relay raised an exception."""
+    """The relay raised an exception, or its process for what is large ended while it made what was to be sent."""
     KEY_UNAVAILABLE = "key_unavailable"
     """A secret is sealed to a key that this relay does not hold. The attempt is not charged."""
     UNSENDABLE = "unsendable"
@@ -58,6 +58,25 @@ class OutcomeKind(StrEnum):
     """The server cannot read the event: its data is damaged there."""
     TRANSFORMATION_FAILED = "transformation_failed"
     """The subscription's transformation makes nothing of this event that could be sent."""
+
+
+NOT_ASKED = frozenset(
+    {
+        *(OutcomeKind.LOCAL, OutcomeKind.KEY_UNAVAILABLE, OutcomeKind.UNSENDABLE, OutcomeKind.BLOCKED_ADDRESS),
+        *(OutcomeKind.EVENT_GONE, OutcomeKind.PAYLOAD_UNREADABLE),
+        *(OutcomeKind.TRANSFORMATION_FAILED, OutcomeKind.UNFORMATTED),
+    }
+)
+"""Outcomes that came about before anything went to the endpoint: they say nothing of how it answers."""
+
+
+class Scope(StrEnum):
+    """Whom an answer that asks for time is about."""
+
+    ENDPOINT = "endpoint"
+    """The endpoint that gave it."""
+    FORMAT = "format"
+    """Every endpoint of its format that this process sends to: the receiver counts, or bans, the address."""
 
 
 class Reading(NamedTuple):
@@ -78,7 +97,7 @@ class Outcome(NamedTuple):
     status, headers (4 KiB at most) and retry_after_seconds (0 to 86400, of a 429 or 503; of a 2xx by a receiver's own
     rules) are None when the answer has none; error is None when there is a status without a reading. excerpt: the first
     bytes of the body, or of an answer that is not HTTP. address: the one dialled. sent is False only when no byte of
-    the request can have reached the receiver.
+    the request can have reached the receiver. scope: whom retry_after_seconds holds back.
     """
 
     kind: OutcomeKind
@@ -91,6 +110,7 @@ class Outcome(NamedTuple):
     retry_after_seconds: float | None = None
     sent: bool = True
     reading: Reading | None = None
+    scope: Scope = Scope.ENDPOINT
 
 
 def milliseconds_since(started: float) -> int:

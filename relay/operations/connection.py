@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 
 from outbox import act_as
 from outbox.schema.runner import require_current
 from relay.operations.denied_rights import name_denied_rights
 from relay.store.nearest_time import NearestTime
-from relay.store.turns import LIMITS
+from relay.store.turns import COMMAND, LIMITS, SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,21 +29,20 @@ SCHEMA_SECONDS = 5.0
 
 # The driver reads no other style of date. It reads no year 10000 either, which the last day of 9999 is in a time zone
 # east of UTC. jit is off since compiling a plan takes longer than a bounded statement runs. A command that is stopped
-# in the middle (Ctrl-Z) keeps what it has locked for a bounded time.
-_SETTINGS = text(
+# in the middle (Ctrl-Z) keeps what it has locked for a bounded time. All of it is of the transaction alone: for the
+# session it would be for others too, through a pooler.
+_SETTINGS = (
     "select set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true), set_config('jit', 'off', true),"
     f" {LIMITS}"
 )
-
-
 # Of a connection that is kept for others: nobody holds it for longer, and nobody waits for a lock for longer.
-_BOUNDS = text("select set_config('statement_timeout', '30s', true), set_config('lock_timeout', '10s', true)")
-_NAME = "relay command"
+_BOUNDS = ", set_config('statement_timeout', '30s', true), set_config('lock_timeout', '10s', true)"
 
 
 def make_engine(config: Config, *, kept: int = 0) -> Engine:
     """Return an engine that opens a connection when asked, at READ COMMITTED, also through PgBouncer.
 
+    The server ends each of its transactions that waits for this process for too long; relay/store/turns.py says how.
     For a server, up to `kept` connections stay open, each for half an hour at most; whoever finds none free waits for
     ten seconds. A time that Python has no datetime for (infinity, before Christ, year 10000) is read as the nearest
     one that it has.
@@ -52,23 +51,28 @@ def make_engine(config: Config, *, kept: int = 0) -> Engine:
     if kept:
         pool = {"pool_size": kept, "max_overflow": 0, "pool_timeout": 10, "pool_pre_ping": True, "pool_recycle": 1800}
     engine = create_engine(
-        config.sqlalchemy_url(fallback_application_name=_NAME),
+        config.sqlalchemy_url(fallback_application_name=COMMAND),
         **pool,
         isolation_level="READ COMMITTED",
         hide_parameters=True,
         connect_args={"prepare_threshold": None},
     )
-    event.listen(engine, "connect", _read_every_time)
+    event.listen(engine, "connect", _prepare)
+    settings = _SETTINGS + (_BOUNDS if kept else "")
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(settings))
 
     @event.listens_for(engine, "do_connect")
     def read_the_address_again(dialect: Dialect, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
-        parameters.update(dialect.create_connect_args(config.sqlalchemy_url(fallback_application_name=_NAME))[1])
+        parameters.update(dialect.create_connect_args(config.sqlalchemy_url(fallback_application_name=COMMAND))[1])
 
     return engine
 
 
-def _read_every_time(connection: Any, _record: object) -> None:
+def _prepare(connection: Any, _record: object) -> None:
     connection.adapters.register_loader("timestamptz", NearestTime)
+    connection.autocommit = True
+    connection.execute(SESSION)
+    connection.autocommit = False
 
 
 class Database:
@@ -101,9 +105,6 @@ class Database:
         """
         with self._engine.begin() as connection:
             self._check(connection)
-            connection.execute(_SETTINGS)
-            if self._kept:
-                connection.execute(_BOUNDS)
             named = self.actor if actor is None else actor
             if named is not None:
                 act_as(connection, named)

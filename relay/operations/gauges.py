@@ -9,6 +9,7 @@ from sqlalchemy import text
 from outbox.control.tenancy import operator_only
 from relay.operations.connection import SCHEMA_SECONDS, Database
 from relay.operations.status.delivery_counts import oldest_since
+from relay.operations.status.outstanding import oldest_pending_seconds
 from relay.operations.status.running import ALIVE_SECONDS
 from relay.store.meaning import one_line
 from relay.store.subscriptions import OPEN
@@ -43,9 +44,6 @@ select (select count(*) from counted) as due,
        (select coalesce(extract(epoch from statement_timestamp() - min(since)), 0)::double precision from due)
            as oldest_due_seconds,
        (select count(*) from (select from outbox.pending order by event_seq limit :bound) p) as pending,
-       coalesce((select extract(epoch from statement_timestamp() - recorded_at)::double precision from outbox.events
-                 where seq = (select event_seq from outbox.pending order by event_seq limit 1)), 0)
-           as oldest_pending_seconds,
        (select count(*) from (select from outbox.dead_letters order by died_at limit :bound) l) as dead_letters,
        (select coalesce(sum(leased), 0) from outbox.relays r where {_ALIVE}) as leased,
        (select count(*) from outbox.relays r where {_ALIVE}) as relays,
@@ -70,7 +68,7 @@ def read_gauges(connection: Connection, tenant: str | None) -> Gauges:
         due=row.due,
         oldest_due_seconds=max(0.0, row.oldest_due_seconds),
         pending=row.pending,
-        oldest_pending_seconds=max(0.0, row.oldest_pending_seconds),
+        oldest_pending_seconds=oldest_pending_seconds(connection) or 0.0,
         dead_letters=row.dead_letters,
         leased=int(row.leased),
         relays=row.relays,

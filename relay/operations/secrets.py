@@ -12,7 +12,7 @@ from sqlalchemy import text
 from outbox.control.tenancy import operator_only
 from outbox.ids import SubscriptionId
 from outbox.sealing import newest_key
-from relay.config.options import ConfigError
+from relay.config.option import ConfigError
 from relay.operations.connection import begin
 from relay.secrets.resealing import BATCH_ROWS, READ, REPLACE, plan
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Rekeyed", "SecretsAtRest", "UnopenedSecret", "rekey", "require_keys", "secrets_at_rest"]
 
 _PASSES = 3
-_PAUSE_SECONDS = 0.5  # for whoever holds a row to let go of it
+PAUSE_SECONDS = 0.5  # for whoever holds a row to let go of it
 
 _AT_REST = text("""
 select count(*) as count,
@@ -151,7 +151,7 @@ def rekey(connection: Connection, tenant: str | None, keyring: Keyring, actor: s
         _pass(connection, keyring, key, done, actor)
         if not done.busy or not remaining:
             break
-        time.sleep(_PAUSE_SECONDS)
+        time.sleep(PAUSE_SECONDS)
     return Rekeyed(
         key_id=key.id,
         sealed=done.sealed,

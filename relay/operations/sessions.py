@@ -29,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 SESSION_SECONDS = 12 * 3600
-_SESSIONS_EACH = 20  # of one token at once; the oldest ends where there are more
+SESSIONS_EACH = 20  # of one token at once; the oldest ends where there are more
 _NAME = re.compile(SESSION_NAME + r"(?P<how>of|by link) (?P<token>tok_[0-9a-z]{26})")
 _BEGAN_BY = text("""
 select revoked_at is null and (expires_at is null or expires_at > clock_timestamp()) as lives, expires_at
@@ -71,7 +71,7 @@ def begin_session(connection: Connection, given: str, *, once: bool = False) -> 
         maker=Maker(token.rights, token.expires_at),
         is_session=True,
     )
-    connection.execute(_END_OLDEST, {"name": name, "most": _SESSIONS_EACH})
+    connection.execute(_END_OLDEST, {"name": name, "most": SESSIONS_EACH})
     if once:
         tokens.revoke(connection, token.tenant, token.id)
     return made

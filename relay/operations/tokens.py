@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from outbox._text import complaint
 from outbox.control.pages import Key, Listing, Page
@@ -122,6 +124,7 @@ def has_form(given: str) -> bool:
 def authenticate(connection: Connection, given: str) -> Token | None:
     """Return the token of this text, and note that it is used; None where it is unknown, expired or revoked.
 
+    Where that cannot be noted, as with a full disk, it is valid all the same: who could mend it is not locked out.
     What is compared are hashes, by their index: how long that takes says nothing about a token.
     """
     if not has_form(given):
@@ -130,7 +133,8 @@ def authenticate(connection: Connection, given: str) -> Token | None:
     if row is None:
         return None
     if row.note:
-        connection.execute(_NOTE, {"id": row.id})
+        with suppress(OperationalError), connection.begin_nested():
+            connection.execute(_NOTE, {"id": row.id})
     return _token(row)
 
 

@@ -100,6 +100,7 @@ class _Process:
             processes=config.processes,
             key_ids=keyring.ids,
             leased=lambda: self._engine.sending.leased,
+            unsent=self._engine.sending.unsent.for_long,
         )
         self._schema_watch = SchemaWatch(self._stop_unless_stopping)
         self._housekeeping = Housekeeping(config, self._between_rounds)

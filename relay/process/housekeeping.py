@@ -1,10 +1,9 @@
 """Keep the tables small and the secrets sealed, on a connection of its own, while the relay delivers.
 
-The rounds make leaves ahead, clear removed subscriptions and expired secrets, seal secrets in clear, and apply
-retention, and count attempts into roll-ups (0021_statistics.sql says how each is counted once). Each repeats one short
-transaction until it has nothing left to do. A transaction works only while it holds
-housekeeping's turn, so that one of several relays does it. It waits at most 50 ms for any other lock and then
-tries again a few seconds later, so nothing queues behind housekeeping.
+rounds.py lists what there is to do; sealing secrets in clear is here. Each round repeats one short transaction until it
+has nothing left to do. A transaction works only while it holds housekeeping's turn, so that one of several relays does
+it. It waits at most 50 ms for any other lock and then tries again a few seconds later, so nothing queues behind
+housekeeping.
 
 No round stops another one, whatever its error. `outbox.rounds` has the last success and the last error of each. It is
 also how relays share the work: a round that another relay did a moment ago is not due.
@@ -15,7 +14,6 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -28,70 +26,39 @@ from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 from outbox.errors import OutboxError
 from outbox.sealing import NEWEST_KEY, SealingKey
 from relay.config.database_url import RELAY_NAME
+from relay.process.rounds import rounds_of
 from relay.secrets import resealing
 from relay.secrets.keyring import Keyring
 from relay.store import turns
-from relay.store.health import FORGET_WELL, MARK_LATE
-from relay.store.limits import CLEAR_LIMITS
 from relay.store.meaning import one_line
-from relay.store.retention import RETENTION
-from relay.store.subscriptions import CLEAR_REMOVED
+from relay.store.relays import ALIVE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from relay.config.options import Config
-    from relay.store.retention import RetentionStep
+    from relay.process.rounds import Round
 
     Sign = Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]]
 
-__all__ = ["Housekeeping", "Round"]
+__all__ = ["SEALING", "Housekeeping", "do_round", "seal"]
 
 log = logging.getLogger("relay.process.housekeeping")
 
-BATCH_ROWS = 2_000
-# To make a leaf, the default leaf is read while inserts into it wait. A running relay therefore makes none while the
-# default leaf is large; `relay migrate` does.
-MAX_DEFAULT_BYTES = 256 * 1024 * 1024
 # The rounds share one turn: a relay that finds it taken does its rounds a little later.
 _TURN = turns.TRY.format(turn="housekeeping")
 _TICK_SECONDS = 1.0
+_EACH_SECONDS = 0.5  # all together ask twice a second what is due, however many they are
+_TICK_MAX_SECONDS = 8.0  # a sign of life is due in twenty
+_PUT_OFF_MAX_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
-_SEALING = "secrets in clear"
+SEALING = "secrets in clear"
 _SEALING_EVERY_SECONDS = 30.0
-LEAVES_OF_EVENTS = 40  # a leaf of events is filled in a fortieth of the retention time, or in half of that
-
-_MAKE_EVENT_LEAF = f"""
-select outbox.make_event_leaf(max_default_bytes => %(max_default_bytes)s,
-                              span => make_interval(days => %(events_days)s) / {LEAVES_OF_EVENTS})"""
-
-# A row that an application's transaction holds is passed over, and so are the rows that would wait for it.
-_DELETE_REMOVED = """
-with gone as (
-    delete from outbox.subscriptions where id = any(array(
-        select id from outbox.subscriptions s where removed_at < clock_timestamp() - interval '1 hour'
-            and not exists (select from outbox.deliveries where subscription_id = s.id)
-        limit %(batch)s for update skip locked))
-    returning id)
-select count(*) from gone"""
-_CANCEL_ORPHANS = "select outbox.cancel_orphans(%(batch)s)"
-_DELETE_EXPIRED = """
-with gone as (
-    delete from outbox.secrets where id = any(array(
-        select id from outbox.secrets where expires_at <= clock_timestamp() limit %(batch)s for update skip locked))
-    returning id)
-select count(*) from gone"""
-_DELETE_TESTS = """
-with gone as (
-    delete from outbox.test_requests where id = any(array(
-        select id from outbox.test_requests where requested_at < clock_timestamp() - interval '1 day'
-        limit %(batch)s for update skip locked))
-    returning id)
-select count(*) from gone"""
 
 _AGES = """
-select name, extract(epoch from clock_timestamp() - succeeded_at) from outbox.rounds
-where name = any(%s) and succeeded_at is not null"""
+select array_agg(name), array_agg(extract(epoch from clock_timestamp() - succeeded_at)::float8),
+       (select count(*) from outbox.relays where seen_at > clock_timestamp() - make_interval(secs => %s))
+from outbox.rounds where name = any(%s) and succeeded_at is not null"""
 _SUCCEEDED = """
 insert into outbox.rounds (name, every_seconds, succeeded_at) values (%s, %s, clock_timestamp())
 on conflict (name) do update set every_seconds = excluded.every_seconds, succeeded_at = excluded.succeeded_at"""
@@ -99,61 +66,6 @@ _FAILED = """
 insert into outbox.rounds (name, every_seconds, failed_at, error) values (%s, %s, clock_timestamp(), %s)
 on conflict (name) do update set
     every_seconds = excluded.every_seconds, failed_at = excluded.failed_at, error = excluded.error"""
-
-
-@dataclass(frozen=True)
-class Round:
-    """A statement to repeat until its first column is null, false or zero: nothing is left then.
-
-    Its parameter `after` is what it answered the last time, 0 at first. After `seconds` it goes on the next time.
-    """
-
-    name: str
-    every_seconds: float
-    statement: str
-    parameters: Mapping[str, int] = field(default_factory=dict)
-    seconds: float = float("inf")
-
-
-def _rounds(config: Config) -> list[Round]:
-    """Return every round but sealing, in the order in which they are done.
-
-    The row of a removed subscription stays an hour longer than its deliveries: a fan_out that began before the removal
-    may still add some.
-    """
-    leaves = {"max_default_bytes": MAX_DEFAULT_BYTES, "events_days": config.events_retention_days}
-    statistics = {"days": config.statistics_retention_days, "batch": BATCH_ROWS}
-    return [
-        Round("attempt leaves", 60, "select outbox.make_attempt_leaf()"),
-        Round("idempotency key leaves", 60, "select outbox.make_key_leaf()"),
-        Round("event leaves", 60, _MAKE_EVENT_LEAF, leaves),
-        Round("deliveries of removed subscriptions", 5, CLEAR_REMOVED, {"batch": BATCH_ROWS}),
-        Round("removed subscriptions", 60, _DELETE_REMOVED, {"batch": BATCH_ROWS}),
-        Round("deliveries without a subscription", 60, _CANCEL_ORPHANS, {"batch": BATCH_ROWS}),
-        Round("limits of what is gone", 3600, CLEAR_LIMITS, {"batch": BATCH_ROWS}),
-        Round("secrets that ran out", 60, _DELETE_EXPIRED, {"batch": BATCH_ROWS}),
-        Round("old test messages", 3600, _DELETE_TESTS, {"batch": BATCH_ROWS}),
-        Round("late backlogs", 30, MARK_LATE, {"batch": BATCH_ROWS}),
-        Round("endpoints that are well", 60, FORGET_WELL, {"batch": BATCH_ROWS}),
-        *(_retention(step, getattr(config, f"{step.kind}_retention_days")) for step in RETENTION),
-        Round("statistics", 5, "select outbox.roll_up(100, 100)"),
-        Round("statistics of former attempts", 60, "select outbox.note_old_attempts()"),
-        Round("old statistics", 300, "select outbox.prune_rollups(%(days)s, %(batch)s)", statistics),
-        Round("old events of tenants", 60, "select outbox.prune_tenant_events(%(batch)s)", {"batch": BATCH_ROWS}),
-        Round("what is old of tenants", 60, "select outbox.prune_tenant(%(batch)s)", {"batch": BATCH_ROWS}),
-        Round("erasures", 5, "select outbox.erase_next(%(batch)s)", {"batch": BATCH_ROWS}, seconds=5.0),
-        Round("old idempotency keys", 3600, "select outbox.forget_keys(%(batch)s)", {"batch": BATCH_ROWS}),
-        Round("empty leaves", 60, "select outbox.drop_empty_leaf()"),
-    ]
-
-
-def _retention(step: RetentionStep, days: int) -> Round:
-    """Return a step of retention as a round.
-
-    Whole leaves go as soon as they are old, single rows only if their leaf stayed longer than it takes to fill it.
-    """
-    grace = {"events": 1 + days // LEAVES_OF_EVENTS, "attempts": 1}.get(step.kind, 0) if step.unit == "rows" else 0
-    return Round(step.name, 3600, step.statement, {"days": days + grace, "batch": BATCH_ROWS})
 
 
 async def _no_sign(_connection: psycopg.AsyncConnection[Any]) -> None:
@@ -168,12 +80,16 @@ class Housekeeping:
         self._sign = sign or _no_sign
         self._conninfo = partial(config.conninfo, application_name=f"{RELAY_NAME} housekeeping")
         self._keyring = Keyring(config.secret_key)
-        self._rounds = _rounds(config)
-        self._every = {round_.name: round_.every_seconds for round_ in self._rounds} | {
-            _SEALING: _SEALING_EVERY_SECONDS
-        }
+        self._rounds = rounds_of(config)
+        self._every = {round_.name: round_.every_seconds for round_ in self._rounds} | {SEALING: _SEALING_EVERY_SECONDS}
         self._due_at = dict.fromkeys(self._every, 0.0)
         self._lost_at: float | None = None
+        self._relays = 1
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long to rest between two looks, so that many relays ask no more in all than a few."""
+        return max(_TICK_SECONDS, min(_EACH_SECONDS * self._relays, _TICK_MAX_SECONDS))
 
     async def run(self) -> None:
         """Do every round when it is due, until cancelled. Connect again when the database is away."""
@@ -196,7 +112,7 @@ class Housekeeping:
                 if self._lost_at is not None:
                     log.warning("housekeeping: connected again after %.0f s", time.monotonic() - self._lost_at)
                     self._lost_at = None
-                await anyio.sleep(_TICK_SECONDS)
+                await anyio.sleep(self.pause_seconds)
 
     def _note_loss(self, error: BaseException) -> None:
         """Log that the connection is lost, once until it is back."""
@@ -212,8 +128,8 @@ class Housekeeping:
         """
         await self._put_off_what_others_did(connection)
         for round_ in self._rounds:
-            await self._do_if_due(connection, round_.name, partial(_repeat, connection, round_, self._sign))
-        await self._do_if_due(connection, _SEALING, partial(_seal, connection, self._keyring))
+            await self._do_if_due(connection, round_.name, partial(do_round, connection, round_, self._sign))
+        await self._do_if_due(connection, SEALING, partial(seal, connection, self._keyring))
 
     async def _put_off_what_others_did(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Put off the rounds that are due here but that another relay did. The first time, a relay does all of them."""
@@ -222,23 +138,25 @@ class Housekeeping:
         if not due:
             return
         try:
-            cursor = await connection.execute(_AGES, (due,))
-            ages = {name: float(age) for name, age in await cursor.fetchall()}
+            cursor = await connection.execute(_AGES, (ALIVE_SECONDS, due))
+            ((names, ages, self._relays),) = await cursor.fetchall()
         except psycopg.Error as error:
             _raise_if_lost(connection, error)
             return
-        for name, age in ages.items():
+        least = min(_EACH_SECONDS * self._relays, _PUT_OFF_MAX_SECONDS)
+        for name, age in zip(names or (), ages or (), strict=True):
             if age < 0.9 * self._every[name]:
-                self._due_at[name] = now + self._every[name] - age
+                self._due_at[name] = now + max(self._every[name] - age, least)
 
     async def _do_if_due(
-        self, connection: psycopg.AsyncConnection[Any], name: str, work: Callable[[], Awaitable[None]]
+        self, connection: psycopg.AsyncConnection[Any], name: str, work: Callable[[], Awaitable[bool]]
     ) -> None:
         if time.monotonic() < self._due_at[name]:
             return
         pause = self._every[name]
         try:
-            await work()
+            if not await work():  # whoever has the turn may be stopped, or may not get to this round
+                pause = min(_RETRY_SECONDS, pause)
         except (psycopg.Error, OutboxError) as error:
             _raise_if_lost(connection, error)
             if isinstance(error, LockNotAvailable):
@@ -268,15 +186,19 @@ async def _note_failure(connection: psycopg.AsyncConnection[Any], name: str, eve
         _raise_if_lost(connection, unnoted)
 
 
-async def _repeat(connection: psycopg.AsyncConnection[Any], round_: Round, sign: Sign) -> None:
-    """Repeat a round's transaction while we hold its lock and something is left; the last one notes the success."""
+async def do_round(connection: psycopg.AsyncConnection[Any], round_: Round, sign: Sign) -> bool:
+    """Repeat a round's transaction while something is left; the last one notes the success.
+
+    Returns:
+        False where another relay has the turn.
+    """
     answer: Any = 0
     until = time.monotonic() + round_.seconds
     while answer is not None:
         await sign(connection)
         async with _transaction(connection):
             if not await _is_our_turn(connection, round_.name):
-                return
+                return False
             cursor = await connection.execute(round_.statement, {**round_.parameters, "after": answer})
             row = await cursor.fetchone()
             answer = row[0] if row and row[0] and time.monotonic() < until else None
@@ -284,6 +206,7 @@ async def _repeat(connection: psycopg.AsyncConnection[Any], round_: Round, sign:
                 await connection.execute(_SUCCEEDED, (round_.name, round_.every_seconds))
         if answer is not None:
             log.debug("%s: %s", round_.name, answer)
+    return True
 
 
 @asynccontextmanager
@@ -294,25 +217,30 @@ async def _transaction(connection: psycopg.AsyncConnection[Any]) -> AsyncIterato
         yield
 
 
-async def _seal(connection: psycopg.AsyncConnection[Any], keyring: Keyring) -> None:
-    """Seal secrets in clear to the newest key, if this relay has its private half; one batch in each transaction."""
+async def seal(connection: psycopg.AsyncConnection[Any], keyring: Keyring) -> bool:
+    """Seal secrets in clear to the newest key, if this relay has its private half; one batch in each transaction.
+
+    Returns:
+        False where another relay has the turn.
+    """
     after: UUID | None = UUID(int=0)
     while after is not None and keyring.newest is not None:
         async with _transaction(connection):
-            if not await _is_our_turn(connection, _SEALING):
-                return
+            if not await _is_our_turn(connection, SEALING):
+                return False
             newest = await (await connection.execute(NEWEST_KEY)).fetchone()
             if newest is None or newest[0] not in keyring:
-                return
+                return True
             cursor = await connection.execute(resealing.READ_CLEAR, {"after": after, "batch": resealing.BATCH_ROWS})
             rows = await cursor.fetchall()
             planned = resealing.plan(rows, keyring, SealingKey.of(newest[1]))
             sealed = (await connection.execute(resealing.REPLACE, planned.parameters)).rowcount
             after = rows[-1][0] if rows else None
             if after is None:
-                await connection.execute(_SUCCEEDED, (_SEALING, _SEALING_EVERY_SECONDS))
+                await connection.execute(_SUCCEEDED, (SEALING, _SEALING_EVERY_SECONDS))
         if sealed:
             log.info("sealed %d secrets that lay in clear", sealed)
+    return True
 
 
 async def _is_our_turn(connection: psycopg.AsyncConnection[Any], name: str) -> bool:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relay.config.options import ConfigError
+from relay.config.option import ConfigError
 from relay.engine.meter import Unmetered
 from relay.operations.gauges import keep_gauges
 from relay.telemetry import metrics

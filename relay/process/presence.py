@@ -12,6 +12,7 @@ import platform
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import anyio
 import psycopg
@@ -22,7 +23,9 @@ from relay.process import supervisor
 from relay.store.relays import SIGN, SIGN_OUT, SWEEP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+
+    from relay.engine.unsent import UnsentTo
 
 __all__ = ["Presence"]
 
@@ -37,11 +40,22 @@ class Presence:
     """The row of this process in outbox.relays."""
 
     def __init__(
-        self, conninfo: Callable[[], str], *, processes: int, key_ids: Iterable[str], leased: Callable[[], int]
+        self,
+        conninfo: Callable[[], str],
+        *,
+        processes: int,
+        key_ids: Iterable[str],
+        leased: Callable[[], int],
+        unsent: Callable[[], Sequence[UnsentTo]],
     ) -> None:
-        """Take what the row says; `leased` tells how many deliveries the process holds."""
+        """Take what the row says.
+
+        `leased` tells how many deliveries the process holds, `unsent` to which subscriptions it could not send for
+        long, the longest first.
+        """
         self._conninfo = conninfo
         self._leased = leased
+        self._unsent = unsent
         place = supervisor.place()
         self._facts = {
             "id": place.id,
@@ -68,7 +82,7 @@ class Presence:
             return
         self._sign_at = now + EVERY_SECONDS
         try:
-            await connection.execute(SIGN, self._facts | {"leased": self._leased()})
+            await connection.execute(SIGN, self._facts | self._state())
             if now >= self._sweep_at:
                 self._sweep_at = now + SWEEP_EVERY_SECONDS
                 await connection.execute(SWEEP)
@@ -77,6 +91,11 @@ class Presence:
             raise
         except psycopg.Error as error:
             self._note_refusal(error)
+
+    def _state(self) -> dict[str, object]:
+        unsent = self._unsent()
+        longest = UUID(bytes=unsent[0].subscription_id) if unsent else None
+        return {"leased": self._leased(), "cannot_send": len(unsent), "cannot_send_to": longest}
 
     async def sign_out(self) -> None:
         """Delete the row; what fails, or takes longer than a second, leaves it to be swept."""

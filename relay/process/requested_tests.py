@@ -46,6 +46,7 @@ class RequestedTests:
 
     async def run(self) -> None:
         """Answer what is noted, until cancelled. What was taken and is not answered then has no answer."""
+        await self._waiting.wait()  # for most relays for ever; a way out of its own reads the machine's authorities
         out = network_of(self._config)
         try:
             async with anyio.create_task_group() as tasks:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, uuid4
 
@@ -105,8 +106,10 @@ class _Child:
         self.restart_at: float | None = None
         reading_end, ready_end = self._pipes
         environment = {_PIPE: str(reading_end), _READY_PIPE: str(ready_end), _PLACE: ":".join(map(str, self._place))}
+        # Where modules are looked for is the parent's: the folder that it stands in may have another `relay`.
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
         self.process = subprocess.Popen(  # noqa: S603 - our own command again
-            [sys.executable, "-m", "relay", *sys.argv[1:]],
+            [sys.executable, "-P", "-m", "relay", *sys.argv[1:]],
             env=os.environ | environment,
             pass_fds=self._pipes,
             start_new_session=True,
@@ -136,11 +139,13 @@ class _Supervisor:
         reading_end, self._writing_end = os.pipe()
         self._ready, ready_end = os.pipe()
         os.set_blocking(self._ready, False)
+        self._children = family.children
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         run_id = uuid4()
-        self._children = family.children
         self._children += [_Child(Place(run_id, uuid4()), reading_end, ready_end) for _ in range(processes)]
+        if self._signals:  # it came while they were started
+            self._stop_children()
 
     def run(self) -> int:
         worst = 0
@@ -148,6 +153,7 @@ class _Supervisor:
             for child in self._children[:]:
                 code = self._check(child)
                 if code is not None:
+                    code = 0 if self._signals and code == -signal.SIGTERM else code  # stopped while it started
                     worst = max(worst, abs(code))
                     self._any_drained |= code == 0
                     self._children.remove(child)
@@ -160,8 +166,7 @@ class _Supervisor:
             if self._signals or self._is_hopeless():
                 return 0 if self._signals else REFUSED
             if time.monotonic() >= child.restart_at:
-                child.start()
-                self._family.restarts += 1
+                self._start_again(child)
             return None
         code = child.process.poll()
         self._hear()  # after the poll: what a child wrote before its end is heard before that is judged
@@ -171,6 +176,12 @@ class _Supervisor:
             return code
         self._start_later(child, code)
         return None
+
+    def _start_again(self, child: _Child) -> None:
+        child.start()
+        self._family.restarts += 1
+        if self._signals:  # it came meanwhile
+            self._stop_children()
 
     def _hear(self) -> None:
         """Read which children passed their checks."""
@@ -209,8 +220,12 @@ class _Supervisor:
             )
         child.failing = code
 
-    def _stop(self, number: int, _frame: FrameType | None) -> None:
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1
+        self._stop_children()
+
+    def _stop_children(self) -> None:
+        """Stop them by the signal that ends a process without a traceback where it does not listen yet."""
         for child in self._children:
             if child.process.poll() is None:
-                child.process.send_signal(number)
+                child.process.send_signal(signal.SIGTERM)

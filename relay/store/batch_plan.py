@@ -9,7 +9,7 @@ from relay.store.fan_out import new_ids
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["BATCH_BYTES", "Candidate", "Group", "group"]
+__all__ = ["BATCH_BYTES", "Candidate", "Group", "full_batches", "group"]
 
 BATCH_BYTES = 512 * 1024
 """Of the payloads of a batch; one that is larger alone goes alone."""
@@ -86,8 +86,8 @@ def _in_order(
     for row in first:
         if row.batch is None:
             if fresh and row is fresh[0]:
-                taken, full = _fill(fresh, limit)
-                fresh = fresh[len(taken) :]
+                count, full = _fill([one.weight for one in fresh[: limit + 1]], limit)
+                taken, fresh = fresh[:count], fresh[count:]
                 if full or taken[0].age >= wait_seconds:
                     yield _made(new_ids(1)[0], taken)
         elif row.batch not in seen:
@@ -97,16 +97,25 @@ def _in_order(
                 yield _made(row.batch if len(rows) == rows[0].size else new_ids(1)[0], rows)
 
 
-def _fill(rows: Sequence[Candidate], limit: int) -> tuple[list[Candidate], bool]:
-    """Return the first rows that fit into one batch, and whether it is full."""
-    taken: list[Candidate] = []
-    weight = 0
-    for row in rows:
-        weight += row.weight
-        if len(taken) == limit or (taken and weight > BATCH_BYTES):
-            return taken, True
-        taken.append(row)
-    return taken, len(taken) == limit
+def full_batches(weights: Sequence[int], limit: int) -> Iterator[range]:
+    """Return which rows, by their places, make full batches: the first ones the first, and so on; the last are left."""
+    begin = 0
+    while True:
+        count, full = _fill(weights[begin : begin + limit + 1], limit)
+        if not full:
+            return
+        yield range(begin, begin + count)
+        begin += count
+
+
+def _fill(weights: Sequence[int], limit: int) -> tuple[int, bool]:
+    """Return how many of the first rows, of these bytes, fit into one batch, and whether it is full."""
+    total = 0
+    for count, weight in enumerate(weights):
+        total += weight
+        if count == limit or (count and total > BATCH_BYTES):
+            return count, True
+    return len(weights), len(weights) == limit
 
 
 def _made(identity: bytes, rows: Sequence[Candidate]) -> Group:

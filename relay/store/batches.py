@@ -16,7 +16,7 @@ from relay.store.arrays import Integers, Smallints, Uuids
 from relay.store.batch_plan import Candidate, Group, group
 from relay.store.claims import DUE_SINCE, MAX_ATTEMPTS, UNKNOWN_BYTES, with_events
 from relay.store.database import BEGIN, SETTINGS, rollback_if_open
-from relay.store.fan_out import new_ids
+from relay.store.halving import part
 from relay.store.lease import LEASE_SLACK_SECONDS
 from relay.store.subscriptions import OPEN
 from relay.store.suspects import MAX_CRASHES, SUSPECTS_AMONG, bury_suspect
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     import psycopg
 
     from relay.model.delivery import Delivery
-    from relay.model.settlement import Settlement
     from relay.store.database import Database
     from relay.store.rows import Leased
 
-__all__ = ["HALVE", "ClaimedBatch", "Readiness", "claim_batches", "find_ready", "halve_columns"]
+__all__ = ["ClaimedBatch", "Readiness", "claim_batches", "find_ready"]
 
 ROWS_MAX = 1000  # of one claim
 
@@ -110,16 +109,10 @@ returning d.id, d.attempts
 """due or suspect → leased, with its batch."""
 
 # No longer alone, like the former suspect of suspects.py.
-_CLEAR = "update outbox.deliveries set crashes = crashes - 1 where id = %b and lease = %b and crashes > 0"
-
-# A process that ended again and again while it sent a batch alone: one of the events may be the cause.
-_PART = f"""
-update outbox.deliveries d set batch_id = r.batch, batch_size = r.size, lease = null, due_at = clock_timestamp(),
-    crashes = case when r.size = 1 then 0 else {MAX_CRASHES - 1} end
-from unnest(%b, %b, %b) r(id, batch, size)
-where d.id = r.id and d.due_at <= clock_timestamp()
-"""
-"""suspect → due, in two new batches. Each half is suspected less: one more crash halves it again."""
+_CLEAR = """
+update outbox.deliveries set crashes = crashes - 1
+where id = any(array(select id from outbox.deliveries where id = %b and lease = %b and crashes > 0
+                     for no key update skip locked))"""
 
 
 class _Asked(NamedTuple):
@@ -208,7 +201,7 @@ async def _claim(
         wait_seconds=0.0 if alone else milliseconds / 1000,
     )  # fmt: skip
     if asked.suspects and asked.lead is None and groups and min(one.crashes for one in groups[0].rows) >= MAX_CRASHES:
-        return [], await _part(connection, groups[0])
+        return [], await part(connection, groups[0])
     if not groups:
         return [], None
     attempts = await _lease(connection, asked, groups, timeout)
@@ -253,54 +246,3 @@ async def _lease(
         parameters = (asked.lease, asked.slack_seconds + timeout_seconds, *columns)
         leased = await connection.execute(_LEASE, parameters, binary=True)
     return dict(await leased.fetchall())
-
-
-async def _part(connection: psycopg.AsyncConnection[Any], suspected: Group) -> bytes | None:
-    """suspect → due, each half as a batch; return the one that there is where there is no half."""
-    if len(suspected.rows) == 1:
-        return suspected.rows[0].id
-    await connection.execute(_PART, _halves([row.id for row in suspected.rows]), binary=True)
-    return None
-
-
-def _halves(ids: Sequence[bytes]) -> tuple[object, ...]:
-    """Return (ids, new batches, their sizes) of the two halves."""
-    middle = (len(ids) + 1) // 2
-    sizes = [middle] * middle + [len(ids) - middle] * (len(ids) - middle)
-    first, second = new_ids(2)
-    return Uuids(ids), Uuids([first] * middle + [second] * (len(ids) - middle)), Integers(sizes)
-
-
-# After the settlement, in its transaction. Who has leased the rows since, or tried them again, has them as they are.
-HALVE = """
-update outbox.deliveries d set batch_id = r.batch, batch_size = r.size, attempts = greatest(d.attempts - 1, 0)
-from unnest(%b, %b, %b, %b, %b) r(id, batch, size, former, number)
-where d.id = r.id and d.batch_id = r.former and d.lease is null and d.attempts = r.number
-returning d.id
-"""
-"""waiting → waiting, in two new batches, the attempt given back."""
-
-
-def halve_columns(rows: Sequence[Settlement]) -> tuple[object, ...] | None:
-    """Return the parameters of HALVE; None where no batch is halved."""
-    halved: dict[bytes, list[Delivery]] = {}
-    for row in rows:
-        if row.verdict.halves and row.delivery.batch is not None:
-            halved.setdefault(row.delivery.batch, []).append(row.delivery)
-    if not halved:
-        return None
-    columns: list[tuple[object, ...]] = []
-    for former, members in halved.items():
-        members.sort(key=lambda one: (one.event_seq, one.id))
-        columns += _pairs(former, members)
-    ids, batches, sizes, formers, numbers = zip(*columns, strict=True)
-    return Uuids(ids), Uuids(batches), Integers(sizes), Uuids(formers), Integers(numbers)
-
-
-def _pairs(former: bytes, members: Sequence[Delivery]) -> list[tuple[object, ...]]:
-    middle = (len(members) + 1) // 2
-    return [
-        (one.id, batch, len(half), former, one.attempts)
-        for batch, half in zip(new_ids(2), (members[:middle], members[middle:]), strict=True)
-        for one in half
-    ]

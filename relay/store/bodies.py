@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 from relay.store.arrays import Bigints
-from relay.store.database import PLANS
+from relay.store.database import PLANS, PRUNE_WHEN_PLANNED
 from relay.store.meaning import one_line
 from relay.store.rows import EVENT_COLUMNS, event_of
 
@@ -68,14 +68,22 @@ async def read_bodies(database: Database, seqs: Sequence[int]) -> Bodies:
 
 
 async def fetch_readable(database: Database, statements: Sequence[str], *parameters: object) -> list[Any]:
-    """Run the first of these statements that does not stumble over damaged data; return its rows."""
+    """Run the first of these statements that does not stumble over damaged data; return its rows.
+
+    Each names its events by constants, so that it opens their leaves only.
+    """
     for statement in statements[:-1]:
         try:
-            return await database.fetch(statement, *parameters)
+            return await _fetch_pruned(database, statement, parameters)
         except psycopg.Error as error:
             if not is_unreadable(error):
                 raise
-    return await database.fetch(statements[-1], *parameters)
+    return await _fetch_pruned(database, statements[-1], parameters)
+
+
+async def _fetch_pruned(database: Database, statement: str, parameters: Sequence[object]) -> list[Any]:
+    _, rows = await database.transaction((PRUNE_WHEN_PLANNED, ()), (statement, parameters))
+    return rows
 
 
 async def _fetch(database: Database, seqs: Sequence[int]) -> list[Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from relay.model.verdict import Disable, Hold, VerdictKind
-from relay.store import batches, health
+from relay.store import halving, health
 from relay.store.arrays import Floats, Texts, Uuids
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def _health(rows: Sequence[Settlement]) -> list[Step]:
 
 def _halves(rows: Sequence[Settlement]) -> Step | None:
     """Return the step that makes two batches of each that was refused."""
-    columns = batches.halve_columns(rows)
-    return Step("halved", batches.HALVE, columns) if columns else None
+    columns = halving.halve_columns(rows)
+    return Step("halved", halving.HALVE, columns) if columns else None
 
 
 _CONSEQUENCES: tuple[Callable[[Sequence[Settlement]], Step | None], ...] = (

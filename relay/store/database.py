@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Parameters = Sequence[object] | Mapping[str, object]
 
-__all__ = ["BEGIN", "ORIGIN", "PLANS", "PRUNE_WHEN_PLANNED", "SETTINGS", "Database", "rollback_if_open"]
+__all__ = ["BEGIN", "IMPATIENT", "ORIGIN", "PLANS", "PRUNE_WHEN_PLANNED", "SETTINGS", "Database", "rollback_if_open"]
 
 # libpq reads as much as its buffer holds, 16 KiB at first, and asyncio reads the next piece only after a round over
 # every busy socket. One large answer makes the buffer grow for good: a batch then arrives in a read or two.
@@ -47,8 +47,11 @@ PLANS = (
 # freed memory, and the server restarts. (It checks a changed row again in a plan of its own, and keeps the state of the
 # pruning in the memory of that plan, which ends too early.) So pruning is on for two kinds of statement only: one that
 # waits for nobody, and one that names its events by constants, `seq = any(%b)`, which leaves nothing to prune later.
+# docs/postgresql-pruning-crash.md has a case of it.
 # Without pruning a statement plans and locks every leaf of events: 43 ms and 3,007 locks at 1,000 leaves.
 SETTINGS = f"{PLANS}, set_config('enable_partition_pruning', 'off', true)"
+# For what must not wait for an application's transaction, which may hold a row for as long as it likes.
+IMPATIENT = f"{SETTINGS}, set_config('lock_timeout', '250ms', true)"
 PRUNE_WHEN_PLANNED = "select set_config('enable_partition_pruning', 'on', true)"
 
 # Whatever of this changes, it is not the data that we knew: another server, a standby that was promoted (timeline), a
@@ -132,9 +135,9 @@ class Database:
         except InsufficientPrivilege:
             self.origin, self.may_ask_origin = (os.urandom(8),), False
 
-    async def fetch(self, statement: str, *parameters: object) -> list[Any]:
+    async def fetch(self, statement: str, *parameters: object, settings: str = SETTINGS) -> list[Any]:
         """Run one statement in a transaction of its own; return its rows."""
-        (rows,) = await self.transaction((statement, parameters))
+        (rows,) = await self.transaction((statement, parameters), settings=settings)
         return rows
 
     async def fetch_named(self, statement: str, parameters: Mapping[str, object]) -> list[Any]:

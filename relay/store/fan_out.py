@@ -15,24 +15,26 @@ import psycopg
 
 from outbox.ids import text_id
 from relay.store import turns
-from relay.store.arrays import Bigints, Floats, Integers, Timestamps, Uuids
+from relay.store.arrays import Bigints, Integers, Uuids
+from relay.store.births import birth_of
 from relay.store.bodies import BODIES, Bodies, bodies_of, is_unreadable, read_bodies
 from relay.store.database import BEGIN, PLANS, rollback_if_open
-from relay.store.lanes import BIRTH_IN_LANES, LANE_OF_EVENT, birth_columns, find_busy
+from relay.store.lanes import LANE_OF_EVENT, find_busy
 from relay.store.pending_shares import CHOSEN
 from relay.store.rows import Match, Taken
 from relay.store.subscriptions import MATCHED, OPEN, SUBSCRIPTIONS, subscription_of
-from relay.store.wide import WIDE_FROM, is_plain, resolve_wide
+from relay.store.wide import WIDE_FROM, resolve_wide
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from relay.model.subscription import SubscriptionVersion
     from relay.store.database import Database
-    from relay.store.filters import Look
+    from relay.store.filters import Answers, Look
     from relay.store.lanes import Lane
     from relay.store.pending_shares import Shares
     from relay.store.rows import Birth
+    from relay.store.wide import WideBirths
 
 __all__ = ["FAN_OUT_SETTINGS", "MAX_SEQ", "TAKE_TURN", "TakenBatch", "fan_out", "new_ids"]
 
@@ -47,20 +49,27 @@ TAKE_TURN = turns.TAKE.format(turn="fan_out")
 # One answer has two kinds of row: the events taken, and for each distinct (tenant, type) among them the subscriptions
 # that match. One snapshot reads both, so a subscription committed before an event is never missed. No payload is read:
 # its length stands beside the pointer to it.
-def _take(chosen: str, which: str, passed_over: str = "") -> str:
-    """pending → taken: return the SQL, with these CTEs before it, for the pending rows that `which` names."""
+_EVENT = f"""tenant, type, available_at, octet_length(payload) as size, {LANE_OF_EVENT} as lane,
+               case when starts_with(type, 'relay.') then key end as about"""
+_BETWEEN = f"""lateral (
+        select {_EVENT} from outbox.events where seq = t.event_seq and seq > %b and seq <= %b limit 1) ev on true"""
+
+
+def _take(before: str, which: str, events: str = _BETWEEN, passed_over: str = "") -> str:
+    """pending → taken: return the SQL, with these CTEs before it, for the pending rows that `which` names.
+
+    `events`: what they are joined to, `ev`.
+    """
     return f"""
-with {chosen}
+with {before}
 taken as materialized (
     select event_seq, priority from outbox.pending where {which} order by event_seq limit %b for update skip locked),
 gone as (
     delete from outbox.pending where event_seq = any(array(select event_seq from taken))),
 e as materialized (
-    select t.event_seq, t.priority, ev.*, sum(ev.size) over (order by t.event_seq) as bytes
-    from taken t left join lateral (
-        select tenant, type, available_at, octet_length(payload) as size, {LANE_OF_EVENT} as lane,
-               case when starts_with(type, 'relay.') then key end as about
-        from outbox.events where seq = t.event_seq and seq > %b and seq <= %b limit 1) ev on true),
+    select t.event_seq, t.priority, ev.tenant, ev.type, ev.available_at, ev.size, ev.lane, ev.about,
+           sum(ev.size) over (order by t.event_seq) as bytes
+    from taken t left join {events}),
 kinds as (select distinct tenant, type from e where type is not null),
 matches as (
     select k.tenant, k.type, array_agg(s.id) as ids, array_agg(s.version) as versions, array_agg(s.open) as open,
@@ -68,11 +77,12 @@ matches as (
            case when count(s.filter_hash) > 0 then array_agg(s.filter_hash) end as filters
     from kinds k
     cross join lateral (
-        select distinct st.subscription_id from outbox.subscription_types st
-        where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type)){passed_over}
-        limit %b) m
-    cross join lateral (select id, version, {OPEN} as open, ordered, filter_hash
-                        from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
+        select s.* from (
+            select distinct st.subscription_id from outbox.subscription_types st
+            where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type)){passed_over}) m
+        cross join lateral (select id, version, {OPEN} as open, ordered, filter_hash
+                            from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
+        limit %b) s
     group by k.tenant, k.type)
 select event_seq, tenant, type, available_at, coalesce(available_at <= clock_timestamp(), true), size,
        coalesce(bytes <= %b, false), priority, lane, about,
@@ -88,11 +98,15 @@ _TAKE_SHARED = _take(f"{CHOSEN},", "event_seq = any(array(select event_seq from 
     "union all select null, tenant, null, null, null, null, null, null, null, null, null, null, null, null, null"
     " from last_tenant"
 )
-# What was looked at for its filters, and nothing else.
-_THESE = "event_seq = any(%b)"
-_TAKE_THESE = _take("", _THESE)
+# What was chosen before, and nothing else. Its numbers are known when it is planned, which opens their leaves only.
+_THESE = (
+    f"found as materialized (select seq, {_EVENT} from outbox.events where seq = any(%b)),",
+    "event_seq = any(%b)",
+    "found ev on ev.seq = t.event_seq",
+)
+_TAKE_THESE = _take(*_THESE)
 _TAKE_THESE_PASSING = _take(
-    "", _THESE, " and not (k.tenant = %b and k.type = %b and coalesce(st.filter_hash = any(%b), false))"
+    *_THESE, " and not (k.tenant = %b and k.type = %b and coalesce(st.filter_hash = any(%b), false))"
 )
 
 
@@ -120,7 +134,7 @@ async def fan_out(
         byte_budget: events whose payloads lie within so many bytes, counted from the first, `fit`.
         up_to_seq: events above are left for the next time.
         shares: how the take is shared out between tenants and priorities; None: the oldest.
-        look: what was looked at, and is taken in place of these.
+        look: what was chosen, and is taken in place of these.
         events_after_seq: where the events are looked for, so that few leaves are opened; None: above `after_seq`. One
             that is taken and lies below comes without its event.
         most_matches: subscriptions of one kind of event that are brought; with more the batch `is_wide`.
@@ -139,32 +153,12 @@ async def fan_out(
             statement, asked = _TAKE_SHARED if shares else _TAKE_OLDEST, (*which, limit, *of_events)
         else:
             statement = _TAKE_THESE if look.passing is None else _TAKE_THESE_PASSING
-            asked = (Bigints(look.seqs), limit, *of_events, *(look.passing or ()))
+            seqs = Bigints(look.seqs)
+            asked = (seqs, seqs, limit, *(look.passing or ()))
         cursor = await connection.execute(statement, (*asked, most_matches + 1, byte_budget), binary=True)
         yield TakenBatch(database, connection, await cursor.fetchall(), look, most_matches)
     finally:
         await rollback_if_open(connection)
-
-
-# `due` is "not before" for a row that is not leased yet; of a leased one, due_at is the end of its lease.
-def _birth(boosted: str = "", earlier: str = "", boost: str = "", array: str = "") -> str:
-    """taken → due or leased: return the SQL that inserts the deliveries, with a priority's boost where it is named."""
-    return f"""
-with resolved as (
-    insert into outbox.resolutions (first_seq, seqs, matches, gave_up_seqs, gave_up_subscriptions)
-    values (%b, %b, %b, %b, %b))
-insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts, lease, event_bytes{boosted})
-select id, event_seq, subscription_id,
-       case when lease is null then greatest(due, clock_timestamp()){earlier}
-            else clock_timestamp() + make_interval(secs => lease_seconds) end,
-       case when lease is null then 0 else 1 end, lease, size{boost}
-from unnest(%b, %b, %b, %b, %b, %b, %b{array}) r(id, event_seq, subscription_id, due, lease, lease_seconds, size{boost})
-"""
-
-
-_BIRTH_PLAIN = _birth()
-# An event with a priority is due earlier than it is: it passes what became due meanwhile, and nothing later passes it.
-_BIRTH_BOOSTED = _birth(", boost_seconds", " - make_interval(secs => coalesce(boost, 0))", ", boost", ", %b")
 
 
 class TakenBatch:
@@ -232,7 +226,8 @@ class TakenBatch:
         seqs = dict.fromkeys(birth.event_seq for birth in births if birth.lease is not None)
         leased = [seq for seq in seqs if seq not in known] if known else list(seqs)
         connection = self._connection
-        birth, columns = self._in_lanes(births) if in_lanes else self._plain(births)
+        birth, columns = birth_of(births, in_lanes=in_lanes)
+        columns = (*self._resolution(), *columns)
         committed = read = None
         try:
             async with connection.pipeline():
@@ -249,17 +244,13 @@ class TakenBatch:
         await rollback_if_open(connection)
         return await read_bodies(self._database, leased)
 
-    async def is_plain(self) -> bool:
-        """Tell whether no subscription that matches these events has a filter or asks for order."""
-        kinds = {(taken.tenant, taken.type) for taken in self.taken if taken.size is not None}
-        return await is_plain(self._connection, sorted(kinds))
-
-    async def resolve_wide(self, boost_seconds: int | None) -> int:
-        """pending → due: make all deliveries of the one event that was taken, by the server; return how many."""
+    async def resolve_wide(self, boost_seconds: int | None, told: Answers, *, may_order: bool) -> WideBirths:
+        """pending → due or parked: make all deliveries of the one event that was taken, by the server, and commit."""
         (taken,) = self.taken
-        return await resolve_wide(self._connection, taken, boost_seconds)
+        return await resolve_wide(self._connection, taken, boost_seconds, told, may_order=may_order)
 
-    def _batch_columns(self) -> tuple[object, ...]:
+    def _resolution(self) -> tuple[object, ...]:
+        """Return the columns of the row that says how many subscriptions each event matched."""
         seqs = [taken.seq for taken in self.taken]
         counts = [len(self.matches_of(taken)) for taken in self.taken]
         return (
@@ -269,26 +260,6 @@ class TakenBatch:
             Bigints([seq for seq, _ in self.gave_up]) if self.gave_up else None,
             Uuids([subscription_id for _, subscription_id in self.gave_up]) if self.gave_up else None,
         )
-
-    def _plain(self, births: Sequence[Birth]) -> tuple[str, tuple[object, ...]]:
-        """pending → due or leased: return the statement for a batch without lanes, and its columns."""
-        columns = (
-            *self._batch_columns(),
-            Uuids([birth.id for birth in births]),
-            Bigints([birth.event_seq for birth in births]),
-            Uuids([birth.subscription_id for birth in births]),
-            Timestamps([birth.due for birth in births]),
-            Bigints([birth.lease for birth in births]),
-            Floats([birth.lease_seconds for birth in births]),
-            Integers([birth.size for birth in births]),
-        )
-        if any(one.boost_seconds for one in births):
-            return _BIRTH_BOOSTED, (*columns, Integers([one.boost_seconds for one in births]))
-        return _BIRTH_PLAIN, columns
-
-    def _in_lanes(self, births: Sequence[Birth]) -> tuple[str, tuple[object, ...]]:
-        """pending → due, leased or parked: return the statement for a batch with lanes, and its columns."""
-        return BIRTH_IN_LANES, (*self._batch_columns(), *birth_columns(births))
 
 
 def _taken(row: Sequence[Any]) -> Taken:

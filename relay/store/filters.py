@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.store.arrays import Uuids
+from relay.store.arrays import Bigints, Uuids
 from relay.store.database import PLANS
 from relay.store.pending_shares import CHOSEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from relay.store.database import Database
     from relay.store.pending_shares import Shares
 
-__all__ = ["Ahead", "Look", "PassedOver", "find_ahead", "read_filters"]
+__all__ = ["Ahead", "Answers", "Look", "PassedOver", "choose", "find_ahead", "read_ahead", "read_filters"]
 
 
 class Ahead(NamedTuple):
@@ -26,6 +27,14 @@ class Ahead(NamedTuple):
     size: int | None
 
 
+class Answers(NamedTuple):
+    """What the filters named so, by their hashes, said of one event; those in neither sequence did not match."""
+
+    names: AbstractSet[bytes] = frozenset()
+    matched: Sequence[bytes] = ()
+    gave_up: Sequence[bytes] = ()
+
+
 class PassedOver(NamedTuple):
     """Filters, by their hashes, that match no event of this kind that the take may find: their rows are left out."""
 
@@ -35,7 +44,7 @@ class PassedOver(NamedTuple):
 
 
 class Look(NamedTuple):
-    """The events to take, whose filters have been asked.
+    """The events to take, chosen before the take: their filters have been asked, or their leaves are to be known.
 
     last_tenant: as a shared take tells it. more: whether there were others, which were too much for once.
     """
@@ -64,6 +73,31 @@ _AHEAD_SHARED = _ahead(
     "event_seq = any(array(select event_seq from chosen))",
     "union all select null, tenant, null, null from last_tenant",
 )
+
+
+# The same without their events. Where these may lie in any leaf, their numbers have to be known before.
+_CHOSEN_OLDEST = (
+    "select event_seq, null from outbox.pending where event_seq > %b and event_seq <= %b order by 1 limit %b"
+)
+_CHOSEN_SHARED = f"""
+with {CHOSEN}, first as (select event_seq from chosen order by event_seq limit %b)
+select event_seq, null from first union all select null, tenant from last_tenant"""
+_KINDS = "select seq, tenant, type, octet_length(payload) from outbox.events where seq = any(%b)"
+
+
+async def choose(database: Database, after_seq: int, limit: int, up_to_seq: int, shares: Shares | None) -> Look:
+    """Return the pending events that a take of this kind would find, and lock no leaf of events. Changes nothing."""
+    bounds = (after_seq, up_to_seq)
+    which = shares.parameters(*bounds, limit) if shares else bounds
+    rows = await database.fetch(_CHOSEN_SHARED if shares else _CHOSEN_OLDEST, *which, limit)
+    last_tenant = next((row[1] for row in rows if row[0] is None), None)
+    return Look(sorted(row[0] for row in rows if row[0] is not None), last_tenant)
+
+
+async def read_ahead(database: Database, seqs: Sequence[int]) -> list[Ahead]:
+    """Return what a look ahead tells of these events, in order; those that are gone have no type. Changes nothing."""
+    found = {row[0]: Ahead(*row) for row in await database.fetch(_KINDS, Bigints(seqs), settings=PLANS)}
+    return [found.get(seq) or Ahead(seq, None, None, None) for seq in seqs]
 
 
 async def find_ahead(

@@ -19,16 +19,15 @@ from uuid import UUID
 import psycopg
 
 from outbox.control.store.lanes import HEADS, LANE_OF_EVENT, LOOK, NOW, PARKED, RUNNABLE, SORTING
-from relay.store.arrays import Bigints, Floats, Integers, Smallints, Timestamps, Uuids
+from relay.store.arrays import Bigints, Uuids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.store.database import Database
-    from relay.store.rows import Birth
 
 __all__ = [
-    "BIRTH_IN_LANES", "FIRST_LANE", "LANE_OF_EVENT", "Lane", "SweptLane", "birth_columns", "find_busy",
+    "FIRST_LANE", "LANE_OF_EVENT", "Lane", "SweptLane", "find_busy",
     "is_lane_race", "look", "release_parked", "sweep_lanes",
 ]  # fmt: skip
 
@@ -48,40 +47,6 @@ async def find_busy(connection: psycopg.AsyncConnection[Any], lanes: Sequence[La
     """Return those of these lanes that have a row, in a transaction of fan_out: nobody else inserts a head."""
     cursor = await connection.execute(_FIND_BUSY, _columns(lanes), binary=True)
     return {lanes[place - 1] for (place,) in await cursor.fetchall()}
-
-
-BIRTH_IN_LANES = """
-with resolved as (
-    insert into outbox.resolutions (first_seq, seqs, matches, gave_up_seqs, gave_up_subscriptions)
-    values (%b, %b, %b, %b, %b))
-insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts, lease, event_bytes, lane, not_before,
-                               boost_seconds)
-select id, event_seq, subscription_id,
-       case when parked = 1 then 'infinity'
-            when lease is null then greatest(due, clock_timestamp()) - make_interval(secs => coalesce(boost, 0))
-            else clock_timestamp() + make_interval(secs => lease_seconds) end,
-       case when lease is null then 0 else 1 end, lease, size, lane,
-       case when parked = 1 and due > clock_timestamp() then due end, boost
-from unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
-    r(id, event_seq, subscription_id, due, lease, lease_seconds, size, lane, parked, boost)
-"""
-"""pending → due, leased or parked: what fan_out inserts where some deliveries are in lanes."""
-
-
-def birth_columns(births: Sequence[Birth]) -> tuple[object, ...]:
-    """Return what BIRTH_IN_LANES takes of deliveries."""
-    return (
-        Uuids([birth.id for birth in births]),
-        Bigints([birth.event_seq for birth in births]),
-        Uuids([birth.subscription_id for birth in births]),
-        Timestamps([birth.due for birth in births]),
-        Bigints([birth.lease for birth in births]),
-        Floats([birth.lease_seconds for birth in births]),
-        Integers([birth.size for birth in births]),
-        Bigints([birth.lane for birth in births]),
-        Smallints([birth.parked for birth in births]),
-        Integers([birth.boost_seconds for birth in births]),
-    )
 
 
 _LOOK_AT = LOOK.format(ids="%b", lanes="%b")

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from relay.store.arrays import Bigints, Floats, Smallints, Uuids
+from relay.store.database import IMPATIENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from relay.model.delivery import Delivery
     from relay.store.database import Database
 
-__all__ = ["LEASE_END", "LEASE_SLACK_SECONDS", "START_WITHIN_SECONDS", "new_lease", "release"]
+__all__ = ["LEASE_END", "LEASE_SLACK_SECONDS", "START_WITHIN_SECONDS", "find_locked", "new_lease", "release"]
 
 LEASE_SLACK_SECONDS = 6.0  # a lease lasts for the timeout of an attempt and this much more
 START_WITHIN_SECONDS = 3.0  # of this slack the attempt may use so much to begin; the rest is for settling it
@@ -38,7 +39,10 @@ where d.id = r.id and d.lease = r.lease
 
 
 async def release(database: Database, rows: Sequence[tuple[Delivery, float]]) -> None:
-    """leased → due after so many seconds: give back leases with which nothing was sent; no attempt is counted."""
+    """leased → due after so many seconds: give back leases with which nothing was sent; no attempt is counted.
+
+    Raises psycopg.errors.LockNotAvailable when somebody holds one of them for longer than a moment: none is released.
+    """
     deliveries = [delivery for delivery, _ in rows]
     await database.fetch(
         _RELEASE,
@@ -46,4 +50,17 @@ async def release(database: Database, rows: Sequence[tuple[Delivery, float]]) ->
         Bigints([delivery.lease for delivery in deliveries]),
         Smallints([0 if delivery.suspect else 1 for delivery in deliveries]),
         Floats([seconds for _, seconds in rows]),
+        settings=IMPATIENT,
     )
+
+
+_FIND_LOCKED = """
+with free as materialized (select id from outbox.deliveries where id = any(%b) for update skip locked)
+select id from outbox.deliveries where id = any(%b) except select id from free
+"""
+
+
+async def find_locked(database: Database, ids: Sequence[bytes]) -> frozenset[bytes]:
+    """Return which of these deliveries somebody else has locked now. One that is gone counts as free."""
+    asked = Uuids(ids)
+    return frozenset(row[0] for row in await database.fetch(_FIND_LOCKED, asked, asked, settings=IMPATIENT))

@@ -11,7 +11,18 @@ from enum import StrEnum
 
 import psycopg
 
-__all__ = ["CLASSES", "CODES", "Meaning", "is_refusal", "meaning_of", "mend_of", "one_line", "sqlstate_of"]
+__all__ = [
+    "CLASSES",
+    "CODES",
+    "Meaning",
+    "is_locked",
+    "is_refusal",
+    "meaning_of",
+    "mend_of",
+    "mend_of_line",
+    "one_line",
+    "sqlstate_of",
+]
 
 
 class Meaning(StrEnum):
@@ -127,10 +138,24 @@ def is_refusal(error: BaseException) -> bool:
     return meaning_of(error) is Meaning.REFUSED
 
 
+def is_locked(error: BaseException) -> bool:
+    """Tell whether a statement gave up waiting, since somebody else holds what it needed."""
+    return sqlstate_of(error) == "55P03"
+
+
 def mend_of(error: BaseException) -> str:
     """Return what a person may do about it; empty where there is nothing to do but wait."""
     state = sqlstate_of(error) or ""
     return _MENDS.get(state) or _MENDS.get(state[:2], "")
+
+
+def mend_of_line(line: str) -> str:
+    """Return what a person has to mend, of an error that `one_line` wrote down; empty where nothing but time helps."""
+    kind = getattr(psycopg.errors, line.partition(":")[0], None)
+    if not (isinstance(kind, type) and issubclass(kind, psycopg.Error)):
+        return ""
+    error = kind()
+    return mend_of(error) if meaning_of(error) is Meaning.SETUP else ""
 
 
 def one_line(error: BaseException) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 __all__ = ["ALIVE_SECONDS", "SIGN", "SIGN_OUT", "SWEEP"]
 
 ALIVE_SECONDS = 20.0
-"""A process whose last sign of life is older than this is taken for dead; it signs every 5 s."""
+"""A process whose last sign of life is older than this is taken for dead; it signs every 5 to 10 s."""
 
 SIGN = """
-insert into outbox.relays as r (id, run_id, processes, host, pid, version, key_ids, leased)
-values (%(id)s, %(run_id)s, %(processes)s, %(host)s, %(pid)s, %(version)s, %(key_ids)s, %(leased)s)
+insert into outbox.relays as r (id, run_id, processes, host, pid, version, key_ids, leased,
+                                cannot_send, cannot_send_to)
+values (%(id)s, %(run_id)s, %(processes)s, %(host)s, %(pid)s, %(version)s, %(key_ids)s, %(leased)s,
+        %(cannot_send)s, %(cannot_send_to)s)
 on conflict (id) do update set
     seen_at = clock_timestamp(), leased = excluded.leased, host = excluded.host, pid = excluded.pid,
     version = excluded.version, key_ids = excluded.key_ids,
+    cannot_send = excluded.cannot_send, cannot_send_to = excluded.cannot_send_to,
     started_at = case when (r.host, r.pid) = (excluded.host, excluded.pid) then r.started_at else clock_timestamp() end
 """
 """Sign in, give a sign of life, or take over the row of a process that ended, all by the database's clock."""

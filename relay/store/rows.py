@@ -84,7 +84,8 @@ class Birth(NamedTuple):
 
     size: bytes of the event's payload, by which later claims are bounded; None where it is not known.
     boost_seconds: how much earlier than now it is due, by its priority; None: not at all. lane: None where nothing is
-    in order. parked: behind another of its lane, until that is gone; then due at `due` at the earliest.
+    in order. parked: behind another of its lane, until that is gone; then due at `due` at the earliest. batch: the id
+    of the batch that it is born into, leased, and batch_size how many it has.
     """
 
     id: bytes
@@ -97,6 +98,8 @@ class Birth(NamedTuple):
     boost_seconds: int | None = None
     lane: int | None = None
     parked: bool = False
+    batch: bytes | None = None
+    batch_size: int | None = None
 
 
 class Settled(NamedTuple):

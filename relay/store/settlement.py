@@ -10,7 +10,7 @@ from relay.model.verdict import VerdictKind
 from relay.store.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Uuids
 from relay.store.bodies import is_unreadable
 from relay.store.consequences import steps_after
-from relay.store.database import PRUNE_WHEN_PLANNED
+from relay.store.database import IMPATIENT, PRUNE_WHEN_PLANNED
 from relay.store.dead_letters import EVENTS_TO_BURY, Copied, burial
 from relay.store.rows import Settled
 
@@ -77,6 +77,8 @@ async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
     """leased → gone, waiting or dead letter, and one attempt row each; a delivery stands in `batch` once.
 
     What follows from it is written in the same transaction: consequences.py lists it.
+
+    Raises psycopg.errors.LockNotAvailable when somebody holds a row of it for longer than a moment: nothing is settled.
     """
     rows = sorted(batch, key=lambda settlement: settlement.delivery.id)
     gravest = max(row.verdict.kind for row in rows)
@@ -98,7 +100,9 @@ async def _write(
     alone = len(rows) == 1 and buries
     for statement in (_SETTLE_UP_TO[gravest], *(_SETTLE_DAMAGED if alone else ())):
         try:
-            told = await database.transaction(*_BEFORE_BURIAL[:buries], (statement, columns), *steps)
+            told = await database.transaction(
+                *_BEFORE_BURIAL[:buries], (statement, columns), *steps, settings=IMPATIENT
+            )
             return told[buries:]
         except psycopg.Error as error:
             if not is_unreadable(error) or not alone:

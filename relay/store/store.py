@@ -24,6 +24,7 @@ from relay.store import (
     subscriptions,
     suspects,
     unresolvable,
+    wide,
 )
 from relay.store.database import Database
 
@@ -42,8 +43,11 @@ class Store(Database):
     find_first_pending = unresolvable.find_first_pending
     bury_unresolvable = unresolvable.bury_unresolvable
     fan_out = fan_out.fan_out  # last of these: from here on the name is the verb's
+    choose = filters.choose
+    read_ahead = filters.read_ahead
     find_ahead = filters.find_ahead
     read_filters = filters.read_filters
+    find_filters = wide.find_filters
     read_bodies = bodies.read_bodies
     claim = claims.claim
     make_cells = limits.make_cells
@@ -70,6 +74,7 @@ class Store(Database):
     end_bulk = bulk.end_bulk
     is_bulk_running = bulk.is_bulk_running
     release = lease.release
+    find_locked = lease.find_locked
     is_drained = polling.is_drained
     recover = Database.recover
     close = Database.close

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from outbox.control.store.sendable import BROKEN, MATCHED, NOT_HELD, OPEN, PROBED, WANTED
@@ -11,7 +13,7 @@ from relay.store.arrays import Bigints, Uuids
 from relay.store.limits import FORGOTTEN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from relay.store.database import Database
 
@@ -53,12 +55,24 @@ async def read_subscriptions(database: Database, ids: Sequence[bytes]) -> list[S
     return [subscription_of(row) for row in await database.fetch(SUBSCRIPTIONS, Uuids(ids))]
 
 
+_NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+
+
+@lru_cache(maxsize=4096)
+def _shared(value: str | tuple[int, ...]) -> str | tuple[int, ...]:
+    """Return one value for all that are equal: tenants, schedules and the like are the same in thousands of rows."""
+    return value
+
+
 def subscription_of(row: Sequence[Any]) -> SubscriptionVersion:
     """Return a row of SUBSCRIPTIONS as what sending needs; its id is 16 raw bytes."""
     *columns, kinds, texts, closed_seconds, held_for_good, slowed_to, limit, rate, burst, health = row
-    values = (tuple(value) if isinstance(value, list) else value for value in columns)
+    values = (_shared(tuple(value)) if isinstance(value, list) else value for value in columns)
     fields: dict[str, Any] = dict(zip(SUBSCRIPTION_COLUMNS, values, strict=True))
-    fields["secrets"] = tuple(zip(kinds, map(Secret, texts), strict=True))
+    for name in ("tenant", "scheme", "format", "order_policy"):
+        fields[name] = _shared(fields[name])
+    fields["format_settings"] = fields["format_settings"] or _NO_SETTINGS
+    fields["secrets"] = tuple(zip(map(_shared, kinds), map(Secret, texts), strict=True))
     fields |= {"closed_seconds": closed_seconds, "held_for_good": held_for_good, "slowed_to": slowed_to}
     fields |= {"health": health}
     return SubscriptionVersion(**fields, tenant_limit=None if limit is None else TenantLimit(limit, rate, burst))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from relay.store.arrays import Integers, Uuids
+from relay.store.arrays import Bigints, Integers, Uuids
 from relay.store.bodies import fetch_readable
 from relay.store.claims import ASKED, LEASED, with_events
-from relay.store.dead_letters import Copied, burial
+from relay.store.dead_letters import EVENTS_TO_BURY, Copied, burial
 from relay.store.lease import LEASE_END, LEASE_SLACK_SECONDS
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ SUSPECTS_AMONG = 20  # of a subscription's oldest due rows: like any row, a susp
 
 # A process sends one suspect at a time, so that a crash is the fault of this one. Where the suspect before it is not
 # settled yet, that one is no longer alone: the same statement takes its counted crash back. A suspect at the limit is
-# buried instead of sent. What another transaction has locked is passed over before the oldest are counted: a relay that
+# told without its event, and then buried instead of sent: a burial reads events, and would plan and lock each leaf of
+# them with every claim. What another transaction has locked is passed over before the oldest are counted: a relay that
 # is stopped there would hold back all others of the subscription.
 _CLAIM_SUSPECT = f"""
 with {ASKED},
@@ -38,20 +39,16 @@ candidates as materialized (
 chosen as materialized (select id, crashes from candidates limit 1),
 cleared as (
     update outbox.deliveries set crashes = crashes - 1
-    where id = %b and lease = %b and crashes > 0 and exists (select from chosen where chosen.id <> deliveries.id)),
-lost as (
-    delete from outbox.deliveries where id = any(array(select id from chosen where crashes >= {MAX_CRASHES}))
-    returning id, event_seq, subscription_id, attempts, 'crash' as reason,
-              'the relay process ended ' || crashes || ' times in a row while it sent this delivery alone' as error),
-buried as ({{burial}}),
+    where id = any(array(select id from outbox.deliveries where id = %b and lease = %b and crashes > 0
+                         for no key update skip locked))
+      and exists (select from chosen where chosen.id <> deliveries.id and chosen.crashes < {MAX_CRASHES})),
 leased as (
     update outbox.deliveries d set lease = %b, crashes = crashes + 1, due_at = {LEASE_END}
     where d.id = any(array(select id from chosen where crashes < {MAX_CRASHES}))
     returning d.id, d.event_seq, d.subscription_id, d.attempts, d.event_bytes, d.lane)
-{LEASED}"""
-"""suspect → leased, or → dead letter."""
-# The next is for a suspect whose event the server cannot read, in whole or in part.
-_CLAIM_SUSPECTS = [_CLAIM_SUSPECT.format(burial=burial("lost", copied=copied)) for copied in Copied]
+{LEASED}
+union all select id, null, null, null, null, null, null, null from chosen where crashes >= {MAX_CRASHES}"""
+"""suspect → leased."""
 
 
 async def claim_suspect(
@@ -72,19 +69,28 @@ async def claim_suspect(
     """
     former_id, former_lease = (former.id, former.lease) if former else (bytes(16), 0)
     asked = (Uuids(ids), Integers([1] * len(ids)), UUID(bytes=former_id), former_lease, lease, slack_seconds)
-    return await with_events(database, await fetch_readable(database, _CLAIM_SUSPECTS, *asked))
+    rows = await database.fetch(_CLAIM_SUSPECT, *asked)
+    for identity, event_seq, *_ in rows:
+        if event_seq is None:
+            await bury_suspect(database, identity)
+    return await with_events(database, [row for row in rows if row[1] is not None])
 
 
+_EVENT_OF = "select event_seq from outbox.deliveries where id = %b"
 _BURY_SUSPECT = f"""
-with lost as (
+with {EVENTS_TO_BURY}
+lost as (
     delete from outbox.deliveries where id = %b and crashes >= {MAX_CRASHES} and due_at <= now() and lease is not null
     returning id, event_seq, subscription_id, attempts, 'crash' as reason,
               'the relay process ended ' || crashes || ' times in a row while it sent this delivery alone' as error)
 {{burial}}"""
 """suspect → dead letter."""
-_BURY_SUSPECTS = [_BURY_SUSPECT.format(burial=burial("lost", copied=copied)) for copied in Copied]
+# The next is for a suspect whose event the server cannot read, in whole or in part.
+_BURY_SUSPECTS = [_BURY_SUSPECT.format(burial=burial("lost", "events_to_bury", copied)) for copied in Copied]
 
 
 async def bury_suspect(database: Database, delivery_id: bytes) -> None:
-    """suspect → dead letter: give up the one delivery of a batch that ended its process too often."""
-    await fetch_readable(database, _BURY_SUSPECTS, UUID(bytes=delivery_id))
+    """suspect → dead letter: give up a delivery that ended its process too often."""
+    identity = UUID(bytes=delivery_id)
+    for (event_seq,) in await database.fetch(_EVENT_OF, identity):
+        await fetch_readable(database, _BURY_SUSPECTS, Bigints([event_seq]), identity)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from relay.store.database import Database
 
 __all__ = [
+    "COMMAND",
     "END_STOPPED",
     "HOLDER",
     "LIMITS",
@@ -37,8 +38,9 @@ __all__ = [
 ]
 
 STOPPED_SECONDS = 20
-RELAYS = ("outbox-relay", "outbox-relay housekeeping")
-"""The application_name of the connections that END_STOPPED may end."""
+COMMAND = "relay command"
+RELAYS = ("outbox-relay", "outbox-relay housekeeping", COMMAND)
+"""The application_name of the connections that END_STOPPED may end: COMMAND's are of commands, pages and gauges."""
 
 
 def limits(seconds: int) -> str:

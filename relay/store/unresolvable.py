@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from relay.store.arrays import Bigints
 from relay.store.bodies import fetch_readable
-from relay.store.dead_letters import Copied, burial
+from relay.store.dead_letters import EVENTS_TO_BURY, Copied, burial
 from relay.store.fan_out import new_ids
 
 if TYPE_CHECKING:
@@ -23,14 +24,15 @@ async def find_first_pending(database: Database, after_seq: int) -> int | None:
     return rows[0][0] if rows else None
 
 
-_UNRESOLVABLE = """
-with gone as (delete from outbox.pending where event_seq = %b returning event_seq),
+_UNRESOLVABLE = f"""
+with {EVENTS_TO_BURY}
+gone as (delete from outbox.pending where event_seq = %b returning event_seq),
 lost as (select %b::uuid as id, event_seq, null::uuid as subscription_id, 0 as attempts, 'unresolvable' as reason,
                 %s as error from gone)
-{burial}
+{{burial}}
 returning delivery_id"""
 """pending → dead letter."""
-_UNRESOLVABLES = [_UNRESOLVABLE.format(burial=burial("lost", copied=copied)) for copied in Copied]
+_UNRESOLVABLES = [_UNRESOLVABLE.format(burial=burial("lost", "events_to_bury", copied)) for copied in Copied]
 
 
 async def bury_unresolvable(database: Database, event_seq: int, error: str) -> bool:
@@ -39,4 +41,5 @@ async def bury_unresolvable(database: Database, event_seq: int, error: str) -> b
     Tell whether it was pending still. Where the server cannot read the event, the dead letter has less of it.
     """
     (delivery_id,) = new_ids(1)
-    return bool(await fetch_readable(database, _UNRESOLVABLES, event_seq, UUID(bytes=delivery_id), error))
+    asked = (event_seq, UUID(bytes=delivery_id), error)
+    return bool(await fetch_readable(database, _UNRESOLVABLES, Bigints([event_seq]), *asked))

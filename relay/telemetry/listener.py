@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from relay.config.options import ConfigError
+from relay.config.option import ConfigError
 from relay.telemetry import metrics
 from relay.telemetry.health import Answer
 

@@ -26,14 +26,27 @@ class _Text(logging.Formatter):
         return f"{line}\n{redact(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
-_ID = re.compile(r"(?<![A-Za-z0-9])(sub|evt|dlv|bat)_[0-7][0-9a-hjkmnp-tv-z]{25}(?![A-Za-z0-9])")
-_NAMES = {"sub": "subscription_id", "evt": "event_id", "dlv": "delivery_id", "bat": "batch_id"}
+_NAMES = {
+    "aud": "audit_id",
+    "bat": "batch_id",
+    "bulk": "bulk_operation_id",
+    "dlv": "delivery_id",
+    "ers": "erasure_id",
+    "evt": "event_id",
+    "inb": "inbox_id",
+    "lnk": "portal_link_id",
+    "sub": "subscription_id",
+    "tok": "token_id",
+    "tst": "requested_test_id",
+}
+_ID = re.compile(rf"(?<![A-Za-z0-9])({'|'.join(_NAMES)})_[0-7][0-9a-hjkmnp-tv-z]{{25}}(?![A-Za-z0-9])")
 
 
 class _Json(logging.Formatter):
     """The same as one JSON object a line: at, level, logger, process, message, traceback.
 
-    subscription_id, event_id, delivery_id and batch_id are the first of its kind that the message names, if it does.
+    subscription_id, event_id, delivery_id, token_id and the others are the first of their kind that the message names.
+    request_id is that of the HTTP request which the line is about: ours, or the one that its caller gave.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -44,6 +57,8 @@ class _Json(logging.Formatter):
             "process": record.process,
             "message": (message := redact(record.getMessage())),
         }
+        if request_id := getattr(record, "request_id", None):
+            entry["request_id"] = request_id
         for found in _ID.finditer(message):
             entry.setdefault(_NAMES[found[1]], found[0])
         if record.exc_info:

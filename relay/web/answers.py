@@ -1,6 +1,6 @@
 """Answers: pages with a link to the next, versions as ETags, and bodies made by a model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -13,9 +13,11 @@ from relay.operations import subscription_versions
 from relay.web.database import Call
 from relay.web.problems import Problem
 
-__all__ = ["IfMatch", "answer", "linked", "linked_below", "require_version", "tag"]
+__all__ = ["MOST_LISTED", "IfMatch", "answer", "linked", "linked_below", "listed", "require_version", "tag"]
 
 T = TypeVar("T")
+MOST_LISTED = 1000
+"""What a verb of outbox.subscriptions lists at once."""
 
 IfMatch = Annotated[str | None, Header(description="The ETag of what was read: only that is changed.", max_length=1000)]
 
@@ -28,6 +30,16 @@ def linked(request: Request, response: Response, page: Page[T]) -> Page[T]:
     link = f"{url.path}?{url.query}"
     response.headers["Link"] = f'<{link}>; rel="next"'
     return replace(page, next=link)
+
+
+def listed(found: Sequence[T], limit: int, name_of: Callable[[T], str]) -> Page[T]:
+    """Return the page of what a verb listed that takes the last one's name for the next page.
+
+    It was asked for one more than `limit`. It gives MOST_LISTED at most: of so many, whether there are more is not
+    known, and the next page may be empty.
+    """
+    goes_on = len(found) > limit or len(found) >= MOST_LISTED
+    return Page(tuple(found[:limit]), name_of(found[:limit][-1]) if goes_on else None)
 
 
 def linked_below(request: Request, page: Page[T], part: str) -> Page[T]:

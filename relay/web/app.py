@@ -13,6 +13,7 @@ from relay.web import api, explorer, pages, portal
 from relay.web.admission import KEPT_CONNECTIONS, Admission
 from relay.web.api.description import describe
 from relay.web.conduct import Conduct
+from relay.web.pages.kept_status import KeptStatus
 from relay.web.portal.branding import branding_of
 from relay.web.problems import add_handlers
 from relay.web.rate_limits import RateLimits
@@ -38,6 +39,7 @@ def create_app(config: Config) -> FastAPI:
     app.state.admission = Admission()
     app.state.rate_limits = RateLimits(config.requests_per_minute)
     app.state.portal = branding_of(config)
+    app.state.kept_status = KeptStatus(app.state.database.transaction)
     app.state.methods_at = partial(_methods_at, app)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
     app.add_middleware(Conduct, methods_at=app.state.methods_at)

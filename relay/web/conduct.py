@@ -45,7 +45,8 @@ class Conduct:
         try:
             await self._answer(scope, receive, answer)
         except Exception as error:
-            log.error("request %s: %s", request_id, redact(repr(error)), exc_info=error)
+            fields = {"request_id": request_id}
+            log.error("request %s: %s", request_id, redact(repr(error)), exc_info=error, extra=fields)
             if answer.status is None:
                 await problem_response(Request(scope), unexpected())(scope, receive, answer)
         answer.log()
@@ -121,4 +122,5 @@ class _Answer:
         log.info(
             "request %s: %s %s %s in %.0f ms by %s",
             *(state["request_id"], self._scope["method"], path, self.status, milliseconds, caller),
+            extra={"request_id": state["request_id"]},
         )

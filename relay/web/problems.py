@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from outbox.control.filters import FilterError
@@ -26,15 +26,16 @@ from outbox.errors import (
     SchemaError,
     SubscriptionError,
 )
-from relay.config.options import ConfigError
+from relay.config.option import ConfigError
 from relay.operations.api_requests import UnderWayError
 from relay.operations.denied_rights import RightsError
+from relay.operations.outages import outage_of
 from relay.operations.probe.probed_subscription import ProbeError
 from relay.operations.tenant_retention import TenantRetentionError
 from relay.operations.tokens import TokenError
 from relay.telemetry.redaction import redact
 
-__all__ = ["Problem", "ProblemDocument", "add_handlers", "invalid", "problem_response"]
+__all__ = ["Problem", "ProblemDocument", "add_handlers", "invalid", "log_fields", "of_database", "problem_response"]
 
 log = logging.getLogger("relay.web")
 
@@ -87,6 +88,11 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         self.errors = errors
 
 
+def log_fields(request: Request) -> dict[str, str]:
+    """Return the fields that a line of the log about this request has, for `extra=`."""
+    return {"request_id": request.scope.get("state", {}).get("request_id", "")}
+
+
 def problem_response(request: Request, problem: Problem) -> JSONResponse:
     """Return the document of a problem."""
     field, separator, _ = problem.detail.partition(": ")
@@ -97,7 +103,7 @@ def problem_response(request: Request, problem: Problem) -> JSONResponse:
         "detail": problem.detail,
         "field": field if separator else None,
         "mend": problem.mend or None,
-        "request_id": request.scope.get("state", {}).get("request_id", ""),
+        **log_fields(request),
     }
     if len(problem.errors) > 1:
         document["errors"] = [{"field": field, "detail": detail} for field, detail in problem.errors]
@@ -127,9 +133,11 @@ def invalid(error: OutboxError) -> Problem:
     return Problem(422, "invalid", detail, mend=mend)
 
 
-def _of_error(error: OutboxError) -> Problem:
+def _of_error(request: Request, error: OutboxError) -> Problem:
     if isinstance(error, _OF_THE_SERVER):
-        log.error("%s", error)  # it names the database and its roles, which are the operator's
+        log.error(
+            "%s", error, extra=log_fields(request)
+        )  # it names the database and its roles, which are the operator's
         return Problem(
             503,
             "unavailable",
@@ -141,16 +149,33 @@ def _of_error(error: OutboxError) -> Problem:
     return Problem(status, code, detail, mend=mend, headers={"Retry-After": "60"} if status == 429 else None)
 
 
-def _of_database(error: SQLAlchemyError) -> Problem:
+_WHO_LOCKS = "pg_blocking_pids(pid) of pg_stat_activity names it"
+
+
+def of_database(request: Request, error: SQLAlchemyError, *, for_operator: bool) -> Problem:
+    """Return the problem of an error of the database, which is logged: 503 where it gives no result now, else 500.
+
+    What a person has to mend is told to the operator only.
+    """
     original = getattr(error, "orig", None)
     state = getattr(original, "sqlstate", None) or ""
-    log.error("database: %s %s", state, redact(str(original or error).strip().splitlines()[0]))
+    said = redact(str(original or error).strip().splitlines()[0])
+    log.error("database: %s %s", state, said, extra=log_fields(request))
     if state == "57014":
-        return Problem(503, "unavailable", "database: took too long", mend="narrow it with filters or a smaller limit")
-    if not isinstance(error, DBAPIError) or state in ("", "53300") or state[:2] in ("08", "40", "53", "55", "57", "25"):
-        headers = {"Retry-After": "2"}
-        return Problem(503, "unavailable", "database: cannot be asked at the moment", mend="try again", headers=headers)
-    return unexpected()
+        mend = "narrow it with filters or a smaller limit"
+        if for_operator:
+            mend += f"; where no filter helps, another session may hold a lock: {_WHO_LOCKS}"
+        return Problem(503, "unavailable", "database: took too long", mend=mend)
+    if state == "55P03":
+        mend = f"end that session, or let it end: {_WHO_LOCKS}" if for_operator else "try again later"
+        seen = "database: another session holds a lock that this waits for"
+        return Problem(503, "unavailable", seen, mend=mend, headers={"Retry-After": "2"})
+    outage = outage_of(error)
+    if outage is None:
+        return unexpected()
+    mend = "try again" if not outage.mend else outage.mend if for_operator else "try again later"
+    headers = {"Retry-After": "60" if outage.mend else "2"}
+    return Problem(503, "unavailable", f"database: {outage.seen}", mend=mend, headers=headers)
 
 
 def unexpected() -> Problem:
@@ -205,14 +230,21 @@ def _of_http(request: Request, error: HTTPException) -> Problem:
     return Problem(error.status_code, code, f"request: {str(error.detail)[:200]}", headers=headers)
 
 
+def _of_call(request: Request, error: SQLAlchemyError) -> Problem:
+    """Return the problem of a call that the database failed; its principal is known where that could still be asked."""
+    principal = getattr(request.state, "principal", None)
+    is_operator = principal is not None and principal.tenant is None
+    return of_database(request, error, for_operator=is_operator)
+
+
 def add_handlers(app: FastAPI) -> None:
     """Let an application answer every error by a problem document."""
 
-    def answered(make: Callable[[Any], Problem]) -> Callable[[Request, Exception], JSONResponse]:
-        return lambda request, error: problem_response(request, make(error))
+    def answered(make: Callable[[Request, Any], Problem]) -> Callable[[Request, Exception], JSONResponse]:
+        return lambda request, error: problem_response(request, make(request, error))
 
-    app.add_exception_handler(Problem, answered(lambda problem: problem))
+    app.add_exception_handler(Problem, answered(lambda _, problem: problem))
     app.add_exception_handler(OutboxError, answered(_of_error))
-    app.add_exception_handler(SQLAlchemyError, answered(_of_database))
-    app.add_exception_handler(RequestValidationError, answered(_of_validation))
-    app.add_exception_handler(HTTPException, lambda request, error: problem_response(request, _of_http(request, error)))
+    app.add_exception_handler(SQLAlchemyError, answered(_of_call))
+    app.add_exception_handler(RequestValidationError, answered(lambda _, error: _of_validation(error)))
+    app.add_exception_handler(HTTPException, answered(_of_http))

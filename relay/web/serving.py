@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from relay.config.options import ConfigError
+from relay.config.option import ConfigError
 from relay.telemetry.listener import require_metrics
 from relay.telemetry.logs import set_up_logging
 from relay.web.app import create_app

@@ -11,7 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from outbox import EVERY_TENANT, allow_endpoints, schema, subscriptions
 from relay.config.database_url import RELAY_NAME, sqlalchemy_url_of
-from relay.config.options import ConfigError
+from relay.config.option import ConfigError
 from relay.local import embedded
 from relay.local.children import ChildError
 from relay.local.demo.stage import relay_environment

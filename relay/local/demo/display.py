@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Display", "PlainDisplay", "TerminalDisplay", "choose_display", "milliseconds"]
 
-_LINE_SECONDS = 1.0
+LINE_SECONDS = 1.0
 _BARS = "▁▂▃▄▅▆▇█"
 _BUCKET_SECONDS = 0.5
 _COLUMNS = 80
@@ -74,7 +74,7 @@ class PlainDisplay:
 
     def show(self, figures: Figures) -> None:
         """Write the figures, if a second has passed."""
-        if time.monotonic() - self._shown_at >= _LINE_SECONDS and figures.orders:
+        if time.monotonic() - self._shown_at >= LINE_SECONDS and figures.orders:
             self._shown_at = time.monotonic()
             if not self._headed:
                 self._write(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from outbox.signing.verify import verify
 from relay.local.receiver.server import Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from relay.local.receiver.forwarding import Forwarded
 
 __all__ = ["Arrival", "Listener"]
 
@@ -23,22 +25,29 @@ _MAX_ID = 100
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request as it is shown. `problem` says why it does not verify; '' when it does or no secret is known."""
+    """A request as it is shown. `problem` says why it does not verify; '' when it does or no secret is known.
+
+    `status` is what it is answered with, None where its sender hung up before. `forwarded`: it was passed on to the
+    application; `failure` says why that did not answer, '' when it did.
+    """
 
     id: str
     type: str
     at: datetime
     size_bytes: int
-    status: int
+    status: int | None
     verified: bool
     problem: str
     body: Any
+    forwarded: bool = False
+    failure: str = ""
 
 
 @dataclass(slots=True)
 class Listener:
     """Verifies each request where it knows secrets, shows it, and answers: `status`, 401, or 405 to all but POST.
 
+    With `forward`, a request that verifies is passed on, and its answer is the application's instead of `status`.
     `show` raises BrokenPipeError when nobody reads any more; `unread` is set then.
     """
 
@@ -46,26 +55,42 @@ class Listener:
     status: int
     show: Callable[[Arrival], None]
     scheme: str = "standard"
+    forward: Callable[[Request], Awaitable[Forwarded]] | None = None
     unread: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: Request) -> Response:
         """Show and answer one request."""
         if request.method != "POST":
             return Response(405, b"webhooks come by POST\n")
-        arrival = self._arrival(request)
+        problem = self._problem_of(request)
+        status = 401 if problem else self.status
+        arrival = self._arrival(request, problem, status)
+        if problem or self.forward is None:
+            self._show(arrival)
+            return Response(status)
+        try:
+            came = await self.forward(request)
+        except asyncio.CancelledError:
+            self._show(replace(arrival, status=None, forwarded=True, failure="the sender hung up first"))
+            raise
+        self._show(replace(arrival, status=came.response.status, forwarded=True, failure=came.failure))
+        return came.response
+
+    def _show(self, arrival: Arrival) -> None:
         try:
             self.show(arrival)
         except BrokenPipeError:
             self.unread.set()
-        return Response(arrival.status)
 
-    def _arrival(self, request: Request) -> Arrival:
-        problem = ""
+    def _problem_of(self, request: Request) -> str:
         if self.secrets:
             try:
                 verify(self.secrets, request.headers, request.body, scheme=self.scheme)
             except SignatureError as error:
-                problem = str(error)
+                return str(error)
+        return ""
+
+    def _arrival(self, request: Request, problem: str, status: int) -> Arrival:
         body = _parsed(request.body)
         kind = body.get("type") if isinstance(body, dict) else None
         return Arrival(
@@ -73,7 +98,7 @@ class Listener:
             type=kind if isinstance(kind, str) else "",
             at=datetime.now(UTC),
             size_bytes=len(request.body),
-            status=401 if problem else self.status,
+            status=status,
             verified=bool(self.secrets) and not problem,
             problem=problem,
             body=body,

@@ -39,10 +39,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Status code and a plain-text body."""
+    """Status code and body; plain text, unless `headers` (names lower case) have a content-type."""
 
     status: int
     body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 Handler = Callable[[Request], Awaitable[Response | None]]
@@ -192,8 +193,10 @@ class _Connection(asyncio.Protocol):
         head = [f"HTTP/1.1 {response.status} {responses.get(response.status, '')}"]
         if response.status != HTTPStatus.NO_CONTENT:
             head.append(f"content-length: {len(response.body)}")
-        if response.body:
+        if response.body and not any(name == "content-type" for name, _ in response.headers):
             head.append("content-type: text/plain; charset=utf-8")
+        head += [f"{name}: {value}" for name, value in response.headers]
         if not keep_alive:
             head.append("connection: close")
-        self._transport.write("\r\n".join([*head, "", ""]).encode("latin-1") + response.body)
+        body = b"" if response.status == HTTPStatus.NO_CONTENT else response.body
+        self._transport.write("\r\n".join([*head, "", ""]).encode("latin-1") + body)

@@ -60,7 +60,7 @@ class Formatter:
         if name == "cloudevents-binary":
             self.content_type = checked.get("datacontenttype", self.content_type)
         self.answers = ANSWERS.get(name, ())
-        self.secrets = spellings_of([*filter(None, [secret]), *_hidden_parts(url, formats.shown_url(url, name))])
+        self.secrets = spellings_of([*filter(None, [secret]), *_redacted_parts(url, formats.shown_url(url, name))])
 
     def body_of(self, event: EventParts) -> Body:
         """Return the event's body; the event keeps it. Raises FormatError where it has none in this format."""
@@ -73,12 +73,12 @@ class Formatter:
         return made
 
 
-def _hidden_parts(url: str, shown: str) -> list[str]:
+def _redacted_parts(url: str, shown: str) -> list[str]:
     """Return what of a URL is not shown, as a whole and in its longer pieces: an answer may repeat one of them."""
     if url == shown:
         return []
-    hidden = url[len(shown.partition(formats.HIDDEN)[0]) :]
-    return [piece for piece in (hidden, *re.split("[/?&=]", hidden)) if len(piece) >= _TELLING]
+    secret = url[len(shown.partition(formats.REDACTED)[0]) :]
+    return [piece for piece in (secret, *re.split("[/?&=]", secret)) if len(piece) >= _TELLING]
 
 
 class Batch(NamedTuple):

@@ -3,8 +3,8 @@
 Basis: Slack's and Discord's and PagerDuty's papers, n8n's source, and what users report of Microsoft's and Zapier's.
 What no row names means what it means anywhere: 5xx and a network error are tried again.
 
-Discord bans an address that is refused too often, for all its webhooks. A 429 of that kind, without JSON, holds the
-webhook that got it for its Retry-After or ten minutes; the others learn of it by their own next answer.
+Discord bans an address that is refused too often, for all its webhooks, and requests during the ban prolong it. A 429
+of that kind, without JSON, or one about the global rate holds back every Discord webhook of the process that got it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.model.answers import Answer, Means
+from relay.model.outcome import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,7 @@ __all__ = ["ANSWERS"]
 
 _2XX = range(200, 300)
 _NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
+_RETRY_AFTER = rf'"retry_after":\s*{_NUMBER}'
 _TOO_LARGE = Answer((413,), Means.DEAD, "the body is too large for the receiver")
 _SLOW_DOWN = Answer((429,), Means.HOLD, "over the receiver's rate")
 
@@ -50,9 +52,13 @@ _DISCORD = (
     Answer((403,), Means.DISABLE, "Discord forbids it: make a new webhook"),
     Answer((404,), Means.DISABLE, "Discord's webhook was deleted: make a new one", pattern=r'"code":\s*10015\b'),
     _TOO_LARGE,
+    Answer((429,), Means.HOLD, "over Discord's global rate", pattern=r'"global":\s*true',
+           seconds=(_RETRY_AFTER,), scope=Scope.FORMAT),
+    Answer((429,), Means.HOLD, "over Discord's global rate", pattern=r'"retry_after"', lines=r"^x-ratelimit-global:",
+           seconds=(_RETRY_AFTER,), scope=Scope.FORMAT),
     Answer((429,), Means.HOLD, "over Discord's rate", pattern=r'"retry_after"',
-           seconds=(rf'"retry_after":\s*{_NUMBER}',)),
-    Answer((429,), Means.HOLD, "Discord has banned this address for a while", otherwise=600.0),
+           seconds=(_RETRY_AFTER,)),
+    Answer((429,), Means.HOLD, "Discord has banned this address for a while", otherwise=600.0, scope=Scope.FORMAT),
 )  # fmt: skip
 _TEAMS = (
     Answer((200,), Means.HOLD, "a retired connector passes on a 429", otherwise=60.0,

@@ -28,12 +28,12 @@ MAX_KEPT_RESULTS = 8  # of one event
 class Transformation:
     """An expression that was checked. Many subscriptions may share one; what it is compiled to is kept elsewhere."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
         """Compile the expression. Raises SubscriptionError where it cannot be used: the row was written by hand."""
-        self._text = text
-        _kept.get(text)
+        self.text = text
+        KEPT.get(text)
 
     def of(self, event: EventParts) -> EventParts:
         """Return the event with the expression's result in place of its data.
@@ -43,14 +43,19 @@ class Transformation:
         Raises:
             TransformationError: this event cannot be transformed; it never can, by this expression.
         """
-        made = event.transformed and event.transformed.get(self._text)
-        if made:
-            return made
-        made = replace(event, payload=_result(_kept.get(self._text), event))
-        if len(made.payload) <= max(SMALL_BYTES, len(event.payload)):
+        return self.kept(event) or self.keep(event, _result(KEPT.get(self.text), event))
+
+    def kept(self, event: EventParts) -> EventParts | None:
+        """Return what the event keeps of a former call; None where it has none."""
+        return event.transformed.get(self.text) if event.transformed else None
+
+    def keep(self, event: EventParts, payload: bytes) -> EventParts:
+        """Return the event with this result; it keeps one that is not large."""
+        made = replace(event, payload=payload)
+        if len(payload) <= max(SMALL_BYTES, len(event.payload)):
             event.transformed = kept = event.transformed or {}
             if len(kept) < MAX_KEPT_RESULTS:
-                kept[self._text] = made
+                kept[self.text] = made
         return made
 
 
@@ -107,7 +112,7 @@ class Kept:
         return expression
 
 
-_kept = Kept(MAX_KEPT_STEPS)
+KEPT = Kept(MAX_KEPT_STEPS)
 
 
 def _compile(text: str) -> Compiled:

@@ -12,6 +12,7 @@ import shlex
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
+from outbox.control.advice import ANSWERS, READ_IT
 from outbox.control.findings import Finding
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.url import parse_url
@@ -51,7 +52,8 @@ def of_steps(
     failed = next((step for step in steps if step.state == "failed"), None)
     if failed is None:
         test = f"Send a test message: relay subscriptions test {subscription_id}"
-        return _found(subscription_id, "way.open", "The way to the endpoint is open", test)
+        seen = "The way to the endpoint is open"
+        return (Finding(code="way.open", severity="note", subject=subscription_id, seen=seen, mend=test),)
     if failed.name == "tls" and failed.certificate is not None and failed.cause in OF_CERTIFICATE:
         return tuple(_of_certificate(url, failed.certificate, failed, subscription_id))
     if failed.name == "tls":
@@ -64,7 +66,7 @@ def of_steps(
 def open_again(subscription_id: SubscriptionId) -> Finding:
     """Return the finding that the way was open a moment after a message did not get through."""
     seen = "A look just after found the way open: it comes and goes"
-    return Finding(code="way.open_again", subject=subscription_id, seen=seen)
+    return Finding(code="way.open_again", severity="note", subject=subscription_id, seen=seen)
 
 
 def of_error(subscription_id: SubscriptionId, code: str, error: Exception) -> tuple[Finding, ...]:
@@ -219,34 +221,6 @@ def _of_gibberish(url: Url, outcome: Outcome) -> tuple[str, str, str]:
     return "message.protocol", seen, "the port may be wrong"
 
 
-_READ_IT = "its answer above should say why"
-_ANSWERS = {
-    400: ("The endpoint calls the message malformed", _READ_IT),
-    401: ("The endpoint refuses the signature or the credentials",
-          "compare the secret on both sides, the receiver's clock, and that it verifies the raw body"),
-    403: ("The endpoint refuses the signature or the credentials, or a firewall in front of it refuses this machine",
-          "compare the secret on both sides and the receiver's clock"),
-    404: ("The server is there, but has nothing at this path", "correct the path in the URL, or deploy the receiver"),
-    405: ("The path is there, but takes no POST", "correct the path in the URL, or the receiver's route"),
-    406: ("The endpoint refuses the content type", "it has to take application/json"),
-    408: ("The endpoint gave up waiting for the request", "look at the proxy in front of it"),
-    410: ("The endpoint says that it is gone for good. A delivery with this answer disables the subscription",
-          "correct the URL, or remove the subscription"),
-    411: ("The endpoint misses the length, which was sent", "a proxy in front of it drops it"),
-    413: ("The endpoint finds the body too large", "raise the limit of the receiver or of the proxy in front of it"),
-    415: ("The endpoint refuses the content type", "it has to take application/json"),
-    421: ("The server does not know this host name", "look at its virtual hosts"),
-    422: ("The endpoint understood the message and refuses its content", _READ_IT),
-    425: ("The endpoint does not want the message yet; deliveries with this answer are tried again", ""),
-    429: ("The endpoint is asked too often", ""),
-    500: ("The receiver failed inside", "look at its log at this time"),
-    501: ("The server does not know POST", "the URL may lead to something else than the receiver"),
-    502: ("A proxy in front of the receiver gets no proper answer from it", "is it running?"),
-    503: ("The endpoint is overloaded or under maintenance", ""),
-    504: ("A proxy in front of the receiver waits for it in vain", "is it running, and quick enough?"),
-}  # fmt: skip
-
-
 def _of_answer(
     subscription_id: SubscriptionId, url: Url, outcome: Outcome, status: int, timeout_seconds: float
 ) -> Iterable[Finding]:
@@ -262,8 +236,8 @@ def _of_answer(
         yield from _found(subscription_id, "answer.expects_tls", seen, "write https://")
         return
     kind = "refuses the message" if outcome.kind == "http_4xx" else "failed"
-    seen, mend = _ANSWERS.get(status, (f"The endpoint {kind}", _READ_IT))
-    code = f"answer.{status}" if status in _ANSWERS else "answer.other"
+    seen, mend = ANSWERS.get(status, (f"The endpoint {kind}", READ_IT))
+    code = f"answer.{status}" if status in ANSWERS else "answer.other"
     yield from _found(subscription_id, code, f"{status}: {seen}", mend)
     if outcome.retry_after_seconds is not None:
         wait = f"it asks to wait {outcome.retry_after_seconds:g} s"

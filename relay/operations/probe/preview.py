@@ -15,8 +15,9 @@ from sqlalchemy import text
 
 from outbox.errors import NotFoundError
 from outbox.ids import EventId, SubscriptionId, event_id_of
+from outbox.recording.arguments import checked_type
 from outbox.recording.payload import RawJSON, encode
-from outbox.recording.record import Outbox, checked_type
+from outbox.recording.record import Outbox
 from outbox.secret import Secret
 from outbox.signing.verify import new_secret
 from outbox.subscriptions.checks import check_transformation
@@ -128,7 +129,7 @@ async def _made(
     recorder = Recorder(NoNetwork())
     timeout_seconds = float(target.subscription.timeout_seconds)
     try:
-        outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, timeout_seconds)
+        outcome = await envelope.send(recorder, envelope.transform(event), b"%d" % target.unix_seconds, timeout_seconds)
     except TransformationError as error:
         return None, f"transformation: {error}"
     request = recorder.request(envelope.endpoint, target.shown_url, envelope.secrets)

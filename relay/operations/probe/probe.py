@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 
 from outbox.errors import OutboxError
+from outbox.recording.arguments import checked_type
 from outbox.recording.payload import RawJSON, encode
-from outbox.recording.record import Outbox, checked_type
+from outbox.recording.record import Outbox
 from outbox.subscriptions.url import parse_url
 from relay.http.configured import make_dialler, make_sender
 from relay.http.inspection.inspect import inspect
@@ -225,7 +226,7 @@ async def _send(config: Config, target: ProbedSubscription, event: EventParts, o
         return _Sent(outcome, None, [], diagnosis.of_error(target.id, f"message.{kind}", error))
     recorder, seconds = Recorder(out.sender), float(subscription.timeout_seconds)
     try:
-        outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, seconds)
+        outcome = await envelope.send(recorder, envelope.transform(event), b"%d" % target.unix_seconds, seconds)
     except TransformationError as error:
         outcome = Outcome(OutcomeKind.TRANSFORMATION_FAILED, None, 0, f"transformation: {error}", sent=False)
     request = recorder.request(envelope.endpoint, target.shown_url, envelope.secrets)

@@ -14,12 +14,13 @@ from anyio import to_thread
 
 from outbox.control.deliveries import show_delivery
 from outbox.errors import NotFoundError
+from outbox.formats import REDACTED
 from outbox.ids import DeliveryId
 from relay.message.envelope import Envelope
 from relay.message.transformation.budget import TransformationError
 from relay.operations.probe.preview import NoNetwork, read_recorded
 from relay.operations.probe.probed_subscription import read_subscription
-from relay.operations.probe.request_and_response import REDACTED, Recorder
+from relay.operations.probe.request_and_response import Recorder
 from relay.secrets.keyring import Keyring
 
 if TYPE_CHECKING:
@@ -39,14 +40,14 @@ _CURLS_OWN = ("host", "content-length")
 class RepeatableRequest:
     """A request to repeat by hand: what it is, and a command for a POSIX shell.
 
-    `masked` names what is left out: headers, `url` and `body`. Where it names one, the command has `***` there, for a
+    `redacted` names what is left out: headers, `url` and `body`. Where it names one, the command has `***` there, for a
     person to fill in; with another body the signature does not verify.
     """
 
     delivery_id: DeliveryId
     signed_at: int
     request: SentRequest
-    masked: tuple[str, ...]
+    redacted: tuple[str, ...]
     curl: str
 
 
@@ -68,15 +69,15 @@ async def repeat_request(database: Database, tenant: str | None, delivery_id: UU
     envelope = Envelope(target.subscription, Keyring(database.config.secret_key))
     recorder, seconds = Recorder(NoNetwork()), float(target.subscription.timeout_seconds)
     try:
-        outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, seconds)
+        outcome = await envelope.send(recorder, envelope.transform(event), b"%d" % target.unix_seconds, seconds)
     except TransformationError as error:
         raise NotFoundError(f"request: the transformation makes none of this event: {error}") from None
     request = recorder.request(envelope.endpoint, target.shown_url, envelope.secrets)
     if request is None:
         raise NotFoundError(f"request: there is none of this event: {outcome.error}")
-    masked = _masked(request, recorder)
+    redacted = _redacted(request, recorder)
     return RepeatableRequest(
-        delivery_id=uuid, signed_at=target.unix_seconds, request=request, masked=masked, curl=_curl(request)
+        delivery_id=uuid, signed_at=target.unix_seconds, request=request, redacted=redacted, curl=_curl(request)
     )
 
 
@@ -89,7 +90,7 @@ def _read(database: Database, tenant: str | None, uuid: DeliveryId) -> tuple[Pro
         return target, read_recorded(connection, target, found.event_id)
 
 
-def _masked(request: SentRequest, recorder: Recorder) -> tuple[str, ...]:
+def _redacted(request: SentRequest, recorder: Recorder) -> tuple[str, ...]:
     headers = [name for name, value in request.headers if value == REDACTED]
     url = ["url"] if REDACTED in request.url else []
     return (*headers, *url, *(["body"] if recorder.last_body != request.body else []))

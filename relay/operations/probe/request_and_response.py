@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from outbox.formats import REDACTED
 from outbox.signing.schemes import written_headers
 from relay.http.configured import USER_AGENT
 from relay.http.sender import fixed_lines
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
     from relay.http.sender import Endpoint, Sender
     from relay.model.outcome import Outcome
 
-__all__ = ["REDACTED", "Recorder", "response_of"]
+__all__ = ["Recorder", "response_of"]
 
 # Of these names a subscription's own headers can only have User-Agent; what is not known to be harmless is redacted.
 _HARMLESS = {"host", "user-agent", "accept-encoding", "content-type", "content-length"}
-REDACTED = "***"
 
 
 class Recorder:

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from outbox.control.findings import Finding
-from outbox.control.times import duration, utc, who_held
+from outbox.control.findings import Action, Finding
+from outbox.control.times import duration, utc
 from relay.operations.status.breakers import findings_of_breakers
 from relay.operations.status.late_subscriptions import LATE_SECONDS
 from relay.operations.status.running_findings import findings_of_running, place_of
+from relay.operations.status.subscription_findings import findings_of_subscriptions
 from relay.operations.status.unresolved_events import sql_to_mend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from relay.operations.adoption import Home
     from relay.operations.secrets import SecretsAtRest
     from relay.operations.sending import Sending
     from relay.operations.status.documents import (
-        BlockedLane,
         Count,
         DeadLetters,
-        DisabledSubscription,
-        HeldSubscription,
-        Newest,
-        PausedSubscription,
         Pending,
         Settings,
-        SortingSubscription,
         Status,
-        StuckSubscription,
-        SubscriptionHealth,
         Subscriptions,
         Unresolved,
     )
@@ -43,7 +35,7 @@ __all__ = ["findings_of"]
 def findings_of(status: Status) -> tuple[Finding, ...]:
     """Return what a person should look at."""
     alive = status.running.alive
-    sends = alive and not status.sending.is_paused and not status.home.is_copied
+    sends = bool(alive) and not status.sending.is_paused and not status.home.is_copied
     return (
         *_of_home(status.home),
         *_of_sending(status.sending),
@@ -51,13 +43,7 @@ def findings_of(status: Status) -> tuple[Finding, ...]:
         *_of_unresolved(status.unresolved),
         *_of_settings(status.settings),
         *_of_pending(status.pending, alive),
-        *(_of_stuck(item, status.at) for item in status.stuck if sends or item.behind_seconds is None),
-        *(_of_blocked(item, status.at) for item in status.blocked_lanes),
-        *(_of_sorting(item, status.at) for item in status.sorting),
-        *_of_disabled(status.disabled),
-        *map(_of_paused, status.paused.named),
-        *_of_more_paused(status.paused),
-        *_of_held(status.held, status.at),
+        *findings_of_subscriptions(status, sends=sends),
         *findings_of_breakers(status.breakers, status.at),
         *_of_dead_letters(status.dead_letters),
         *_of_secrets(status.secrets),
@@ -83,7 +69,8 @@ def _of_sending(sending: Sending) -> list[Finding]:
     who = f" by {sending.actor}" if sending.actor else ""
     why = f": {sending.reason}" if sending.reason else ""
     seen = f"all sending is paused since {utc(sending.paused_at)}{who}{why}"
-    return [Finding(code="sending.paused", subject="sending", seen=seen, mend="relay resume-all")]
+    action = Action("findings", does="resume")
+    return [Finding(code="sending.paused", subject="sending", seen=seen, mend="relay resume-all", action=action)]
 
 
 def _of_unresolved(unresolved: Unresolved) -> list[Finding]:
@@ -135,115 +122,19 @@ def _of_pending(pending: Pending, alive: tuple[RelayProcess, ...]) -> list[Findi
     return [Finding(code="events.late", subject="events", seen=seen, mend=mend)]
 
 
-def _of_stuck(item: StuckSubscription, at: datetime) -> Finding:
-    why = item.health.last_error or item.health.last_outcome or "not attempted yet"
-    if why == "delivered" and item.health.last_attempt_at is not None:
-        why = f"its last attempt, {duration((at - item.health.last_attempt_at).total_seconds())} ago, was delivered"
-    if item.behind_seconds is None:
-        seen = f"{item.subscription_id} is failing, retries wait: {why}"
-        return Finding(code="subscription.failing", subject=item.subscription_id, seen=seen, severity="note")
-    seen = f"{item.subscription_id} is behind by {duration(item.behind_seconds)}: {why}"
-    return Finding(code="subscription.behind", subject=item.subscription_id, seen=seen)
-
-
-def _of_blocked(item: BlockedLane, at: datetime) -> Finding:
-    """Return what blocks a key. It ends by itself where the policy is to skip."""
-    since = f" for {duration((at - item.since).total_seconds())}" if item.since else ""
-    waiting = "1,000 or more wait" if item.waiting > 1000 else f"{item.waiting:,} wait{'s' * (item.waiting == 1)}"
-    key = "" if item.key is None else f" of key {item.key!r}"
-    skips = item.order_policy == "skip"
-    return Finding(
-        code="lane.blocked",
-        subject=item.subscription_id,
-        seen=f"{item.subscription_id}: {item.head}{key} fails{since}, {item.attempts} attempts, {waiting} behind it:"
-        f" {item.last_error or 'no error is kept'}",
-        mend=f"relay deliveries show {item.head}; mend its receiver"
-        + (
-            ""
-            if skips
-            else f", or relay deliveries cancel {item.head}, or relay subscriptions update"
-            f" {item.subscription_id} --order-policy skip"
-        ),
-        severity="note" if skips else "problem",
-    )
-
-
-def _of_sorting(item: SortingSubscription, at: datetime) -> Finding:
-    took = (at - item.since).total_seconds()
-    return Finding(
-        code="subscription.sorting",
-        subject=item.subscription_id,
-        seen=f"{item.subscription_id}: its backlog is put in order for {duration(took)}, nothing is sent meanwhile",
-        mend="" if took < LATE_SECONDS else "see that a relay runs, and that no delivery of it is leased for ever",
-        severity="note",
-    )
-
-
-def _of_paused(item: PausedSubscription) -> Finding:
-    dropping = " and drops what comes" if item.drops else ""
-    return Finding(
-        code="subscription.paused",
-        subject=item.subscription_id,
-        seen=f"{item.subscription_id} is paused{dropping}; {_waiting(item.health)}",
-        mend=f"relay subscriptions resume {item.subscription_id}",
-        severity="problem" if item.health.outstanding else "note",
-    )
-
-
-def _of_more_paused(paused: Newest[PausedSubscription]) -> list[Finding]:
-    if paused.count <= len(paused.named):
-        return []
-    seen = f"deliveries wait, or events are dropped, for {paused.count:,} paused subscriptions"
-    mend = "relay subscriptions list --state paused"
-    return [Finding(code="subscriptions.paused", subject="subscriptions", seen=seen, mend=mend)]
-
-
-def _of_disabled(disabled: Newest[DisabledSubscription]) -> list[Finding]:
-    found = [
-        Finding(
-            code="subscription.disabled",
-            subject=item.subscription_id,
-            seen=f"{item.subscription_id} is disabled since {utc(item.disabled_at)}: {item.reason};"
-            f" {_waiting(item.health)}",
-            mend=f"relay subscriptions resume {item.subscription_id}",
-            severity="problem" if item.health.outstanding else "note",
-        )
-        for item in disabled.named
-    ]
-    if disabled.count > len(disabled.named):
-        seen, mend = f"{disabled.count:,} subscriptions are disabled", "relay subscriptions list --state disabled"
-        found.append(
-            Finding(code="subscriptions.disabled", subject="subscriptions", seen=seen, mend=mend, severity="note")
-        )
-    return found
-
-
-def _of_held(held: Newest[HeldSubscription], at: datetime) -> list[Finding]:
-    return [_of_hold(item, (item.held_until - at).total_seconds()) for item in held.named if item.health.outstanding]
-
-
-def _of_hold(item: HeldSubscription, seconds_left: float) -> Finding:
-    """A receiver's hold ends by itself."""
-    whose = who_held(seconds_left)
-    return Finding(
-        code="subscription.held",
-        subject=item.subscription_id,
-        seen=f"{item.subscription_id} is held until {utc(item.held_until)} {whose}; {_waiting(item.health)}",
-        mend=f"relay subscriptions resume {item.subscription_id} ends the hold",
-        severity="problem" if "by hand" in whose else "note",
-    )
-
-
-def _waiting(health: SubscriptionHealth) -> str:
-    outstanding = health.outstanding
-    return f"{outstanding:,} deliveries wait" if outstanding <= 1000 else "more than 1,000 deliveries wait"
-
-
 def _of_dead_letters(dead: DeadLetters) -> list[Finding]:
     if not dead.count.value:
         return []
-    seen, mend = f"{dead.count} dead letters wait for a person", "relay dead-letters list"
-    return [Finding(code="dead_letters.waiting", subject="dead_letters", seen=seen, mend=mend)]
+    seen = "1 dead letter waits" if str(dead.count) == "1" else f"{dead.count} dead letters wait"
+    return [
+        Finding(
+            code="dead_letters.waiting",
+            subject="dead_letters",
+            seen=f"{seen} for a person",
+            mend="relay dead-letters list",
+            action=Action("dead_letters"),
+        )
+    ]
 
 
 def _of_secrets(secrets: SecretsAtRest) -> list[Finding]:
@@ -268,7 +159,12 @@ def _of_unsigned(subscriptions: Subscriptions) -> list[Finding]:
         return []
     seen = f"{subscriptions.unsigned:,} subscriptions are unsigned: anyone can forge their requests"
     mend = "relay subscriptions list names them; relay subscriptions rotate-secret sub_… --scheme standard signs"
-    return [Finding(code="subscriptions.unsigned", subject="subscriptions", seen=seen, mend=mend, severity="note")]
+    return [
+        Finding(
+            code="subscriptions.unsigned", subject="subscriptions", seen=seen, mend=mend, severity="note",
+            action=Action("subscriptions"),
+        )
+    ]  # fmt: skip
 
 
 def _of_leaves(default_leaves: Mapping[str, Count]) -> list[Finding]:

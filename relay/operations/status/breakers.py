@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from outbox.control.findings import Finding
+from outbox.control.findings import Action, Finding
 from outbox.control.tenancy import operator_only, own
 from outbox.control.times import duration, utc
 from outbox.ids import SubscriptionId
+from relay.operations.status.documents import Named, SubscriptionHealth
+from relay.operations.status.late_subscriptions import read_health
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 __all__ = [
-    "Breaker", "Breakers", "NamedBreaker", "breaker_of", "breakers_of", "findings_of_breakers", "in_words",
+    "Breaker", "Breakers", "NamedBreaker", "breaker_of", "breakers_of", "cause_of", "findings_of_breakers", "in_words",
     "read_breakers",
 ]  # fmt: skip
 
 _NAMED = 5
+_ERROR_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +56,9 @@ class Breaker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NamedBreaker:
-    """A breaker that is open, or a subscription that was warned of, and whose it is."""
+class NamedBreaker(Named):
+    """A subscription whose breaker is open, or that was warned of."""
 
-    subscription_id: SubscriptionId
-    tenant: str
     breaker: Breaker
 
 
@@ -88,7 +89,7 @@ from outbox.health h join outbox.subscriptions s on s.id = h.subscription_id
 where h.subscription_id = any(cast(:ids as uuid[])) and {own("s.tenant")}
 """)  # noqa: S608 - the parts are constants
 _WORST = text(f"""
-select h.subscription_id, s.tenant, {_BREAKER}
+select h.subscription_id, s.tenant, s.shown_url as url, {_BREAKER}
 from outbox.health h join outbox.subscriptions s on s.id = h.subscription_id
 where s.removed_at is null and s.disabled_at is null and (h.opened_at is not null or h.warned_at is not null)
 order by h.warned_at is null, h.failing_since limit :named
@@ -124,7 +125,11 @@ def read_breakers(connection: Connection, tenant: str | None) -> Breakers:
     rows = connection.execute(_WORST, {"named": _NAMED}).mappings().all() if counts.open or counts.warned else []
     named = tuple(
         NamedBreaker(
-            subscription_id=SubscriptionId.of(row["subscription_id"]), tenant=row["tenant"], breaker=_breaker(row)
+            subscription_id=SubscriptionId.of(row["subscription_id"]),
+            url=row["url"],
+            tenant=row["tenant"],
+            health=read_health(connection, row["subscription_id"]),
+            breaker=_breaker(row),
         )
         for row in rows
     )
@@ -152,12 +157,15 @@ def findings_of_breakers(found: Breakers, at: datetime) -> Iterator[Finding]:
     yield from _of_warned(found.named, at)
     for item in found.named:
         if item.breaker.warned_at is None:
+            cause = cause_of(item.health) or "no attempt of it is kept"
+            breaker = f"{in_words(item.breaker)}{_disabled_from(item.breaker)}"
             yield Finding(
                 code="breaker.open",
                 subject=item.subscription_id,
-                seen=f"{item.subscription_id} is not sent to, its endpoint fails: breaker {in_words(item.breaker)}",
+                seen=f"{item.subscription_id} is not sent to, its endpoint fails: {cause}; breaker {breaker}",
                 mend=f"it is tried by itself; at once: relay subscriptions resume {item.subscription_id}",
                 severity="note",
+                action=Action("subscription", str(item.subscription_id), does="resume"),
             )
     if found.open + found.warned > len(found.named):
         yield Finding(
@@ -166,6 +174,7 @@ def findings_of_breakers(found: Breakers, at: datetime) -> Iterator[Finding]:
             seen=f"{found.open:,} breakers are open, {found.warned:,} endpoints have only failed for days",
             mend="relay subscriptions list",
             severity="note",
+            action=Action("subscriptions"),
         )
 
 
@@ -175,10 +184,29 @@ def _of_warned(named: Iterable[NamedBreaker], at: datetime) -> Iterator[Finding]
         if breaker.warned_at is None or breaker.failing_since is None:
             continue
         since = duration((at - breaker.failing_since).total_seconds())
-        until = "" if breaker.disable_at is None else f", and is disabled from {utc(breaker.disable_at)} on"
         yield Finding(
             code="subscription.warned",
             subject=item.subscription_id,
-            seen=f"{item.subscription_id} has only failed for {since}{until}",
+            seen=f"{item.subscription_id} has only failed for {since}{_because(item.health)}{_disabled_from(breaker)}",
             mend=f"relay subscriptions check {item.subscription_id}, then tell its owner",
+            action=Action("test", str(item.subscription_id)),
         )
+
+
+def cause_of(health: SubscriptionHealth) -> str:
+    """Return how the last attempt failed: status or outcome, and the error, cut where it is long; '' where none did."""
+    if health.last_outcome in (None, "delivered"):
+        return ""
+    answered = f"it answers {health.last_status}" if health.last_status else str(health.last_outcome)
+    error = (health.last_error or "").strip()
+    said = error if len(error) <= _ERROR_CHARACTERS else f"{error[:_ERROR_CHARACTERS]}…"
+    return f"{answered}: {said}" if said else answered
+
+
+def _because(health: SubscriptionHealth) -> str:
+    cause = cause_of(health)
+    return f" ({cause})" if cause else ""
+
+
+def _disabled_from(breaker: Breaker) -> str:
+    return "" if breaker.disable_at is None else f", and is disabled from {utc(breaker.disable_at)} on"

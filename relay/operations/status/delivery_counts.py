@@ -78,8 +78,9 @@ select (select count(*) from (select from outbox.deliveries where lease is null 
        (select count(*) from due) as open, (select count(*) from closed) as closed,
        (select count(lease) from coming) as leased, (select count(*) from coming) as coming,
        (select count(lease) from past) as ended, (select count(*) from past) as past,
-       (select extract(epoch from clock_timestamp() - min(d.since)) from subscriptions s
-        cross join lateral ({oldest_since()}) d where s.open)::double precision as oldest_seconds
+       coalesce(cast(:oldest as double precision), (
+           select extract(epoch from clock_timestamp() - min(d.since)) from subscriptions s
+           cross join lateral ({oldest_since()}) d where s.open)::double precision) as oldest_seconds
 """)  # noqa: S608 - the parts are constants
 
 # Along an index also where the planner thinks that a table without statistics is quicker to read whole.
@@ -94,14 +95,19 @@ def bounded(found: int, bound: int) -> Count:
     return Count(min(found, bound), exact=found <= bound, at_least=found > bound)
 
 
-def read_deliveries(connection: Connection, tenant: str | None, gone: int | None) -> Deliveries:
+def read_deliveries(
+    connection: Connection, tenant: str | None, gone: int | None, oldest_seconds: float | None = None
+) -> Deliveries:
     """Return counts by state. For the operator only.
 
     `gone`: how many leases relays that are gone had at their last sign of life; None where no relay lives, so all are.
+    `oldest_seconds`: for how long the oldest is due, where that is known: to find it asks every subscription.
     """
     operator_only(tenant, "status")
     connection.execute(_BY_INDEX, {"only": True})
-    row = connection.execute(_COUNTS, {"bound": EXACT_UP_TO + 1, "among": _LEASES_AMONG}).one()
+    row = connection.execute(
+        _COUNTS, {"bound": EXACT_UP_TO + 1, "among": _LEASES_AMONG, "oldest": oldest_seconds}
+    ).one()
     connection.execute(_BY_INDEX, {"only": False})
     left = row.leased if gone is None else min(gone, row.leased)
     return Deliveries(

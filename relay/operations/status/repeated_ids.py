@@ -13,6 +13,7 @@ from sqlalchemy import text
 from outbox.control.findings import Finding
 from outbox.control.tenancy import operator_only
 from outbox.ids import EventId
+from relay.operations.status.unresolved_events import DRAWN, last_numbers
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -22,7 +23,7 @@ __all__ = ["find_repeated_ids"]
 _NEWEST = 10_000
 _REPEATED = text("""
 with newest as materialized (
-    select id from outbox.events order by seq desc limit :newest),
+    select id from outbox.events where seq > :above and seq <= :drawn order by seq desc limit :newest),
 repeated as (
     select id, count(*) as events from newest group by id having count(*) > 1 and substr(id::text, 15, 1) <> '8')
 select id, events, count(*) over () as ids from repeated order by events desc, id limit 1
@@ -32,7 +33,8 @@ select id, events, count(*) over () as ids from repeated order by events desc, i
 def find_repeated_ids(connection: Connection, tenant: str | None) -> tuple[Finding, ...]:
     """Return a finding where some of the newest 10,000 events share an id. Operator only."""
     operator_only(tenant, "status")
-    row = connection.execute(_REPEATED, {"newest": _NEWEST}).one_or_none()
+    drawn: int = connection.execute(DRAWN).scalar_one()
+    row = connection.execute(_REPEATED, {"newest": _NEWEST, **last_numbers(drawn)}).one_or_none()
     if row is None:
         return ()
     worst = f"{EventId.of(row.id)}, which {row.events:,} have"

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from outbox.control.tenancy import operator_only
+from relay.operations.status.disk import full_disk
+from relay.operations.status.locks import HeldLock, read_locks
+from relay.store.meaning import mend_of_line
 from relay.store.relays import ALIVE_SECONDS
 from relay.store.turns import HOLDER
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIVE_SECONDS",
-    "HeldTurn", "LateRound", "NeededKey", "OpenTransaction", "RelayProcess", "Running", "read_running",
+    "FailingRound", "HeldTurn", "LateRound", "NeededKey", "OpenTransaction", "RelayProcess", "Running", "read_running",
 ]  # fmt: skip
 
 LONG_TRANSACTION_SECONDS = 600
@@ -30,7 +33,11 @@ _MAX_RELAYS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayProcess:
-    """A relay process as it signed in; `processes` were asked of its run, `leased` is what it held at its last sign."""
+    """A relay process as it signed in; `processes` were asked of its run, `leased` is what it held at its last sign.
+
+    cannot_send: to how many subscriptions its machine could send nothing for a minute; cannot_send_to: to which for the
+    longest.
+    """
 
     run_id: UUID
     host: str
@@ -39,6 +46,8 @@ class RelayProcess:
     processes: int
     key_ids: tuple[str, ...]
     leased: int
+    cannot_send: int
+    cannot_send_to: UUID | None
     started_at: datetime
     seen_at: datetime
     running_seconds: float
@@ -88,10 +97,20 @@ class LateRound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailingRound:
+    """A round of housekeeping that failed just now by what a person has to mend: a full disk, a right."""
+
+    name: str
+    error: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """Relay processes, those that live first, and what is in their way.
 
-    `hidden_sessions`: sessions of other roles in a transaction whose age this role may not see.
+    `hidden_sessions`: sessions of other roles in a transaction whose age this role may not see. `full_disk` is what the
+    server says where its disk is full.
     """
 
     relays: tuple[RelayProcess, ...]
@@ -100,6 +119,9 @@ class Running:
     hidden_sessions: int
     turns: tuple[HeldTurn, ...]
     late_rounds: tuple[LateRound, ...]
+    failing_rounds: tuple[FailingRound, ...] = ()
+    locks: tuple[HeldLock, ...] = ()
+    full_disk: str | None = None
 
     @property
     def alive(self) -> tuple[RelayProcess, ...]:
@@ -108,7 +130,7 @@ class Running:
 
 
 _RELAYS = text("""
-select run_id, host, pid, version, processes, key_ids, leased, started_at, seen_at,
+select run_id, host, pid, version, processes, key_ids, leased, cannot_send, cannot_send_to, started_at, seen_at,
        extract(epoch from clock_timestamp() - started_at)::double precision as running_seconds,
        extract(epoch from clock_timestamp() - seen_at)::double precision as seen_seconds,
        seen_at >= clock_timestamp() - make_interval(secs => :alive) as alive
@@ -161,6 +183,13 @@ where clock_timestamp() - patience > greatest(since, coalesce(succeeded_at, sinc
 order by succeeded_at nulls first, name limit 20
 """)
 
+_FAILED_ROUNDS = text("""
+select name, error from outbox.rounds
+where failed_at > greatest(coalesce(succeeded_at, '-infinity'),
+                           clock_timestamp() - make_interval(secs => 2 * coalesce(every_seconds, 3600) + 60))
+order by failed_at desc, name limit 100
+""")
+
 
 def read_running(connection: Connection, tenant: str | None) -> Running:
     """Return who runs and what is in the way. For the operator only."""
@@ -176,6 +205,13 @@ def read_running(connection: Connection, tenant: str | None) -> Running:
         late_rounds=tuple(
             LateRound(**row) for row in connection.execute(_LATE_ROUNDS, {"alive": ALIVE_SECONDS}).mappings()
         ),
+        failing_rounds=tuple(
+            FailingRound(name=row.name, error=row.error, mend=mend)
+            for row in connection.execute(_FAILED_ROUNDS)
+            if (mend := mend_of_line(row.error or ""))
+        ),
+        locks=read_locks(connection, tenant),
+        full_disk=full_disk(connection, tenant),
     )
 
 

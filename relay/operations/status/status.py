@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from relay.operations.status.running import Running
 
-__all__ = ["status"]
+__all__ = ["read_unmatched", "status"]
 
 _LIMIT = "select set_config('statement_timeout', '10s', true)"
 _RECENT_BATCHES = 100
@@ -57,6 +57,8 @@ def status(connection: Connection, tenant: str | None) -> Status:
     operator_only(tenant, "status")
     connection.execute(text(_LIMIT))
     running = read_running(connection, tenant)
+    stuck = find_stuck(connection, tenant)  # the one that is behind for the longest has the oldest delivery
+    oldest = max((one.behind_seconds for one in stuck if one.behind_seconds is not None), default=None)
     found = Status(
         at=connection.execute(text("select clock_timestamp()")).scalar_one(),
         sending=read_sending(connection, tenant),
@@ -64,11 +66,11 @@ def status(connection: Connection, tenant: str | None) -> Status:
         schema_version=connection.execute(text(_VERSION)).scalar_one(),
         running=running,
         pending=read_pending(connection, tenant),
-        deliveries=read_deliveries(connection, tenant, _leased_by_gone(running)),
+        deliveries=read_deliveries(connection, tenant, _leased_by_gone(running), oldest),
         dead_letters=_read_dead_letters(connection),
         cancelled=connection.execute(text(_CANCELLED), {"days": CANCELLED_DAYS}).scalar_one(),
         attempts=_read_last_attempts(connection),
-        unmatched=_read_unmatched(connection),
+        unmatched=read_unmatched(connection, tenant),
         unresolved=find_unresolved(connection, tenant),
         subscriptions=Subscriptions(**connection.execute(text(_SUBSCRIPTIONS)).mappings().one()),
         disabled=read_disabled(connection, tenant),
@@ -79,7 +81,7 @@ def status(connection: Connection, tenant: str | None) -> Status:
         default_leaves={name: _read_default_leaf(connection, name) for name in ("events", "attempts")},
         secrets=secrets_at_rest(connection, tenant),
         settings=Settings(**connection.execute(text(_SETTINGS)).mappings().one()),
-        stuck=find_stuck(connection, tenant),
+        stuck=stuck,
         blocked_lanes=find_blocked(connection, tenant),
         sorting=find_sorting(connection, tenant),
         findings=(),
@@ -189,12 +191,15 @@ resolved as materialized (
     select u.seq, u.matches from recent, unnest(recent.seqs, recent.matches) u(seq, matches))
 select (select count(*) from resolved) as looked_at,
        (select count(*) from resolved where matches = 0) as unmatched,
-       array(select distinct e.type from (
-                 select seq from resolved where matches = 0 order by seq desc limit 20) newest
-             join outbox.events e on e.seq = newest.seq order by e.type) as types
+       array(select seq from resolved where matches = 0 order by seq desc limit 20) as newest
 """
+# With the numbers known when it is planned, it opens the leaves of these events only.
+_TYPES = "select distinct type from outbox.events where seq = any(cast(:seqs as bigint[])) order by type"
 
 
-def _read_unmatched(connection: Connection) -> Unmatched:
+def read_unmatched(connection: Connection, tenant: str | None) -> Unmatched:
+    """Return how many of the events resolved last nobody wanted, and their types. For the operator only."""
+    operator_only(tenant, "status")
     row = connection.execute(text(_UNMATCHED), {"batches": _RECENT_BATCHES}).one()
-    return Unmatched(of_last=row.looked_at, count=row.unmatched, types=tuple(row.types))
+    types = connection.execute(text(_TYPES), {"seqs": row.newest}).scalars().all() if row.newest else ()
+    return Unmatched(of_last=row.looked_at, count=row.unmatched, types=tuple(types))

@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["find_unresolved", "sql_to_mend"]
+__all__ = ["DRAWN", "find_unresolved", "last_numbers", "sql_to_mend"]
 
-_NEWEST = 10_000
-_BATCHES_BELOW = 20
+NEWEST = 10_000
+AMONG = 2_000_000  # of the last numbers: with these bounds known when it is planned, a query opens the last leaves only
+BATCHES_BELOW = 20
 
+DRAWN = text("select last_value from outbox.events_seq")
 # One statement, so one snapshot: fan_out moves an event from pending to resolutions in one transaction. Each step reads
 # a bounded part and leaves fewer; the last ones read nothing unless something is left. A batch that has a late commit
 # begins far below the events it resolved, so what the batches near them do not have is looked for by time. An event
 # that replay wrote again after its retention has no resolution any more, but a delivery, an attempt or a dead letter.
 _LOST = text("""
 with newest as materialized (
-    select seq from outbox.events order by seq desc limit :newest),
+    select seq from outbox.events where seq > :above and seq <= :drawn order by seq desc limit :newest),
 low as materialized (select min(seq) as seq from newest),
 unread as materialized (
     select seq from newest
@@ -45,7 +47,8 @@ unread as materialized (
          order by first_seq desc limit :batches_below)) near),
 since as materialized (
     select min(e.recorded_at) - interval '1 minute' as at
-    from unread u cross join lateral (select recorded_at from outbox.events where seq = u.seq limit 1) e),
+    from unread u cross join lateral (select recorded_at from outbox.events
+                                   where seq = u.seq and seq > :above and seq <= :drawn limit 1) e),
 unresolved as materialized (
     select seq from unread
     except
@@ -65,14 +68,24 @@ lost as materialized (
 select (select count(*) from newest) as looked_at,
        (select count(*) from lost) as found,
        array(select e.id from (select seq from lost order by seq limit 3) n
-             cross join lateral (select id from outbox.events where seq = n.seq limit 1) e) as ids
+             cross join lateral (select id from outbox.events
+                                 where seq = n.seq and seq > :above and seq <= :drawn limit 1) e) as ids
 """)
 
 
+def last_numbers(drawn: int) -> dict[str, int]:
+    """Return the bounds of the last two million numbers of events, `above` and `drawn`, where that is the last one."""
+    return {"above": drawn - AMONG, "drawn": drawn}
+
+
 def find_unresolved(connection: Connection, tenant: str | None) -> Unresolved:
-    """Return how many of the newest 10,000 events are unresolved, and the oldest three of them. Operator only."""
+    """Return how many of the newest 10,000 events are unresolved, and the oldest three of them. Operator only.
+
+    Where numbers were left out, as after a failover, those newest are looked for among the last two million numbers.
+    """
     operator_only(tenant, "status")
-    row = connection.execute(_LOST, {"newest": _NEWEST, "batches_below": _BATCHES_BELOW}).one()
+    asked = {"newest": NEWEST, "batches_below": BATCHES_BELOW, **last_numbers(connection.execute(DRAWN).scalar_one())}
+    row = connection.execute(_LOST, asked).one()
     return Unresolved(of_last=row.looked_at, count=row.found, events=tuple(map(EventId.of, row.ids)))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from outbox import subscriptions as verbs
 from outbox.errors import OutboxError, SubscriptionError
 from outbox.ids import SubscriptionId
 from outbox.secret import Secret, hides_secrets
 from outbox.signing.schemes import UNSIGNED
-from outbox.subscriptions import verbs
 from outbox.subscriptions.checks import EVERY_TENANT
 from outbox.subscriptions.fields import SECRETS
 from outbox.subscriptions.managed import add_managed, lock_named, note_fingerprints, read_named, versions_of

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from outbox import formats
-from outbox._text import brief
+from outbox._text import brief, did_you_mean
 from outbox.errors import SubscriptionError
 from outbox.formats import shown_url
 from outbox.secret import Secret, hides_secrets
@@ -101,9 +100,8 @@ def _is_tables(value: object) -> bool:
 
 def _top_problems(content: Mapping[str, Any]) -> Iterator[str]:
     for key in content.keys() - {"manager", TABLE}:
-        close = get_close_matches(key, ("manager", TABLE), n=1)
-        mend = f"did you mean {close[0]}?" if close else f"there are manager and [[{TABLE}]]"
-        yield f"{brief(key)}: there is no such key; {mend}"
+        mend = did_you_mean(key, ("manager", TABLE), f"there are manager and [[{TABLE}]]")
+        yield f"{brief(key)}: there is no such key{mend}"
     if "manager" not in content:
         yield 'manager: is missing; name who manages these, such as manager = "shop": what it made is its own'
     else:
@@ -176,9 +174,8 @@ class _Reader:
 
     def _refuse_unknown(self) -> None:
         for key in (key for key in self.table if key not in _KEYS):
-            close = get_close_matches(key, _KEYS, n=1)
-            mend = f"did you mean {close[0]}?" if close else "docs/subscriptions.md lists the fields"
-            self.problems.append(f"{brief(key)}: there is no such field; {mend}")
+            mend = did_you_mean(key, _KEYS, "docs/subscriptions.md lists the fields")
+            self.problems.append(f"{brief(key)}: there is no such field{mend}")
 
     def _read_tenant(self) -> str:
         every = self.table.get("every_tenant", False)

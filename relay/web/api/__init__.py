@@ -9,9 +9,11 @@ from relay.web.api import (
     dead_letters,
     deliveries,
     erasure,
+    event_types,
     events,
     history,
     operating,
+    portal_links,
     subscriptions,
     tokens,
     trials,
@@ -24,6 +26,8 @@ PREFIX = "/api/v1"
 
 router = APIRouter(prefix=PREFIX, dependencies=[Depends(bearer)], responses=PROBLEMS)
 for module in (
-    subscriptions, trials, events, deliveries, dead_letters, history, bulk, operating, erasure, tokens, catalogue,
+    subscriptions, trials, events, event_types, deliveries, dead_letters, history, bulk, operating, erasure, tokens,
+    portal_links,
+    catalogue,
 ):  # fmt: skip
     router.include_router(module.router)

@@ -9,8 +9,9 @@ from pydantic import Field
 
 import outbox
 from outbox.control.attempts import Attempt, attempts_of_event
+from outbox.control.dead_letters import DeadDelivery, dead_of_event
 from outbox.control.deliveries import ListedDelivery, outstanding_of_event
-from outbox.control.events import DeadDelivery, EventDetails, ListedEvent, dead_of_event, list_events, show_event
+from outbox.control.events import EventDetails, EventState, ListedEvent, list_events, show_event
 from outbox.control.explain import Draft, ExplainedEvent, explain_draft, explain_event
 from outbox.control.pages import Page
 from outbox.control.track import EventTrack, track_event
@@ -52,6 +53,12 @@ class ExplainQuery(PageQuery):
     subscription: SubscriptionName | None = None
 
 
+class EventsQuery(EventFilter):
+    """A page of events, all or those of one state."""
+
+    state: EventState | None = Field(default=None, description="Only these; without it all.")
+
+
 class TrackQuery(ExplainQuery):
     """A page of the subscriptions of an event's track."""
 
@@ -86,9 +93,10 @@ def record_event(
 
 
 @router.get("", response_model=listing(ListedEvent))
-def get_events(call: Reading, request: Request, response: Response, query: Annotated[EventFilter, Query()]) -> Any:
+def get_events(call: Reading, request: Request, response: Response, query: Annotated[EventsQuery, Query()]) -> Any:
     """List events, newest first, each with what became of it."""
-    return linked(request, response, list_events(call.connection, call.tenant, query.filters(), after=query.after))
+    page = list_events(call.connection, call.tenant, query.filters(), query.state, after=query.after)
+    return linked(request, response, page)
 
 
 @router.post("/explain", response_model=model_of(ExplainedEvent))

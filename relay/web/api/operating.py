@@ -7,13 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from outbox.control import audit
 from outbox.control.findings import Finding
-from outbox.control.pages import Page
 from outbox.control.tenancy import operator_only
 from outbox.subscriptions import TenantLimit, limit_tenant, list_tenant_limits
 from relay.operations import sending
 from relay.operations.status.documents import Status
 from relay.operations.status.status import status
-from relay.web.answers import linked
+from relay.web.answers import MOST_LISTED, linked, listed
 from relay.web.api.fields import PageQuery, Window
 from relay.web.bodies import Body, ExactRoute
 from relay.web.database import Administering, Operating, Reading
@@ -98,9 +97,8 @@ def get_tenant_limits(
 ) -> Any:
     """List the tenants that have a limit, by name. For tokens of every tenant."""
     operator_only(call.tenant, "tenant limits")
-    found = list_tenant_limits(call.connection, after=query.after, limit=min(1000, query.limit + 1))
-    shown = tuple(found[: query.limit])
-    return linked(request, response, Page(shown, shown[-1].tenant if len(found) > len(shown) else None))
+    found = list_tenant_limits(call.connection, after=query.after, limit=min(MOST_LISTED, query.limit + 1))
+    return linked(request, response, listed(found, query.limit, lambda one: one.tenant))
 
 
 @router.put("/tenant-limits", response_model=SetLimit)

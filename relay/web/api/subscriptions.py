@@ -12,7 +12,7 @@ from relay.operations import subscription_versions
 from relay.operations.status.breakers import Breaker, breaker_of, breakers_of
 from relay.operations.status.documents import SubscriptionHealth
 from relay.operations.status.late_subscriptions import subscription_health
-from relay.web.answers import IfMatch, answer, linked, require_version, tag
+from relay.web.answers import MOST_LISTED, IfMatch, answer, linked, listed, require_version, tag
 from relay.web.api.fields import ChangedSettings, GivenSettings, PageQuery, TenantName, given_in, tenant_of
 from relay.web.bodies import Body, ExactRoute
 from relay.web.database import Call, Reading, Writing
@@ -108,14 +108,12 @@ def list_subscriptions(
         state=query.state,
         type=query.type,
         after=query.after,
-        limit=min(1000, query.limit + 1),
+        limit=min(MOST_LISTED, query.limit + 1),
     )
-    shown = found[: query.limit]
-    breakers = breakers_of(call.connection, call.tenant, [item.id for item in shown])
-    items = tuple(
-        {**item.to_dict(), "breaker": breaker} for item, breaker in zip(shown, breakers.values(), strict=True)
-    )
-    return linked(request, response, Page(items, shown[-1].id if len(found) > len(shown) else None))
+    page = listed(found, query.limit, lambda item: item.id)
+    breakers = breakers_of(call.connection, call.tenant, [item.id for item in page])
+    items = tuple({**item.to_dict(), "breaker": breaker} for item, breaker in zip(page, breakers.values(), strict=True))
+    return linked(request, response, Page(items, page.next))
 
 
 @router.get("/{subscription_id}", response_model=_Listed, responses=_TAGGED)

@@ -5,7 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import Field, model_validator
 
-from outbox.control.explain import Draft, FilterTest, try_filter, try_stored_filter
+from outbox.control.explain import Draft, try_filter, try_stored_filter
+from outbox.control.filter_answers import FilterTest
 from outbox.errors import RecordError
 from relay.operations.probe import preview as previews
 from relay.operations.probe.documents import CheckedEndpoint, SentTest

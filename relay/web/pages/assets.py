@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from relay.web.pages.rendering import ASSETS, HEADERS, PageRoute, asset_version
+from relay.web.pages.rendering import ASSETS, HEADERS, asset_version
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Refused
 
 __all__ = ["router"]

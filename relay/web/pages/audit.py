@@ -9,8 +9,9 @@ from outbox.control.audit import ACTIONS, AuditEntry, list_audit
 from outbox.control.filters import Filters
 from outbox.control.pages import Page
 from outbox.errors import OutboxError
-from relay.web.pages.filters import PAGE_ROWS, SINCE, Asked
-from relay.web.pages.rendering import PageRoute, visit_page
+from relay.web.pages.filters import PAGE_ROWS, Asked, times_in, wrong_of
+from relay.web.pages.rendering import visit_page
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Visiting
 
 __all__ = ["router"]
@@ -22,18 +23,21 @@ _MAX_CHARACTERS = 300
 @router.get("/audit")
 def audit(visit: Visiting, request: Request) -> Response:
     """List changes, the newest first."""
-    asked, problem = Asked.of(request, "subject", "actor", "action"), None
-    filters = Filters(since=SINCE.get(asked.since), tenant=asked.tenant or None, limit=PAGE_ROWS)
+    asked = Asked.of(request, "subject", "actor", "action")
+    problem, wrong = None, {}
     try:
+        filters = Filters(**times_in(asked.values), tenant=asked.tenant or None, limit=PAGE_ROWS)
         with visit.transaction() as connection:
             found = list_audit(
                 connection, visit.tenant, filters, subject=asked.subject or None, actor=asked.actor or None,
                 action=asked.action or None, after=asked.cursor,
             )  # fmt: skip
     except OutboxError as error:
-        found, problem = Page(()), str(error)
+        found, problem, wrong = Page(()), str(error), wrong_of(error)
     rows = [(entry, _changes(entry)) for entry in found]
-    return visit_page(visit, "audit.html", rows=rows, next=found.next, asked=asked, actions=ACTIONS, problem=problem)
+    return visit_page(
+        visit, "audit.html", rows=rows, next=found.next, asked=asked, actions=ACTIONS, problem=problem, wrong=wrong
+    )
 
 
 def _changes(entry: AuditEntry) -> list[tuple[str, str, str]]:

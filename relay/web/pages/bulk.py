@@ -19,8 +19,9 @@ from relay.operations.bulk.operations import (
 )
 from relay.operations.bulk.request import BulkError, BulkRequest
 from relay.web.pages.confirming import confirm
-from relay.web.pages.filters import PAGE_ROWS, SINCE, Asked
-from relay.web.pages.rendering import PageRoute, go, url_of, visit_page
+from relay.web.pages.filters import PAGE_ROWS, Asked, times_in, wrong_of
+from relay.web.pages.rendering import go, url_of, visit_page
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Form, Posted, Visit, Visiting, visiting
 
 __all__ = ["router"]
@@ -34,7 +35,7 @@ KINDS = (
     ("redrive", "redrive: dead letters by filter"),
 )
 _VERBS = {"start": (start_bulk, "started"), "pause": (pause_bulk, "stopped"), "resume": (resume_bulk, "going-on")}
-_EMPTY = {"kind": "recover", "subscription": "", "since": "24h", "until": "", "type": "", "tenant": "", "reason": "",
+_EMPTY = {"kind": "recover", "subscription": "", "since": "", "until": "", "type": "", "tenant": "", "reason": "",
           "rate": str(DEFAULT_RATE)}  # fmt: skip
 
 
@@ -49,14 +50,16 @@ def bulk(visit: Visiting, request: Request) -> Response:
 
 @router.get("/bulk/new")
 def new(visit: Operating, request: Request) -> Response:
-    """Ask what is to be put back; the address may name a subscription."""
-    return _form(visit, {"subscription": request.query_params.get("subscription", "")})
+    """Ask what is to be put back; the address may fill in the form. Without a kind it is what failed since a day."""
+    given = {name: value for name, value in request.query_params.items() if name in _EMPTY}
+    return _form(visit, {"since": "" if "kind" in given else "24h"} | given)
 
 
-def _form(visit: Visit, texts: dict[str, str], problem: str | None = None) -> Response:
+def _form(visit: Visit, texts: dict[str, str], error: OutboxError | None = None) -> Response:
     return visit_page(
-        visit, "bulk_new.html", status=422 if problem else 200, texts=_EMPTY | texts, kinds=KINDS, problem=problem
-    )
+        visit, "bulk_new.html", status=422 if error else 200, texts=_EMPTY | texts, kinds=KINDS,
+        problem=str(error) if error else None, wrong=wrong_of(error) if error else {},
+    )  # fmt: skip
 
 
 @router.post("/bulk/new")
@@ -67,15 +70,14 @@ def plan(visit: Operating, form: Posted) -> Response:
         with visit.transaction() as connection:
             made = add_bulk(connection, visit.tenant, request, rate=rate)
     except OutboxError as error:
-        return _form(visit, dict(form), str(error))
+        return _form(visit, dict(form), error)
     return go(visit.request, "bulk", made.id, done="planned")
 
 
 def _request_in(form: Form) -> BulkRequest:
     given: dict[str, Any] = {name: form.get(name).strip() or None for name in
                              ("subscription", "type", "tenant", "reason")}  # fmt: skip
-    times = {name: SINCE.get(form.get(name)) for name in ("since", "until")}
-    return BulkRequest(kind=form.get("kind"), **given, **times)  # type: ignore[arg-type]
+    return BulkRequest(kind=form.get("kind"), **given, **times_in(dict(form)))  # type: ignore[arg-type]
 
 
 def _rate_in(form: Form) -> int:

@@ -1,16 +1,36 @@
 """A question before something that cannot be taken back: a page of its own, which sends the same form again."""
 
+from dataclasses import dataclass
+
 from fastapi import Response
 
 from relay.web.pages.rendering import url_of, visit_page
 from relay.web.pages.visits import Form, Visit
 
-__all__ = ["confirm"]
+__all__ = ["Instead", "Reason", "confirm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """Another way to what is asked for, on the page that asks: what is said of it, and the link to it."""
+
+    words: str
+    verb: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """The field `reason` of the page that asks: what is said of it, whether it is needed, what was wrong with it."""
+
+    help: str
+    is_needed: bool = False
+    wrong: str = ""
 
 
 def confirm(
     visit: Visit, title: str, question: str, verb: str, action: str, form: Form, *, back: str, warning: str = "",
-    danger: bool = False,
+    danger: bool = False, reason: Reason | None = None, instead: Instead | None = None,
 ) -> Response:  # fmt: skip
     """Return the page that asks.
 
@@ -24,9 +44,13 @@ def confirm(
         back: the path of the page to go back to.
         warning: what cannot be taken back.
         danger: whether the button looks so.
+        reason: asks why, too.
+        instead: another way, where there is one.
     """
-    fields = [(name, value) for name, value in form if name not in ("csrf", "confirmed")]
+    own = ("csrf", "confirmed", "reason") if reason else ("csrf", "confirmed")
+    fields = [(name, value) for name, value in form if name not in own]
     return visit_page(
         visit, "confirm.html", title=title, question=question, verb=verb, action=action, fields=fields,
-        back_to=url_of(visit.request, *back.split("/", 1)), warning=warning, danger=danger,
+        back_to=url_of(visit.request, *back.split("/", 1)), warning=warning, danger=danger, reason=reason,
+        given_reason=form.get("reason"), instead=instead, status=422 if reason and reason.wrong else 200,
     )  # fmt: skip

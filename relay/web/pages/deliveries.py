@@ -7,14 +7,17 @@ from fastapi import APIRouter, Request, Response
 
 from outbox.control.by_hand import cancel, outstanding_by_id, retry_now, waiting_by_id
 from outbox.control.deliveries import STATES, DeliveryDetails, list_deliveries, show_delivery
+from outbox.control.filters import FAILED, OUTCOMES
 from outbox.control.pages import Page
 from outbox.control.replay.replay import Asked as AskedReplay
 from outbox.control.replay.replay import candidates_by_id, replay
+from outbox.control.waiting import Waits, read_waits
 from outbox.errors import OutboxError
 from relay.operations.probe.preview import preview
 from relay.web.pages.confirming import confirm
-from relay.web.pages.filters import Asked
-from relay.web.pages.rendering import PageRoute, go, url_of, visit_page
+from relay.web.pages.filters import Asked, wrong_of
+from relay.web.pages.rendering import go, url_of, visit_page
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Posted, Visit, Visiting, visiting
 
 __all__ = ["router"]
@@ -27,30 +30,33 @@ _OUTSTANDING = ("due", "waiting", "parked", "leased", "held", "paused", "disable
 @router.get("/deliveries")
 def deliveries(visit: Visiting, request: Request) -> Response:
     """List outstanding deliveries, the longest due first; of the delivered or cancelled the newest."""
-    asked = Asked.of(request, "state", "id")
+    asked = Asked.of(request, "state", "outcome", "text", "id")
     if asked.id:
         return go(request, "deliveries", asked.id)
-    state, problem = next((one for one in STATES if one == asked.state), None), None
+    state = next((one for one in STATES if one == asked.state), None)
+    problem, wrong = None, {}
     try:
         with visit.transaction() as connection:
             found = list_deliveries(connection, visit.tenant, asked.filters(), state, after=asked.cursor)
     except OutboxError as error:
-        found, problem = Page(()), str(error)
-    return visit_page(visit, "deliveries.html", found=found, asked=asked, states=STATES, problem=problem)
+        found, problem, wrong = Page(()), str(error), wrong_of(error)
+    return visit_page(
+        visit, "deliveries.html", found=found, asked=asked, states=STATES, outcomes=(FAILED, *OUTCOMES),
+        problem=problem, wrong=wrong,
+    )  # fmt: skip
 
 
 @router.get("/deliveries/{delivery_id}")
 def delivery(visit: Visiting, delivery_id: str) -> Response:
     """Show one delivery: what happened to it, attempt by attempt, and what comes next."""
-    with visit.transaction() as connection:
-        item = show_delivery(connection, visit.tenant, delivery_id)
-    return visit_page(visit, "delivery.html", item=item, can=_possible(item), request_=None, why_not="")
+    item, waits = _shown(visit, delivery_id)
+    return visit_page(visit, "delivery.html", item=item, waits=waits, can=_possible(item), request_=None, why_not="")
 
 
 @router.get("/deliveries/{delivery_id}/request")
 async def delivery_request(visit: Visiting, delivery_id: str) -> Response:
     """Show the delivery with its request, made from its event and its subscription as they are now."""
-    item = await to_thread.run_sync(_shown, visit, delivery_id)
+    item, waits = await to_thread.run_sync(_shown, visit, delivery_id)
     made, why_not = None, "its event or its subscription is gone"
     if item.event_id is not None and item.subscription_id is not None:
         try:
@@ -58,13 +64,16 @@ async def delivery_request(visit: Visiting, delivery_id: str) -> Response:
         except OutboxError as error:
             why_not = str(error)
     request = made.request if made else None
-    return visit_page(visit, "delivery.html", item=item, can=_possible(item), request_=request,
+    return visit_page(visit, "delivery.html", item=item, waits=waits, can=_possible(item), request_=request,
                       why_not=(made.error or "") if made else why_not)  # fmt: skip
 
 
-def _shown(visit: Visit, delivery_id: str) -> DeliveryDetails:
+def _shown(visit: Visit, delivery_id: str) -> tuple[DeliveryDetails, tuple[Waits, ...]]:
+    """Return the delivery and all that it waits for, which is nothing of one that is done."""
     with visit.transaction() as connection:
-        return show_delivery(connection, visit.tenant, delivery_id)
+        item = show_delivery(connection, visit.tenant, delivery_id)
+        kept = read_waits(connection, visit.tenant, [item.id])
+    return item, kept[0].waits if kept else ()
 
 
 def _possible(item: DeliveryDetails) -> frozenset[str]:

@@ -1,36 +1,33 @@
-"""The types of events that there were, each with its newest event as an example and the parts of its payload."""
+"""The types of events: what applications declare of each, what was seen, an example, and the parts of its data."""
 
 from fastapi import APIRouter, Request, Response
 
-from outbox.control.event_types import example_of_type, seen_types
-from outbox.errors import NotFoundError
+from outbox.control.known_types import known_types, show_type
 from relay.web.pages.points import points_of, window_named
-from relay.web.pages.rendering import PageRoute, visit_page
+from relay.web.pages.rendering import visit_page
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Visiting
 
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
+_A_PAGE = 200
 
 
 @router.get("/types")
-def types(visit: Visiting) -> Response:
-    """List the types of the newest events, and of what was sent in 30 days."""
+def types(visit: Visiting, request: Request) -> Response:
+    """List the types that are declared, those of the newest events, and of what was sent in 30 days."""
+    after = request.query_params.get("after") or None
     with visit.transaction() as connection:
-        found = seen_types(connection, visit.tenant)
-    return visit_page(visit, "event_types.html", found=found)
+        found = known_types(connection, visit.tenant, after=after, limit=_A_PAGE)
+    return visit_page(visit, "event_types.html", found=found, filters={"after": after or ""})
 
 
 @router.get("/types/{name}")
 def type_(visit: Visiting, request: Request, name: str) -> Response:
-    """Show one type: how its deliveries go, an example, and the parts of its payload."""
+    """Show one type: what is declared, how its deliveries go, examples, and the parts of its data."""
     window = window_named(request.query_params.get("window", ""))
     with visit.transaction() as connection:
-        seen = next((one for one in seen_types(connection, visit.tenant) if one.type == name), None)
-        if seen is None:
-            raise NotFoundError(
-                "type: no event of this type is among the newest, and nothing of it was sent in 30 days"
-            )
-        example = example_of_type(connection, visit.tenant, name)
+        found = show_type(connection, visit.tenant, name)
         points = points_of(connection, visit.visitor.whose, window, of_type=name)
-    return visit_page(visit, "event_type.html", seen=seen, example=example, points=points, window=window)
+    return visit_page(visit, "event_type.html", found=found, points=points, window=window)

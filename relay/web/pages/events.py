@@ -4,14 +4,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
-from outbox.control.events import list_events, show_event
-from outbox.control.explain import explain_event
+from outbox.control.events import STATES, list_events, show_event
 from outbox.control.pages import Page
 from outbox.control.replay.replay import Asked as AskedReplay
 from outbox.control.replay.replay import candidates_by_id, replay
+from outbox.control.track import track_shown
 from outbox.errors import OutboxError
-from relay.web.pages.filters import Asked
-from relay.web.pages.rendering import HEADERS, PageRoute, go, visit_page
+from relay.web.pages.filters import PAGE_ROWS, Asked, wrong_of
+from relay.web.pages.rendering import HEADERS, go, visit_page
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Posted, Visit, Visiting, visiting
 
 __all__ = ["router"]
@@ -23,27 +24,27 @@ Operating = Annotated[Visit, visiting("read", "operate")]
 @router.get("/events")
 def events(visit: Visiting, request: Request) -> Response:
     """List events, the newest first."""
-    asked = Asked.of(request, "id")
+    asked = Asked.of(request, "id", "text", "state")
     if asked.id:
         return go(request, "events", asked.id)
-    problem = None
+    state = next((one for one in STATES if one == asked.state), None)
+    problem, wrong = None, {}
     try:
         with visit.transaction() as connection:
-            found = list_events(connection, visit.tenant, asked.filters(), after=asked.cursor)
+            found = list_events(connection, visit.tenant, asked.filters(), state, after=asked.cursor)
     except OutboxError as error:
-        found, problem = Page(()), str(error)
-    return visit_page(visit, "events.html", found=found, asked=asked, problem=problem)
+        found, problem, wrong = Page(()), str(error), wrong_of(error)
+    return visit_page(visit, "events.html", found=found, asked=asked, states=STATES, problem=problem, wrong=wrong)
 
 
 @router.get("/events/{event_id}")
 def event(visit: Visiting, request: Request, event_id: str) -> Response:
-    """Show one event from record to receivers, and each subscription's reason."""
+    """Show one event from record to receivers: what each delivery waits for, and each subscription's reason."""
+    after = request.query_params.get("after") or None
     with visit.transaction() as connection:
         item = show_event(connection, visit.tenant, event_id)
-        explained = explain_event(
-            connection, visit.tenant, item.id, after=request.query_params.get("after") or None, limit=50
-        )
-    return visit_page(visit, "event.html", item=item, explained=explained, asked={"after": ""})
+        track = track_shown(connection, visit.tenant, item, after=after, limit=PAGE_ROWS)
+    return visit_page(visit, "event.html", item=item, track=track)
 
 
 @router.get("/events/{event_id}/payload")

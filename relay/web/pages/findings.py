@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 
 from relay.operations.sending import pause_all, read_sending, resume_all
-from relay.operations.status.status import status
-from relay.web.pages.confirming import confirm
-from relay.web.pages.rendering import PageRoute, go, url_of, visit_page
+from relay.web.pages.confirming import Reason, confirm
+from relay.web.pages.kept_status import kept_status
+from relay.web.pages.rendering import go, url_of, visit_page
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Posted, Visit, Visiting, visiting
 
 __all__ = ["router"]
@@ -20,7 +21,7 @@ Operating = Annotated[Visit, visiting("read", "operate")]
 def findings(visit: Visiting) -> Response:
     """Show all that status finds, who runs, and how everything stands."""
     with visit.transaction() as connection:
-        found = status(connection, visit.tenant)
+        found = kept_status(visit.request, connection, visit.tenant)
     return visit_page(visit, "findings.html", status_=found)
 
 
@@ -34,11 +35,11 @@ def switch_sending(form: Posted, visit: Operating) -> Response:
         return confirm(
             visit, "Pause all sending?", "No relay on any host sends anything until you resume it. Events are recorded "
             "and resolved as ever; nothing is lost.", "Pause all sending", url_of(visit.request, "findings/sending"),
-            form, back="findings", danger=True,
+            form, back="findings", danger=True, reason=Reason("Why, for everybody who looks. May stay empty."),
         )  # fmt: skip
     with visit.transaction() as connection:
         if pausing:
-            pause_all(connection, visit.tenant, form.get("reason") or None)
+            pause_all(connection, visit.tenant, form.get("reason").strip() or None)
         else:
             resume_all(connection, visit.tenant)
     return go(visit.request, "findings", done="sending-paused" if pausing else "sending-resumed")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import SQLAlchemyError
 
 from outbox.control.audit import list_audit
 from outbox.control.deliveries import list_deliveries
@@ -18,12 +19,14 @@ from outbox.control.filters import Filters
 from outbox.errors import OutboxError
 from relay.operations.bulk.operations import list_bulk
 from relay.operations.connection import Database
-from relay.web.pages.rendering import HEADERS, PageRoute
+from relay.web.pages.rendering import HEADERS
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Visiting
 
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
+_RUNNING = Filters(limit=1000)
 LOOK_SECONDS = 2.0
 BEAT_SECONDS = 15.0
 LONGEST_SECONDS = 600.0
@@ -57,9 +60,10 @@ class Pulse:
                     *((item.id, item.at, item.attempts) for item in list_deliveries(connection, tenant, one)),
                     *((item.id, item.at) for item in list_deliveries(connection, tenant, one, "delivered")),
                     *(item.id for item in list_audit(connection, tenant, one)),
-                    *((item.id, item.state, item.done) for item in list_bulk(connection, tenant, one)),
+                    *((item.id, item.state) for item in list_bulk(connection, tenant, one)),
+                    *((item.id, item.done) for item in list_bulk(connection, tenant, _RUNNING, state="running")),
                 )
-        except OutboxError:
+        except (OutboxError, SQLAlchemyError):
             return ()
 
 

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
-from outbox import EVERY_TENANT
 from outbox import subscriptions as verbs
 from outbox.control.dead_letters import list_dead_letters
 from outbox.control.events import list_events
 from outbox.control.filters import Filters
 from outbox.control.times import duration, utc
-from relay.operations.status.breakers import breakers_of, in_words
-from relay.operations.status.documents import Named, Status
-from relay.operations.status.status import status
+from relay.operations.status.breakers import NamedBreaker, breakers_of, cause_of, in_words
+from relay.operations.status.documents import Named, Status, StuckSubscription
+from relay.web.pages.kept_status import kept_status
 from relay.web.pages.points import figures_of, points_of, window_named
-from relay.web.pages.rendering import PageRoute, visit_page
+from relay.web.pages.rendering import visit_page
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Visit, Visiting
 
 __all__ = ["router"]
@@ -41,10 +41,10 @@ def overview(visit: Visiting, request: Request) -> Response:
     """Show the operator everything at a glance, and a tenant what is theirs."""
     window = window_named(request.query_params.get("window", ""))
     with visit.transaction() as connection:
-        found = status(connection, None) if visit.tenant is None else None
+        found = kept_status(request, connection, None) if visit.tenant is None else None
         points = points_of(connection, visit.visitor.whose, window)
         figures = figures_of(connection, visit.visitor.whose, window)
-        troubles = _troubles_of_all(connection, found) if found else _own_troubles(connection, visit)
+        troubles = _troubles_of_all(found) if found else _own_troubles(connection, visit)
         letters = list_dead_letters(connection, visit.tenant, Filters(limit=_NEWEST))
         events = list_events(connection, visit.tenant, Filters(limit=_NEWEST))
     return visit_page(
@@ -54,14 +54,12 @@ def overview(visit: Visiting, request: Request) -> Response:
     )  # fmt: skip
 
 
-def _troubles_of_all(connection: Connection, found: Status) -> list[Trouble]:
+def _troubles_of_all(found: Status) -> list[Trouble]:
     """Return the endpoints that status names, the worst first, each once."""
     named = [
         *(_trouble(item, "disabled", item.reason) for item in found.disabled.named),
-        *(_trouble(item, "failing", f"behind for {duration(item.behind_seconds)}" if item.behind_seconds else
-                   item.health.last_error or "its deliveries are tried again") for item in found.stuck),
-        *(Trouble(str(item.subscription_id), _url_of(connection, str(item.subscription_id)), "failing",
-                  f"breaker {in_words(item.breaker)}") for item in found.breakers.named),
+        *(_trouble(item, "failing", _why_stuck(item)) for item in found.stuck),
+        *(_trouble(item, "failing", _why_broken(item)) for item in found.breakers.named),
         *(_trouble(item, "held", f"it asked to wait until {utc(item.held_until)}") for item in found.held.named),
         *(_trouble(item, "slowed", f"its receiver takes {item.slowed_to:g} a second") for item in
           found.limits.slowed.named),
@@ -71,8 +69,13 @@ def _troubles_of_all(connection: Connection, found: Status) -> list[Trouble]:
     return list({item.id: item for item in reversed(named)}.values())[::-1]
 
 
-def _url_of(connection: Connection, subscription_id: str) -> str:
-    return verbs.get(connection, subscription_id, tenant=EVERY_TENANT, removed=True).url
+def _why_stuck(item: StuckSubscription) -> str:
+    behind = f"behind for {duration(item.behind_seconds)}" if item.behind_seconds else ""
+    return "; ".join(filter(None, (cause_of(item.health), behind))) or "its deliveries are tried again"
+
+
+def _why_broken(item: NamedBreaker) -> str:
+    return "; ".join(filter(None, (cause_of(item.health), f"breaker {in_words(item.breaker)}")))
 
 
 def _trouble(item: Named, state: str, why: str) -> Trouble:

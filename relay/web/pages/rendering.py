@@ -1,12 +1,11 @@
-"""Pages as responses: templates with autoescape, the headers of every page, and errors as pages.
+"""Pages as responses: templates with autoescape, and the headers of every page.
 
 Nothing inline is allowed by the policy: no script, no style, no event handler. Nothing may frame a page, and nothing
 keeps it.
 """
 
-import logging
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -15,22 +14,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse
-from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from starlette.exceptions import HTTPException
 
-from outbox.errors import NotFoundError, OutboxError
-from relay.telemetry.redaction import redact
-from relay.web.admission import admitted
 from relay.web.pages import charts, display
+from relay.web.pages.kept_status import read_anew
 from relay.web.pages.visits import (
     FORM_COOKIE,
-    Refused,
-    SignInWanted,
     Visit,
     Visitor,
     cookie_name,
@@ -39,13 +31,19 @@ from relay.web.pages.visits import (
     is_https,
     new_form_secret,
 )
-from relay.web.pages.wording import NOTICES, PART_WORDS, choices, kind_of, path_parts_of, sentence
-from relay.web.problems import Problem
+from relay.web.pages.wording import (
+    NOTICES,
+    PART_WORDS,
+    choices,
+    kind_of,
+    link_of_action,
+    path_parts_of,
+    sentence,
+)
 
-__all__ = ["ASSETS", "HEADERS", "Location", "PageRoute", "Preferences", "addresses_of", "asset_version", "filled", "go",
+__all__ = ["ASSETS", "HEADERS", "Location", "Preferences", "addresses_of", "asset_version", "back_of", "filled", "go",
            "link_of", "preferences_of", "render", "url_of"]  # fmt: skip
 
-log = logging.getLogger("relay.web")
 HERE = Path(__file__).parent
 ASSETS = HERE / "assets"
 _TEMPLATES = (HERE / "templates", HERE.parent / "portal" / "templates")
@@ -151,6 +149,7 @@ def _environment() -> Environment:
         "wide": charts.WIDE, "narrow": charts.NARROW, "most_shown": display.MAX_SHOWN, "choices": choices,
         "header_lines": display.header_lines, "since_choices": [("", "any time"), ("1h", "the last hour"),
         ("24h", "the last day"), ("7d", "the last 7 days"), ("30d", "the last 30 days")],
+        "link_of_action": link_of_action,
     }  # fmt: skip
     return made
 
@@ -173,7 +172,7 @@ def render(
         "preferences": preferences_of(request),
         "navigation": [item for item in NAVIGATION if visitor and _is_for(item, visitor)],
         "here": _here(request),
-        "back": _back(request),
+        "back": back_of(request),
         "base": str(request.scope.get("root_path", "")).rstrip("/"),
         "csrf_token": csrf_token_of(secret or fresh),
         "notice": _notice(request),
@@ -217,7 +216,7 @@ def _here(request: Request) -> str:
     return path.strip("/").partition("/")[0]
 
 
-def _back(request: Request) -> str:
+def back_of(request: Request) -> str:
     """Return the path and query of the page that is shown, for a form that leads back to it."""
     if request.method != "GET":
         return url_of(request, _here(request))
@@ -253,82 +252,10 @@ def _linked(request: Request, words: str) -> Markup:
 
 def go(request: Request, *parts: object, done: str = "", n: int | None = None) -> RedirectResponse:
     """Return the answer to a post that was done: the browser gets the page anew, which says what was done."""
+    read_anew(request)
     query = {name: value for name, value in (("done", done), ("n", n)) if value not in ("", None)}
     address = url_of(request, *parts)
     return RedirectResponse(f"{address}?{urlencode(query)}" if query else address, 303, HEADERS)
-
-
-class PageRoute(APIRoute):
-    """A route whose errors are pages: those of `signed_out` and `failed`."""
-
-    @staticmethod
-    def signed_out(request: Request) -> Response:
-        """Answer whoever is not signed in."""
-        return _to_sign_in(request)
-
-    @staticmethod
-    def failed(request: Request, error: Exception) -> Response:
-        """Return an error as a page."""
-        return _error_page(request, error)
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler; an expected error becomes a page with its message."""
-        handler = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            try:
-                if request.method != "GET":
-                    await request.body()
-                async with admitted(request):
-                    return await handler(request)
-            except SignInWanted:
-                return self.signed_out(request)
-            except (OutboxError, Problem, RequestValidationError) as error:
-                return self.failed(request, error)
-            except HTTPException as error:
-                return self.failed(request, Refused(error.status_code, error.detail))
-            except Exception as error:
-                request_id = getattr(request.state, "request_id", "-")
-                log.error("request %s: %s", request_id, redact(repr(error)), exc_info=error)
-                return self.failed(request, Refused(500, f"An error of our own. The log has it, as {request_id}."))
-
-        return answer
-
-
-def _to_sign_in(request: Request) -> Response:
-    wants_page = "text/event-stream" not in request.headers.get("accept", "")
-    if request.method != "GET" or request.headers.get("x-refresh") or not wants_page:
-        return render(request, "error.html", status=401, title="You are signed out",
-                      message="The session has ended. Sign in, and do it once more.")  # fmt: skip
-    there = _back(request)
-    home = url_of(request)
-    address = url_of(request, "sign-in")
-    return RedirectResponse(address if there in (home, home + "/") else f"{address}?{urlencode({'to': there})}", 303,
-                            HEADERS)  # fmt: skip
-
-
-_TITLES = {
-    500: "This failed",
-    401: "Sign in first",
-    403: "Not allowed",
-    404: "Not found",
-    413: "Too large",
-    503: "Not now",
-}
-
-
-def _error_page(request: Request, error: Exception) -> Response:
-    status, message = 409, str(error)
-    if isinstance(error, NotFoundError):
-        status = 404
-    elif isinstance(error, Refused | Problem):
-        status = error.status
-    elif isinstance(error, RequestValidationError):
-        status, message = 422, "The address has a value that this page cannot read."
-    title = _TITLES.get(status, "This was not done")
-    return render(
-        request, "error.html", getattr(request.state, "visitor", None), status=status, title=title, message=message
-    )
 
 
 def visit_page(visit: Visit, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:

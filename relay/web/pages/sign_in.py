@@ -5,12 +5,11 @@ from dataclasses import replace
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from relay.operations import sessions
+from relay.operations import sessions, tokens
 from relay.operations.tokens import TokenError
 from relay.web.pages.rendering import (
     HEADERS,
     PREFERENCES_COOKIE,
-    PageRoute,
     Preferences,
     go,
     preferences_of,
@@ -18,6 +17,7 @@ from relay.web.pages.rendering import (
     url_of,
     visit_page,
 )
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import SESSION_COOKIE, Posted, Visiting, cookie_name, is_https, visitor_of
 
 __all__ = ["router"]
@@ -41,6 +41,8 @@ def sign_in(request: Request, form: Posted) -> Response:
     once = form.has("once")
     try:
         with request.app.state.database.transaction() as connection:
+            shown = tokens.authenticate(connection, given)
+            request.state.signs_in_operator = shown is not None and shown.tenant is None
             made = sessions.begin_session(connection, given, once=once)
     except TokenError:
         problem = "This token may not look at anything: it has no right read."

@@ -1,6 +1,8 @@
 """The form of a subscription: add one, change one. Its fields are those that outbox.subscriptions declares."""
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
 
@@ -10,16 +12,76 @@ from outbox.formats import FORMATS
 from outbox.ids import new_uuid7, text_id
 from outbox.signing import schemes
 from outbox.subscriptions import Subscription
+from outbox.subscriptions.declaration import Field
 from outbox.subscriptions.fields import FIELDS
-from relay.web.pages.field_texts import FieldTexts, changes_in, settings_in, texts_of
-from relay.web.pages.rendering import PageRoute, go, visit_page
+from relay.web.pages.field_texts import FieldTexts, Kind, changes_in, kind_of, settings_in, texts_of
+from relay.web.pages.rendering import go, visit_page
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Form, Posted, Refused, Visit, visiting
 
 __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
 Writing = Annotated[Visit, visiting("read", "write")]
-MEANINGS = {field.name: field.meaning.replace("`", "") for field in FIELDS}
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "target": ("url", "types"),
+    "names": ("name", "description"),
+    "tries": ("timeout_seconds", "schedule_seconds", "rate_limit", "max_in_flight"),
+    "filter": ("filter",),
+    "format": ("format", "format_settings", "format_secret"),
+    "body": ("transformation",),
+    "credentials": ("headers", "authentication", "tls"),
+    "order": ("ordered", "order_policy"),
+    "numbers": ("rate_burst", "batch_events", "batch_milliseconds", "recovery_seconds", "final_statuses"),
+}
+"""Where fields stand in the form. What is not named here stands at its end."""
+_LABELS: Mapping[str, str] = {
+    "url": "URL", "types": "Event types", "timeout_seconds": "Timeout in seconds",
+    "schedule_seconds": "Tried again after (seconds)", "max_in_flight": "Requests under way at most",
+    "format_secret": "Format's secret", "transformation": "Transformation (JMESPath)",
+    "headers": "Own headers (Name: value a line)", "ordered": "Events of one key go one at a time, in order",
+    "order_policy": "When the schedule ends in an ordered lane", "rate_burst": "At once after a pause",
+    "batch_events": "Events in one request at most", "batch_milliseconds": "A batch waits (ms)",
+    "recovery_seconds": "Recovery in seconds", "final_statuses": "Final answers",
+}  # fmt: skip
+_HINTS: Mapping[str, str] = {"pairs": " (NAME=VALUE a line)", "json": " (JSON)"}
+_ROWS: Mapping[str, int] = {"words": 3, "pairs": 2, "json": 5}
+_CHOICES: Mapping[str, list[tuple[str, str]]] = {
+    "format": [(one.name, f"{one.name}: {one.summary}") for one in FORMATS.values()],
+    "order_policy": [
+        ("block", "block: try again for ever, what follows waits"),
+        ("skip", "skip: a dead letter, and the next one goes"),
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How the form asks for a field; `rows` is 0 where one line is enough, `kind` "secret" where nothing is shown."""
+
+    label: str
+    help: str
+    kind: Kind | Literal["secret"]
+    rows: int
+    choices: list[tuple[str, str]] | None
+
+
+def asked_of(fields: Sequence[Field]) -> dict[str, _Asked]:
+    """Return how the form asks for these fields, by name: as they are declared, in the words of this page."""
+    return {field.name: _asked(field) for field in fields}
+
+
+def _asked(field: Field) -> _Asked:
+    kind: Kind | Literal["secret"] = "secret" if field.is_secret else kind_of(field)
+    label = _LABELS.get(field.name) or field.name.replace("_", " ").capitalize() + _HINTS.get(kind, "")
+    rows = 3 if field.name == "transformation" else _ROWS.get(kind, 0)
+    return _Asked(label, field.meaning.replace("`", ""), kind, rows, _CHOICES.get(field.name))
+
+
+def places_of(fields: Sequence[Field]) -> dict[str, tuple[str, ...]]:
+    """Return which fields stand where; `rest` has those that PLACES does not name."""
+    named = {name for names in PLACES.values() for name in names}
+    return {**PLACES, "rest": tuple(field.name for field in fields if field.name not in named)}
 
 
 @router.get("/subscriptions/new")
@@ -80,7 +142,7 @@ def _page(visit: Visit, texts: FieldTexts, item: Subscription | None, error: Exc
     wrong = wrong.partition(".")[0].partition("[")[0]
     return visit_page(
         visit, "subscription_form.html", status=422 if error else 200, item=item, texts=texts_of(item) | texts,
-        meanings=MEANINGS, formats=[(one.name, f"{one.name}: {one.summary}") for one in FORMATS.values()],
+        fields=asked_of(FIELDS), places=places_of(FIELDS),
         schemes=[(name, name) for name in (*schemes.SCHEMES, schemes.UNSIGNED)], problem=str(error) if error else None,
         wrong={wrong: why.strip()} if error and why else {},
     )  # fmt: skip

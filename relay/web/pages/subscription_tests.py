@@ -9,7 +9,8 @@ from outbox import subscriptions as verbs
 from outbox.errors import OutboxError
 from relay.operations.probe.preview import DEFAULT_TYPE, Draft, preview
 from relay.operations.probe.probe import check_endpoint, send_test
-from relay.web.pages.rendering import PageRoute, visit_page
+from relay.web.pages.rendering import visit_page
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Posted, Visit, Visiting, visiting
 
 __all__ = ["router"]

@@ -7,14 +7,17 @@ from fastapi import APIRouter, Request, Response
 from outbox import subscriptions as verbs
 from outbox.control.deliveries import list_deliveries
 from outbox.control.filters import Filters
+from outbox.control.times import duration, who_held
 from outbox.errors import SubscriptionError
 from outbox.subscriptions import Subscription
 from relay.operations.status.breakers import Breaker, breaker_of, breakers_of, in_words
+from relay.operations.status.documents import SubscriptionHealth
 from relay.operations.status.late_subscriptions import subscription_health
-from relay.web.pages.confirming import confirm
+from relay.web.pages.confirming import Reason, confirm
 from relay.web.pages.filters import Asked
 from relay.web.pages.points import figures_of, points_of, window_named
-from relay.web.pages.rendering import PageRoute, go, url_of, visit_page
+from relay.web.pages.rendering import go, url_of, visit_page
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Posted, Refused, Visit, Visiting, visiting
 
 __all__ = ["router", "shown_state"]
@@ -71,11 +74,20 @@ def subscription(visit: Visiting, request: Request, subscription_id: str) -> Res
         points = points_of(connection, visit.visitor.whose, window, item.id)
         figures = figures_of(connection, visit.visitor.whose, window, item.id)
         outstanding = list_deliveries(connection, visit.tenant, Filters(subscription=item.id, limit=_NEWEST))
+    hold = _hold_of(item, breaker, health)
     return visit_page(
         visit, "subscription.html", item=item, health=health, breaker=breaker, breaker_words=in_words(breaker),
-        state=shown_state(item, breaker), points=points, figures=figures, window=window,
-        outstanding=outstanding,
+        state="held" if hold else shown_state(item, breaker), points=points, figures=figures, window=window,
+        outstanding=outstanding, hold=hold,
     )  # fmt: skip
+
+
+def _hold_of(item: Subscription, breaker: Breaker, health: SubscriptionHealth) -> str:
+    """Return in words how an active subscription with a sound endpoint is held back, '' where it is not."""
+    left = health.held_seconds
+    if left is None or shown_state(item, breaker) != "active":
+        return ""
+    return f"{who_held(left)}, for {duration(left)} more"
 
 
 @router.post("/subscriptions/{subscription_id}/pause")
@@ -85,6 +97,25 @@ def pause(subscription_id: str, form: Posted, visit: Writing) -> Response:
     with visit.transaction() as connection:
         item = verbs.pause(connection, subscription_id, drop=drop, tenant=visit.visitor.whose)
     return go(visit.request, "subscriptions", item.id, done="dropping" if drop else "paused")
+
+
+@router.post("/subscriptions/{subscription_id}/disable")
+def disable(subscription_id: str, form: Posted, visit: Writing) -> Response:
+    """Stop sending for a reason that everybody is shown, after a question for it; deliveries gather."""
+    wrong = ""
+    with visit.transaction() as connection:
+        item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose)
+        if form.has("confirmed"):
+            try:
+                verbs.disable(connection, item.id, reason=form.get("reason").strip(), tenant=visit.visitor.whose)
+                return go(visit.request, "subscriptions", item.id, done="disabled")
+            except SubscriptionError as error:
+                wrong = str(error)
+    return confirm(
+        visit, "Disable this subscription?", f"Nothing is sent to {item.url} until it is resumed; deliveries gather.",
+        "Disable it", url_of(visit.request, f"subscriptions/{item.id}/disable"), form, back=f"subscriptions/{item.id}",
+        danger=True, reason=Reason("Why, for everybody who looks, its owner too.", is_needed=True, wrong=wrong),
+    )  # fmt: skip
 
 
 @router.post("/subscriptions/{subscription_id}/resume")

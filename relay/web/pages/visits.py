@@ -25,8 +25,8 @@ from relay.operations.connection import Database
 from relay.operations.tokens import RIGHTS, Right, Token
 
 __all__ = ["FORM_COOKIE", "SESSION_COOKIE", "Form", "Posted", "Refused", "SignInWanted", "Visit", "Visiting",
-           "Visitor", "cookie_name", "csrf_token_of", "form_secret_of", "is_https", "new_form_secret", "posting",
-           "visiting", "visitor_of"]  # fmt: skip
+           "Visitor", "cookie_name", "csrf_token_of", "form_secret_of", "is_https", "is_operator", "new_form_secret",
+           "posting", "visiting", "visitor_of"]  # fmt: skip
 
 SESSION_COOKIE = "relay_session"
 FORM_COOKIE = "relay_form"
@@ -212,6 +212,12 @@ def visitor_of(request: Request) -> Visitor | None:
     return Visitor(
         name=name, actor=session.created_by, tenant=session.tenant, rights=frozenset(session.rights), session=session
     )
+
+
+def is_operator(request: Request) -> bool:
+    """Tell whether the operator is known to ask: signed in, or just about to be."""
+    visitor: Visitor | None = getattr(request.state, "visitor", None)
+    return bool(getattr(request.state, "signs_in_operator", False)) or (visitor is not None and visitor.tenant is None)
 
 
 def _named_by_proxy(request: Request, config: Config) -> str | None:

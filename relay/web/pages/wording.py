@@ -9,7 +9,9 @@ from relay.web.pages.charts import CHART_WORDS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["NOTICES", "PART_WORDS", "choices", "kind_of", "path_parts_of", "sentence"]
+    from outbox.control.findings import Action
+
+__all__ = ["NOTICES", "PART_WORDS", "choices", "kind_of", "link_of_action", "path_parts_of", "sentence"]
 
 _KINDS = {
     "good": ("active", "delivered", "closed", "alive", "ok", "done", "matched", "partly_delivered"),
@@ -60,6 +62,15 @@ PART_WORDS = CHART_WORDS | {
 }
 """The words of parts that the portal's pages have too, in their own language."""
 
+_PAGES_OF_ACTIONS = {
+    "subscription": ("Open the subscription", "subscriptions/{id}"),
+    "test": ("Check the endpoint", "subscriptions/{id}/test"),
+    "delivery": ("Open the delivery", "deliveries/{id}"),
+    "subscriptions": ("Show them", "subscriptions"),
+    "dead_letters": ("Show them", "dead-letters"),
+    "findings": ("Open the findings", "findings"),
+}
+
 _PATHS = {"bulk": "bulk", "sub": "subscriptions", "evt": "events", "dlv": "deliveries"}
 
 
@@ -81,6 +92,12 @@ def sentence(text: object) -> str:
     if first.isalpha() and first != "relay":
         said = said[:1].upper() + said[1:]
     return said if said.endswith((".", "?", "!", ":")) else f"{said}."
+
+
+def link_of_action(action: Action) -> tuple[str, str]:
+    """Return the words of the link to the page where a finding is mended, and its path."""
+    words, path = _PAGES_OF_ACTIONS[action.page]
+    return words, path.format(id=action.id)
 
 
 def choices(every: str, words: Iterable[str]) -> list[tuple[str, str]]:

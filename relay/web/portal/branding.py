@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.config.options import ConfigError
+from relay.config.option import ConfigError
 from relay.web.pages.rendering import HEADERS
 from relay.web.portal.colours import style_of
 from relay.web.portal.texts import Texts, read_texts
@@ -66,7 +66,7 @@ class Branding:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every page says: nothing inline or from elsewhere but the logo, and who may frame it."""
+        """Return what every page says: nothing inline or from elsewhere but the logo, and who may frame it."""
         given = {name: value for name, value in HEADERS.items() if name != "X-Frame-Options" or not self.ancestors}
         given["Content-Security-Policy"] = _policy(self.logo_url, self.ancestors)
         if self.ancestors:

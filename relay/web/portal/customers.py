@@ -26,10 +26,14 @@ THEME_COOKIE = "relay_portal_theme"
 
 
 class PortalRefused(OutboxError):  # noqa: N818 - an answer
-    """A request is refused with this status; `text` is the key of the text that says why."""
+    """A request is refused with this status; `text` is the key of the text that says why.
 
-    def __init__(self, status: int, text: str, **values: object) -> None:
+    `wait_seconds`: when to come back, None where that would not help.
+    """
+
+    def __init__(self, status: int, text: str, *, wait_seconds: int | None = None, **values: object) -> None:
         super().__init__(text)
+        self.wait_seconds = wait_seconds
         self.status = status
         self.text = text
         self.values = values
@@ -54,7 +58,7 @@ def _visit(request: Request) -> Visit:
     request.state.caller = link.id
     allowance = request.app.state.rate_limits.take(link.id)
     if not allowance.granted:
-        raise PortalRefused(429, "busy")
+        raise PortalRefused(429, "busy", wait_seconds=allowance.wait_seconds)
     manages = link.rights == "manage"
     visitor = Visitor(
         name=link.person or "",

@@ -12,10 +12,11 @@ from outbox import subscriptions as verbs
 from outbox.control.dead_letters import list_dead_letters, show_dead_letter
 from outbox.control.deliveries import list_deliveries, show_delivery
 from outbox.control.events import show_event
-from outbox.control.filters import FAILED, Filters
+from outbox.control.filters import FAILED, OUTCOMES, Filters
 from outbox.control.history import list_attempts
 from outbox.control.replay.replay import Asked as AskedReplay
 from outbox.control.replay.replay import candidates_by_id, replay
+from outbox.control.waiting import Waits, read_waits
 from outbox.errors import FilterError, NotFoundError, ReplayError
 from relay.web.pages.filters import PAGE_ROWS, SINCE
 from relay.web.pages.visits import Visit
@@ -25,30 +26,44 @@ from relay.web.portal.failures import detail_of
 from relay.web.portal.rendering import PortalRoute, go, page
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
-    from outbox.control.deliveries import DeliveryDetails
+    from outbox.control.attempts import ListedAttempt
+    from outbox.control.dead_letters import ListedDeadLetter
+    from outbox.control.deliveries import DeliveryDetails, ListedDelivery
     from outbox.ids import DeliveryId
 
-__all__ = ["SHOWS", "Row", "router"]
+__all__ = ["MANY", "SHOWS", "TOLD_WAITS", "Row", "grouped", "router"]
 
 router = APIRouter(route_class=PortalRoute)
+MANY = 4
+"""So many equal failures on a page are shown as one."""
 SHOWS = ("latest", "failed", "waiting", "given_up")
 _REPLAYABLE = ("delivered", "cancelled", "dead")
+TOLD_WAITS = ("removed", "sending", "disabled", "paused", "breaker", "behind", "retry", "later", "held", "limit",
+              "slowed", "tenant_limit", "in_flight", "batch", "turn")  # fmt: skip
+"""What a customer is told that a delivery waits for; the rest is about how the provider's relays run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the list, whatever it is of: an attempt, a delivery that waits, or one that was given up."""
+    """One line of the list, whatever it is of: an attempt, a delivery that waits, or one that was given up.
+
+    `named` is the event's key, or its id. `detail` is what is told of a failure besides its outcome.
+    """
 
     id: DeliveryId
     type: str | None
+    named: str
     is_test: bool
     state: str
     endpoint: str
     at: datetime | None
-    outcome: str | None
-    status: int | None
+    outcome: str | None = None
+    status: int | None = None
+    detail: str = ""
 
 
 @router.get("/deliveries")
@@ -65,7 +80,7 @@ def deliveries(visit: Looking, request: Request) -> Response:
         except (FilterError, NotFoundError):  # no such endpoint or type, or a page of another list
             rows, next_ = [], None
     return page(
-        visit, "portal_deliveries.html", rows=rows, next=next_, asked={**asked, "show": show}, shows=SHOWS,
+        visit, "portal_deliveries.html", groups=grouped(rows), next=next_, asked={**asked, "show": show}, shows=SHOWS,
         urls=urls, is_filtered=any(asked[name] for name in ("show", "type", "endpoint", "since")),
     )  # fmt: skip
 
@@ -79,24 +94,44 @@ def _listed(
     if show == "waiting":
         waiting = list_deliveries(connection, visit.tenant, filters, after=after)
         return [
-            Row(id=one.id, type=one.type, is_test=False, state=one.state, at=one.at, outcome=None, status=None,
+            Row(id=one.id, type=one.type, named=_named(one), is_test=False, state=one.state, at=one.at,
                 endpoint=urls.get(str(one.subscription_id), ""))
             for one in waiting
         ], waiting.next  # fmt: skip
     if show == "given_up":
         dead = list_dead_letters(connection, visit.tenant, filters, after=after)
-        return [
-            Row(id=letter.id, type=letter.type, is_test=False, state="dead", at=letter.died_at, outcome=None,
-                status=None, endpoint=urls.get(str(letter.subscription_id), ""))
-            for letter in dead
-        ], dead.next  # fmt: skip
+        return [_given_up(visit, letter, urls.get(str(letter.subscription_id), "")) for letter in dead], dead.next
     filters = replace(filters, outcome=FAILED if show == "failed" else None)
     made = list_attempts(connection, visit.tenant, filters, after=after)
     return [
-        Row(id=try_.delivery_id, type=try_.type, is_test=try_.verdict == "test", state=try_.verdict, at=try_.at,
-            outcome=try_.outcome, status=try_.status, endpoint=urls.get(str(try_.subscription_id), ""))
+        Row(id=try_.delivery_id, type=try_.type, named=_named(try_), is_test=try_.verdict == "test",
+            state=try_.verdict, at=try_.at, outcome=try_.outcome, status=try_.status,
+            detail=detail_of(visit, try_.outcome, try_.error), endpoint=urls.get(str(try_.subscription_id), ""))
         for try_ in made
     ], made.next  # fmt: skip
+
+
+def _named(one: ListedAttempt | ListedDelivery | ListedDeadLetter) -> str:
+    return one.key or str(one.event_id or "")
+
+
+def _given_up(visit: Visit, letter: ListedDeadLetter, endpoint: str) -> Row:
+    """Return the line of a dead letter; a reason that is no outcome is about our own relays or database."""
+    outcome = letter.reason if letter.reason in OUTCOMES else "internal"
+    return Row(
+        id=letter.id, type=letter.type, named=_named(letter), is_test=False, state="dead", at=letter.died_at,
+        outcome=outcome, detail=detail_of(visit, outcome, letter.error), endpoint=endpoint,
+    )  # fmt: skip
+
+
+def grouped(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return the rows as they are, but those of one failure as one group where they are many, at the newest's place."""
+    alike: dict[object, list[Row]] = {}
+    for place, row in enumerate(rows):
+        is_failure = row.outcome is not None and row.state in ("retry", "dead")
+        failure = (row.endpoint, row.type, row.state, row.outcome, row.status, row.detail)
+        alike.setdefault(failure if is_failure else place, []).append(row)
+    return [part for group in alike.values() for part in ([group] if len(group) >= MANY else [[one] for one in group])]
 
 
 @router.get("/deliveries/{delivery_id}")
@@ -105,12 +140,22 @@ def delivery(visit: Looking, delivery_id: str) -> Response:
     with visit.transaction() as connection:
         item = show_delivery(connection, visit.tenant, delivery_id)
         payload = _payload_of(connection, visit, item)
+        waits = _told_waits(connection, visit, item)
     attempts = [(one, detail_of(visit, one.outcome, one.error)) for one in item.attempts_made]
     can_replay = visit.visitor.may("operate") and item.state in _REPLAYABLE
     return page(
         visit, "portal_delivery.html", item=item, attempts=attempts, payload=payload, can_replay=can_replay,
-        outstanding=item.state not in (*_REPLAYABLE, "test", "replayed_or_purged"),
+        waits=waits,
     )  # fmt: skip
+
+
+def _told_waits(connection: Connection, visit: Visit, item: DeliveryDetails) -> list[Waits]:
+    """Return what it waits for, as far as a customer is told: its turn, where nothing else is; none if it is done."""
+    kept = read_waits(connection, visit.tenant, [item.id])
+    if not kept:
+        return []
+    told = [one for one in kept[0].waits if one.reason in TOLD_WAITS and one.reason != "turn"]
+    return told or [Waits(reason="turn", detail="")]
 
 
 def _payload_of(connection: Connection, visit: Visit, item: DeliveryDetails) -> str | None:

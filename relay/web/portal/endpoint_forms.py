@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
 from outbox import subscriptions as verbs
-from outbox.control.event_types import seen_types
-from outbox.control.portal import hold_portal_tenant
-from outbox.errors import SubscriptionError
+from outbox.control.known_types import known_types
+from outbox.errors import BusyError, SubscriptionError
 from outbox.ids import new_uuid7, text_id
 from outbox.subscriptions.fields import SECRETS
-from outbox.subscriptions.filters.values import in_json, read_filter
+from outbox.subscriptions.filters.values import read_filter
+from outbox.subscriptions.rows import hold_tenant
 from outbox.subscriptions.url import parse_url
 from relay.operations.subscription_versions import lock_version
+from relay.web.pages.field_texts import texts_of
 from relay.web.pages.visits import Form, Visit
 from relay.web.portal.customers import Managing, PortalRefused, Posted, branding_for
 from relay.web.portal.rendering import PortalRoute, go, page
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from outbox.subscriptions import Subscription
     from relay.config.options import Config
 
-__all__ = ["covers", "router"]
+__all__ = ["allows", "router"]
 
 router = APIRouter(route_class=PortalRoute)
+_MOST = 500  # types to tick; those beyond are written into the field below
 _EMPTY = {"id": "", "version": "", "url": "", "filter": ""}
 
 
@@ -41,7 +42,7 @@ class _WrongField(Exception):  # noqa: N818 - an answer
         self.why = why
 
 
-def covers(allowed: Collection[str], pattern: str) -> bool:
+def allows(allowed: Collection[str], pattern: str) -> bool:
     """Tell whether whatever a pattern matches is matched by one of the allowed patterns.
 
     `*` is every type but those of the relay itself, `relay.…`.
@@ -73,12 +74,14 @@ def add(visit: Managing, form: Posted) -> Response:
         types = _allowed_types(visit, config, _types_in(form), ())
         more = {"filter": _filter_in(visit, form)} if config.portal_filters else {}
         with visit.transaction() as connection:
-            hold_portal_tenant(connection, visit.tenant)
+            hold_tenant(connection, visit.tenant)
             if len(verbs.list(connection, tenant=visit.tenant, limit=1000)) >= config.portal_max_endpoints:
                 raise PortalRefused(409, "most_endpoints", count=config.portal_max_endpoints)
             made = verbs.add(
                 connection, form.get("url").strip(), types, tenant=visit.tenant, id=form.get("id") or None, **more
             )
+    except BusyError:
+        raise PortalRefused(503, "adding_meanwhile", wait_seconds=5) from None
     except (_WrongField, SubscriptionError) as error:
         return _page(visit, dict(form), _types_in(form), error=error)
     return page(visit, "portal_secret.html", item=made, made=made, is_new=True)
@@ -88,8 +91,7 @@ def add(visit: Managing, form: Posted) -> Response:
 def edit(endpoint_id: str, visit: Managing) -> Response:
     """Show the form with what the endpoint is now."""
     item = _read(visit, endpoint_id)
-    shown = json.dumps(in_json(item.filter), ensure_ascii=False, indent=2) if item.filter else ""
-    fields = {"url": item.url, "filter": shown, "version": item.updated_at.isoformat()}
+    fields = {"url": item.url, "filter": texts_of(item)["filter"], "version": item.updated_at.isoformat()}
     return _page(visit, fields, item.types, item)
 
 
@@ -161,7 +163,7 @@ def _allowed_types(visit: Visit, config: Config, types: Sequence[str], had: Coll
     if not types:
         raise _WrongField("types", texts("no_types"))
     for one in types:
-        if one not in had and not covers(config.portal_types, one):
+        if one not in had and not allows(config.portal_types, one):
             raise _WrongField("types", texts("type_not_offered", type=one[:80], offered=", ".join(config.portal_types)))
     return types
 
@@ -185,7 +187,11 @@ def _page(
     config: Config = visit.request.app.state.config
     assert visit.tenant is not None
     with visit.transaction() as connection:
-        known = [one.type for one in seen_types(connection, visit.tenant) if covers(config.portal_types, one.type)]
+        found = known_types(
+            connection, visit.tenant, limit=_MOST,
+            shown=lambda one: one.retired_at is None and allows(config.portal_types, one.type),
+        )  # fmt: skip
+    known = [one.type for one in found]
     offered = (["*"] if "*" in config.portal_types else []) + known
     field, why = _wrong(error)
     return page(

@@ -24,10 +24,11 @@ from outbox.errors import (
 )
 from relay.telemetry.redaction import redact
 from relay.web.pages import display
-from relay.web.pages.rendering import PageRoute, addresses_of, filled, url_of
+from relay.web.pages.rendering import addresses_of, filled, url_of
+from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Refused, Visit, cookie_name, csrf_token_of
 from relay.web.portal.customers import THEME_COOKIE, PortalRefused, branding_for, secret_of
-from relay.web.problems import Problem
+from relay.web.problems import Problem, log_fields
 
 __all__ = ["HOME", "NOTICES", "THEMES", "PortalRoute", "alone", "confirm", "go", "page"]
 
@@ -131,11 +132,17 @@ class PortalRoute(PageRoute):
         """Return an error as a page."""
         status, title, text, values = _told(error)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            request_id = getattr(request.state, "request_id", "-")
-            if not isinstance(error, Refused):  # which is in the log already
-                log.error("request %s: %s", request_id, redact(str(error)))
+            fields = log_fields(request)
+            request_id = fields["request_id"] or "-"
+            if not isinstance(error, Refused | Problem):  # which are in the log already
+                log.error("request %s: %s", request_id, redact(str(error)), extra=fields)
             values = {"request_id": request_id}
-        return alone(request, status, title, text, **values)
+        answer = alone(request, status, title, text, **values)
+        if isinstance(error, PortalRefused) and error.wait_seconds is not None:
+            answer.headers["Retry-After"] = str(error.wait_seconds)
+        if isinstance(error, Problem):
+            answer.headers.update(error.headers)
+        return answer
 
 
 def _told(error: Exception) -> tuple[int, str, str, Mapping[str, object]]:
@@ -150,11 +157,12 @@ def _told(error: Exception) -> tuple[int, str, str, Mapping[str, object]]:
     return (status, *_OF_STATUS.get(status, ("error_title", "error")), {})
 
 
-_TITLES = {403: "forbidden_title", 404: "not_found_title", 429: "busy_title"}
+_TITLES = {403: "forbidden_title", 404: "not_found_title", 429: "busy_title", 503: "busy_title"}
 _OF_STATUS = {
     400: ("form_title", "form_old"),
     403: ("form_title", "form_old"),
     404: ("not_found_title", "not_found"),
     405: ("not_found_title", "not_found"),
     413: ("too_large_title", "too_large"),
+    503: ("busy_title", "away"),
 }

@@ -25,12 +25,13 @@
     reading = true;
     try {
       const answer = await fetch(location.href, { headers: { "X-Refresh": "1" }, redirect: "error" });
-      if (!answer.ok) return;
+      if (!answer.ok) return say("off", "Not connected");
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const part of parts()) {
         const other = fresh.getElementById(part.id);
         if (other && !inUse(part) && other.innerHTML !== part.innerHTML) part.replaceChildren(...other.childNodes);
       }
+      say("on", "Live");
     } catch {
       say("off", "Not connected");
     } finally {

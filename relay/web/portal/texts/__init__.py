@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relay.config.options import ConfigError
+from relay.config.option import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,0 +1,80 @@
+"""Make what a subscription's transformation sends: small data in the loop, a little at a time; large ones apart."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from relay.message.apart.transformed import is_large, transformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from relay.engine.endpoint import Endpoint
+    from relay.engine.room import Room
+    from relay.message.apart.apart import Apart
+    from relay.message.envelope import Envelope
+    from relay.model.event import EventParts
+
+__all__ = ["LoopShare", "Transforming"]
+
+SHARE_SECONDS = 0.001  # of one turn of the loop; an evaluation that began before may take five milliseconds
+
+
+class Transforming:
+    """The transformations of one engine. `apart`: the process that makes the large ones."""
+
+    def __init__(self, room: Room, apart: Apart) -> None:
+        self._room = room
+        self._apart = apart
+        self._share = LoopShare()
+
+    async def make(self, endpoint: Endpoint, envelope: Envelope, event: EventParts, start_by: float) -> EventParts:
+        """Return the event with the data that are to be sent. What waits for another process lends its place.
+
+        `envelope`: the endpoint's at the beginning of the attempt.
+
+        Raises:
+            TransformationError: nothing that could be sent comes of this event.
+            ApartError: it is large, and the process for it ended or took too long, twice.
+            NotStartedError: it is large, and the process for it cannot be started now.
+            TooLateError: it is large, and that process had no time for it until the monotonic time `start_by`, or no
+                place was free after that.
+        """
+        transformation = envelope.transformation
+        if transformation is None:
+            return event
+        if is_large(transformation, event):
+            async with self._room.lending(endpoint, start_by):
+                return await transformed(transformation, event, self._apart, start_by)
+        await self._share.wait()
+        with self._share.taking():
+            return transformation.of(event)
+
+
+class LoopShare:
+    """How long some kind of work held the loop since its last turn: many short pieces hold it as one long does."""
+
+    def __init__(self) -> None:
+        self._taken = 0.0
+
+    async def wait(self) -> None:
+        """Wait until this turn of the loop has a share left."""
+        while self._taken > SHARE_SECONDS:  # noqa: ASYNC110 - an Event would wake all in the same turn
+            await asyncio.sleep(0)
+
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """Count the time of a block that waits for nothing."""
+        if not self._taken:
+            asyncio.get_running_loop().call_soon(self._forget)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._taken += time.perf_counter() - began
+
+    def _forget(self) -> None:
+        self._taken = 0.0

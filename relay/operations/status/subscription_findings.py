@@ -1,0 +1,153 @@
+"""What of a status a person should look at in single subscriptions. Pure: nothing is asked of the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from outbox.control.findings import Action, Finding
+from outbox.control.times import duration, utc, who_held
+from relay.operations.status.late_subscriptions import LATE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from relay.operations.status.documents import (
+        BlockedLane,
+        DisabledSubscription,
+        HeldSubscription,
+        Newest,
+        PausedSubscription,
+        SortingSubscription,
+        Status,
+        StuckSubscription,
+        SubscriptionHealth,
+    )
+
+__all__ = ["findings_of_subscriptions"]
+
+
+def findings_of_subscriptions(status: Status, *, sends: bool) -> Iterator[Finding]:
+    """Yield what is found; where nothing sends (`sends`), that is why all are behind, and none is named for it."""
+    yield from (_of_stuck(item, status.at) for item in status.stuck if sends or item.behind_seconds is None)
+    yield from (_of_blocked(item, status.at) for item in status.blocked_lanes)
+    yield from (_of_sorting(item, status.at) for item in status.sorting)
+    yield from _of_disabled(status.disabled)
+    yield from map(_of_paused, status.paused.named)
+    yield from _of_more_paused(status.paused)
+    yield from _of_held(status.held, status.at)
+
+
+def _of_stuck(item: StuckSubscription, at: datetime) -> Finding:
+    why = item.health.last_error or item.health.last_outcome or "not attempted yet"
+    if why == "delivered" and item.health.last_attempt_at is not None:
+        why = f"its last attempt, {duration((at - item.health.last_attempt_at).total_seconds())} ago, was delivered"
+    action = Action("test", str(item.subscription_id))
+    if item.behind_seconds is None:
+        seen = f"{item.subscription_id} is failing, retries wait: {why}"
+        return Finding(
+            code="subscription.failing", subject=item.subscription_id, seen=seen, severity="note", action=action
+        )
+    seen = f"{item.subscription_id} is behind by {duration(item.behind_seconds)}: {why}"
+    return Finding(code="subscription.behind", subject=item.subscription_id, seen=seen, action=action)
+
+
+def _of_blocked(item: BlockedLane, at: datetime) -> Finding:
+    """Return what blocks a key. It ends by itself where the policy is to skip."""
+    since = f" for {duration((at - item.since).total_seconds())}" if item.since else ""
+    waiting = "1,000 or more wait" if item.waiting > 1000 else f"{item.waiting:,} wait{'s' * (item.waiting == 1)}"
+    key = "" if item.key is None else f" of key {item.key!r}"
+    skips = item.order_policy == "skip"
+    return Finding(
+        code="lane.blocked",
+        subject=item.subscription_id,
+        seen=f"{item.subscription_id}: {item.head}{key} fails{since}, {item.attempts} attempts, {waiting} behind it:"
+        f" {item.last_error or 'no error is kept'}",
+        mend=f"relay deliveries show {item.head}; mend its receiver"
+        + (
+            ""
+            if skips
+            else f", or relay deliveries cancel {item.head}, or relay subscriptions update"
+            f" {item.subscription_id} --order-policy skip"
+        ),
+        severity="note" if skips else "problem",
+        action=Action("delivery", str(item.head)),
+    )
+
+
+def _of_sorting(item: SortingSubscription, at: datetime) -> Finding:
+    took = (at - item.since).total_seconds()
+    return Finding(
+        code="subscription.sorting",
+        subject=item.subscription_id,
+        seen=f"{item.subscription_id}: its backlog is put in order for {duration(took)}, nothing is sent meanwhile",
+        mend="" if took < LATE_SECONDS else "see that a relay runs, and that no delivery of it is leased for ever",
+        severity="note",
+    )
+
+
+def _of_paused(item: PausedSubscription) -> Finding:
+    dropping = " and drops what comes" if item.drops else ""
+    return Finding(
+        code="subscription.paused",
+        subject=item.subscription_id,
+        seen=f"{item.subscription_id} is paused{dropping}; {_waiting(item.health)}",
+        mend=f"relay subscriptions resume {item.subscription_id}",
+        severity="problem" if item.health.outstanding else "note",
+        action=Action("subscription", str(item.subscription_id), does="resume"),
+    )
+
+
+def _of_more_paused(paused: Newest[PausedSubscription]) -> list[Finding]:
+    if paused.count <= len(paused.named):
+        return []
+    seen = f"deliveries wait, or events are dropped, for {paused.count:,} paused subscriptions"
+    mend = "relay subscriptions list --state paused"
+    action = Action("subscriptions", parameters={"state": "paused"})
+    return [Finding(code="subscriptions.paused", subject="subscriptions", seen=seen, mend=mend, action=action)]
+
+
+def _of_disabled(disabled: Newest[DisabledSubscription]) -> list[Finding]:
+    found = [
+        Finding(
+            code="subscription.disabled",
+            subject=item.subscription_id,
+            seen=f"{item.subscription_id} is disabled since {utc(item.disabled_at)}: {item.reason};"
+            f" {_waiting(item.health)}",
+            mend=f"relay subscriptions resume {item.subscription_id}",
+            severity="problem" if item.health.outstanding else "note",
+            action=Action("subscription", str(item.subscription_id), does="resume"),
+        )
+        for item in disabled.named
+    ]
+    if disabled.count > len(disabled.named):
+        seen, mend = f"{disabled.count:,} subscriptions are disabled", "relay subscriptions list --state disabled"
+        found.append(
+            Finding(
+                code="subscriptions.disabled", subject="subscriptions", seen=seen, mend=mend, severity="note",
+                action=Action("subscriptions", parameters={"state": "disabled"}),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _of_held(held: Newest[HeldSubscription], at: datetime) -> list[Finding]:
+    return [_of_hold(item, (item.held_until - at).total_seconds()) for item in held.named if item.health.outstanding]
+
+
+def _of_hold(item: HeldSubscription, seconds_left: float) -> Finding:
+    """A receiver's hold ends by itself."""
+    whose = who_held(seconds_left)
+    return Finding(
+        code="subscription.held",
+        subject=item.subscription_id,
+        seen=f"{item.subscription_id} is held until {utc(item.held_until)} {whose}; {_waiting(item.health)}",
+        mend=f"relay subscriptions resume {item.subscription_id} ends the hold",
+        severity="problem" if "by hand" in whose else "note",
+        action=Action("subscription", str(item.subscription_id), does="resume"),
+    )
+
+
+def _waiting(health: SubscriptionHealth) -> str:
+    outstanding = health.outstanding
+    return f"{outstanding:,} deliveries wait" if outstanding <= 1000 else "more than 1,000 deliveries wait"
