@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.engine import make_url
 
+import outbox
 from tests.support import databases
 from tests.support.left_open import take_open
 from tests.support.loopback import allow_loopback
@@ -71,9 +72,24 @@ def engine(database_url: str) -> Iterator[sqlalchemy.Engine]:
         yield engine
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
+def default() -> Iterator[outbox.Catalogue]:
+    """The process's own catalogue of event types, afterwards as empty and open as it was before."""
+    yield outbox.catalogue.default
+    outbox.catalogue.default.clear()
+    outbox.catalogue.default.configure(closed=False, validate="strict")
+
+
+@pytest.fixture(scope="session", autouse=True)
 def loopback_endpoints() -> None:
-    """Let a test subscribe receivers on this machine; one about the default calls `outbox.allow_endpoints()`."""
+    """Let tests, and what is made for a whole module, subscribe receivers on this machine."""
+    allow_loopback()
+
+
+@pytest.fixture(autouse=True)
+def endpoints_as_before() -> Iterator[None]:
+    """Allow them again after a test that is about what else is allowed: it calls `outbox.allow_endpoints()`."""
+    yield
     allow_loopback()
 
 

@@ -6,18 +6,20 @@ import random
 import signal
 from collections import Counter
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from relay.operations.bulk import operations
-from relay.operations.bulk.request import BulkRequest
 from tests.acceptance.test_crash_points import OF_BULK
 from tests.support.application import Application
+from tests.support.bulk import history, show, start
 from tests.support.processes import RelayProcess
+from tests.support.provocations import BACKLOG_SEQ, start_backfill
 from tests.support.waiting import wait_until
 
-EVENTS = 5_000
+EVENTS = 4_000
+DEAD = 500  # of what is recovered; the others wait
+TURNS_LEAST = 4
 STEPS = ["Store.claim_bulk", "Store.read_bulk", "Store.put_back_bulk"]
 HOUR = timedelta(hours=1)
 
@@ -28,46 +30,27 @@ where a.subscription_id = outbox.uuid_of(:subscription) and a.verdict = 'deliver
 """
 
 
-def start(app: Application, kind: Any, subscription: str, **asked: Any) -> str:
-    with app.engine.begin() as connection:
-        rate = asked.pop("rate", 100_000)
-        request = BulkRequest(kind=kind, subscription=subscription, **asked)
-        made = operations.add_bulk(connection, None, request, rate=rate)
-        operations.start_bulk(connection, None, made.id)
-        return str(made.id)
-
-
-def show(app: Application, operation: str) -> operations.BulkOperation:
-    with app.engine.begin() as connection:
-        return operations.show_bulk(connection, None, operation)
-
-
-def history(app: Application, count: int) -> None:
-    """Record events that were delivered to /old, as if long ago: without a relay, since that is not the point."""
-    app.rows(
-        "insert into outbox.events (type, payload) select 'order.placed', json_build_object('number', n)::text"
-        " from generate_series(1, :count) n",
-        count=count,
-    )
-    app.rows(
-        "with gone as (delete from outbox.pending returning event_seq), seqs as (select array_agg(event_seq order by 1)"
-        " s from gone) insert into outbox.resolutions (first_seq, seqs, matches)"
-        " select s[1], s, array_fill(1, array[cardinality(s)]) from seqs"
-    )
-    app.rows(
-        "insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict, outcome, status,"
-        " milliseconds) select gen_random_uuid(), e.seq, s.id, 1, 'delivered', 'delivered', 200, 1"
-        " from outbox.events e, outbox.subscriptions s where s.url like '%/old'"
-    )
-
-
-def bury(app: Application, subscription: str) -> None:
-    """Make a dead letter of every event for a subscription."""
+def bury(app: Application, subscription: str, up_to_seq: int = EVENTS) -> None:
+    """Make a dead letter of the first events for a subscription."""
     app.rows(
         "insert into outbox.dead_letters (delivery_id, event_seq, event_id, subscription_id, tenant, type, payload,"
         " recorded_at, attempts, reason) select outbox.uuid7(), seq, id, outbox.uuid_of(:subscription), tenant, type,"
-        " payload, recorded_at, 1, 'http_5xx' from outbox.events",
+        " payload, recorded_at, 1, 'http_5xx' from outbox.events where seq <= :up_to",
         subscription=subscription,
+        up_to=up_to_seq,
+    )
+
+
+def let_wait(app: Application, subscription: str, after_seq: int) -> None:
+    """Let a delivery of every event after this one wait for its second attempt, as after a failure."""
+    app.rows(
+        "with waiting as (insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts)"
+        " select outbox.uuid7(), seq, outbox.uuid_of(:subscription), clock_timestamp() + interval '1 hour', 1"
+        " from outbox.events where seq > :after returning *)"
+        " insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict, outcome, status,"
+        " milliseconds) select id, event_seq, subscription_id, 1, 'retry', 'http_5xx', 500, 1 from waiting",
+        subscription=subscription,
+        after=after_seq,
     )
 
 
@@ -79,19 +62,7 @@ def made(app: Application, subscription: str) -> Counter[int]:
 @pytest.mark.parametrize("step", sorted(OF_BULK))
 def test_a_kill_around_any_step_puts_back_each_delivery_once(app: Application, step: str) -> None:
     """Before it, and after it; then a relay in peace does the rest."""
-    app.subscribe("/old")
-    history(app, 20)
-    new = app.subscribe("/new")
-    app.rows(
-        """update outbox.subscriptions set filter = '{"payload": {"$not": {"nothing": 1}}}' where url like '%new'"""
-    )
-    operation = start(app, "backfill", new, rate=10)
-    if step == "Store.put_off_bulk":
-        app.rows(
-            "insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts)"
-            " select gen_random_uuid(), 0, outbox.uuid_of(:new), 'infinity', 1 from generate_series(1, 10000)",
-            new=new,
-        )
+    operation, new = start_backfill(app, step)
     for when in ("before", "after"):
         relay = app.stage.relay(trap=f"{step}:{when}:1")
         assert relay.wait() == -signal.SIGKILL, f"{step} was never reached:\n{relay.text}"
@@ -99,7 +70,7 @@ def test_a_kill_around_any_step_puts_back_each_delivery_once(app: Application, s
             "update outbox.bulk_operations set leased_until = null, allowed_at = clock_timestamp() - interval '2 s'"
         )
         app.expire_leases()
-    app.rows("delete from outbox.deliveries where event_seq = 0")
+    app.rows("delete from outbox.deliveries where event_seq = :seq", seq=BACKLOG_SEQ)
     app.stage.drain()
     assert show(app, operation).state == "done"
     assert show(app, operation).done == 20
@@ -107,21 +78,26 @@ def test_a_kill_around_any_step_puts_back_each_delivery_once(app: Application, s
     assert len(made(app, new)) == 20
 
 
-@pytest.mark.parametrize("kind", ["redrive", "backfill", "replay"])
+@pytest.mark.parametrize("kind", ["redrive", "recover", "backfill", "replay"])
 def test_two_relays_that_are_killed_again_and_again_put_back_each_of_thousands_once(
     app: Application, kind: str
 ) -> None:
-    """Each dies at a step by chance, in the first batches that it does; the other is at work meanwhile."""
+    """Each dies at a step by chance, in the first batches that it does; the other is at work meanwhile.
+
+    What is recovered is dead first, then waiting: relays die in both.
+    """
     app.switch_breakers_off()
     old = app.subscribe("/old")
     history(app, EVENTS)
     target = old if kind == "replay" else app.subscribe("/new")
-    if kind == "redrive":
-        bury(app, target)
+    dead = {"redrive": EVENTS, "recover": DEAD}.get(kind, 0)
+    bury(app, target, dead)
+    if kind == "recover":
+        let_wait(app, target, dead)
     operation = start(app, kind, target, rate=1_000, **({} if kind == "backfill" else {"since": HOUR}))
     dice = random.Random(7)
     for turn in range(40):
-        if turn >= 5 and show(app, operation).done:
+        if turn >= TURNS_LEAST and show(app, operation).done > dead % EVENTS:
             break
         points = [
             f"{step}:{dice.choice(['before', 'after'])}:{dice.randint(1, 3)}" for step in dice.choices(STEPS, k=2)

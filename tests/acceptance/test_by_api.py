@@ -43,9 +43,9 @@ def still(printed: str) -> str:
 def alike(printed: str) -> str:
     """Return what was printed without what differs by nature: ids, times, secrets, and the way that made it."""
     for pattern, word in (
-        (r"(sub|dlv|evt|bulk|ers|tok)_[0-9a-z]{26}", r"\1"),
+        (r"(sub|dlv|evt|bulk|ers|tok|lnk)_[0-9a-z]{26}", r"\1"),
         (r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+Z", "TIME"),
-        (r"(whsec|rtk)_[A-Za-z0-9+/=_-]+", r"\1"),
+        (r"(whsec|rtk|ptl)_[A-Za-z0-9+/=_-]+", r"\1"),
         (r"[0-9a-f]{64}|(?<=salt\": \")[0-9a-f]+", "HASH"),
         (r"by-(database|api)|alice|token:ops", "WAY"),
         (r"(?<=up_to_event\": )[0-9]+", "SEQ"),
@@ -150,6 +150,9 @@ tenants limits
 tenants limits --limit 1 --json
 tenants retention
 tenants retention --json
+portal list
+portal list --ended --tenant acme --json
+portal list --limit 1 --json
 """
 
 
@@ -164,6 +167,7 @@ def test_what_is_read_is_the_same(both, engine: Engine, tmp_path: Path, database
     for name in ("acme", "globex"):
         relay("tenants", "limit", name, "--rate", "5/s", "--burst", 7, *own)
         relay("tenants", "retain", name, "--events-days", 7, *own)
+        relay("portal", "link", "--tenant", name, "--url", "https://hooks.example/portal", *own)
     different = []
     for line in READ.strip().splitlines():
         words = [word.format(**names) for word in line.split()]
@@ -223,6 +227,10 @@ tenants retain {name} --events-days 3
 tenants retain {name} --events-days 0
 tokens create {name} --rights read,write --tenant acme --expires-days 5
 tokens create {name} --rights read --all-tenants --json
+portal link --tenant {name} --rights manage --url https://hooks.example/portal --person a@b.example --expires 2h --json
+portal link --tenant {name}
+portal revoke --tenant {name} --yes --json
+portal revoke lnk_x --yes
 pause-all --reason {name} --json
 pause-all
 resume-all --json
@@ -298,7 +306,7 @@ def a_relay_erases(engine: Engine, *, when: bool) -> Iterator[None]:
 def test_an_erasure_that_takes_long_is_told_how_to_look_at(
     ways, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erase, "_WAITED_SECONDS", 0)
+    monkeypatch.setattr(erase, "WAITED_SECONDS", 0)
     code, out, err = relay("erase", "key", "nobody's", "--yes", *ways["api"])
     assert (code, out) == (1, "")
     erasure = re.findall(r"ers_[0-9a-z]{26}", err)[0]

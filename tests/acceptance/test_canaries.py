@@ -46,6 +46,7 @@ from tests.support.proxies import proxying
 
 PRIVATE, PUBLIC = new_private_key()
 SIGNING = "whsec_" + base64.b64encode(b"canary of the signing secret 001").decode()
+OTHER_SIGNING = "whsec_" + base64.b64encode(b"canary of the signing secret 002").decode()
 HEADER = "canary-of-the-own-header-002"
 BEARER = "canary-of-the-bearer-token-003"
 USER, PASSWORD = "the-user", "canary-of-the-password-004"
@@ -70,8 +71,9 @@ class Aviary:
         private = base64.b64decode(PRIVATE.reveal().removeprefix("rsk_"))
         database = make_url(self.url).password
         assert database
-        plain = [SIGNING.removeprefix("whsec_"), HEADER, BEARER, PASSWORD, TEXT_OF_BASIC, PRIVATE.reveal()[4:-1]]
-        raw = [base64.b64decode(SIGNING.removeprefix("whsec_")).decode(), private.hex(), repr(private)[2:-1]]
+        signing = [SIGNING.removeprefix("whsec_"), OTHER_SIGNING.removeprefix("whsec_")]
+        plain = [*signing, HEADER, BEARER, PASSWORD, TEXT_OF_BASIC, PRIVATE.reveal()[4:-1]]
+        raw = [*(base64.b64decode(one).decode() for one in signing), private.hex(), repr(private)[2:-1]]
         client = base64.b64encode(f"the-client:{CLIENT_SECRET}".encode()).decode()
         return [*plain, *raw, str(database), CLIENT_SECRET, client, ACCESS_TOKEN]
 
@@ -135,7 +137,7 @@ def plant(aviary: Aviary, base: str) -> None:
                             ("/ok", echoing[0]), ("/ok", echoing[1]), ("/cut", basic)):  # fmt: skip
             made = subscriptions.add(connection, base + path, ["*"], **own, authentication=proof)
             aviary.subscription_ids.append(made.id)
-        subscriptions.rotate_secret(connection, made.id, secret=SIGNING)
+        subscriptions.rotate_secret(connection, made.id, secret=OTHER_SIGNING)
         for broken in (BROKEN_LINE, "not JSON " + HEADER, json.dumps({"X-Own": [HEADER]})):
             made = subscriptions.add(connection, f"{base}/ok", ["*"], **own)
             aviary.subscription_ids.append(made.id)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
 
-from relay.local import embedded
-from relay.local.embedded import EmbeddedServer
 from tests.support import databases
 from tests.support.application import Application, staged
 from tests.support.constants import SHORT_STOP
-from tests.support.namespace import Namespace, namespace, why_not
+from tests.support.namespace import Namespace, namespace, reachable_server, why_not
 from tests.support.processes import ReceiverProcess
 
 POINTS = ["TakenBatch.read_subscriptions:before:1", "TakenBatch.resolve:before:1"]
@@ -31,26 +27,18 @@ def link() -> Iterator[Namespace]:
 
 
 @pytest.fixture(scope="module")
-def server(link: Namespace) -> Iterator[EmbeddedServer]:
+def server_url(link: Namespace) -> Iterator[str]:
     """A server that answers at the link too."""
-    directory = Path(tempfile.mkdtemp(prefix="outbox-cut-"))
-    settings = {"listen_addresses": f"127.0.0.1,{link.outside}", "fsync": "off"}
-    try:
-        with embedded.start(directory, settings=settings) as server:
-            with (directory / "data" / "pg_hba.conf").open("a") as rules:
-                rules.write(f"host all all {link.inside}/32 scram-sha-256\n")
-            server.restart()
-            yield server
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with reachable_server([link]) as url:
+        yield url
 
 
 @pytest.fixture
 def cut_app(
-    tmp_path: Path, link: Namespace, server: EmbeddedServer, receiver_process: ReceiverProcess
+    tmp_path: Path, link: Namespace, server_url: str, receiver_process: ReceiverProcess
 ) -> Iterator[Application]:
     """An application whose database answers at the link too. The link is whole again afterwards."""
-    with databases.database(server.url()) as url:
+    with databases.database(server_url) as url:
         databases.migrate(url)
         with staged(tmp_path, url, receiver_process) as app:
             yield app

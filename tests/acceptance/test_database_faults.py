@@ -88,8 +88,8 @@ def test_an_outage_costs_little_and_answers_are_settled_from_memory(
     assert relay.text.count(" relay.database: ") == 2, relay.text
     killable.start()
     app.wait_settled()
-    app.record(1)
     app.receiver.plan("/hook", "200")
+    app.record(1)
     app.receiver.wait_for(11)
     assert relay.stop() == 0
     app.assert_each_once()

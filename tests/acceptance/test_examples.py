@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
+import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from relay.local.children import Child
+from relay.local.embedded import free_port
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -25,18 +27,12 @@ def program(arguments: list[str], environment: dict[str, str], output: Path) -> 
 
 def call(url: str, body: Any = None) -> httpx.Response:
     """POST a JSON body, or GET without one."""
-    return httpx.request("GET" if body is None else "POST", url, json=body, timeout=10, trust_env=False)
+    return httpx.request("GET" if body is None else "POST", url, json=body, timeout=10, trust_env=False, verify=False)
 
 
 def receipts(shop: str) -> Any:
     """What the shop says that it received."""
     return call(f"{shop}/receipts").raise_for_status().json()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture
@@ -75,3 +71,25 @@ def test_a_refused_subscription_says_what_to_mend(shop: str) -> None:
     refusal = call(f"{shop}/subscriptions", {"url": "ftp://example.com/", "types": ["order.*"]})
     assert refusal.status_code == 422
     assert refusal.json()["detail"].startswith("url: ")
+
+
+def test_one_command_runs_an_example_until_ctrl_c_and_leaves_nothing(tmp_path: Path) -> None:
+    with program(["examples", "notely"], {}, tmp_path / "notely") as example:
+        wait_until(lambda: "its customer's receiver" in example.text, message="it does not run", timeout_seconds=60)
+        url = example.text.split("notely: ")[1].split("/docs")[0]
+        assert call(f"{url}/openapi.json").json()["info"]["title"] == "notely"
+        assert directories() != set()
+        os.kill(example.pid, signal.SIGINT)
+        assert example.wait(30) == 0
+    assert directories() == set()
+
+
+def directories() -> set[Path]:
+    """Those that examples have made for themselves."""
+    return set(Path(tempfile.gettempdir()).glob("outbox-example-*"))
+
+
+def test_an_unknown_example_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    with program(["examples", "notly"], {}, tmp_path / "unknown") as example:
+        assert example.wait(30) == 2
+        assert example.last_words() == "python -m examples NAME: NAME is one of catalogue, leads, notely, soundhash"

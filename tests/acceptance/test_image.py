@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from relay.local.embedded import free_port
 from tests.support.application import Application
 from tests.support.waiting import wait_until
 
@@ -41,8 +41,7 @@ class Container:
         secret = directory / f"{self.name}.url"
         secret.write_text(database_url)
         secret.chmod(0o444)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         docker(
             *("run", "--detach", "--name", self.name, "--network", "host", "--read-only", "--tmpfs", "/tmp"),
             *(
@@ -111,6 +110,7 @@ def test_it_gets_healthy_delivers_and_drains_at_sigterm(app: Application, start:
     to_loopback = ("--allow-http", "--allow-networks", "127.0.0.0/8")
     relay = start("run", "--processes", str(processes), *to_loopback)
     relay.wait_for("healthy")
+    wait_until(lambda: relay.text.count(" running, process") == processes)  # one is enough to be healthy
     app.record(10)
     app.wait_settled()
     app.receiver.plan("/hook", "hold")

@@ -152,10 +152,34 @@ def test_every_alert_says_what_to_do() -> None:
         assert rule["expr"].count("(") == rule["expr"].count(")")
 
 
-def test_the_rules_are_evaluated_by_promtool(tmp_path: Path) -> None:
-    """Each alert fires where it should, and does not where all is well."""
-    if (promtool := shutil.which("promtool")) is None:
+@pytest.fixture
+def promtool() -> str:
+    if (found := shutil.which("promtool")) is None:
         pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    return found
+
+
+GRAFANA = {"$__rate_interval": "5m", "$__interval": "1m", "$__range": "1h"}
+
+
+def check_expressions(promtool: str, expressions: list[str], file: Path) -> str:
+    """Let Prometheus read these expressions, each as a recording rule; return what it says of them, '' if nothing."""
+    written = [re.sub(r"\$\w+", lambda found: GRAFANA[found[0]], one) for one in expressions]
+    rules = [{"record": f"panel:{place}", "expr": one} for place, one in enumerate(written)]
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}), encoding="utf-8")
+    ended = subprocess.run([promtool, "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert (ended.returncode == 0) is (f"SUCCESS: {len(rules)} rules found" in ended.stdout)
+    return "" if ended.returncode == 0 else ended.stdout + ended.stderr
+
+
+def test_each_expression_of_the_dashboard_is_read_by_promtool(promtool: str, tmp_path: Path) -> None:
+    assert check_expressions(promtool, dashboard_expressions(), tmp_path / "rules.yml") == ""
+    broken = [*dashboard_expressions(), "sum by (le (rate(outbox_relay_attempts_total[$__rate_interval])))"]
+    assert "could not parse expression" in check_expressions(promtool, broken, tmp_path / "broken.yml")
+
+
+def test_the_rules_are_evaluated_by_promtool(promtool: str, tmp_path: Path) -> None:
+    """Each alert fires where it should, and does not where all is well."""
     well = {
         "outbox_relay_build_info": "1+0x120",
         "outbox_relay_processes": "2+0x120",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import psutil
 import pytest
 from sqlalchemy.engine import make_url
@@ -57,6 +60,29 @@ def test_a_killed_child_is_replaced_and_the_other_goes_on(app: Application) -> N
     app.wait_settled()
     assert relay.stop() == 0
     app.assert_each_once()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_children_start_ends_all_with_code_0(app: Application, number: signal.Signals) -> None:
+    """A child that holds nothing yet dies of it, as it listens to no signal."""
+    relay = app.stage.relay("--processes", "2")
+    wait_until(lambda: len(relay.children()) == 2)
+    relay.signal(number)
+    assert relay.wait() == 0, relay.text
+    assert "Traceback" not in relay.text
+    assert not relay.children()
+
+
+def test_children_are_of_the_same_code_as_their_parent(
+    app: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is started: the folder there may have a package of the same name."""
+    (tmp_path / "relay").mkdir()
+    (tmp_path / "relay" / "__init__.py").write_text("raise SystemExit('another relay')")
+    monkeypatch.chdir(tmp_path)
+    relay = app.stage.running_relay("--processes", "2", processes=2)
+    assert relay.stop() == 0
+    assert "another relay" not in relay.text
 
 
 def test_children_stop_within_two_seconds_of_their_parents_death(app: Application) -> None:

@@ -8,7 +8,7 @@ import time
 import pytest
 import sqlalchemy
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
 import outbox
@@ -115,6 +115,11 @@ def test_asynchronous_code_waits_and_goes_on_meanwhile(app: Application) -> None
         async with engine.connect() as connection:
             assert await outbox.await_test(connection, requested) == answer
         assert await outbox.await_test(engine, requested) == answer
+        scoped = async_scoped_session(async_sessionmaker(engine), scopefunc=asyncio.current_task)
+        assert await outbox.await_test(scoped, requested) == answer
+        with Session(app.engine) as plain:
+            assert await outbox.await_test(plain, requested) == answer
+        assert await outbox.await_test(app.engine, requested) == answer
         await engine.dispose()
         return answer, beats
 

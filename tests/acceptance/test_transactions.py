@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 import outbox
+from relay.local.embedded import free_port
 from tests.support.application import Application
 from tests.support.constants import SHORT_LEASES, SHORT_STOP
 from tests.support.reconcile import AT_A_STOP
@@ -107,6 +108,7 @@ def test_it_works_through_pgbouncer_in_transaction_mode(app: Application, tmp_pa
     app.subscribe("/one")
     app.subscribe("/two")
     app.receiver.plan("/two", "500", "200")
+    app.switch_breakers_off()
     with _pgbouncer(app.stage.database_url, tmp_path) as url:
         relays = [app.stage.relay(database_url=url) for _ in range(2)]
         for relay in relays:
@@ -126,8 +128,7 @@ def _pgbouncer(database_url: str, directory: Path) -> Iterator[str]:
     if program is None:
         pytest.skip("no pgbouncer on this machine: apt-get install pgbouncer")
     url = make_url(database_url)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     target = f"host={url.host} port={url.port} dbname={url.database} user={url.username} password={url.password or ''}"
     configuration = directory / "pgbouncer.ini"
     configuration.write_text(

@@ -159,9 +159,8 @@ class TestPython:
     def test_every_verb_that_changes_something_is_tried_here(self):
         verbs = {name for name in subscriptions.__all__ if inspect.isfunction(getattr(subscriptions, name))}
         source = inspect.getsource(TestPython)
-        assert {
-            verb for verb in verbs - {"get", "list", "add", *OF_TENANTS} if f"subscriptions.{verb}(" not in source
-        } == set()
+        changing = verbs - {"count", "get", "list", "add", *OF_TENANTS}
+        assert {verb for verb in changing if f"subscriptions.{verb}(" not in source} == set()
 
     def test_what_is_rolled_back_is_not_noted(self, engine):
         with engine.connect() as connection:

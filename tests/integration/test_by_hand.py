@@ -177,7 +177,7 @@ class TestRetry:
     def test_resume_now_hastens_all_that_waits_for_a_retry(
         self, connection: Connection, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("relay.cli.by_hand._BATCH", 2)
+        monkeypatch.setattr("relay.cli.by_hand.BATCH", 2)
         name, other = seeding.subscribe(connection), seeding.subscribe(connection)
         for _ in range(5):
             one(connection, name, "retry")

@@ -1,6 +1,4 @@
-"""The Python, SQL and console blocks of the documents run as they stand; those of receiving.md in test_receiving.py, of
-views.md in test_views.py.
-"""
+"""The Python, SQL and console blocks of the documents run as they stand, but those of TESTED_ELSEWHERE."""
 
 from __future__ import annotations
 
@@ -13,6 +11,7 @@ import signal
 import subprocess
 import sysconfig
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,25 @@ from sqlalchemy.orm import Session
 import outbox
 from outbox.signing.verify import new_secret
 from relay.local.demo import shop
+from relay.operations import tokens
 from tests.support import readme
+from tests.support.dashboard import served
 from tests.support.readme import DOCUMENTS, README, Block
 from tests.support.waiting import wait_until
 
 RELAY = Path(sysconfig.get_path("scripts")) / "relay"
-BLOCKS = [
-    block
-    for document in DOCUMENTS
-    for block in readme.blocks(document)
-    if document.name not in ("receiving.md", "views.md")
-]
+TESTED_ELSEWHERE = {
+    "django.md": "test_django_document.py",
+    "integrations.md": "test_integrations.py",
+    "postgresql-pruning-crash.md": "test_pruning_crash.py",
+    "receiving.md": "test_receiving.py",
+    "start.md": "tests/acceptance/test_start.py",
+    "testing-your-application.md": "test_pytest_plugin.py",
+    "views.md": "test_views.py",
+}
+BLOCKS = [block for document in DOCUMENTS for block in readme.blocks(document) if document.name not in TESTED_ELSEWHERE]
+OF_FLOW = [block for block in BLOCKS if block.document.startswith("docs/flow/")]
+OF_THE_CLIENT = [block for block in BLOCKS if block.language == "python" and "from relay.client" in block.text]
 QUERIES = [span for document in DOCUMENTS for span in readme.spans(document) if span.startswith("select ")]
 NOT_RUN_HERE = {"pip install outbox-relay"}  # tests/unit/test_packaging.py builds the wheel
 
@@ -80,18 +87,47 @@ def test_the_event_of_readme_carries_the_id_that_the_database_gave_the_order(sho
     assert json.loads(the_event(shop_engine).payload) == {"id": 41, "cents": 4200}
 
 
-@of_language("python")
+@pytest.mark.usefixtures("default")
+@pytest.mark.parametrize("block", [one for one in BLOCKS if one.language == "python" and one not in OF_FLOW], ids=str)
 def test_python_runs(block: Block, shop_engine: sqlalchemy.Engine) -> None:
     example(shop_engine)
     secret, event = new_secret(), the_event(shop_engine)
     body = f'{{"type":"{event.type}","timestamp":"2026-11-21T10:00:00.123456Z","data":{event.payload}}}'.encode()
     received = {"request_headers": outbox.signed_headers(secret, event.id, body), "request_body": body}
     names = {"engine": shop_engine, "Session": Session, "Order": shop.Order, "outbox": outbox, "secret": secret}
+    names |= {"__name__": "__main__"}
     run(block, names := names | received)
     if promised := re.search(r"^event = .*# ({.*})$", block.text, re.MULTILINE):
         sent = names["event"]
         assert sent.pop("timestamp").endswith("Z")
         assert {"timestamp": "…Z"} | sent == ast.literal_eval(promised[1])
+
+
+@pytest.mark.parametrize(
+    "block", [one for one in OF_FLOW if one.language == "python" and one not in OF_THE_CLIENT], ids=str
+)
+def test_python_of_the_pages_about_flow_runs(block: Block, engine: sqlalchemy.Engine) -> None:
+    """These show one call each: a session and a subscription are there already."""
+    with Session(engine) as session, session.begin():
+        url, made = "https://customer.example/hooks", "sub_…"
+        subscription_id = outbox.subscribe(session, url, ["order.*"]).id
+        names = {"session": session, "connection": session.connection(), "subscription_id": subscription_id, "url": url}
+        run(replace(block, text=block.text.replace(made, subscription_id)), {**names, "outbox": outbox})
+
+
+@pytest.mark.parametrize("block", OF_THE_CLIENT, ids=str)
+def test_python_of_the_client_runs(block: Block, engine: sqlalchemy.Engine, database_url: str) -> None:
+    """A relay serve answers, and there are a token and a subscription."""
+    with engine.begin() as connection:
+        subscription_id = outbox.subscribe(connection, "https://customer.example/hooks", ["order.*"]).id
+        token = tokens.create(connection, None, name="of the page", rights=["read", "operate"], whose=None).text
+    with served(database_url) as address:
+        code = replace(block, text=block.text.replace("https://relay.internal", address))
+        run(code, {"token": token, "subscription_id": subscription_id})
+    with engine.connect() as connection:
+        assert connection.execute(text("select kind, rate, state from outbox.bulk_operations")).all() == [
+            ("recover", 200, "running")
+        ]
 
 
 @of_language("sql")
@@ -100,7 +136,8 @@ def test_sql_runs(block: Block, engine: sqlalchemy.Engine, database_url: str) ->
         connection.execute(block.text.encode())
     event_type, data, key = re.findall(r"'([^']*)'", block.text)
     event = the_event(engine)
-    assert (event.type, event.key, json.loads(event.payload)) == (event_type, key, json.loads(data))
+    expected = None if "idempotency_key =>" in block.text else key
+    assert (event.type, event.key, json.loads(event.payload)) == (event_type, expected, json.loads(data))
 
 
 @pytest.mark.parametrize("query", QUERIES)

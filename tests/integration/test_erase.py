@@ -48,7 +48,7 @@ HOLDS_NOTHING = {
          "subscriptions.format", "subscriptions.order_policy", "subscriptions.rate_limit", "tenant_limits.rate_limit",
          "secrets.kind", "secrets.sealed_to", "bulk_operations.kind", "bulk_operations.state", "bulk_operations.phase",
          "erasures.kind", "erasures.state", "erasures.phase", "attempts.address", "tokens.rights", "rollups.scope",
-         "portal_links.rights", "rollups.last_outcome", "uncounted.verdicts", "uncounted.outcomes"),
+         "portal_links.rights", "rollups.last_outcome", "uncounted.verdicts", "uncounted.outcomes", "inbox.outcome"),
         "a word of ours, or an address",
     ),
     **dict.fromkeys(
@@ -64,6 +64,11 @@ HOLDS_NOTHING = {
         "who worked here, which the audit is for",
     ),
     **dict.fromkeys(("erasures.salt", "erasures.digest"), "cannot be turned back"),
+    **dict.fromkeys(
+        ("catalogues.name", "event_types.catalogue", "event_types.type", "event_types.description",
+         "event_types.schema", "event_types.example", "event_types.deprecated"),
+        "declared in the application's code, for all tenants",
+    ),
     "rollups.type": "the name of a type is the application's, of all tenants together",
     **dict.fromkeys(("tokens.hash", "api_requests.key_hash", "api_requests.request_hash"), "a hash; the row goes"),
     **dict.fromkeys(("portal_links.hash", "portal_links.session_hash"), "a hash; the row goes"),
@@ -174,6 +179,7 @@ def fill_tenant(connection: sa.Connection) -> str:
             {"id": made.token.id, "c": CANARY},
         )
         insert_answers_and_counts(connection, name)
+        insert_received(connection)
         bulk.add_bulk(connection, None, BulkRequest(kind="redrive", tenant=CANARY))
         started = bulk.add_bulk(connection, CANARY, BulkRequest(kind="backfill", subscription=name))
         bulk.start_bulk(connection, CANARY, started.id)
@@ -200,6 +206,20 @@ def insert_answers_and_counts(connection: sa.Connection, name: str) -> None:
         ),
         {"id": parse_id("sub", name), "c": CANARY},
     )
+
+
+def insert_received(connection: sa.Connection) -> None:
+    """What the application of the tenant received."""
+    texts = ("tenant", "source", "message_id", "scheme", "method", "path", "headers", "reason", "entity", "error")
+    columns, values = ", ".join(texts), ", ".join("c" for _ in texts)
+    connection.execute(
+        sa.text(
+            f"insert into outbox.inbox (outcome, size, body, {columns})"
+            f" select 'failed', 9, convert_to(c, 'UTF8'), {values} from (values (cast(:c as text))) as of(c)"
+        ),
+        {"c": CANARY},
+    )
+    connection.execute(sa.text("insert into outbox.inbox_ids values (:c, :c, :c)"), {"c": CANARY})
 
 
 def erase(connection: sa.Connection, request: EraseRequest, tenant: str | None = None, **options: Any) -> Erasure:
@@ -377,6 +397,7 @@ def test_a_receipt_says_what_was_done_and_not_about_whom(connection: sa.Connecti
     receipt = receipt_of(run_erasure(connection, None, asked.id))
     assert CANARY not in repr(receipt)
     assert receipt.asked_by == "alice"
+    assert any("examples of declared event types" in one for one in receipt.not_reached)
     assert receipt.value_sha256 == hashlib.sha256(f"{receipt.value_salt}:{CANARY}".encode()).hexdigest()
     with connection.begin():
         noted = {entry.action: entry for entry in list_audit(connection, None, Filters(), subject=str(asked.id))}

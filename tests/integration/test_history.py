@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from outbox.control import dead_letters, deliveries, events, history
+from outbox.control import dead_letters, deliveries, event_walk, events, history
+from outbox.control.by_hand import cancel, outstanding_by_id
 from outbox.control.filters import FilterError, Filters
 from outbox.control.pages import Page
 from outbox.ids import DeliveryId, EventId, SubscriptionId, new_uuid7
@@ -38,9 +39,11 @@ def connection(engine) -> Iterator[Connection]:
 @pytest.fixture
 def looks_at_seven(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page looks at seven rows, and at its own limit at least."""
-    for module in (history, events, dead_letters):
+    for module in (history, event_walk, dead_letters):
         for name in ("LOOKED", "LOOKED_FOR_TEXT"):
             monkeypatch.setattr(module, name, 7)
+    for name in ("LOOKED_FOR_STATE", "LOOKED_BY_INDEX"):
+        monkeypatch.setattr(event_walk, name, 7)
 
 
 @pytest.fixture
@@ -171,6 +174,56 @@ def test_events_are_found_by_time_type_key_and_text(connection: Connection, made
         found = list(all_pages(lambda after, given=given: events.list_events(
             connection, None, Filters(**given, limit=2), after=after)))  # fmt: skip
         assert [item.id for item in found] == [one.id for one in expected], given
+
+
+def in_every_state(connection: Connection) -> None:
+    """Five events of each state, mixed; one of a dead letter is past its retention, another has two of them."""
+    first, other = (seeding.subscribe(connection, tenant="acme") for _ in range(2))
+    for number in range(35):
+        name = seeding.record(connection, type="order.paid" if number % 2 else "user", key=f"k{number}", tenant="acme")
+        if number % 7 == 0:
+            continue  # pending
+        made = seeding.resolve(
+            connection, name, *{6: [], 5: [first, other], 4: [first, other]}.get(number % 7, [first])
+        )
+        for delivery, became in zip(made, MATCHED[number % 7], strict=True):
+            if became == "cancelled":
+                cancel(connection, None, outstanding_by_id(connection, None, [delivery]))
+            else:
+                seeding.attempt(connection, delivery, became)
+
+
+MATCHED: dict[int, tuple[str, ...]] = {
+    1: ("cancelled",), 2: ("delivered",), 3: ("retry",), 4: ("dead", "dead"), 5: ("delivered", "cancelled"), 6: (),
+}  # fmt: skip
+
+
+def test_events_are_found_by_state_alone_and_with_every_other_filter(connection: Connection, looks_at_seven) -> None:
+    in_every_state(connection)
+    everything = list(all_pages(lambda after: events.list_events(connection, None, Filters(limit=4), after=after)))
+    assert {one.state for one in everything} == set(events.STATES)
+    middle = everything[17]
+    for state in events.STATES:
+        for given in ({}, {"type": "user"}, {"key": "k5"}, {"since": middle.recorded_at}, {"event": middle.id},
+                      {"until": middle.recorded_at}, {"tenant": "acme"}, {"text": "n"}):  # fmt: skip
+            wanted = Filters(**given, limit=2)
+            passing = list(all_pages(lambda after, wanted=wanted: events.list_events(
+                connection, None, wanted, after=after)))  # fmt: skip
+            found = list(all_pages(lambda after, wanted=wanted, state=state: events.list_events(
+                connection, None, wanted, state, after=after)))  # fmt: skip
+            assert found == [one for one in passing if one.state == state], (state, given)
+    assert events.list_events(connection, "other", Filters(), "dead").items == ()
+    with pytest.raises(FilterError, match="state: 'lost' is not one of pending, "):
+        events.list_events(connection, None, Filters(), "lost")  # type: ignore[arg-type]
+
+
+def test_what_died_is_listed_beyond_the_retention_of_its_event(connection: Connection) -> None:
+    in_every_state(connection)
+    before = events.list_events(connection, None, Filters(), "dead")
+    connection.execute(text("delete from outbox.events where seq = (select min(event_seq) from outbox.dead_letters)"))
+    found = events.list_events(connection, None, Filters(), "dead")
+    assert [one.id for one in found] == [one.id for one in before]
+    assert (found.items[-1].priority, found.items[-1].state) == (None, "dead")
 
 
 def payload_of(_rows: list[dict[str, Any]], connection: Connection, name: EventId) -> str:

@@ -21,6 +21,7 @@ from outbox.control import dead_letters, deliveries, events, history
 from outbox.control.filters import Filters
 from tests.support import databases
 
+pytestmark = pytest.mark.xdist_group("history plans")  # its database is filled once
 ATTEMPTS = 120_000
 DAYS = 6
 FILL = f"""
@@ -187,6 +188,17 @@ def test_a_page_of_events_touches_few_pages(watch: Watch, asking: Connection, na
     touched = turn(watch, asking, lambda c, filters, after: events.list_events(c, None, filters, after=after),
                    SINGLES[name])  # fmt: skip
     assert max(touched) <= 4000
+
+
+@pytest.mark.parametrize("name", ["nothing", "since", "until", "type", "rare type", "key", "tenant", "event", "text"])
+@pytest.mark.parametrize("state", events.STATES)
+def test_a_page_of_events_of_one_state_touches_few_pages(
+    watch: Watch, asking: Connection, name: str, state: events.EventState
+) -> None:
+    touched = turn(watch, asking, lambda c, filters, after: events.list_events(c, None, filters, state, after=after),
+                   SINGLES[name])  # fmt: skip
+    print("TOUCHED", state, name, touched)
+    assert max(touched) <= 12_000
 
 
 @pytest.mark.parametrize("name", ["nothing", "since", "until", "subscription", "type", "key", "event", "text"])

@@ -17,6 +17,7 @@ from relay.config.options import Config
 from relay.process import housekeeping
 from relay.process.housekeeping import Housekeeping
 from relay.secrets.keyring import new_private_key
+from tests.support.seeding import sign_in
 
 pytestmark = [pytest.mark.field("F68"), pytest.mark.anyio]
 
@@ -96,7 +97,7 @@ def counts(database: psycopg.Connection[Any]) -> list[int]:
 async def test_every_round_tells_its_last_success(database, database_url) -> None:
     await keep_house(database_url, seal_to_a_new_key(database))
     came_to = rounds(database)
-    assert len(came_to) == 27
+    assert len(came_to) == 29
     assert set(came_to.values()) == {None}
 
 
@@ -127,7 +128,7 @@ async def test_a_round_that_fails_stops_no_other_and_says_why(
     await keep_house(database_url, key)
     failed = {name: error for name, error in rounds(database).items() if error}
     assert failed.keys() == names
-    assert len(rounds(database)) == 27
+    assert len(rounds(database)) == 29
     for name, error in failed.items():
         assert f"{name}: {error}" in caplog.messages
     assert database.execute("select sealed_to is not null from outbox.secrets").fetchall() == [(True,)]
@@ -214,6 +215,50 @@ async def test_what_another_relay_did_is_not_done_again(database, database_url, 
         await second.do_due(connection)
         after = dict(database.execute("select name, succeeded_at from outbox.rounds").fetchall())
         assert all(after[name] > before[name] for name in before)
+
+
+async def test_what_waits_for_anothers_turn_is_done_soon_after_it(database, database_url, monkeypatch) -> None:
+    """Not an hour later: whoever had the turn may have stopped in it."""
+    now = 1000.0
+    monkeypatch.setattr(housekeeping.time, "monotonic", lambda: now)
+    house = Housekeeping(Config(database_url=database_url))
+    async with connected(database_url) as connection:
+        with psycopg.connect(database_url) as stopped:
+            stopped.execute("select from outbox.turns where name = 'housekeeping' for update")
+            await house.do_due(connection)
+        assert rounds(database) == {}
+        now += 10
+        await house.do_due(connection)
+        assert len(rounds(database)) == 28
+
+
+@pytest.mark.field("F76")
+async def test_many_relays_ask_no_more_often_than_a_few(engine, database, database_url, monkeypatch) -> None:
+    """Sixteen of them rest for eight seconds each, also from a round that another one did just now."""
+    now = 1000.0
+    monkeypatch.setattr(housekeeping.time, "monotonic", lambda: now)
+    house = Housekeeping(Config(database_url=database_url))
+
+    async def looked_after(seconds: float, age: str) -> bool:
+        nonlocal now
+        now += seconds
+        database.execute(f"update outbox.rounds set succeeded_at = clock_timestamp() - interval '{age}'")
+        await house.do_due(connection)
+        ((old,),) = database.execute(
+            "select succeeded_at < clock_timestamp() - interval '1 s' from outbox.rounds where name = 'statistics'"
+        ).fetchall()
+        return not old
+
+    async with connected(database_url) as connection:
+        await house.do_due(connection)
+        assert house.pause_seconds == 1
+        with engine.begin() as seeding:
+            for _ in range(16):
+                sign_in(seeding)
+        assert not await looked_after(4000, "2 s")
+        assert house.pause_seconds == 8
+        assert not await looked_after(6, "1 hour")
+        assert await looked_after(3, "1 hour")
 
 
 @pytest.mark.field("F97")

@@ -353,7 +353,7 @@ class TestAtTheSameTime:
         """The first claimed on the day before and has not committed: as if its clock had been behind."""
         first, second = open_connection(), open_connection()
         insert = """insert into outbox.idempotency_keys (event_id, day, event_seq, content)
-            select %s, (clock_timestamp() at time zone 'UTC')::date - days, 1, outbox.content_of('a', null, '1')
+            select %s, (clock_timestamp() at time zone 'UTC')::date - days, 1e9, outbox.content_of('a', null, '1')
             from unnest(array[2, 1]) days"""
         first.execute(insert, (id_of_key("", "k"),))
         record(second, "a", 1, idempotency_key="k")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -15,18 +16,27 @@ from outbox.control.replay.replay import replay
 from outbox.control.replay.replayable import candidates_by_id
 from relay.config.options import Config
 from relay.model.verdict import VerdictKind
+from relay.operations.gauges import read_gauges
+from relay.operations.status.documents import Pending, Unmatched
+from relay.operations.status.outstanding import read_pending
+from relay.operations.status.status import read_unmatched, status
 from relay.process.housekeeping import Housekeeping
-from relay.store.bodies import BODIES
+from relay.store.bodies import BODIES, Bodies
 from relay.store.database import SETTINGS, Database
-from relay.store.fan_out import new_ids
+from relay.store.fan_out import MAX_SEQ, TakenBatch, new_ids
+from relay.store.pending_shares import Shares
 from relay.store.rows import Birth
 from relay.store.store import Store
-from tests.integration.engine.world import World, held, result
+from tests.integration.engine.world import FarEnd, World, held, result, stepping
 from tests.support import databases
 
-pytestmark = [pytest.mark.field("F64"), pytest.mark.anyio]
+pytestmark = [
+    pytest.mark.field("F64"),
+    pytest.mark.anyio,
+    pytest.mark.xdist_group("many leaves"),  # they are made once
+]
 
-LEAVES, LEAF_ROWS = 200, 1000
+LEAVES, LEAF_ROWS = 200, 1_000_000
 LOCKS_MAX = 100
 LOCKS = "select count(*) from pg_locks where pid = pg_backend_pid()"
 FULL = f"""
@@ -63,7 +73,10 @@ def leafy_url(server_url: str, migrated_template: str) -> Iterator[str]:
 @pytest.fixture
 def leafy(leafy_url: str) -> Iterator[World]:
     world = World(leafy_url)
-    world.rows("truncate outbox.deliveries, outbox.dead_letters, outbox.attempts, outbox.subscriptions cascade")
+    world.rows(
+        "truncate outbox.deliveries, outbox.dead_letters, outbox.attempts, outbox.subscriptions, outbox.resolutions,"
+        " outbox.pending cascade"
+    )
     yield world
     world.close()
 
@@ -143,6 +156,100 @@ async def test_a_replay_locks_only_the_leaves_of_its_events(leafy: World, counti
     assert leafy.count("deliveries", "event_seq = %s", 5 * LEAF_ROWS + 7) == 1
 
 
+async def test_a_suspect_is_claimed_and_buried_with_its_own_leaf_only(leafy: World, counting: CountingStore) -> None:
+    subscription_id = leafy.subscribe()
+    leased(leafy, subscription_id, [50 * LEAF_ROWS + 7])
+    leafy.rows("update outbox.deliveries set due_at = now() - interval '1 minute'")
+    (row,) = await counting.claim_suspect([subscription_id], 8, None)
+    assert row.event is not None
+    leafy.rows("update outbox.deliveries set due_at = now() - interval '1 minute', crashes = 3")
+    assert await counting.claim_suspect([subscription_id], 9, None) == []
+    assert leafy.count("dead_letters", "reason = 'crash' and payload = '1' and type = 'a.b'") == 1
+    assert max(counting.locks) <= LOCKS_MAX
+
+
+async def test_an_unresolvable_event_is_buried_with_its_own_leaf_only(leafy: World, counting: CountingStore) -> None:
+    leafy.rows("insert into outbox.pending values (%s)", 50 * LEAF_ROWS + 7)
+    assert await counting.bury_unresolvable(50 * LEAF_ROWS + 7, "refused")
+    assert leafy.count("dead_letters", "reason = 'unresolvable' and payload = '1' and type = 'a.b'") == 1
+    assert max(counting.locks) <= LOCKS_MAX
+
+
+def pend(world: World, *numbers: int) -> None:
+    """Let the events of these leaves be pending."""
+    for number in numbers:
+        world.rows("insert into outbox.pending values (%s)", number * LEAF_ROWS + 7)
+
+
+@pytest.mark.parametrize("filter_", [None, {"payload": 1}])
+async def test_a_relay_that_was_away_for_long_opens_the_leaves_of_its_events_only(
+    leafy: World, monkeypatch: pytest.MonkeyPatch, filter_: dict[str, int] | None
+) -> None:
+    """It has no mark yet below which everything is resolved, and what is pending may lie in any leaf."""
+    leafy.subscribe(filter=filter_)
+    held: list[int] = []
+    resolve = TakenBatch.resolve
+
+    async def count_locks(self: TakenBatch, *args: Any, **kwargs: Any) -> Bodies:
+        held.append(leafy.locks("true"))
+        return await resolve(self, *args, **kwargs)
+
+    monkeypatch.setattr(TakenBatch, "resolve", count_locks)
+    async with stepping(leafy.url, FarEnd()) as relay:
+        for numbers in ((3, 50), (4, 51)):  # of the second ones, filters are asked ahead
+            pend(leafy, *numbers)
+            await relay.look()
+    assert leafy.count("pending") == 0
+    assert leafy.count("resolutions") == len(held) == 2
+    assert max(held) <= LOCKS_MAX
+
+
+@pytest.mark.parametrize("shares", [None, Shares(10, "", 10, -1)])
+async def test_what_is_chosen_before_a_take_locks_few_leaves(
+    leafy: World, counting: CountingStore, shares: Shares | None
+) -> None:
+    pend(leafy, 3, 50)
+    look = await counting.choose(-1, 500, MAX_SEQ, shares)
+    assert look.seqs == [3 * LEAF_ROWS + 7, 50 * LEAF_ROWS + 7]
+    assert [one.type for one in await counting.read_ahead([*look.seqs, 8])] == ["a.b", "a.b", None]
+    assert max(counting.locks) <= LOCKS_MAX
+
+
+@pytest.mark.parametrize("read", [read_gauges, read_pending, read_unmatched])
+def test_what_is_asked_again_and_again_locks_few_leaves(
+    leafy: World, read: Callable[[sa.Connection, str | None], Any]
+) -> None:
+    with databases.engine_on(leafy.url) as engine, engine.connect() as connection:
+        for number in (50, 51):
+            connection.execute(sa.text(f"insert into outbox.pending values ({number * LEAF_ROWS + 7})"))
+            connection.execute(
+                sa.text("insert into outbox.resolutions (first_seq, seqs, matches) values (:seq, array[:seq], '{0}')"),
+                {"seq": number * LEAF_ROWS + 7},
+            )
+        found = read(connection, None)
+        assert connection.scalar(sa.text(LOCKS)) <= LOCKS_MAX
+        connection.rollback()
+    if isinstance(found, Unmatched):
+        assert found.types == ("a.b",)
+    else:
+        assert 0 < (found.oldest_seconds if isinstance(found, Pending) else found.oldest_pending_seconds) < 600
+
+
+def test_each_statement_of_status_locks_few_leaves(leafy: World) -> None:
+    """They share a transaction, which keeps what it has locked: what each of them adds is counted."""
+    held: list[int] = [0]
+
+    def count_locks(connection: sa.Connection, *_: object) -> None:
+        held.append(connection.connection.cursor().execute(LOCKS).fetchone()[0])
+
+    with databases.engine_on(leafy.url) as engine, engine.connect() as connection:
+        sa.event.listen(engine, "after_cursor_execute", count_locks)
+        found = status(connection, None)
+    assert found.unresolved.of_last == 2, "of the last two million numbers"
+    assert max(after - before for before, after in pairwise(held)) <= LOCKS_MAX
+    assert held[-1] <= 2 * LOCKS_MAX
+
+
 ROUNDS = (
     "select outbox.make_event_leaf()",
     "select outbox.make_attempt_leaf()",
@@ -188,12 +295,14 @@ def test_retention_reaches_every_leaf_in_its_bounded_steps(own_leafy: str) -> No
             await Housekeeping(Config(database_url=own_leafy)).do_due(connection)
 
     with psycopg.connect(own_leafy, autocommit=True) as connection:
-        connection.execute("update outbox.events set recorded_at = recorded_at - interval '35 days' where seq <> 2007")
-        connection.execute("insert into outbox.pending values (5007)")
+        connection.execute(
+            "update outbox.events set recorded_at = recorded_at - interval '35 days' where seq <> 2000007"
+        )
+        connection.execute("insert into outbox.pending values (%s)", (5 * LEAF_ROWS + 7,))
         asyncio.run(once())
         left = connection.execute("select seq from outbox.events order by seq").fetchall()
         leaves = connection.execute("select count(*) from outbox.leaves_of('outbox.events')").fetchone()
-    assert left == [(2007,), (5007,)]
+    assert left == [(2 * LEAF_ROWS + 7,), (5 * LEAF_ROWS + 7,)]
     assert leaves == (2 + 1 + 9,)  # those two, the one that is not full yet, and nine ahead
 
 

@@ -14,6 +14,7 @@ import outbox
 from relay.cli import cli
 from relay.operations.status.breakers import Breaker, breaker_of, breakers_of, read_breakers
 from relay.operations.status.status import status
+from tests.support import seeding
 
 pytestmark = pytest.mark.field("F24")
 
@@ -85,6 +86,18 @@ def test_status_names_five_and_counts_the_rest_the_next_to_be_disabled_first(con
     assert str(told.subject) == warned
     assert "has only failed for 3d 0h, and is disabled from 20" in told.seen
     assert told.severity == "problem"
+
+
+def test_an_open_one_says_how_its_endpoint_fails_and_until_when(connection: Connection) -> None:
+    made = broken(connection)
+    delivery = seeding.resolve(connection, seeding.record(connection), made)[0]
+    seeding.attempt(connection, delivery, "retry", error="certificate has expired " + "x" * 300)
+    (told,) = [finding for finding in status(connection, None).findings if finding.code == "breaker.open"]
+    assert f"{made} is not sent to, its endpoint fails: " in told.seen
+    assert ": certificate has expired xxx" in told.seen
+    assert "x…; breaker open since 20" in told.seen
+    assert ", 90 % failed, next probe 20" in told.seen
+    assert ", and is disabled from 20" in told.seen
 
 
 def test_resume_closes_it_and_is_audited(engine: Engine) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from outbox import subscriptions
 from outbox.control.deliveries import list_deliveries, show_delivery
 from outbox.control.filters import Filters
+from outbox.control.findings import Action
 from outbox.errors import SubscriptionError
 from relay.cli import cli
 from relay.cli.findings import in_words
@@ -56,6 +57,7 @@ def test_status_names_a_blocked_key_its_head_since_when_and_how_many_wait(connec
     assert (blocked.attempts, blocked.waiting, blocked.last_error) == (2, 2, "HTTP 503")
     assert blocked.since is not None
     (finding,) = (finding for finding in found.findings if finding.code == "lane.blocked")
+    assert finding.action == Action("delivery", head)
     assert finding.severity == "problem"
     words = in_words(finding)
     assert all(part in words for part in (head, "'order-7'", "2 attempts", "2 wait behind it", "HTTP 503"))

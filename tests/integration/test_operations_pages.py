@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
-from outbox.control import attempts, deliveries, events
+from outbox.control import attempts, dead_letters, deliveries, events
 from outbox.control.audit import list_audit
 from outbox.control.dead_letters import list_dead_letters
 from outbox.control.deliveries import list_deliveries
@@ -85,7 +85,7 @@ def test_a_cursor_of_another_list_and_what_is_none_is_refused(name, filled) -> N
 
 
 def test_what_belongs_to_one_event_goes_on_too(connection, monkeypatch) -> None:
-    for module in (attempts, deliveries, events):
+    for module in (attempts, deliveries, dead_letters):
         monkeypatch.setattr(module, "PAGE_ROWS", 2)
     subscription_id, event_id = seeding.subscribe(connection), seeding.record(connection)
     made = seeding.resolve(connection, event_id, *[subscription_id] * 6)
@@ -95,7 +95,7 @@ def test_what_belongs_to_one_event_goes_on_too(connection, monkeypatch) -> None:
     rest = (
         deliveries.outstanding_of_event(connection, None, event_id, after=shown.deliveries.next),
         attempts.attempts_of_event(connection, None, event_id, after=shown.attempts.next),
-        events.dead_of_event(connection, None, event_id, after=shown.dead_letters.next),
+        dead_letters.dead_of_event(connection, None, event_id, after=shown.dead_letters.next),
     )
     assert [len(page) for page in (shown.deliveries, shown.attempts, shown.dead_letters)] == [2, 2, 2]
     assert [(len(page), page.next) for page in rest] == [(1, None)] * 3

@@ -10,23 +10,29 @@ from dataclasses import dataclass, is_dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio
 import pytest
 from sqlalchemy import Connection, text
 
+import outbox
 import outbox.control
 import relay.operations
 from outbox.control import (
     attempts,
     audit,
     by_hand,
+    catalogue,
     dead_letters,
     deliveries,
     event_types,
     events,
     explain,
     history,
+    inbox,
+    known_types,
+    payloads,
     portal,
     test_messages,
     track,
@@ -42,20 +48,25 @@ from outbox.ids import (
     ErasureId,
     EventId,
     Id,
+    InboxId,
     PortalLinkId,
     SubscriptionId,
     TokenId,
     new_uuid7,
 )
+from outbox.inbox import Request, receive
+from outbox.signing.verify import new_secret
 from relay.config.options import Config
 from relay.operations import (
     adoption,
     gauges,
     prune,
+    reconciliation,
     schema_findings,
     secrets,
     sending,
     subscription_versions,
+    table_captures,
     tenant_retention,
     tokens,
 )
@@ -70,13 +81,16 @@ from relay.operations.erase.request import EraseRequest
 from relay.operations.probe import probed_subscription
 from relay.operations.probe.preview import Draft, preview
 from relay.operations.probe.probe import check_endpoint, send_test
+from relay.operations.resend import resend
 from relay.operations.status import (
     breakers,
     delivery_counts,
     disabled_and_held,
+    disk,
     lanes,
     late_subscriptions,
     limits,
+    locks,
     outstanding,
     repeated_ids,
     running,
@@ -87,14 +101,17 @@ from relay.operations.subscription_file.apply import apply_plan, plan_document
 from relay.operations.subscription_file.document import FileError, read_document
 from relay.operations.subscription_file.export import export_subscriptions
 from relay.operations.subscription_file.references import Place
+from relay.operations.table_captures import TableCapture
 from relay.secrets.keyring import Keyring
 from tests.support import seeding
 
 ALL = Filters()
+SECRET = outbox.Secret(new_secret())
 SINCE = Filters(since=timedelta(hours=1))
 KEY = EraseRequest(kind="key", value="k")
 ANYBODY = EraseRequest(kind="subject", path="n", value="1")
 REDRIVE = BulkRequest(kind="redrive", since=timedelta(hours=1))
+DECLARED = catalogue.Declaration(name="shop", closed=False, types=())
 DAYS = {"events_days": 30, "attempts_days": 90, "resolutions_days": 90}
 
 
@@ -104,6 +121,8 @@ def RECOVER(name: Id | str) -> BulkRequest:  # noqa: N802 - as the constants abo
 
 # What takes a connection and is no operation: each is called inside one, after the tenant was asked for.
 PARTS = {
+    "catalogue.list_stored": "reads what the application declares, whichever tenant its events are of",
+    "catalogue.stored_types": "reads what the application declares, whichever tenant its events are of",
     "api_requests.claim": "is about a token that was recognised",
     "api_requests.keep": "is about a token that was recognised",
     "tokens.authenticate": "tells who asks",
@@ -115,7 +134,6 @@ PARTS = {
     "sessions.end_link": "is about a token that was just made",
     "portal.make_portal_link": "makes a link of the tenant that is named, for whoever runs the application",
     "portal.revoke_portal_links": "ends the links of the tenant that is named, for whoever runs the application",
-    "portal.hold_portal_tenant": "is about a session that was recognised",
     "portal.open_portal_link": "tells who asks",
     "portal.portal_link_of_session": "tells who asks",
     "portal.end_portal_session": "is about a session that was recognised",
@@ -127,6 +145,8 @@ PARTS = {
     "planned.along_indexes": "sets how statements are planned",
     "fates.fates": "counts what became of events that were found",
     "secrets.require_keys": "checks the keys when a relay starts",
+    "track.track_shown": "is about an event that was read",
+    "status.outstanding.oldest_pending_seconds": "is a time, and whose event it is nobody is told",
     "status.late_subscriptions.read_health": "reads a subscription that was found",
     "status.breakers.breaker_of": "reads a subscription that was found",
     "status.breakers.breakers_of": "reads subscriptions that were found",
@@ -154,11 +174,15 @@ class World:
     blocked: ErasureId
     running: ErasureId
     link: PortalLinkId
+    received: InboxId
 
 
 BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
     "events.show_event": ("event", events.show_event),
     "track.track_event": ("event", track.track_event),
+    "inbox.show_received": ("received", inbox.show_received),
+    "inbox.read_stored": ("received", inbox.read_stored),
+    "inbox.forget_received": ("received", inbox.forget_received),
     "explain.explain_event": ("event", explain.explain_event),
     "explain.try_filter": ("event", lambda c, tenant, name: explain.try_filter(c, tenant, {"type": "a"}, name)),
     "explain.try_stored_filter": (
@@ -201,11 +225,13 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
     "probe.probed_subscription.read_subscription": ("subscription", probed_subscription.read_subscription),
 }
 LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
-    "events.list_events": lambda c, tenant, _: events.list_events(c, tenant, ALL),
+    "event_walk.list_events": lambda c, tenant, _: events.list_events(c, tenant, ALL),
+    "event_walk.list_events dead": lambda c, tenant, _: events.list_events(c, tenant, ALL, "dead"),
+    "event_walk.list_events cancelled": lambda c, tenant, _: events.list_events(c, tenant, ALL, "cancelled"),
     "explain.explain_draft": lambda c, tenant, _: (
         explain.explain_draft(c, tenant, explain.Draft(type="a.b", data="1", tenant="acme")).subscriptions
     ),
-    "events.dead_of_event": lambda c, tenant, w: events.dead_of_event(c, tenant, w.event),
+    "dead_letters.dead_of_event": lambda c, tenant, w: dead_letters.dead_of_event(c, tenant, w.event),
     "outstanding.walk_outstanding": lambda c, tenant, _: walk_outstanding(
         c, tenant, ALL, None, after=None, make=lambda row: row
     ),
@@ -215,7 +241,12 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     ),
     "deliveries.outstanding_of_event": lambda c, tenant, w: deliveries.outstanding_of_event(c, tenant, w.event),
     "waiting.read_waits": lambda c, tenant, w: waiting.read_waits(c, tenant, [w.waiting]),
+    "payloads.payloads_of": lambda c, tenant, w: payloads.payloads_of(c, tenant, [w.event]),
     "portal.list_portal_links": lambda c, tenant, _: portal.list_portal_links(c, tenant, ALL),
+    "known_types.known_types": lambda c, tenant, _: known_types.known_types(c, tenant),
+    "known_types.show_type": lambda c, tenant, _: (
+        known_types.show_type(c, tenant, "order.created").type if known_types.known_types(c, tenant) else ()
+    ),
     "event_types.seen_types": lambda c, tenant, _: event_types.seen_types(c, tenant),
     "event_types.example_of_type": lambda c, tenant, _: (
         event_types.shape_of(found.payload)
@@ -250,10 +281,14 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "bulk.operations.list_bulk": lambda c, tenant, _: bulk.list_bulk(c, tenant),
     "bulk.plan.plan_bulk of dead letters": lambda c, tenant, _: range(bulk_plan.plan_bulk(c, tenant, REDRIVE).count),
     "audit.list_audit": lambda c, tenant, _: audit.list_audit(c, tenant, ALL),
+    "inbox.list_received": lambda c, tenant, _: inbox.list_received(c, tenant, ALL),
 }
 OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
+    "catalogue.compare_catalogue": lambda c, tenant: catalogue.compare_catalogue(c, tenant, DECLARED),
+    "catalogue.push_catalogue": lambda c, tenant: catalogue.push_catalogue(c, tenant, DECLARED),
     "gauges.read_gauges": gauges.read_gauges,
     "status.status.status": status.status,
+    "status.status.read_unmatched": status.read_unmatched,
     "status.disabled_and_held.read_disabled": disabled_and_held.read_disabled,
     "status.disabled_and_held.read_held": disabled_and_held.read_held,
     "status.disabled_and_held.read_paused": disabled_and_held.read_paused,
@@ -261,8 +296,11 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "status.outstanding.read_pending": outstanding.read_pending,
     "status.outstanding.read_outstanding": outstanding.read_outstanding,
     "status.running.read_running": running.read_running,
+    "status.locks.read_locks": locks.read_locks,
+    "status.disk.full_disk": disk.full_disk,
     "status.late_subscriptions.find_stuck": late_subscriptions.find_stuck,
     "status.unresolved_events.find_unresolved": unresolved_events.find_unresolved,
+    "reconciliation.reconcile": lambda c, tenant: reconciliation.reconcile(c, tenant, timedelta(hours=1)),
     "status.repeated_ids.find_repeated_ids": repeated_ids.find_repeated_ids,
     "status.limits.read_limits": limits.read_limits,
     "status.lanes.find_blocked": lanes.find_blocked,
@@ -284,6 +322,12 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "tenant_retention.set_tenant_retention": lambda c, tenant: tenant_retention.set_tenant_retention(
         c, tenant, tenant_retention.TenantRetention(name="acme", events_days=7)
     ),
+    "table_captures.capture_sql": lambda c, tenant: table_captures.capture_sql(c, tenant, TableCapture(table="t")),
+    "table_captures.install_capture": lambda c, tenant: table_captures.install_capture(
+        c, tenant, TableCapture(table="t")
+    ),
+    "table_captures.list_captures": table_captures.list_captures,
+    "table_captures.remove_capture": lambda c, tenant: table_captures.remove_capture(c, tenant, "t"),
     "prune.prune": lambda c, tenant: prune.prune(c, tenant, **DAYS),
     "prune.count_prunable": lambda c, tenant: prune.count_prunable(c, tenant, **DAYS),
 }
@@ -291,7 +335,7 @@ TESTED_BELOW = {
     *("replay.replay.replay", "replay.replayable.refuse_other_tenants", "erase.erasure.run_erasure"),
     *("probe.probe.send_test", "probe.probe.prepare", "probe.probe.check_endpoint", "probe.preview.preview"),
     *("probe.requested.answer_one", "test_messages.read", "test_messages.why_unanswered", "tokens.create"),
-    *("probe.repeat.repeat_request", "subscription_file.export.export_subscriptions"),
+    *("resend.resend", "probe.repeat.repeat_request", "subscription_file.export.export_subscriptions"),
     *("subscription_file.apply.plan_document", "subscription_file.apply.apply_plan"),
 }
 
@@ -341,9 +385,13 @@ def world(connection) -> World:
     connection.execute(text("update outbox.erasures set state = 'blocked' where id = :id"), {"id": erasures[0]})
     died, delivered = map(DeliveryId.of, again)
     link = portal.make_portal_link(connection, "acme", "https://hooks.example.com/portal").link.id
+    body = b"{}"
+    message = Request("POST", "/", outbox.signed_headers(SECRET, "evt_1", body), body)
+    received = receive(connection, message, SECRET, source="n8n", tenant="acme").record_id
     return World(
-        SubscriptionId.of(name), EventId.of(event_id), waiting, died, delivered, token, planned, paused, *erasures, link
-    )
+        SubscriptionId.of(name), EventId.of(event_id), waiting, died, delivered, token, planned, paused, *erasures,
+        link, received,
+    )  # fmt: skip
 
 
 def test_the_tenant_comes_right_after_the_connection() -> None:
@@ -427,7 +475,11 @@ async def preview_a_draft(database: Database, tenant: str | None, name: Id) -> A
     return await preview(database, tenant, name, Draft(type="a.b", data="1"))
 
 
-@pytest.mark.parametrize("call", [send_test, check_endpoint, preview_a_draft])
+async def resend_there(database: Database, tenant: str | None, name: Id) -> Any:
+    return await resend(database, tenant, InboxId.of(UUID(int=name.int)), "https://example.com/", SECRET)
+
+
+@pytest.mark.parametrize("call", [send_test, check_endpoint, preview_a_draft, resend_there])
 def test_a_probe_asks_no_endpoint_of_another_tenant(call, engine, connection, world) -> None:
     connection.commit()
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -436,7 +488,8 @@ def test_a_probe_asks_no_endpoint_of_another_tenant(call, engine, connection, wo
     def probe(_: Connection, tenant: str | None, name: Id) -> Any:
         return anyio.run(call, database, tenant, name)
 
-    refused = [refusal_of(probe, connection, "globex", name) for name in (world.subscription, SubscriptionId(int=1))]
+    theirs: Id = world.received if call is resend_there else world.subscription
+    refused = [refusal_of(probe, connection, "globex", name) for name in (theirs, type(theirs)(int=1))]
     assert refused[0] == refused[1]
 
 

@@ -29,8 +29,8 @@ def connection(engine):
 
 @pytest.fixture
 def window_of_ten(monkeypatch):
-    monkeypatch.setattr(unresolved_module, "_NEWEST", 10)
-    monkeypatch.setattr(unresolved_module, "_BATCHES_BELOW", 2)
+    monkeypatch.setattr(unresolved_module, "NEWEST", 10)
+    monkeypatch.setattr(unresolved_module, "BATCHES_BELOW", 2)
 
 
 def resolve_together(connection, seqs: list[int]) -> None:

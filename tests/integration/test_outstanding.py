@@ -19,6 +19,8 @@ from outbox.control.outstanding import OUTSTANDING, OutstandingState
 from tests.integration.test_history_plans import Watch
 from tests.support import databases
 
+pytestmark = pytest.mark.xdist_group("outstanding")  # its databases are filled once
+
 SUBSCRIPTIONS = """
 insert into outbox.subscriptions (url, types, tenant, paused_at, disabled_at, removed_at, held_until, disabled_reason)
 select 'https://example.com/' || n, '{*}', 'tenant-' || n % 3,
@@ -97,7 +99,7 @@ ASKED: list[tuple[str, str | None, dict[str, Any]]] = [
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     asked=st.sampled_from(ASKED),
-    state=st.sampled_from([None, *outstanding._SUBSCRIPTIONS_OF]),  # noqa: SLF001 - the table of all states
+    state=st.sampled_from([None, *outstanding.SUBSCRIPTIONS_OF]),
     limit=st.sampled_from([3, 20, 1_000]),
     looked=st.sampled_from([7, 60, 5_000]),
     branches=st.sampled_from([1, 3, 50]),

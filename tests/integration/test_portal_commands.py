@@ -22,10 +22,10 @@ from outbox import subscriptions
 from outbox.control.event_types import example_of_type, seen_types
 from outbox.control.portal import (
     end_portal_session,
-    hold_portal_tenant,
     open_portal_link,
     portal_link_of_session,
 )
+from outbox.subscriptions.rows import hold_tenant
 from relay.cli import cli
 
 BASE = "https://hooks.example.com/portal"
@@ -137,7 +137,7 @@ def test_whoever_manages_subscriptions_has_the_rights_for_all_of_it_and_an_appli
         link, session = opened
         assert portal_link_of_session(connection, session, begun_by=given) == link
         assert portal_link_of_session(connection, session, begun_by="ptl_" + "A" * 43) is None
-        hold_portal_tenant(connection, "acme")
+        hold_tenant(connection, "acme")
         assert [one.type for one in seen_types(connection, "acme")] == ["order.paid"]
         assert seen_types(connection, "globex") == []
         example = example_of_type(connection, "acme", "order.paid")

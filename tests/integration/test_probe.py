@@ -554,7 +554,7 @@ def test_a_server_that_wants_a_client_certificate(relay, connection, tmp_path, m
 
 
 def test_on_a_terminal_lines_fit_and_commands_stay_whole(relay, connection, monkeypatch) -> None:
-    monkeypatch.setattr("relay.cli.probe._room", lambda: 80)
+    monkeypatch.setattr("relay.cli.probe.columns", lambda: 80)
     name = seeding.subscribe(connection, url=f"http://127.0.0.1:{dead_port()}/")
     subscriptions.pause(connection, name)
     printed = relay("check", name).stdout + relay("test", name).stdout

@@ -140,7 +140,7 @@ def test_a_delivery_is_retried_cancelled_replayed_and_purged_in_every_session(
     assert [str(name) for name in cancelled.subscriptions] != [world.subscription]
     assert [str(item.id) for item in ask(outbox.deliveries.list, tenant="acme", state="cancelled")] == [world.waiting]
     replayed = ask(outbox.replays.replay, world.delivered, tenant="acme")
-    assert (replayed.count, replayed.more) == (1, False)
+    assert (replayed.count, replayed.more, replayed.matching) == (1, False, None)
     assert ask(outbox.deliveries.get, replayed.deliveries[0], tenant="acme").state == "due"
     asked = ask(outbox.replays.replay_matching, tenant="acme", since=timedelta(hours=1), dry_run=True)
     assert (asked.count, asked.deliveries) == (1, ())
@@ -164,8 +164,10 @@ def test_a_replay_by_filter_says_that_more_match_than_its_limit(engine: sqlalche
         asked = {"subscription": subscription, "limit": 2}
         planned = outbox.replays.replay_matching(session, dry_run=True, **asked)
         assert (planned.count, planned.more) == (2, True)
+        assert planned.matching == outbox.replays.Matching(count=5, exact=True)
         turns = [outbox.replays.replay_matching(session, **asked) for _ in range(3)]
         assert [(turn.count, turn.more) for turn in turns] == [(2, True), (2, True), (1, False)]
+        assert [turn.matching and turn.matching.count for turn in turns] == [5, 3, 1]
 
 
 @pytest.fixture
@@ -183,6 +185,7 @@ def test_another_tenant_sees_and_changes_nothing(session: Session, world: World,
         "outbox.deliveries.cancel": {"delivery_ids": world.waiting},
         "outbox.events.get": {"event_id": world.event},
         "outbox.events.explain": {"event_id": world.event},
+        "outbox.events.payloads": {"event_ids": [world.event]},
         "outbox.dead_letters.get": {"delivery_id": world.dead},
         "outbox.dead_letters.purge": {"delivery_ids": world.dead},
         "outbox.replays.replay": {"names": world.dead},
@@ -194,6 +197,8 @@ def test_another_tenant_sees_and_changes_nothing(session: Session, world: World,
             assert FUNCTIONS[name](session, **given, **tenant).items == ()
         elif name.endswith("matching"):
             assert FUNCTIONS[name](session, **given, **tenant).count == 0
+        elif name.endswith("payloads"):
+            assert FUNCTIONS[name](session, **given, **tenant) == []
         else:
             with pytest.raises(outbox.NotFoundError):
                 FUNCTIONS[name](session, **given, **tenant)

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-import django
 import psycopg
 import pytest
 import svix.webhooks
 import uvicorn
-from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.db import transaction
+from django.test.utils import override_settings
 from django.urls import path
 
 import outbox
@@ -32,7 +32,7 @@ from outbox.signing import schemes
 from outbox.signing.verify import new_secret, public_key
 from relay.http import AddressPolicy, DirectDialler, Endpoint, HttpSender
 from tests.integration.test_cli_commands import run  # noqa: F401 - a fixture
-from tests.support import readme
+from tests.support import django_site, readme
 from tests.support.npm import Npm
 from tests.support.waiting import wait_until
 
@@ -94,22 +94,23 @@ def on_asgi(app: Any) -> Iterator[int]:
             thread.join()
 
 
-def django_app(names: dict[str, Any]) -> Any:
-    """The project around the page's view: its CSRF protection is on."""
-    settings.configure(
-        ROOT_URLCONF=(path("webhooks", names["receive"]),),
+@contextmanager
+def on_django(view: Any) -> Iterator[int]:
+    """Serve the project around the page's view, whose CSRF protection is on; yields its port."""
+    django_site.begin()
+    project = override_settings(
+        ROOT_URLCONF=(path("webhooks", transaction.non_atomic_requests(view)),),  # it has no database
         MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware"],
-        SECRET_KEY="of nobody",
         LOGGING_CONFIG=None,
     )
-    django.setup()
-    return get_wsgi_application()
+    with project, on_wsgi(get_wsgi_application()) as port:
+        yield port
 
 
 PYTHON = {
     "FastAPI": (on_asgi, lambda names: names["app"]),
     "Flask": (on_wsgi, lambda names: names["app"]),
-    "Django": (on_wsgi, django_app),
+    "Django": (on_django, lambda names: names["receive"]),
     "WSGI": (on_wsgi, lambda names: names["app"]),
 }
 

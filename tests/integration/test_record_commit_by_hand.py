@@ -147,6 +147,7 @@ def test_a_connection_is_free_when_a_session_on_it_has_ended(shop, database_url,
     assert orders() == 2
 
 
+@pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
 def test_a_savepoint_closed_with_its_session_takes_the_events_along(shop, database_url, orders):
     with shop.begin() as connection, Session(connection, join_transaction_mode="create_savepoint") as session:
         sell(session, "dropped")

@@ -1,15 +1,22 @@
-"""record() where sessions come from elsewhere: scoped sessions, Flask, SQLModel, binds per class, test fixtures."""
+"""record() where sessions come from elsewhere: scoped ones, Flask, Litestar, SQLModel, binds, test fixtures."""
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 
 import flask
+import httpx
+import litestar
 import pytest
 import sqlmodel
 from flask_sqlalchemy import SQLAlchemy
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromPath
 from sqlalchemy import NullPool, create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
 
 import outbox
 from outbox import RecordError, record
@@ -35,6 +42,7 @@ def shop(database_url):
     engine.dispose()
 
 
+@pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
 def test_scoped_session(shop, database_url):
     scoped = scoped_session(sessionmaker(shop))
     record(scoped, "a", 1)
@@ -44,6 +52,7 @@ def test_scoped_session(shop, database_url):
     assert recorded_types(database_url) == ["a"]
 
 
+@pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
 def test_flask_sqlalchemy(shop, database_url):
     app = flask.Flask("shop")
     app.config["SQLALCHEMY_DATABASE_URI"] = shop.url.render_as_string(hide_password=False)
@@ -65,6 +74,69 @@ def test_flask_sqlalchemy(shop, database_url):
         db.session.commit()
         db.engine.dispose()
     assert [(row.type, row.payload) for row in recorded(database_url)] == [("order.created", f'{{"id":{order_id}}}')]
+
+
+@pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
+def test_flask_requests_commit_with_their_event_or_leave_nothing(shop, database_url):
+    app = flask.Flask("shop")
+    app.config["SQLALCHEMY_DATABASE_URI"] = shop.url.render_as_string(hide_password=False)
+    db = SQLAlchemy(app)
+
+    @app.post("/orders/<what>")
+    def place(what):
+        record(db.session, "order.placed", {"what": what})
+        if what == "broken":
+            raise ValueError
+        if what == "paid":
+            db.session.commit()
+        return what
+
+    client = app.test_client()
+    assert [client.post(f"/orders/{what}").status_code for what in ("forgotten", "broken", "paid")] == [200, 500, 200]
+    with app.app_context():
+        db.engine.dispose()
+    assert [row.payload for row in recorded(database_url)] == ['{"what":"paid"}']
+
+
+def test_litestar_requests_commit_with_their_event_or_leave_nothing(shop, database_url):
+    engine = create_async_engine(shop.url)
+
+    async def transaction():
+        async with AsyncSession(engine) as session, session.begin():
+            yield session
+
+    @litestar.post("/orders/{what:str}")
+    async def place(what: FromPath[str], session: NamedDependency[AsyncSession]) -> str:
+        session.add(Order())
+        record(session, "order.placed", {"what": what})
+        if what == "broken":
+            raise ValueError
+        return what
+
+    app = litestar.Litestar([place], dependencies={"session": Provide(transaction)})
+
+    async def ask():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client:
+            found = [(await client.post(f"/orders/{what}")).status_code for what in ("broken", "paid")]
+        await engine.dispose()
+        return found
+
+    assert asyncio.run(ask()) == [500, 201]
+    assert [row.payload for row in recorded(database_url)] == ['{"what":"paid"}']
+
+
+@pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
+def test_sqlmodel_asynchronous_session(shop, database_url):
+    async def place():
+        engine = create_async_engine(shop.url)
+        async with SQLModelSession(engine) as session:
+            record(session, "order.placed", {"id": 1})
+            await session.commit()
+            record(session, "never", 1)
+        await engine.dispose()
+
+    asyncio.run(place())
+    assert recorded_types(database_url) == ["order.placed"]
 
 
 def test_sqlmodel_session_and_instance(shop, database_url):

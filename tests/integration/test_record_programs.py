@@ -13,21 +13,36 @@ from sqlalchemy.orm import Session
 
 from outbox import record
 from tests.support.recording import Order, engine_of
+from tests.support.savepoint_steps import SavepointSteps
 
 STEPS = (
-    *("record", "record", "record", "savepoint", "savepoint", "release", "release", "undo", "flush"),
+    *(
+        "record",
+        "record",
+        "record",
+        "attempt",
+        "refused",
+        "savepoint",
+        "savepoint",
+        "release",
+        "release",
+        "undo",
+        "flush",
+    ),
     *("fail", "commit", "rollback", "close", "release_outermost", "undo_outermost"),
 )
 
 
-class Program:
+REFUSE = """
+create function refuse() returns trigger language plpgsql as $$ begin raise 'not this one'; end $$;
+create trigger refuse before insert on outbox.events for each row when (new.type = 'refused') execute function refuse();
+"""
+
+
+class Program(SavepointSteps):
     """Runs steps on one session. Each event is also a row of the table oracle, inserted when it is recorded."""
 
     numbers = itertools.count()
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.savepoints: list = []
 
     def run(self, steps: list[str]) -> None:
         for step in steps:
@@ -38,26 +53,14 @@ class Program:
         event = record(self.session, "step", next(self.numbers))
         self.session.connection().execute(text("insert into oracle (id) values (:id)"), {"id": event.id})
 
-    def savepoint(self) -> None:
-        self.savepoints.append(self.session.begin_nested())
+    def attempt(self) -> None:
+        """Record one that may be refused, between others that may not; its place is kept."""
+        event = record(self.session, "attempt", next(self.numbers), on_error="log")
+        self.session.connection().execute(text("insert into oracle (id) values (:id)"), {"id": event.id})
 
-    def release(self) -> None:
-        if self.savepoints:
-            self.savepoints.pop().commit()
-
-    def undo(self) -> None:
-        if self.savepoints:
-            self.savepoints.pop().rollback()
-
-    def release_outermost(self) -> None:
-        if self.savepoints:
-            self.savepoints[0].commit()
-            self.savepoints.clear()
-
-    def undo_outermost(self) -> None:
-        if self.savepoints:
-            self.savepoints[0].rollback()
-            self.savepoints.clear()
+    def refused(self) -> None:
+        """Record one that the database refuses: nothing else of the transaction suffers."""
+        record(self.session, "refused", next(self.numbers), on_error="log")
 
     def flush(self) -> None:
         self.session.add(Order())
@@ -87,10 +90,12 @@ def shop(database_url):
     engine = engine_of(database_url)
     with engine.begin() as connection:
         connection.execute(text("create table oracle (place serial primary key, id text)"))
+        connection.execute(text(REFUSE))
     yield engine
     engine.dispose()
 
 
+@pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=25))
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_events_are_those_a_plain_insert_would_leave_in_the_same_order(shop, steps):

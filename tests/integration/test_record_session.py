@@ -54,6 +54,7 @@ def test_rollback_drops_the_event(session, database_url):
     assert recorded(database_url) == []
 
 
+@pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
 def test_close_without_commit_drops_the_event(session, database_url):
     record(session, "a", 1)
     session.close()
@@ -61,6 +62,7 @@ def test_close_without_commit_drops_the_event(session, database_url):
     assert recorded(database_url) == []
 
 
+@pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
 def test_close_inside_a_savepoint_drops_all(session, database_url):
     record(session, "outer", 1)
     session.begin_nested()
@@ -71,6 +73,7 @@ def test_close_inside_a_savepoint_drops_all(session, database_url):
     assert recorded_types(database_url) == ["next"]
 
 
+@pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
 def test_invalidate_drops_the_event(session, database_url):
     session.connection()
     record(session, "a", 1)
@@ -79,6 +82,7 @@ def test_invalidate_drops_the_event(session, database_url):
     assert recorded(database_url) == []
 
 
+@pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
 def test_a_session_that_is_forgotten_leaves_nothing(shop, database_url):
     session = Session(shop)
     session.add(Order())

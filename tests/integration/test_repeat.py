@@ -82,7 +82,7 @@ def test_no_credential_is_in_it_and_what_is_left_out_is_named(show, connection) 
     assert shown.stdout.startswith("# put in what stands as ***: x-api-key, authorization\ncurl ")
     assert "'authorization: ***'" in shown.stdout
     told = show(delivery, "--curl", "--json")
-    assert told.document["masked"] == ["x-api-key", "authorization"]
+    assert told.document["redacted"] == ["x-api-key", "authorization"]
     for printed in (shown.stdout, shown.stderr, told.stdout):
         assert CANARY not in printed
         assert made.secret.removeprefix("whsec_") not in printed

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from outbox.errors import SchemaError
+from outbox.schema import comparison
 from outbox.schema import runner as schema
 from tests.support import catalog, databases
 from tests.support.databases import migrate, migrate_to
@@ -54,7 +55,7 @@ def test_migrating_under_a_hostile_search_path_makes_the_same_schema(empty_datab
     )
     migrate(empty_database_url)
     with databases.engine_on(empty_database_url) as engine, engine.connect() as connection:
-        assert schema.differences(connection) == []
+        assert comparison.differences(connection) == []
 
 
 def test_the_script_for_psql_makes_the_same_schema(empty_database_url: str) -> None:
@@ -67,7 +68,7 @@ def test_the_script_for_psql_makes_the_same_schema(empty_database_url: str) -> N
     else:
         execute(empty_database_url, script.replace("\\set ON_ERROR_STOP on\n", ""))
     with databases.engine_on(empty_database_url) as engine, engine.connect() as connection:
-        assert schema.differences(connection) == []
+        assert comparison.differences(connection) == []
         connection.rollback()
         assert schema.migrate(connection) == []
 
@@ -98,14 +99,14 @@ def test_the_committed_listing_is_what_this_server_makes(server_url: str) -> Non
 def test_a_change_by_hand_is_named(engine: sa.Engine, change: str, difference: str) -> None:
     with engine.connect() as connection:
         connection.execute(sa.text(change))
-        assert any(line.startswith(difference) for line in schema.differences(connection))
+        assert any(line.startswith(difference) for line in comparison.differences(connection))
 
 
 def test_leaves_and_a_payload_compression_are_no_difference(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text("select outbox.make_event_leaf(20)"))
         connection.execute(sa.text("alter table outbox.events alter column payload set compression default"))
-        assert schema.differences(connection) == []
+        assert comparison.differences(connection) == []
 
 
 def test_payloads_are_compressed_by_lz4_where_the_server_has_it(engine: sa.Engine) -> None:
@@ -168,7 +169,7 @@ def test_events_recorded_before_the_rules_became_one_check_stay(empty_database_u
         with pytest.raises(psycopg.errors.CheckViolation):
             connection.execute("update outbox.events set available_at = 'infinity'")
     with databases.engine_on(empty_database_url) as engine, engine.connect() as connection:
-        assert schema.differences(connection) == []
+        assert comparison.differences(connection) == []
 
 
 def test_a_transaction_that_stays_open_ends_migrate_with_one_line_and_changes_nothing(empty_database_url: str) -> None:
@@ -236,7 +237,7 @@ def test_a_database_that_is_not_utf8_is_refused_before_anything_is_written(serve
 
 
 def test_a_server_that_is_too_old_is_refused(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "_OLDEST_SERVER", 99)
+    monkeypatch.setattr(schema, "OLDEST_SERVER", 99)
     with engine.connect() as connection, pytest.raises(SchemaError, match="99 or later is needed"):
         schema.migrate(connection)
 

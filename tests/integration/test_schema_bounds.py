@@ -14,10 +14,9 @@ from click.testing import CliRunner
 from psycopg.errors import CheckViolation, FeatureNotSupported, ForeignKeyViolation
 
 import outbox
-from outbox import subscriptions
+from outbox import schema, subscriptions
 from outbox.errors import PayloadTooLarge
 from outbox.ids import SubscriptionId
-from outbox.schema import runner as schema
 from relay.cli import cli
 from relay.config.database_url import RELAY_NAME
 from relay.config.options import Config

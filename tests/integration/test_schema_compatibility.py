@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 import outbox
 from outbox.errors import SchemaError
-from outbox.schema import compatibility
+from outbox.schema import comparison, compatibility
 from outbox.schema import runner as schema
 from relay.config.options import Config
 from relay.operations.connection import Database
@@ -83,7 +83,7 @@ def test_code_that_the_newer_schema_allows_goes_on_and_touches_nothing(database_
         granted = sa.text("select has_table_privilege('outbox_reader', 'outbox.secrets', 'select')")
         assert connection.scalar(granted), "the rights are the newer version's"
         with pytest.raises(SchemaError, match=rf"version {KNOWN + 5}, newer than {KNOWN}: .* cannot check it"):
-            schema.differences(connection)
+            comparison.differences(connection)
 
 
 def test_code_that_the_newer_schema_does_not_allow_says_both_versions_and_the_mend(
@@ -92,7 +92,7 @@ def test_code_that_the_newer_schema_does_not_allow_says_both_versions_and_the_me
     note(database_url, (KNOWN + 5, KNOWN), (KNOWN + 6, KNOWN + 6))
     words = rf"^the outbox schema is at version {KNOWN + 6}, newer than {KNOWN}, .* version {KNOWN + 6} .*: upgrade"
     with engine.connect() as connection:
-        for ask in (schema.require_current, schema.migrate, schema.differences):
+        for ask in (schema.require_current, schema.migrate, comparison.differences):
             with pytest.raises(SchemaError, match=words) as refused:
                 ask(connection)
             assert "\n" not in str(refused.value)

@@ -12,9 +12,8 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 import outbox
-from outbox import subscriptions
+from outbox import schema, subscriptions
 from outbox.errors import SchemaError
-from outbox.schema import runner as schema
 from relay.operations.status.status import status
 from tests.support import databases
 from tests.support.databases import engine_on, migrate, migrate_to

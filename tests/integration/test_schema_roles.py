@@ -178,6 +178,16 @@ def test_a_relay_does_nothing_beyond_its_work(login: Callable[..., str], stateme
     assert refused(login("outbox_relay"), statement)
 
 
+@pytest.mark.field("F56")
+def test_an_application_that_records_and_manages_is_a_member_of_two(login: Callable[..., str]) -> None:
+    with databases.engine_on(login("outbox_app", "outbox_operator")) as engine, engine.begin() as connection:
+        made = outbox.subscribe(connection, "https://example.com/", ["order.*"])
+        event = outbox.record(connection, "order.placed", {"id": 7})
+        outbox.request_test(connection, made.id)
+        assert outbox.portal_url(connection, "acme", "https://hooks.example.com/portal")
+        assert [str(item.id) for item in outbox.events.list(connection)] == [event.id]
+
+
 def test_an_operator_manages_subscriptions_and_prunes(login: Callable[..., str]) -> None:
     with databases.engine_on(login("outbox_operator")) as engine, engine.connect() as connection:
         with connection.begin():
@@ -261,8 +271,8 @@ def test_what_an_operator_changes_is_noted_with_the_login_role(login: Callable[.
         assert len(roles) == 7
 
 
-# Of tokens and links a reader sees all but the hash, of subscriptions all but the whole URL.
-_SECRET = {"secrets", "erasures", "tokens", "portal_links", "api_requests", "subscriptions"}
+# Of tokens and links a reader sees all but the hash, of subscriptions and attempts all but the whole URL.
+_SECRET = {"attempts", "secrets", "erasures", "tokens", "portal_links", "api_requests", "subscriptions"}
 
 
 def test_a_reader_reads_all_but_secrets(login: Callable[..., str], engine: sa.Engine) -> None:

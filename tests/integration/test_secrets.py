@@ -28,7 +28,8 @@ from outbox.secret import Secret
 from outbox.subscriptions.signing_secrets import put
 from relay.cli import cli
 from relay.cli.findings import in_words
-from relay.config.options import Config, ConfigError
+from relay.config.option import ConfigError
+from relay.config.options import Config
 from relay.operations import secrets as operations
 from relay.operations.status.status import status
 from relay.process import housekeeping, startup
@@ -237,14 +238,14 @@ run_command(["secrets", "rekey"])
             return planned
 
         monkeypatch.setattr(operations, "plan", plan_while_somebody_replaces)
-        monkeypatch.setattr(operations, "_PAUSE_SECONDS", 0)
+        monkeypatch.setattr(operations, "PAUSE_SECONDS", 0)
         done = rekey(connection, NEW)
         assert done.complete
         assert opened(connection, NEW) == [OWN] != [made.secret]
 
     @pytest.mark.parametrize("table", ["subscriptions", "secrets"])
     def test_a_row_that_somebody_holds_is_not_waited_for(self, connection, engine, monkeypatch, table):
-        monkeypatch.setattr(operations, "_PAUSE_SECONDS", 0)
+        monkeypatch.setattr(operations, "PAUSE_SECONDS", 0)
         free, held = add(connection), add(connection)
         with engine.connect() as holder:
             column = "id" if table == "subscriptions" else "subscription_id"

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from outbox import subscriptions
-from outbox.control import audit, dead_letters, deliveries, explain, track
+from outbox.control import attempts, audit, dead_letters, deliveries, explain, history, track
 from outbox.control.filters import Filters
 from outbox.formats import FORMATS, shown_url
 from outbox.ids import DeliveryId, EventId
@@ -88,6 +88,10 @@ def seen_by_a_reader(connection: Connection, event: str, delivery: str) -> dict[
         "delivery": deliveries.show_delivery(connection, None, DeliveryId.of(delivery)),
         "track": track.track_event(connection, None, EventId.of(event)),
         "explain": explain.explain_event(connection, None, EventId.of(event)),
+        "attempts": history.list_attempts(connection, None, wanted),
+        "attempts of an event": history.list_attempts(connection, None, Filters(event=event)),
+        "of an event": attempts.attempts_of_event(connection, None, event),
+        "of a delivery": attempts.attempts_of_delivery(connection, None, delivery),
     }
 
 
@@ -116,3 +120,36 @@ def test_whoever_only_reads_sees_no_credential_of_a_url(connection: Connection) 
     connection.execute(text("reset role"))
     assert fields_of(subscriptions.get(connection, name))["url"] == SHOWN
     assert connection.execute(text("select url from outbox.subscriptions")).scalars().all() == [other]
+
+
+_GONE = text("""
+insert into outbox.attempts (delivery_id, subscription_id, number, verdict, outcome, milliseconds, url)
+values (outbox.uuid7(), outbox.uuid7(), 1, 'retry', 'timeout', 1, :url),
+       (outbox.uuid7(), outbox.uuid7(), 1, 'cancelled', 'cancelled', 1, null)""")
+
+
+def test_an_attempt_of_before_urls_were_redacted_shows_a_reader_no_credential(connection: Connection) -> None:
+    """A former relay wrote the whole URL; of a format whose URLs are credentials too, and of one that is gone."""
+    chat, gone = "https://chat.example/in/a-short-one", "https://gone.example/x?key=1"
+    formats = {URL: "standard", chat: "slack"}
+    names = [subscriptions.add(connection, url, ["*"], format=form).id for url, form in formats.items()]
+    event = seeding.record(connection)
+    found = seeding.resolve(connection, event, *names)
+    for delivery in found:
+        seeding.attempt(connection, delivery, "retry")
+    old = text("update outbox.attempts set url = :url where delivery_id = outbox.uuid_of(:of)")
+    for delivery, url in zip(found, (URL, chat), strict=True):
+        connection.execute(old, {"url": url, "of": delivery})
+    connection.execute(_GONE, {"url": gone})
+    whole = connection.execute(text("select * from outbox.shown_attempts")).mappings().all()
+    shown = {SHOWN, "https://chat.example/in/***", "https://gone.example/x?key=***", None}
+    assert {row["url"] for row in whole} == shown
+    kept = [dict(row) for row in connection.execute(text("select * from outbox.attempts")).mappings()]
+    assert [row | {"url": None} for row in kept] == [dict(row) | {"url": None} for row in whole]
+    connection.execute(text("set role outbox_reader"))
+    assert set(connection.execute(text("select url from outbox.shown_attempts")).scalars()) == shown
+    assert {one.url for one in history.list_attempts(connection, None, Filters()).items} == shown
+    for what in ("url", "*", "a"):
+        with pytest.raises(ProgrammingError, match="permission denied for table attempts"):
+            connection.execute(text(f"select {what} from outbox.attempts a"))
+    connection.execute(text("reset role"))

@@ -379,6 +379,29 @@ def test_the_worst_are_ranked_first(engine: sa.Engine, database: psycopg.Connect
         assert [one.tenant for one in statistics.rank(connection, "acme", "tenant")] == ["acme"]
 
 
+def test_each_of_several_is_what_it_is_by_itself(
+    engine: sa.Engine, database: psycopg.Connection[Any], database_url: str
+) -> None:
+    world = World(database_url, database, 6)
+    for _ in range(40):
+        world.attempt(database)
+    with engine.begin() as connection:
+        quiet = seeding.subscribe(connection, tenant="acme")
+        ranked = statistics.rank(connection, "acme", "subscription")
+        ids = [str(one.subscription_id) for one in ranked]
+        found = statistics.read_each(connection, "acme", [*ids, quiet])
+        assert {name: (one.delivered, one.failed, one.dead, one.last_error) for name, one in found.items()} == {
+            str(one.subscription_id): (one.delivered, one.failed, one.dead, one.last_error) for one in ranked
+        }
+        alone = statistics.read(connection, "acme", subscription=ids[0])
+        assert statistics.read_each(connection, "acme", ids[:1])[ids[0]].delivered == alone.delivered
+        for tenant, wanted in (("globex", ids), ("globex", ids[:1]), ("acme", [quiet]), ("acme", [])):
+            assert statistics.read_each(connection, tenant, wanted) == {}
+        for wrong in (ids[0], ids * 1000, None):
+            with pytest.raises(outbox.ArgumentError, match="subscriptions: "):
+                statistics.read_each(connection, "acme", wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.anyio
 async def test_asynchronous_code_reads_them_too(database_url: str) -> None:
     engine = create_async_engine(sa.engine.make_url(database_url).set(drivername="postgresql+psycopg"))

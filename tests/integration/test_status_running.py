@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from uuid import uuid4
@@ -11,11 +12,14 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from outbox import subscriptions
+from outbox.ids import parse_id
 from relay.cli import cli
+from relay.engine.unsent import UnsentTo
 from relay.operations.status import running as running_module
 from relay.operations.status.running import HeldTurn, OpenTransaction, Running
 from relay.operations.status.running_findings import findings_of_running
 from relay.operations.status.status import status
+from relay.process.presence import Presence
 from relay.secrets.keyring import new_private_key
 from tests.support import seeding
 
@@ -66,6 +70,32 @@ def test_a_strangers_application_name_is_no_relay(connection):
     assert found(connection) == {}
 
 
+@pytest.mark.field("F02")
+def test_a_machine_that_cannot_send_for_long_is_a_problem(connection):
+    name = seeding.subscribe(connection)
+    seeding.sign_in(connection, cannot_send=3, cannot_send_to=parse_id("sub", name))
+    assert found(connection) == {
+        "relays.cannot_send": f"the relay at relay-1 pid 4711 could send nothing to {name} and 2 more for a minute or"
+        " longer; no attempt is charged for that"
+    }
+
+
+@pytest.mark.field("F02")
+def test_a_relay_signs_to_whom_it_could_not_send(connection, database_url, monkeypatch):
+    monkeypatch.setattr("relay.process.presence.EVERY_SECONDS", 0.0)
+    name = parse_id("sub", seeding.subscribe(connection))
+    unsent = [UnsentTo(name.bytes, 0.0, "no free file descriptor", 0.0, 0.0)]
+    told = iter([unsent, []])
+    presence = Presence(lambda: database_url, processes=1, key_ids=(), leased=lambda: 2, unsent=lambda: next(told))
+
+    def signed() -> tuple[object, ...]:
+        asyncio.run(presence.sign_in())
+        return tuple(connection.execute(text("select leased, cannot_send, cannot_send_to from outbox.relays")).one())
+
+    assert signed() == (2, 1, name)
+    assert signed() == (2, 0, None)
+
+
 @pytest.mark.field("F97")
 def test_backlog_that_nobody_works_on_is_not_blamed_on_the_endpoint(connection):
     name = seeding.subscribe(connection)
@@ -82,7 +112,51 @@ def test_a_relay_without_a_sign_of_life_is_named_until_another_started(connectio
     assert "relay-2 pid 2 ended without signing out, or stands still" in found(connection)["relays.silent"]
     seeding.sign_in(connection, host="relay-2", pid=3, started=10)
     assert found(connection) == {}
-    assert "another one started since" in found(connection, "note")["relays.silent"]
+    assert found(connection, "note") == {}
+
+
+def test_relays_that_fell_silent_are_one_line_gone_when_as_many_run_as_before(connection):
+    for pid in (1, 2, 3):
+        seeding.sign_in(connection, host="relay-2", pid=pid, seen=300)
+    seeding.sign_in(connection, started=500)
+    assert found(connection) == {
+        "relays.silent": "3 relay processes ended without signing out, or stand still: no sign of life from the last,"
+        " relay-2 pid 3, for 5m 0s"
+    }
+    seeding.sign_in(connection, pid=5, started=200)
+    assert found(connection) == {}
+    assert found(connection, "note")["relays.silent"].startswith("2 relay processes ended without signing out")
+    connection.execute(text("update outbox.relays set seen_at = seen_at - interval '5 minutes' where host = 'relay-2'"))
+    assert found(connection, "note") == {}
+    connection.execute(text("update outbox.relays set seen_at = seen_at + interval '5 minutes' where host = 'relay-2'"))
+    for pid in (6, 7):
+        seeding.sign_in(connection, pid=pid, started=200)
+    assert found(connection, "note") == {}
+
+
+def test_relays_that_end_again_and_again_are_a_problem_and_named_once(connection):
+    for pid, started in enumerate((300, 200, 100)):
+        seeding.sign_in(connection, pid=pid, started=started, seen=started - 60)
+    seeding.sign_in(connection, pid=9, started=20)
+    assert found(connection) == {
+        "relays.ending": "relays end again and again: 3 processes within 10m 0s without signing out,"
+        " the last one at relay-1 pid 2"
+    }
+    assert found(connection, "note") == {}
+
+
+def test_processes_of_a_relay_that_end_at_once_are_no_row_of_ends(connection):
+    for pid in range(5):
+        seeding.sign_in(connection, pid=pid, started=300, seen=200)
+    seeding.sign_in(connection, pid=9, started=100)
+    assert found(connection) == {}
+
+
+def test_a_relay_that_cannot_sign_in_may_run_all_the_same(connection):
+    seeding.record(connection)
+    seeding.sign_in(connection, seen=60)
+    (none,) = [one for one in status(connection, None).findings if one.code == "relays.none"]
+    assert none.mend.startswith("start `relay run`; where one runs, its log says why it cannot write here")
 
 
 @pytest.mark.field("F94")
@@ -122,6 +196,16 @@ def test_a_key_that_no_living_relay_holds_is_named_and_one_that_some_lack(connec
     assert "relay-1 pid 4711 lacks it" in found(connection)["secrets.key_missing"]
     connection.execute(text("update outbox.relays set key_ids = array[:key]"), {"key": key})
     assert "secrets.key_missing" not in found(connection)
+
+
+def test_the_keys_of_each_relay_are_shown(connection, database_url):
+    seeding.sign_in(connection, key_ids=["0e2a3f80f4d6ac20", "77d1a0c2b9e84f13"])
+    seeding.sign_in(connection, host="relay-2")
+    shown = CliRunner().invoke(cli, ["status"], env={"RELAY_DATABASE_URL": database_url}).stdout
+    header, one, other = shown.partition("\nRelays\n")[2].splitlines()[:3]
+    assert header.split("\t")[-1] == "keys"
+    assert one.split("\t")[-1] == "0e2a3f80f4d6ac20, 77d1a0c2b9e84f13"
+    assert other.split("\t")[-1] == "-"
 
 
 @pytest.mark.field("F97")

@@ -171,6 +171,7 @@ def test_a_sealed_secret_is_compared_too_and_a_new_one_rotates(shell: Shell, con
     count = connection.execute(text(f"{live} where kind = 'signing' and name = 'billing'")).scalar_one()
     assert count == 2, "the old one signs along for a while"
     assert shell.apply(BILLING_SECRET=fresh) == "nothing to do, 3 unchanged\n"
+    assert shell.apply(BILLING_SECRET=fresh.removeprefix("whsec_")) == "nothing to do, 3 unchanged\n"
     subscriptions.rotate_secret(connection, "billing", overlap_seconds=0)
     assert "secret: " in shell.apply("--dry-run", BILLING_SECRET=fresh, code=4), "rotated by hand meanwhile"
 
@@ -241,6 +242,18 @@ def test_an_export_is_a_file_that_changes_nothing(shell: Shell, connection: Conn
     assert told.count("there is none to keep; give { env") == 2, "headers and authentication of one"
 
 
+def test_a_stored_filter_that_is_refused_today_stops_neither_file_nor_export(
+    shell: Shell, connection: Connection
+) -> None:
+    """A former version let filters ask for an event's metadata."""
+    shell.apply()
+    connection.execute(
+        text('update outbox.subscriptions set filter = \'{"metadata":{"a":"b"}}\' where name = \'billing\'')
+    )
+    assert "metadata" in shell.run("export")
+    assert "filter" in shell.apply("--dry-run", code=4)
+
+
 def test_a_change_by_somebody_else_meanwhile_is_refused(shell: Shell, engine: Engine, connection: Connection) -> None:
     shell.apply()
     changed = FILE.replace("timeout_seconds = 30", "timeout_seconds = 31")
@@ -302,6 +315,27 @@ def test_nothing_is_written_when_one_table_fails_at_the_end(
         apply_plan(other, None, document, plan, "subs.toml")
     connection.execute(text("alter table outbox.subscriptions drop constraint no_slack"))
     assert everything(connection) == before
+
+
+def test_of_two_that_take_one_name_at_once_the_later_one_is_told_so(engine: Engine, connection: Connection) -> None:
+    """It was told so by the driver, in its words."""
+    one, two = (subscriptions.add(connection, "https://a.example/", ["*"]).id for _ in range(2))
+    later: list[Exception] = []
+
+    def take_later() -> None:
+        try:
+            with engine.begin() as other:
+                subscriptions.update(other, two, name="crm")
+        except Exception as error:
+            later.append(error)
+
+    with engine.begin() as first:
+        subscriptions.update(first, one, name="crm")
+        waiting = threading.Thread(target=take_later)
+        waiting.start()
+        wait_until(lambda: connection.execute(_WAITING).scalar_one())
+    waiting.join(30)
+    assert [str(error) for error in later] == ["name: crm was taken a moment ago; choose another one"]
 
 
 def test_a_name_stands_for_the_id_within_its_tenant(shell: Shell, connection: Connection) -> None:

@@ -155,6 +155,19 @@ class TestSecret:
         with pytest.raises(SubscriptionError, match=r"^secret: it signs already"):
             subscriptions.rotate_secret(connection, made.id, secret=made.secret)
 
+    @pytest.mark.field("F118")
+    @pytest.mark.parametrize("scheme", ["standard", "github"])
+    def test_a_sealed_secret_is_known_by_its_fingerprint(self, connection, scheme):
+        key = SealingKey(X25519PrivateKey.generate().public_key().public_bytes_raw())
+        register = text("insert into outbox.sealing_keys (id, key) values (:id, :key)")
+        connection.execute(register, {"id": key.id, "key": key.text})
+        made = add(connection, scheme=scheme)
+        given = add(connection, scheme=scheme, secret=SECRET)
+        for one, secret in ((made, made.secret), (given, SECRET)):
+            with pytest.raises(SubscriptionError, match=r"^secret: it signs already"):
+                subscriptions.rotate_secret(connection, one.id, secret=secret)
+        assert subscriptions.rotate_secret(connection, made.id, secret=SECRET).secret == SECRET
+
     def test_rotation_without_overlap_ends_the_old_ones_at_once(self, connection):
         made = add(connection)
         rotated = subscriptions.rotate_secret(connection, made.id, secret=SECRET, overlap_seconds=0)
@@ -355,6 +368,26 @@ class TestList:
         with pytest.raises(SubscriptionError, match="limit"):
             subscriptions.list(connection, limit=limit)
 
+    def test_a_page_by_offset_and_the_number_of_all(self, connection):
+        made = sorted(add(connection).id for _ in range(5))
+        add(connection, tenant="other")
+        assert [item.id for item in subscriptions.list(connection, offset=1, limit=2)] == made[1:3]
+        assert subscriptions.list(connection, offset=5) == []
+        assert subscriptions.count(connection) == 5
+        assert subscriptions.count(connection, tenant=outbox.EVERY_TENANT) == 6
+        with pytest.raises(SubscriptionError, match="offset"):
+            subscriptions.list(connection, offset=-1)
+
+    def test_by_metadata_it_lists_those_that_have_each(self, connection):
+        ann, both, _ = (
+            add(connection, metadata=data).id for data in ({"o": "ann"}, {"o": "ann", "p": "1"}, {"o": "b"})
+        )
+        for wanted, expected in (({"o": "ann"}, [ann, both]), ({"o": "ann", "p": "1"}, [both]), ({"o": "an"}, [])):
+            assert [item.id for item in subscriptions.list(connection, metadata=wanted)] == expected
+            assert subscriptions.count(connection, metadata=wanted) == len(expected)
+        with pytest.raises(SubscriptionError, match="metadata"):
+            subscriptions.list(connection, metadata={"o": 1})
+
     def test_by_type_it_lists_whom_an_event_of_it_would_reach(self, connection):
         patterns = ["*", "order.*", "order.created", "order.created.*", "order", "user.*"]
         for pattern in patterns:
@@ -370,6 +403,9 @@ class TestList:
         subscriptions.remove(connection, removed.id)
         by_state = {state: [item.id for item in subscriptions.list(connection, state=state)]
                     for state in (None, "active", "paused", "disabled", "removed")}  # fmt: skip
+        several = subscriptions.list(connection, state=["paused", "disabled"])
+        assert [item.id for item in several] == by_state["paused"] + by_state["disabled"]
+        assert subscriptions.count(connection, state=("active", "removed")) == 2
         assert by_state == {
             None: [active.id, paused.id, disabled.id], "active": [active.id], "paused": [paused.id],
             "disabled": [disabled.id], "removed": [removed.id],

@@ -109,6 +109,27 @@ def test_the_command_line_sets_lists_and_takes_away(database_url: str) -> None:
     assert "tenant limit removed" in relay(database_url, "audit", "--action", "tenant limit removed")
 
 
+@pytest.mark.case("B19")
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"rate_limit": "0/s"}, "rate_limit: '0/s' is not a rate"),
+        ({"rate_limit": "-1/s"}, "rate_limit: '-1/s' is not a rate"),
+        ({"rate_limit": "1000000000/s"}, "rate_limit: '1000000000/s' is not a rate"),
+        ({"rate_limit": 0}, "rate_limit: 0 is not"),
+        ({"rate_limit": "5/s", "rate_burst": 0}, "rate_burst: 0 is not"),
+        ({"max_in_flight": 0}, "max_in_flight: 0 is not"),
+        ({"max_in_flight": -1}, "max_in_flight: -1 is not"),
+    ],
+)
+def test_a_limit_of_a_subscription_that_is_none_is_refused(engine: Engine, given: dict[str, Any], told: str) -> None:
+    with engine.begin() as connection:
+        with pytest.raises(SubscriptionError) as error:
+            outbox.subscribe(connection, "https://example.com/", ["*"], **given)
+        assert rows(connection, "select id from outbox.subscriptions") == []
+    assert str(error.value).startswith(told)
+
+
 def test_a_subscriptions_flags_take_none_as_no_limit(database_url: str, engine: Engine) -> None:
     allow_loopback()
     with engine.begin() as connection:

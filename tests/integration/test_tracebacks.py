@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 import outbox
-from outbox import BasicAuth, BearerToken, OAuth2ClientCredentials, Secret, subscriptions
+from outbox import BasicAuth, BearerToken, OAuth2ClientCredentials, Secret, inbox, subscriptions
+from outbox.control.portal import open_portal_link
 from outbox.signing.verify import check_key, check_secret, public_key
 from outbox.subscriptions.authentication import authentication_of, tls_of
 
@@ -89,8 +90,15 @@ def connection(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection
 
 
+def run(waiting: Coroutine[Any, Any, object]) -> None:
+    """Run a coroutine that is refused at once: no loop, whose frames would be in the traceback."""
+    with pytest.raises(StopIteration):
+        waiting.send(None)
+
+
 NONE: Any = None  # what is refused is refused before the connection is looked at
 OAUTH2 = "https://a.example/"
+REQUEST = inbox.Request("POST", "/", (), b"{}")
 OTHER = outbox.signed_headers("whsec_" + "MfKQ" * 8, "a", b"")
 CALLS: dict[str, Callable[[Any], object]] = {
     "add": lambda text: subscriptions.add(NONE, URL, ["*"], secret=text),
@@ -126,10 +134,22 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "verify, right": lambda _: outbox.verify(f"whsec_{CANARY}", {"webhook-id": "x"}, b""),
     "verify, no match": lambda _: outbox.verify(f"whsec_{CANARY}", OTHER, b""),
     "verify, scheme": lambda text: outbox.verify(text, {}, b"", scheme="githbu"),
+    "format_secret": lambda text: subscriptions.add(NONE, URL, ["*"], format_secret=text + "\n"),
     "check_secret": lambda text: check_secret(text + "!"),
     "check_key": lambda text: check_key(text + "!"),
     "public_key": lambda text: public_key("whsk_" + text),
 }  # fmt: skip
+RECEIVING: dict[str, Callable[[Any], object]] = {
+    "inbox.receive": lambda text: inbox.receive(NONE, REQUEST, text, source="?!"),
+    "inbox.areceive": lambda text: run(inbox.areceive(NONE, REQUEST, text, source="?!")),
+    "inbox.process": lambda text: inbox.process(NONE, REQUEST, [text], print, source="?!"),
+    "inbox.process, no function": lambda text: inbox.process(NONE, REQUEST, text, NONE, source="n8n"),
+    "inbox.aprocess": lambda text: run(inbox.aprocess(NONE, REQUEST, text, NONE, source="n8n")),
+    "inbox.processing": lambda text: inbox.processing(NONE, REQUEST, Secret(text), source="?!"),
+    "inbox.processing, no session": lambda text: inbox.processing(NONE, REQUEST, text, source="n8n").__enter__(),
+    "inbox.aprocessing": lambda text: inbox.aprocessing(NONE, REQUEST, text, source="?!"),
+}
+"""Their frames stay, since an error of the application's has to show where it came from; without secrets."""
 
 
 @pytest.mark.field("F115")
@@ -140,6 +160,15 @@ def test_no_frame_of_a_refused_call_holds_a_secret(call: str, text: str) -> None
     assert isinstance(error, outbox.OutboxError)
     assert leaks(error) == []
     assert [frame.name for frame in traceback.extract_tb(error.__traceback__)][-1] == "call"
+
+
+@pytest.mark.field("F115")
+@pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
+@pytest.mark.parametrize("call", RECEIVING)
+def test_no_frame_of_a_refused_receiver_holds_a_secret(call: str, text: str) -> None:
+    error = refused(lambda: RECEIVING[call](text))
+    assert isinstance(error, outbox.OutboxError)
+    assert leaks(error) == []
 
 
 def test_the_canary_is_found_where_nothing_hides_it() -> None:
@@ -170,8 +199,17 @@ class TestDatabase:
         for call in (
             lambda: subscriptions.rotate_secret(connection, made.id, secret=f"whsec_{CANARY}"),
             lambda: subscriptions.update(connection, made.id, headers={"X-Key": CANARY}),
+            lambda: open_portal_link(connection, "ptl_" + (CANARY * 2)[:43]),
         ):
             assert leaks(refused(call)) == []
+
+    @pytest.mark.parametrize("text", WRONG[:6], ids=range(6))
+    def test_a_rotation_that_is_refused(self, connection: sa.Connection, text: str) -> None:
+        made = subscriptions.add(connection, URL, ["*"])
+        for given in (text, Secret(text)):
+            error = refused(lambda given=given: subscriptions.rotate_secret(connection, made.id, secret=given))
+            assert isinstance(error, outbox.OutboxError)
+            assert leaks(error) == []
 
     def test_a_rotation_to_the_same_secret(self, connection: sa.Connection) -> None:
         made = subscriptions.add(connection, URL, ["*"], secret=f"whsec_{CANARY}")

@@ -19,6 +19,7 @@ QUERIES = [statement.strip() for block in blocks(VIEWS) if block.language == "sq
 NAMES = {
     *("v_backlog", "v_dead_letters", "v_deliveries_by_state", "v_recent_failures", "v_statistics_1h"),
     *("v_statistics_24h", "v_statistics_7d", "v_statistics_30d", "v_statistics_types_24h", "v_subscriptions_health"),
+    *("v_messages", "shown_attempts"),
 }
 CANARY = "c4n4ry"
 

@@ -12,12 +12,16 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Text, text
 
 from outbox import subscriptions
+from outbox.control.filters import Filters
 from outbox.ids import parse_id
+from outbox.subscriptions.declaration import Field
+from outbox.subscriptions.value_checks import text as text_check
 from relay.operations import tokens
-from relay.web.pages import router
+from relay.operations.bulk.operations import list_bulk
+from relay.web.pages import field_texts, router, subscription_forms
 from relay.web.pages.rendering import HEADERS
 from tests.support import databases, seeding
 from tests.support.dashboard import ALL_RIGHTS, Scene, posts_of, seed, served
@@ -69,7 +73,7 @@ def closed_clients() -> Iterator[None]:
 
 
 def visit(address: str) -> httpx.Client:
-    _opened.append(httpx.Client(base_url=address, timeout=30))
+    _opened.append(httpx.Client(base_url=address, timeout=30, verify=False))
     return _opened[-1]
 
 
@@ -257,6 +261,7 @@ def test_a_form_without_its_token_or_from_another_site_does_nothing(stage) -> No
 NEEDS = {
     "/subscriptions/new": "write", "/subscriptions/{subscription}/edit": "write",
     "/subscriptions/{subscription}/pause": "write", "/subscriptions/{subscription}/resume": "write",
+    "/subscriptions/{subscription}/disable": "write",
     "/subscriptions/{subscription}/remove": "write", "/subscriptions/{subscription}/secret": "write",
     "/subscriptions/{subscription}/test": "write", "/subscriptions/{subscription}/check": "write",
     "/events/{event}/replay": "operate", "/deliveries/{waiting_delivery}/retry": "operate",
@@ -315,6 +320,7 @@ def test_a_tenant_sees_its_own_and_nothing_of_others(stage) -> None:
     with engine.begin() as connection:
         before = connection.execute(text("select count(*) from outbox.audit")).scalar_one()
     for path in (f"/subscriptions/{scene.failing}/pause", f"/subscriptions/{scene.failing}/remove",
+                 f"/subscriptions/{scene.failing}/disable",
                  f"/subscriptions/{scene.failing}/secret", f"/subscriptions/{scene.failing}/test",
                  f"/subscriptions/{scene.failing}/edit", f"/events/{scene.dead_event}/replay",
                  f"/deliveries/{scene.waiting_delivery}/retry", f"/deliveries/{scene.waiting_delivery}/cancel",
@@ -388,6 +394,21 @@ def test_a_subscription_is_added_shown_changed_paused_resumed_and_removed(stage)
     assert post(client, f"{path}/remove", confirmed="1").headers["location"] == "/subscriptions?done=removed"
 
 
+def test_the_form_shows_a_field_that_was_declared_since_it_was_written(stage, monkeypatch) -> None:
+    note = Field(name="a_note", column=Text(), default="", check=text_check(9), flags=(), meaning="What `it` is for.")
+    monkeypatch.setattr(field_texts, "COLUMNS", (*field_texts.COLUMNS, note))
+    monkeypatch.setattr(subscription_forms, "FIELDS", (*subscription_forms.FIELDS, note))
+    address, scene, _ = stage
+    client = sign_in(address, scene.operator)
+    page = Page(client.get("/subscriptions/new").text)
+    assert any(element.get("name") == "a_note" for _, element in page.elements)
+    assert "A note" in page.text
+    assert "What it is for." in page.text
+    fields = {"url": "http://127.0.0.1:8999/hooks", "types": "order.*", "timeout_seconds": "x", "a_note": "kept"}
+    again = Page(post(client, "/subscriptions/new", **fields).text)
+    assert any(element.get("name") == "a_note" and element.get("value") == "kept" for _, element in again.elements)
+
+
 def test_what_a_form_gives_wrong_is_named_at_its_field_and_kept(stage) -> None:
     address, scene, _ = stage
     client = sign_in(address, scene.operator)
@@ -432,6 +453,27 @@ def test_dead_letters_are_put_back_and_deleted_after_a_question(stage) -> None:
     assert done.headers["location"].endswith("done=purged&n=2")
 
 
+def test_the_question_says_how_many_pass_the_filter_and_leads_to_a_bulk_operation(stage, monkeypatch) -> None:
+    address, scene, engine = stage
+    client = sign_in(address, scene.operator)
+    with engine.begin() as connection:
+        for _ in range(3):
+            _bury(connection)
+    monkeypatch.setattr("relay.web.pages.dead_letters.MOST", 2)
+    given = {"all": "1", "type": "gone.bad", "tenant": "hooli", "since": "1h"}
+    asked = Page(post(client, "/dead-letters", act="replay", **given).text)
+    assert "Put back the oldest 2 of 3 dead letters?" in asked.text
+    (link,) = [str(own["href"]) for tag, own in asked.elements if tag == "a" and "/bulk/new" in str(own.get("href"))]
+    plan = Page(client.get(link).text)
+    values = {own["name"]: own["value"] for tag, own in plan.elements if tag == "input" and own.get("id")}
+    assert (values["type"], values["tenant"], values["since"], values["until"]) == ("gone.bad", "hooli", "1h", "")
+    assert ("option", {"value": "redrive", "selected": None}) in plan.elements
+    for more in ({"act": "purge"}, {"act": "replay", "key": "k"}):  # which no bulk operation does
+        assert "/bulk/new" not in post(client, "/dead-letters", **given, **more).text
+    assert post(client, "/dead-letters", act="purge", confirmed="1", **given).headers["location"].endswith("n=2")
+    assert post(client, "/dead-letters", act="purge", confirmed="1", **given).headers["location"].endswith("n=1")
+
+
 def _bury(connection: Connection) -> str:
     subscription = seeding.subscribe(connection, tenant="hooli", url="http://127.0.0.1:8999/dead")
     event = seeding.record(connection, type="gone.bad", tenant="hooli")
@@ -462,12 +504,37 @@ def test_one_delivery_is_retried_cancelled_and_replayed_by_the_visitors_name(sta
         assert list(actors) == ["token:operator of the shop"]
 
 
+def test_a_subscription_is_disabled_with_a_reason_that_everybody_is_shown(stage) -> None:
+    address, scene, engine = stage
+    client = sign_in(address, scene.operator)
+    with engine.begin() as connection:
+        name = seeding.subscribe(connection, tenant="hooli", url="http://127.0.0.1:8999/disabled")
+    path = f"/subscriptions/{name}/disable"
+    assert path in Page(client.get(f"/subscriptions/{name}").text).posts_to()
+    asked = Page(post(client, path).text)
+    (field,) = [own for tag, own in asked.elements if tag == "input" and own.get("name") == "reason"]
+    assert "required" in field
+    for reason in ("", "  ", "é" * 251):
+        refused = post(client, path, confirmed="1", reason=reason)
+        assert refused.status_code == 422
+        assert any(own.get("aria-invalid") and own.get("name") == "reason" for _, own in Page(refused.text).elements)
+    done = post(client, path, confirmed="1", reason="they moved <b>away</b>")
+    assert done.headers["location"] == f"/subscriptions/{name}?done=disabled"
+    page = client.get(f"/subscriptions/{name}").text
+    assert "they moved &lt;b&gt;away&lt;/b&gt;" in page
+    assert path not in Page(page).posts_to()
+
+
 def test_all_sending_is_paused_after_a_question_and_resumed(stage) -> None:
     address, scene, _ = stage
     client = sign_in(address, scene.operator)
-    assert "Pause all sending" in post(client, "/findings/sending", to="paused").text
-    post(client, "/findings/sending", to="paused", confirmed="1")
-    assert "All sending is paused" in client.get("/").text
+    asked = Page(post(client, "/findings/sending", to="paused").text)
+    assert "Pause all sending" in asked.text
+    assert [own.get("name") for tag, own in asked.elements if tag == "input" and own.get("id")] == ["reason"]
+    post(client, "/findings/sending", to="paused", confirmed="1", reason="the bank called")
+    shown = Page(client.get("/").text).text
+    assert "All sending is paused" in shown
+    assert ": the bank called." in shown
     post(client, "/findings/sending", to="resumed")
     assert "All sending is paused" not in client.get("/").text
 
@@ -487,6 +554,63 @@ def test_the_history_is_searched_by_text_and_outcome(stage) -> None:
     for query in ("status=9999", "outcome=none", "subscription=x", "after=x", "text=" + "x" * 201):
         answer = client.get(f"/attempts?{query}")
         assert 'role="alert"' in answer.text, query
+
+
+def test_every_list_is_searched_by_time_event_and_text(stage) -> None:
+    """Whatever the operation takes: a list of what happened to one event, in a window, with words in it."""
+    address, scene, engine = stage
+    with engine.begin() as connection:
+        subscription = seeding.subscribe(connection, tenant="hooli", url="http://127.0.0.1:8999/window")
+        event = seeding.record(connection, '{"note":"pin-in-payload"}', tenant="hooli")
+        dead, done = seeding.resolve(connection, event, subscription, seeding.subscribe(connection, tenant="hooli"))
+        seeding.attempt(connection, dead, "dead", error="gave up")
+        seeding.attempt(connection, done, "delivered")
+        other = seeding.record(connection, '{"note":"pin-in-payload"}', tenant="hooli")
+        (due,) = seeding.resolve(connection, other, subscription)
+    client = sign_in(address, scene.operator)
+    now, past = "since=1h", "until=2h"
+    for path, own, queries in (
+        ("/attempts", dead, {f"event={event}": True, f"event={other}": False, now: True, past: False}),
+        ("/events", event, {"text=pin-in-payload": True, "text=nowhere": False, now: True, past: False}),
+        ("/dead-letters", dead, {f"event={event}": True, f"event={other}": False, "text=pin-in": True,
+                                 "text=gave+up": True, "text=nowhere": False, now: True, past: False}),
+        ("/deliveries", due, {f"event={other}": True, f"event={event}": False, now: True, past: False}),
+        ("/deliveries", done, {f"state=delivered&event={event}&outcome=delivered&text=pin-in": True,
+                               "state=delivered&outcome=timeout": False, f"state=delivered&{past}": False}),
+    ):  # fmt: skip
+        for query, found in queries.items():
+            answer = client.get(f"{path}?tenant=hooli&{query}")
+            assert answer.status_code == 200
+            assert (own in answer.text) is found, (path, query)
+
+
+@pytest.mark.parametrize("path", ["/attempts", "/events", "/deliveries", "/dead-letters", "/audit"])
+def test_a_time_that_is_none_is_told_beside_its_field(stage, path: str) -> None:
+    client = sign_in(stage[0], stage[1].operator)
+    for name, value in (("since", "yesterday"), ("until", "2026-01-31T12:00"), ("since", "9" * 200)):
+        page = Page(client.get(path, params={name: value}).text)
+        (given,) = [own for tag, own in page.elements if tag == "input" and own.get("id") == f"f-{name}"]
+        assert (given["aria-invalid"], given["list"]) == ("true", "times")
+        assert "time" in page.text.split(f"{name}: ")[1]
+        assert [own.get("name") for _, own in page.elements if "aria-invalid" in own] == [name]
+
+
+def test_the_form_of_a_bulk_operation_takes_any_time_and_comes_filled_in(stage) -> None:
+    address, scene, engine = stage
+    client = sign_in(address, scene.operator)
+    filled = {"kind": "redrive", "type": "order.*", "since": "2026-01-31", "until": "3h", "tenant": "globex"}
+    page = Page(client.get("/bulk/new", params=filled).text)
+    values = {own["name"]: own["value"] for tag, own in page.elements if tag == "input" and own.get("id")}
+    assert {name: values[name] for name in filled if name != "kind"} == {k: v for k, v in filled.items() if k != "kind"}
+    assert ("option", {"value": "redrive", "selected": None}) in page.elements
+    wrong = Page(post(client, "/bulk/new", kind="redrive", since="soon").text)
+    (given,) = [own for tag, own in wrong.elements if tag == "input" and own.get("name") == "since"]
+    assert (given["aria-invalid"], given["value"]) == ("true", "soon")
+    assert post(client, "/bulk/new", **filled).status_code == 303
+    with engine.begin() as connection:
+        made = list_bulk(connection, None, Filters(limit=1)).items[0]
+    assert made.parameters["since"].startswith("2026-01-31T00:00:00")
+    assert made.parameters["type"] == "order.*"
 
 
 def test_a_bulk_operation_is_planned_started_paused_and_cancelled(stage) -> None:
@@ -582,7 +706,7 @@ def test_a_payload_of_a_megabyte_is_shown_from_its_beginning_and_sent_whole_as_a
     assert whole.headers["content-disposition"].startswith("attachment")
 
 
-def test_a_url_that_is_a_credential_is_masked_on_every_page(stage) -> None:
+def test_a_url_that_is_a_credential_is_redacted_on_every_page(stage) -> None:
     address, scene, engine = stage
     url = "https://hooks.slack.com/services/T0/B0/cr3dential"
     with engine.begin() as connection:
@@ -636,3 +760,16 @@ def test_a_stream_tells_a_tenant_of_its_own_changes(stage) -> None:
         with engine.begin() as connection:
             seeding.record(connection, tenant="acme")
         assert next(line for line in lines if line.startswith("event")) == "event: changed"
+
+
+def test_the_keys_of_each_relay_are_shown(stage) -> None:
+    address, scene, engine = stage
+    with engine.begin() as connection:
+        seeding.sign_in(connection, host="keyed", key_ids=["0e2a3f80f4d6ac20", "77d1a0c2b9e84f13"])
+    client = sign_in(address, scene.operator)
+    try:
+        for path in ("/", "/findings"):
+            assert "0e2a3f80f4d6ac20, 77d1a0c2b9e84f13" in Page(client.get(path).text).text, path
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("delete from outbox.relays where host = 'keyed'"))

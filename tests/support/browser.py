@@ -13,11 +13,11 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-__all__ = ["chromium", "faults_of", "sign_in"]
+__all__ = ["chromium", "faults_of", "faults_of_posted", "sign_in"]
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-_RUN = """async rules => {
-    for (const one of document.querySelectorAll("details")) one.open = true;
+_RUN = """async ([rules, opens]) => {
+    if (opens) for (const one of document.querySelectorAll("details")) one.open = true;
     const found = await axe.run(document, {
         resultTypes: ["violations"], ...(rules.length ? {runOnly: rules} : {})
     });
@@ -52,12 +52,24 @@ def sign_in(page: Page, token: str) -> None:
     page.wait_for_selector("h1:has-text('Overview')")
 
 
-def faults_of(page: Page, *rules: str) -> list[str]:
-    """Return what axe finds wrong with a page by these rules, or all; every `details` is open then."""
+def faults_of(page: Page, *rules: str, opens: bool = True) -> list[str]:
+    """Return what axe finds wrong with a page by these rules, or all; `opens`: with every `details` open."""
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(_axe())
-    found: list[Any] = page.evaluate(_RUN, rules)
+    found: list[Any] = page.evaluate(_RUN, [rules, opens])
     return [str(one) for one in found]
+
+
+def faults_of_posted(page: Page, name: str) -> list[str]:
+    """Judge it once, narrow and dark: what such a page is made of stands on others, which are judged in each way."""
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": 360, "height": 800})
+    shapes = {
+        "wider than the screen": "() => document.documentElement.scrollWidth > innerWidth",
+        "its bar is as high as what is left": "() => document.querySelector('.frame > .side')?.offsetHeight > 100",
+    }
+    found = faults_of(page) + [fault for fault, is_so in shapes.items() if page.evaluate(is_so)]
+    return [f"{name}: {fault}" for fault in found]
 
 
 def _axe() -> str:

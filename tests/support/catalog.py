@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from outbox.schema import comparison
 from outbox.schema import runner as schema
 from tests.support import databases
 
@@ -31,9 +32,9 @@ def listing(server_url: str) -> list[str]:
     with databases.database(server_url) as url:
         databases.migrate(url)
         with databases.engine_on(url) as engine, engine.connect() as connection:
-            fresh = schema.catalog(connection)
+            fresh = comparison.catalog(connection)
             connection.exec_driver_sql(_MADE_AGAIN)
-            return sorted({*fresh, *schema.catalog(connection)})
+            return sorted({*fresh, *comparison.catalog(connection)})
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 `python -m tests.support.crashing 'Store.settle:after:1' LOG run …` runs `relay run …` and dies before or after the n-th
 call of that step, having written to LOG when it was `killed`. `poison:TYPE` dies whenever an event of that type is
-about to be sent; `stop:Store.…:before:1` writes that it was `stopped` and sends itself SIGSTOP instead. The steps are
-what the engine's code has; nobody lists them. Where RELAY_TEST_NAMESPACE names a network namespace, it runs in there.
+about to be sent; `stop:Store.…:before:1` writes that it was `stopped` and sends itself SIGSTOP instead. `…:inside:3` is
+where the step waits for the database for the third time: something was sent, of the answer nothing or a part was read.
+The steps are what the engine's code has, and `Housekeeping.ROUND` for each of its rounds; nobody lists them. Where
+RELAY_TEST_NAMESPACE names a network namespace, it runs in there.
 """
 
 from __future__ import annotations
@@ -14,28 +16,47 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
+from relay.config.options import Config
 from relay.engine import fan_out
-from relay.engine.sending import Sending
+from relay.engine.attempts import Attempts
+from relay.engine.settler import Settler
 from relay.http.sender import HttpSender
+from relay.process import housekeeping
+from relay.process.rounds import Round, rounds_of
 from relay.store.fan_out import TakenBatch
 from relay.store.store import Store
 from tests.support.incidents import connected_ports, note
 
+# Plain functions. What `HttpSender.send` returns is waited for within the step; without a trap there, a request over a
+# kept connection has no task.
+CALLS: list[tuple[type, str]] = [(HttpSender, "send"), (Attempts, "begin"), (Settler, "settle")]
+
 
 def steps() -> dict[str, tuple[type, str]]:
-    """Every public coroutine of the engine's store and of the sender, and the attempt itself."""
+    """Every public coroutine of the engine's store, and the calls by which attempts are made."""
     found = {
         f"{owner.__name__}.{attribute}": (owner, attribute)
         for owner in [Store, TakenBatch, HttpSender]
         for attribute, value in vars(owner).items()
         if not attribute.startswith("_") and _is_step(value)
     }
-    return found | {"Sending.attempt": (Sending, "attempt")}
+    return found | {f"{owner.__name__}.{attribute}": (owner, attribute) for owner, attribute in CALLS}
+
+
+ROUND = "Housekeeping."
+
+
+def rounds() -> list[str]:
+    """Every round of housekeeping, as a step."""
+    return [ROUND + name for name in (*(one.name for one in rounds_of(Config())), housekeeping.SEALING)]
 
 
 def _is_step(value: object) -> bool:
@@ -65,20 +86,83 @@ class Trap:
         os.kill(process, self._how)
 
 
+_INSIDE: ContextVar[Trap | None] = ContextVar("_INSIDE", default=None)
+
+
+@contextmanager
+def _inside(trap: Trap) -> Generator[None]:
+    """Count how often the block waits for the database."""
+    before = _INSIDE.set(trap)
+    try:
+        yield
+    finally:
+        _INSIDE.reset(before)
+
+
+def _watch_waits() -> None:
+    """Let psycopg tell of each time that it waits for the server, to the trap of the step that is under way."""
+    original: Any = psycopg.AsyncConnection.wait
+
+    async def wait(self: Any, waits: Any, *args: Any, **kwargs: Any) -> Any:
+        trap = _INSIDE.get()
+        return await original(self, waits if trap is None else _counted(waits, trap), *args, **kwargs)
+
+    psycopg.AsyncConnection.wait = wait  # type: ignore[method-assign, assignment]
+
+
+def _counted(waits: Generator[Any, Any, Any], trap: Trap) -> Generator[Any, Any, Any]:
+    """Do as `waits` does, and tell of each wait before it begins."""
+    try:
+        asked = next(waits)
+        while True:
+            trap.passed("inside")
+            ready = yield asked
+            asked = waits.send(ready)
+    except StopIteration as ended:
+        return ended.value
+
+
 def spring(step: str, trap: Trap) -> None:
     """Wrap the step's function where it is defined."""
-    if step in ("TakenBatch.is_plain", "TakenBatch.resolve_wide"):
+    _watch_waits()
+    if step.startswith(ROUND):
+        _spring_round(step.removeprefix(ROUND), trap)
+        return
+    if step in ("Store.find_filters", "TakenBatch.resolve_wide"):
         fan_out.WIDE_FROM = 1  # two matches are very many
     owner, attribute = steps()[step]
     original: Any = getattr(owner, attribute)
-    wrap = _around if inspect.iscoroutinefunction(original) else _around_block
+    wrap = _around if inspect.iscoroutinefunction(original) or owner is HttpSender else _around_block
+    wrap = _around_call if owner in (Attempts, Settler) else wrap
     setattr(owner, attribute, functools.wraps(original)(wrap(original, trap)))
+
+
+def _spring_round(name: str, trap: Trap) -> None:
+    do_round = housekeeping.do_round
+
+    async def doing(connection: Any, round_: Round, sign: Any) -> Any:
+        return await (_around(do_round, trap) if round_.name == name else do_round)(connection, round_, sign)
+
+    housekeeping.do_round = doing  # type: ignore[assignment]
+    if name == housekeeping.SEALING:
+        housekeeping.seal = _around(housekeeping.seal, trap)
 
 
 def _around(original: Callable[..., Awaitable[Any]], trap: Trap) -> Callable[..., Awaitable[Any]]:
     async def wrapped(*args: Any, **kwargs: Any) -> Any:
         trap.passed("before")
-        result = await original(*args, **kwargs)
+        with _inside(trap):
+            result = await original(*args, **kwargs)
+        trap.passed("after")
+        return result
+
+    return wrapped
+
+
+def _around_call(original: Callable[..., Any], trap: Trap) -> Callable[..., Any]:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        trap.passed("before")
+        result = original(*args, **kwargs)
         trap.passed("after")
         return result
 
@@ -89,8 +173,9 @@ def _around_block(original: Callable[..., AbstractAsyncContextManager[Any]], tra
     @asynccontextmanager
     async def wrapped(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         trap.passed("before")
-        async with original(*args, **kwargs) as value:
-            yield value
+        with _inside(trap):
+            async with original(*args, **kwargs) as value:
+                yield value
         trap.passed("after")
 
     return wrapped

@@ -12,7 +12,7 @@ from random import Random
 import uvicorn
 from sqlalchemy import Connection, text
 
-from outbox import act_as, subscriptions
+from outbox import Catalogue, EventType, act_as, catalogue, subscriptions
 from outbox.ids import parse_id
 from relay.config.options import Config
 from relay.operations import tokens
@@ -79,6 +79,7 @@ def seed(connection: Connection) -> Scene:
         subscriptions.add(connection, url, types, tenant=tenant, description=description).id
         for tenant, url, types, description, _ in _ENDPOINTS
     ]
+    _declare(connection)
     events: dict[str, str] = {}
     for name, (tenant, url, _, _, share) in zip(names, _ENDPOINTS, strict=True):
         if tenant not in events:
@@ -101,6 +102,35 @@ def seed(connection: Connection) -> Scene:
         **scene,
         **_tokens(connection),
     )
+
+
+_ORDER = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "integer", "description": "The order's number."},
+        "customer": {
+            "type": "object",
+            "properties": {"name": {"type": "string"}, "vat": {"type": ["string", "null"], "description": "If any."}},
+            "required": ["name", "vat"],
+        },
+        "total": {"type": "number", "description": "With taxes, in euros."},
+        "items": {"type": "array", "items": {"type": "string"}, "description": "Article numbers."},
+    },
+    "required": ["id", "customer", "total"],
+}
+
+
+def _declare(connection: Connection) -> None:
+    """Push a catalogue: a type with everything, one that is deprecated, one without events, one that is retired."""
+    whole, former = Catalogue("shop"), Catalogue("shop")
+    example = {"id": 1, "customer": {"name": "Zoë Ünal", "vat": None}, "total": 129.9, "items": ["A-1"]}
+    said = "Somebody has placed an order, and it is not paid yet."
+    EventType("order.created", _ORDER, description=said, example=example, version=2, catalogue=whole)
+    EventType("order.paid", deprecated="Use invoice.issued: it tells of each part of a payment.", catalogue=whole)
+    EventType("order.returned", _ORDER, description="The goods are back.", catalogue=whole)
+    EventType("order.put_aside", catalogue=former)
+    catalogue.push(connection, former)
+    catalogue.push(connection, whole, allow_breaking=True)
 
 
 def _attempts(connection: Connection, name: str, url: str, seq: int, share: float, dice: Random) -> None:

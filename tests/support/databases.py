@@ -29,13 +29,25 @@ _EMBEDDED_SETTINGS = {
     "max_connections": "200",
     "max_prepared_transactions": "10",
 }
-KEY_LEAVES_SINCE = 10  # the version that brought make_key_leaf()
+LEAVES_SINCE = {"make_key_leaf": 10, "make_inbox_leaf": 30}  # the versions that brought these functions
 _MEMORY_BYTES = 4 * 1024**3
+
+
+_kept: dict[str, psycopg.Connection[Any]] = {}  # server's URL: the connection that makes and drops databases
 
 
 @contextmanager
 def server() -> Iterator[str]:
     """Yield the URL of a server: the given one, a container's when asked for, or an embedded one."""
+    with contextmanager(_found)() as url, psycopg.connect(url, autocommit=True) as connection:
+        _kept[url] = connection
+        try:
+            yield url
+        finally:
+            del _kept[url]
+
+
+def _found() -> Iterator[str]:
     if given := os.environ.get("OUTBOX_TEST_DATABASE_URL"):
         yield plain(given)
     elif os.environ.get("OUTBOX_TEST_CONTAINERS") and _docker_answers():
@@ -105,17 +117,27 @@ def _strategy(connection: psycopg.Connection[Any]) -> str:
 
 
 @contextmanager
+def _administering(server_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """Yield the connection that is kept to `server()`, which does not end under it; to another server a new one."""
+    if server_url in _kept:
+        yield _kept[server_url]
+    else:
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            yield connection
+
+
+@contextmanager
 def database(server_url: str, *, template: str = "template0") -> Iterator[str]:
     """Yield the URL of a fresh copy of `template`; drop it afterwards, whoever is still connected."""
     name = f"outbox_test_{secrets.token_hex(6)}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
+    with _administering(server_url) as connection:
         connection.execute(
             f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {_strategy(connection)} ENCODING 'UTF8'"
         )
     try:
         yield named(server_url, name)
     finally:
-        with psycopg.connect(server_url, autocommit=True) as connection:
+        with _administering(server_url) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -134,5 +156,5 @@ def migrate_to(url: str, version: int) -> None:
                 connection.execute(f"set search_path = pg_catalog, pg_temp; {migration.sql}; {migration.record}")
         leaves = (Path(schema.__file__).parent / "migrations" / "leaves.sql").read_text(encoding="utf-8")
         for statement in leaves.splitlines():
-            if "make_key_leaf" not in statement or version >= KEY_LEAVES_SINCE:
+            if all(name not in statement or version >= since for name, since in LEAVES_SINCE.items()):
                 connection.execute(statement)

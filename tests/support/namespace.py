@@ -10,11 +10,15 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["Namespace", "namespace", "why_not"]
+from relay.local import embedded
+
+__all__ = ["Namespace", "namespace", "reachable_server", "why_not"]
 
 _NETWORK = "198.18"  # 198.18.0.0/15 is for tests of networks (RFC 2544)
 
@@ -74,6 +78,23 @@ def namespace() -> Iterator[Namespace]:
         yield made
     finally:
         _ip("netns", "del", name)
+
+
+@contextmanager
+def reachable_server(links: Sequence[Namespace]) -> Iterator[str]:
+    """Yield the URL of a server that answers at these links too."""
+    directory = Path(tempfile.mkdtemp(prefix="outbox-cut-"))
+    listening = ",".join(["127.0.0.1", *(link.outside for link in links)])
+    try:
+        with embedded.start(
+            directory, settings={"listen_addresses": listening, "fsync": "off", "max_connections": "200"}
+        ) as server:
+            with (directory / "data" / "pg_hba.conf").open("a") as rules:
+                rules.writelines(f"host all all {link.inside}/32 scram-sha-256\n" for link in links)
+            server.restart()
+            yield server.url()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _ip(*words: str) -> None:

@@ -17,5 +17,6 @@ def only_here(*declarations: schemes.SchemeDeclaration) -> Iterator[None]:
             schemes.declare(declaration)
         yield
     finally:
-        schemes._schemes.clear()  # noqa: SLF001 - no user takes a declaration back
-        schemes._schemes.update(known)  # noqa: SLF001 - as above
+        declared = schemes._schemes  # noqa: SLF001 - no user takes a declaration back
+        declared.clear()
+        declared.update(known)

@@ -35,6 +35,25 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in written[: written.rfind("\n") + 1].splitlines()]
 
 
+class Log:
+    """A file of JSON Lines that grows: who asks again and again reads only what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._read = path, 0
+        self._entries: list[dict[str, Any]] = []
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The objects so far, as of `read_log`."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                written = file.read()
+            whole = written[: written.rfind(b"\n") + 1]
+            self._read += len(whole)
+            self._entries += map(json.loads, whole.splitlines())
+        return self._entries
+
+
 class Process(Child):
     """A Python program of ours as a child process, which may connect to nothing that the policy does not allow.
 
@@ -90,6 +109,7 @@ class ReceiverProcess(Process):
         super().__init__(program, directory / "receiver.out")
         wait_until(lambda: self.text.endswith("\n") or not self.alive)
         self._base = f"http://127.0.0.1:{int(self.text)}"
+        self._written = Log(self.log)
 
     def url(self, path: str) -> str:
         return self._base + path
@@ -97,7 +117,7 @@ class ReceiverProcess(Process):
     def begin(self, log: Path) -> None:
         """Forget plans and counts, and write to another log."""
         self._tell("/-/begin", {"log": str(log)})
-        self.log = log
+        self.log, self._written = log, Log(log)
 
     def plan(self, path: str, *steps: str) -> None:
         """Say how `path` answers the first, second, … request of one event; the last step repeats."""
@@ -109,7 +129,7 @@ class ReceiverProcess(Process):
 
     def received(self, path: str | None = None) -> list[dict[str, Any]]:
         """The requests so far, in order."""
-        return [e for e in read_log(self.log) if e["what"] == "received" and path in (None, e["path"])]
+        return [e for e in self._written.entries() if e["what"] == "received" and path in (None, e["path"])]
 
     def wait_for(self, count: int, path: str | None = None, timeout_seconds: float = 30) -> list[dict[str, Any]]:
         """Wait until so many requests came, and return them."""
@@ -134,11 +154,12 @@ class WriterProcess(WarmProcess):
         self.log = directory / f"{name}.jsonl"
         program = ["-m", "tests.support.writer", str(self.log), *map(str, options)]
         variables = {"WRITER_DATABASE_URL": database_url} | dict(environment or {})
+        self._written = Log(self.log)
         super().__init__(program, directory / f"{name}.out", variables)
 
     def committed(self) -> int:
         """How many events are committed so far."""
-        return sum(len(entry["events"]) for entry in read_log(self.log) if entry["what"] == "committed")
+        return sum(len(entry["events"]) for entry in self._written.entries() if entry["what"] == "committed")
 
     def finish(self, timeout_seconds: float = 60) -> None:
         """Wait for its last transaction."""
@@ -203,6 +224,8 @@ class Stage:
     database_url: str
     started: list[Process] = field(default_factory=list)
     constants: Constants = field(default_factory=dict)  # of the relays that start from now on
+    environment: dict[str, str] = field(default_factory=dict)  # of these too
+    cut_off: dict[str, str] = field(default_factory=dict)  # more of those that a trap stops
 
     @property
     def incidents(self) -> Path:
@@ -214,7 +237,9 @@ class Stage:
     ) -> RelayProcess:
         """Start a relay and do not wait for it."""
         output = self.directory / f"relay-{len(self.started)}.log"
-        environment = dict(environment or {}) | self._shortened()
+        environment = self.environment | dict(environment or {}) | self._shortened()
+        if trap.startswith("stop:"):
+            environment |= self.cut_off
         relay = RelayProcess(
             self.incidents, output, database_url or self.database_url, *options, trap=trap, environment=environment
         )

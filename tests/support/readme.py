@@ -19,7 +19,13 @@ from relay.local.demo import shop
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-DOCUMENTS = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md")
+DOCUMENTS = (
+    README,
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "flow").glob("*.md")),
+    ROOT / "examples" / "README.md",
+)
 
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`]+)`")
@@ -59,7 +65,7 @@ def spans(document: Path) -> list[str]:
 
 def shell_lines(block: Block) -> list[str]:
     """Return the commands of an sh or console block."""
-    return [line.removeprefix("$ ") for line in block.text.splitlines()]
+    return [line.removeprefix("$ ") for line in block.text.replace("\\\n", " ").splitlines()]
 
 
 def relay_commands(document: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Make the pictures of docs/dashboard.md and docs/portal.md: `python -m tests.support.screenshots`.
 
-With a directory as argument: every page, narrow and wide, light and dark, whole, into it.
+With a directory as argument: every page, those that a post leads to among them, narrow and wide, light and dark, whole.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import outbox
 from relay.local import embedded
-from tests.support import databases
+from tests.support import databases, posted_pages
 from tests.support.browser import chromium, sign_in
 from tests.support.dashboard import Scene, seed, served
 from tests.support.loopback import allow_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser, Page
 
     Enter = Callable[[Page], object]
 
+WIDTHS, COLOURS = (1280, 360), ("light", "dark")
 DOCS = Path(__file__).parents[2] / "docs" / "screenshots"
 
 
@@ -88,6 +89,29 @@ def _shoot(browser: Browser, address: str, enter: Enter, shots: list[tuple[str, 
         context.close()
 
 
+def _shoot_along(page: Page, names: Iterator[str], to: Path) -> None:
+    """Take each page of a walk, which cannot be loaded again."""
+    for name in names:
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 800})
+            for colours in COLOURS:
+                page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
+                page.screenshot(path=to / f"{name}-{width}-{colours}.png", full_page=True)
+
+
+def _shoot_posted(browser: Browser, address: str, scene: Scene, link: Enter, to: Path) -> None:
+    with browser.new_context(base_url=address) as context:
+        page = context.new_page()
+        page.goto("/sign-in")
+        _shoot_along(page, iter(["sign-in"]), to)
+        sign_in(page, scene.operator)
+        _shoot_along(page, posted_pages.of_dashboard(page, scene, address), to)
+        link(page)
+        _shoot_along(page, posted_pages.of_portal(page, scene, address), to)
+        page.goto("/api/v1/docs#get_own_token")
+        _shoot_along(page, iter(["explorer"]), to)
+
+
 def main(directory: str | None) -> None:
     allow_loopback()
     to = Path(directory) if directory else DOCS
@@ -112,13 +136,15 @@ def main(directory: str | None) -> None:
                     shots, of_portal = _everywhere(_all(scene)), _everywhere(_of_portal(scene))
                 _shoot(browser, address, lambda page: sign_in(page, scene.operator), shots, to)
                 _shoot(browser, address, link, of_portal, to)
+                if directory is not None:
+                    _shoot_posted(browser, address, scene, link, to)
 
 
 def _everywhere(pages: list[tuple[str, str]]) -> list[tuple[str, str, int, int, str]]:
     """Return each page narrow and wide, light and dark, whole."""
     return [
         (f"{name}-{width}-{colours}", path, width, 0, colours)
-        for name, path in pages for width in (1280, 360) for colours in ("light", "dark")
+        for name, path in pages for width in WIDTHS for colours in COLOURS
     ]  # fmt: skip
 
 

@@ -53,13 +53,15 @@ def sign_in(connection: Connection, **facts: object) -> None:
     """Sign in one living relay process; facts are columns of outbox.relays, by default of the only process of a run."""
     run = uuid4()
     row = {"id": uuid4(), "run_id": run, "processes": 1, "host": "relay-1", "pid": 4711, "version": "1.0",
-           "key_ids": [], "leased": 0, "started": 3600, "seen": 0} | facts  # fmt: skip
+           "key_ids": [], "leased": 0, "cannot_send": 0, "cannot_send_to": None,
+           "started": 3600, "seen": 0} | facts  # fmt: skip
     connection.execute(text(_SIGN_IN), row)
 
 
 _SIGN_IN = """
-insert into outbox.relays (id, run_id, processes, host, pid, version, key_ids, leased, started_at, seen_at)
-values (:id, :run_id, :processes, :host, :pid, :version, :key_ids, :leased,
+insert into outbox.relays (id, run_id, processes, host, pid, version, key_ids, leased, cannot_send, cannot_send_to,
+                           started_at, seen_at)
+values (:id, :run_id, :processes, :host, :pid, :version, :key_ids, :leased, :cannot_send, :cannot_send_to,
         clock_timestamp() - make_interval(secs => :started), clock_timestamp() - make_interval(secs => :seen))
 """
 

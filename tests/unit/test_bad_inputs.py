@@ -13,7 +13,6 @@ AT_THE_START = re.compile(r"((?:[A-F][0-9]{1,2} )+)\S")
 
 WAITING = {
     "B18": "no setting for jitter: it is a tenth of each delay",
-    "B19": "rate and concurrency limits of a subscription",
     "C27": "no command writes CSV: lists are tables, or JSON Lines",
     "D1": "HTTP API",
     "D2": "HTTP API",
@@ -26,7 +25,6 @@ WAITING = {
     "D15": "dashboard",
     "D20": "metrics endpoint",
     "E35": "a challenge that an endpoint answers once",
-    "E37": "ordered delivery by key",
     "F11": "a server whose clock jumps: leases are of its clock alone",
     "F14": "the second release: there is one version of the protocol",
     "F15": "recovery from a backup",

@@ -16,7 +16,10 @@ RETRY = Verdict(VerdictKind.RETRY)
 
 @pytest.mark.parametrize("kind", OutcomeKind)
 def test_each_outcome_is_a_fault_of_the_endpoint_or_of_ourselves(kind: OutcomeKind) -> None:
-    ours = {"local", "aborted", "internal", "key_unavailable", "unsendable", "event_gone", "payload_unreadable"}
+    ours = {
+        *("local", "aborted", "internal", "key_unavailable", "unsendable", "event_gone", "payload_unreadable"),
+        *("transformation_failed", "unformatted"),
+    }
     named = {"delivered": Sign.SUCCESS, "slowed": Sign.SLOW_DOWN}
     expected = Sign.NOTHING if kind in ours else named.get(kind, Sign.FAILURE)
     assert sign_of(kind, None, RETRY) is expected

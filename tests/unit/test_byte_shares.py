@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from relay.engine.byte_shares import ByteGrants, ByteRoom, Share
 from relay.engine.endpoint import Endpoint
 from relay.engine.room import BYTES_MAX
+from relay.engine.tenants import Tenants
 from relay.model.delivery import HUGE_BYTES, SMALL_BYTES
 from tests.unit.test_fairness import endpoint
 
@@ -55,6 +56,28 @@ def test_hanging_endpoints_leave_an_eighth_and_have_one_delivery_each_from_half_
         fill(room, endpoint(), 250 * KB)
     assert room.taken <= BYTES_MAX * 7 // 8 + 250 * KB
     assert fill(room, endpoint(answers=True), 250 * KB) >= 1
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_one_tenant_leaves_an_eighth_to_the_others_however_many_endpoints_it_has(answers: bool) -> None:
+    room, tenants = ByteRoom(BYTES_MAX), Tenants()
+    others = endpoint(answers=answers, tenant=tenants.use_of("other"))
+    use = tenants.use_of("large")
+    while ByteGrants(room, 1, tenants).take(one := endpoint(answers=answers, tenant=use), 250 * KB):
+        room.take(one, 250 * KB)
+    assert use.bytes == room.taken > BYTES_MAX * 3 // 4
+    grants = ByteGrants(room, 100, tenants)
+    assert [grants.promise(endpoint(answers=answers, tenant=use)) for _ in range(100)] == [Share(0, True)] * 100
+    assert ByteGrants(room, 1, tenants).take(others, 60 * KB)
+    assert (grants.promise(others) or Share(0, False)).bytes > 60 * KB
+
+
+def test_one_tenant_alone_has_all_of_the_room() -> None:
+    room, tenants = ByteRoom(BYTES_MAX), Tenants()
+    use = tenants.use_of("only")
+    while ByteGrants(room, 1, tenants).take(one := endpoint(answers=True, tenant=use), 250 * KB):
+        room.take(one, 250 * KB)
+    assert room.taken >= BYTES_MAX
 
 
 def test_small_ones_always_go() -> None:
@@ -113,6 +136,8 @@ def test_what_was_taken_is_given_back_whatever_endpoints_do_meanwhile(steps: lis
             one.health.answers = not one.health.answers
             room.reclassify(one, answers=one.health.answers)
         assert 0 <= room.unproven <= room.taken
+        assert sum(one.tenant.bytes for one in some) == room.taken
+        assert sum(one.tenant.unproven_bytes for one in some) == room.unproven
     for one, size in held:
         room.give_back(one, size)
     assert (room.taken, room.unproven, room.huge) == (0, 0, {True: 0, False: 0})

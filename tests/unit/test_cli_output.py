@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from outbox.control.events import DeadDelivery
+from outbox.control.dead_letters import DeadDelivery
 from outbox.control.pages import Page
 from outbox.ids import DeliveryId, SubscriptionId
 from relay.cli import output
@@ -22,7 +22,7 @@ AT = datetime(2026, 1, 31, 13, 0, 0, 5, tzinfo=timezone(timedelta(hours=1)))
 @pytest.fixture
 def terminal(monkeypatch):
     """Stdout is a terminal of 80 columns."""
-    monkeypatch.setattr(output, "_terminal_columns", lambda: 80)
+    monkeypatch.setattr(output, "terminal_columns", lambda: 80)
 
 
 def lines(capsys) -> list[str]:

@@ -13,7 +13,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from relay.config import sources
 from relay.config.database_url import normalised, redacted
-from relay.config.options import Config, ConfigError, config_table, options
+from relay.config.option import ConfigError
+from relay.config.options import Config, config_table, options
 from relay.config.sources import load
 
 PASSWORD = "s3cret-pa55"

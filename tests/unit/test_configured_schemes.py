@@ -12,7 +12,8 @@ import pytest
 import outbox
 from outbox.signing.schemes import ROWS, SCHEMES, SchemeDeclaration
 from relay.__main__ import run_command
-from relay.config.options import Config, ConfigError
+from relay.config.option import ConfigError
+from relay.config.options import Config
 from relay.config.sources import load
 from tests.support import readme
 from tests.support.own_schemes import only_here

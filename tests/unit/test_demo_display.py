@@ -79,7 +79,7 @@ def test_nothing_is_left_when_neither_events_nor_deliveries_are() -> None:
 
 def test_plain_lines_fit_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.StringIO()
-    monkeypatch.setattr("relay.local.demo.display._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("relay.local.demo.display.LINE_SECONDS", 0.0)
     display = PlainDisplay("demo", output)
     display.show(WIDEST)
     display.judge(FAILED, "Not as promised.")

@@ -84,5 +84,6 @@ def test_it_misbehaves_towards_a_few_events_and_lets_each_through_in_the_end() -
 
 
 def test_it_ends_with_its_input(receiver: Receiving) -> None:
-    receiver.child._process.stdin.close()  # type: ignore[union-attr] # noqa: SLF001 - as if its parent had died
-    assert receiver.child._process.wait(20) == 0  # noqa: SLF001 - by itself, nobody stops it
+    process = receiver.child._process  # noqa: SLF001 - the pipe is nobody else's
+    process.stdin.close()  # type: ignore[union-attr] # as if its parent had died
+    assert process.wait(20) == 0  # by itself, nobody stops it

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any, get_args
 
 import pytest
 
+from outbox.control.test_messages import AnsweredTest, json_of_answer
 from outbox.ids import SubscriptionId
 from outbox.subscriptions.url import parse_url
 from relay.cli.findings import in_sentences
 from relay.http import Outcome
 from relay.http.inspection.certificate import Certificate
 from relay.http.inspection.steps import Cause, Step
+from relay.model.outcome import OutcomeKind
 from relay.operations.probe.diagnosis import of_outcome, of_steps
 
 SUB = SubscriptionId.of("sub_01jd3v00000000000000000000")
@@ -237,3 +240,17 @@ def test_findings_are_data_with_a_code_and_a_mend_of_their_own() -> None:
     assert [(finding.code, finding.mend) for finding in both] == [
         ("tls.expired", "renew it"), ("tls.wrong_name", "add the name to it, or change the URL"),
     ]  # fmt: skip
+
+
+def test_what_an_answer_keeps_of_findings_an_older_version_can_read() -> None:
+    outcome = Outcome(OutcomeKind.HTTP_4XX, 401, 5)
+    findings = of_outcome(SUB, URL, outcome, 15)
+    answer = AnsweredTest(
+        delivery_id=None, at=datetime(2026, 1, 1, tzinfo=UTC), ok=False, sent=True, outcome="http_4xx", status=401,
+        milliseconds=5, error=None, address=None, hindrance=findings[0], request=None, response=None,
+        findings=findings,
+    )  # fmt: skip
+    kept = json.loads(json_of_answer(answer))
+    assert [set(one) for one in (kept["hindrance"], *kept["findings"])] == [
+        {"code", "subject", "seen", "mend", "severity"}
+    ] * 2

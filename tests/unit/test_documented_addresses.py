@@ -13,7 +13,7 @@ from tests.support.readme import ROOT
 
 pytestmark = pytest.mark.field("F40")
 
-READ = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").iterdir()),
+READ = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("*.[pm][yd]")),
         *sorted((ROOT / "relay" / "cli").glob("*.py")), *sorted((ROOT / "relay" / "local").rglob("*.py")),
         *sorted((ROOT / "outbox").rglob("*.py"))]  # fmt: skip
 PASTED = re.compile(r"""(?:\bDATABASE_URL=|create_engine\(\s*f?|make_url\(\s*f?)["']?(?P<url>[a-z0-9+]+://[^\s"')]*)""")

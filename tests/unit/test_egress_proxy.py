@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from outbox.secret import Secret
 from relay.config.egress_proxy import EgressProxy, parse_egress_proxy
-from relay.config.options import Config, ConfigError, options
+from relay.config.option import ConfigError
+from relay.config.options import Config, options
 from relay.config.sources import load
 from relay.http.configured import make_dialler
 from relay.http.dial import DirectDialler

@@ -8,12 +8,14 @@ import tracemalloc
 import pytest
 
 from outbox.secret import Secret
+from relay.engine import endpoint as endpoint_module
 from relay.engine.endpoint import Endpoint
 from relay.engine.endpoint_registry import Endpoints
 from relay.model.subscription import SubscriptionVersion
 from relay.secrets.keyring import Keyring
 
 MANY = 4_000
+CONTRACT = 50_000  # of the report; their envelopes, nine tenths of the time, are one here
 
 
 class Nobody:
@@ -36,6 +38,18 @@ def come_and_go(endpoints: Endpoints, first: int, count: int = MANY) -> None:
 
 @pytest.mark.field("F77")
 def test_thousands_that_came_and_went_leave_nothing() -> None:
+    require_nothing_left(MANY)
+
+
+@pytest.mark.field("F77")
+def test_fifty_thousand_that_came_and_went_leave_nothing_in_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    envelope = endpoint_module.Envelope(known(1), Keyring())
+    monkeypatch.setattr(endpoint_module, "Envelope", lambda *_: envelope)
+    monkeypatch.setattr("relay.engine.endpoint_registry.KNOWN_MAX", CONTRACT)
+    require_nothing_left(CONTRACT)
+
+
+def require_nothing_left(count: int) -> None:
     endpoints = Endpoints(64, Keyring())
     come_and_go(endpoints, 0, 10)  # what is imported and cached once
     gc.collect()
@@ -43,7 +57,7 @@ def test_thousands_that_came_and_went_leave_nothing() -> None:
     try:
         before, _ = tracemalloc.get_traced_memory()
         for round_ in (1, 2):
-            come_and_go(endpoints, round_ * MANY)
+            come_and_go(endpoints, round_ * count, count)
             gc.collect()
             left, _ = tracemalloc.get_traced_memory()
             assert left - before < 150_000  # the tables of a thousand are not made smaller
@@ -79,3 +93,26 @@ def test_beyond_the_most_only_what_is_idle_and_open_is_forgotten(monkeypatch: py
     assert set(endpoints) == {busy, held, asked, last}
     assert endpoints.get(idle.subscription.id) is None
     assert endpoints.stale([(idle.subscription.id, 1)]) == [idle.subscription.id], "it is read again when needed"
+
+
+def test_one_that_was_forgotten_comes_back_as_it_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.engine.endpoint_registry.KNOWN_MAX", 100)
+    endpoints = Endpoints(64, Keyring())
+    for number in range(1, 1000):
+        endpoints.update(known(number), Nobody()).health.answers = number % 3 == 0
+    assert len(endpoints) == 100
+    assert all(endpoints.answers(known(number).id) is (number % 3 == 0) for number in range(1, 1000))
+    assert all(endpoints.update(known(number), Nobody()).answers is (number % 3 == 0) for number in range(1, 1000))
+
+
+def test_one_that_answers_no_more_comes_back_unproven(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.engine.endpoint_registry.KNOWN_MAX", 1)
+    endpoints = Endpoints(64, Keyring())
+    for answers in (True, False):
+        endpoints.update(known(1), Nobody()).health.answers = answers
+        endpoints.update(known(2), Nobody())
+        assert endpoints.answers(known(1).id) is answers
+    endpoints.update(known(1), Nobody()).health.answers = True
+    endpoints.update(known(2), Nobody())
+    endpoints.distrust()
+    assert not endpoints.answers(known(1).id), "another server's"

@@ -11,13 +11,13 @@ from relay.engine.byte_shares import ByteGrants, ByteRoom
 from relay.engine.endpoint import Endpoint
 from relay.engine.fairness import Grants, Places, Queues
 from relay.engine.room import BYTES_MAX
-from relay.engine.tenants import Tenants
+from relay.engine.tenants import Tenants, TenantUse
 from relay.secrets.keyring import Keyring
 from tests.unit.test_endpoint import OWNER, subscription
 
 
-def endpoint(*, answers: bool = False, waiting: int = 100) -> Endpoint:
-    one = Endpoint(subscription(), 64, Keyring(), OWNER)
+def endpoint(*, answers: bool = False, waiting: int = 100, tenant: TenantUse | None = None) -> Endpoint:
+    one = Endpoint(subscription(), 64, Keyring(), OWNER, tenant)
     one.health.answers = answers
     one.waiting.extend([cast("Any", None)] * waiting)
     return one
@@ -64,7 +64,7 @@ def test_who_answers_passes_unproven_that_hold_all_they_may() -> None:
         queues.append(one)
     served = []
     while (one := queues.next()) is not None:
-        one.waiting.popleft()
+        one.waiting.pop(0)
         one.sending += 1
         requests.unproven += not one.answers
         served.append(one)

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outbox.errors import SubscriptionError
-from outbox.subscriptions.filters import Answer, Filter, FilteredEvent, FilterSet, parse, read_filter, stored_filter
+from outbox.subscriptions.filters import (
+    Answer,
+    Filter,
+    FilteredEvent,
+    FilterSet,
+    parse,
+    parse_new,
+    read_filter,
+    stored_filter,
+)
 from outbox.subscriptions.filters.values import canonical
 
 CASES = Path(__file__).parents[1] / "cases" / "filter_vectors.json"
@@ -84,6 +93,22 @@ def test_a_refusal_names_the_path_the_value_and_the_mend(given: Any, told: str) 
     assert refused(given).startswith(told)
 
 
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"metadata": {"source": "web"}}, "filter.metadata"),
+        ({"$or": [{"type": "a"}, {"$not": {"metadata": {"$exists": True}}}]}, "filter.$or[1].$not.metadata"),
+    ],
+)
+def test_a_new_filter_on_metadata_is_refused_and_a_stored_one_goes_on(given: Any, where: str) -> None:
+    with pytest.raises(SubscriptionError) as error:
+        parse_new(given)
+    assert str(error.value) == (
+        f"{where}: no event carries any metadata yet, so that this never matches; put it into the payload and ask there"
+    )
+    assert stored_filter(json.dumps(given)).answer(FilteredEvent("b.c", "1")) in (Answer.MATCH, Answer.NO_MATCH)
+
+
 def test_a_filter_that_contains_itself_is_refused() -> None:
     given: dict[str, Any] = {}
     given["payload"] = given
@@ -145,6 +170,15 @@ def test_a_payload_that_is_nested_more_deeply_than_can_be_parsed_is_given_up() -
     depth = 200_000
     event = FilteredEvent("a.b", '{"a":' + "[" * depth + "]" * depth + ',"b":1}')
     assert parse({"payload": {"b": 1}}).answer(event) is Answer.UNREADABLE
+
+
+def test_no_filter_takes_a_payload_that_memory_did_not_suffice_for_as_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_: str) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr("outbox.subscriptions.filters.event.read_payload", read)
+    event, both = FilteredEvent("a.b", "[]"), [parse({"payload": {"$not": {"a": n}}}) for n in (1, 2)]
+    assert [one.answer(event) for one in both] == [Answer.UNREADABLE] * 2
 
 
 @pytest.mark.parametrize("number", ["1e99999999999999999999", "-1e-99999999999999999999", "9" * 100_000])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from relay.config.kinds import address
-from relay.config.options import Config, ConfigError
+from relay.config.option import ConfigError
+from relay.config.options import Config
 from relay.telemetry import gauges
 from relay.telemetry.gauges import Gauges, KeptGauges, Reading
 from relay.telemetry.health import Health

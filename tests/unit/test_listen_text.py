@@ -52,6 +52,14 @@ def test_nothing_from_outside_reaches_the_terminal_raw(nasty: str) -> None:
         assert nasty not in as_json(shown)
 
 
+def test_what_the_application_answered_is_said() -> None:
+    assert "verified, forwarded, answered 500\n" in click.unstyle(as_text(arrival({}, forwarded=True, status=500)))
+    failed = arrival({}, forwarded=True, status=502, failure="no answer: \x1b")
+    assert "verified, answered 502, no answer: \\x1b\n" in click.unstyle(as_text(failed))
+    gone = arrival({}, forwarded=True, status=None, failure="the sender hung up first")
+    assert "verified, not answered, the sender hung up first\n" in click.unstyle(as_text(gone))
+
+
 def test_a_long_body_is_shortened() -> None:
     text = as_text(arrival("x" * 30_000))
     assert len(text) < 21_000
@@ -69,6 +77,8 @@ def test_json_is_one_object_on_one_line() -> None:
         "status": 200,
         "verified": True,
         "problem": None,
+        "forwarded": False,
+        "failure": None,
         "body": {"a": "ü\n"},
     }
 

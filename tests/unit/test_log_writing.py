@@ -8,9 +8,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from outbox.ids import Id, TokenId, new_uuid7
 from relay.config.options import Config
 from relay.telemetry.logs import set_up_logging
 from relay.telemetry.writing import CLOSE_SECONDS, BackgroundHandler
@@ -137,17 +139,48 @@ def test_a_closed_handler_writes_what_is_queued_and_ends_its_thread(pipe: tuple[
     assert not writing.is_alive()
 
 
-def test_a_json_line_has_the_ids_that_its_message_names(capfd: pytest.CaptureFixture[str]) -> None:
-    subscription, delivery = f"sub_0{'a' * 25}", f"dlv_1{'b' * 25}"
+ALWAYS = {"at", "level", "logger", "process", "message"}
+Lines = list[dict[str, Any]]
+
+
+def logged_as_json(capfd: pytest.CaptureFixture[str], *lines: tuple[Any, ...], **extra: Any) -> Lines:
+    """Log these, each a message and its arguments; return what was written."""
     set_up_logging(Config(log_format="json"))
     handlers = logging.getLogger().handlers[:]
-    logging.getLogger("relay.engine").warning("%s of %s is a dead letter: whsec_c2VjcmV0", delivery, subscription)
-    logging.getLogger("relay.engine").warning("subscriber_%s and sub_short are no ids", "a" * 26)
+    for line in lines:
+        logging.getLogger("relay.engine").warning(*line, extra=extra)
     for handler in handlers:
         handler.flush()
         logging.getLogger().removeHandler(handler)
         handler.close()
-    first, second = (json.loads(line) for line in capfd.readouterr().err.splitlines())
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+
+
+def test_a_json_line_has_the_ids_that_its_message_names(capfd: pytest.CaptureFixture[str]) -> None:
+    subscription, delivery = f"sub_0{'a' * 25}", f"dlv_1{'b' * 25}"
+    first, second = logged_as_json(
+        capfd,
+        ("%s of %s is a dead letter: whsec_c2VjcmV0", delivery, subscription),
+        ("subscriber_%s and sub_short are no ids", "a" * 26),
+    )
     assert (first["delivery_id"], first["subscription_id"]) == (delivery, subscription)
     assert first["message"].endswith("whsec_***")
-    assert set(second) == {"at", "level", "logger", "process", "message"}
+    assert set(second) == ALWAYS
+
+
+def test_every_kind_of_id_has_a_field_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    ids = [kind.of(new_uuid7()) for kind in Id.__subclasses__()]
+    lines = logged_as_json(capfd, *(("%s: failed", one) for one in ids))
+    named = [{name: value for name, value in line.items() if name not in ALWAYS} for line in lines]
+    assert [list(fields.values()) for fields in named] == [[str(one)] for one in ids]
+    names = {name for fields in named for name in fields}
+    assert len(names) == len(ids)
+    assert {"bulk_operation_id", "token_id", "erasure_id", "portal_link_id"} <= names
+
+
+def test_a_line_about_a_request_has_its_id(capfd: pytest.CaptureFixture[str]) -> None:
+    token = str(TokenId.of(new_uuid7()))
+    (line,) = logged_as_json(capfd, ("request mine: … by %s", token), request_id="mine")
+    assert (line["request_id"], line["token_id"]) == ("mine", token)
+    (line,) = logged_as_json(capfd, ("about no request",), request_id="")
+    assert set(line) == ALWAYS

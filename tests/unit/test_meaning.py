@@ -10,7 +10,17 @@ from psycopg import errors
 from sqlalchemy.exc import DBAPIError
 
 from relay.cli.failures import explain
-from relay.store.meaning import CLASSES, CODES, Meaning, is_refusal, meaning_of, mend_of, sqlstate_of
+from relay.store.meaning import (
+    CLASSES,
+    CODES,
+    Meaning,
+    is_refusal,
+    meaning_of,
+    mend_of,
+    mend_of_line,
+    one_line,
+    sqlstate_of,
+)
 
 EVERY = {
     kind.sqlstate: kind
@@ -78,6 +88,22 @@ def test_errors_without_a_code() -> None:
     assert meaning_of(psycopg.InterfaceError("closed")) is Meaning.AWAY
     assert meaning_of(psycopg.ProgrammingError("no result")) is Meaning.OURS
     assert meaning_of(psycopg.DataError("a NUL in a text")) is Meaning.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("line", "mend"),
+    [
+        (one_line(psycopg.errors.DiskFull("could not extend file")), "free space on the server's disk"),
+        (one_line(psycopg.errors.InsufficientPrivilege("denied")), "grant outbox_relay to its role"),
+        (one_line(psycopg.errors.LockNotAvailable("in use")), ""),
+        (one_line(psycopg.errors.UniqueViolation("twice")), ""),
+        ("lookup: no error", ""),
+        ("disk full", ""),
+        ("", ""),
+    ],
+)
+def test_an_error_that_was_written_down_still_tells_its_mend(line: str, mend: str) -> None:
+    assert mend_of_line(line) == mend
 
 
 def test_a_code_that_a_trigger_made_up_is_about_the_row() -> None:

@@ -57,6 +57,19 @@ async def test_one_quick_answer_is_no_proof_and_many_are(clock: list[float]) -> 
     assert pace.slack_seconds == LEASE_SLACK_SECONDS
 
 
+@pytest.mark.parametrize("verb", ["claim of a suspect", "claim of probes", "claim of batches", "settle"])
+async def test_what_is_not_used_again_counts_less_and_less(clock: list[float], verb: str) -> None:
+    pace = Pace()
+    measure(pace, clock, verb, 60.0)
+    slow = pace.slack_seconds
+    assert slow > 2 * 60.0
+    clock[0] += 15.0
+    assert LEASE_SLACK_SECONDS < pace.slack_seconds < slow * 0.6
+    for later in (90.0, 100 * 86400.0):
+        clock[0] += later
+        assert (pace.start_within_seconds, pace.slack_seconds) == (START_WITHIN_SECONDS, LEASE_SLACK_SECONDS)
+
+
 @pytest.mark.field("F62")
 async def test_an_answer_may_bring_what_the_link_takes_in_a_second(clock: list[float]) -> None:
     pace = Pace()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("packaging")  # the wheel is built once
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -49,15 +50,16 @@ def test_every_file_of_both_packages_is_in_the_wheel(wheel: zipfile.ZipFile) -> 
         "outbox/schema/migrations/0001_tables.sql",
     } <= expected
     packaged = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert packaged == expected
+    assert packaged == expected | {"outbox_relay_pytest.py"}
 
 
-def test_the_wheel_has_its_licence_its_command_and_its_alembic_plugin(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_has_its_licence_its_command_and_its_plugins(wheel: zipfile.ZipFile) -> None:
     names = {Path(name).name: name for name in wheel.namelist() if ".dist-info/" in name}
     assert "MIT License" in wheel.read(names["LICENSE"]).decode()
     entry_points = wheel.read(names["entry_points.txt"]).decode()
     assert "relay = relay.__main__:main" in entry_points
     assert "outbox.schema.alembic_plugin" in entry_points
+    assert "[pytest11]\noutbox_relay = outbox_relay_pytest" in entry_points
 
 
 def test_the_base_install_has_neither_a_server_nor_a_test_tool() -> None:
@@ -67,7 +69,7 @@ def test_the_base_install_has_neither_a_server_nor_a_test_tool() -> None:
 
 def test_every_extra_that_users_see_is_in_all() -> None:
     extras = PROJECT["optional-dependencies"]
-    assert extras["all"] == [f"outbox-relay[{','.join(name for name in extras if name not in ('all', 'dev'))}]"]
+    assert extras["all"] == [f"outbox-relay[{','.join(name for name in extras if name not in ('all', 'dev', 'docs'))}]"]
 
 
 def test_the_extra_web_alone_is_enough_to_serve() -> None:

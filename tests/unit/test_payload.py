@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox import PayloadError, PayloadTooLarge
-from outbox.recording.payload import MAX_DEPTH, RawJSON, _encode_plain, _Writer, encode
+from outbox.recording.payload import RawJSON, _Writer, encode
+from outbox.recording.plain_data import MAX_DEPTH, encode_plain
 
 LIMIT = 262_144
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -174,7 +175,7 @@ def test_refused_with_its_path(name):
 
 @given(ORDINARY)
 def test_both_encoders_write_what_json_reads_back(data):
-    fast, careful = _encode_plain(data, LIMIT), _Writer(LIMIT).write(data)
+    fast, careful = encode_plain(data, LIMIT), _Writer(LIMIT).write(data)
     assert careful == json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     assert fast == careful or (fast is None and "\\u0000" in careful)
     assert encode(RawJSON(careful), LIMIT) == careful or "same key" in careful

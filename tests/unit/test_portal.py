@@ -12,14 +12,15 @@ from jinja2 import Environment, nodes
 from outbox.control.deliveries import STATES
 from outbox.control.event_types import shape_of
 from outbox.control.filters import OUTCOMES
-from relay.config.options import Config, ConfigError
+from relay.config.option import ConfigError
+from relay.config.options import Config
 from relay.config.sources import load
 from relay.web.pages.points import STEPS
 from relay.web.pages.wording import PART_WORDS
 from relay.web.portal import deliveries, rendering
 from relay.web.portal.branding import branding_of
 from relay.web.portal.colours import DARK_GROUNDS, LIGHT_GROUNDS, contrast, legible, style_of
-from relay.web.portal.endpoint_forms import covers
+from relay.web.portal.endpoint_forms import allows
 from relay.web.portal.texts import LANGUAGES, read_texts
 
 PORTAL = Path(rendering.__file__).parent
@@ -28,7 +29,7 @@ GROUPS = {
     "notices": set(rendering.NOTICES),
     "kinds": {"text", "number", "true or false", "null", "object", "list"},
     "states": {*STATES, "active", "failing", "dead", "retry", "test", "replayed_or_purged"},
-    "next": {*STATES} - {"delivered", "cancelled"},
+    "waits": set(deliveries.TOLD_WAITS),
     "outcomes": set(OUTCOMES),
     "charts": set(PART_WORDS),
     "windows": set(STEPS),
@@ -153,6 +154,7 @@ def test_the_grounds_are_those_of_the_style_sheet() -> None:
         ("portal_name", "a\nb", "no name"),
         ("portal_types", ("a b",), "portal_types: "),
         ("portal_url", "ftp://x", "scheme"),
+        ("portal_url", "http://hooks.example.com/portal", "plain http"),
         ("portal_max_endpoints", 0, "whole number"),
     ],
 )
@@ -203,7 +205,7 @@ def test_the_policy_allows_the_logo_and_the_framing_pages_and_nothing_else() -> 
     ],
 )  # fmt: skip
 def test_which_types_a_customer_may_choose(allowed: tuple[str, ...], pattern: str, is_covered: bool) -> None:
-    assert covers(allowed, pattern) is is_covered
+    assert allows(allowed, pattern) is is_covered
 
 
 def test_the_shape_of_a_payload() -> None:

@@ -18,7 +18,7 @@ from relay.message.formats.receivers import ANSWERS
 from relay.model.answers import read_answer
 from relay.model.decide import GONE, decide
 from relay.model.event import EventParts
-from relay.model.outcome import Outcome, OutcomeKind
+from relay.model.outcome import Outcome, OutcomeKind, Scope
 from relay.model.verdict import Disable, Hold, VerdictKind
 from tests.support.presets import PRESETS, broken_rules, filled
 
@@ -230,6 +230,7 @@ def test_an_answer_means_what_its_receiver_says(name: str, row: dict[str, Any]) 
         changes = {"disable": Disable, "none": type(None), "alert": type(None)}
         if row["endpoint"] == "hold":
             assert isinstance(verdict.endpoint, Hold) or "schedule" in row["hold"].get("else", "")
+            assert (read.scope is Scope.FORMAT) == row["hold"].get("scope", "").startswith("every ")
         else:
             assert isinstance(verdict.endpoint, changes[row["endpoint"]]), outcome
         if row["delivery"] == "dead":
@@ -243,6 +244,19 @@ def test_discord_holds_for_the_larger_time_rounded_up() -> None:
         assert read_answer(outcome, ANSWERS["discord"]).retry_after_seconds == seconds
     banned = Outcome(OutcomeKind.HTTP_4XX, 429, 1, headers="", excerpt=b"<html>error 1015</html>")
     assert read_answer(banned, ANSWERS["discord"]).retry_after_seconds == 600.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "scope"),
+    [
+        ("", b'{"retry_after":2.5,"global": true}', Scope.FORMAT),
+        ("X-RateLimit-Global: true\r\n", b'{"retry_after":2.5,"global":false}', Scope.FORMAT),
+        ("X-RateLimit-Scope: user\r\n", b'{"retry_after":2.5,"global":false}', Scope.ENDPOINT),
+    ],
+)
+def test_discords_global_rate_holds_every_webhook(headers: str, body: bytes, scope: Scope) -> None:
+    read = read_answer(Outcome(OutcomeKind.HTTP_4XX, 429, 1, headers=headers, excerpt=body), ANSWERS["discord"])
+    assert (read.scope, read.retry_after_seconds) == (scope, 3.0)
 
 
 def test_a_success_that_says_wait_is_delivered_and_holds() -> None:

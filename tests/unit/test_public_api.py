@@ -11,6 +11,9 @@ import outbox
 
 NAMES = {
     *("record", "arecord", "Event", "Outbox", "RawJSON", "events_table"),
+    *("emit", "use_session", "sessions_from", "current_session", "silenced", "refused_events"),
+    *("EventType", "Catalogue", "catalogue", "CatalogueError", "PayloadInvalid"),
+    *("capture", "Capture", "Change", "CaptureError"),
     *("subscribe", "subscriptions", "statistics", "act_as", "ActorError"),
     *("events", "deliveries", "dead_letters", "replays", "FilterError", "ByHandError", "ReplayError"),
     *("request_test", "read_test", "wait_for_test", "await_test", "ProbeError", "NoAnswerError"),
@@ -19,7 +22,7 @@ NAMES = {
     *("sign", "signed_headers", "verify", "Webhook", "Secret"),
     *("OutboxError", "RecordError", "PayloadError", "PayloadTooLarge", "TransactionError", "TargetError"),
     *("SchemeDeclaration", "declare_scheme"),
-    *("allow_endpoints", "EVERY_TENANT", "ArgumentError", "BodyError"),
+    *("allow_endpoints", "EVERY_TENANT", "ArgumentError", "BodyError", "BusyError", "InboxError"),
     *("SubscriptionError", "NotFoundError", "SchemaError", "SignatureError", "__version__"),
 }
 
@@ -43,7 +46,7 @@ def test_every_public_name_says_what_it_is():
 
 def test_every_error_is_an_outbox_error():
     for name in NAMES:
-        if name.endswith("Error") or name == "PayloadTooLarge":
+        if name.endswith("Error") or name in ("PayloadInvalid", "PayloadTooLarge"):
             assert issubclass(getattr(outbox, name), outbox.OutboxError)
 
 
@@ -74,10 +77,11 @@ def test_signatures():
         "idempotency_key": None,
         "priority": 0,
         "trace": None,
+        "on_error": "raise",
     }
     assert not inspect.iscoroutinefunction(outbox.record)
     assert inspect.iscoroutinefunction(outbox.arecord)
 
 
 def test_an_event_carries_no_payload():
-    assert list(outbox.Event.__dataclass_fields__) == ["id", "type", "key", "tenant", "available_at"]
+    assert list(outbox.Event.__dataclass_fields__) == ["id", "type", "key", "tenant", "available_at", "recorded"]

@@ -8,7 +8,7 @@ import pytest
 
 from outbox import TransactionError, record
 from outbox.ids import new_uuid7
-from outbox.recording.insert import Row, _chunks
+from outbox.recording.insert import Row, chunks
 
 
 class Connection:
@@ -87,6 +87,6 @@ def test_every_other_state_is_left_to_the_database(state):
 )
 def test_statements_are_bounded_by_rows_and_by_size(sizes, expected):
     rows = [Row(new_uuid7(), "a", None, "", "x" * size, None, None) for size in sizes]
-    chunks = [chunk for _, chunk in _chunks(rows)]
-    assert [len(chunk) for chunk in chunks] == expected
-    assert [row for chunk in chunks for row in chunk] == rows
+    parts = [part for _, part in chunks(rows)]
+    assert [len(part) for part in parts] == expected
+    assert [row for part in parts for row in part] == rows

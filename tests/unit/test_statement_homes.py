@@ -24,8 +24,8 @@ ELSEWHERE = {
     "relay.operations.status.unresolved_events",  # prints what a person may run; the relay never does
 }
 IN_STORE = {
-    *("batches", "claims", "consequences", "dead_letters", "fan_out", "lanes", "lease", "probes"),
-    *("settlement", "sorting", "subscriptions", "suspects", "unresolvable", "wide"),
+    *("batches", "births", "claims", "consequences", "dead_letters", "fan_out", "halving", "lanes", "lease", "probes"),
+    *("settlement", "sorting", "subscriptions", "suspects", "unresolvable", "virtual_time", "wide"),
 }
 BY_PEOPLE = {"by_hand", "dead_letters", "lanes", "replay"}
 STORED = {f"relay.store.{name}" for name in IN_STORE} | {f"outbox.control.store.{name}" for name in BY_PEOPLE}

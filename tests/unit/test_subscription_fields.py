@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 import pytest
-from sqlalchemy import JSON, Boolean, Integer, Text
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import JSON, Boolean, Date, Integer, Text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 import outbox
 from outbox import subscriptions
 from outbox.errors import SubscriptionError
+from outbox.subscriptions import value_checks
 from outbox.subscriptions.declaration import REQUIRED, Field, fields_in
 from outbox.subscriptions.fields import COLUMNS, FIELDS, SECRETS, Changes, Settings, Subscription, check_fields
 from outbox.subscriptions.json_text import JSON_TEXT
 from relay.cli import cli
+from relay.web.pages import field_texts
+from relay.web.pages.subscription_forms import asked_of, places_of
+from relay.web.pages.visits import Form
 
 TOLD = get_type_hints(Changes)
 READ = get_type_hints(Subscription)
@@ -141,3 +146,52 @@ def test_a_field_is_documented_in_whole_sentences(field: Field) -> None:
     for text in (field.meaning, *(flag.help for flag in field.flags)):
         assert text[0].isupper() or text[0].isdigit()
         assert text.endswith(".") or ";" in text
+
+
+NEW: Any = {"check": value_checks.text(100), "flags": (), "meaning": "What a `note` is for."}
+
+
+@pytest.mark.parametrize(
+    ("column", "default", "text", "value"),
+    [
+        (Text(), "", " a ", "a"),
+        (Integer(), None, "7", 7),
+        (ARRAY(Integer), (), "7, 8", [7, 8]),
+        (ARRAY(Text), (), "a\nb", ["a", "b"]),
+        (JSONB(), {}, "a=b", {"a": "b"}),
+        (JSON_TEXT, None, '{"a": 1}', {"a": 1}),
+        (Boolean(), False, "1", True),
+    ],
+    ids=repr,
+)
+def test_a_new_field_is_asked_for_by_the_dashboard_without_a_change_of_it(
+    column: Any, default: Any, text: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = Field(name="a_note", column=column, default=default, **NEW)
+    monkeypatch.setattr(field_texts, "COLUMNS", (*COLUMNS, new))
+    asked = asked_of([*FIELDS, new])
+    assert "a_note" in field_texts.texts_of(None)
+    assert asked["a_note"].label.startswith("A note")
+    assert asked["a_note"].help == "What a note is for."
+    assert places_of([*FIELDS, new])["rest"][-1] == "a_note"
+    form = Form([("url", "https://example.com/"), ("types", "a.b"), ("a_note", text)])
+    assert field_texts.settings_in(form)["a_note"] == value
+
+
+def test_a_filter_of_plain_texts_is_shown_as_the_json_that_it_is() -> None:
+    item: Any = SimpleNamespace(**{field.name: field.default for field in COLUMNS} | {"filter": {"key": "a"}})
+    shown = field_texts.texts_of(item)["filter"]
+    assert field_texts.read_text(next(one for one in COLUMNS if one.name == "filter"), shown) == {"key": "a"}
+
+
+def test_a_field_that_the_dashboard_cannot_ask_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match=r"^a_note: no form asks for a column of the type Date"):
+        asked_of([Field(name="a_note", column=Date(), **NEW)])
+    monkeypatch.setattr(field_texts, "SECRETS", (*SECRETS, Field(name="a_note", **NEW)))
+    with pytest.raises(TypeError, match=r"^a_note: no form asks for it; subscription_form.html and _SECRET_IN"):
+        field_texts.settings_in(Form([]))
+
+
+def test_each_field_stands_in_the_form_once() -> None:
+    placed = [name for names in places_of(FIELDS).values() for name in names]
+    assert sorted(placed) == sorted(field.name for field in FIELDS)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from relay.engine.byte_shares import ByteGrants, ByteRoom
 from relay.engine.due_map import DueMap
 from relay.engine.endpoint import Endpoint
 from relay.engine.fairness import Grants, Places, Queues
-from relay.engine.room import BYTES_MAX
+from relay.engine.room import BYTES_MAX, Room
 from relay.engine.tenants import Tenants
 from relay.model.delivery import Delivery
+from relay.model.outcome import Outcome, OutcomeKind
 from relay.secrets.keyring import Keyring
 from tests.unit.test_endpoint import OWNER, subscription
 
 
-def endpoint(tenants: Tenants, tenant: str, waiting: int = 0) -> Endpoint:
+def endpoint(tenants: Tenants, tenant: str, waiting: int = 0, *, answers: bool = True) -> Endpoint:
     one = Endpoint(subscription(), 64, Keyring(), OWNER, tenants.use_of(tenant))
-    one.health.answers = True
+    one.health.answers = answers
     one.health.window = 64
     one.waiting.extend(Delivery(bytes(16), 1, bytes(16), 1, 1, None, 0.0) for _ in range(waiting))
     return one
@@ -84,6 +88,55 @@ def test_requests_of_one_tenant_leave_an_eighth_to_the_others() -> None:
     assert queues.next() is other
     mine.tenant.sending = 13
     assert queues.next() is mine
+
+
+def test_unproven_endpoints_of_one_tenant_leave_others_some_of_what_unproven_ones_may_have() -> None:
+    tenants, places = Tenants(), Places(2048)
+    mine = [endpoint(tenants, "a", 1, answers=False) for _ in range(2000)]
+    other = endpoint(tenants, "b", 1, answers=False)
+    most = 1792 - 224  # of the 1,792 places that unproven ones have together
+    promised = Grants(places, ByteGrants(ByteRoom(BYTES_MAX)), tenants)
+    taken = Grants(places, ByteGrants(ByteRoom(BYTES_MAX)), tenants)
+    assert sum(promised.promise(one) for one in mine) == most
+    assert sum(taken.take(one, one.free, 2) for one in mine) == most
+    for grants in (promised, taken):
+        assert grants.promise(other) == 1
+    queues = Queues(places, tenants)
+    for one in (*mine, other):
+        queues.append(one)
+    served = []
+    while (one := queues.next()) is not None:
+        one.tenant.unproven_sending += 1
+        served.append(one)
+    assert len(served) == most + 1
+    assert other in served[:2]
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["take", "begin", "answer", "time out"]))))
+def test_what_a_tenant_holds_is_the_sum_of_what_its_endpoints_do(steps: list[tuple[int, str]]) -> None:
+    tenants, room = Tenants(), Room(100)
+    endpoints = [endpoint(tenants, tenant, answers=False) for tenant in "aabb"]
+    for number, step in steps:
+        one = endpoints[number]
+        if step == "take":
+            room.enter(one, Delivery(bytes(16), 1, bytes(16), 1, 1, None, 0.0))
+        elif step == "begin" and one.waiting:
+            one.waiting.pop(0)
+            room.begin(one)
+        elif one.sending:
+            room.end(one)
+            answer = (
+                Outcome(OutcomeKind.DELIVERED, 200, 1) if step == "answer" else Outcome(OutcomeKind.TIMEOUT, None, 1)
+            )
+            room.learn(one, answer)
+            room.leave(one, Delivery(bytes(16), 1, bytes(16), 1, 1, None, 0.0))
+    for tenant in "ab":
+        use = tenants.use_of(tenant)
+        mine = [one for one in endpoints if one.tenant is use]
+        assert (use.leased, use.sending) == (sum(e.leased for e in mine), sum(e.sending for e in mine))
+        unproven = [one for one in mine if not one.answers]
+        assert use.unproven_leased == sum(e.leased for e in unproven)
+        assert use.unproven_sending == sum(e.sending for e in unproven)
 
 
 def test_a_tenant_whose_endpoints_are_gone_is_forgotten() -> None:

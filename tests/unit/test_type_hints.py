@@ -19,32 +19,45 @@ from fastapi import FastAPI
 
 import outbox
 from outbox.subscriptions import NewSubscription, Subscription
+from tests.support import django_site
 
 pytestmark = pytest.mark.field("F43")
+django_site.begin()
 MODULES = ["outbox", *(module.name for module in pkgutil.walk_packages(outbox.__path__, "outbox."))]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 AT = datetime(2026, 1, 31, 14, 0, tzinfo=timezone(timedelta(hours=2)))
 
 
-def annotated() -> Iterator[Any]:
-    """Every public function, class, method and property."""
+def annotated() -> Iterator[tuple[str, Any]]:
+    """Every public function, class, method and property, with its name."""
     for module in map(import_module, MODULES):
         for name in getattr(module, "__all__", ()):
             value = getattr(module, name)
             where = f"{module.__name__}.{name}"
             if inspect.isclass(value):
-                yield pytest.param(value, id=where)
+                yield where, value
                 for member, method in vars(value).items():
                     function = method.fget if isinstance(method, property) else getattr(method, "__func__", method)
                     if inspect.isfunction(function) and member != "__new__":  # a NamedTuple's is made without globals
-                        yield pytest.param(function, id=f"{where}.{member}")
+                        yield f"{where}.{member}", function
             elif callable(value) and inspect.isroutine(inspect.unwrap(value)):
-                yield pytest.param(inspect.unwrap(value), id=where)
+                yield where, inspect.unwrap(value)
 
 
-@pytest.mark.parametrize("value", [*annotated()])
-def test_every_annotation_resolves(value: Any) -> None:
-    get_type_hints(value, include_extras=True)
+def fault_of(value: Any) -> str:
+    """Return why an annotation does not resolve; "" where each does."""
+    try:
+        get_type_hints(value, include_extras=True)
+    except Exception as error:
+        return repr(error)
+    return ""
+
+
+def test_every_annotation_resolves() -> None:
+    """One test: as a test each, these 2,600 took longer to hand out than to run."""
+    found = {where: fault_of(value) for where, value in annotated()}
+    assert len(found) > 2_000
+    assert {where: fault for where, fault in found.items() if fault} == {}
 
 
 def subscription(**more: Any) -> dict[str, Any]:

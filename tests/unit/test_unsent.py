@@ -28,6 +28,18 @@ def test_what_cannot_be_sent_for_long_is_named_once_a_minute(
 
 
 @pytest.mark.field("F02")
+def test_what_nobody_tries_any_more_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, unsent = [1000.0], Unsent()
+    monkeypatch.setattr("relay.engine.unsent.time.monotonic", lambda: now[0])
+    for _ in range(100):
+        unsent.note(ONE, "no free file descriptor")
+        now[0] += 1
+    assert len(unsent.for_long()) == 1
+    now[0] += 60
+    assert (unsent.for_long(), bool(unsent)) == ([], False)
+
+
+@pytest.mark.field("F02")
 def test_whoever_was_reached_is_not_named(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     now, unsent = [1000.0], Unsent()
     monkeypatch.setattr("relay.engine.unsent.time.monotonic", lambda: now[0])

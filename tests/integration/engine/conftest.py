@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import IO
 
 import pytest
 
+from relay.message.apart.frames import write_frame
 from relay.store.store import Store
 from tests.integration.engine.world import FarEnd, World
 from tests.support import databases
@@ -58,3 +61,30 @@ async def other_store(world: World) -> AsyncIterator[Store]:
     store = Store(world.url)
     yield store
     await store.close()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """What is set as soon as a question is on its way to the process apart; clear it after that has started."""
+    begun = threading.Event()
+
+    def write(stream: IO[bytes], content: bytes) -> None:
+        begun.set()
+        write_frame(stream, content)
+
+    monkeypatch.setattr("relay.message.apart.child.write_frame", write)
+    return begun
+
+
+@pytest.fixture
+def process_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let the process apart answer each question by this expression in Python; it has a list, `later`, of its own."""
+
+    def patch(expression: str) -> None:
+        program = (
+            "import os, time\nfrom relay.message.apart import __main__ as process\n"
+            f"later = []\nprocess.answer = lambda asked: asked and ({expression})\nprocess.main()"
+        )
+        monkeypatch.setattr("relay.message.apart.child.COMMAND", ("-c", program))
+
+    return patch

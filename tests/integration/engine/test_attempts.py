@@ -10,7 +10,8 @@ import pytest
 from relay.engine.health import Health
 from relay.model.delivery import Delivery
 from relay.model.settlement import Settlement
-from tests.integration.engine.world import FarEnd, World, stepping
+from tests.integration.engine.world import FarEnd, World, stepping, uuid_of
+from tests.support.waiting import await_until
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +52,36 @@ async def test_whatever_raises_after_the_answer_frees_the_slot_and_gives_the_del
     told = [record for record in caplog.records if record.exc_info]
     assert len(told) == 3
     assert all("dlv_" in record.getMessage() for record in told)
+
+
+async def test_whatever_raises_over_a_batch_with_an_unfit_member_gives_all_of_it_back_once(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription = world.subscribe()
+    world.rows(
+        "update outbox.subscriptions set batch_events = 3, batch_milliseconds = 0, transformation = 'length(data)'"
+        " where id = %s",
+        uuid_of(subscription),
+    )
+    world.record(count=2, payload="[1, 2]")
+    world.record(payload="null")
+    async with stepping(world.url, far_end, max_in_flight=1, per_endpoint=1) as relay:
+        free = relay.room.free
+        with monkeypatch.context() as patched:
+            patched.setattr("relay.engine.sending.decide", fail)
+            await relay.look()
+            await relay.settled()
+        assert (relay.sending.leased, relay.room.free, relay.room.waiting) == (0, free, 0)
+        assert world.deliveries("attempts, lease") == [(0, None)] * 3
+        world.rows("update outbox.deliveries set due_at = now()")
+
+        async def delivered() -> bool:
+            await relay.look()
+            await relay.settled()
+            return not world.count("deliveries")
+
+        await await_until(delivered)
+    assert sorted(world.rows("select verdict from outbox.attempts")) == [("dead",), ("delivered",), ("delivered",)]
 
 
 async def test_an_exception_in_the_sender_is_a_failed_attempt(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import defaultdict
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from outbox.ids import text_id
+from relay.engine.feeder import Part
 from relay.store.lease import new_lease
 from relay.store.store import Store
 from relay.store.suspects import MAX_CRASHES
@@ -78,6 +80,99 @@ async def test_events_go_together_in_their_order_up_to_so_many(world: World, far
     assert world.rows(
         "select count(*), count(distinct delivery_id) from outbox.attempts where verdict = 'delivered'"
     ) == [(25, 25)]
+
+
+async def test_what_fills_a_batch_is_born_in_it_and_the_rest_is_filled_up(world: World, far_end: FarEnd) -> None:
+    """No claim gathers what one fan_out has together; what it leaves goes with the next ones, not after its time."""
+    subscribe(world, 5, 60_000)
+    freed = far_end.hold("/")
+    born = "select batch_size, count(*), count(lease), max(attempts) from outbox.deliveries group by batch_id, 1"
+    async with stepping(world.url, far_end) as relay:
+        numbered(world, 12)
+        await relay.feeder.step(Part.EVERY)
+        assert sorted(world.rows(born), key=str) == [(5, 5, 5, 1)] * 2 + [(None, 2, 0, 0)]
+        await relay.feeder.step(Part(0))  # a look at what is left: it is no full batch
+        numbered(world, 10, 12)
+        await relay.feeder.step(Part.EVERY)
+        assert sorted(world.rows(born), key=str) == [(5, 5, 5, 1)] * 3 + [(None, 7, 0, 0)]
+        while far_end.in_flight < 4:
+            await asyncio.sleep(0.005)
+            await relay.look()
+        freed.set()
+        await relay.settled()
+    assert sorted(numbers(body) for *_, body in far_end.requests) == [
+        [0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14], [15, 16, 17, 18, 19],
+    ]  # fmt: skip
+    assert world.count("deliveries", "batch_id is null and attempts = 0") == 2
+
+
+async def test_a_backlog_goes_before_batches_that_are_born(world: World, far_end: FarEnd) -> None:
+    subscribe(world, 5, 60_000)
+    async with stepping(world.url, far_end) as relay:
+        numbered(world, 7)
+        await relay.look()
+        await relay.settled()
+        numbered(world, 3, first=7)  # with the two that are left, a full batch
+        await relay.feeder.step(Part.POLL | Part.FAN_OUT)
+        numbered(world, 5, first=10)
+        relay.feeder.batches.clear()  # as if the moment for which a look holds had passed
+        for _ in range(3):
+            await relay.look()
+            await relay.settled()
+    assert [numbers(body) for *_, body in far_end.requests] == [
+        [0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14],
+    ]  # fmt: skip
+
+
+async def test_what_is_gathered_for_an_endpoint_without_room_is_not_looked_at_without_rest(
+    world: World, far_end: FarEnd
+) -> None:
+    subscription = subscribe(world, 2, 60_000)
+    world.rows("update outbox.subscriptions set max_in_flight = 1")
+    far_end.hold("/")
+    async with stepping(world.url, far_end) as relay:
+        numbered(world, 1)
+        await relay.look()
+        await relay.look()  # one is no batch: it waits
+        numbered(world, 6, 1)
+        while not far_end.in_flight:
+            await relay.look()
+            await asyncio.sleep(0.006)
+        relay.feeder.due.add(subscription)
+        assert relay.feeder.batches.rest_until > time.monotonic()
+
+
+async def test_a_batch_that_is_born_has_no_more_bytes_than_one_that_is_claimed(world: World, far_end: FarEnd) -> None:
+    subscribe(world, 100, 60_000)
+    world.rows(
+        "insert into outbox.events (type, payload)"
+        " select 'a.b', json_build_object('n', i, 'x', repeat('x', 100000))::text"
+        " from generate_series(0, 11) i order by i"
+    )
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+    assert [numbers(body) for *_, body in far_end.requests] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    assert world.count("deliveries", "lease is null") == 2
+
+
+async def test_a_batch_is_one_place_of_its_endpoint(world: World, far_end: FarEnd) -> None:
+    subscribe(world, 2, 60_000)
+    world.rows("update outbox.subscriptions set max_in_flight = 1")
+    freed = far_end.hold("/")
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()  # the limit's slots are taken before
+        numbered(world, 6)
+        while not far_end.in_flight:
+            await relay.look()
+            await asyncio.sleep(0)
+        assert world.count("deliveries", "lease is not null") == 2
+        freed.set()
+        while world.count("deliveries"):
+            await relay.settled()
+            await relay.look()
+    assert far_end.most_in_flight["/"] == 1
+    assert [numbers(body) for *_, body in far_end.requests] == [[0, 1], [2, 3], [4, 5]]
 
 
 async def test_a_batch_that_is_not_full_waits_for_its_time_and_a_full_one_does_not(

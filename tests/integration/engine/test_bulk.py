@@ -386,6 +386,48 @@ async def test_a_batch_is_put_back_once_whoever_believes_to_hold_it(
     assert world.rows("select done from outbox.bulk_operations") == [(4,)]
 
 
+async def test_a_batch_whose_answer_was_lost_is_not_put_back_again_though_it_was_delivered(
+    relay: Relay, world: World, connection: sa.Connection
+) -> None:
+    world.subscribe(path="/old")
+    world.record(count=4)
+    await deliver(relay)
+    start(connection, "backfill", world.subscribe(path="/new"), since=HOUR)
+    store, holder = relay.engine.feed_store, uuid.uuid4()
+    work = await store.claim_bulk(holder)
+    assert work is not None
+    page = await store.read_bulk(work)
+    assert (await store.put_back_bulk(holder, work, page.to_put_back, 0, page.left)).made == 4
+    world.rows("delete from outbox.deliveries")
+    assert (await store.put_back_bulk(holder, work, page.to_put_back, 0, page.left)).made == 0
+
+
+@pytest.mark.parametrize("phase", ["dead", "waiting", "events"])
+async def test_an_operation_that_is_paused_after_a_page_was_read_puts_none_of_it_back(
+    relay: Relay, world: World, far_end: FarEnd, connection: sa.Connection, phase: str
+) -> None:
+    one = world.subscribe(schedule=[] if phase == "dead" else [3600])
+    far_end.script["/"] = ERROR_500
+    world.record(count=4)
+    await deliver(relay)
+    if phase == "events":
+        one = world.subscribe(path="/new")
+    operation = start(connection, "backfill" if phase == "events" else "recover", one, since=HOUR)
+    if phase == "waiting":
+        world.rows("update outbox.bulk_operations set phase = 'waiting'")
+    store, holder = relay.engine.feed_store, uuid.uuid4()
+    work = await store.claim_bulk(holder)
+    assert work is not None
+    page = await store.read_bulk(work)
+    operations.pause_bulk(connection, None, operation)
+    assert (await store.put_back_bulk(holder, work, page.to_put_back, 0, page.left)).made == 0
+    operations.resume_bulk(connection, None, operation)
+    assert (await store.put_back_bulk(holder, work, page.to_put_back, 0, page.left)).made == 0, "it is nobody's now"
+    again = await store.claim_bulk(holder)
+    assert again is not None
+    assert (await store.put_back_bulk(holder, again, page.to_put_back, 0, page.left)).made == 4
+
+
 async def test_what_a_person_replays_meanwhile_is_put_back_once(
     relay: Relay, world: World, far_end: FarEnd, connection: sa.Connection
 ) -> None:

@@ -151,3 +151,24 @@ async def resolve_only(relay: Relay) -> None:
     """Fan out with a backlog noted for all, so that nothing is born leased."""
     relay.feeder.due.add_all(one.subscription.id for one in relay.endpoints)
     await relay.feeder.fan_out.run(-1)
+
+
+async def test_a_hundred_slow_endpoints_of_one_tenant_leave_room_for_anothers_event(
+    world: World, far_end: FarEnd
+) -> None:
+    paths = [f"/slow{number}" for number in range(100)]
+    for path in paths:
+        world.subscribe(path.strip("/"), path=path, tenant="many")
+    world.subscribe("one", path="/one", tenant="few")
+    world.record("one", tenant="few")
+    async with running(world.url, far_end, max_in_flight=2000):
+        await await_until(lambda: "/one" in far_end.paths())
+        for path in paths:
+            world.record(path.strip("/"), tenant="many")
+        await await_until(lambda: len(far_end.requests) == 101)
+        for path in paths:
+            far_end.hold(path)
+            world.record(path.strip("/"), 4, tenant="many", payload=payload(250_000))
+        await at_rest(far_end)
+        world.record("one", tenant="few", payload=payload(60_000))
+        await await_until(lambda: far_end.paths().count("/one") == 2)

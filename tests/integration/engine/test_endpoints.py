@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 
 from outbox.signing.verify import new_secret
+from relay.engine import endpoint
 from relay.engine.feeder import Part
-from tests.integration.engine.world import FarEnd, Relay, World, stepping, uuid_of
+from relay.model.subscription import SubscriptionVersion
+from relay.secrets.keyring import Keyring
+from tests.integration.engine.world import FarEnd, Relay, World, running, stepping, uuid_of
+from tests.support.waiting import await_until
 
 pytestmark = pytest.mark.anyio
 
@@ -101,3 +105,28 @@ async def test_a_paused_endpoint_that_left_memory_comes_back_when_resumed(world:
         await relay.look()
         await relay.settled()
     assert far_end.paths() == ["/"]
+
+
+async def test_an_error_of_our_own_in_one_subscription_ends_nothing_and_shows_no_secret(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Envelope(endpoint.Envelope):
+        def __init__(self, subscription: SubscriptionVersion, keyring: Keyring) -> None:
+            if "bad" in subscription.url:
+                raise TypeError(f"cannot use {subscription.url} with whsec_secret")
+            super().__init__(subscription, keyring)
+
+    monkeypatch.setattr(endpoint, "Envelope", Envelope)
+    world.subscribe(path="/bad")
+    world.subscribe(path="/good")
+    world.record(count=3)
+    async with running(world.url, far_end) as relay:
+        await await_until(lambda: world.count("attempts") == 6)
+        assert relay.feeding is not None
+        assert not relay.feeding.done()
+    assert sorted(world.rows("select outcome, error, count(*) from outbox.attempts group by 1, 2")) == [
+        ("delivered", None, 3),
+        ("unsendable", "TypeError inside the relay; see its log", 3),
+    ]
+    assert "nothing can be sent to it: TypeError" in caplog.text
+    assert "whsec" not in caplog.text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -43,10 +45,10 @@ def wire() -> Wire:
     return Wire()
 
 
-def add(world: World, url: str = "https://hooks.example.com/", **fields: Any) -> Any:
+def add(world: World, url: str = "https://hooks.example.com/", types: Sequence[str] = ("*",), **fields: Any) -> Any:
     engine = create_engine(make_url(world.url).set(drivername="postgresql+psycopg"))
     with engine.begin() as connection:
-        made = subscriptions.add(connection, url, ["*"], schedule_seconds=[3600], **fields)
+        made = subscriptions.add(connection, url, types, schedule_seconds=[3600], **fields)
     engine.dispose()
     return made
 
@@ -136,6 +138,63 @@ async def test_a_receiver_that_asks_for_time_after_a_success_is_held(world: Worl
         await deliver(world, wire)
         await await_until(lambda: world.count("subscriptions", "held_until > now() + interval '30 s'") == 1)
     assert world.count("attempts", "verdict = 'delivered'") == 1
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known before", "made meanwhile"])
+async def test_a_ban_of_the_address_holds_every_discord_webhook_and_no_other(
+    world: World, wire: Wire, *, known: bool
+) -> None:
+    def hook(number: int) -> None:
+        url, mine = f"https://discord.com/api/webhooks/{number}/t", {"payload": {"to": {"$in": [number, 0]}}}
+        add(world, url, format="discord", filter=mine)
+
+    add(world, "https://hooks.example.com/plain")
+    hook(1)
+    banned = Outcome(OutcomeKind.HTTP_4XX, 429, 1, headers="", excerpt=b"<html>error 1015</html>")
+    async with running(world.url, wire):
+        if known:
+            hook(2)
+            world.record(payload='{"to": 0}')
+            await await_until(lambda: len(wire.requests) == 3)
+        wire.script["/api/webhooks/1/t"] = banned
+        world.record(payload='{"to": 1}')
+        await await_until(lambda: world.count("attempts", "status = 429") == 1)
+        if not known:
+            hook(2)
+        asked = wire.paths().count("/api/webhooks/2/t")
+        for _ in range(3):
+            world.record(payload='{"to": 2}')
+        plain = wire.paths().count("/plain")
+        await await_until(lambda: wire.paths().count("/plain") >= plain + 3)
+        await asyncio.sleep(0.5)
+        assert wire.paths().count("/api/webhooks/2/t") == asked
+    second = "subscription_id = (select id from outbox.subscriptions where url like '%%/2/t')"
+    assert world.count("deliveries", f"lease is null and attempts = 0 and {second}") == 3, "nothing is charged"
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "settings"),
+    [
+        ("slack", "https://hooks.slack.com/services/T0/B0/alarm", {"text": "{data.host}: {type}"}),
+        ("teams", "https://prod-1.westeurope.logic.azure.com/workflows/alarm", {"text": "{data.host}: {type}"}),
+        ("zapier", "https://hooks.zapier.com/hooks/catch/1/alarm/", {}),
+    ],
+)
+async def test_what_the_relay_tells_of_an_endpoint_is_a_message_for_people(
+    world: World, wire: Wire, name: str, url: str, settings: dict[str, str]
+) -> None:
+    add(world, url, ["relay.*"], format=name, format_settings=settings)
+    add(world, "https://customer.example/failing")
+    wire.script["/failing"] = Outcome(OutcomeKind.HTTP_5XX, 500, 1, headers="")
+    world.record(count=10)
+    async with running(world.url, wire):
+        await await_until(lambda: any("alarm" in path for path in wire.paths()))
+    (body,) = [request[2] for request, path in zip(wire.requests, wire.paths(), strict=True) if "alarm" in path]
+    message = json.loads(body)
+    assert not broken_rules(name, message)
+    shown = json.dumps(message).replace("\\", "")
+    assert "customer.example" in shown
+    assert "relay.breaker.opened" in shown
 
 
 async def test_no_credential_of_a_preset_is_in_a_row_of_history(world: World, wire: Wire) -> None:

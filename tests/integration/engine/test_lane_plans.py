@@ -10,7 +10,11 @@ from relay.store.lanes import FIRST_LANE, find_busy
 from tests.integration.engine.world import PlanWatch, World, uuid_of
 from tests.support import databases
 
-pytestmark = [pytest.mark.anyio, pytest.mark.case("B12")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.case("B12"),
+    pytest.mark.xdist_group("lane plans"),  # its databases are filled once
+]
 
 DEEP = 50_000  # rows of one lane
 LANES = 5_000  # with a head and one parked row each

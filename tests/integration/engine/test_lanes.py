@@ -85,6 +85,7 @@ async def test_an_unordered_subscription_has_no_lanes(world: World, far_end: Far
         assert "parked" not in states(world)
 
 
+@pytest.mark.case("E37")
 async def test_a_failing_head_blocks_its_lane_and_no_other(world: World, far_end: FarEnd) -> None:
     world.subscribe(ordered=True)
     far_end.script["/"] = ERROR_500
@@ -382,7 +383,7 @@ async def test_while_a_backlog_is_sorted_nothing_is_claimed_and_what_is_born_is_
         world.rows("update outbox.deliveries set lease = null, due_at = now() where event_seq = 2")
         numbered(world, 1, "new", start=3)
         for _ in range(3):
-            relay.feeder.lanes._next = 0.0  # noqa: SLF001
+            relay.feeder.lanes.look_soon()
             await relay.look()
         first, second, third = states(world)
         assert (first, third) == ("leased", "parked")
@@ -445,8 +446,10 @@ async def test_sorting_ends_only_without_a_head_and_for_the_switch_it_began_with
 async def test_sorting_begins_a_second_after_the_switch_and_waits_for_fan_out(world: World, store: Store) -> None:
     world.subscribe()
     world.rows("update outbox.subscriptions set ordered = true")
-    world.rows("update outbox.subscriptions set sorting_since = now() + interval '1 h'")
+    world.rows("update outbox.subscriptions set sorting_since = clock_timestamp()")
     assert await store.find_sorting() == []
+    world.rows("update outbox.subscriptions set sorting_since = clock_timestamp() - interval '1.5 s'")
+    assert len(await store.find_sorting()) == 1
     with world.open() as fan_out:
         fan_out.execute("select from outbox.turns where name = 'fan_out' for update")
         with pytest.raises(psycopg.errors.LockNotAvailable):
@@ -488,7 +491,7 @@ async def test_order_switched_off_lets_go_what_is_parked(world: World, far_end: 
         await relay.settled()
         far_end.script["/"] = DELIVERED
         world.rows("update outbox.subscriptions set ordered = false")
-        relay.feeder.lanes._next = 0.0  # noqa: SLF001
+        relay.feeder.lanes.look_soon()
         await _look_until(relay, lambda: world.count("deliveries") == 1)
     assert sorted(sent(far_end)) == [1, 2, 3, 4]
     assert states(world) == ["open"]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import pytest
 
 from relay.engine import poll_turn
 from relay.engine.poll_turn import STANDBY_SECONDS, PollTurn
 from relay.store.poll_turn import TURN_SECONDS
 from relay.store.store import Store
-from tests.integration.engine.world import World
+from tests.integration.engine.world import FarEnd, World, running
+from tests.support.waiting import await_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.field("F76")]
 
@@ -64,3 +69,41 @@ async def test_the_others_rest_longer_the_more_there_are(store: Store, clock: li
 async def test_a_relay_that_just_had_work_looks_often_whoever_has_the_turn(store: Store, clock: list[float]) -> None:
     turn = PollTurn(store, processes=2, slow_seconds=0.25)
     assert turn.pause_seconds(0.0, 0.5) == pytest.approx(0.016)
+
+
+async def test_a_relay_that_stands_by_polls_and_leaves_the_rest_to_the_one_with_the_turn(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Counter[str] = Counter()
+    for verb in ("poll", "sweep", "read_noted", "sweep_lanes"):
+        monkeypatch.setattr(Store, verb, counted(asked, verb))
+    world.rows("update outbox.poller set holder = gen_random_uuid(), until = clock_timestamp() + interval '1 day'")
+    world.subscribe()
+    async with running(world.url, far_end):
+        await await_until(lambda: asked["poll"] >= 8)
+        assert max(asked["sweep"], asked["read_noted"], asked["sweep_lanes"]) <= asked["poll"] / 4
+        world.record()
+        await await_until(lambda: world.count("attempts") == 1)
+
+
+async def test_a_relay_that_stands_by_goes_on_with_a_batch_that_waits_to_be_full(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poll_turn, "STANDBY_SWEEP_SECONDS", 3600.0)
+    world.rows("update outbox.poller set holder = gen_random_uuid(), until = clock_timestamp() + interval '1 day'")
+    world.subscribe()
+    world.rows("update outbox.subscriptions set batch_events = 9, batch_milliseconds = 4000")
+    async with running(world.url, far_end):
+        world.record(count=3)
+        await await_until(lambda: world.count("attempts") == 3)
+
+
+def counted(asked: Counter[str], verb: str) -> Callable[..., Awaitable[Any]]:
+    """Return a verb of the store that counts how often it is asked for."""
+    original = getattr(Store, verb)
+
+    def asking(*args: Any, **options: Any) -> Awaitable[Any]:
+        asked[verb] += 1
+        return original(*args, **options)
+
+    return asking

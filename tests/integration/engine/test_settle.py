@@ -114,7 +114,7 @@ def _settle_in_a_thread(url: str, statement: str, birth: object) -> None:
     import asyncio
 
     class Patient(Store):
-        async def transaction(self, *asked: tuple[str, Sequence[object]]) -> list[object]:
+        async def transaction(self, *asked: tuple[str, Sequence[object]], **_: object) -> list[object]:
             given = [(statement if one is settlement.SETTLE else one, parameters) for one, parameters in asked]
             return await super().transaction(*given)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from uuid import UUID
 
 import pytest
 
@@ -183,6 +184,22 @@ async def test_the_former_suspects_charge_is_taken_back_only_under_its_own_lease
     (row,) = await store.claim_suspect([subscription], 5, None)
     await store.claim_suspect([subscription], 6, claimed(row, former_lease))
     assert sorted(row[0] for row in world.deliveries("crashes")) == crashes
+
+
+async def test_the_claim_of_a_suspect_waits_for_nobody_who_holds_the_former_one(world: World, store: Store) -> None:
+    """An application cancelled it, and has not committed."""
+    subscription = world.subscribe()
+    world.record(count=2)
+    await fan_out(store, leased=True)
+    world.expire()
+    (row,) = await store.claim_suspect([subscription], 5, None)
+    with world.open() as application:
+        application.autocommit = False
+        application.execute("select from outbox.deliveries where id = %s for update", (UUID(bytes=row.id),))
+        async with asyncio.timeout(10):
+            (other,) = await store.claim_suspect([subscription], 6, claimed(row, 5))
+    assert other.id != row.id
+    assert sorted(row[0] for row in world.deliveries("crashes")) == [1, 1], "its charge stays where it is held"
 
 
 async def test_a_look_that_finds_no_other_suspect_takes_no_charge_back(world: World, store: Store) -> None:

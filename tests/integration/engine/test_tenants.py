@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from sqlalchemy import NullPool, create_engine
 
 from relay.config.database_url import sqlalchemy_url_of
+from relay.http import AddressPolicy, DirectDialler, HttpSender
 from relay.operations.status.delivery_counts import read_deliveries
 from relay.operations.status.late_subscriptions import find_stuck
 from relay.store.fan_out import MAX_SEQ
 from relay.store.pending_shares import GROUPS_MAX, Shares
 from tests.integration.engine.world import ERROR_500, FarEnd, Relay, World, running, stepping
+from tests.support.scripted_receiver import OK, Exchange, receiving
 from tests.support.waiting import await_until
 
 if TYPE_CHECKING:
@@ -184,6 +186,35 @@ async def test_a_tenant_with_many_endpoints_leaves_another_its_places(world: Wor
         assert far_end.in_flight == 28
 
 
+async def test_a_tenant_whose_endpoints_all_hang_leaves_places_for_anothers_that_never_answered(world: World) -> None:
+    """Of 32 places endpoints without a success have 28 together, and those of one tenant 25."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        if exchange.head.startswith(b"POST /hangs"):
+            await exchange.reader.read()  # to the end of the connection
+        else:
+            await exchange.play(OK)
+
+    def hanging() -> int:
+        return sum(request.head.startswith(b"POST /hangs") for request in receiver.requests)
+
+    sender = HttpSender(DirectDialler(AddressPolicy(["127.0.0.0/8"], allow_http=True)), user_agent="test")
+    async with receiving(behaviour) as receiver:
+        for number in range(60):
+            world.subscribe("a.made", tenant="a", path=f":{receiver.port}/hangs/{number}")
+        for name in ("known", "new"):
+            world.subscribe(name, tenant="b", path=f":{receiver.port}/{name}")
+        async with running(world.url, cast("FarEnd", sender), max_in_flight=32, leased_max=64) as relay:
+            world.record("known", tenant="b")
+            await await_until(lambda: world.count("attempts") == 1)
+            world.record("a.made", count=3, tenant="a")
+            await await_until(lambda: hanging() >= 25)
+            world.record("new", count=5, tenant="b")
+            await await_until(lambda: world.count("attempts", "verdict = 'delivered'") == 6)
+            assert (hanging(), relay.room.free) == (25, 64 - 49)
+    await sender.close()
+
+
 async def test_status_adds_the_boost_to_what_it_reports(world: World, relay: Relay) -> None:
     subscription = world.subscribe()
     relay.feeder.due.add(subscription)  # as with a backlog: nothing is born leased
@@ -198,3 +229,19 @@ async def test_status_adds_the_boost_to_what_it_reports(world: World, relay: Rel
         assert (read_deliveries(connection, None, None).oldest_due_seconds or 0) > 1700
         (stuck,) = find_stuck(connection, None)
         assert stuck.behind_seconds
+
+
+async def test_views_and_alarms_leave_the_boost_out(world: World, relay: Relay) -> None:
+    subscription = world.subscribe()
+    relay.feeder.due.add(subscription)  # as with a backlog: nothing is born leased
+    world.record(priority=3, count=3)
+    await relay.feeder.fan_out.run(-1)
+    for view in ("v_backlog", "v_deliveries_by_state"):
+        late = f"select extract(epoch from now() - oldest_due_at)::float8 from outbox.{view}"
+        assert abs(world.value(late)) < 60, view
+    world.rows("update outbox.deliveries set due_at = due_at - interval '301 s'")
+    world.rows("insert into outbox.health (subscription_id, late_at) select id, now() from outbox.subscriptions")
+    said = (
+        "select (payload::json ->> 'oldest_due_at')::timestamptz from outbox.events where type = 'relay.backlog.late'"
+    )
+    assert 250 < world.value(f"select extract(epoch from now() - ({said}))::float8") < 360

@@ -11,7 +11,8 @@ from sqlalchemy import Engine, create_engine
 from outbox import subscriptions
 from outbox.control.replay.replay import replay
 from outbox.control.replay.replayable import candidates_by_id
-from relay.model.outcome import Outcome
+from relay.engine.health import Health
+from relay.model.outcome import NOT_ASKED, OutcomeKind
 from tests.integration.engine.world import DELIVERED, ERROR_500, FarEnd, World, stepping
 
 pytestmark = pytest.mark.anyio
@@ -145,10 +146,21 @@ def test_the_row_takes_no_empty_and_no_long_expression(world: World) -> None:
             transform(world, one, wrong)
 
 
-def test_an_outcome_of_it_says_nothing_of_the_endpoint() -> None:
-    from relay.engine.health import Health
+async def test_a_dozen_that_fail_leave_the_breaker_closed_and_note_nothing(world: World, far_end: FarEnd) -> None:
+    one = world.subscribe()
+    transform(world, one, "{n: length(data.items)}")
+    world.record(payload='{"items":null}', count=12)
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+        assert relay.endpoints.get(one).ailing is None
+    assert world.count("attempts", "outcome = 'transformation_failed'") == 12
+    assert world.count("health") == 0
 
+
+@pytest.mark.parametrize("kind", sorted(NOT_ASKED))
+def test_an_outcome_without_a_request_says_nothing_of_the_endpoint(kind: OutcomeKind) -> None:
     health = Health(64)
-    before = (health.window, health.answers, health.capacity)
-    health.learn(Outcome("transformation_failed", None, 4000).kind, None, 4.0)  # type: ignore[arg-type]
-    assert (health.window, health.answers, health.capacity) == before
+    before = (health.window, health.answers, health.latency)
+    health.learn(kind, None, 4.0)
+    assert (health.window, health.answers, health.latency) == before

@@ -100,7 +100,7 @@ async def test_a_relay_stopped_in_a_transaction_is_ended_by_another(
 async def test_the_turn_needs_a_right(own_world: World) -> None:
     with own_world.open() as stranger:
         stranger.execute("set role outbox_reader")
-        assert stranger.execute("select count(*) from outbox.turns").fetchone() == (5,)
+        assert stranger.execute("select count(*) from outbox.turns").fetchone() == (69,)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             stranger.execute(FAN_OUT_TURN)
 

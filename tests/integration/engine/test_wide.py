@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy.engine import make_url
 
+from relay.engine import compiled_filters
+from relay.engine.filtering import Filtering
+from relay.store.fan_out import TakenBatch
+from relay.store.filters import Answers
 from relay.store.wide import WIDE_FROM
 from tests.integration.engine.world import FarEnd, World, running, stepping
 from tests.support import databases
 from tests.support.waiting import await_until
 
 if TYPE_CHECKING:
+    from relay.store.filters import Look
     from relay.store.store import Store
+    from relay.store.wide import WideBirths
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("wide")]  # they share what takes long to make
 
 MANY = WIDE_FROM + 500
+MATCHING, OTHER = '{"payload":{"a":2}}', '{"payload":{"a":3}}'
 SUBSCRIBE = """
 with made as (
     insert into outbox.subscriptions (url, types, tenant)
@@ -78,32 +85,188 @@ async def test_two_events_for_very_many_are_resolved_one_after_the_other(world: 
         assert batch.is_wide
         assert [len(batch.matches_of(taken)) for taken in batch.taken] == [WIDE_FROM + 1] * 2, "and no more"
     async with store.fan_out(-1, 500, 1_000_000, up_to_seq=first) as batch:
-        assert await batch.resolve_wide(1800) == MANY
+        assert (await batch.resolve_wide(1800, Answers(), may_order=False)).made == MANY
     assert world.count("pending", "event_seq = %s", second) == 1
     assert world.value("select distinct boost_seconds from outbox.deliveries") == 1800
     assert world.count("deliveries", "due_at < now() - interval '29 minutes'") == MANY
 
 
-@pytest.mark.parametrize("special", ["ordered = true", """filter = '{"payload":{"a":1}}'"""])
-async def test_where_one_has_a_filter_or_order_each_match_is_looked_at(
-    world: World, far_end: FarEnd, special: str
+SOME = "right(url, 1) = '0'"  # of MANY, a tenth
+
+
+def ask_for(world: World, where: str, *filters: str) -> None:
+    """Give the subscriptions these filters in turn."""
+    world.rows(
+        "update outbox.subscriptions s set filter = (%s::text[])[1 + n.place %% %s] from ("
+        f" select id, row_number() over (order by id) as place from outbox.subscriptions where {where}) n"
+        " where n.id = s.id",
+        list(filters),
+        len(filters),
+    )
+
+
+def order(world: World, where: str) -> None:
+    """Let these have order, as if there had been no backlog to sort."""
+    world.rows(f"update outbox.subscriptions set ordered = true where {where}")
+    world.rows("update outbox.subscriptions set sorting_since = null")
+
+
+def got(world: World) -> set[bytes]:
+    return {row[0].bytes for row in world.rows("select subscription_id from outbox.deliveries")}
+
+
+def wanting(world: World, where: str) -> set[bytes]:
+    return {row[0].bytes for row in world.rows(f"select id from outbox.subscriptions where {where}")}
+
+
+async def test_filters_are_asked_by_their_hash_and_the_server_picks_who_has_one(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.rows(f"update outbox.subscriptions set {special} where url = 'http://127.0.0.1/7'")
-    matches = MANY - special.startswith("filter")
-    (seq,) = world.record("a.b", key="k", payload='{"a": 2}')
-    async with running(world.url, far_end):
-        await await_until(lambda: world.matches() == {seq: matches})
-    assert world.count("deliveries", "lane is not null") <= 1
-
-
-async def test_where_all_are_looked_at_the_next_events_are_taken_together(world: World, far_end: FarEnd) -> None:
-    world.rows("update outbox.subscriptions set ordered = true where url = 'http://127.0.0.1/7'")
-    events = world.record("a.b", 4)
+    """However many have a filter: never are more matches brought than tell that there are very many."""
+    brought = matches_brought(monkeypatch)
+    ask_for(world, SOME, MATCHING, OTHER)
+    (seq,) = world.record("a.b", payload='{"a": 2}')
     async with stepping(world.url, far_end) as relay:
-        for _ in range(4):
+        while world.count("pending"):
             await relay.feeder.fan_out.run(-1)
-    assert world.matches() == dict.fromkeys(events, MANY)
-    assert world.count("resolutions") < len(events), "one batch of several"
+        assert got(world) == wanting(world, f"filter is null or filter = '{MATCHING}'")
+        assert world.matches() == {seq: MANY - MANY // 20}
+        assert len(relay.endpoints) == len(relay.feeder.due) == 0
+    assert max(brought) == WIDE_FROM + 1
+
+
+async def test_of_filters_of_very_many_the_few_that_match_are_born_as_ever(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where few of very many get it, each event after the first is one of a batch, and the others are not told."""
+    brought = matches_brought(monkeypatch)
+    ask_for(world, "true", OTHER)
+    ask_for(world, SOME, MATCHING)
+    events = world.record("a.b", 8, payload='{"a": 2}')
+    async with stepping(world.url, far_end) as relay:
+        while world.count("pending"):
+            await relay.feeder.fan_out.run(-1)
+    assert world.matches() == dict.fromkeys(events, MANY // 10)
+    assert got(world) == wanting(world, SOME)
+    assert world.count("resolutions") < len(events), "batches of several"
+    assert brought[-1] == MANY // 10
+
+
+async def test_a_filter_that_is_new_between_two_takes_is_asked_too(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_for(world, SOME, MATCHING)
+    world.record("a.b", payload='{"a": 2}')
+    real = Filtering.ask_wanted
+
+    async def change_then_ask(self: Filtering) -> Look:
+        look = await real(self)
+        ask_for(world, "right(url, 1) = '3'", OTHER)
+        return look
+
+    monkeypatch.setattr(Filtering, "ask_wanted", change_then_ask)
+    async with stepping(world.url, far_end) as relay:
+        while world.count("pending"):
+            await relay.feeder.fan_out.run(-1)
+    assert got(world) == wanting(world, f"filter is null or filter = '{MATCHING}'")
+
+
+async def test_whose_filter_came_to_no_result_is_noted(world: World, far_end: FarEnd) -> None:
+    ask_for(world, SOME, '{"no": {"filter": 1}}')
+    (seq,) = world.record("a.b")
+    async with stepping(world.url, far_end) as relay:
+        while world.count("pending"):
+            await relay.feeder.fan_out.run(-1)
+    assert world.matches() == {seq: MANY - MANY // 10}
+    ((seqs, subscriptions),) = world.rows("select gave_up_seqs, gave_up_subscriptions from outbox.resolutions")
+    assert seqs == [seq] * (MANY // 10)
+    assert {one.bytes for one in subscriptions} == wanting(world, SOME)
+
+
+async def test_an_event_about_a_subscription_does_not_go_to_it(world: World, store: Store) -> None:
+    about = world.value("select outbox.text_id('sub', id) from outbox.subscriptions where url = 'http://127.0.0.1/7'")
+    world.rows("update outbox.subscriptions set types = '{relay.x}'")
+    world.rows("insert into outbox.events (seq, type, key, payload) values (7, 'relay.x', %s, '1')", about)
+    async with store.fan_out(-1, 1, 1_000_000) as batch:
+        assert batch.is_wide
+        await batch.resolve_wide(None, Answers(), may_order=False)
+    assert got(world) == wanting(world, f"id <> outbox.uuid_of('{about}')")
+
+
+async def test_order_is_kept_by_the_server_too(world: World, far_end: FarEnd) -> None:
+    """The first of a key goes at once; the second waits behind it, until that is gone."""
+    order(world, SOME)
+    first, second = world.record("a.b", 2, key="k")
+    world.record("a.b", 1)
+    async with stepping(world.url, far_end) as relay:
+        while world.count("pending"):
+            await relay.feeder.fan_out.run(-1)
+    ordered = f"subscription_id in (select id from outbox.subscriptions where {SOME})"
+    heads, parked = "isfinite(due_at) and lane is not null", "due_at = 'infinity' and lane is not null"
+    assert world.count("deliveries", f"event_seq = %s and {ordered} and {heads}", first) == MANY // 10
+    assert world.count("deliveries", f"event_seq = %s and {ordered} and {parked}", second) == MANY // 10
+    assert world.count("deliveries", "lane is null") == 3 * MANY - 2 * (MANY // 10)
+
+
+async def test_a_lane_that_was_left_while_an_event_was_parked_in_it_is_looked_at(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The heads go between the statement that parks and its commit: nobody else looks at these lanes."""
+    order(world, SOME)
+    first, second = world.record("a.b", 2, key="k")
+    resolve_wide = TakenBatch.resolve_wide
+    resolved = 0
+
+    async def resolve_then_settle(self: TakenBatch, *args: Any, **kwargs: Any) -> WideBirths:
+        nonlocal resolved
+        births = await resolve_wide(self, *args, **kwargs)
+        resolved += births.made > 0
+        if resolved == 2:
+            world.rows("delete from outbox.deliveries where event_seq = %s", first)
+        return births
+
+    monkeypatch.setattr(TakenBatch, "resolve_wide", resolve_then_settle)
+    async with stepping(world.url, far_end) as relay:
+        while world.count("pending"):
+            await relay.feeder.fan_out.run(-1)
+    assert world.count("deliveries", "event_seq = %s and isfinite(due_at)", second) == MANY
+
+
+async def test_above_a_mark_nothing_is_put_into_a_lane(world: World, store: Store) -> None:
+    """An earlier event of the key may lie below."""
+    order(world, "url = 'http://127.0.0.1/7'")
+    _, second = world.record("a.b", 2, key="k")
+    async with store.fan_out(second - 1, 1, 1_000_000) as batch:
+        births = await batch.resolve_wide(None, Answers(), may_order=False)
+        assert births.unordered
+    assert world.count("deliveries") == world.count("resolutions") == 0
+    assert world.count("pending") == 2
+
+
+async def test_more_filters_than_are_kept_compiled_say_the_same(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_filters, "COUNT_MAX", 100)
+    monkeypatch.setattr(compiled_filters, "READ_AT_ONCE", 7)
+    ask_for(world, "true", *(f'{{"payload":{{"a":{n}}}}}' for n in range(150)), '{"payload":{"a":{"$gt":1}}}')
+    world.record("a.b", payload='{"a": 2}')
+    async with stepping(world.url, far_end) as relay:
+        while world.count("pending"):
+            await relay.feeder.fan_out.run(-1)
+    assert got(world) == wanting(world, """filter in ('{"payload":{"a":2}}', '{"payload":{"a":{"$gt":1}}}')""")
+
+
+def matches_brought(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that takes how many matches each take brings."""
+    brought: list[int] = []
+    init = TakenBatch.__init__
+
+    def count(self: TakenBatch, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        brought.extend(len(matches) for matches in self.matches.values())
+
+    monkeypatch.setattr(TakenBatch, "__init__", count)
+    return brought
 
 
 async def test_a_pause_a_later_time_and_another_tenant_count_as_ever(world: World, store: Store) -> None:
@@ -114,11 +277,21 @@ async def test_a_pause_a_later_time_and_another_tenant_count_as_ever(world: Worl
     )
     world.record("a.b", available_at="2100-01-01Z")
     async with store.fan_out(-1, 1, 1_000_000) as batch:
-        assert await batch.resolve_wide(None) == MANY - 1
+        assert (await batch.resolve_wide(None, Answers(), may_order=False)).made == MANY - 1
     assert world.count("deliveries", "due_at = '2100-01-01Z'") == MANY - 1
     assert world.rows(
         "select distinct s.tenant from outbox.deliveries d join outbox.subscriptions s on s.id = d.subscription_id"
     ) == [("",)]
+
+
+async def test_who_drops_what_comes_hides_from_nobody_that_an_event_is_wide(world: World, far_end: FarEnd) -> None:
+    world.rows(f"update outbox.subscriptions set paused_at = now(), drops_while_paused = true where {SOME}")
+    world.record("a.b")
+    async with stepping(world.url, far_end) as relay:
+        await relay.feeder.fan_out.run(-1)
+        if world.count("pending"):
+            await relay.feeder.fan_out.run(-1)
+    assert got(world) == wanting(world, f"not {SOME}")
 
 
 async def test_what_is_not_committed_is_taken_again(world: World, store: Store) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import outbox
 from outbox.errors import SubscriptionError
-from outbox.subscriptions.addresses import _FORBIDDEN, literal_address
+from outbox.subscriptions.addresses import FORBIDDEN, literal_address
 from outbox.subscriptions.url import parse_url
 from relay.http import AddressPolicy, DirectDialler, Endpoint, HttpSender
 from relay.http.tls import default_ssl_context
@@ -166,7 +166,7 @@ DECORATIONS = ("{}", "{}:443", "{}:8443", "example.com@{}", "a:b@{}", "{}@exampl
                "example.com\\@{}", "{}#@example.com", "{}%2f@example.com", "{}\t", "\t{}", "{}%00.example.com",
                "{}:443@example.com", "example.com:80@{}", "{};example.com", "{}?@example.com")  # fmt: skip
 
-FORBIDDEN = [ipaddress.ip_network(network) for network in (*_FORBIDDEN, "::/8", "4000::/3", "fc00::/7", "fe80::/10",
+FORBIDDEN = [ipaddress.ip_network(network) for network in (*FORBIDDEN, "::/8", "4000::/3", "fc00::/7", "fe80::/10",
              "fec0::/10", "ff00::/8", "64:ff9b::/96", "5f00::/16")]  # fmt: skip
 
 

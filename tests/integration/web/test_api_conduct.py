@@ -83,14 +83,17 @@ class TestProblems:
         assert "ZeroDivision" not in answer.text
         assert "whsec_c2" not in answer.text
         assert answer.json()["request_id"] in caplog.text
+        assert {record.request_id for record in caplog.records} == {answer.json()["request_id"]}
 
-    async def test_a_database_that_is_away(self, ask, app, token):
+    async def test_a_database_that_is_away(self, ask, app, token, caplog):
         away = create_app(Config(database_url="postgresql://nobody@127.0.0.1:1/none?connect_timeout=2"))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(away), base_url="http://relay") as client:
             answer = await client.get("/api/v1/events", headers={"Authorization": f"Bearer {token()}"})
         assert_problem(answer, 503, "database")
         assert "127.0.0.1" not in answer.text
         assert answer.headers["retry-after"] == "2"
+        (record,) = [record for record in caplog.records if record.getMessage().startswith("database: ")]
+        assert record.request_id == answer.headers["x-request-id"]
 
     async def test_a_schema_that_does_not_fit_is_told_without_its_name(self, empty_database_url, token):
         app = create_app(Config(database_url=empty_database_url))
@@ -183,7 +186,9 @@ class TestRequestIds:
         with caplog.at_level(logging.INFO, "relay.web"):
             answer = await ask("GET /events?type=s3cret", headers={"X-Request-Id": "mine-1"})
         assert answer.headers["x-request-id"] == "mine-1"
-        (line,) = [record.getMessage() for record in caplog.records if "mine-1" in record.getMessage()]
+        (record,) = [record for record in caplog.records if "mine-1" in record.getMessage()]
+        line = record.getMessage()
+        assert record.request_id == "mine-1"
         assert "GET /api/v1/events 200" in line
         assert "by tok_" in line
         assert "s3cret" not in line

@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine, make_url
 
+from outbox.control.portal import make_portal_link
 from relay.config.options import Config
 from relay.operations import tokens
 from relay.operations.bulk import operations
@@ -37,6 +38,7 @@ class World:
     tok: str
     bulk: str
     ers: str
+    link: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ ERASE = {"kind": "key", "value": "somebody's"}
 DEAD = {"ids": ["{dead}"]}
 
 ROWS = {
+    "GET /event-types/{name}": Row("read"),  # before anybody but acme has recorded an event
     "GET /subscriptions": Row("read", **LIST),
     "POST /subscriptions": Row("write", 201, 201, body=HOOK),
     "GET /subscriptions/{subscription_id}": Row("read"),
@@ -140,12 +143,17 @@ ROWS = {
     "GET /tokens": Row("admin", **LIST),
     "POST /tokens": Row("admin", 201, 201, body={"name": "new", "rights": ["admin"]}),
     "DELETE /tokens/{token_id}": Row("admin"),
+    "GET /portal-links": Row("admin", **LIST),
+    "POST /portal-links": Row("admin", 201, 422, body={"tenant": "acme", "url": "https://hooks.example/portal"}),
+    "POST /portal-links/revoke": Row("admin", 200, 422, body={"tenant": "acme"}),
+    "DELETE /portal-links/{link_id}": Row("admin"),
+    "GET /event-types": Row("read", **LIST),
     "GET /schemes": Row("read", **LIST),
     "GET /schemes/{name}": Row("read", **LIST),
     "GET /formats": Row("read", **LIST),
 }
 NAMES = {"{subscription_id}": "{sub}", "{event_id}": "{evt}", "{token_id}": "{tok}", "{name}": "standard",
-         "{operation_id}": "{bulk}", "{erasure_id}": "{ers}"}  # fmt: skip
+         "{operation_id}": "{bulk}", "{erasure_id}": "{ers}", "{link_id}": "{link}"}  # fmt: skip
 
 
 def make_world(connection) -> World:
@@ -157,7 +165,8 @@ def make_world(connection) -> World:
     made = tokens.create(connection, None, name="other", rights=["read"], whose="acme")
     bulk = operations.add_bulk(connection, "acme", BulkRequest(kind="redrive", subscription=sub)).id
     erasure = request_erasure(connection, "acme", EraseRequest(kind="key", value="nobody's")).id
-    return World(sub, evt, waiting, outstanding, dead, str(made.token.id), str(bulk), str(erasure))
+    link = make_portal_link(connection, "acme", "https://hooks.example/portal").link.id
+    return World(sub, evt, waiting, outstanding, dead, str(made.token.id), str(bulk), str(erasure), str(link))
 
 
 def filled(text: str, world: World) -> str:
@@ -174,7 +183,7 @@ def body_for(row: Row, world: World) -> Any:
 
 
 async def answered(ask, route: str, world: World, by: str) -> Any:
-    row, path = ROWS[route], route
+    row, path = ROWS[route], route.replace("/event-types/{name}", "/event-types/order.created")
     for name, value in NAMES.items():
         path = path.replace(name, value)
     path = path.replace("{delivery_id}", "{dead}" if "dead-letters/" in route else "{waiting}")
@@ -243,4 +252,4 @@ def assert_nothing_of(text: str, world: World, route: str) -> None:
 
 
 IN_PATHS = {"sub": "{subscription_id}", "evt": "{event_id}", "tok": "{token_id}", "waiting": "{delivery_id}",
-            "dead": "{delivery_id}", "bulk": "{operation_id}", "ers": "{erasure_id}"}  # fmt: skip
+            "dead": "{delivery_id}", "bulk": "{operation_id}", "ers": "{erasure_id}", "link": "{link_id}"}  # fmt: skip

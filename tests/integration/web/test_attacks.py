@@ -64,13 +64,13 @@ async def test_the_text_of_a_session_is_no_token(client, token, ask):
 
 async def test_a_token_has_a_bounded_number_of_sessions(app, client, token, engine):
     shown = token("read")
-    for _ in range(sessions._SESSIONS_EACH + 3):  # noqa: SLF001 - the bound
+    for _ in range(sessions.SESSIONS_EACH + 3):
         client.cookies.clear()
         assert (await post(client, "/sign-in", token=shown)).status_code == 303
     assert (await client.get("/events")).status_code == 200, "the newest lives"
     with engine.begin() as connection:
         living = "select count(*) from outbox.tokens where name like 'browser session%' and revoked_at is null"
-        assert connection.scalar(text(living)) == sessions._SESSIONS_EACH  # noqa: SLF001
+        assert connection.scalar(text(living)) == sessions.SESSIONS_EACH
 
 
 async def test_a_token_that_may_not_look_begins_no_session_and_a_link_stays(client, token, engine):

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, text
 import outbox
 from outbox import SubscriptionError, subscriptions
 from outbox.ids import parse_id
+from outbox.subscriptions.rows import hold_tenant
 from tests.support import databases, seeding
 from tests.support.dashboard import served
 from tests.support.loopback import allow_loopback
@@ -56,7 +57,7 @@ def enter(stage: Stage) -> Iterator[Enter]:
     opened: list[httpx.Client] = []
 
     def open_(tenant: str) -> httpx.Client:
-        client = httpx.Client(base_url=stage.address, timeout=30)
+        client = httpx.Client(base_url=stage.address, timeout=30, verify=False)
         opened.append(client)
         client.get(stage.link(tenant))
         return client
@@ -176,9 +177,20 @@ def test_many_sessions_at_once_add_no_more_endpoints_than_there_may_be(stage: St
         assert len(subscriptions.list(connection, tenant="crowd")) == MOST
 
 
+def test_a_session_that_stopped_while_it_added_one_keeps_others_for_a_bounded_time(stage: Stage, enter: Enter) -> None:
+    client = enter("halting")
+    fields = {"csrf": value_of("csrf", client), "url": "https://a.example/", "types": "*"}
+    with stage.engine.begin() as stopped:
+        hold_tenant(stopped, "halting")
+        answer = client.post("/portal/endpoints/new", data=fields)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "Another endpoint is being added for you" in answer.text
+    assert client.post("/portal/endpoints/new", data=fields).status_code == 200
+
+
 def test_of_browsers_that_open_a_link_at_once_one_comes_in(stage: Stage) -> None:
     def open_(link: str) -> int:
-        with httpx.Client() as client:
+        with httpx.Client(verify=False) as client:
             return client.get(link).status_code
 
     with ThreadPoolExecutor(8) as pool:

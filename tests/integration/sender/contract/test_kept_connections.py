@@ -166,6 +166,29 @@ async def test_a_retry_takes_no_connection_from_before_its_failure(sender: HttpS
 
 
 @pytest.mark.field("F03")
+async def test_a_retry_takes_none_that_rested_beside_a_failure_or_that_a_first_attempt_dialled(
+    sender: HttpSender,
+) -> None:
+    async def behaviour(exchange: Exchange) -> None:
+        if exchange.body == b"together":
+            together.append(exchange)
+            await until(lambda: len(together) == 2)
+        await exchange.play(response(503 if exchange.body == b"fails" else 200))
+
+    together: list[Exchange] = []
+    async with receiving(behaviour) as receiver:
+        await asyncio.gather(*(post(sender, receiver, body=b"together", retry=True) for _ in range(2)))
+        await post(sender, receiver, body=b"fails", retry=True)
+        assert (receiver.accepted, sender.resting) == (2, 1)
+        await post(sender, receiver, body=b"retry", retry=True)
+        await post(sender, receiver, body=b"fails", retry=True)
+        await post(sender, receiver, body=b"fails")
+        await post(sender, receiver, body=b"first")
+        await post(sender, receiver, body=b"retry", retry=True)
+    assert [each.connection for each in receiver.requests if each.body in (b"first", b"retry")] == [2, 3, 4]
+
+
+@pytest.mark.field("F03")
 async def test_a_410_on_a_kept_connection_counts_only_when_a_new_one_says_so_too(sender: HttpSender) -> None:
     async def behaviour(exchange: Exchange) -> None:
         await exchange.play(response(410 if exchange.number or (gone and exchange.connection) else 200))

@@ -1,0 +1,207 @@
+"""examples/soundhash: each requirement of S3, over HTTP, with real processes and its users' own verification."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from examples.running import Example
+from tests.support.examples import Caller, running
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.xdist_group("example-soundhash"), pytest.mark.timeout(120)]
+WEBHOOKS = "/api/v1/webhooks"
+EVENTS = ["match.found", "video.processed", "job.failed", "user.created", "subscription.updated", "api.limit_reached"]
+
+
+@pytest.fixture(scope="module")
+def soundhash(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
+    with running("soundhash", server_url, tmp_path_factory.mktemp("soundhash")) as example:
+        yield example
+
+
+class Users:
+    """Registers users of the test's tenant, or of another one."""
+
+    def __init__(self, example: Example, tenant: str) -> None:
+        self.example, self.tenant = example, tenant
+        self.callers: list[Caller] = []
+
+    def register(self, name: str = "ann", tenant: str | None = None) -> Caller:
+        given = {"tenant_id": tenant or self.tenant, "username": name, "email": f"{name}@a.example"}
+        nobody = Caller(self.example)
+        caller = Caller(self.example, nobody.ask("POST", "/api/v1/auth/register", given)["api_key"])
+        self.callers += [nobody, caller]
+        return caller
+
+
+@pytest.fixture
+def users(soundhash: Example, request: pytest.FixtureRequest) -> Iterator[Users]:
+    made = Users(soundhash, request.node.name)
+    yield made
+    for caller in made.callers:
+        caller.close()
+
+
+def add(user: Caller, hook: str, *answers: int, **more: Any) -> str:
+    """Make a webhook, save its secret with the receiver, and return its id."""
+    made = user.ask("POST", WEBHOOKS, {"url": user.hook(hook), "events": EVENTS, **more}, status=201)
+    user.set_up(hook, made["secret"], *answers)
+    return str(made["id"])
+
+
+def find_match(user: Caller, number: int = 1, **more: Any) -> Any:
+    given = {"match_id": number, "query_video_id": "abc", "matched_video_id": "xyz", "confidence": 0.95}
+    return user.ask("POST", "/api/v1/matches", given | more, status=201)
+
+
+def failures(user: Caller, hook: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = user.ask("GET", f"{WEBHOOKS}/{hook}/deliveries?status=failed")["items"]
+    return found
+
+
+@pytest.mark.requirement("S3-01", "S3-05", "S3-06", "S3-07")
+def test_each_event_comes_from_code_of_either_kind_in_the_transaction_that_it_tells_of(users: Users) -> None:
+    ann = users.register()
+    assert [one["name"] for one in ann.ask("GET", f"{WEBHOOKS}/events")] == EVENTS
+    add(ann, "kinds")
+    find_match(ann)
+    for name, fails in (("v-1", "false"), ("v-2", "true")):
+        ann.ask("POST", "/api/v1/videos", {"id": f"{users.tenant}-{name}"}, status=201)
+        ann.ask("POST", f"/api/v1/videos/{users.tenant}-{name}/process?fails={fails}")
+    users.register("bob")
+    requests = ann.await_received("kinds", 4)
+    assert all(request["verified"] for request in requests)
+    told = {body["type"]: body for body in (json.loads(request["body"]) for request in requests)}
+    assert told.keys() == {"match.found", "video.processed", "job.failed", "user.created"}
+    assert told["user.created"]["data"]["username"] == "bob"
+    assert told["match.found"].keys() == {"type", "timestamp", "data"}
+
+
+@pytest.mark.requirement("S3-02", "S3-04", "S3-12")
+def test_a_user_makes_reads_changes_and_tests_a_webhook(users: Users) -> None:
+    ann = users.register()
+    given = {"url": ann.hook("crud"), "events": ["match.found"], "description": "Mine", "headers": {"X-Key": "k"}}
+    made, other = (ann.ask("POST", WEBHOOKS, given, status=201) for _ in range(2))
+    secret = made.pop("secret")
+    assert len(secret) >= 32
+    assert secret != other["secret"]
+    assert ann.ask("GET", f"{WEBHOOKS}/{made['id']}") == made
+    assert ann.ask("PATCH", f"{WEBHOOKS}/{made['id']}", {"description": "Ours"})["description"] == "Ours"
+    ann.set_up("crud", secret)
+    own = {"event": "video.processed", "payload": {"video_id": "own"}}
+    assert ann.refused("POST", f"{WEBHOOKS}/{made['id']}/test", own | {"event": "video.proccessed"})[0] == 422
+    assert ann.ask("POST", f"{WEBHOOKS}/{made['id']}/test", own)["success"]
+    (request,) = ann.received("crud")
+    assert (request["headers"]["x-key"], json.loads(request["body"])["data"]) == ("k", {"video_id": "own"})
+    assert ann.ask("GET", f"{WEBHOOKS}/{made['id']}/stats")["success_count"] == 0, "a test is no delivery"
+
+
+@pytest.mark.requirement("S3-03")
+def test_users_manage_their_own_and_tenants_get_their_own(users: Users) -> None:
+    ann, bob, other = users.register(), users.register("bob"), users.register("eve", f"{users.tenant}-2")
+    hooks = {caller: add(caller, f"own-{name}") for name, caller in (("ann", ann), ("bob", bob), ("eve", other))}
+    for caller, hook in hooks.items():
+        assert [one["id"] for one in caller.ask("GET", WEBHOOKS)["items"]] == [hook]
+        for foreign in set(hooks.values()) - {hook}:
+            assert caller.refused("GET", f"{WEBHOOKS}/{foreign}")[0] == 404
+            assert caller.refused("DELETE", f"{WEBHOOKS}/{foreign}")[0] == 404
+    find_match(ann)
+    for name in ("own-ann", "own-bob"):
+        ann.await_received(name, 1)
+    assert ann.received("own-eve") == []
+
+
+@pytest.mark.requirement("S3-05")
+def test_an_event_that_cannot_be_recorded_fails_nothing_and_is_logged(users: Users, soundhash: Example) -> None:
+    ann = users.register()
+    add(ann, "fails")
+    assert find_match(ann, 1, note="x" * 300_000) == {"recorded": False}
+    assert find_match(ann, 2) == {"recorded": True}
+    (request,) = ann.await_received("fails", 1)
+    assert json.loads(request["body"])["data"]["match_id"] == 2
+    assert soundhash.said("app", "match.found")
+
+
+@pytest.mark.requirement("S3-08")
+@pytest.mark.parametrize("host", ["10.0.0.7", "192.168.1.1", "169.254.169.254", "[::ffff:10.0.0.7]", "2130706433"])
+def test_a_private_address_is_refused_when_a_webhook_is_made(users: Users, host: str) -> None:
+    ann = users.register()
+    status, told = ann.refused("POST", WEBHOOKS, {"url": f"http://{host}/hook", "events": EVENTS})
+    assert (status, "url" in told) == (422, True), told
+
+
+@pytest.mark.requirement("S3-09", "S3-10", "S3-11")
+def test_what_fails_is_tried_after_1_2_and_4_minutes_and_then_given_up(users: Users) -> None:
+    ann = users.register()
+    hook = add(ann, "schedule", 500, 503, 500, 429)
+    find_match(ann)
+    waits = []
+    for attempt in (1, 2, 3):
+        wait_until(lambda attempt=attempt: len(failures(ann, hook)) == attempt, message="no attempt")  # type: ignore[misc]
+        (waiting,) = ann.ask("GET", f"{WEBHOOKS}/{hook}/deliveries?status=pending")["items"]
+        failed_at, due_at = (
+            datetime.fromisoformat(at) for at in (failures(ann, hook)[0]["created_at"], waiting["due_at"])
+        )
+        waits.append((due_at - failed_at).total_seconds())
+        ann.ask("POST", f"{WEBHOOKS}/{hook}/deliveries/{waiting['id']}/retry", status=202)
+    assert [60 <= waits[0] <= 70, 120 <= waits[1] <= 140, 240 <= waits[2] <= 280] == [True] * 3, waits
+    event = failures(ann, hook)[0]["event_id"]
+    wait_until(lambda: ann.ask("GET", f"{WEBHOOKS}/{hook}")["failure_count"] == 1, message="was not given up")
+    told = ann.ask("GET", f"/api/v1/events/{event}")
+    assert (told["type"], told["processed"]) == ("match.found", True)
+
+
+@pytest.mark.requirement("S3-09")
+def test_an_answer_that_would_stay_the_same_ends_it_at_once(users: Users) -> None:
+    ann = users.register()
+    hook = add(ann, "final", 404)
+    find_match(ann)
+    wait_until(lambda: ann.ask("GET", f"{WEBHOOKS}/{hook}")["failure_count"] == 1, message="was tried again")
+    assert len(ann.received("final")) == 1
+    assert ann.ask("GET", f"{WEBHOOKS}/{hook}")["timeout_seconds"] == 30
+
+
+@pytest.mark.requirement("S3-13", "S3-14", "S3-15")
+def test_the_log_has_requests_and_answers_by_status_in_pages_and_goes_with_its_webhook(users: Users) -> None:
+    ann = users.register()
+    hook = add(ann, "log", 200, 404)
+    for number in (1, 2):
+        find_match(ann, number)
+    log = f"{WEBHOOKS}/{hook}/deliveries"
+    wait_until(lambda: len(ann.ask("GET", log)["items"]) == 2, message="is not in the log")
+    (failed,) = failures(ann, hook)
+    assert (failed["status_code"], failed["response_body"]) == (404, '{"status": "ok"}')
+    assert failed["payload"]["match_id"] in (1, 2)
+    (delivered,) = ann.ask("GET", f"{log}?status=delivered")["items"]
+    first = ann.ask("GET", f"{log}?limit=1")
+    rest = ann.ask("GET", f"{log}?limit=1&after={first['next']}")
+    assert {one["id"] for one in (*first["items"], *rest["items"])} == {failed["id"], delivered["id"]}
+    stats = ann.ask("GET", f"{WEBHOOKS}/{hook}/stats")
+    assert (stats["success_count"], stats["failure_count"], stats["success_rate"]) == (1, 1, 0.5)
+    ann.ask("DELETE", f"{WEBHOOKS}/{hook}", status=204)
+    assert ann.refused("GET", log)[0] == 404
+    find_match(ann, 3)
+    add(ann, "log-2")
+    find_match(ann, 4)
+    ann.await_received("log-2", 1)
+    assert len(ann.received("log")) == 2
+
+
+@pytest.mark.requirement("S3-05", "S3-07")
+def test_every_match_arrives_although_the_relay_is_killed(users: Users, soundhash: Example) -> None:
+    ann = users.register()
+    add(ann, "killed")
+    for number in range(60):
+        find_match(ann, number)
+        if number in (20, 40):
+            soundhash.kill_relay()
+
+    def arrived() -> set[int]:
+        return {json.loads(one["body"])["data"]["match_id"] for one in ann.received("killed") if one["verified"]}
+
+    wait_until(lambda: arrived() == set(range(60)), message="some did not arrive", timeout_seconds=60)

@@ -1,0 +1,158 @@
+"""A request without a task: its place and its connection are free again, whatever becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from relay.engine.attempts import Attempts
+from relay.http.begun import Begun, Request
+from relay.http.pool import Key, Pool, Pools
+from relay.http.reader import Answer, Lost
+from relay.model.outcome import OutcomeKind
+
+pytestmark = pytest.mark.anyio
+
+
+class Connection:
+    """One that answers when the test says so."""
+
+    address = "127.0.0.1"
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.answer: asyncio.Future[Answer | Lost] = asyncio.get_running_loop().create_future()
+        self.closed = False
+        self.broken = broken
+
+    def exchange(self, _data: bytes, _deadline: float) -> asyncio.Future[Answer | Lost]:
+        if self.broken:
+            raise ValueError("cannot write")
+        return self.answer
+
+    def is_open(self) -> bool:
+        return not self.closed
+
+    def rest(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Wire:
+    """A pool with one place, and what was sent anew."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.pools = Pools(1, 8)
+        self.pool: Pool = self.pools.of(Key("http", "receiver", 80, b"", b"one"))
+        self.connection: Any = Connection(broken=broken)
+        self.anew = 0
+
+    def begin(self) -> Begun:
+        assert self.pool.enter_at_once()
+        now = time.monotonic()
+        request = Request(None, b"", now, now + 5)  # type: ignore[arg-type]
+        return Begun(self.pools, self.pool, self.connection, request, self._send_anew)
+
+    async def _send_anew(self, _pool: Pool, _request: Request) -> Any:
+        self.anew += 1
+        await asyncio.Event().wait()
+
+    @property
+    def has_place(self) -> bool:
+        return self.pool.enter_at_once()
+
+
+def attempts_of(wire: Wire, ended: list[Any]) -> tuple[Attempts, Any, Any]:
+    envelope = SimpleNamespace(transformation=None, send=lambda *_: wire.begin())
+    subscription = SimpleNamespace(timeout_seconds=5)
+    endpoint: Any = SimpleNamespace(problem=None, envelope=envelope, subscription=subscription)
+    delivery: Any = SimpleNamespace(members=(), unreadable=None, event=object(), attempts=1)
+    clock: Any = SimpleNamespace(timestamp=lambda: b"1")
+    sender: Any = None
+    transforming: Any = None
+    return Attempts(sender, clock, transforming, lambda _, outcome: ended.append(outcome)), endpoint, delivery
+
+
+CLOSED_BEFORE = Lost(OutcomeKind.CONNECTION, "closed", b"")
+
+
+async def test_an_abort_cuts_what_waits_for_its_answer() -> None:
+    wire, ended = Wire(), list[Any]()
+    attempts, endpoint, delivery = attempts_of(wire, ended)
+    attempts.begin(endpoint, delivery)
+    assert len(attempts) == 1
+    await attempts.abort()
+    assert [outcome.kind for outcome in ended] == [OutcomeKind.ABORTED]
+    assert wire.connection.closed
+    assert wire.has_place
+    assert len(attempts) == 0
+
+
+@pytest.mark.parametrize("turns", [0, 1], ids=["as the abort begins", "as it cuts"])
+async def test_nothing_is_sent_anew_during_an_abort(turns: int) -> None:
+    """The receiver has closed the connection at the same moment."""
+    wire, ended = Wire(), list[Any]()
+    attempts, endpoint, delivery = attempts_of(wire, ended)
+    attempts.begin(endpoint, delivery)
+    aborting = asyncio.create_task(attempts.abort())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    wire.connection.answer.set_result(CLOSED_BEFORE)
+    async with asyncio.timeout(5):
+        await aborting
+    assert [outcome.kind for outcome in ended] == [OutcomeKind.ABORTED]
+    assert wire.anew == 0
+    assert wire.has_place
+
+
+async def test_otherwise_it_is_sent_anew_by_a_task_that_an_abort_cuts() -> None:
+    wire, ended = Wire(), list[Any]()
+    attempts, endpoint, delivery = attempts_of(wire, ended)
+    attempts.begin(endpoint, delivery)
+    wire.connection.answer.set_result(CLOSED_BEFORE)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert wire.anew == 1
+    await attempts.abort()
+    assert [outcome.kind for outcome in ended] == [OutcomeKind.ABORTED]
+    assert wire.has_place
+
+
+async def test_finish_waits_for_the_call_back_of_an_answer_that_is_there() -> None:
+    wire, ended = Wire(), list[Any]()
+    attempts, endpoint, delivery = attempts_of(wire, ended)
+    attempts.begin(endpoint, delivery)
+    wire.connection.answer.set_result(Answer(204, b"HTTP/1.1 204 No Content\r\n\r\n", b"", reusable=True))
+    await attempts.finish()
+    assert [outcome.kind for outcome in ended] == [OutcomeKind.DELIVERED]
+    assert wire.pools.resting == 1
+    assert wire.has_place
+
+
+async def test_who_awaits_it_and_stops_cuts_it() -> None:
+    wire = Wire()
+    begun = wire.begin()
+
+    async def wait() -> None:
+        await begun
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert wire.connection.closed
+    assert wire.has_place
+
+
+async def test_what_cannot_be_written_takes_no_place() -> None:
+    wire = Wire(broken=True)
+    with pytest.raises(ValueError, match="cannot write"):
+        wire.begin()
+    assert wire.connection.closed
+    assert wire.has_place
