@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import (
+    against,
     backlog,
     batches,
+    capturing,
+    claiming,
+    declared,
     filters,
     footprint,
+    hanging,
     history,
+    idle,
     latency,
     limits,
     order,
@@ -40,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
-    "throughput": throughput.run,
+    "throughput": lambda bench: against.run(bench, bench.against) if bench.against else throughput.run(bench),
     "proxied": proxied.run,
     "transformation": transformation.run,
     "latency": latency.run,
@@ -48,16 +54,21 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "switching": switching.run,
     "batches": batches.run,
     "silence": silence.run,
+    "idle": idle.run,
     "silent-names": silent_names.run,
+    "hanging": hanging.run,
     "record": record_cost.run,
+    "catalogue": declared.run,
+    "capture": capturing.run,
     "footprint": footprint.run,
     "filters": filters.run,
     "limits": limits.run,
-    "claim": backlog.claim,
+    "claim": claiming.claim,
     "memory": backlog.memory,
     "tenants": turns.tenants,
     "urgent": turns.urgent,
     "wide": wide.run,
+    "removed": wide.removed,
     "history": history.run,
     "size": size.run,
     "statistics": statistics.run,
@@ -69,7 +80,7 @@ def main() -> None:
     asked = parse_arguments()
     began, load = time.monotonic(), os.getloadavg()[0]
     with server() as running, tempfile.TemporaryDirectory(prefix="outbox-benchmarks-") as folder:
-        bench = Bench(running, _sizes(asked), Path(folder), _say)
+        bench = Bench(running, _sizes(asked), Path(folder), _say, asked.against)
         results, failed = _measure(bench, asked.names or list(BENCHMARKS))
         print(markdown(results))
         print(f"\n{configuration(bench)} · load before {load:.2f} · {time.monotonic() - began:.0f} s")
@@ -102,6 +113,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--deliveries", type=int, help=f"of a round of throughput; default {FULL.deliveries}")
     parser.add_argument("--rounds", type=int, help=f"of throughput; default {FULL.rounds}")
     parser.add_argument("--backlog", type=int, help=f"rows of claim and memory; default {FULL.backlog}")
+    parser.add_argument(
+        "--against",
+        type=lambda given: Path(given).resolve(),
+        metavar="DIR",
+        help="throughput: compare with this other checkout, by the relay in its own .venv, instead of the bare loop",
+    )
     asked = parser.parse_args()
     unknown = set(asked.names) - set(BENCHMARKS)
     if unknown:
@@ -111,6 +128,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def _sizes(asked: argparse.Namespace) -> Sizes:
     given = {name: getattr(asked, name) for name in ("deliveries", "rounds", "backlog") if getattr(asked, name)}
+    if asked.rounds:
+        given["against_rounds"] = asked.rounds
     return replace(QUICK if asked.quick else FULL, **given)
 
 

@@ -29,14 +29,20 @@ class Sizes:
 
     deliveries: int = 40_000
     rounds: int = 3
+    against_rounds: int = 5
     latency_seconds: Mapping[int, float] = field(default_factory=lambda: {1: 60, 50: 20, 200: 15, 1000: 10})
     silent_events: int = 25
     silent_names_seconds: float = 60.0
+    hanging_seconds: float = 60.0
     record_seconds: float = 1.0
     record_rounds: int = 11
     limit_seconds: float = 60.0
     backlog: int = 1_000_000
+    snapshot_seconds: float = 600.0
+    turns: int = 30
     claims: int = 50
+    idle_seconds: float = 20.0
+    idle_relays: Sequence[int] = (1, 4, 16, 32)
 
     def shown(self) -> str:
         """Return the sizes for the table's last line."""
@@ -47,14 +53,20 @@ FULL = Sizes()
 QUICK = Sizes(
     deliveries=4_000,
     rounds=1,
+    against_rounds=1,
     latency_seconds={1: 5, 50: 4, 200: 4, 1000: 3},
     silent_events=5,
     silent_names_seconds=15.0,
+    hanging_seconds=10.0,
     record_seconds=0.5,
     record_rounds=2,
     limit_seconds=6.0,
     backlog=100_000,
+    snapshot_seconds=10.0,
+    turns=10,
     claims=20,
+    idle_seconds=5.0,
+    idle_relays=(1, 4),
 )
 
 
@@ -71,12 +83,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Bench:
-    """What every benchmark is given: the server, the sizes, and a folder for certificates and logs."""
+    """What every benchmark is given: the server, the sizes, and a folder for certificates and logs.
+
+    `against` is another checkout, which throughput is compared with.
+    """
 
     server: Server
     sizes: Sizes
     folder: Path
     say: Callable[[str], None]
+    against: Path | None = None
 
     @contextmanager
     def connection(self, url: str) -> Iterator[psycopg.Connection[Any]]:

@@ -26,6 +26,7 @@ __all__ = [
     "Relay",
     "bare_loop",
     "certified",
+    "outside_environment",
     "program",
     "receiver",
     "relay",
@@ -34,6 +35,7 @@ __all__ = [
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 30
 STOP_SECONDS = 30
+_EXEC = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
 
 
 @dataclass
@@ -86,6 +88,11 @@ class Receiver:
         """Close every connection to it."""
         self._process.tell("hang up")
 
+    def count(self) -> int:
+        """Return how many requests came, which costs less than a report with many arrivals."""
+        self._process.tell("count")
+        return int(self._process.next_line())
+
     def report(self) -> Report:
         self._process.tell("report")
         return Report(**json.loads(self._process.next_line()))
@@ -117,8 +124,15 @@ class Relay:
 
     def peak_bytes(self) -> int:
         """Return the most memory any one of its processes ever held."""
+        return max(self._memory("VmHWM"))
+
+    def resident_bytes(self) -> int:
+        """Return the most memory any one of its processes holds now."""
+        return max(self._memory("VmRSS"))
+
+    def _memory(self, name: str) -> list[int]:
         statuses = [Path(f"/proc/{pid}/status").read_text() for pid in self.pids]
-        return max(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) for status in statuses) * 1024
+        return [int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024 for status in statuses]
 
     def stop(self) -> None:
         """Send SIGTERM and wait: everything is settled or given back."""
@@ -127,19 +141,22 @@ class Relay:
 
 @contextlib.contextmanager
 def relay(
-    bench: Bench, database_url: str, *options: str, processes: int = 1, module: Sequence[str] = ("relay",)
+    bench: Bench,
+    database_url: str,
+    *options: str,
+    processes: int = 1,
+    module: Sequence[str] = ("relay",),
+    script: Path | None = None,
 ) -> Iterator[Relay]:
-    """Run the console script with default settings and wait until its processes look for work."""
-    environment = {
-        "RELAY_DATABASE_URL": database_url,
-        "RELAY_ALLOW_NETWORKS": "127.0.0.0/8",
-        "RELAY_ALLOW_HTTP": "true",
-        "RELAY_SECRET_KEY": PRIVATE.reveal(),
-        "SSL_CERT_FILE": str(bench.folder / "authority.pem"),
-    }
+    """Run the console script with default settings and wait until its processes look for work.
+
+    `script` is that of another checkout, which is run with its own interpreter and packages.
+    """
+    environment = outside_environment(bench, database_url) | ({} if script else {"PYTHONPATH": str(ROOT)})
     log = bench.folder / f"relay-{os.urandom(4).hex()}.log"
-    asked = ["-m", *module, "run", "--processes", str(processes), *options]
-    running = Relay(Child("relay", asked, log, _inherited() | environment, complaints=log))
+    program = ["-c", _EXEC, str(script)] if script else ["-m", *module]
+    asked = [*program, "run", "--processes", str(processes), *options]
+    running = Relay(Child("relay", asked, log, environment, complaints=log))
 
     def ready() -> bool:
         running.process.must_run()
@@ -179,7 +196,22 @@ def certified(folder: Path) -> str:
     return str(certificate)
 
 
+def outside_environment(bench: Bench, database_url: str) -> dict[str, str]:
+    """Return the environment of a relay that is measured; its modules are those of its own installation."""
+    return _without_settings() | {
+        "RELAY_DATABASE_URL": database_url,
+        "RELAY_ALLOW_NETWORKS": "127.0.0.0/8",
+        "RELAY_ALLOW_HTTP": "true",
+        "RELAY_SECRET_KEY": PRIVATE.reveal(),
+        "SSL_CERT_FILE": str(bench.folder / "authority.pem"),
+    }
+
+
 def _inherited() -> dict[str, str]:
     """Return this session's environment without settings of a relay, and with our modules."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "OUTBOX_"))}
-    return kept | {"PYTHONPATH": str(ROOT)}
+    return _without_settings() | {"PYTHONPATH": str(ROOT)}
+
+
+def _without_settings() -> dict[str, str]:
+    left_out = ("RELAY_", "OUTBOX_", "PYTHONPATH")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}

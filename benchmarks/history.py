@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
@@ -177,7 +178,16 @@ def _asked(first: str, other: str, event: object) -> Iterator[tuple[str, str | N
     for name, given in singles.items():
         if "subscription" not in given:
             yield f"events by {name}", None, events.list_events, given
+            for state in events.STATES:
+                yield f"{state} events by {name}", None, partial(_events_of, state), given
         yield f"dead letters by {name}", None, dead_letters.list_dead_letters, given
+
+
+def _events_of(
+    state: events.EventState, connection: sqlalchemy.Connection, tenant: str | None, filters: Filters, *,
+    after: str | None,
+) -> Any:  # fmt: skip
+    return events.list_events(connection, tenant, filters, state, after=after)
 
 
 def _delivered(connection: sqlalchemy.Connection, tenant: str | None, filters: Filters, *, after: str | None) -> Any:

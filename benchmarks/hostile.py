@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-__all__ = ["HOSTILE"]
+__all__ = ["DEFAULT_BYTES", "HOSTILE", "READ_SLOWLY", "filled"]
 
 MIB = 1 << 20
 NUMBERS = b"[" + b",".join(b"0" for _ in range(MIB // 2 - 20)) + b"]"
@@ -58,3 +58,23 @@ HOSTILE: dict[str, tuple[str, bytes]] = {
     "reverse": ("|".join(["data"] + ["reverse(@)"] * 100), STRINGS),
 }
 """By name: the expression, and the data as JSON text."""
+
+DEFAULT_BYTES = 256 * 1024  # of an event's data at most, by default
+
+
+def filled(value: bytes, size: int = DEFAULT_BYTES) -> bytes:
+    """Return an array of this value over and over, of at most so many bytes."""
+    return b"[" + b",".join([value] * ((size - 2) // (len(value) + 1))) + b"]"
+
+
+READ_SLOWLY: dict[str, tuple[str, bytes]] = {
+    name: ("type(data)", filled(value))
+    for name, value in {
+        "decimals": b"1.5",
+        "integers": b"1",
+        "objects": b'{"a":1,"b":"x","c":2.5}',
+        "empty objects": b"{}",
+        "texts": b'"a"',
+    }.items()
+}
+"""Data as large as they may be by default that are slow to read, each with an expression that costs nothing."""

@@ -1,12 +1,12 @@
 """The receiver: a process that answers every POST with 204 and counts. It is told what to do on its standard input.
 
-    python -m benchmarks.receiver [--certificate FILE] [--log-ids] [--close] [--takes N]
+    python -m benchmarks.receiver [--certificate FILE] [--log-ids] [--close] [--takes N] [--hang]
 
-First it prints its port. Then, for each line it reads: `reset` forgets, `report` prints one JSON object, `hang up`
-closes every connection. A report has `count`, `first` and `last` (Unix seconds of the first and the last request)
-and, with --log-ids, `arrivals`: webhook-id to the monotonic clock in nanoseconds, the first time it came. With --close
-each connection serves one request. With --takes it takes so many a second and answers 429 to what comes beyond, which
-is counted and not among the arrivals.
+First it prints its port. Then, for each line it reads: `reset` forgets, `report` prints one JSON object, `count` only
+how many came, `hang up` closes every connection. A report has `count`, `first` and `last` (Unix seconds of the first
+and the last request) and, with --log-ids, `arrivals`: webhook-id to the monotonic clock in nanoseconds, the first time
+it came. With --close each connection serves one request. With --takes it takes so many a second and answers 429 to what
+comes beyond, which is counted and not among the arrivals. With --hang it never answers.
 """
 
 from __future__ import annotations
@@ -101,6 +101,13 @@ class Limited(Counter):
         super().on_message_complete()
 
 
+class Holding(Counter):
+    """One connection to a receiver that takes a request and never answers it."""
+
+    def on_message_complete(self) -> None:
+        self._tally.note()
+
+
 def obey(tally: Tally) -> None:
     """Do what one line on standard input says; its end ends the process."""
     line = sys.stdin.readline()
@@ -112,7 +119,7 @@ def obey(tally: Tally) -> None:
         for connection in list(tally.open):
             connection.transport.close()
     else:
-        print(tally.report(), flush=True)
+        print(tally.count if line == "count\n" else tally.report(), flush=True)
 
 
 async def serve(certificate: str | None, kind: type[Counter], answer: bytes) -> None:
@@ -133,10 +140,11 @@ def main() -> None:
     parser.add_argument("--log-ids", action="store_true")
     parser.add_argument("--close", action="store_true", help="close each connection after one answer")
     parser.add_argument("--takes", type=float, metavar="N", help="answer 429 beyond so many a second")
+    parser.add_argument("--hang", action="store_true", help="take each request and never answer")
     asked = parser.parse_args()
     Limited.rate = Limited.tokens = asked.takes or 0.0
     kind, answer = (
-        Limited if asked.takes else Logger if asked.log_ids else Counter,
+        Limited if asked.takes else Holding if asked.hang else Logger if asked.log_ids else Counter,
         LAST_ANSWER if asked.close else ANSWER,
     )
     try:

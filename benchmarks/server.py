@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "engine", "server"]
 
-# Durable as in production; only the prefix of the log lines differs, so that statements can be told apart.
-_SETTINGS = {"fsync": "on", "synchronous_commit": "on", "log_line_prefix": "%d|%a|"}
+# Durable as in production; the prefix of the log lines differs, so that statements can be told apart, and 32 relays
+# have some hundred connections.
+_SETTINGS = {"fsync": "on", "synchronous_commit": "on", "log_line_prefix": "%d|%a|", "max_connections": "200"}
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Throughput where the database has history, a backlog that waits, or a snapshot that is held open: each ÷ fresh (G3).
 
-history: attempts of deliveries that are done. waiting: deliveries that back off. snapshot: a transaction that was
-opened before the load and stays open, so that no dead row can be cleaned up. All are made by SQL, in the form that a
-relay leaves behind. Rounds alternate: fresh, history, waiting, snapshot, fresh, …
+history: attempts of deliveries that are done. waiting: deliveries that back off. Both are made by SQL, in the form that
+a relay leaves behind. snapshot: a transaction that was opened ten minutes before, while events were delivered all the
+time, so that no dead row of theirs can be cleaned up. Rounds alternate: fresh, history, waiting, snapshot, fresh, …
 """
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,6 @@ BAR = 0.8
 ATTEMPTS_EACH = 10  # of the backlog's size: ten million attempts beside a million that wait
 SUBSCRIPTIONS = 100
 DRAIN_SECONDS = 300
-UNDER_THE_SNAPSHOT = 2  # so many rounds' events are delivered under it before the one that counts
 
 _HISTORY = """
 insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict, outcome, status, milliseconds)
@@ -99,8 +99,12 @@ def _snapshot(bench: Bench, url: str, connection: psycopg.Connection[Any], count
     with bench.connection(url) as holding:
         holding.execute("begin isolation level repeatable read")
         holding.execute("select count(*) from outbox.pending")
-        for _ in range(UNDER_THE_SNAPSHOT):
+        until = time.monotonic() + bench.sizes.snapshot_seconds
+        rounds = 0
+        while time.monotonic() < until:
             _rate(bench, url, connection, counting)
+            rounds += 1
+        bench.say(f"size: {rounds * bench.sizes.deliveries:,} deliveries under the snapshot")
         yield
         holding.execute("rollback")
 

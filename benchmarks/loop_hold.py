@@ -1,0 +1,185 @@
+"""How long transformations and filters hold a relay's loop: CPU time of this process in one turn of it, the longest.
+
+Each case is done as a relay does it and, beside it, in the loop itself. Time of the wall clock would also measure what
+else runs here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.bench import Result
+from benchmarks.hostile import DEFAULT_BYTES, HOSTILE, READ_SLOWLY, filled
+from outbox.subscriptions.filters import FilteredEvent, FilterSet, parse
+from relay.engine.asking import Asking
+from relay.engine.room import Room
+from relay.engine.transforming import Transforming
+from relay.message.apart.apart import LARGE_BYTES, Apart
+from relay.message.transformation.budget import TransformationError
+from relay.message.transformation.transformation import Transformation
+from relay.model.event import EventParts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from typing import TypeAlias
+
+    from benchmarks.bench import Bench
+
+    Work: TypeAlias = Callable[[Apart], Awaitable[Any]]
+
+__all__ = ["loop_holds"]
+
+HELD_MILLISECONDS = 5
+TRIES = 3  # the least of so many counts: during the others the collector or a page fault came in between
+TOGETHER = 16  # events that are due at once
+LONGEST_HERE = LARGE_BYTES - 1
+MANY_CONDITIONS: list[dict[str, Any]] = [
+    {"payload": {"x": {"$or": [{"a": {"$gt": 50 * low + n}} for n in range(50)]}}} for low in range(2)
+]
+
+
+def loop_holds(bench: Bench) -> Iterator[Result]:
+    """Measure transformations, then filters."""
+    gc.freeze()  # as the relay does when it begins
+    gc.set_threshold(50_000, 20, 20)
+    largest = {f"{name}, 256 KiB": (expression, data) for name, (expression, data) in READ_SLOWLY.items()}
+    largest["decimals, 1 MiB"] = ("length(data)", filled(b"1.5", 1 << 20))
+    here = {
+        f"decimals, 32 KiB, {name}": (HOSTILE[name][0], filled(b"1.5", LONGEST_HERE))
+        for name in ("average", "text of text of text")
+    }
+    cases = {name: (_transformed(*case), _made_here(*case)) for name, case in (largest | here).items()}
+    yield _result(bench, "transformations", cases)
+    many, one = _filters(MANY_CONDITIONS), _filters([{"payload": {"y": {"$gt": 1}}}])
+    asked = {
+        "50 conditions, decimals, 256 KiB": (many, filled(b"1.5", DEFAULT_BYTES)),
+        "50 conditions, numbers, 32 KiB": (many, filled(b"1", LONGEST_HERE - 6)),
+        "50 conditions, numbers, 2 KiB": (many, filled(b"1", 2048)),
+        "one condition, decimals, 1 MiB": (one, filled(b"1.5", 1 << 20)),
+    }
+    cases = {name: (_asked(*case), _said_here(*case)) for name, case in asked.items()}
+    yield _result(bench, "filters", cases)
+
+
+def _result(bench: Bench, what: str, cases: Mapping[str, tuple[Work, Callable[[], Any]]]) -> Result:
+    with asyncio.Runner(loop_factory=_TimedLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, _TimedLoop)
+        holds = runner.run(_holds([there for there, _ in cases.values()], loop))
+    before = [_least(here) for _, here in cases.values()]
+    for name, hold, was in zip(cases, holds, before, strict=True):
+        bench.say(f"loop: {what}, {name}: held for {hold:.1f} ms; {was:.1f} ms where all is done in the loop")
+    longest = max(holds)
+    return Result(
+        f"CPU time of one turn of the loop with {what}, the longest",
+        f"{longest:.1f} ms",
+        f"≤ {HELD_MILLISECONDS} ms",
+        longest <= HELD_MILLISECONDS,
+        f"{max(before):.0f} ms in the loop itself",
+    )
+
+
+class _TimedLoop(asyncio.SelectorEventLoop):
+    """Keeps the CPU seconds of its longest turn since it was asked last."""
+
+    longest = 0.0
+
+    def _run_once(self) -> None:
+        began = time.process_time()
+        super()._run_once()  # type: ignore[misc]
+        self.longest = max(self.longest, time.process_time() - began)
+
+    def take_longest(self) -> float:
+        longest, self.longest = self.longest, 0.0
+        return longest
+
+
+async def _holds(works: list[Work], loop: _TimedLoop) -> list[float]:
+    """Return the milliseconds of the longest turn during each."""
+    apart, found = Apart(), []
+    try:
+        for work in works:
+            await work(apart)  # starts the process, and tells it the filters
+            found.append(min([await _longest_turn(work(apart), loop) for _ in range(TRIES)]))
+    finally:
+        await apart.close()
+    return found
+
+
+async def _longest_turn(work: Awaitable[Any], loop: _TimedLoop) -> float:
+    gc.collect()
+    await asyncio.sleep(0)
+    loop.take_longest()
+    await work
+    await asyncio.sleep(0)
+    return loop.take_longest() * 1000
+
+
+def _least(call: Callable[[], Any]) -> float:
+    def once() -> float:
+        began = time.process_time()
+        call()
+        return time.process_time() - began
+
+    gc.disable()
+    try:
+        return min(once() for _ in range(TRIES)) * 1000
+    finally:
+        gc.enable()
+
+
+def _event(data: bytes) -> EventParts:
+    return EventParts(b"evt_01jd3v0000e008000000000000", b"a.b", "acme", None, 123_456_789, data)
+
+
+def _transformed(expression: str, data: bytes) -> Work:
+    transformation = Transformation(expression)
+
+    class Enveloped:
+        def __init__(self) -> None:
+            self.transformation = transformation
+
+    async def one(transforming: Transforming) -> None:
+        with suppress(TransformationError):  # its traceback would keep what was read until all are done
+            await transforming.make(Enveloped(), _event(data))  # type: ignore[arg-type]
+
+    async def make(apart: Apart) -> None:
+        transforming = Transforming(Room(256), apart)
+        await asyncio.gather(*(one(transforming) for _ in range(TOGETHER)))
+
+    return make
+
+
+def _made_here(expression: str, data: bytes) -> Callable[[], Any]:
+    def make() -> None:
+        with suppress(TransformationError):
+            Transformation(expression).of(_event(data))
+
+    return make
+
+
+def _filters(given: list[dict[str, Any]]) -> FilterSet:
+    return FilterSet({b"%d" % number: parse(one) for number, one in enumerate(given)})
+
+
+def _asked(filters: FilterSet, data: bytes) -> Work:
+    event = _event(b'{"x":%b}' % data)
+
+    async def ask(apart: Apart) -> Any:
+        return await Asking(apart).ask(event, filters)
+
+    return ask
+
+
+def _said_here(filters: FilterSet, data: bytes) -> Callable[[], Any]:
+    payload = b'{"x":%b}' % data
+
+    def ask() -> Any:
+        event = FilteredEvent("a.b", payload)
+        return [one.answer(event) for _, one in filters.candidates(event)]
+
+    return ask

@@ -1,0 +1,1 @@
+"""SoundHash: finds audio in videos, for users of several tenants."""
