@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from outbox.control.replay import replay
 from outbox.ids import EventId
 from relay.cli import cli
 from relay.operations.status import unresolved_events as unresolved_module
 from relay.operations.status.documents import Unresolved
-from relay.operations.status.unresolved_events import find_unresolved, sql_to_mend
+from relay.operations.status.unresolved_events import DRAWN, find_unresolved, sql_to_mend
 from tests.support import seeding
 
 SQL = re.compile(r"insert into outbox\.pending .*")
@@ -106,6 +106,26 @@ def test_a_batch_across_the_border_of_what_is_read_counts(connection, window_of_
     assert find_unresolved(connection, None).count == 0
     connection.execute(text("delete from outbox.pending"))
     assert find_unresolved(connection, None).count == 1
+
+
+@pytest.mark.parametrize("resolved", [False, True], ids=["pending", "resolved"])
+def test_events_recorded_after_the_last_number_was_read_hide_none(engine, connection, window_of_ten, resolved):
+    """Twice as many as are looked at come between the two statements."""
+
+    def come(count: int) -> None:
+        with engine.begin() as other:
+            for seq in record_many(other, count):
+                if resolved:
+                    resolve_together(other, [seq])
+
+    def come_after_the_last_number(_connection, _cursor, statement, *_rest) -> None:
+        if statement == str(DRAWN):
+            come(20)
+
+    come(10)
+    event.listen(connection, "after_cursor_execute", come_after_the_last_number)
+    assert find_unresolved(connection, None) == Unresolved(of_last=10, count=0, events=())
+    assert connection.execute(text("select count(*) from outbox.events")).scalar_one() == 30
 
 
 def test_a_busy_database_shows_none_at_any_moment(engine, window_of_ten):

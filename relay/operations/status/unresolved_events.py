@@ -25,10 +25,12 @@ AMONG = 2_000_000  # of the last numbers: with these bounds known when it is pla
 BATCHES_BELOW = 20
 
 DRAWN = text("select last_value from outbox.events_seq")
-# One statement, so one snapshot: fan_out moves an event from pending to resolutions in one transaction. Each step reads
-# a bounded part and leaves fewer; the last ones read nothing unless something is left. A batch that has a late commit
-# begins far below the events it resolved, so what the batches near them do not have is looked for by time. An event
-# that replay wrote again after its retention has no resolution any more, but a delivery, an attempt or a dead letter.
+# One statement, so one snapshot: fan_out moves an event from pending to resolutions in one transaction. The last number
+# was read before it: events recorded since then stand above it, and must not take the places of those that are asked
+# for. Each step reads a bounded part and leaves fewer; the last ones read nothing unless something is left. A batch
+# that has a late commit begins far below the events it resolved, so what the batches near them do not have is looked
+# for by time. An event that replay wrote again after its retention has no resolution any more, but a delivery, an
+# attempt or a dead letter.
 _LOST = text("""
 with newest as materialized (
     select seq from outbox.events where seq > :above and seq <= :drawn order by seq desc limit :newest),
@@ -36,11 +38,11 @@ low as materialized (select min(seq) as seq from newest),
 unread as materialized (
     select seq from newest
     except
-    (select event_seq from outbox.pending where event_seq >= (select seq from low)
+    (select event_seq from outbox.pending where event_seq >= (select seq from low) and event_seq <= :drawn
      order by event_seq desc limit :newest)
     except
     select unnest(seqs) from (
-        (select seqs from outbox.resolutions where first_seq >= (select seq from low)
+        (select seqs from outbox.resolutions where first_seq >= (select seq from low) and first_seq <= :drawn
          order by first_seq desc limit :newest)
         union all
         (select seqs from outbox.resolutions where first_seq < (select seq from low)
