@@ -13,7 +13,7 @@ from outbox.control.attempts import Attempt
 from outbox.control.findings import Action, Finding
 from outbox.ids import DeliveryId, SubscriptionId
 
-__all__ = ["ANSWERS", "OUTCOMES", "READ_IT", "REASONS", "TLS", "advice_on"]
+__all__ = ["ANSWERS", "OUTCOMES", "READ_IT", "REASONS", "TLS", "advice_on", "cause_of"]
 
 READ_IT = "its answer should say why"
 ANSWERS = {
@@ -133,17 +133,20 @@ def advice_on(
     elif last is None or last.verdict in ("delivered", "cancelled") or last.outcome not in OUTCOMES:
         return None
     else:
-        code, seen, mend = _of(last)
+        code, seen, mend = cause_of(last.outcome, last.status, last.error)
     action = None if subscription_id is None else Action("test", str(subscription_id))
     return Finding(code=code, subject=name, seen=seen, mend=mend, severity="note", action=action)
 
 
-def _of(attempt: Attempt) -> tuple[str, str, str]:
-    """Return the code, what is seen and what mends it."""
-    if attempt.status in ANSWERS and attempt.outcome in ("http_4xx", "http_5xx", "slowed"):
-        return f"answer.{attempt.status}", *ANSWERS[attempt.status]
-    if attempt.outcome == "tls":
+def cause_of(outcome: str, status: int | None, error: str | None) -> tuple[str, str, str]:
+    """Return the code of a failure, what is seen and what mends it; of an outcome in OUTCOMES.
+
+    The code is `answer.` and a status, `tls.` and a fault, or `message.` and the outcome.
+    """
+    if status in ANSWERS and outcome in ("http_4xx", "http_5xx", "slowed"):
+        return f"answer.{status}", *ANSWERS[status]
+    if outcome == "tls":
         for cause, words, seen, mend in TLS:
-            if re.search(words, attempt.error or "", re.IGNORECASE):
+            if re.search(words, error or "", re.IGNORECASE):
                 return f"tls.{cause}", seen, mend
-    return f"message.{attempt.outcome}", *OUTCOMES[attempt.outcome]
+    return f"message.{outcome}", *OUTCOMES[outcome]

@@ -75,11 +75,19 @@ def _deliver(connection: Connection, seq: int, subscription_id: UUID) -> str:
     return text_id("dlv", uuid)
 
 
-def attempt(connection: Connection, delivery_id: DeliveryId | str, verdict: str, *, error: str | None = None) -> None:
-    """Attempt a delivery once, with this verdict: delivered, retry (in an hour) or dead."""
+def attempt(
+    connection: Connection,
+    delivery_id: DeliveryId | str,
+    verdict: str,
+    *,
+    error: str | None = None,
+    outcome: str = "http_5xx",
+    status: int | None = 500,
+) -> None:
+    """Attempt a delivery once, with this verdict: delivered, retry (in an hour) or dead; a failure by this outcome."""
+    came = ("delivered", 204) if verdict == "delivered" else (outcome, status)
     parameters = {"id": DeliveryId.of(delivery_id), "verdict": verdict, "error": error,
-                  "outcome": "delivered" if verdict == "delivered" else "http_5xx",
-                  "status": 204 if verdict == "delivered" else 500}  # fmt: skip
+                  "outcome": came[0], "status": came[1]}  # fmt: skip
     connection.execute(text(_ATTEMPT), parameters)
     connection.execute(text(_AFTERWARDS[verdict]), parameters)
 

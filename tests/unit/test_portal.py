@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment, nodes
 
+from outbox.control.advice import ANSWERS, TLS
+from outbox.control.advice import OUTCOMES as ADVISED
 from outbox.control.deliveries import STATES
 from outbox.control.event_types import shape_of
 from outbox.control.filters import OUTCOMES
@@ -17,7 +19,7 @@ from relay.config.options import Config
 from relay.config.sources import load
 from relay.web.pages.points import STEPS
 from relay.web.pages.wording import PART_WORDS
-from relay.web.portal import deliveries, rendering
+from relay.web.portal import deliveries, failures, rendering
 from relay.web.portal.branding import branding_of
 from relay.web.portal.colours import DARK_GROUNDS, LIGHT_GROUNDS, contrast, legible, style_of
 from relay.web.portal.endpoint_forms import allows
@@ -31,6 +33,7 @@ GROUPS = {
     "states": {*STATES, "active", "failing", "dead", "retry", "test", "replayed_or_purged"},
     "waits": set(deliveries.TOLD_WAITS),
     "outcomes": set(OUTCOMES),
+    "advice": set(failures.ADVICE),
     "charts": set(PART_WORDS),
     "windows": set(STEPS),
 }
@@ -86,6 +89,12 @@ def test_every_text_by_a_word_of_the_schema_exists_and_no_other() -> None:
     assert {key.partition(".")[0] for key in texts.keys if "." in key} == set(GROUPS)
     for group, words in GROUPS.items():
         assert set(texts.group(group)) == words, group
+
+
+def test_each_advice_is_on_a_cause_that_there_is_and_each_class_of_http_and_tls_has_some() -> None:
+    causes = {f"answer.{status}" for status in ANSWERS} | {f"message.{outcome}" for outcome in ADVISED}
+    assert causes | {f"tls.{name}" for name, *_ in TLS} >= failures.ADVICE
+    assert {f"message.{outcome}" for outcome in failures.ABOUT_THE_ENDPOINT} - failures.ADVICE == set()
 
 
 @pytest.mark.parametrize("language", sorted({*LANGUAGES} - {"en"}))

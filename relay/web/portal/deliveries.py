@@ -22,7 +22,7 @@ from relay.web.pages.filters import PAGE_ROWS, SINCE
 from relay.web.pages.visits import Visit
 from relay.web.portal.customers import Looking, Managing, PortalRefused, Posted
 from relay.web.portal.endpoints import MOST_SHOWN
-from relay.web.portal.failures import detail_of
+from relay.web.portal.failures import advice_for, detail_of
 from relay.web.portal.rendering import PortalRoute, go, page
 
 if TYPE_CHECKING:
@@ -142,10 +142,12 @@ def delivery(visit: Looking, delivery_id: str) -> Response:
         payload = _payload_of(connection, visit, item)
         waits = _told_waits(connection, visit, item)
     attempts = [(one, detail_of(visit, one.outcome, one.error)) for one in item.attempts_made]
+    last = item.attempts_made.items[-1] if item.attempts_made.items else None
+    advice = advice_for(visit, last.outcome, last.status, last.error) if last else ""
     can_replay = visit.visitor.may("operate") and item.state in _REPLAYABLE
     return page(
         visit, "portal_delivery.html", item=item, attempts=attempts, payload=payload, can_replay=can_replay,
-        waits=waits,
+        waits=waits, advice=advice,
     )  # fmt: skip
 
 

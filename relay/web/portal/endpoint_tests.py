@@ -13,7 +13,7 @@ from relay.operations.probe.preview import DEFAULT_TYPE
 from relay.operations.probe.probe import send_test
 from relay.web.pages.visits import Visit
 from relay.web.portal.customers import Managing, Posted, branding_for
-from relay.web.portal.failures import detail_of
+from relay.web.portal.failures import advice_for, detail_of
 from relay.web.portal.rendering import PortalRoute, page
 
 __all__ = ["router"]
@@ -36,7 +36,8 @@ async def test(endpoint_id: str, visit: Managing, form: Posted) -> Response:
     texts = branding_for(visit.request).texts
     try:
         sent = await send_test(visit.database, visit.tenant, endpoint_id, type=given["type"], data=given["data"])
-        found = {"sent": sent, "detail": detail_of(visit, sent.outcome, sent.error)}
+        told = (sent.outcome, sent.status, sent.error)
+        found = {"sent": sent, "detail": detail_of(visit, sent.outcome, sent.error), "advice": advice_for(visit, *told)}
     except RecordError:
         found = {"problem": texts("test_refused"), "status": 422}
     except ProbeError:
@@ -47,5 +48,5 @@ async def test(endpoint_id: str, visit: Managing, form: Posted) -> Response:
 def _page(visit: Visit, endpoint_id: str, **found: Any) -> Response:
     with visit.transaction() as connection:
         item = verbs.get(connection, endpoint_id, tenant=visit.visitor.whose)
-    shown = {"type": DEFAULT_TYPE, "data": _DATA, "sent": None, "detail": ""} | found
+    shown = {"type": DEFAULT_TYPE, "data": _DATA, "sent": None, "detail": "", "advice": ""} | found
     return page(visit, "portal_endpoint_test.html", item=item, **shown)

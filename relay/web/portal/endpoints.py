@@ -18,6 +18,7 @@ from relay.web.pages.filters import SINCE
 from relay.web.pages.points import figures_of, points_of, window_named
 from relay.web.pages.rendering import url_of
 from relay.web.portal.customers import Looking, Managing, PortalRefused, Posted, branding_for
+from relay.web.portal.failures import advice_for
 from relay.web.portal.rendering import HOME, PortalRoute, confirm, go, page
 
 if TYPE_CHECKING:
@@ -81,9 +82,12 @@ def endpoint(visit: Looking, request: Request, endpoint_id: str) -> Response:
         figures = figures_of(connection, whose, window, item.id)
         points = points_of(connection, whose, window, item.id)
         newest = list_attempts(connection, visit.tenant, Filters(subscription=item.id, limit=_NEWEST))
+    advice = ""
+    if figures.last_failed_at and (not figures.last_delivered_at or figures.last_failed_at > figures.last_delivered_at):
+        advice = advice_for(visit, figures.last_outcome, figures.last_status, figures.last_error)
     return page(
         visit, "portal_endpoint.html", item=item, state=_state(item, breaker), window=window, figures=figures,
-        points=points, newest=newest,
+        points=points, newest=newest, advice=advice,
     )  # fmt: skip
 
 

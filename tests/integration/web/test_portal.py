@@ -603,3 +603,39 @@ def test_rows_that_failed_say_which_event_and_why_in_words_and_many_equal_ones_a
     assert "invoice-5" in given_up
     assert "the endpoint failed" in given_up
     assert "said 1" in given_up
+
+
+def test_a_customer_is_told_what_mends_a_failure_of_theirs_and_nothing_of_one_that_is_ours(
+    stage: Stage, enter: Enter
+) -> None:
+    with stage.engine.begin() as connection:
+        name = seeding.subscribe(connection, tenant="advised", url="https://example.com/advised")
+
+        def fail(outcome: str, status: int | None, error: str | None, verdict: str = "dead") -> str:
+            (delivery,) = seeding.resolve(connection, seeding.record(connection, tenant="advised"), name)
+            seeding.attempt(connection, delivery, verdict, outcome=outcome, status=status, error=error)
+            return str(delivery)
+
+        theirs = [
+            (fail("http_4xx", 401, "said 401"), "compare it, or exchange it"),
+            (fail("tls", None, "certificate has expired"), "has expired. Renew it."),
+            (fail("dns", None, "no such name"), "publish the name"),
+        ]
+        ours = [
+            fail("key_unavailable", None, "no key"),
+            fail("blocked_address", None, "10.0.0.1 is private"),
+            fail("delivered", 204, None, "delivered"),
+        ]
+        fail("http_5xx", 502, "said 502", "retry")
+    client = enter("advised")
+    for delivery, advice in theirs:
+        page = client.get(f"/portal/deliveries/{delivery}").text
+        assert page.count('class="advice"') == 1
+        assert advice in page
+    for delivery in ours:
+        assert 'class="advice"' not in client.get(f"/portal/deliveries/{delivery}").text
+    assert "gets no proper answer from it" in client.get(f"/portal/endpoints/{name}").text
+    with stage.engine.begin() as connection:
+        (delivery,) = seeding.resolve(connection, seeding.record(connection, tenant="advised"), name)
+        seeding.attempt(connection, delivery, "delivered")
+    assert 'class="advice"' not in client.get(f"/portal/endpoints/{name}").text
