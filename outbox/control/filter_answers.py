@@ -25,7 +25,7 @@ class FilterTest:
 
 _GIVEN_UP = {
     Answer.OVER_BUDGET: "too much work on this event: too many conditions on a long list",
-    Answer.UNREADABLE: "the payload is nested too deeply to be parsed",
+    Answer.UNREADABLE: "the payload cannot be parsed: it is nested too deeply, or takes too much memory",
     Answer.REFUSED: "what is stored is no filter",
     Answer.FAILED: "an error of our own; please report it",
 }
