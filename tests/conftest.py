@@ -48,6 +48,7 @@ def migrated_template(server_url: str) -> Iterator[str]:
     """The name of a migrated database that nobody is connected to."""
     with databases.database(server_url) as url:
         databases.migrate(url)
+        databases.compact(url)
         yield str(make_url(url).database)
 
 

@@ -56,6 +56,7 @@ def test_a_relay_delivers_and_stops_although_nobody_reads_its_log(app: Applicati
     app.assert_each_once()
 
 
+@pytest.mark.slow
 @pytest.mark.field("F111")
 def test_a_parent_restarts_its_children_although_nobody_reads_its_log(app: Application) -> None:
     app.subscribe()
@@ -71,6 +72,7 @@ def test_a_parent_restarts_its_children_although_nobody_reads_its_log(app: Appli
         assert relay.wait(20) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.field("F111")
 @pytest.mark.parametrize(
     ("arguments", "code"),

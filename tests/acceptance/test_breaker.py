@@ -40,6 +40,7 @@ def ticks(app: Application) -> int:
     return int(app.one("select coalesce(sum(extract(epoch from seen_at)), 0)::bigint from outbox.relays"))
 
 
+@pytest.mark.slow
 def test_it_opens_harms_no_other_is_probed_by_one_and_closes(app: Application) -> None:
     app.receiver.plan("/bad", "500")
     bad = app.subscribe("/bad", "order.placed", timeout_seconds=40, schedule_seconds=[1] * 20)
@@ -71,6 +72,7 @@ def test_it_opens_harms_no_other_is_probed_by_one_and_closes(app: Application) -
     assert types(app, "/alarm", 2) == ["relay.breaker.opened", "relay.breaker.closed"]
 
 
+@pytest.mark.slow
 def test_a_relay_that_dies_with_the_probe_leaves_it_to_the_next(app: Application) -> None:
     app.receiver.plan("/bad", "500")
     app.subscribe("/bad", schedule_seconds=[0] * 20)
@@ -90,6 +92,7 @@ def test_a_relay_that_dies_with_the_probe_leaves_it_to_the_next(app: Application
     assert (app.one(OPEN), app.dead()) == (0, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_around_the_settling_that_opens_it_leaves_both_or_neither(app: Application, when: str) -> None:
     app.receiver.plan("/bad", "500")
@@ -133,6 +136,7 @@ def test_after_five_days_it_is_disabled_and_enabled_again_by_a_success(app: Appl
     assert app.one("select count(*) from outbox.subscriptions where disabled_at is not null") == 0
 
 
+@pytest.mark.slow
 def test_two_alarms_that_fail_do_not_feed_each_other(app: Application) -> None:
     app.subscribe("/first", "relay.*", schedule_seconds=[0])
     app.subscribe("/second", "relay.*", schedule_seconds=[0])

@@ -59,6 +59,7 @@ def made(app: Application, subscription: str) -> Counter[int]:
     return Counter(dict(app.rows(_MADE, subscription=subscription)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", sorted(OF_BULK))
 def test_a_kill_around_any_step_puts_back_each_delivery_once(app: Application, step: str) -> None:
     """Before it, and after it; then a relay in peace does the rest."""
@@ -78,6 +79,7 @@ def test_a_kill_around_any_step_puts_back_each_delivery_once(app: Application, s
     assert len(made(app, new)) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["redrive", "recover", "backfill", "replay"])
 def test_two_relays_that_are_killed_again_and_again_put_back_each_of_thousands_once(
     app: Application, kind: str
@@ -128,6 +130,7 @@ def operations_end(app: Application, operation: str) -> None:
     app.stage.drain()
 
 
+@pytest.mark.slow
 def test_when_the_relay_at_work_dies_another_goes_on(app: Application) -> None:
     app.subscribe("/old")
     history(app, 200)

@@ -156,6 +156,7 @@ portal list --limit 1 --json
 """
 
 
+@pytest.mark.slow
 def test_what_is_read_is_the_same(both, engine: Engine, tmp_path: Path, database_url: str) -> None:
     names = seed(engine) | {"filter": FILTER, "draft": tmp_path / "draft.json"}
     names["draft"].write_text('{"n": 12345678901234567890.1, "n2": 1e2}\n')

@@ -209,6 +209,7 @@ def test_no_canary_is_in_a_log_where_a_proxy_is_between(aviary: Aviary) -> None:
     assert aviary.found_in(log) == []
 
 
+@pytest.mark.slow
 def test_no_canary_is_in_an_attempt_the_output_of_a_command_or_a_dump(aviary: Aviary, run: Any) -> None:
     deliver(aviary, "text")
     sent = json.dumps(aviary.requests)  # the canaries did go where they belong

@@ -63,6 +63,7 @@ def command(app: Application, *words: str) -> tuple[int, str]:
     return ended.exit_code, ended.output
 
 
+@pytest.mark.slow
 def test_staging_made_of_a_dump_sends_nothing_to_customers_until_it_is_adopted(staging: Application) -> None:
     relay = staging.stage.running_relay("--processes", "2", processes=2)
     staging.record(4)

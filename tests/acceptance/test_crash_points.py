@@ -15,8 +15,30 @@ from tests.support.provocations import BROKEN, crash, prepare, subscribe_to_ever
 # tests/acceptance/test_bulk.py crashes around these: what they put back was sent before.
 OF_BULK = {step for step in steps() if "_bulk" in step} - {"Store.is_bulk_running"}
 
+# The way of an event. `pytest -m slow` has the others.
+IN_THE_SUITE = {
+    "Store.fan_out",
+    "TakenBatch.resolve",
+    "Store.claim",
+    "HttpSender.send",
+    "Store.settle",
+    "Store.release",
+}
 
-@pytest.mark.parametrize("step", [step for step in steps() if step not in OF_BULK])
+
+def rows() -> list[object]:
+    return [
+        pytest.param(step, marks=() if step in IN_THE_SUITE else pytest.mark.slow)
+        for step in steps()
+        if step not in OF_BULK
+    ]
+
+
+def test_the_way_of_an_event_is_among_the_steps() -> None:
+    assert set(steps()) >= IN_THE_SUITE
+
+
+@pytest.mark.parametrize("step", rows())
 def test_a_kill_around_any_step_loses_nothing(app: Application, step: str) -> None:
     subscribe_to_everything(app)
     prepare(app, step)

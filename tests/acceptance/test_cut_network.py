@@ -45,6 +45,7 @@ def cut_app(
     link.mend()
 
 
+@pytest.mark.slow
 @pytest.mark.field("F66")
 @pytest.mark.parametrize("point", POINTS)
 def test_a_relay_that_is_cut_off_in_its_transaction_does_not_stop_the_others(

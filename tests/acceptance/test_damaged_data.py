@@ -62,6 +62,7 @@ def assert_buried_alone(app: Application, event_id: str, log: str) -> None:
     assert app.one("select count(*) from outbox.deliveries") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.field("F65")
 def test_a_damaged_event_that_is_pending_stops_no_other(killable_app: Application, killable: EmbeddedServer) -> None:
     app = killable_app
@@ -73,6 +74,7 @@ def test_a_damaged_event_that_is_pending_stops_no_other(killable_app: Applicatio
     assert_buried_alone(app, damaged, relay.text)
 
 
+@pytest.mark.slow
 @pytest.mark.field("F65")
 def test_a_damaged_event_that_is_due_stops_no_other(killable_app: Application, killable: EmbeddedServer) -> None:
     app = killable_app

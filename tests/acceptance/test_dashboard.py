@@ -62,6 +62,7 @@ def pages_of(scene: Scene) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_on_any_page_and_nothing_is_wider_than_the_screen(context, stage) -> None:
     """In dark and light, on a narrow and a wide screen."""
     _, scene, _ = stage
@@ -78,6 +79,7 @@ def test_axe_finds_nothing_on_any_page_and_nothing_is_wider_than_the_screen(cont
     assert [line for line in said if "404" not in line] == []  # nothing was refused by the policy
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_on_pages_that_a_post_leads_to(context, stage) -> None:
     """Questions, secrets and tokens just made, results, and forms with errors."""
     address, scene, _ = stage
@@ -93,6 +95,7 @@ def test_axe_finds_nothing_on_pages_that_a_post_leads_to(context, stage) -> None
     assert faults == []
 
 
+@pytest.mark.slow
 def test_the_explorer_sends_a_request_and_shows_its_answer(context, stage) -> None:
     """With the token that was typed, and without it. A link opens its operation."""
     page = context.new_page()
@@ -186,6 +189,7 @@ def tab_to(page: Page, name: str, *, back: bool = False) -> None:
     pytest.fail(f"Tab never comes to {name}")
 
 
+@pytest.mark.slow
 def test_keys_do_nothing_in_a_field_and_once_they_are_switched_off(context, stage) -> None:
     page = context.new_page()
     sign_in(page, stage[1].operator)
@@ -239,6 +243,7 @@ def test_everything_works_without_javascript(browser, stage) -> None:
     context.close()
 
 
+@pytest.mark.slow
 def test_a_page_renews_itself_when_something_changes_but_not_under_a_persons_hands(context, stage) -> None:
     _, scene, engine = stage
     page = context.new_page()
@@ -256,6 +261,7 @@ def test_a_page_renews_itself_when_something_changes_but_not_under_a_persons_han
     assert page.evaluate("() => document.activeElement.textContent") == "live.first"
 
 
+@pytest.mark.slow
 def test_the_progress_of_every_running_bulk_operation_is_live(context, stage) -> None:
     """Also of an older one, beside one that was planned after it and stands still."""
     _, scene, engine = stage
@@ -277,6 +283,7 @@ def test_the_progress_of_every_running_bulk_operation_is_live(context, stage) ->
     assert [item.id for item in running] == [newer.id, older.id]
 
 
+@pytest.mark.slow
 def test_a_chart_says_its_figures_to_a_mouse_and_to_a_screen_reader(context, stage) -> None:
     _, scene, _ = stage
     page = context.new_page()

@@ -69,6 +69,7 @@ def test_a_server_that_comes_back_neither_loses_nor_repeats(
     _finish(app, relay, writer)
 
 
+@pytest.mark.slow
 @pytest.mark.case("C3", "F4")
 def test_an_outage_costs_little_and_answers_are_settled_from_memory(
     killable_app: Application, killable: EmbeddedServer
@@ -96,6 +97,7 @@ def test_an_outage_costs_little_and_answers_are_settled_from_memory(
     assert app.one("select count(*) from outbox.attempts") == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["gone", "frozen"])
 def test_a_second_sigterm_leaves_at_once_without_the_database(
     killable_app: Application, killable: EmbeddedServer, fault: str
@@ -114,6 +116,7 @@ def test_a_second_sigterm_leaves_at_once_without_the_database(
         assert relay.wait(20) in (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.field("F99")
 def test_a_database_that_hangs_is_said_and_does_not_hold_up_the_drain(
     killable_app: Application, killable: EmbeddedServer

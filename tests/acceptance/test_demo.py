@@ -44,6 +44,7 @@ def test_the_demo_loses_nothing_although_its_relay_is_killed(run: Run) -> None:
     assert max(map(len, demo.text.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_an_event_lost_on_purpose_is_named_and_fails_the_demo(run: Run) -> None:
     demo = run("demo", "--events", "300", "--break")
     assert demo.wait(RUN_SECONDS) == 1, demo.text
@@ -55,6 +56,7 @@ def test_an_event_lost_on_purpose_is_named_and_fails_the_demo(run: Run) -> None:
     assert "NOT as promised" in demo.text
 
 
+@pytest.mark.slow
 def test_an_interrupted_demo_leaves_no_process_and_no_directory(run: Run) -> None:
     demo = run("demo", "--events", "300")
     wait_until(lambda: "relay runs" in demo.text, timeout_seconds=RUN_SECONDS)

@@ -84,12 +84,14 @@ def hears(dev: Process, url: str, number: int) -> None:
     assert subscribed(url) == []
 
 
+@pytest.mark.slow
 def test_on_a_given_database_the_listener_is_subscribed_while_it_runs(
     run: Run, directory: Path, empty_database_url: str
 ) -> None:
     hears(start(run, directory, "--database-url", empty_database_url), empty_database_url, 1)
 
 
+@pytest.mark.slow
 def test_a_database_that_others_use_is_asked_about_first(run: Run, directory: Path, database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("insert into outbox.subscriptions (url, types) values ('https://example.com/', '{*}')")
@@ -102,6 +104,7 @@ def test_a_database_that_others_use_is_asked_about_first(run: Run, directory: Pa
     stop(start(run, directory, "--database-url", database_url, "--yes"))
 
 
+@pytest.mark.slow
 @pytest.mark.field("F40")
 def test_without_a_database_it_starts_one_and_keeps_its_data_and_address(run: Run, directory: Path) -> None:
     dev = start(run, directory)
@@ -119,6 +122,7 @@ def test_without_a_database_it_starts_one_and_keeps_its_data_and_address(run: Ru
     stop(again)
 
 
+@pytest.mark.slow
 def test_when_the_relay_ends_dev_ends_with_its_last_words(run: Run, directory: Path, empty_database_url: str) -> None:
     dev = start(run, directory, "--database-url", empty_database_url)
     relay = next(child for child in dev.children() if child.cmdline()[-2:] == ["relay", "run"])
@@ -127,6 +131,7 @@ def test_when_the_relay_ends_dev_ends_with_its_last_words(run: Run, directory: P
     assert "relay: the relay ended by itself (SIGKILL): " in dev.text
 
 
+@pytest.mark.slow
 def test_even_a_killed_dev_leaves_no_process_and_the_next_one_hears(
     run: Run, directory: Path, empty_database_url: str
 ) -> None:
@@ -139,6 +144,7 @@ def test_even_a_killed_dev_leaves_no_process_and_the_next_one_hears(
     hears(start(run, directory, "--database-url", empty_database_url), empty_database_url, 2)
 
 
+@pytest.mark.slow
 def test_the_dashboard_is_open_and_its_link_signs_in_once_while_it_runs(
     run: Run, directory: Path, empty_database_url: str
 ) -> None:

@@ -76,6 +76,7 @@ def test_until_drained_leaves_when_only_later_work_is_left(app: Application) -> 
     assert app.one(waiting) == 15
 
 
+@pytest.mark.slow
 def test_until_drained_waits_for_the_leases_of_a_dead_relay(app: Application) -> None:
     app.stage.constants = SHORT_LEASES
     app.subscribe("/hook", timeout_seconds=1)

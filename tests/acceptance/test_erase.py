@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from relay.operations.erase.erasure import receipt_of, request_erasure, show_erasure
 from relay.operations.erase.request import EraseRequest
 from tests.support.application import Application
@@ -25,6 +27,7 @@ def history(app: Application) -> None:
     app.rows("truncate outbox.pending")
 
 
+@pytest.mark.slow
 def test_when_the_command_is_killed_a_relay_goes_on(app: Application) -> None:
     history(app)
     arguments = ["erase", "subject", "customer.id=42", "--yes", "--database-url", app.stage.database_url]
@@ -43,6 +46,7 @@ def test_when_the_command_is_killed_a_relay_goes_on(app: Application) -> None:
     assert receipt.counts["events deleted"] == EVENTS / 2
 
 
+@pytest.mark.slow
 def test_when_the_relay_at_work_is_killed_another_goes_on(app: Application) -> None:
     history(app)
     with app.engine.begin() as connection:

@@ -101,6 +101,7 @@ def test_webhooks_are_listed_in_pages_and_by_whether_they_are_active(shop: Calle
         assert shop.refused("GET", f"{WEBHOOKS}?{query}")[0] == 422
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S2-05")
 @pytest.mark.parametrize(
     ("wrong", "said"),
@@ -122,6 +123,7 @@ def test_each_bad_value_is_one_clear_error_and_nothing_is_made(shop: Caller, wro
     assert shop.ask("GET", WEBHOOKS)["total"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S2-06", "S2-07", "S2-13", "S2-14", "S2-15")
 def test_what_failed_is_tried_again_counted_and_can_be_sent_by_hand(shop: Caller, catalogue: Example) -> None:
     hook = add(shop, "counted", 500, 404, retry_count=1)
@@ -144,6 +146,7 @@ def test_what_failed_is_tried_again_counted_and_can_be_sent_by_hand(shop: Caller
         assert [one["total_executions"] for one in times if one["subscription_id"] == hook] == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S2-08", "S2-09")
 def test_a_test_is_a_real_request_also_of_an_inactive_webhook_and_is_in_its_log(shop: Caller) -> None:
     hook = add(shop, "tested", 200, 500, is_active=False)
@@ -160,6 +163,7 @@ def test_a_test_is_a_real_request_also_of_an_inactive_webhook_and_is_in_its_log(
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S2-09")
 def test_the_log_has_payload_answer_and_time_newest_first_in_pages(shop: Caller) -> None:
     hook = add(shop, "logged")
@@ -186,6 +190,7 @@ def test_an_operation_can_be_done_without_telling_anybody(shop: Caller) -> None:
     assert json.loads(request["body"])["data"]["sku"] == "W-S2"
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S2-01", "S2-11")
 def test_an_import_tells_of_its_start_and_its_end_or_failure(shop: Caller) -> None:
     events = ["import.started", "import.completed", "import.failed", *PRODUCT_EVENTS]
@@ -204,6 +209,7 @@ def test_an_import_tells_of_its_start_and_its_end_or_failure(shop: Caller) -> No
     assert by_event["import.failed"]["error"] == "the columns sku and name are missing"
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S2-10", "S2-13")
 def test_every_product_is_told_of_although_the_relay_is_killed(shop: Caller, catalogue: Example) -> None:
     add(shop, "killed")

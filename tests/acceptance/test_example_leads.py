@@ -104,6 +104,7 @@ def test_what_changes_in_rows_is_told_and_nothing_where_nothing_changed(office: 
         await_told(office, event, lead_id=lead)
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S4-01", "S4-07")
 def test_each_type_has_its_priority_and_the_higher_is_claimed_first(office: Caller, leads: Example) -> None:
     lead = add(office, "leads", name="Bob")
@@ -197,6 +198,7 @@ def test_processing_is_stopped_and_started(office: Caller) -> None:
     await_told(office, "lead_scraped", id=lead)
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S4-10", "S4-13", "S4-15")
 def test_an_approval_makes_the_next_step_and_both_directions_are_audited(office: Caller) -> None:
     lead = add(office, "leads", name="Kim")

@@ -90,6 +90,7 @@ def test_a_user_sees_changes_and_removes_their_own_only(user: Caller, notely: Ex
     assert user.refused("GET", f"{WEBHOOKS}/{mine}")[0] == 404
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S1-05", "S1-07")
 def test_a_test_is_one_signed_request_in_the_form_that_receivers_know(user: Caller) -> None:
     hook = add(user, "tested")
@@ -101,6 +102,7 @@ def test_a_test_is_one_signed_request_in_the_form_that_receivers_know(user: Call
     assert json.loads(request["body"]).keys() == {"event_type", "data"}
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S1-06", "S1-07", "S1-08", "S1-10")
 def test_an_email_is_tried_again_after_2_4_and_8_seconds_and_all_of_it_is_history(user: Caller) -> None:
     hook = add(user, "emails", 500, 503, 500)
@@ -122,6 +124,7 @@ def test_an_email_is_tried_again_after_2_4_and_8_seconds_and_all_of_it_is_histor
     assert {one["event_id"] for one in history} == {event}
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S1-08", "S1-09", "S1-11")
 def test_what_was_given_up_is_counted_and_delivered_again_by_the_job(user: Caller) -> None:
     hook = add(user, "later", 500, retry_count=0)
@@ -155,6 +158,7 @@ def test_what_was_given_up_is_deleted_after_30_days(user: Caller, notely: Exampl
         assert connection.execute(text(count)).scalar_one() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S1-13")
 def test_an_operator_asks_in_sql(user: Caller) -> None:
     hook = add(user, "asked", 500)

@@ -82,6 +82,7 @@ def test_each_event_comes_from_code_of_either_kind_in_the_transaction_that_it_te
     assert told["match.found"].keys() == {"type", "timestamp", "data"}
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S3-02", "S3-04", "S3-12")
 def test_a_user_makes_reads_changes_and_tests_a_webhook(users: Users) -> None:
     ann = users.register()
@@ -116,6 +117,7 @@ def test_users_manage_their_own_and_tenants_get_their_own(users: Users) -> None:
     assert ann.received("own-eve") == []
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S3-05")
 def test_an_event_that_cannot_be_recorded_fails_nothing_and_is_logged(users: Users, soundhash: Example) -> None:
     ann = users.register()
@@ -127,6 +129,7 @@ def test_an_event_that_cannot_be_recorded_fails_nothing_and_is_logged(users: Use
     assert soundhash.said("app", "match.found")
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S3-08")
 @pytest.mark.parametrize("host", ["10.0.0.7", "192.168.1.1", "169.254.169.254", "[::ffff:10.0.0.7]", "2130706433"])
 def test_a_private_address_is_refused_when_a_webhook_is_made(users: Users, host: str) -> None:
@@ -135,6 +138,7 @@ def test_a_private_address_is_refused_when_a_webhook_is_made(users: Users, host:
     assert (status, "url" in told) == (422, True), told
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S3-09", "S3-10", "S3-11")
 def test_what_fails_is_tried_after_1_2_and_4_minutes_and_then_given_up(users: Users) -> None:
     ann = users.register()
@@ -156,6 +160,7 @@ def test_what_fails_is_tried_after_1_2_and_4_minutes_and_then_given_up(users: Us
     assert (told["type"], told["processed"]) == ("match.found", True)
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S3-09")
 def test_an_answer_that_would_stay_the_same_ends_it_at_once(users: Users) -> None:
     ann = users.register()
@@ -192,6 +197,7 @@ def test_the_log_has_requests_and_answers_by_status_in_pages_and_goes_with_its_w
     assert len(ann.received("log")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S3-05", "S3-07")
 def test_every_match_arrives_although_the_relay_is_killed(users: Users, soundhash: Example) -> None:
     ann = users.register()

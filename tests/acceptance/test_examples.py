@@ -73,6 +73,7 @@ def test_a_refused_subscription_says_what_to_mend(shop: str) -> None:
     assert refusal.json()["detail"].startswith("url: ")
 
 
+@pytest.mark.slow
 def test_one_command_runs_an_example_until_ctrl_c_and_leaves_nothing(tmp_path: Path) -> None:
     with program(["examples", "notely"], {}, tmp_path / "notely") as example:
         wait_until(lambda: "its customer's receiver" in example.text, message="it does not run", timeout_seconds=60)

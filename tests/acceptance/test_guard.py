@@ -55,6 +55,7 @@ def ended(program: list[str], directory: Path, environ: dict[str, str] | None = 
         process.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", OTHER_WAYS.values(), ids=OTHER_WAYS)
 def test_another_way_out_ends_the_process(way: str, port: int, tmp_path: Path) -> None:
     code, printed = ended(["-c", PROGRAM.format(port=port, way=way)], tmp_path)

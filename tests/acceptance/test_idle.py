@@ -24,6 +24,7 @@ def commits(app: Application) -> int:
     return int(count)
 
 
+@pytest.mark.slow
 def test_four_idle_relays_make_few_transactions_in_all(app: Application) -> None:
     for _ in range(RELAYS):
         app.stage.running_relay()

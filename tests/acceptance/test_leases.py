@@ -61,6 +61,7 @@ def test_a_late_failure_does_not_touch_the_next_holders_lease(app: Application) 
     assert not app.dead()
 
 
+@pytest.mark.slow
 @pytest.mark.case("F7")
 def test_a_relay_stopped_past_real_leases_gives_back_what_it_had_not_sent(app: Application) -> None:
     app.stage.constants = SHORT_LEASES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psutil
+import pytest
 
 from tests.support.application import Application
 from tests.support.processes import read_log
@@ -40,6 +41,7 @@ def test_two_processes_never_send_more_than_limit_and_burst_in_any_second(app: A
     app.assert_each_once()
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_its_share_of_a_cap_until_its_requests_must_have_ended(app: Application) -> None:
     app.subscribe("/hook", timeout_seconds=1)
     _limit(app, max_in_flight=4, rate_limit="500/s")

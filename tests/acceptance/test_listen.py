@@ -243,6 +243,7 @@ def test_a_sender_that_hangs_up_first_is_shown(tmp_path: Path) -> None:
             wait_until(lambda: "not verified, not answered, the sender hung up first\n" in listener.printed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "reason"),
     [

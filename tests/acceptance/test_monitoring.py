@@ -65,6 +65,7 @@ def test_what_was_delivered_is_counted_over_all_processes(app: Application, proc
     assert relay.stop() == 0
 
 
+@pytest.mark.slow
 def test_what_a_process_counted_stays_when_it_is_killed(app: Application) -> None:
     app.subscribe()
     relay = app.stage.running_relay(*LISTEN, "--processes", "2", processes=2)

@@ -177,6 +177,7 @@ def test_the_body_has_the_form_that_the_documents_show(delivered: Delivered) -> 
     assert all(envelope.fullmatch(body.decode()) for body in delivered.bodies.values())
 
 
+@pytest.mark.slow
 @every_library
 def test_the_official_library_accepts_every_request_with_each_live_secret(
     delivered: Delivered, official: Judge, scheme: str
@@ -207,6 +208,7 @@ def _signatures(scheme: str, header: str) -> list[str]:
     return [signature for signature in header.split(" ") if not signature.startswith("v1a,")]
 
 
+@pytest.mark.slow
 @every_library
 def test_the_official_library_refuses_what_was_changed(delivered: Delivered, official: Judge, scheme: str) -> None:
     moved = [

@@ -23,6 +23,7 @@ def until_quiet(app: Application, *relays: RelayProcess) -> int:
     return len(app.receiver.received())
 
 
+@pytest.mark.slow
 def test_no_process_sends_while_all_is_paused_and_all_goes_on_afterwards(app: Application) -> None:
     """Two relays of two processes, one of them killed while all is paused and started again."""
     app.subscribe("/one")

@@ -98,6 +98,7 @@ def pages_of(scene: Scene) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_on_any_page_and_nothing_is_wider_than_the_screen(browser, stage) -> None:
     """In dark and light, on a narrow and a wide screen, in a colour that alone could not be read."""
     context = browser.new_context(base_url=stage.address)
@@ -115,6 +116,7 @@ def test_axe_finds_nothing_on_any_page_and_nothing_is_wider_than_the_screen(brow
     context.close()
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_on_pages_that_a_post_leads_to(browser, stage) -> None:
     """Questions, a secret just made, the result of a test, and a form with errors."""
     context = browser.new_context(base_url=stage.address)
@@ -179,6 +181,7 @@ def test_a_customers_tasks_without_javascript_on_a_telephone(browser, stage) -> 
     context.close()
 
 
+@pytest.mark.slow
 def test_it_works_inside_the_pages_that_are_named_and_in_no_other(browser, stage) -> None:
     """In a frame on another site, with a cookie that is kept for that site alone."""
     context = browser.new_context(extra_http_headers={"X-Forwarded-Proto": "https"})

@@ -85,6 +85,7 @@ def test_children_are_of_the_same_code_as_their_parent(
     assert "another relay" not in relay.text
 
 
+@pytest.mark.slow
 def test_children_stop_within_two_seconds_of_their_parents_death(app: Application) -> None:
     app.subscribe("/hook", timeout_seconds=60)
     app.receiver.plan("/hook", "hang", "200")
@@ -130,6 +131,7 @@ def test_status_finds_a_relay_whose_url_names_the_application(app: Application) 
     assert relay.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.field("F94")
 def test_a_child_that_is_refused_later_is_started_again_until_its_cause_is_mended(app: Application) -> None:
     # A running child would notice this cause by itself: tests/acceptance/test_upgrade.py. Here it does not look again.

@@ -24,6 +24,7 @@ def pyright(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_the_type_of_the_data_is_checked_from_the_declaration_to_the_call(pyright: Path, tmp_path: Path) -> None:
     (tmp_path / "snippet.py").write_text(HEAD + "".join(f"    {line}\n" for line, _ in LINES))
     settings = {"include": ["snippet.py"], "extraPaths": [str(ROOT)], "pythonVersion": "3.11"}

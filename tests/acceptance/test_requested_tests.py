@@ -128,6 +128,7 @@ def test_asynchronous_code_waits_and_goes_on_meanwhile(app: Application) -> None
     assert beats >= 50
 
 
+@pytest.mark.slow
 def test_one_that_a_killed_relay_took_has_no_answer_and_is_not_sent_again(app: Application) -> None:
     name = app.subscribe("/hook")
     app.receiver.plan("/hook", "hold")

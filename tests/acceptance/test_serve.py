@@ -213,6 +213,7 @@ def relay(*words: str) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "environment", "code", "said"),
     [

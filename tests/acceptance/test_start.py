@@ -117,6 +117,7 @@ def free_ports() -> dict[str, str]:
         return {"8000": str(first.getsockname()[1]), "8001": str(second.getsockname()[1])}
 
 
+@pytest.mark.slow
 @pytest.mark.field("F56")
 def test_every_step_of_the_page_works(newcomer: Newcomer) -> None:
     ports = free_ports()

@@ -28,9 +28,9 @@ def leave_suspects(app: Application) -> None:
 @pytest.mark.parametrize(
     "stops",
     [
-        pytest.param(points("Store.fan_out", 3), id="fan_out"),
+        pytest.param(points("Store.fan_out", 3), id="fan_out", marks=pytest.mark.slow),
         pytest.param(points("Store.claim", 2), id="claim"),
-        pytest.param(points("Store.claim_suspect", 2), id="claim_suspect"),
+        pytest.param(points("Store.claim_suspect", 2), id="claim_suspect", marks=pytest.mark.slow),
         pytest.param(points("Store.settle", 2), id="settle"),
     ],
 )
@@ -54,6 +54,7 @@ def test_relays_that_stop_inside_a_verb_hold_nobody_else_for_long(app: Applicati
 
 
 # `python -m tests.chaos stops` does this at each place of every verb and of every round of housekeeping.
+@pytest.mark.slow
 @pytest.mark.field("F66", "F92")
 @pytest.mark.parametrize(
     ("step", "number"),

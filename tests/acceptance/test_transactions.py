@@ -82,6 +82,7 @@ def test_a_relay_stopped_in_its_transaction_does_not_stop_the_other_relay(app: A
     app.assert_each_once()
 
 
+@pytest.mark.slow
 def test_a_relay_stopped_in_its_transaction_may_leave_answers_unsettled(app: Application) -> None:
     """The next events come as soon as the first have arrived: what is answered may not be settled by then."""
     _stop_in_transaction(app, 2, done=lambda: len(app.receiver.received()) == 3)

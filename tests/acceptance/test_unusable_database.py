@@ -65,6 +65,7 @@ def test_a_standby_takes_no_migration_and_no_relay_and_can_be_read(tmp_path: Pat
             assert "running" not in relay.text
 
 
+@pytest.mark.slow
 @pytest.mark.field("F44")
 def test_a_database_that_is_not_there_is_named_once_in_ten_seconds(server_url: str, tmp_path: Path) -> None:
     relay = RelayProcess(

@@ -87,6 +87,7 @@ def unexpected(relay: RelayProcess) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_former_applications_and_relays_go_on_while_the_schema_is_migrated(tree: Path, old_app: Application) -> None:
     app, former = old_app, Former(tree, old_app.stage.directory, old_app.stage.database_url)
     made = former.command("migrate")
@@ -129,6 +130,7 @@ def note_migration(app: Application, version: int, least_code: int | None) -> No
         )
 
 
+@pytest.mark.slow
 def test_a_running_relay_goes_on_beside_a_migration_that_allows_it_and_drains_at_one_that_does_not(
     app: Application,
 ) -> None:
@@ -161,6 +163,7 @@ def test_a_running_relay_goes_on_beside_a_migration_that_allows_it_and_drains_at
     assert again.text.rstrip().endswith("upgrade outbox-relay")
 
 
+@pytest.mark.slow
 def test_with_several_processes_the_parent_stays_and_they_run_again_when_it_is_mended(app: Application) -> None:
     app.stage.constants = {"relay.process.schema_watch": {"EVERY_SECONDS": 0.1}}
     relay = app.stage.running_relay("--processes", "2", processes=2)

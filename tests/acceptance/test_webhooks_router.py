@@ -23,6 +23,7 @@ SHAPE = Shape(event="event", history_path="/logs", history_is_list=True, first_d
 EVENTS = {"product.created": "A product was created"}
 
 
+@pytest.mark.slow
 def test_a_customer_tries_receives_and_looks_back(app: Application) -> None:
     """On either kind of session; the secret is the customer's own, and the receiver verifies each request by it."""
     asynchronous = create_async_engine(app.engine.url)

@@ -190,6 +190,7 @@ buffering = pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "u
 needs_a_full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 
 
+@pytest.mark.slow
 @buffering
 @pytest.mark.parametrize(
     "arguments", [["events", "list", "--limit", "2000", "--json"], ["events", "list", "--limit", "2000"]]
@@ -223,6 +224,7 @@ def test_a_reader_that_is_gone_before_the_first_line_is_no_failure(arguments, un
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @buffering
 @needs_a_full_disk
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["completion", "bash"]])
@@ -235,6 +237,7 @@ def test_a_full_disk_is_one_line(arguments, unbuffered):
     assert (ended.returncode, ended.stderr) == (1, "relay: output: No space left on device\n")
 
 
+@pytest.mark.slow
 @buffering
 @needs_a_full_disk
 @pytest.mark.parametrize("arguments", [["status", "--database-url", "mysql://u:p@h/d"], ["nonsense"]])

@@ -64,6 +64,7 @@ def relay(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_owner_migrates_and_each_login_does_its_work_and_no_other(urls: dict[str, str]) -> None:
     migrated = relay(urls["shop_owner"], "migrate")
     assert (migrated.returncode, migrated.stderr) == (0, "")

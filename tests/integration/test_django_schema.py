@@ -235,6 +235,7 @@ def test_django_s_own_runner_makes_the_schema_and_copies_it_for_its_processes(se
     assert "Ran 3 tests" in done.stderr
 
 
+@pytest.mark.slow
 def test_pytest_django_makes_the_schema_without_migrations_too(server_url: str, project: Path) -> None:
     (project / "pytest.ini").write_text("[pytest]\nDJANGO_SETTINGS_MODULE = small\npythonpath = .\n")
     with databases.database(server_url) as url:

@@ -146,6 +146,7 @@ def test_a_query_in_the_prose_runs(query: str, database_url: str) -> None:
         assert connection.execute(query.encode()).description
 
 
+@pytest.mark.slow
 @of_language("console")
 def test_console_runs_line_by_line(block: Block, empty_database_url: str, tmp_path: Path) -> None:
     for file in (one for one in BLOCKS if one.document == block.document and one.language == "toml"):

@@ -110,6 +110,7 @@ def asked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{}, *singles, *pairs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tenant", [None, "acme"])
 @pytest.mark.parametrize("branches", [200, 1], ids=["side-by-side", "as-one"])
 def test_each_filter_and_each_pair_finds_what_it_says_in_order(
@@ -198,6 +199,7 @@ MATCHED: dict[int, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_events_are_found_by_state_alone_and_with_every_other_filter(connection: Connection, looks_at_seven) -> None:
     in_every_state(connection)
     everything = list(all_pages(lambda after: events.list_events(connection, None, Filters(limit=4), after=after)))

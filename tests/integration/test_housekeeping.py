@@ -176,6 +176,7 @@ async def test_a_round_waits_for_a_lock_a_bounded_time_only(engine, database, da
         assert "lock timeout" in (failed["removed subscriptions"] or "")
 
 
+@pytest.mark.slow
 async def test_a_lost_connection_is_said_and_made_again(database, database_url, caplog) -> None:
     keeper = asyncio.create_task(Housekeeping(Config(database_url=database_url)).run())
     try:

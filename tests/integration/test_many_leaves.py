@@ -332,6 +332,7 @@ def resolve_up_to(connection: psycopg.Connection[Any], seq: int) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "at_most"), [(1, 12), (100, 95), (1000, 95), (20_000, 95)])
 def test_a_month_makes_a_bounded_number_of_leaves_at_any_rate(database_url: str, rate: int, at_most: int) -> None:
     """30 days pass, three hours at a time; a relay makes leaves each time."""

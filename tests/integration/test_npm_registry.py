@@ -75,6 +75,7 @@ def test_behind_tls_that_nobody_vouches_for_it_is_skipped(install) -> None:
         install(url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [407, 502, 503, 504])
 def test_where_a_proxy_or_gateway_stands_before_it_it_is_skipped(install, status: int) -> None:
     with registry(status) as url, pytest.raises(pytest.skip.Exception, match=rf"\(E{status}\)"):

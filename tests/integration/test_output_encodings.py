@@ -47,6 +47,7 @@ def names(engine) -> dict[str, str]:
     return {"event": event, "delivery": delivery, "subscription": subscription}
 
 
+@pytest.mark.slow
 @pytest.mark.field("F25")
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "koi8-r"])
 def test_what_does_not_fit_is_spelled_out_and_no_command_fails(names, database_url, encoding):
@@ -70,6 +71,7 @@ LOCALES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.field("F25")
 @pytest.mark.parametrize("given", LOCALES, ids=["latin-1", "koi8-r", "C"])
 def test_json_stays_json_and_odd_arguments_are_taken(names, database_url, given):
@@ -102,6 +104,7 @@ def _as(encoding: str, character: str) -> str:
         return "..."
 
 
+@pytest.mark.slow
 @pytest.mark.field("F25")
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_an_error_about_bytes_that_are_no_text_is_one_line(database_url, encoding):

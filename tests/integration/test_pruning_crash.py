@@ -72,6 +72,7 @@ def wait_and_prune(url: str, pruning: str) -> list[Any]:
     return found[0]
 
 
+@pytest.mark.slow
 def test_without_pruning_the_server_answers_and_with_it_it_ends(server: EmbeddedServer) -> None:
     assert len(wait_and_prune(server.url(), "off")) == 20
     assert wait_and_prune(server.url(), "on") == [], NO_LONGER

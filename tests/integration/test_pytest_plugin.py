@@ -108,6 +108,7 @@ def test_a_failure_is_told_where_it_is_asserted(session):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.field("F55")
 @pytest.mark.parametrize("processes", [(), ("-p", "xdist", "-n2")], ids=["one process", "xdist"])
 def test_the_documented_tests_and_others_kinds_of_tests_run(

@@ -217,6 +217,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_receiver_of_the_page_takes_what_a_relay_signs(receiver: Receiver) -> None:
     before = len(receiver.handled())
@@ -237,6 +238,7 @@ FORGED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_receiver_of_the_page_refuses_forgeries(receiver: Receiver) -> None:
     before = len(receiver.handled())

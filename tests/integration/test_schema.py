@@ -172,6 +172,7 @@ def test_events_recorded_before_the_rules_became_one_check_stay(empty_database_u
         assert comparison.differences(connection) == []
 
 
+@pytest.mark.slow
 def test_a_transaction_that_stays_open_ends_migrate_with_one_line_and_changes_nothing(empty_database_url: str) -> None:
     """Every INSERT would queue behind a migration that waits, so it waits for a few seconds only."""
     at_the_version_before(empty_database_url, "lighter_rows")

@@ -276,6 +276,7 @@ def test_a_round_that_has_not_succeeded_for_long_is_named_with_its_error(connect
     }
 
 
+@pytest.mark.slow
 @pytest.mark.field("F21")
 def test_300_000_due_rows_that_nobody_analysed_are_not_being_sent(connection):
     seeding.sign_in(connection)

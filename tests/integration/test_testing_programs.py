@@ -94,6 +94,7 @@ class Program(SavepointSteps):
         return self.committed + [number for events in self.open for number in events]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=15))
 def test_what_is_recorded_is_what_a_commit_would_keep(steps: list[str], engine: sa.Engine) -> None:

@@ -317,6 +317,7 @@ def test_many_requests_at_once_make_no_more_webhooks_than_one(stage: Stage) -> N
     assert stage.portal.call(make_many) == [201] * 5 + [422] * 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "scoped"])
 def test_a_request_that_stopped_while_it_added_one_keeps_others_for_a_bounded_time(stage: Stage, kind: str) -> None:
     user = fresh()

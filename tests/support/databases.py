@@ -147,6 +147,13 @@ def migrate(url: str) -> list[schema.Migration]:
         return schema.migrate(connection)
 
 
+def compact(url: str) -> None:
+    """Leave no room free in the catalog: migrations write its rows anew, and each copy would carry that along."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("vacuum full")
+    psycopg.connect(url).close()  # writes what each first connection to a copy would work out about the catalog
+
+
 def migrate_to(url: str, version: int) -> None:
     """Make the schema as it was at this version, with its leaves."""
     with psycopg.connect(url, autocommit=True) as connection:

@@ -41,6 +41,7 @@ def test_thousands_that_came_and_went_leave_nothing() -> None:
     require_nothing_left(MANY)
 
 
+@pytest.mark.slow
 @pytest.mark.field("F77")
 def test_fifty_thousand_that_came_and_went_leave_nothing_in_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     envelope = endpoint_module.Envelope(known(1), Keyring())

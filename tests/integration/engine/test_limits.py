@@ -472,6 +472,7 @@ TOO_MANY = Outcome(kind=OutcomeKind.HTTP_4XX, status=429, milliseconds=1)
 UNAVAILABLE = Outcome(kind=OutcomeKind.HTTP_5XX, status=503, milliseconds=1)
 
 
+@pytest.mark.slow
 @pytest.mark.field("F04")
 @pytest.mark.parametrize("refusal", [TOO_MANY, UNAVAILABLE], ids=["429", "503"])
 async def test_a_receiver_is_sent_what_it_takes_and_gets_everything(world: World, refusal: Outcome) -> None:

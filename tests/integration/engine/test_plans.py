@@ -181,6 +181,7 @@ async def test_a_take_that_is_shared_between_tenants(full: World, watch: PlanWat
     full.rows("delete from outbox.pending where tenant <> ''")
 
 
+@pytest.mark.slow
 async def test_an_event_for_many_among_ten_thousands(full: World, watch: PlanWatch) -> None:
     full.rows(
         "insert into outbox.subscriptions (url, types)"
@@ -205,6 +206,7 @@ async def test_look_ahead_for_filters(full: World, watch: PlanWatch) -> None:
     unharmed(watch, 2 * 500 * 10)
 
 
+@pytest.mark.slow
 async def test_a_take_that_passes_over_ten_thousand_filters(full: World, watch: PlanWatch) -> None:
     """Their rows are left out before anything is looked up for them."""
     full.rows(
@@ -308,6 +310,7 @@ def crowded_url(server_url: str, migrated_template: str) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 async def test_changes_of_few_among_ten_thousand_subscriptions(crowded_url: str) -> None:
     """What is asked of an endpoint, and whether it changed: a few pages for each one asked about."""
     world, watch = World(crowded_url), PlanWatch(crowded_url)

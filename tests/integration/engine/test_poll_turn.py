@@ -71,6 +71,7 @@ async def test_a_relay_that_just_had_work_looks_often_whoever_has_the_turn(store
     assert turn.pause_seconds(0.0, 0.5) == pytest.approx(0.016)
 
 
+@pytest.mark.slow
 async def test_a_relay_that_stands_by_polls_and_leaves_the_rest_to_the_one_with_the_turn(
     world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +87,7 @@ async def test_a_relay_that_stands_by_polls_and_leaves_the_rest_to_the_one_with_
         await await_until(lambda: world.count("attempts") == 1)
 
 
+@pytest.mark.slow
 async def test_a_relay_that_stands_by_goes_on_with_a_batch_that_waits_to_be_full(
     world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from tests.support.waiting import await_until
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "task"),
     [

@@ -27,6 +27,7 @@ create trigger sleep before insert or update or delete on outbox.deliveries
 """
 
 
+@pytest.mark.slow
 @pytest.mark.field("F110")
 async def test_statements_that_take_longer_than_the_time_to_begin(
     own_world: World, far_end: FarEnd, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -87,6 +88,7 @@ async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
     return await asyncio.open_connection(host, port)
 
 
+@pytest.mark.slow
 @pytest.mark.field("F62")
 async def test_a_link_that_takes_one_megabyte_a_second(world: World, far_end: FarEnd) -> None:
     for number in range(6):
@@ -113,6 +115,7 @@ async def test_what_is_born_leased_and_comes_too_late_counts_as_late(
     assert world.count("deliveries", "lease is null and attempts = 0") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.field("F110")
 async def test_a_connection_that_takes_longer_than_its_limit_is_given_more(world: World) -> None:
     async with link(world.url, delay=1.1) as url:

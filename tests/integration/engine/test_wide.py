@@ -183,6 +183,7 @@ async def test_whose_filter_came_to_no_result_is_noted(world: World, far_end: Fa
     assert {one.bytes for one in subscriptions} == wanting(world, SOME)
 
 
+@pytest.mark.slow
 async def test_an_event_about_a_subscription_does_not_go_to_it(world: World, store: Store) -> None:
     about = world.value("select outbox.text_id('sub', id) from outbox.subscriptions where url = 'http://127.0.0.1/7'")
     world.rows("update outbox.subscriptions set types = '{relay.x}'")
@@ -232,6 +233,7 @@ async def test_a_lane_that_was_left_while_an_event_was_parked_in_it_is_looked_at
     assert world.count("deliveries", "event_seq = %s and isfinite(due_at)", second) == MANY
 
 
+@pytest.mark.slow
 async def test_above_a_mark_nothing_is_put_into_a_lane(world: World, store: Store) -> None:
     """An earlier event of the key may lie below."""
     order(world, "url = 'http://127.0.0.1/7'")
@@ -243,6 +245,7 @@ async def test_above_a_mark_nothing_is_put_into_a_lane(world: World, store: Stor
     assert world.count("pending") == 2
 
 
+@pytest.mark.slow
 async def test_more_filters_than_are_kept_compiled_say_the_same(
     world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from tests.fuzz_api import fuzz, seeded
 EXAMPLES = 2  # of each operation and mode
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_operation_answers_as_it_is_described(app: FastAPI, database_url: str) -> None:
     app.state.rate_limits = type(app.state.rate_limits)(1_000_000)

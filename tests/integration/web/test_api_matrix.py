@@ -214,6 +214,7 @@ async def test_what_is_anothers_is_not_found(ask, connection, token) -> None:
         assert_nothing_of(answer.text, world, route)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROWS)
 async def test_ones_own_is_there_and_the_operator_has_all(route, ask, connection, token) -> None:
     row = ROWS[route]

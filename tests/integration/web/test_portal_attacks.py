@@ -147,6 +147,7 @@ def test_a_filter_that_cannot_be_is_told_at_its_field(enter: Enter, given: str) 
     assert "aria-invalid" in answer.text
 
 
+@pytest.mark.slow
 def test_whatever_stands_in_an_address_a_page_comes_of_it(enter: Enter) -> None:
     client = enter("odd")
     for path in ("types/%00", "endpoints/%00", "deliveries/%00", "types/..%2f..", "types/%ed%a0%80", "none", "open/"):
@@ -177,6 +178,7 @@ def test_many_sessions_at_once_add_no_more_endpoints_than_there_may_be(stage: St
         assert len(subscriptions.list(connection, tenant="crowd")) == MOST
 
 
+@pytest.mark.slow
 def test_a_session_that_stopped_while_it_added_one_keeps_others_for_a_bounded_time(stage: Stage, enter: Enter) -> None:
     client = enter("halting")
     fields = {"csrf": value_of("csrf", client), "url": "https://a.example/", "types": "*"}

@@ -115,6 +115,7 @@ async def test_a_receiver_that_only_closes_is_not_irregular(sender: HttpSender) 
     assert sender.irregular == 0
 
 
+@pytest.mark.slow
 @pytest.mark.field("F03")
 async def test_a_connection_in_steady_use_is_given_up_with_age(
     sender: HttpSender, monkeypatch: pytest.MonkeyPatch
