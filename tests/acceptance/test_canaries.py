@@ -193,6 +193,7 @@ def run(aviary: Aviary, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_canary_is_in_a_log(aviary: Aviary, log_format: str) -> None:
     log = deliver(aviary, log_format)

@@ -56,6 +56,7 @@ def _crash(server: EmbeddedServer) -> None:
     server.start()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restart", [_crash, EmbeddedServer.restart], ids=["crash", "fast stop"])
 def test_a_server_that_comes_back_neither_loses_nor_repeats(
     killable_app: Application, killable: EmbeddedServer, restart: Callable[[EmbeddedServer], None]

@@ -31,6 +31,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         process.end()
 
 
+@pytest.mark.slow
 def test_the_demo_loses_nothing_although_its_relay_is_killed(run: Run) -> None:
     demo = run("demo", "--events", "300")
     assert demo.wait(RUN_SECONDS) == 0, demo.text

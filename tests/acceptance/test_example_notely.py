@@ -175,6 +175,7 @@ def test_an_operator_asks_in_sql(user: Caller) -> None:
         assert {"subscription_id": hook, "failures": 1} in failing
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S1-10")
 def test_every_email_arrives_although_the_relay_is_killed(user: Caller, notely: Example) -> None:
     add(user, "killed")

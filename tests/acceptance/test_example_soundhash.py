@@ -171,6 +171,7 @@ def test_an_answer_that_would_stay_the_same_ends_it_at_once(users: Users) -> Non
     assert ann.ask("GET", f"{WEBHOOKS}/{hook}")["timeout_seconds"] == 30
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("S3-13", "S3-14", "S3-15")
 def test_the_log_has_requests_and_answers_by_status_in_pages_and_goes_with_its_webhook(users: Users) -> None:
     ann = users.register()

@@ -28,6 +28,7 @@ def _most_open(app: Application) -> int:
     return most
 
 
+@pytest.mark.slow
 def test_two_processes_never_send_more_than_limit_and_burst_in_any_second(app: Application) -> None:
     app.subscribe()
     _limit(app, rate_limit="60/s", rate_burst=20)

@@ -13,6 +13,7 @@ KEYS = 40
 KILLS = 6
 
 
+@pytest.mark.slow
 @pytest.mark.case("B12")
 def test_kills_break_the_order_of_no_key(app: Application) -> None:
     """Of each key, first acknowledgements come in the order of the commits; `python -m tests.chaos order` is larger."""

@@ -188,6 +188,7 @@ def test_the_official_library_accepts_every_request_with_each_live_secret(
     assert len(judged) == len(DATA) * {"standard": 6, "svix": 3, "stripe": 3, "github": 2}[scheme]
 
 
+@pytest.mark.slow
 @every_library
 def test_the_signatures_are_those_the_official_library_makes(
     delivered: Delivered, official: Judge, scheme: str
@@ -235,6 +236,7 @@ def _moved(scheme: str, headers: Mapping[str, str]) -> list[dict[str, str]]:
     return [{**headers, f"{prefix}-timestamp": later}, {**headers, f"{prefix}-id": "evt_other"}]
 
 
+@pytest.mark.slow
 @of_standard
 def test_we_accept_what_the_official_library_signs(delivered: Delivered, official: Judge) -> None:
     secret, stamp = new_secret(), str(int(time.time()))

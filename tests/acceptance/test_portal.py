@@ -141,6 +141,7 @@ def judge(page: Page, path: str) -> list[str]:
     return found + [f"{path}, dark: {fault}" for fault in faults_of(page, "color-contrast")]
 
 
+@pytest.mark.slow
 def test_a_customers_tasks_without_javascript_on_a_telephone(browser, stage) -> None:
     """Add an endpoint, try it, exchange its secret, find what failed, send it again, leave."""
     scene, engine = stage.scene, stage.engine

@@ -76,6 +76,7 @@ def _stop_in_transaction(app: Application, fan_out: int, done: Callable[[], bool
     app.wait_settled(30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fan_out", [1, 2], ids=["the first", "a later"])
 def test_a_relay_stopped_in_its_transaction_does_not_stop_the_other_relay(app: Application, fan_out: int) -> None:
     _stop_in_transaction(app, fan_out, done=app.is_settled)

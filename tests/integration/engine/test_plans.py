@@ -362,6 +362,7 @@ async def test_a_bounded_look_steps_over_dead_entries_that_a_held_snapshot_keeps
     assert touched[1] <= 20 < touched[0]
 
 
+@pytest.mark.slow
 async def test_matching_a_type_among_ten_thousand_subscriptions_touches_few_pages(own_world: World) -> None:
     own_world.rows(
         "insert into outbox.subscriptions (url, types)"

@@ -68,6 +68,7 @@ async def test_an_event_for_very_many_reaches_each_of_them_once(world: World, fa
     assert world.matches() == {seq: MANY} | dict.fromkeys(others, 1)
 
 
+@pytest.mark.slow
 async def test_no_match_is_brought_to_the_process(world: World, far_end: FarEnd) -> None:
     world.record("a.b")
     async with stepping(world.url, far_end) as relay:
@@ -135,6 +136,7 @@ async def test_filters_are_asked_by_their_hash_and_the_server_picks_who_has_one(
     assert max(brought) == WIDE_FROM + 1
 
 
+@pytest.mark.slow
 async def test_of_filters_of_very_many_the_few_that_match_are_born_as_ever(
     world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +211,7 @@ async def test_order_is_kept_by_the_server_too(world: World, far_end: FarEnd) ->
     assert world.count("deliveries", "lane is null") == 3 * MANY - 2 * (MANY // 10)
 
 
+@pytest.mark.slow
 async def test_a_lane_that_was_left_while_an_event_was_parked_in_it_is_looked_at(
     world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
