@@ -116,7 +116,7 @@ class FlowSettings(TypedDict, total=False):
             default_words="false",
             flags=(Flag(metavar="true|false", from_text=yes_or_no, help="Send the events of each key one by one."),),
             meaning="Whether events of one key go one at a time, in the order in which they were recorded; those"
-            " without a key have none. Only writers that serialise on the key get that order: see docs/flow.md.",
+            " without a key have none. Only writers that serialise on the key get that order: see docs/flow/order.md.",
         ),
     ]
     order_policy: Annotated[

@@ -42,7 +42,7 @@ def credential_options(*, removable: bool = False) -> Callable[[Callable[..., R]
             return command(*args, credentials=_read_credentials(chosen), **kwargs)
 
         for field in reversed(SECRETS if removable else ()):
-            wrapped = click.option(f"--no-{field.name}", is_flag=True, help=field.no_flag)(wrapped)
+            wrapped = click.option(f"--no-{field.name.replace('_', '-')}", is_flag=True, help=field.no_flag)(wrapped)
         return field_options(SECRETS)(wrapped)
 
     return decorate
@@ -65,7 +65,7 @@ def _read_credentials(chosen: dict[str, Any]) -> dict[str, Any]:
         credentials["tls"] = tls_of(pem)
     for name in (field.name for field in SECRETS if f"no_{field.name}" in chosen):
         if name in credentials:
-            raise click.UsageError(f"--no-{name} excludes the options that give {name}")
+            raise click.UsageError(f"--no-{name.replace('_', '-')} excludes the options that give {name}")
         credentials[name] = None
     return credentials
 

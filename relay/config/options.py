@@ -19,7 +19,7 @@ from relay.config.secret_files import read_secret
 if TYPE_CHECKING:
     from outbox.signing.schemes import SchemeDeclaration
     from relay.config.egress_proxy import EgressProxy
-    from relay.config.kinds import Kind, ListenAddress, Network
+    from relay.config.kinds import Kind, Network
 
 __all__ = ["Config", "config_table", "options", "options_of"]
 
@@ -127,7 +127,7 @@ class Config:
         400,
         "How long statistics are kept by the day; by the hour for 40 days, by the minute for 26 hours at most.",
     )
-    metrics_listen: ListenAddress | None = _option(  # noqa: RUF009 - a field
+    metrics_listen: kinds.ListenAddress | None = _option(  # noqa: RUF009 - a field
         kinds.address(optional=True),
         None,
         "Answer /live, /ready and /metrics there, e.g. 127.0.0.1:9464. To whoever asks: keep it in a private network.",
@@ -156,8 +156,8 @@ class Config:
         "Log lines for people, or one JSON object a line.",
         BOTH,
     )
-    listen: tuple[str, int] = _option(
-        kinds.address(), ("127.0.0.1", 8080), "Where `relay serve` listens, host:port.", SERVE
+    listen: kinds.ListenAddress = _option(  # noqa: RUF009 - a field
+        kinds.address(), kinds.ListenAddress("127.0.0.1", 8080), "Where `relay serve` listens, host:port.", SERVE
     )
     requests_per_minute: int = _option(
         kinds.integer(1, 1_000_000), 600, "Requests that one token may make of each `relay serve` process.", SERVE
@@ -169,7 +169,7 @@ class Config:
         SERVE,
     )
     sign_in_proxies: tuple[Network, ...] = _option(
-        kinds.networks(), (), "Addresses of the proxies that are believed it, as networks: 10.0.0.5/32.", SERVE
+        kinds.networks(), (), "Proxies whose `sign_in_header` is believed, as networks: 10.0.0.5/32.", SERVE
     )
     sign_in_rights: tuple[Right, ...] = _option(
         kinds.choices("read", "write", "operate", "admin"),

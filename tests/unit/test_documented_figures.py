@@ -1,9 +1,16 @@
-"""The figures in docs/concepts.md are those of the code."""
+"""The figures, numbers and names in the documents are those of the code."""
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
+import outbox
+import relay.operations.status
+from outbox.schema.compatibility import known_version
 from outbox.subscriptions.fields import DEFAULT_SCHEDULE_SECONDS
 from relay.config.options import options
 from relay.engine.health import WINDOW_START
@@ -39,3 +46,31 @@ def delay(seconds: int) -> str:
 )
 def test_the_document_says(phrase: str) -> None:
     assert phrase in " ".join(readme.prose(readme.ROOT / "docs" / "concepts.md").split())
+
+
+def test_the_page_on_alembic_names_the_newest_migration() -> None:
+    """A revision that is copied from the page makes the whole schema."""
+    for path in ("docs/integrations.md", "outbox/alembic.py"):
+        written = (readme.ROOT / path).read_text("utf-8")
+        assert set(re.findall(r"upgrade\(op, to=(\d+)\)", written)) == {str(known_version())}, path
+        assert set(re.findall(r"upgrade\(op, since=(\d+)", written)) == {str(known_version())}, path
+
+
+def test_every_finding_is_on_the_page_of_troubleshooting() -> None:
+    page = (readme.ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    named = set(re.findall(r"`([a-z_]+\.[a-z_]+)`", page))
+    for first, more in re.findall(r"^\| `([a-z_]+)\.[a-z_]+`((?:, `\.[a-z_]+`)+)", page, re.MULTILINE):
+        named |= {f"{first}{word}" for word in re.findall(r"`(\.[a-z_]+)`", more)}
+    assert codes_of_findings() - named == set()
+
+
+def codes_of_findings() -> set[str]:
+    """Return the codes that `relay status` may show, by the literals of its code."""
+    folders = (Path(relay.operations.status.__file__).parent, Path(outbox.__file__).parent / "schema")
+    trees = [ast.parse(path.read_text("utf-8")) for folder in folders for path in folder.glob("*.py")]
+    keywords = [
+        node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "code"
+    ]
+    found = {node.value.value for node in keywords if isinstance(node.value, ast.Constant)}
+    assert len(found) > 20
+    return {str(code) for code in found}

@@ -136,7 +136,7 @@ def test_the_command_line_has_the_flags_and_their_help(field: Field, command: st
 def test_a_column_has_one_flag_of_its_name_and_a_secret_can_be_taken_away(field: Field) -> None:
     if field.is_secret:
         assert all(flag.file or flag.repeatable for flag in field.flags)
-        assert options("update")[f"--no-{field.name}"].help == field.no_flag != ""
+        assert options("update")[f"--no-{field.name.replace('_', '-')}"].help == field.no_flag != ""
     else:
         assert [flag.name for flag in field.flags] == [field.name]
 
