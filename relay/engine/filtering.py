@@ -179,8 +179,10 @@ class Filtering:
             await self._know(kind, first)
         covered = self._within_budget(self._wanted, again=True)
         await self._ask(covered)
-        seqs = sorted([*self._others, *(taken.seq for taken in covered)])
-        return Look(seqs, self._last_tenant, len(covered) < len(self._wanted))
+        left = self._wanted[len(covered) :]
+        # An event behind the first that is left out may be of its key, and must not overtake it.
+        others = [seq for seq in self._others if not left or seq < left[0].seq]
+        return Look(sorted([*others, *(taken.seq for taken in covered)]), self._last_tenant, bool(left))
 
     async def _ask_every(self, taken: Taken) -> Look:
         """Ask all filters on this kind of event, since the take did not bring them."""

@@ -14,6 +14,7 @@ import sqlalchemy
 
 from outbox.control.replay.replay import candidates_by_id, replay
 from outbox.control.store.by_hand import cancel
+from relay.engine import pace
 from relay.engine.lanes import BatchLanes
 from relay.model.outcome import Outcome
 from relay.model.verdict import VerdictKind
@@ -48,11 +49,35 @@ def sent(far_end: FarEnd) -> list[int]:
     return [json.loads(body)["data"] for _, _, body in far_end.requests]
 
 
+def sent_to(far_end: FarEnd, path: str) -> list[Any]:
+    """The payloads that one endpoint got, in the order in which they were sent."""
+    return [json.loads(body)["data"] for to, _, body in far_end.requests if to == path]
+
+
 def states(world: World) -> list[str]:
     """For each delivery in the order of events: parked, leased, or open (due or waiting)."""
     return [row[0] for row in world.deliveries(
         "case when due_at = 'infinity' then 'parked' when lease is null then 'open' else 'leased' end"
     )]  # fmt: skip
+
+
+async def test_an_event_that_no_filter_asks_about_overtakes_none_that_waits_to_be_read(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so much is read for filters at once, and what lies behind it has to wait too."""
+    monkeypatch.setattr(pace, "BYTES_FIRST", 60_000)
+    monkeypatch.setattr(pace, "BYTES_MAX", 60_000)
+    world.subscribe(ordered=True)
+    world.subscribe("read.first", path="/filtered", filter={"payload": {"number": {"$gt": 0}}})
+    for number, key in enumerate([None] * 6 + ["k"]):
+        world.record("read.first", payload=json.dumps({"number": number, "note": "x" * 20_000}), key=key)
+    world.record("read.never", payload='{"number": 7}', key="k")
+    async with running(world.url, far_end):
+        await await_until(lambda: not world.count("pending") and not world.count("deliveries"))
+    ordered = [one["number"] for one in sent_to(far_end, "/")]
+    assert sorted(ordered) == list(range(8))
+    assert ordered.index(6) < ordered.index(7)
+    assert sorted(one["number"] for one in sent_to(far_end, "/filtered")) == [1, 2, 3, 4, 5, 6]
 
 
 async def test_one_of_a_key_is_sent_at_a_time_in_the_order_of_events(world: World, far_end: FarEnd) -> None:
