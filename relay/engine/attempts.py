@@ -104,7 +104,7 @@ class Attempts:
                 return _failed(OutcomeKind.PAYLOAD_UNREADABLE, began, delivery.unreadable)
             if event is None:
                 return _failed(OutcomeKind.EVENT_GONE, began, NO_EVENT)
-            envelope, timeout_seconds = endpoint.envelope, endpoint.subscription.timeout_seconds
+            envelope, timeout_seconds = endpoint.envelope, endpoint.timeout_of(delivery)
             if envelope.transformation is not None:
                 return self._transform_and_send(endpoint, envelope, event, delivery, timeout_seconds)
             return envelope.send(self._sender, event, self._clock.timestamp(), timeout_seconds, delivery.attempts)

@@ -186,7 +186,7 @@ def _delivery_of(claimed: ClaimedBatch, lease: int, start_by: float, *, suspect:
     identity, rows = claimed
     return batch_of([
         Delivery(row.id, row.event_seq, row.subscription_id, row.attempts, lease, row.event, start_by, suspect,
-                 row.unreadable, None, probe, identity)
+                 row.unreadable, None, probe, identity, row.timeout_seconds)
         for row in rows
     ])  # fmt: skip
 
@@ -205,7 +205,7 @@ async def send_batch(
 
     Raises NotStartedError where a transformation needs a process that cannot be started.
     """
-    envelope, timeout_seconds = endpoint.envelope, endpoint.subscription.timeout_seconds
+    envelope, timeout_seconds = endpoint.envelope, endpoint.timeout_of(batch)
     try:
         found = [(member, await _event_of(endpoint, envelope, member, transforming)) for member in batch.members]
     except (asyncio.CancelledError, TooLateError):  # no byte was sent

@@ -150,5 +150,5 @@ def delivery_of(row: Leased, lease: int, start_by: float, *, suspect: bool, prob
     """Return the delivery of a row that was leased; this process will send it."""
     return Delivery(
         row.id, row.event_seq, row.subscription_id, row.attempts, lease, row.event, start_by, suspect, row.unreadable,
-        row.lane, probe,
+        row.lane, probe, timeout_seconds=row.timeout_seconds,
     )  # fmt: skip

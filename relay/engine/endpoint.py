@@ -141,6 +141,10 @@ class Endpoint:
         """Begin no attempt for so many seconds, unless another version of the subscription says otherwise."""
         self._closed_until = max(self._closed_until, time.monotonic() + seconds)
 
+    def timeout_of(self, delivery: Delivery) -> float:
+        """Return how long an attempt of a delivery may take: as is set now, but no longer than its lease is for."""
+        return min(delivery.timeout_seconds, self.subscription.timeout_seconds)
+
     @property
     def free(self) -> int:
         """How many more deliveries may be leased for this endpoint now; negative after its window shrank."""

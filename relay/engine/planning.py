@@ -44,7 +44,7 @@ class Planner:
         self._batches = batches
         self._pace = pace
         self._priority_step = priority_step_seconds
-        self.start_by = 0.0
+        self.start_by = self._slack = 0.0
 
     def versions(self, batch: TakenBatch) -> list[tuple[bytes, int]]:
         """Return the subscriptions that matched and may have something born leased, each with its version.
@@ -65,6 +65,7 @@ class Planner:
         free = _FreeSlots(self._free)
         grants = self._room.grants()
         room, lease, slack = self._room.free if may_lease else 0, new_lease(), self._pace.slack_seconds
+        self._slack = slack
         for taken, matches, ids in _pairs(batch):
             for (subscription_id, _, is_open, ordered, _), identity in zip(matches, ids, strict=True):
                 lane = taken.lane if ordered else None
@@ -127,7 +128,9 @@ class Planner:
 
     def deliveries(self, births: Sequence[Birth], bodies: Bodies) -> Iterator[Delivery]:
         """Return those of the last batch that were born leased; this process will send them."""
-        return joined(_delivery(birth, bodies, self.start_by) for birth in births if birth.lease is not None)
+        return joined(
+            _delivery(birth, bodies, self.start_by, self._slack) for birth in births if birth.lease is not None
+        )
 
 
 class _FreeSlots(dict[bytes, int]):
@@ -141,13 +144,14 @@ class _FreeSlots(dict[bytes, int]):
         return slots
 
 
-def _delivery(birth: Birth, bodies: Bodies, start_by: float) -> Delivery:
-    """Return the delivery of a row that was born leased; this process will send it."""
+def _delivery(birth: Birth, bodies: Bodies, start_by: float, slack: float) -> Delivery:
+    """Return the delivery of a row that was born leased, `slack` seconds longer than its attempt may take."""
     assert birth.lease is not None
+    assert birth.lease_seconds is not None
     event, unreadable = bodies.events.get(birth.event_seq), bodies.unreadable.get(birth.event_seq)
     return Delivery(
         birth.id, birth.event_seq, birth.subscription_id, 1, birth.lease, event, start_by, unreadable=unreadable,
-        lane=birth.lane, batch=birth.batch,
+        lane=birth.lane, batch=birth.batch, timeout_seconds=birth.lease_seconds - slack,
     )  # fmt: skip
 
 

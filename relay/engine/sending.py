@@ -152,8 +152,8 @@ class Sending:
         """Give back what found no place in time, before its lease ends: it would become a suspect."""
         now = time.monotonic()
         for endpoint in self._endpoints:
-            waiting, timeout = endpoint.waiting, endpoint.subscription.timeout_seconds
-            while waiting and now > waiting[0].start_by + timeout:
+            waiting = endpoint.waiting
+            while waiting and now > waiting[0].start_by + endpoint.timeout_of(waiting[0]):
                 self._give_back_late(endpoint, waiting.pop(0))
 
     async def finish(self) -> None:

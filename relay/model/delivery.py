@@ -33,6 +33,7 @@ What a limit lets wait is due, never leased.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -58,6 +59,7 @@ class Delivery:
 
     event: None when the event's row is gone or cannot be read; nothing can be sent then. unreadable: the server's
     error, where it cannot be read. probe: it is the one that is sent to an endpoint whose breaker is open.
+    timeout_seconds: how long its attempt may take at most; its lease was made for so long, whatever is set meanwhile.
     members: those of a batch, in the order of its body. The batch itself is a delivery too, whose id is the batch's.
     """
 
@@ -73,6 +75,7 @@ class Delivery:
     lane: int | None = None  # of an ordered subscription's delivery whose event has a key
     probe: bool = False
     batch: bytes | None = None  # the id of the batch that it goes in
+    timeout_seconds: float = math.inf
     members: tuple[Delivery, ...] = ()
 
     @property
@@ -92,5 +95,5 @@ def batch_of(members: Sequence[Delivery]) -> Delivery:
     assert first.batch is not None
     return Delivery(
         first.batch, first.event_seq, first.subscription_id, attempts, first.lease, None, first.start_by, first.suspect,
-        probe=first.probe, batch=first.batch, members=tuple(members),
+        probe=first.probe, batch=first.batch, timeout_seconds=first.timeout_seconds, members=tuple(members),
     )  # fmt: skip

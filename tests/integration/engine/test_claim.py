@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
+from relay.model.outcome import Outcome
 from relay.store.lease import new_lease
 from relay.store.store import Store
-from tests.integration.engine.world import FarEnd, World, fan_out, stepping, uuid_of
+from tests.integration.engine.world import FarEnd, World, fan_out, running, stepping, uuid_of
+from tests.support.waiting import await_until
 
 pytestmark = pytest.mark.anyio
 
@@ -210,3 +213,42 @@ async def test_a_backlog_is_worked_off_through_the_due_map(world: World, far_end
             await relay.settled()
     assert Counter(far_end.paths()) == {"/0": 200, "/1": 200, "/2": 200}
     assert world.count("attempts", "number = 1 and verdict = 'delivered'") == 600
+
+
+class Timed(FarEnd):
+    """A far end that holds each request until it is freed, and notes how long each may take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timeouts: list[float] = []
+        self.freed = self.hold("/")
+
+    async def send(self, endpoint: Any, headers: bytes, body: bytes, timeout_seconds: float) -> Outcome:
+        self.timeouts.append(timeout_seconds)
+        return await super().send(endpoint, headers, body, timeout_seconds)
+
+
+@pytest.mark.parametrize("way", ["born leased", "born in batches", "claimed", "claimed in batches"])
+async def test_what_was_leased_for_a_short_timeout_is_not_sent_for_a_longer_one(
+    world: World, store: Store, way: str
+) -> None:
+    """It would end after its lease, be taken for what ended its relay, and be sent beside itself."""
+    far_end = Timed()
+    world.subscribe(timeout=20)
+    if "in batches" in way:
+        world.rows("update outbox.subscriptions set batch_events = 2, batch_milliseconds = 60000")
+    world.record(count=4)
+    if "claimed" in way:
+        await fan_out(store)
+    async with running(world.url, far_end, per_endpoint=1) as relay:
+        await await_until(lambda: far_end.timeouts and relay.sending.has_waiting)
+        (endpoint,) = relay.endpoints
+        leased = 1 + len(endpoint.waiting)
+        world.rows("update outbox.subscriptions set timeout_seconds = 60")
+        await await_until(lambda: endpoint.subscription.timeout_seconds == 60)
+        world.record(count=2)
+        far_end.freed.set()
+        await await_until(lambda: not world.count("deliveries") and not world.count("pending"))
+    assert leased >= 2
+    assert far_end.timeouts[:leased] == [20] * leased
+    assert far_end.timeouts[-1] == 60
