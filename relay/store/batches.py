@@ -19,7 +19,7 @@ from relay.store.database import BEGIN, SETTINGS, rollback_if_open
 from relay.store.halving import part
 from relay.store.lease import LEASE_SLACK_SECONDS
 from relay.store.subscriptions import OPEN
-from relay.store.suspects import MAX_CRASHES, SUSPECTS_AMONG, bury_suspect
+from relay.store.suspects import IS_SUSPECT, MAX_CRASHES, SUSPECTS_AMONG, bury_suspect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,10 +86,10 @@ select {_COLUMNS} from outbox.deliveries
 where subscription_id = %b and due_at <= now() and coalesce(lease, -1) < 0
 order by due_at, id limit %b for no key update skip locked"""
 _SUSPECT = f"""
-select {_COLUMNS} from (
+with oldest as materialized (
     select * from outbox.deliveries where subscription_id = %b and due_at <= now()
-    order by due_at, id limit {SUSPECTS_AMONG} for no key update skip locked) oldest
-where lease is not null limit 1"""
+    order by due_at, id limit {SUSPECTS_AMONG} for no key update skip locked)
+select {_COLUMNS} from oldest where {IS_SUSPECT} limit 1"""
 _LEAD = f"select {_COLUMNS} from outbox.deliveries where id = %b and lease = %b for no key update skip locked"
 # Whatever is due when: a person may have made one of them due, and then all go. What is leased is somebody's.
 _MEMBERS = f"""

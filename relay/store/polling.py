@@ -9,7 +9,7 @@ from relay.store.database import BEGIN, ORIGIN, rollback_if_open
 from relay.store.pending_shares import HAS_GROUPS
 from relay.store.rows import Poll, Swept
 from relay.store.subscriptions import OPEN, PROBED
-from relay.store.suspects import SUSPECTS_AMONG
+from relay.store.suspects import IS_SUSPECT, SUSPECTS_AMONG
 
 if TYPE_CHECKING:
     from relay.store.database import Database
@@ -58,8 +58,10 @@ with slice as materialized (
 select s.id,
        exists (select from outbox.deliveries
                where subscription_id = s.id and due_at <= now() and coalesce(lease, -1) < 0),
-       exists (select from (select lease from outbox.deliveries where subscription_id = s.id and due_at <= now()
-                            order by due_at, id limit {SUSPECTS_AMONG}) oldest where lease is not null),
+       exists (with oldest as materialized (
+                   select lease, batch_id from outbox.deliveries where subscription_id = s.id and due_at <= now()
+                   order by due_at, id limit {SUSPECTS_AMONG})
+               select from oldest where {IS_SUSPECT}),
        s.version
 from slice s order by s.id
 """

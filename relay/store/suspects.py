@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     from relay.store.database import Database
     from relay.store.rows import Leased
 
-__all__ = ["MAX_CRASHES", "SUSPECTS_AMONG", "bury_suspect", "claim_suspect"]
+__all__ = ["IS_SUSPECT", "MAX_CRASHES", "SUSPECTS_AMONG", "bury_suspect", "claim_suspect"]
 
 MAX_CRASHES = 3  # lone crashes in a row after which a delivery is buried
 SUSPECTS_AMONG = 20  # of a subscription's oldest due rows: like any row, a suspect waits for what was due before it
+
+# Where a relay ended after it settled a part of a batch, that part is due first, however large, and the rest behind it.
+# No claim takes one without the other.
+IS_SUSPECT = """(lease is not null or batch_id = any(array(
+        select batch_id from outbox.deliveries where batch_id = any(array(select distinct batch_id from oldest))
+        and lease is not null and due_at <= now())))"""
+"""Of a row of `oldest`, which is due: whether it is a suspect, or goes with one."""
 
 # A process sends one suspect at a time, so that a crash is the fault of this one. Where the suspect before it is not
 # settled yet, that one is no longer alone: the same statement takes its counted crash back. A suspect at the limit is
