@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -104,17 +105,20 @@ class Breakers:
             delivery_of(one.row, lease, start_by, suspect=one.suspect, probe=True)
             for one in probes if one.row.subscription_id not in batching
         ])  # fmt: skip
-        for one in probes:
+        # A batch may turn out to be a suspect too, and of those one is sent: the one that is known goes first.
+        for one in sorted(probes, key=lambda probe: not probe.suspect):
             if one.row.subscription_id in batching:
                 await self._probe_with_batch(one, lease, slack, start_by)
         return bool(probes)
 
     async def _probe_with_batch(self, probe: Probe, lease: int, slack: float, start_by: float) -> None:
         """Send the batch of this delivery; without one, a batch of it alone. Where others have some of it, leave it."""
-        row = probe.row
-        claimed = await self._store.claim_batches(
-            row.subscription_id, 1, 0, lease, slack, lead=row.id, suspects=probe.suspect
-        )
+        row, suspect = probe.row, probe.suspect
+        claim = partial(self._store.claim_batches, row.subscription_id, 1, 0, lease, slack, lead=row.id)
+        claimed = await claim(suspects=suspect)
+        if not claimed and not suspect and self._lone.charged is None:
+            # The relay that had the others of its batch may have ended: then all of it is a suspect.
+            claimed, suspect = await claim(suspects=True), True
         if not claimed:
             self._sending.give_back(delivery_of(row, lease, start_by, suspect=probe.suspect))
-        await admit_batches(self._sending, self._store, claimed, lease, start_by, suspect=probe.suspect, probe=True)
+        await admit_batches(self._sending, self._store, claimed, lease, start_by, suspect=suspect, probe=True)

@@ -17,6 +17,7 @@ from tests.integration.engine.world import (
     World,
     fan_out,
     running,
+    stepping,
     uuid_of,
 )
 from tests.support.waiting import await_until
@@ -55,6 +56,15 @@ async def leave_in_part(world: World, far_end: FarEnd) -> None:
 def end_lease(world: World) -> None:
     """Let leases end now, after everything else became due."""
     world.rows("update outbox.deliveries set due_at = clock_timestamp() where lease is not null")
+
+
+def open_breakers(world: World) -> None:
+    """Open the breaker of each subscription, with a probe that is due."""
+    world.rows(
+        "insert into outbox.health (subscription_id, opened_at, probe_at, failing_since, pause_seconds)"
+        " select id, now(), now() - interval '1 s', now(), 1 from outbox.subscriptions"
+        " on conflict (subscription_id) do update set opened_at = now(), probe_at = now() - interval '1 s'"
+    )
 
 
 async def part(world: World, store: Store, subscription: bytes) -> bytes:
@@ -103,6 +113,41 @@ async def test_it_is_claimed_with_all_its_rows_as_a_suspect_and_from_nobody(worl
     assert await store.claim_batches(subscription, 9, 10**6, new_lease()) == [], "suspects are claimed alone"
     ((again, rows),) = await store.claim_batches(subscription, 1, 0, new_lease(), suspects=True)
     assert (again, len(rows), world.count("deliveries", "crashes = 1")) == (batch, EVENTS, EVENTS)
+
+
+async def test_an_open_breaker_is_probed_with_all_of_it(world: World, far_end: FarEnd) -> None:
+    subscribe(world)
+    await leave_in_part(world, far_end)
+    open_breakers(world)
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+    first, again = far_end.requests
+    assert first == again
+    assert not world.count("deliveries")
+
+
+async def test_probes_have_one_suspect_on_the_wire(world: World, store: Store, far_end: FarEnd) -> None:
+    paths = ("/one", "/two")
+    for path in paths:
+        await part(world, store, subscribe(world, path))
+        world.rows("update outbox.subscriptions set types = '{none}'")
+    end_lease(world)
+    open_breakers(world)
+    freed = [far_end.hold(path) for path in paths]
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await await_until(lambda: far_end.in_flight and not relay.settler.unsettled)
+        assert (len(far_end.requests), world.count("deliveries", "due_at > now()")) == (1, EVENTS)
+        for event in freed:
+            event.set()
+        await relay.settled()
+        open_breakers(world)
+        relay.feeder.breakers.restart()
+        await relay.look()
+        await relay.settled()
+    assert sorted(far_end.paths()) == list(paths)
+    assert not world.count("deliveries")
 
 
 async def test_no_look_for_suspects_reads_more_than_the_batches_of_the_oldest(own_world: World) -> None:
