@@ -43,6 +43,7 @@ __all__ = ["NO_EVENT", "Batches", "Unfit", "admit_batches", "send_batch"]
 ASKED_MAX = 500  # subscriptions in one look
 ROWS_MAX = 1000  # deliveries in one claim
 LOOK_SECONDS = 0.005  # between two looks at a subscription whose batch is not full
+PAUSE_SECONDS_MAX = 0.5  # until the next look, where claim after claim finds a batch of which another has some
 NO_EVENT = "the event's row is gone; it was removed by hand while a delivery of it was outstanding"
 
 
@@ -66,6 +67,7 @@ class Batches:
         self._due = due
         self._pace = pace
         self._waits: dict[bytes, Wait] = {}
+        self._pauses: dict[bytes, float] = {}  # seconds after the last claim, where that found nothing to lease
         self.left: dict[bytes, int] = {}  # how many deliveries of each fan_out left due here; a hint
 
     @property
@@ -90,6 +92,7 @@ class Batches:
     def clear(self) -> None:
         """Forget what waits: the data are another server's."""
         self._waits.clear()
+        self._pauses.clear()
         self.left.clear()
 
     def is_possible(self) -> bool:
@@ -121,6 +124,7 @@ class Batches:
             self._waits.pop(subscription_id, None)
             if one is None:
                 self.left.pop(subscription_id, None)
+                self._pauses.pop(subscription_id, None)
             else:
                 now = time.monotonic()
                 self._waits[subscription_id] = Wait(now + LOOK_SECONDS, now + max(one.wait_seconds, LOOK_SECONDS))
@@ -158,12 +162,21 @@ class Batches:
         # A claim that ended at one of its bounds may have left full batches.
         more = len(claimed) >= most or len(rows) > ROWS_MAX - each or (bool(claimed) and bytes_left < BATCH_BYTES)
         self._due.move_on(subscription_id, more=more)
+        pause = self._pause_seconds(subscription_id, found=bool(claimed))
         if not more:  # what is left is soon looked at; until then it holds up no batch that is born
-            self._waits[subscription_id] = Wait(ended + LOOK_SECONDS, ended + LOOK_SECONDS)
+            self._waits[subscription_id] = Wait(ended + pause, ended + pause)
         if ended > start_by:
             self._pace.note_late()
         await admit_batches(self._sending, self._store, claimed, lease, start_by)
         return bool(claimed)
+
+    def _pause_seconds(self, subscription_id: bytes, *, found: bool) -> float:
+        """Return how long after this claim to look again; longer each time that one finds nothing to lease."""
+        pause = min(2 * self._pauses.pop(subscription_id, LOOK_SECONDS), PAUSE_SECONDS_MAX)
+        if found:
+            return LOOK_SECONDS
+        self._pauses[subscription_id] = pause
+        return pause
 
 
 async def admit_batches(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from relay.store.batches import ClaimedBatch
 from relay.store.lease import new_lease
 from relay.store.store import Store
 from relay.store.suspects import SUSPECTS_AMONG
@@ -148,6 +152,38 @@ async def test_probes_have_one_suspect_on_the_wire(world: World, store: Store, f
         await relay.settled()
     assert sorted(far_end.paths()) == list(paths)
     assert not world.count("deliveries")
+
+
+async def test_claims_that_find_nothing_come_ever_later(
+    world: World, store: Store, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is due goes with a row that another relay has; once that is free, the batch goes."""
+    subscription = subscribe(world)
+    batch = await part(world, store, subscription)
+    now = time.monotonic()
+    monkeypatch.setattr("relay.engine.batches.time", SimpleNamespace(monotonic=lambda: now))
+    pauses, claimed = [], list[ClaimedBatch]()
+    async with stepping(world.url, far_end) as relay:
+        real = store.claim_batches
+
+        async def claim(*asked: Any) -> list[ClaimedBatch]:
+            claimed[:] = await real(*asked)
+            return claimed
+
+        monkeypatch.setattr(relay.feeder.batches, "_store", SimpleNamespace(
+            find_ready=store.find_ready, claim_batches=claim, read_subscriptions=store.read_subscriptions,
+        ))  # fmt: skip
+        relay.sending.update(await store.read_subscriptions([subscription]))
+        relay.feeder.due.add(subscription)
+        for _ in range(9):
+            assert not await relay.feeder.batches.run()
+            pauses.append(relay.feeder.batches.rest_until - now)
+            now = relay.feeder.batches.rest_until
+        world.rows("update outbox.deliveries set lease = null")
+        assert await relay.feeder.batches.run()
+        await relay.settled()
+    assert pauses == sorted(pauses)
+    assert (pauses[0] < 0.02, pauses[-1] > 0.4, claimed[0].id) == (True, True, batch)
 
 
 async def test_no_look_for_suspects_reads_more_than_the_batches_of_the_oldest(own_world: World) -> None:
