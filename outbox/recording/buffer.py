@@ -69,6 +69,12 @@ class Buffer:
         """Return the rows that are not written yet, or are being written."""
         return [entry.row for entry in self.entries[self.written :]]
 
+    def refuse_none_of(self, row: Row) -> None:
+        """Let the event of this idempotency key raise where it is refused, since somebody relies on it now."""
+        for entry in self.entries[self.written :]:
+            if entry.row.id == row.id:
+                entry.lenient = False
+
     def _refused_commit(self) -> Sequence[Row]:
         """Return the waiting rows to a guard, which raises an error where there are any."""
         self.settled |= self.written < len(self.entries)
@@ -81,13 +87,16 @@ class Buffer:
             return
         self.writing = True
         try:
-            waiting = self._insert(session, waiting)
+            kept = self._insert(session, waiting)
         finally:
             self.writing = False
+        if len(kept) < len(waiting):
+            for refused in {entry.row.id for entry in waiting} - {entry.row.id for entry in kept}:
+                self.once.pop(refused, None)  # who records it again has to hear of it
         here = innermost(session)
-        for entry in waiting:
+        for entry in kept:
             entry.written_in = here
-        self.entries[self.written :] = waiting
+        self.entries[self.written :] = kept
         self.written = len(self.entries)
 
     def _insert(self, session: Session, entries: list[Entry]) -> list[Entry]:

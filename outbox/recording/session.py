@@ -79,6 +79,8 @@ def remember(session: Session, row: Row, *, leniently: bool = False) -> None:
     if buffer is None:
         buffer = _buffer_of(session)
     if row.idempotency_key is not None and _is_recorded(session, buffer, row, may_ask=not leniently):
+        if not leniently:
+            buffer.refuse_none_of(row)
         return
     buffer.engine = engine
     buffer.entries.append(Entry(row, owner, None, leniently))

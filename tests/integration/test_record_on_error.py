@@ -265,3 +265,34 @@ def test_opentelemetry_counts_where_its_metrics_are_in_use(monkeypatch):
     assert metric.name == "outbox.events.refused"
     assert [(dict(p.attributes), p.value) for p in metric.data.data_points] == [({"error.type": "PayloadError"}, 2)]
     provider.shutdown()
+
+
+@pytest.mark.parametrize("first", ["waits", "was refused at a savepoint"])
+def test_who_does_not_ask_for_a_log_hears_of_the_refusal_of_a_key_that_another_recorded_so(
+    shop, database_url, once: str, first: str
+) -> None:
+    with Session(shop) as session:
+        session.add(Order())
+        if first == "waits":
+            record(session, "refused", {}, idempotency_key=once, on_error="log")
+        else:
+            with session.begin_nested():
+                record(session, "refused", {}, idempotency_key=once, on_error="log")
+        record(session, "refused", {}, idempotency_key=once)
+        with pytest.raises(Exception, match="not this one"):
+            session.commit()
+    assert orders(shop) == 0
+    assert recorded(database_url) == []
+
+
+def test_a_key_that_both_record_is_one_event(shop, database_url, once: str) -> None:
+    with Session(shop) as session:
+        session.add(Order())
+        made = [
+            record(session, "taken", {}, idempotency_key=once, on_error="log"),
+            record(session, "taken", {}, idempotency_key=once),
+            record(session, "taken", {}, idempotency_key=once, on_error="log"),
+        ]
+        session.commit()
+    assert len({event.id for event in made}) == 1
+    assert recorded_types(database_url) == ["taken"]
