@@ -18,6 +18,7 @@ from outbox.subscriptions.url import Url
 __all__ = ["allow_endpoints", "also_allowed", "require_allowed"]
 
 _chosen = [AddressPolicy()]
+_also: dict[object, list[Any]] = {}  # by the block that allows them: blocks may end in any order
 
 
 def allow_endpoints(
@@ -49,17 +50,21 @@ def allow_endpoints(
 @contextmanager
 def also_allowed(allow_networks: Iterable[str]) -> Iterator[None]:
     """Allow these networks, and plain http, besides what is allowed, inside this block; for tests."""
-    before = _chosen[0]
-    _chosen[0] = before.widened(_listed("allow_networks", allow_networks))
+    block, networks = object(), _listed("allow_networks", allow_networks)
+    AddressPolicy().widened(networks)  # a network that is none is refused here
+    _also[block] = networks
     try:
         yield
     finally:
-        _chosen[0] = before
+        del _also[block]
 
 
 def require_allowed(name: str, url: Url) -> None:
     """Raise SubscriptionError, whose message begins with `name`, for a URL that a relay would not call."""
-    refusal = _chosen[0].refusal_of_url(url)
+    policy = _chosen[0]
+    for networks in [*_also.values()]:
+        policy = policy.widened(networks)
+    refusal = policy.refusal_of_url(url)
     if refusal is not None:
         raise SubscriptionError(f"{name}: {refusal}")
 

@@ -11,6 +11,7 @@ import pytest
 import outbox
 from outbox import subscriptions
 from outbox.errors import ArgumentError, SubscriptionError
+from outbox.subscriptions.endpoints import also_allowed
 from outbox.subscriptions.url import parse_url
 from relay.config.options import Config
 from relay.http.addresses import AddressPolicy, literal_address
@@ -118,3 +119,22 @@ def test_what_cannot_be_allowed_is_refused_and_changes_nothing(given: dict[str, 
     with pytest.raises(ArgumentError, match=f"^{re.escape(message)}"):
         outbox.allow_endpoints(**given)
     assert "plain http" in refusal("http://127.0.0.1/")
+
+
+def test_blocks_that_allow_more_may_end_in_any_order_and_leave_nothing() -> None:
+    """Two receivers of the test kit, as a fixture that is asked for late or another thread ends them."""
+    here, there = "http://127.0.0.1:9999/", "http://127.1.2.3:9999/"
+    first, second = also_allowed(["127.0.0.0/16"]), also_allowed(["127.0.0.0/8"])
+    first.__enter__()
+    second.__enter__()
+    assert refusal(here) == refusal(there) == ""
+    outbox.allow_endpoints(allow_ports=[9999])
+    first.__exit__(None, None, None)
+    assert refusal(here) == refusal(there) == ""
+    second.__exit__(None, None, None)
+    assert "plain http is not allowed" in refusal(here)
+    outbox.allow_endpoints(allow_networks=["127.0.0.0/16"], allow_http=True)
+    with also_allowed(["127.0.0.0/8"]):
+        assert refusal(there) == ""
+        outbox.allow_endpoints()
+    assert "plain http is not allowed" in refusal(here), "what was chosen inside the block stays"
