@@ -65,8 +65,8 @@ class Breakers:
         noted, newest = await self._store.read_noted(self._since - LOOK_BACK_SECONDS)
         self._since = newest
         await self._take_over(noted)
-        is_held = self._endpoints.is_held_with_its_format
-        return await self._probe([i for i in (one.subscription_id for one in noted if one.probe) if not is_held(i)])
+        wanting = (one.subscription_id for one in noted if one.probe)
+        return await self._probe([i for i in wanting if self._endpoints.may_be_probed(i)])
 
     async def _take_over(self, noted: Sequence[Noted]) -> None:
         """Read again the subscriptions whose breaker is known here in another state."""

@@ -133,6 +133,11 @@ class Endpoint:
         return time.monotonic() >= self._closed_until
 
     @property
+    def is_served(self) -> bool:
+        """Whether something may be sent now: anything, or the probe that waits here."""
+        return self.is_open or any(delivery.probe for delivery in self.waiting)
+
+    @property
     def is_closed_for_good(self) -> bool:
         """Whether only another version of the subscription can open it again."""
         return math.isinf(self._closed_until)

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from relay.engine.answered import Answered
 from relay.engine.endpoint import Endpoint
 from relay.engine.freed_memory import give_back
-from relay.engine.gate import Gate
+from relay.engine.gate import HAND_BACK_SECONDS, Gate
 from relay.engine.slots import Slots
 from relay.engine.tenants import Tenants
 
@@ -179,10 +179,17 @@ class Endpoints:
             self.note_closed(endpoint)
             endpoint.owner.give_back_waiting(endpoint)
 
-    def is_held_with_its_format(self, subscription_id: bytes) -> bool:
-        """Tell whether `hold_format` holds this subscription now, as far as it is known here."""
-        endpoint = self.get(subscription_id)
-        return endpoint is not None and self._held_formats.get(endpoint.subscription.format, 0.0) > time.monotonic()
+    def may_be_probed(self, subscription_id: bytes) -> bool:
+        """Tell whether a probe of this subscription could begin soon, for all that its format and limits say here.
+
+        Where a limit lets nothing through for longer, the probe is not leased: its lease would end before its slot.
+        """
+        endpoint, now = self.get(subscription_id), time.monotonic()
+        if endpoint is None:
+            return True
+        if self._held_formats.get(endpoint.subscription.format, 0.0) > now:
+            return False
+        return endpoint.gate is None or endpoint.gate.closed_until(now) <= now + HAND_BACK_SECONDS
 
     def may_be_asked(self, subscription_id: bytes) -> bool:
         """Tell whether nothing known here closes this subscription."""

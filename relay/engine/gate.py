@@ -16,16 +16,17 @@ from relay.engine.health import OVERLOADED
 from relay.engine.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from relay.engine.endpoint import Endpoint
     from relay.engine.health import Health
     from relay.model.outcome import Outcome
 
-__all__ = ["Gate", "Share"]
+__all__ = ["HAND_BACK_SECONDS", "Gate", "Share"]
 
 TICK_SECONDS = 0.002  # what comes within it goes out together
 QUEUE_SECONDS = 0.1  # so much work is leased ahead of a share
+HAND_BACK_SECONDS = 1.0  # what would wait for a slot for longer is not kept leased
 REFUSALS_MAX = 4096  # deliveries whose refusals are remembered
 
 
@@ -116,6 +117,19 @@ class Gate:
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(max(TICK_SECONDS, at - now), self._wake)
         return False
+
+    def closed_until(self, now: float) -> float:
+        """Return until when nothing more may be leased, as far as is known here; before `now` where something may."""
+        return self._asks_at(now, [slots for slots in self.cells if slots.spare <= 0])
+
+    def dry_until(self, now: float) -> float:
+        """Return until when nothing that waits here may begin; before `now` where slots are held for some of it."""
+        return self._asks_at(now, [slots for slots in self.cells if not slots.held])
+
+    def _asks_at(self, now: float, empty: Sequence[Slots]) -> float:
+        """Return when these cells can be asked again, and the cap where no share is held; 0 for none of them."""
+        share = self.share.next_ask if self.share is not None and not self.share.held(now) else 0.0
+        return max([share, *(slots.next_ask for slots in empty)])
 
     def promise(self, wanted: int, left: dict[Slots, int]) -> int:
         """Return how many of the deliveries wanted may be leased, and count them off what is left of each cell."""

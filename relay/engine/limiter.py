@@ -13,6 +13,7 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from relay.engine.gate import HAND_BACK_SECONDS
 from relay.store.limits import AskedShare
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ SHARE_SECONDS = 6.0  # how much longer than an attempt's timeout a share lasts: 
 SHARE_MARGIN_SECONDS = 1.0  # an attempt ends so long before its share does
 SHARE_RENEW_SECONDS = 2.0
 SHARE_RETRY_SECONDS = 0.5  # after others were found to have all, or more is wanted
-HAND_BACK_SECONDS = 1.0  # what would wait for a slot for longer is not kept leased
 
 
 class Limiter:
@@ -84,8 +84,8 @@ class Limiter:
         gated, parked = self._endpoints.gated, self._endpoints.parked
         fewer = self._due if len(self._due) < len(gated) else gated
         due = [gated[i] for i in fewer if i in gated and i in self._due and i not in parked]
-        open_ones = (endpoint for endpoint in (*self._endpoints.thirsty, *due) if endpoint.is_open and endpoint.gate)
-        return list(islice(dict.fromkeys(open_ones), ENDPOINTS_MAX))
+        served = (endpoint for endpoint in (*self._endpoints.thirsty, *due) if endpoint.is_served and endpoint.gate)
+        return list(islice(dict.fromkeys(served), ENDPOINTS_MAX))
 
     async def _take_slots(self, needs: dict[Slots, int], now: float) -> None:
         wanted = {slots: slots.question(need) for slots, need in needs.items() if need and slots.wants(now)}
@@ -126,7 +126,7 @@ class Limiter:
             share = endpoint.gate.share if endpoint.gate else None
             if share is None or now < share.next_ask:
                 continue
-            busy = endpoint.is_open and (endpoint.subscription.id in self._due or bool(endpoint.waiting))
+            busy = endpoint.is_served and (endpoint.subscription.id in self._due or bool(endpoint.waiting))
             if (question := _share_question(endpoint, share, busy=busy)) is not None:
                 asked[endpoint.subscription.id] = (endpoint, share, question)
         if not asked:
@@ -151,8 +151,8 @@ class Limiter:
                 self._endpoints.thirsty.pop(endpoint, None)
                 endpoint.owner.wake(endpoint)
                 continue
-            until = max([_closed_until(slots, now) for slots in gate.cells] + [_share_until(gate.share, now)])
-            if until > now + HAND_BACK_SECONDS and endpoint.waiting:
+            until = gate.closed_until(now)
+            if endpoint.waiting and gate.dry_until(now) > now + HAND_BACK_SECONDS:
                 endpoint.owner.give_back_waiting(endpoint)
             self._endpoints.thirsty.pop(endpoint, None)
             if endpoint.waiting:
@@ -177,15 +177,6 @@ def _needs(wanting: Iterable[Endpoint]) -> dict[Slots, int]:
         for slots in endpoint.gate.cells:
             needs[slots] = needs.get(slots, 0) + need
     return needs
-
-
-def _closed_until(slots: Slots, now: float) -> float:
-    """Return when a cell can be asked again that has nothing left for what is due; 0 where it has."""
-    return slots.next_ask if slots.next_ask > now and slots.spare <= 0 else 0.0
-
-
-def _share_until(share: Share | None, now: float) -> float:
-    return share.next_ask if share is not None and not share.held(now) else 0.0
 
 
 def _share_question(endpoint: Endpoint, share: Share, *, busy: bool) -> AskedShare | None:

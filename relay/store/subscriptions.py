@@ -26,10 +26,15 @@ _NOTED = """(select case when opened_at is not null then 'open' when failing_sin
                     then 'noted' end from outbox.health where subscription_id = s.id)"""
 # Before version 17 an infinite time cannot be subtracted. The error would be taken for the fault of an event that the
 # subscription matches, so no value of a row may reach an expression that can fail on it.
-# An open breaker is asked about again after a while, should nobody tell that it closed.
+# An open breaker is asked about again after a while, should nobody tell that it closed. So is who was disabled because
+# it only failed and is tried all the same: an endpoint that is closed for good keeps no probe that waits for a limit.
 BROKEN_SECONDS = 60
+_TRIED = (
+    f"paused_at is null and removed_at is null and sorting_since is null and {NOT_HELD} and recovery_seconds > 0"
+    " and exists (select from outbox.health h where h.subscription_id = s.id and h.disabled_at is not null)"
+)
 _CLOSED_SECONDS = (
-    f"case when not ({WANTED}) then 'infinity'"
+    f"case when s.disabled_at is not null and {_TRIED} then {BROKEN_SECONDS} when not ({WANTED}) then 'infinity'"
     f" when {NOT_HELD} then case when {BROKEN.replace('= id', '= s.id')} then {BROKEN_SECONDS} else 0 end"
     " when isfinite(held_until) then extract(epoch from held_until - clock_timestamp())::double precision"
     " else 'infinity' end"
