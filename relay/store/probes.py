@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from relay.store.arrays import Uuids
 from relay.store.claims import LEASED, MAX_ATTEMPTS, with_events
-from relay.store.database import rollback_if_open
 from relay.store.lease import LEASE_END, LEASE_SLACK_SECONDS
 from relay.store.subscriptions import NOT_HELD
 from relay.store.suspects import MAX_CRASHES
@@ -33,31 +32,42 @@ class Noted(NamedTuple):
     probe: bool
 
 
-# A look over the whole table, which has a row for each endpoint that fails. Who set recovery_seconds after the
-# subscription was disabled wants a probe at once.
-_NOTED = """
-select subscription_id, opened_at is not null, failing_since is not null, failures > 0, probe,
+_MAY_BE_SENT_TO = f"""select timeout_seconds from outbox.subscriptions
+        where id = h.subscription_id
+          and paused_at is null and removed_at is null and sorting_since is null and {NOT_HELD}
+          and (disabled_at is null or h.disabled_at is not null and recovery_seconds > 0)
+        limit 1"""
+
+# A look over the whole table, which has a row for each endpoint that fails, and a look-up for each probe that is due:
+# who has nothing to send would come again with every look, and keep out others. Who set recovery_seconds after the
+# subscription was disabled wants a probe at once. Those that want one and those that changed are bounded apart.
+_NOTED = f"""
+with wanting as materialized (
+    select h.subscription_id as id, h.probe_at from outbox.health h
+    cross join lateral ({_MAY_BE_SENT_TO}) s
+    cross join lateral (
+        select from outbox.deliveries where subscription_id = h.subscription_id and due_at <= now() limit 1) d
+    where h.opened_at is not null and (h.probe_at is null or h.probe_at <= clock_timestamp())
+    order by h.probe_at nulls first limit %b),
+changed as materialized (
+    select subscription_id as id from outbox.health where changed_at >= to_timestamp(%b) limit %b)
+select n.id, h.opened_at is not null, h.failing_since is not null, h.failures > 0, n.place is not null,
        extract(epoch from clock_timestamp())::double precision
-from outbox.health h
-cross join lateral (
-    select opened_at is not null and coalesce(
-               probe_at <= clock_timestamp(), exists (
-                   select from outbox.subscriptions s where s.id = h.subscription_id and s.recovery_seconds > 0
-                   and s.disabled_at is not null)) as probe) p
-where probe or changed_at >= to_timestamp(%b)
-limit %b
+from (select id, min(place) as place
+      from (select id, row_number() over (order by probe_at nulls first) as place from wanting
+            union all select id, null from changed) both_kinds group by id) n
+cross join lateral (select * from outbox.health where subscription_id = n.id limit 1) h
+order by n.place
 """
-_NOTED_MAX = 2000
+_NOTED_MAX = 2000  # of either kind
 
 
 async def read_noted(database: Database, since: float) -> tuple[list[Noted], float]:
-    """Read whose health changed since (Unix seconds on the database's clock) or wants a probe, and the newest time."""
-    connection = await database.connect()
-    try:  # one statement on one small table, every second in every relay: it needs none of the settings
-        cursor = await connection.execute(_NOTED, (since, _NOTED_MAX), binary=True)
-        rows = await cursor.fetchall()
-    finally:
-        await rollback_if_open(connection)
+    """Read whose health changed since (Unix seconds on the database's clock) or wants a probe, and the newest time.
+
+    Those that want a probe come first, who has waited longest before all.
+    """
+    rows = await database.fetch(_NOTED, _NOTED_MAX, since, _NOTED_MAX)
     return [Noted(*row[:-1]) for row in rows], max((row[-1] for row in rows), default=since)
 
 
@@ -68,29 +78,30 @@ class Probe(NamedTuple):
     suspect: bool
 
 
+# Of a delivery that is due; the parameter tells whether it may be a suspect.
+_FIT = f"case when lease is null then true else %b and crashes < {MAX_CRASHES} end"
+
 # Whoever moves probe_at has the probe: where another relay was faster, the lock waits for nobody and the row no longer
 # fits. Until probe_at, which lies beyond the end of the lease, nobody else sends anything to this endpoint.
 # A suspect is sent by a relay that sends no other one, as in suspects.py; what crashed too often is left to that.
+# The limit counts only who has anything to send: the others would take the places of those behind them.
 _CLAIM_PROBES = f"""
 with ready as materialized (
     select a.id, s.timeout_seconds from unnest(%b) with ordinality a(id, place)
     cross join lateral (
-        select disabled_at from outbox.health
+        select subscription_id, disabled_at from outbox.health
         where subscription_id = a.id and opened_at is not null and coalesce(probe_at <= clock_timestamp(), true)
         limit 1 for update skip locked) h
+    cross join lateral ({_MAY_BE_SENT_TO}) s
     cross join lateral (
-        select timeout_seconds from outbox.subscriptions
-        where id = a.id and paused_at is null and removed_at is null and sorting_since is null and {NOT_HELD}
-          and (disabled_at is null or h.disabled_at is not null and recovery_seconds > 0)
-        limit 1) s
+        select from outbox.deliveries where subscription_id = a.id and due_at <= now() and {_FIT} limit 1) d
     order by a.place limit %b),
 chosen as materialized (
     select c.id, c.suspect, r.id as subscription_id, r.timeout_seconds,
            row_number() over (partition by c.suspect) as nth
     from ready r cross join lateral (
         select id, lease is not null as suspect from outbox.deliveries
-        where subscription_id = r.id and due_at <= now()
-          and case when lease is null then true else %b and crashes < {MAX_CRASHES} end
+        where subscription_id = r.id and due_at <= now() and {_FIT}
         order by due_at, id limit 1 for no key update skip locked) c),
 fitting as materialized (select * from chosen where not suspect or nth = 1),
 taken as (
@@ -126,7 +137,7 @@ async def claim_probes(
         slack_seconds: how much longer than its attempt's timeout a lease lasts.
         may_be_suspect: whether one of them may be a suspect.
     """
-    asked = (Uuids(ids), limit, may_be_suspect, slack_seconds, lease, slack_seconds)
+    asked = (Uuids(ids), may_be_suspect, limit, may_be_suspect, slack_seconds, lease, slack_seconds)
     rows = await database.fetch(_CLAIM_PROBES, *asked)
     leased = await with_events(database, [row[:-1] for row in rows])
     return [Probe(row, raw[-1]) for row, raw in zip(leased, rows, strict=True)]

@@ -121,8 +121,7 @@ _CLAIMS = (
     ),
     Fence(
         "what is closed otherwise is not probed", "relay/store/probes.py",
-        "where id = a.id and paused_at is null and removed_at is null and sorting_since is null and {NOT_HELD}",
-        "where id = a.id",
+        "and paused_at is null and removed_at is null and sorting_since is null and {NOT_HELD}\n", "\n",
         (f"{_BREAKER}::test_what_else_closes_a_subscription_stops_its_probes",),
     ),
     Fence(

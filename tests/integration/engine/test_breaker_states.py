@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from relay.store.lease import new_lease
 from relay.store.rows import Birth
 from relay.store.store import Store
 from relay.store.suspects import MAX_CRASHES
-from tests.integration.engine.world import World, fan_out, held, result
+from tests.integration.engine.world import World, fan_out, held, result, uuid_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.field("F24")]
 
@@ -232,6 +233,67 @@ async def test_one_suspect_at_most_of_all_probes(world: World, store: Store) -> 
     world.rows("update outbox.deliveries set lease = 7")
     assert len(await probe(store, *subscriptions)) == 1
     assert world.count("health", "probe_at > now()") == 1, "the other one keeps its turn"
+
+
+async def opened(world: World, count: int, *, due: bool, probe_at: str = "now() - interval '1 s'") -> list[bytes]:
+    """So many subscriptions of one type, whose breakers have been open for long; due: each has a delivery."""
+    event_type = f"{'due' if due else 'idle'}.{world.count('subscriptions')}"
+    ids = [world.subscribe(event_type) for _ in range(count)]
+    world.rows(
+        "insert into outbox.health (subscription_id, opened_at, failing_since, pause_seconds, probe_at, changed_at)"
+        f" select id, now(), now(), 60, {probe_at}, now() - interval '1 h' from outbox.subscriptions"
+        " where types = array[%s]",
+        event_type,
+    )
+    if due:
+        world.record(event_type)
+    return ids
+
+
+async def test_breakers_with_nothing_due_keep_no_place_among_the_probes(world: World, store: Store) -> None:
+    idle = await opened(world, 3, due=False, probe_at="now() - interval '1 minute'")
+    (wants,) = await opened(world, 1, due=True)
+    await fan_out(store)
+    assert [one.subscription_id for one in (await store.read_noted(time.time() - 60))[0]] == [wants]
+    claimed = await store.claim_probes([*idle, wants], 2, new_lease(), may_be_suspect=True)
+    assert [one.row.subscription_id for one in claimed] == [wants]
+
+
+async def test_a_suspect_that_must_wait_keeps_no_place_among_the_probes(world: World, store: Store) -> None:
+    ids = await opened(world, 3, due=True)
+    await fan_out(store)
+    world.rows("update outbox.deliveries set lease = 7, attempts = 1 where subscription_id <> %s", uuid_of(ids[2]))
+    (claimed,) = await store.claim_probes(ids, 1, new_lease(), may_be_suspect=False)
+    assert claimed.row.subscription_id == ids[2]
+
+
+async def test_who_has_waited_longest_for_its_probe_is_first(world: World, store: Store) -> None:
+    (late,) = await opened(world, 1, due=True, probe_at="now() - interval '1 s'")
+    (early,) = await opened(world, 1, due=True, probe_at="now() - interval '9 s'")
+    (middle,) = await opened(world, 1, due=True, probe_at="now() - interval '5 s'")
+    await fan_out(store)
+    assert [one.subscription_id for one in (await store.read_noted(0.0))[0]] == [early, middle, late]
+
+
+async def test_many_that_want_a_probe_keep_no_news_away(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.store.probes._NOTED_MAX", 2)
+    await opened(world, 3, due=True)
+    await fan_out(store)
+    closed = world.subscribe("a.*")
+    world.rows("insert into outbox.health (subscription_id) values (%s)", uuid_of(closed))
+    noted_ones, _ = await store.read_noted(time.time() - 60)
+    assert [one.probe for one in noted_ones] == [True, True, False]
+    assert noted_ones[2].subscription_id == closed
+
+
+@pytest.mark.parametrize("closed", ["paused_at = now()", "held_until = now() + interval '1 hour'"])
+async def test_what_else_closes_a_subscription_asks_for_no_probe(world: World, store: Store, closed: str) -> None:
+    await opened(world, 1, due=True)
+    await fan_out(store)
+    world.rows(f"update outbox.subscriptions set {closed}")
+    assert not any(one.probe for one in (await store.read_noted(0.0))[0])
 
 
 async def test_a_failed_probe_doubles_the_pause_up_to_the_longest(world: World, store: Store) -> None:

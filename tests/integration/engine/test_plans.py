@@ -377,6 +377,39 @@ async def test_matching_a_type_among_ten_thousand_subscriptions_touches_few_page
     await watch.store.close()
 
 
+@pytest.mark.slow
+async def test_probes_among_thousands_of_open_breakers(own_world: World) -> None:
+    """Most have nothing due, as where nothing is recorded at night: a few pages for each of them."""
+    for table in ("deliveries", "health"):
+        own_world.rows(f"analyze outbox.{table}")
+        own_world.rows(f"alter table outbox.{table} set (autovacuum_enabled = off)")
+    own_world.rows(
+        "insert into outbox.subscriptions (url, types)"
+        " select 'http://127.0.0.1/', array[case when n <= 50 then 'due' else 'idle' end]"
+        " from generate_series(1, 3000) n"
+    )
+    own_world.rows(
+        "insert into outbox.deliveries (id, event_seq, subscription_id, due_at)"
+        " select gen_random_uuid(), n, s.id, now() + case when n % 2 = 0 then interval '1 day' else interval '-1 s' end"
+        " from generate_series(1, 400) n, outbox.subscriptions s where types = '{due}'"
+    )
+    own_world.rows(
+        "insert into outbox.health (subscription_id, opened_at, pause_seconds, probe_at, changed_at)"
+        " select id, now(), 60, now() - interval '1 s', now() - interval '1 h' from outbox.subscriptions"
+    )
+    idle = [row[0].bytes for row in own_world.rows("select id from outbox.subscriptions where types = '{idle}'")]
+    watch = PlanWatch(own_world.url)
+    await watch.begin()
+    noted, _ = await watch.store.read_noted(own_world.value("select extract(epoch from now())::float8"))
+    assert len(noted) == 50
+    unharmed(watch, 3000 * 10)
+    await watch.begin()
+    wanting = [*idle[:1950], *(one.subscription_id for one in noted)]
+    assert len(await watch.store.claim_probes(wanting, 20, new_lease(), may_be_suspect=False)) == 20
+    unharmed(watch, 2000 * 20)
+    await watch.store.close()
+
+
 async def test_the_statement_is_planned_anew_each_time_and_nothing_is_prepared(full: World, watch: PlanWatch) -> None:
     for _ in range(8):
         await watch.store.poll(-1, 2e9)
