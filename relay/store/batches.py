@@ -238,7 +238,7 @@ async def _lease(
         Uuids([one.id for _, one in rows]),
         Integers([len(one.rows) for _, one in rows]),
         Smallints(charges),
-        Smallints([int(asked.suspects)] * len(rows)),
+        Smallints([int(asked.suspects and row.id != asked.lead) for row, _ in rows]),  # the lead's is counted
     )
     async with connection.pipeline():
         if asked.suspects and asked.former is not None and asked.former.id not in {row.id for row, _ in rows}:

@@ -84,6 +84,7 @@ _FIT = f"case when lease is null then true else %b and crashes < {MAX_CRASHES} e
 # Whoever moves probe_at has the probe: where another relay was faster, the lock waits for nobody and the row no longer
 # fits. Until probe_at, which lies beyond the end of the lease, nobody else sends anything to this endpoint.
 # A suspect is sent by a relay that sends no other one, as in suspects.py; what crashed too often is left to that.
+# Its attempt is the one that its former lease was charged for.
 # The limit counts only who has anything to send: the others would take the places of those behind them.
 _CLAIM_PROBES = f"""
 with ready as materialized (
@@ -109,7 +110,8 @@ taken as (
         select timeout_seconds from fitting f where f.subscription_id = h.subscription_id))
     where subscription_id = any(array(select subscription_id from fitting))),
 leased as (
-    update outbox.deliveries d set lease = %b, attempts = least(attempts + 1, {MAX_ATTEMPTS}), due_at = {LEASE_END},
+    update outbox.deliveries d set lease = %b, due_at = {LEASE_END},
+        attempts = case when lease is null then least(attempts + 1, {MAX_ATTEMPTS}) else attempts end,
         crashes = case when lease is null then crashes else crashes + 1 end
     where d.id = any(array(select id from fitting))
     returning d.id, d.event_seq, d.subscription_id, d.attempts, d.event_bytes, d.lane),

@@ -16,7 +16,7 @@ from relay.store.lease import new_lease
 from relay.store.rows import Birth
 from relay.store.store import Store
 from relay.store.suspects import MAX_CRASHES
-from tests.integration.engine.world import World, fan_out, held, result, uuid_of
+from tests.integration.engine.world import World, claimed, fan_out, held, result, uuid_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.field("F24")]
 
@@ -217,6 +217,37 @@ async def test_a_suspect_may_be_the_probe_and_is_counted_as_one(world: World, st
     assert world.count("deliveries", "crashes = 1 and due_at > now()") == 1
 
 
+async def test_a_suspect_that_is_the_probe_costs_no_second_attempt(world: World, store: Store) -> None:
+    subscription = await broken(world, store)
+    make_due(world)
+    make_probe_due(world)
+    world.rows("update outbox.deliveries set lease = 7, attempts = 3")
+    lease = new_lease()
+    (found,) = await store.claim_probes([subscription], 10, lease, may_be_suspect=True)
+    assert found.suspect
+    assert found.row.attempts == 3
+    await store.release([(claimed(found.row, lease, suspect=True), 0.0)])
+    assert world.rows("select distinct attempts from outbox.deliveries") == [(3,)]
+
+
+async def test_a_suspect_batch_that_is_the_probe_counts_one_crash(world: World, store: Store) -> None:
+    subscription = world.subscribe("a.*")
+    world.rows("update outbox.subscriptions set batch_events = 3, batch_milliseconds = 0")
+    world.record(count=3)
+    await fan_out(store)
+    await store.claim_batches(subscription, 1, 10**6, new_lease())
+    world.expire()
+    world.rows(
+        "insert into outbox.health (subscription_id, opened_at, pause_seconds, probe_at) values (%s, now(), 60, now())",
+        uuid_of(subscription),
+    )
+    lease = new_lease()
+    (found,) = await store.claim_probes([subscription], 10, lease, may_be_suspect=True)
+    ((_, rows),) = await store.claim_batches(subscription, 1, 0, lease, lead=found.row.id, suspects=True)
+    assert len(rows) == 3
+    assert world.deliveries("attempts, crashes") == [(1, 1)] * 3
+
+
 async def test_a_suspect_that_crashed_too_often_is_no_probe(world: World, store: Store) -> None:
     subscription = await broken(world, store)
     make_due(world)
@@ -255,16 +286,16 @@ async def test_breakers_with_nothing_due_keep_no_place_among_the_probes(world: W
     (wants,) = await opened(world, 1, due=True)
     await fan_out(store)
     assert [one.subscription_id for one in (await store.read_noted(time.time() - 60))[0]] == [wants]
-    claimed = await store.claim_probes([*idle, wants], 2, new_lease(), may_be_suspect=True)
-    assert [one.row.subscription_id for one in claimed] == [wants]
+    found = await store.claim_probes([*idle, wants], 2, new_lease(), may_be_suspect=True)
+    assert [one.row.subscription_id for one in found] == [wants]
 
 
 async def test_a_suspect_that_must_wait_keeps_no_place_among_the_probes(world: World, store: Store) -> None:
     ids = await opened(world, 3, due=True)
     await fan_out(store)
     world.rows("update outbox.deliveries set lease = 7, attempts = 1 where subscription_id <> %s", uuid_of(ids[2]))
-    (claimed,) = await store.claim_probes(ids, 1, new_lease(), may_be_suspect=False)
-    assert claimed.row.subscription_id == ids[2]
+    (found,) = await store.claim_probes(ids, 1, new_lease(), may_be_suspect=False)
+    assert found.row.subscription_id == ids[2]
 
 
 async def test_who_has_waited_longest_for_its_probe_is_first(world: World, store: Store) -> None:
