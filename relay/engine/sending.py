@@ -118,6 +118,8 @@ class Sending:
             if subscription.held_for_good:
                 warn_held_for_good(endpoint)
             self._give_back_if_closed(endpoint)
+            if endpoint.waiting:
+                self.wake(endpoint)  # what it waited for may be a limit that is gone
 
     def admit(self, deliveries: Iterable[Delivery]) -> None:
         """Take leased deliveries in, and begin the attempts that may begin now.

@@ -127,6 +127,16 @@ async def test_a_probe_that_waits_is_given_back_when_a_person_pauses(
     assert world.deliveries("attempts, lease") == [(0, None)]
 
 
+async def test_what_waits_here_goes_out_when_the_limit_is_lifted(world: World, store: Store, far_end: FarEnd) -> None:
+    subscription = await start_trial(world, store)
+    async with stepping(world.url, far_end) as relay:
+        await await_until(lambda: looked(relay, lambda: relay.endpoints.thirsty))
+        world.rows("update outbox.subscriptions set max_in_flight = null")
+        assert await looked(relay, lambda: relay.endpoints.get(subscription).gate is None)  # type: ignore[union-attr]
+        await relay.settled()
+    assert not world.count("deliveries")
+
+
 @pytest.mark.slow
 async def test_a_probe_gets_a_slot_though_another_endpoint_of_its_tenant_wants_them_all(
     world: World, far_end: FarEnd
