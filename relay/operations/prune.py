@@ -55,7 +55,7 @@ select (select count(*) from old) as events,
         where :dead_letters_days > 0
           and died_at < clock_timestamp() - make_interval(days => :dead_letters_days)) as dead_letters,
        (select count(*) from outbox.audit
-        where :audit_days > 0 and at < clock_timestamp() - make_interval(days => :audit_days)) as audit
+        where :audit_days > 0 and at < clock_timestamp() - make_interval(days => greatest(:audit_days, 30))) as audit
 """)
 
 

@@ -13,6 +13,7 @@ from outbox.control import by_hand
 from outbox.control.audit import list_audit
 from outbox.control.filters import FilterError, Filters
 from outbox.control.replay.replay import Asked, ReplayError, candidates_by_filter, candidates_by_id, replay
+from outbox.control.replay.replayable import Matching, count_by_filter
 from outbox.errors import NotFoundError
 from outbox.ids import SubscriptionId, parse_id
 from tests.support import seeding
@@ -163,6 +164,34 @@ def test_what_is_on_its_way_is_left_alone(connection):
     with pytest.raises(ReplayError, match="still on its way"):
         candidates_by_id(connection, None, delivery_id)
     assert len(outstanding(connection)) == 1
+
+
+@pytest.mark.parametrize("to_all", [False, True])
+def test_an_event_that_is_not_resolved_yet_is_left_alone(connection, to_all):
+    """It would go twice, and before others of its key."""
+    name = seeding.subscribe(connection)
+    event_id = seeding.record(connection)
+    with pytest.raises(ReplayError, match="still on its way"):
+        candidates_by_id(connection, None, event_id, to=None if to_all else name, to_all=to_all)
+    assert outstanding(connection) == []
+    seeding.resolve(connection, event_id)
+    assert candidates_by_id(connection, None, event_id, to=None if to_all else name, to_all=to_all)
+
+
+def test_what_was_cancelled_and_arrived_all_the_same_is_not_replayed_as_cancelled(connection):
+    name = seeding.subscribe(connection)
+    (_, arrived), (stopped, _) = cancelled(connection, name), cancelled(connection, name)
+    connection.execute(
+        text("""
+insert into outbox.attempts (delivery_id, event_seq, subscription_id, number, verdict, outcome, status, milliseconds)
+select delivery_id, event_seq, subscription_id, 1, 'delivered', 'delivered', 204, 5 from outbox.attempts
+where delivery_id = :id and verdict = 'cancelled'"""),
+        {"id": parse_id("dlv", arrived)},
+    )
+    filters = Filters(since=timedelta(hours=1))
+    assert count_by_filter(connection, None, filters, state="cancelled") == Matching(count=1, exact=True)
+    (found,) = candidates_by_filter(connection, None, filters, state="cancelled")
+    assert found.event_seq == seeding.seq_of(connection, stopped)
 
 
 def test_an_event_goes_to_everybody_who_had_it_dead_or_alive(connection):

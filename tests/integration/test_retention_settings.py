@@ -104,6 +104,14 @@ def test_dead_letters_and_the_audit_stay_unless_asked_for(connection: sa.Connect
     assert [dict(entry.details or {})["reason"] for entry in left if entry.action == "purged"] == ["retention"]
 
 
+def test_the_audit_of_a_month_stays_and_a_dry_run_says_so(connection: sa.Connection) -> None:
+    event(connection, "", "dead")
+    age(connection, 20)
+    with connection.begin():
+        wanted = count_prunable(connection, None, **DAYS, audit_days=7)
+    assert wanted.audit == prune(connection, None, **DAYS, audit_days=7).audit == 0
+
+
 def test_nobody_prunes_the_audit_by_a_setting_of_the_session(connection: sa.Connection) -> None:
     with connection.begin():
         seeding.subscribe(connection)

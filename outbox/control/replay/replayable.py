@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from outbox.control import dead_letters
 from outbox.control.filters import Filters
-from outbox.control.store.replay import find_ended, find_matching, find_on_their_way
+from outbox.control.store.replay import find_ended, find_matching, find_on_their_way, find_pending
 from outbox.control.tenancy import own
 from outbox.errors import NotFoundError, ReplayError
 from outbox.ids import DeliveryId, EventId, SubscriptionId
@@ -126,10 +126,18 @@ def _is_dead(item: Candidate) -> bool:
 
 
 def _idle(connection: Connection, found: Sequence[Candidate]) -> list[Candidate]:
-    """Leave out what has a delivery on its way: to that subscription, or where none is named, to any."""
-    pairs = find_on_their_way(connection, [item.event_seq for item in found])
+    """Leave out what has a delivery on its way: to that subscription, or where none is named, to any.
+
+    An event that is not resolved yet is on its way to all of them: it would go twice, and before others of its key.
+    """
+    seqs = [item.event_seq for item in found]
+    pairs, pending = find_on_their_way(connection, seqs), find_pending(connection, seqs)
     taken = {*pairs, *((seq, None) for seq, _ in pairs)}
-    return [item for item in found if item.besides or (item.event_seq, item.subscription_id) not in taken]
+    return [
+        item
+        for item in found
+        if item.event_seq not in pending and (item.besides or (item.event_seq, item.subscription_id) not in taken)
+    ]
 
 
 def columns_of(candidates: Sequence[Candidate]) -> dict[str, Any]:
@@ -263,12 +271,18 @@ def _done(connection: Connection, tenant: str | None, filters: Filters, verdict:
     return [_candidate(row.event_seq, row.subscription_id) for row in connection.execute(text(statement), parameters)]
 
 
+# A request that was on its way when it was cancelled may have arrived.
+_ARRIVED = """and not exists (
+    select from outbox.attempts b where b.delivery_id = a.delivery_id and b.verdict = 'delivered')"""
+
+
 def _done_statement(tenant: str | None, filters: Filters, verdict: str) -> tuple[str, dict[str, Any]]:
     where, parameters = filters.where(
         {"at": "a.at", "type": "e.type", "tenant": "e.tenant", "key": "e.key", "subscription": "a.subscription_id"}
     )
+    arrived = _ARRIVED if verdict == "cancelled" else ""
     statement = f"""
 select a.event_seq, a.subscription_id from outbox.attempts a join outbox.events e on e.seq = a.event_seq
 left join outbox.subscriptions s on s.id = a.subscription_id
-where a.verdict = :verdict and {where} and {own("s.tenant")} group by 1, 2 order by 1, 2 limit :limit"""  # noqa: S608 - constants
+where a.verdict = :verdict and {where} and {own("s.tenant")} {arrived} group by 1, 2 order by 1, 2 limit :limit"""  # noqa: S608 - constants
     return statement, parameters | {"asking": tenant, "verdict": verdict}

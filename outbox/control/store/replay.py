@@ -79,6 +79,14 @@ def find_on_their_way(connection: Connection, seqs: Sequence[int]) -> set[tuple[
     return {(row.event_seq, row.subscription_id) for row in rows}
 
 
+_PENDING = text("select event_seq from outbox.pending where event_seq = any(cast(:seqs as bigint[]))")
+
+
+def find_pending(connection: Connection, seqs: Sequence[int]) -> set[int]:
+    """Return which of these events are not resolved yet."""
+    return {*connection.execute(_PENDING, {"seqs": list(seqs)}).scalars()}
+
+
 _RESTORE = text("select outbox.restore_events(cast(:ids as uuid[]))")
 
 
