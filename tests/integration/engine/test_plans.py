@@ -286,7 +286,7 @@ async def test_first_pending_and_unresolvable(full: World, watch: PlanWatch) -> 
     assert seq == first
     await watch.store.bury_unresolvable(seq, "refused")
     assert full.count("dead_letters", "event_seq = %s and reason = 'unresolvable'", seq) == 1
-    unharmed(watch, 120)
+    unharmed(watch, 160)
 
 
 async def test_drained_does_not_read_what_waits_for_later(full: World, watch: PlanWatch) -> None:
