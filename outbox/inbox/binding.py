@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.engine import Transaction
 from sqlalchemy.orm import Session
 
 from outbox._text import qualified_kind
@@ -130,7 +131,14 @@ class _OnSession:
         return _execute_apart(checked_bind(self._session), statement, values)
 
     def held(self) -> AbstractContextManager[object]:
-        return _held(self._session, "before_commit")
+        return self._held()
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        # A commit of its connection passes the session by, and stores the message's id all the same.
+        connection = self._session.connection(bind_arguments={"clause": WRITE})
+        with _held(self._session, "before_commit"), _held(connection, "commit"):
+            yield
 
     def commit(self) -> None:
         self._session.commit()
@@ -187,7 +195,9 @@ def _held(holder: Session | Connection, committing: str) -> Iterator[None]:
         yield
     finally:
         event.remove(holder, committing, refuse)
-    if holder.get_transaction() is not begun:
+    # A connection keeps a transaction whose commit was refused, and the application has hidden the error.
+    was_refused = isinstance(begun, Transaction) and not begun.is_active
+    if was_refused or holder.get_transaction() is not begun:
         raise TransactionError(_ENDED)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import traceback
@@ -282,6 +283,55 @@ def test_a_function_that_ends_the_transaction_loses_no_message(
 
         again = outbox.inbox.process(session, *arguments, in_a_savepoint, source=source)
     assert (again.status, again.outcome) == (200, "accepted")
+
+
+@pytest.mark.parametrize("then", ["raises", "returns", "hides it"])
+def test_a_commit_of_the_sessions_connection_loses_no_message(
+    engine: sa.Engine, session: Session, source: str, then: str
+) -> None:
+    """The message's id is not stored without the rest, and the sender's next copy is processed."""
+
+    def half(message: outbox.inbox.Received) -> None:
+        session.execute(sa.text("insert into effect values (:s, 'half')"), {"s": source})
+        with contextlib.suppress(outbox.TransactionError if then == "hides it" else ()):
+            session.connection().commit()
+        if then == "raises":
+            raise RuntimeError("later")
+
+    with pytest.raises(outbox.TransactionError, match=r"^session: "):
+        outbox.inbox.process(session, signed(), SECRET, half, source=source)
+    assert (effects(engine, source), ids(engine, source), next_events(engine, source)) == ([], [], 0)
+    assert outcomes(engine, source) == [("failed", 500)]
+    again = outbox.inbox.process(session, signed(), SECRET, lambda message: act_on(session, message), source=source)
+    assert (again.outcome, effects(engine, source), next_events(engine, source)) == ("accepted", ["evt_1"], 1)
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_an_asynchronous_end_of_the_sessions_connection_loses_no_message(
+    engine: sa.Engine, url: str, source: str, driver: str, end: str
+) -> None:
+    async def run() -> str:
+        made = create_async_engine(sa.make_url(url).set(drivername=f"postgresql+{driver}"))
+        async with AsyncSession(made) as session:
+
+            async def half(message: outbox.inbox.Received) -> None:
+                await session.execute(sa.text("insert into effect values (:s, 'half')"), {"s": source})
+                await getattr(await session.connection(), end)()
+
+            with pytest.raises(outbox.TransactionError, match=r"^session: "):
+                await outbox.inbox.aprocess(session, signed(), SECRET, half, source=source)
+            assert (effects(engine, source), ids(engine, source)) == ([], [])
+
+            async def act(message: outbox.inbox.Received) -> None:
+                await session.run_sync(act_on, message)
+
+            again = await outbox.inbox.aprocess(session, signed(), SECRET, act, source=source)
+        await made.dispose()
+        return again.outcome
+
+    assert asyncio.run(run()) == "accepted"
+    assert (effects(engine, source), next_events(engine, source)) == (["evt_1"], 1)
 
 
 def test_a_body_that_is_no_json_is_refused(engine: sa.Engine, session: Session, source: str) -> None:
