@@ -12,7 +12,13 @@ from dataclasses import is_dataclass
 from typing import Any, Protocol
 
 from outbox._text import brief
-from outbox.catalogue.problems import Problem, problems_of_pydantic, problems_of_schema, problems_of_struct
+from outbox.catalogue.problems import (
+    TOO_LONG,
+    Problem,
+    problems_of_pydantic,
+    problems_of_schema,
+    problems_of_struct,
+)
 from outbox.errors import ArgumentError, PayloadError
 
 __all__ = ["Model", "model_of"]
@@ -156,7 +162,10 @@ class _JsonSchema:
         return data, True
 
     def problems(self, payload: str) -> list[Problem]:
-        data = json.loads(payload)
+        try:
+            data = json.loads(payload)
+        except ValueError:  # the text is JSON: Python reads no number of more than 4,300 digits
+            return [TOO_LONG]
         return [] if self._validator.is_valid(data) else problems_of_schema(self._validator.iter_errors(data))
 
 

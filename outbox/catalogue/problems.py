@@ -7,11 +7,23 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from outbox.recording.payload import step_text
+from outbox.recording.raw_json import parse
 
-__all__ = ["Problem", "place_of", "problems_of_pydantic", "problems_of_schema", "problems_of_struct", "told"]
+__all__ = [
+    "TOO_LONG",
+    "Problem",
+    "place_of",
+    "problems_of_pydantic",
+    "problems_of_schema",
+    "problems_of_struct",
+    "told",
+]
 
 Problem = tuple[str, str]
 """A place, such as `data.items[2].cents`, and what is wrong there."""
+
+TOO_LONG: Problem = ("data", "holds a number that cannot be checked: it has too many digits")
+"""What is wrong with a number that a RawJSON may hold, and the library that checks cannot read."""
 
 _SHOWN = 5
 _LONGEST = 300
@@ -32,7 +44,7 @@ def place_of(steps: Iterable[str | int]) -> str:
 
 def problems_of_pydantic(error: Any, payload: str) -> list[Problem]:
     """Return what a pydantic ValidationError says of this JSON text."""
-    data = json.loads(payload)
+    data = parse(payload)  # only where its members are: a number may have more digits than Python reads
     found = error.errors(include_url=False, include_context=False)
     return [(place_of(_steps_in(data, one["loc"], one["type"])), _pydantic_words(one)) for one in found]
 
@@ -59,6 +71,8 @@ def _pydantic_words(error: dict[str, Any]) -> str:
         return _PYDANTIC_WORDS[error["type"]]
     if error["type"] == "union_tag_invalid":
         return "has a tag that is not declared"
+    if error["type"] == "json_invalid" and "number out of range" in error["msg"]:
+        return TOO_LONG[1]
     words = str(error["msg"]).replace("Input should be", "must be").replace("Input should", "must")
     given = error["input"]
     if isinstance(given, str | int | float) and len(str(given)) > 1:

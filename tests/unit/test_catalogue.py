@@ -120,6 +120,21 @@ def test_what_is_wrong_is_told_by_its_place_and_without_its_value(kind, data, to
     assert refused.value.__context__ is None
 
 
+@pytest.mark.parametrize("place", ["cents", "unknown"])
+@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != "Struct"])  # msgspec reads them itself
+def test_a_number_with_too_many_digits_is_told_and_judged_by_the_policy(kind, place, events, caplog) -> None:
+    """Python reads no number of more than 4,300 digits, and a RawJSON may hold one."""
+    many = "1" * 5000
+    item, more = (many, "") if place == "cents" else ("1", f',"unknown":{many}')
+    long = outbox.RawJSON(f'{{"items":[{{"cents":{item}}}]{more}}}')
+    order_placed = EventType("order.placed", MODELS[kind], catalogue=events)
+    with pytest.raises(PayloadInvalid, match=r"^data: holds a number that cannot be checked: .* \(order\.placed\)$"):
+        order_placed.check(long)
+    events.configure(validate="warn")
+    assert order_placed.write(long, 10_000) == long.text
+    assert "recorded all the same" in caplog.text
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_what_is_right_passes_as_plain_data(kind, events) -> None:
     EventType("order.placed", MODELS[kind], catalogue=events).check({"items": [{"cents": 1}]})
