@@ -216,8 +216,10 @@ def _note_located(connection: Connection, session: Session, plan: _Plan, keys: C
     for mapper in _mappers(plan):
         for concrete, found in rows.classes_of(connection, mapper, keys).items():
             if (watch := watch_of(concrete)) is not None and watch.captures:
-                for key, image in rows.read(connection, concrete, watch.shape, found).items():
-                    _note(journal, plan, concrete, key, image)
+                images = rows.read(connection, concrete, watch.shape, found)
+                for key, image in zip(found, images, strict=True):
+                    if image is not None:
+                        _note(journal, plan, concrete, key, image)
 
 
 def _note_new(session: Session, plan: _Plan, keys: Collection[rows.Key]) -> None:

@@ -178,8 +178,10 @@ def resolve(session: Session, nets: list[Net]) -> None:
         if (watch := watch_of(mapper)) is None:
             continue
         found = rows.read(connection_of(session, mapper), mapper, watch.shape, [net.identity[1] for net in open_])
-        for net in open_:
-            net.after = found.get(net.identity[1])
+        for net, image in zip(open_, found, strict=True):
+            net.after = image
+            if image is not None:  # the key did not change where the database writes it in another way
+                image.update(zip(watch.shape.key, net.identity[1], strict=True))
     nets[:] = [net for net in nets if net.before is not None or net.after is not None]
 
 

@@ -71,9 +71,11 @@ def _fill(journal: Journal, states: list[InstanceState[Any]], connection: Connec
     mapper = states[0].mapper
     watch = watch_of(mapper)
     assert watch is not None
-    keys = {tuple(state.key[1]): state for state in states if state.key is not None}
-    for key, read in rows.read(connection, mapper, watch.shape, keys).items():
-        image = journal.images[keys[key]]
+    keys = [tuple(state.key[1]) for state in states if state.key is not None]
+    for state, read in zip(states, rows.read(connection, mapper, watch.shape, keys), strict=True):
+        if read is None:
+            continue
+        image = journal.images[state]
         for name in image:
             if image[name] is images.UNKNOWN:
                 image[name] = read[name]
