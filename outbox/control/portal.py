@@ -2,6 +2,9 @@
 
 A link is random text of which a hash is kept, as a token is: there is no signing key to keep or to exchange, and it can
 be revoked. It is opened once and within its time; what it opens is one session, in the same row.
+
+Where a token made the link, its text and that of its session have the token's id at their end. The hash covers it, so
+that nobody can change it. Both stop when that token does.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from outbox.control.filters import Filters
 from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import own
 from outbox.errors import ArgumentError, NotFoundError, SubscriptionError
-from outbox.ids import PortalLinkId
+from outbox.ids import PortalLinkId, TokenId, text_id
 from outbox.secret import NeverPickled, hides_secrets
 from outbox.subscriptions.checks import check_tenant
 from outbox.subscriptions.url import parse_url
@@ -53,7 +56,7 @@ DEFAULT_EXPIRES = timedelta(hours=1)
 _SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(days=7)
 _MAX_PERSON_BYTES = 200
 _LINK, _SESSION = "ptl_", "pts_"
-_SECRET = re.compile(r"(?:ptl|pts)_[A-Za-z0-9_-]{43}")
+_SECRET = re.compile(r"(?:ptl|pts)_[A-Za-z0-9_-]{43}(?P<maker>[0-7][0-9a-hjkmnp-tv-z]{25})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +87,14 @@ class NewPortalLink(NeverPickled):
 
 
 _COLUMNS = "id, tenant, rights, person, created_by, created_at, expires_at, opened_at, session_expires_at, revoked_at"
+# Of the token that made the link; null where none did, or where it has no end, and `least` passes over a null.
+_MAKERS_END = "(select expires_at from outbox.tokens where id = cast(:maker as uuid))"
+_MAKER_LIVES = """(cast(:maker as uuid) is null or exists (
+    select from outbox.tokens t where t.id = cast(:maker as uuid) and t.revoked_at is null
+    and (t.expires_at is null or t.expires_at > clock_timestamp())))"""
 _INSERT = text(f"""
 insert into outbox.portal_links (tenant, rights, person, hash, expires_at)
-values (:tenant, :rights, :person, :hash, clock_timestamp() + make_interval(secs => :seconds))
+values (:tenant, :rights, :person, :hash, least(clock_timestamp() + make_interval(secs => :seconds), {_MAKERS_END}))
 returning {_COLUMNS}
 """)  # noqa: S608 - constants
 # Whoever makes a link takes away a few that ended a day ago; two at once take away different ones.
@@ -106,15 +114,20 @@ def make_portal_link(
     rights: PortalRight = "read",
     expires: timedelta = DEFAULT_EXPIRES,
     person: str | None = None,
+    maker: TokenId | None = None,
 ) -> NewPortalLink:
-    """Make a link and return it with its address; how, is said in outbox.portal_url."""
+    """Make a link and return it with its address; how, is said in outbox.portal_url.
+
+    With `maker`, the token that makes it, link and session end no later than that token, and when it is revoked.
+    """
     values = {
         "tenant": check_tenant(tenant),
         "rights": _checked_rights(rights),
         "seconds": _checked_expires(expires).total_seconds(),
         "person": _checked_person(person),
+        "maker": maker,
     }
-    base, given = portal_base(base_url), _LINK + secrets.token_urlsafe(32)
+    base, given = portal_base(base_url), _new_secret(_LINK, maker)
     row = connection.execute(_INSERT, {**values, "hash": _hash(given)}).one()
     connection.execute(_FORGET)
     return NewPortalLink(link=_link(row), url=f"{base}/open?link={given}")
@@ -172,8 +185,8 @@ def _is_here(host: str) -> bool:
 _OPEN = text(f"""
 update outbox.portal_links
 set opened_at = clock_timestamp(), session_hash = :session,
-    session_expires_at = clock_timestamp() + make_interval(secs => :seconds)
-where hash = :hash and opened_at is null and revoked_at is null and expires_at > clock_timestamp()
+    session_expires_at = least(clock_timestamp() + make_interval(secs => :seconds), {_MAKERS_END})
+where hash = :hash and opened_at is null and revoked_at is null and expires_at > clock_timestamp() and {_MAKER_LIVES}
 returning {_COLUMNS}
 """)  # noqa: S608 - constants
 
@@ -186,15 +199,15 @@ def open_portal_link(connection: Connection, given: str) -> tuple[PortalLink, st
     """
     if not _has_form(given, _LINK):
         return None
-    session = _SESSION + secrets.token_urlsafe(32)
-    values = {"hash": _hash(given), "session": _hash(session), "seconds": SESSION_SECONDS}
+    session = _new_secret(_SESSION, maker := _maker_of(given))
+    values = {"hash": _hash(given), "session": _hash(session), "seconds": SESSION_SECONDS, "maker": maker}
     row = connection.execute(_OPEN, values).one_or_none()
     return None if row is None else (_link(row), session)
 
 
 _OF_SESSION = text(f"""
 select {_COLUMNS}, hash from outbox.portal_links
-where session_hash = :hash and revoked_at is null and session_expires_at > clock_timestamp()
+where session_hash = :hash and revoked_at is null and session_expires_at > clock_timestamp() and {_MAKER_LIVES}
 """)  # noqa: S608 - constants
 
 
@@ -206,7 +219,7 @@ def portal_link_of_session(connection: Connection, given: str, *, begun_by: str 
     """
     if not _has_form(given, _SESSION):
         return None
-    row = connection.execute(_OF_SESSION, {"hash": _hash(given)}).one_or_none()
+    row = connection.execute(_OF_SESSION, {"hash": _hash(given), "maker": _maker_of(given)}).one_or_none()
     if row is None or (begun_by is not None and bytes(row.hash) != _hash(begun_by)):
         return None
     return _link(row)
@@ -257,6 +270,16 @@ def list_portal_links(
     live = "true" if ended else f"revoked_at is null and {_LIVES}"
     statement = f"select {_COLUMNS} from outbox.portal_links where {where} and {live} {_LISTING.order_by} limit :limit"  # noqa: S608
     return _LISTING.page(connection.execute(text(statement), parameters).all(), filters.limit, _link)
+
+
+def _new_secret(prefix: str, maker: UUID | None) -> str:
+    return prefix + secrets.token_urlsafe(32) + ("" if maker is None else text_id("tok", maker).removeprefix("tok_"))
+
+
+def _maker_of(given: str) -> TokenId | None:
+    """Return the token that made a link, by the link's or the session's text, which has the form of one."""
+    found = _SECRET.fullmatch(given)
+    return None if found is None or found["maker"] is None else TokenId.of(f"tok_{found['maker']}")
 
 
 def _has_form(given: str, prefix: str) -> bool:

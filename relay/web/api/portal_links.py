@@ -1,5 +1,6 @@
 """Links into the portal by HTTP: made for a tenant's own customers, listed, and ended."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from outbox.control import portal as operations
 from outbox.control.filters import Filters
 from outbox.control.portal import DEFAULT_EXPIRES, PortalLink, PortalRight
 from outbox.errors import ArgumentError
+from relay.operations.tokens import RIGHTS, Right, TokenError
 from relay.web.access import Principal
 from relay.web.answers import answer, linked
 from relay.web.api.fields import PageQuery, TenantName
@@ -21,6 +23,12 @@ from relay.web.models import listing, model_of
 __all__ = ["router"]
 
 router = APIRouter(tags=["portal"], route_class=ExactRoute)
+
+_HELD: Mapping[PortalRight, frozenset[Right]] = {
+    "read": frozenset(("read",)),
+    "manage": frozenset(("read", "write", "operate")),
+}
+"""The rights of a token that the visitor of a link has."""
 
 _Link = model_of(PortalLink)
 _NewLink = create_model("NewPortalLink", __base__=_Link, url=(str, Field(description="In this answer only.")))
@@ -63,6 +71,13 @@ def _whose(principal: Principal, given: str | None) -> str:
     return whose
 
 
+def _require_rights(principal: Principal, given: PortalRight) -> None:
+    """Raise TokenError where a link gives more than the token has that makes it."""
+    lacking = [right for right in RIGHTS if right in _HELD[given] and right not in principal.rights]
+    if lacking:
+        raise TokenError(f"rights: this token has no right {', '.join(lacking)} itself, and a link to {given} gives it")
+
+
 @router.get("/portal-links", response_model=listing(PortalLink))
 def list_portal_links(
     call: Administering, request: Request, response: Response, query: Annotated[PortalLinkQuery, Query()]
@@ -75,7 +90,12 @@ def list_portal_links(
 
 @router.post("/portal-links", status_code=201, response_model=_NewLink)
 def make_portal_link(call: Administering, request: Request, once: Asked, body: MakePortalLink) -> Response:
-    """Make a link, which opens once; its address is in this answer only."""
+    """Make a link, which opens once; its address is in this answer only.
+
+    It gives no right that your token has not: `manage` wants read, write and operate. Link and session end with your
+    token.
+    """
+    _require_rights(call.principal, body.rights)
     base = body.url or request.app.state.config.portal_url
     if not base:
         raise ArgumentError("url: is missing; give https://…/portal, or set portal_url in the configuration")
@@ -83,7 +103,7 @@ def make_portal_link(call: Administering, request: Request, once: Asked, body: M
     def make() -> Response:
         made = operations.make_portal_link(
             call.connection, _whose(call.principal, body.tenant), base, rights=body.rights,
-            expires=timedelta(seconds=body.expires_seconds), person=body.person,
+            expires=timedelta(seconds=body.expires_seconds), person=body.person, maker=call.principal.token_id,
         )  # fmt: skip
         shown = {name: getattr(made.link, name) for name in _Link.model_fields}
         return answer(_NewLink, shown | {"url": made.url}, 201)
