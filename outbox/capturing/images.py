@@ -48,12 +48,20 @@ def after_insert(state: InstanceState[Any], shape: Shape) -> Image:
     return _kept(image)
 
 
-def after_update(state: InstanceState[Any], shape: Shape, was: Image, changed: Collection[str]) -> Image:
-    """Return a row as it was just updated. `was`: the image before it; `changed`: what the flush was to change."""
+def after_update(
+    state: InstanceState[Any], shape: Shape, was: Image, changed: Collection[str], expired: Collection[str]
+) -> Image:
+    """Return a row as it was just updated.
+
+    `was`: the image before it; `changed`: what the flush was to change; `expired`: what was not loaded before it, and
+    was not set in it. What has expired since is SQL that a later listener set, or what the database makes of a row.
+    """
     values = state.dict
     image = {name: values.get(name, UNKNOWN) for name in shape.names}
     if has_unknown(image):
-        open_ = {*changed, *shape.volatile} if any(name in shape.columns for name in changed) else changed
+        open_ = {*changed, *state.expired_attributes.difference(expired, shape.key)}
+        if not shape.every.isdisjoint(changed):
+            open_ |= shape.volatile
         for name, value in image.items():
             if value is UNKNOWN and name not in open_:
                 image[name] = was[name]

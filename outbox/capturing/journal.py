@@ -43,13 +43,17 @@ class Step:
 
 @dataclass(slots=True)
 class Writing:
-    """A row that the flush is about to write; `was` is None of a new one, `changed` what the object was changed in."""
+    """A row that the flush is about to write; `was` is None of a new one, `changed` what the object was changed in.
+
+    `expired`: the attributes that were not loaded, and that nobody can set before the row is written.
+    """
 
     mapper: Mapper[Any]
     state: InstanceState[Any]
     was: Image | None
     stays: bool = True
     changed: Collection[str] = ()
+    expired: Collection[str] = ()
 
 
 @dataclass(slots=True, eq=False)

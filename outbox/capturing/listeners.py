@@ -130,7 +130,9 @@ def _before_write(mapper: Mapper[Any], connection: Connection, state: InstanceSt
             _fill(journal, [state], connection)
     if not known and images.has_unknown(image):
         return  # the row is gone
-    journal.writing.append(Writing(mapper, state, image, stays, tuple(state.committed_state)))
+    alone = len(mapper.dispatch.before_update) == 1  # another listener may still set any attribute
+    expired = tuple(state.expired_attributes) if alone else ()
+    journal.writing.append(Writing(mapper, state, image, stays, tuple(state.committed_state), expired))
 
 
 def _after_flush(session: Session, _context: UOWTransaction) -> None:
@@ -155,7 +157,7 @@ def _step(one: Writing) -> Step | None:
     identity = (base, tuple(state.key[1]))
     if not one.stays:
         return Step(one.mapper, identity, identity, one.was, None, state.obj())
-    after = images.after_update(state, shape, one.was, one.changed)
+    after = images.after_update(state, shape, one.was, one.changed, one.expired)
     if not images.differing(one.was, after, shape.names):
         return None
     becomes = (base, tuple(after[name] for name in shape.key))

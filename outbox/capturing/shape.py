@@ -17,7 +17,7 @@ class Shape:
     """The captured columns of one class, by attribute name.
 
     `key` are the names of the primary key. The database gives a value to `defaulted` ones where an INSERT has none, and
-    to `volatile` ones at each UPDATE.
+    to `volatile` ones at each UPDATE: a change of any of `every`, which has the columns that are not captured too.
     """
 
     names: tuple[str, ...]
@@ -25,6 +25,7 @@ class Shape:
     key: tuple[str, ...]
     defaulted: frozenset[str]
     volatile: frozenset[str]
+    every: frozenset[str]
 
 
 def columns_of(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
@@ -54,4 +55,5 @@ def shape_of(mapper: Mapper[Any], wanted: Iterable[str] | None) -> Shape:
         key=key,
         defaulted=frozenset(name for name, column in columns.items() if column.server_default or column.default),
         volatile=frozenset(name for name, column in columns.items() if column.server_onupdate or column.onupdate),
+        every=frozenset(every),
     )
