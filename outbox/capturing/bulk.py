@@ -14,7 +14,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import ARRAY, BindParameter, Connection, Delete, Insert, Table, Update, any_, literal, or_, select
+from sqlalchemy import (
+    ARRAY,
+    BindParameter,
+    Connection,
+    Delete,
+    Insert,
+    Table,
+    Update,
+    any_,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.engine import CursorResult, Result
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.sql import visitors
@@ -25,6 +37,7 @@ from outbox.capturing.deciding import connection_of, note
 from outbox.capturing.images import UNKNOWN
 from outbox.capturing.journal import Journal, Step, find_journal, journal_of
 from outbox.capturing.registry import BULK, Capture, captures_of_table, watch_of
+from outbox.capturing.setting import set_columns
 from outbox.errors import CaptureError
 
 __all__ = ["after_execute", "before_cursor_execute", "before_execute", "do_orm_execute", "note_connection"]
@@ -160,6 +173,8 @@ def _cover(connection: Connection, session: Session, plan: _Plan, statement: _St
     if isinstance(statement, Insert):
         return _returning_keys(plan, statement)
     sets: Sequence[Mapping[str, Any]] = given if isinstance(given, list | tuple) else [given or {}]
+    if isinstance(statement, Update):
+        _require_same_keys(plan, statement, sets)
     located = _locate(connection, plan.table, statement.whereclause, sets)
     _note_located(connection, session, plan, located)
     key = list(plan.table.primary_key)
@@ -167,6 +182,18 @@ def _cover(connection: Connection, session: Session, plan: _Plan, statement: _St
         return statement
     wanted = literal([each[0] for each in located], ARRAY(key[0].type))
     return statement.where(key[0] == any_(wanted))
+
+
+def _require_same_keys(plan: _Plan, statement: Update, sets: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to cover an UPDATE of the primary key: no statement tells which row became which."""
+    keys = {*plan.table.primary_key, *(column for one in plan.covers for column in one.mapper.primary_key)}
+    for each in set_columns(plan.table, statement, sets):
+        if any(each.shares_lineage(key) for key in keys):
+            raise CaptureError(
+                f"update of {plan.table.fullname} by one statement sets {each}, which is of the primary key: which row"
+                " became which is not seen, so it cannot be covered; change the objects instead, or add"
+                f' execution_options({OPTION}="ignore") and record() yourself'
+            )
 
 
 def _returning_keys(plan: _Plan, statement: Insert) -> Insert:
