@@ -56,6 +56,8 @@ _FIND = text("""
 select c.relkind, n.nspname, c.relname,
        array(select a.attname from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0
              and not a.attisdropped order by a.attnum) as columns,
+       array(select a.attname from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0
+             and a.attgenerated = 'v') as virtual,
        array(select a.attname from pg_catalog.pg_index i
              cross join unnest(i.indkey::smallint[]) with ordinality k(attnum, place)
              join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
@@ -113,6 +115,11 @@ def capture_sql(connection: Connection, tenant: str | None, wanted: TableCapture
     named = [*wanted.became, *key, *wanted.columns, *([wanted.tenant_column] if wanted.tenant_column else [])]
     if unknown := [one for one in named if one not in found.columns]:
         raise CaptureError(f"{wanted.table} has no column {brief(unknown[0])}; it has {', '.join(found.columns)}")
+    if virtual := [one for one in named if one in found.virtual]:
+        raise CaptureError(
+            f"{wanted.table}: column {brief(virtual[0])} is generated and virtual, and triggers do not get its values; "
+            "make it STORED, or name the columns that it is made of"
+        )
     values = {
         "name": wanted.name, "events": _events(wanted), "schema": found.nspname, "table": found.relname,
         "asked": json.dumps(_asked(wanted, key), ensure_ascii=False),

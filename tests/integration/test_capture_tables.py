@@ -182,6 +182,56 @@ def test_odd_names_types_and_generated_columns(connection, capture):
     assert recorded(connection) == []  # no type for updates
 
 
+@pytest.fixture
+def priced(connection):
+    """A table with a virtual generated column; PostgreSQL has them since 18."""
+    if connection.info.server_version < 180_000:
+        pytest.skip("no virtual columns here")
+    connection.execute("""
+        create table priced (id integer primary key, cents integer, note json,
+                             twice integer generated always as (cents * 2) virtual,
+                             kept integer generated always as (cents * 3) stored, owner text)""")
+
+
+@pytest.mark.parametrize("note", ["null", r'{"a": "\u0000"}'], ids=["plain", "odd"])
+def test_a_virtual_column_is_left_out_and_its_changes_are_its_sources(note, connection, capture, priced):
+    capture("shop.priced", **ALL, became={"kept": {"6": "lead.six"}})
+    connection.execute("insert into priced values (1, 1, %s)", [note])
+    connection.execute("update priced set cents = 2, owner = 'acme'")
+    connection.execute("delete from priced")
+    rows = recorded(connection)
+    assert [(type_, data["cents"], data["kept"]) for type_, _, data, _ in rows] == [
+        ("lead.made", 1, 3), ("lead.changed", 2, 6), ("lead.six", 2, 6), ("lead.gone", 2, 6),
+    ]  # fmt: skip
+    assert {tuple(data) for _, _, data, _ in rows} == {("id", "cents", "note", "kept", "owner")}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"created": "lead.made", "key": ("id", "twice")},
+        {"created": "lead.made", "tenant_column": "twice"},
+        {"created": "lead.made", "columns": ("twice",)},
+        {"became": {"twice": {"10": "lead.ten"}}},
+    ],
+    ids=["key", "tenant", "columns", "became"],
+)
+def test_a_virtual_column_that_a_trigger_would_have_to_read_is_refused(asked, capture, priced):
+    with pytest.raises(outbox.CaptureError, match=r"^shop\.priced: column 'twice' is generated and virtual"):
+        capture("shop.priced", **asked)
+
+
+def test_a_tenant_or_key_that_became_virtual_is_an_error_and_columns_go_without(connection, capture, priced):
+    capture("shop.priced", created="lead.made", columns=("id", "cents", "owner"))
+    capture("shop.priced", created="lead.owned", tenant_column="kept", name="owned")
+    connection.execute("alter table priced drop owner, add owner text generated always as ('o' || cents) virtual")
+    connection.execute("insert into priced values (1, 1)")
+    assert {"id": 1, "cents": 1} in [data for _, _, data, _ in recorded(connection)]
+    connection.execute("alter table priced drop kept, add kept text generated always as ('o' || cents) virtual")
+    with pytest.raises(psycopg.errors.UndefinedColumn, match="a column of its key or tenant is gone or virtual"):
+        connection.execute("insert into priced values (2, 1)")
+
+
 @pytest.mark.parametrize("hostile", ["'); drop table leads; --", "a\\'b", "$$ :x %s %%", "\u202e'"])
 def test_what_is_asked_for_is_data_and_never_sql(hostile, connection, capture):
     capture(became={"status": {hostile: "lead.hostile"}}, name=hostile)

@@ -32,7 +32,8 @@ create function outbox.capture_row() returns trigger language plpgsql
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO' as $$
 declare
     asked constant jsonb := tg_argv[0];
-    shown constant jsonb := asked -> 'columns';
+    shown jsonb := asked -> 'columns';
+    virtual text[];
     was jsonb;
     is_now jsonb;
     is_odd boolean := false;
@@ -84,11 +85,20 @@ begin
     if coalesce(types, '{}') = '{}' then
         return null;
     end if;
-    -- A column that was dropped since: an event without its tenant or key would be somebody else's.
+    -- A trigger gets null for each virtual generated column: it would be sent. Rows without a null have none.
+    if kept @? '$.* ? (@ == null)' then
+        virtual := array(select attname::text from pg_attribute
+                         where attrelid = tg_relid and attnum > 0 and attgenerated = 'v');
+        if virtual <> '{}' then
+            shown := coalesce(shown, to_jsonb(array(select jsonb_object_keys(kept)))) - virtual;
+            kept := kept - virtual;
+        end if;
+    end if;
+    -- A column that was dropped since, or is virtual now: an event without its tenant or key would be somebody else's.
     if exists (select from jsonb_array_elements_text(asked -> 'key' || coalesce(asked -> 'tenant', '[]'::jsonb)) c(name)
                where not kept ? name) then
-        raise 'trigger % captures %.%: a column of its key or tenant is gone', tg_name, tg_table_schema, tg_table_name
-            using errcode = 'undefined_column', hint = 'Install it anew: relay capture install.';
+        raise 'trigger % captures %.%: a column of its key or tenant is gone or virtual',
+            tg_name, tg_table_schema, tg_table_name using errcode = 'undefined_column', hint = 'Install it anew: relay capture install.';
     end if;
     if shown is not null and is_odd and tg_op = 'DELETE' then
         execute outbox.row_data_query(tg_relid, shown) into data using old;
