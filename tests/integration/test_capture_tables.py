@@ -182,6 +182,27 @@ def test_odd_names_types_and_generated_columns(connection, capture):
     assert recorded(connection) == []  # no type for updates
 
 
+def test_what_is_told_and_written_does_not_hang_on_the_writers_settings(connection, capture):
+    connection.execute("""
+        create table measures (id integer primary key, at timestamptz, size float8, small float4, lasts interval,
+                               raw bytea);
+        set timezone = 'Asia/Tokyo'; set datestyle = 'German'; set extra_float_digits = -15;
+        set intervalstyle = 'sql_standard'; set bytea_output = 'escape'""")
+    capture("shop.measures", **ALL)
+    connection.execute(
+        "insert into measures values (1, '2026-01-02 03:04Z', 0.3, 0.1, '1 mon 2 days 3 hours', '\\x00ff')"
+    )
+    connection.execute("update measures set size = 0.1::float8 + 0.2::float8")
+    connection.execute("update measures set small = 0.10000001")
+    made, changed, small = (row[2] for row in recorded(connection))
+    assert made == {
+        "id": 1, "at": "2026-01-02T03:04:00+00:00", "size": 0.3, "small": 0.1, "lasts": "1 mon 2 days 03:00:00",
+        "raw": "\\x00ff",
+    }  # fmt: skip
+    assert changed == made | {"size": 0.1 + 0.2}
+    assert small == changed | {"small": 0.10000001}
+
+
 @pytest.fixture
 def priced(connection):
     """A table with a virtual generated column; PostgreSQL has them since 18."""

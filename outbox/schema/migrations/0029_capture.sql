@@ -29,7 +29,8 @@ end;
 --   columns                    the columns that count, and that the data has; without it all
 -- It runs as whoever writes the row, who has to be allowed to record events.
 create function outbox.capture_row() returns trigger language plpgsql
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO' as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
+    set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
     asked constant jsonb := tg_argv[0];
     shown jsonb := asked -> 'columns';
