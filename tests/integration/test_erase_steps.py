@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 import outbox
 from outbox import subscriptions
 from outbox.ids import parse_id
-from relay.operations.erase.erasure import request_erasure, run_erasure
+from relay.operations.erase.erasure import request_erasure, run_erasure, show_erasure
 from relay.operations.erase.request import EraseRequest
 from tests.support import seeding
 
@@ -59,3 +60,62 @@ def test_what_is_set_up_again_after_the_tenant_was_closed_stays(connection: sa.C
     assert execute(connection, "select id from outbox.deliveries") == [parse_id("dlv", kept)]
     cancelled = "select delivery_id from outbox.attempts where verdict = 'cancelled'"
     assert execute(connection, cancelled) == [parse_id("dlv", gone)]
+
+
+CALLS = """
+select format('outbox.%I(%s)', proname, array_to_string(array(
+    select case when name = 'batch' then '{}' else 'null\\:\\:' || format_type(type, null) end
+    from unnest(proargnames, cast(proargtypes as oid[])) a(name, type) where type is not null), ', '))
+from pg_proc where pronamespace = 'outbox'::regnamespace and prosecdef and 'batch' = any (proargnames)
+"""
+
+
+@pytest.mark.parametrize("batch", ["0", "-1", "null"])
+def test_a_step_of_no_rows_is_refused(connection: sa.Connection, batch: str) -> None:
+    """It looked like the end of each phase: the erasure was done, with a receipt, and everything still there."""
+    with connection.begin():
+        outbox.record(connection, "a.b", {}, key="k")
+    asked = ask(connection, KEY, cancel_undelivered=True)
+    calls = execute(connection, CALLS)
+    assert {"outbox.erase_next({}, null::uuid)", "outbox.prune_tenant({})"} < set(calls)
+    for call in calls:
+        with pytest.raises(sa.exc.DBAPIError, match=f"batch: {batch} is not at least 1"), connection.begin():
+            connection.exec_driver_sql(f"select {call.format(batch)}")
+    assert run_erasure(connection, None, asked).counts["events deleted"] == 1
+
+
+def test_a_locked_row_holds_up_no_other_erasure(connection: sa.Connection, database_url: str) -> None:
+    with connection.begin():
+        for key in ("k", "free"):
+            outbox.record(connection, "a.b", {}, key=key)
+    locked = ask(connection, KEY, cancel_undelivered=True)
+    free = ask(connection, EraseRequest(kind="key", value="free"), cancel_undelivered=True)
+    with psycopg.connect(database_url) as holder:
+        holder.execute("select from outbox.events where key = 'k' for update")
+        while step(connection):
+            pass
+        execute(connection, "update outbox.erasures set waits_until = now() where waits_until is not null")
+        while step(connection):
+            pass
+        with connection.begin():
+            assert show_erasure(connection, None, free).state == "done"
+            assert show_erasure(connection, None, locked).state == "running"
+    execute(connection, "update outbox.erasures set waits_until = null")
+    assert run_erasure(connection, None, locked).counts["events deleted"] == 1
+
+
+def test_what_is_cancelled_while_another_is_being_sent_is_counted(connection: sa.Connection) -> None:
+    with connection.begin():
+        name = subscriptions.add(connection, "https://example.com/", ["*"]).id
+        made = [seeding.resolve(connection, seeding.record(connection, "{}", key="k"), name)[0] for _ in range(4)]
+        connection.execute(
+            sa.text("update outbox.deliveries set lease = 7, attempts = 1, due_at = 'infinity' where id = :id"),
+            {"id": parse_id("dlv", made[0])},
+        )
+    asked = ask(connection, KEY, cancel_undelivered=True)
+    while step(connection):
+        pass
+    execute(connection, "delete from outbox.deliveries")  # its relay has delivered it
+    execute(connection, "update outbox.erasures set waits_until = null")
+    done = run_erasure(connection, None, asked)
+    assert (done.counts["events deleted"], done.counts["deliveries and pending cancelled"]) == (4, 3)

@@ -42,4 +42,140 @@ begin
     end if;
 end $$;
 
+-- A step of no rows looks like the end of its phase, or never ends. Null would be all rows at once.
+create function outbox.require_batch(batch integer) returns boolean
+    language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+    if (batch >= 1) is not true then
+        raise 'batch: % is not at least 1', coalesce(batch::text, 'null') using errcode = 'invalid_parameter_value';
+    end if;
+    return true;
+end $$;
+
+-- As before, but what is cancelled while another of them is being sent is counted.
+create or replace function outbox.erase_events(e outbox.erasures, batch integer, out reached bigint, out counts jsonb, out waits timestamptz,
+                                    out undelivered bigint) language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    seqs bigint[];
+    ids uuid[];
+    outstanding record;
+    attempts bigint;
+    keys bigint;
+    dead bigint;
+    cancelled bigint;
+begin
+    counts := '{}';
+    execute 'select max(seq) from (select seq from outbox.events where seq > $1 and seq <= $2 order by seq limit $3) next_ones'
+        into reached using e.after_seq, e.up_to_seq, batch;
+    if reached is null then
+        return;
+    end if;
+    execute 'select array_agg(seq), array_agg(id) from (
+                 select seq, id from outbox.events where seq > $1 and seq <= $2
+                 and outbox.is_erased($3, tenant, key, payload) order by seq for update) matching'
+        into seqs, ids using e.after_seq, reached, e;
+    if seqs is null then
+        return;
+    end if;
+    select * into outstanding from outbox.undelivered_of(seqs);
+    waits := outstanding.sent_until;
+    undelivered := case when e.cancel_undelivered then 0 else outstanding.number end;
+    if undelivered > 0 then
+        return;
+    end if;
+    perform outbox.cancel_erased(outstanding.ids, seqs);
+    cancelled := outstanding.number - (select count(*) from outbox.deliveries where event_seq = any (seqs));
+    counts := jsonb_build_object('deliveries and pending cancelled', cancelled);
+    if waits is not null then
+        return;  -- for what is being sent; nothing else of these is leased any more
+    end if;
+    attempts := outbox.blank_attempts(seqs);
+    delete from outbox.dead_letters where event_seq = any (seqs);
+    get diagnostics dead = row_count;
+    delete from outbox.idempotency_keys where event_id = any (ids);
+    get diagnostics keys = row_count;
+    execute 'delete from outbox.events where seq = any ($1)' using seqs;
+    counts := jsonb_build_object('events deleted', cardinality(seqs), 'deliveries and pending cancelled', cancelled,
+                                 'attempts blanked', attempts, 'dead letters deleted', dead,
+                                 'idempotency keys deleted', keys);
+end $$;
+
+-- As before, but one that meets a lock waits for it, as for what is being sent, and those that waited come last: each caller
+-- would otherwise take the same one for as long as somebody holds its row.
+create or replace function outbox.erase_next(batch integer default 1000, wanted uuid default null) returns boolean
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
+    set enable_seqscan = off set jit = off as $$
+declare
+    bounded constant boolean := outbox.require_batch(batch);
+    following constant jsonb := '{"close": "dead_letters", "dead_letters": "events", "events": "late_dead_letters",
+                                  "late_dead_letters": "attempts", "attempts": "subscriptions",
+                                  "subscriptions": "audit", "audit": "end"}';
+    e outbox.erasures;
+    step record;
+begin
+    select * into e from outbox.erasures
+        where state = 'running' and (wanted is null or id = wanted) and (waits_until is null or waits_until <= clock_timestamp())
+        order by waits_until nulls first, id limit 1 for update skip locked;
+    if not found then
+        return false;
+    end if;
+    update outbox.erasures set xid = pg_current_xact_id(), waits_until = null where id = e.id;
+    if exists (select from outbox.uncounted_leaves) then  -- statistics still read the attempts of before page by page
+        update outbox.erasures set waits_until = clock_timestamp() + interval '5 s' where id = e.id;
+        return false;
+    end if;
+    begin
+        select * into step from outbox.erase_step(e, batch);
+    exception
+        when lock_not_available then
+            update outbox.erasures set waits_until = clock_timestamp() + interval '5 s' where id = e.id;
+            return false;
+        when deadlock_detected or serialization_failure then
+            raise;
+        when others then  -- it must not stand in the way of others; the message may hold what is to be erased
+            update outbox.erasures set state = 'blocked', last_error = format('phase %s failed with SQLSTATE %s', e.phase, sqlstate)
+                where id = e.id;
+            return false;
+    end;
+    if step.waits is not null then
+        update outbox.erasures set waits_until = least(step.waits, clock_timestamp() + interval '5 s'),
+            counts = outbox.add_counts(e.counts, coalesce(step.counts, '{}')) where id = e.id;
+        return false;
+    elsif step.undelivered > 0 then
+        update outbox.erasures set state = 'blocked', last_error = format(
+            '%s deliveries or pending events are undelivered; let them be cancelled, or wait and resume', step.undelivered)
+            where id = e.id;
+        return false;
+    elsif e.phase = 'end' then
+        update outbox.erasures set state = 'done' where id = e.id;
+        return false;
+    end if;
+    update outbox.erasures set
+        counts = outbox.add_counts(e.counts, coalesce(step.counts, '{}')),
+        phase = case when step.more then e.phase else following ->> e.phase end,
+        after_seq = case when step.more then coalesce(step.place_seq, e.after_seq) else -1 end,
+        after_id = case when step.more then coalesce(step.place_id, e.after_id)
+                        else '00000000-0000-0000-0000-000000000000' end
+        where id = e.id;
+    return true;
+end $$;
+
+-- And each other function of upkeep that takes a batch refuses what is none.
+do $$
+declare
+    one regprocedure;
+    was text;
+    bounded text;
+begin
+    for one in select oid from pg_proc where pronamespace = 'outbox'::regnamespace and prosecdef
+            and 'batch' = any (proargnames) and proname <> 'erase_next' loop
+        was := pg_get_functiondef(one);
+        bounded := regexp_replace(was, '\ndeclare\n', E'\ndeclare\n    bounded constant boolean := outbox.require_batch(batch);\n');
+        if bounded = was then
+            raise 'no declare in %', one;
+        end if;
+        execute bounded;
+    end loop;
+end $$;
+
 set local lock_timeout to default;
