@@ -239,3 +239,36 @@ def test_it_is_set_listed_audited_and_taken_away_by_command(database_url: str, c
         assert list_tenant_retention(connection, None) == ()
         noted = [entry.action for entry in list_audit(connection, None, Filters(tenant="acme"))]
     assert noted == ["tenant retention removed", "tenant retention set", "tenant retention set"]
+
+
+def test_a_pass_comes_back_to_what_was_too_young_for_it(connection: sa.Connection, database_url: str) -> None:
+    """Numbers and times are not in one order: a later event with an older time hid it from every pass to come."""
+    with connection.begin():
+        set_tenant_retention(connection, None, TenantRetention(name="acme", events_days=5))
+    event(connection, "acme", "delivered")
+    age(connection, -1)
+    event(connection, "acme", "delivered")
+    age(connection, 5)
+    keep_house(database_url)
+    assert events_of(connection) == ["acme"]
+    age(connection, 2)
+    execute(connection, "update outbox.tenant_retention_passes set checked_at = checked_at - interval '2 hours'")
+    keep_house(database_url)
+    assert events_of(connection) == []
+
+
+def test_a_locked_answer_holds_up_no_other_tenant(connection: sa.Connection, database_url: str) -> None:
+    for tenant in ("acme", "globex"):
+        event(connection, tenant, "delivered")
+        with connection.begin():
+            set_tenant_retention(connection, None, TenantRetention(name=tenant, attempts_days=5))
+    age(connection, 6)
+    answers = "select s.tenant from outbox.attempts a join outbox.subscriptions s on s.id = a.subscription_id"
+    answers += " where a.error is not null"
+    with psycopg.connect(database_url) as holder:
+        holder.execute(f"{answers} and s.tenant = 'acme' for update of a")
+        keep_house(database_url)
+        assert execute(connection, answers) == ["acme"]
+    execute(connection, "update outbox.tenant_retention set checked_at = checked_at - interval '2 minutes'")
+    keep_house(database_url)
+    assert execute(connection, answers) == []

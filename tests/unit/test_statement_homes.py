@@ -39,7 +39,7 @@ IN_MIGRATIONS = {
     ),
     "0023_erasure.sql: outbox.prune_dead_letters",  # by age, where it is asked for; it notes that in the audit
     "0023_erasure.sql: outbox.prune_tenant",
-    *(f"0038_erasure.sql: outbox.{name}" for name in ("erase_subscription", "erase_events")),
+    *(f"0038_erasure.sql: outbox.{name}" for name in ("erase_subscription", "erase_events", "prune_tenant")),
     "0011_pending.sql: outbox.mark_pending",
     "0010_record.sql: outbox.claim_keys",  # an event of this transaction that was another's already
     "0009_bounds.sql: outbox.dated",  # once, when it is applied: due_at beyond what a client can read

@@ -178,4 +178,109 @@ begin
     end loop;
 end $$;
 
+-- As before, but a pass also comes back to an event that is younger than one with a higher number: numbers are given before
+-- times, and not in their order.
+create or replace function outbox.prune_tenant_events(batch integer) returns boolean language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
+declare
+    bounded constant boolean := outbox.require_batch(batch);
+    one outbox.tenant_retention_passes;
+    older_than timestamptz;
+    last bigint;
+    young bigint;
+    old bigint[];
+    done bigint[];
+begin
+    perform outbox.begin_retention();
+    select p.* into one from outbox.tenant_retention_passes p
+        where (checked_at is null or checked_at < clock_timestamp() - interval '1 hour')
+          and exists (select from outbox.tenant_retention r where r.events_days = p.events_days)
+        order by events_days limit 1 for update skip locked;
+    if not found then
+        return false;
+    end if;
+    older_than := outbox.retention_bound(clock_timestamp() - make_interval(days => one.events_days));
+    execute 'select max(seq) filter (where old), array_agg(seq) filter (where old and theirs),
+                    min(seq) filter (where not old and theirs)
+             from (select seq, recorded_at < $2 as old, exists (
+                       select from outbox.tenant_retention r where r.tenant = e.tenant collate "C" and r.events_days = $4) as theirs
+                   from (select seq, tenant, recorded_at from outbox.events where seq > $1 order by seq limit $3) e) n'
+        into last, old, young using one.passing, older_than, batch, one.events_days;
+    if last is null then
+        update outbox.tenant_retention_passes set reached = coalesce(kept - 1, passing), passing = coalesce(kept - 1, passing),
+            kept = null, checked_at = clock_timestamp() where events_days = one.events_days;
+        return true;
+    end if;
+    if old is not null then
+        execute 'select array_agg(seq) from (select seq from outbox.events e where seq = any ($1)
+                     and not exists (select from outbox.pending where event_seq = e.seq)
+                     and not exists (select from outbox.deliveries where event_seq = e.seq)
+                     for update skip locked) locked' into done using old;
+        execute 'delete from outbox.events e where seq = any ($1)
+                     and not exists (select from outbox.pending where event_seq = e.seq)
+                     and not exists (select from outbox.deliveries where event_seq = e.seq)' using done;
+    end if;
+    update outbox.tenant_retention_passes set passing = last, kept = coalesce(kept, least(
+        (select min(seq) from unnest(old) seq where seq <> all (coalesce(done, '{}'))),
+        case when young < last then young end)) where events_days = one.events_days;
+    return true;
+end $$;
+
+-- As before, but a tenant with a locked attempt is looked at again after a minute, and stands before no other.
+create or replace function outbox.prune_tenant(batch integer) returns boolean language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
+declare
+    bounded constant boolean := outbox.require_batch(batch);
+    one outbox.tenant_retention;
+    bound timestamptz;
+    since timestamptz;
+    until timestamptz;
+    dead bigint := 0;
+begin
+    select * into one from outbox.tenant_retention
+        where checked_at is null or checked_at < clock_timestamp() - interval '1 hour' order by tenant limit 1
+        for update skip locked;
+    if not found then
+        return false;
+    end if;
+    if one.attempts_days is not null then
+        bound := outbox.retention_bound(clock_timestamp() - make_interval(days => one.attempts_days));
+        since := one.attempts_reached;
+        if since < '1970-01-01Z' then
+            since := least(bound, (select min(at) from only outbox.attempts_default),
+                           (select min(from_value::timestamptz) from outbox.leaves_of('outbox.attempts')));
+        end if;
+        until := least(bound, since + interval '1 hour');
+        until := coalesce((
+            select greatest(at, since + interval '1 microsecond') from outbox.attempts
+            where subscription_id = any (array(select id from outbox.subscriptions s where s.tenant = one.tenant))
+              and at >= since and at < until order by at offset batch limit 1), until);
+        begin
+            perform outbox.blank_attempts_of(
+                array(select id from outbox.subscriptions s where s.tenant = one.tenant), since, until);
+        exception when lock_not_available then
+            update outbox.tenant_retention set checked_at = clock_timestamp() - interval '59 minutes'
+                where tenant = one.tenant;
+            return true;
+        end;
+    end if;
+    if one.dead_letters_days is not null then
+        with deleted as (
+            delete from outbox.dead_letters where delivery_id = any (array(
+                select delivery_id from outbox.dead_letters
+                where tenant = one.tenant and died_at < outbox.retention_bound(
+                    clock_timestamp() - make_interval(days => one.dead_letters_days))
+                order by died_at limit batch for update skip locked)) returning 1)
+        select count(*) into dead from deleted;
+        if dead > 0 then
+            insert into outbox.audit (action, tenant, details)
+                values ('purged', one.tenant, jsonb_build_object('count', dead, 'reason', 'retention'));
+        end if;
+    end if;
+    update outbox.tenant_retention set attempts_reached = coalesce(until, attempts_reached),
+        checked_at = case when until < bound or dead >= batch then checked_at else clock_timestamp() end
+        where tenant = one.tenant;
+    return true;
+end $$;
+
 set local lock_timeout to default;
