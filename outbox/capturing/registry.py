@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import FromClause
@@ -39,9 +40,7 @@ class Capture:
 
     def remove(self) -> None:
         """End it at once: what open transactions have flushed is not recorded either. A second call does nothing."""
-        if self in _registry.captures:
-            _registry.captures.remove(self)
-            _registry.forget()
+        _registry.change(lambda captures: tuple(one for one in captures if one is not self))
         if not _registry.captures:
             _registry.stop()
 
@@ -62,18 +61,32 @@ class Watch(NamedTuple):
     of_changes: bool
 
 
-class _Registry:
-    """The captures, and what was made of them for each class and table."""
+class _Known:
+    """What was made of the captures for each class and table. Others take its place when the captures change."""
 
     def __init__(self) -> None:
-        self.captures: list[Capture] = []
-        self.stop: Callable[[], None] = lambda: None
         self.watches: dict[Mapper[Any], Watch | None] = {}
         self.tables: dict[Any, tuple[Capture, ...]] | None = None
 
-    def forget(self) -> None:
-        self.watches = {}
-        self.tables = None
+
+class _Registry:
+    """The captures, and what is known of them.
+
+    Other threads read while one changes them. So whoever computes an answer takes `known` before `captures`, and keeps
+    the answer there: what was computed of captures that have changed since goes with the `known` that it is kept in.
+    """
+
+    def __init__(self) -> None:
+        self.captures: tuple[Capture, ...] = ()
+        self.known = _Known()
+        self.stop: Callable[[], None] = lambda: None
+        self._changing = Lock()
+
+    def change(self, change: Callable[[tuple[Capture, ...]], tuple[Capture, ...]]) -> None:
+        """Change the captures, and forget what was made of them."""
+        with self._changing:
+            self.captures = change(self.captures)
+            self.known = _Known()
 
 
 _registry = _Registry()
@@ -82,8 +95,7 @@ _registry = _Registry()
 def keep(made: Capture, stop: Callable[[], None]) -> None:
     """Keep a capture; `stop` is called when the last of them is removed."""
     _registry.stop = stop
-    _registry.captures.append(made)
-    _registry.forget()
+    _registry.change(lambda captures: (*captures, made))
 
 
 def has_captures() -> bool:
@@ -93,10 +105,11 @@ def has_captures() -> bool:
 
 def watch_of(mapper: Mapper[Any]) -> Watch | None:
     """Return who listens to a class; None: nobody."""
+    known = _registry.known
     try:
-        return _registry.watches[mapper]
+        return known.watches[mapper]
     except KeyError:
-        made = _registry.watches[mapper] = _watch(mapper)
+        made = known.watches[mapper] = _watch(mapper)
         return made
 
 
@@ -116,11 +129,12 @@ def _watch(mapper: Mapper[Any]) -> Watch | None:
 
 def captures_of_table(table: FromClause) -> tuple[Capture, ...]:
     """Return the captures of classes that have rows in a table."""
-    tables = _registry.tables
+    known = _registry.known
+    tables = known.tables
     if tables is None:
         tables = {}
         for one in _registry.captures:
             for each in {t for mapper in one.mapper.self_and_descendants for t in mapper.tables}:
                 tables[each] = (*tables.get(each, ()), one)
-        _registry.tables = tables
+        known.tables = tables
     return tables.get(table, ())
