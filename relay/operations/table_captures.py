@@ -38,6 +38,7 @@ class TableCapture:
 
     `table` is a name as SQL has it, with its schema where that is not in the search path; in a list it has its schema.
     `became` has types by column and value, as PostgreSQL writes it as text. An empty `key` is the primary key.
+    `tenant_column` is one that is declared NOT NULL.
     """
 
     table: str
@@ -58,6 +59,7 @@ select c.relkind, n.nspname, c.relname,
              and not a.attisdropped order by a.attnum) as columns,
        array(select a.attname from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0
              and a.attgenerated = 'v') as virtual,
+       array(select a.attname from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnotnull) as not_null,
        array(select a.attname from pg_catalog.pg_index i
              cross join unnest(i.indkey::smallint[]) with ordinality k(attnum, place)
              join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
@@ -112,14 +114,7 @@ def capture_sql(connection: Connection, tenant: str | None, wanted: TableCapture
     key = wanted.key or tuple(found.primary_key)
     if not key:
         raise CaptureError(f"key: {wanted.table} has no primary key; name the columns that tell its rows apart")
-    named = [*wanted.became, *key, *wanted.columns, *([wanted.tenant_column] if wanted.tenant_column else [])]
-    if unknown := [one for one in named if one not in found.columns]:
-        raise CaptureError(f"{wanted.table} has no column {brief(unknown[0])}; it has {', '.join(found.columns)}")
-    if virtual := [one for one in named if one in found.virtual]:
-        raise CaptureError(
-            f"{wanted.table}: column {brief(virtual[0])} is generated and virtual, and triggers do not get its values; "
-            "make it STORED, or name the columns that it is made of"
-        )
+    _check_columns(wanted, key, found)
     values = {
         "name": wanted.name, "events": _events(wanted), "schema": found.nspname, "table": found.relname,
         "asked": json.dumps(_asked(wanted, key), ensure_ascii=False),
@@ -206,6 +201,24 @@ def _find(connection: Connection, table: str) -> Any:
     if found.nspname in ("outbox", "pg_catalog", "information_schema"):
         raise CaptureError(f"table: {table} is not the application's")
     return found
+
+
+def _check_columns(wanted: TableCapture, key: Iterable[str], found: Any) -> None:
+    tenant = wanted.tenant_column
+    named = [*wanted.became, *key, *wanted.columns, *([tenant] if tenant else [])]
+    if unknown := [one for one in named if one not in found.columns]:
+        raise CaptureError(f"{wanted.table} has no column {brief(unknown[0])}; it has {', '.join(found.columns)}")
+    if virtual := [one for one in named if one in found.virtual]:
+        raise CaptureError(
+            f"{wanted.table}: column {brief(virtual[0])} is generated and virtual, and triggers do not get its values; "
+            "make it STORED, or name the columns that it is made of"
+        )
+    if tenant and tenant not in found.not_null:
+        # A row without a tenant could not be written any more, and whoever writes it is not who installs this.
+        raise CaptureError(
+            f"tenant_column: {brief(tenant)} of {wanted.table} may be null, and such a row could not be written; "
+            "set the column not null"
+        )
 
 
 def _events(wanted: TableCapture) -> str:

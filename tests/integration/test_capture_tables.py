@@ -211,7 +211,7 @@ def priced(connection):
     connection.execute("""
         create table priced (id integer primary key, cents integer, note json,
                              twice integer generated always as (cents * 2) virtual,
-                             kept integer generated always as (cents * 3) stored, owner text)""")
+                             kept integer generated always as (cents * 3) stored not null, owner text)""")
 
 
 @pytest.mark.parametrize("note", ["null", r'{"a": "\u0000"}'], ids=["plain", "odd"])
@@ -307,6 +307,16 @@ def test_a_dropped_column_of_key_or_tenant_is_an_error_and_never_another_tenants
         connection.execute("insert into leads (name) values ('Ann')")
 
 
+def test_a_row_without_a_tenant_is_an_error_that_names_the_column(connection, capture):
+    capture(**ALL, tenant_column="owner")
+    connection.execute("insert into leads (name) values ('Ann'); alter table leads alter owner drop not null")
+    says = r"trigger outbox_capture captures shop\.leads: its tenant column owner is null"
+    for statement in ("insert into leads (owner) values (null)", "update leads set owner = null"):
+        with pytest.raises(psycopg.errors.NotNullViolation, match=says):
+            connection.execute(statement)
+    assert [(one[0], one[3]) for one in recorded(connection)] == [("lead.made", "acme")]
+
+
 def test_it_survives_dump_and_restore_and_is_nothing_that_migrate_finds(
     connection, capture, engine, module_url, server_url
 ):
@@ -375,6 +385,7 @@ def test_the_list_goes_on_from_page_to_page(connection, capture, engine):
         ({"created": "a.b", "table": "shop.keyless"}, "key: shop.keyless has no primary key"),
         ({"created": "a.b", "key": ("x",)}, "shop.leads has no column 'x'; it has id, name"),
         ({"created": "a.b", "tenant_column": "x"}, "shop.leads has no column 'x'"),
+        ({"created": "a.b", "tenant_column": "name"}, "tenant_column: 'name' of shop.leads may be null"),
         ({"created": "a.b", "columns": ("id", "x")}, "shop.leads has no column 'x'"),
         ({"created": "a.b", "name": "n" * 64}, "name: is 64 bytes, at most 63"),
         ({"created": "a.b", "name": ""}, "name: is empty"),

@@ -25,7 +25,7 @@ end;
 --   created, updated, deleted  types of events, each may be missing
 --   became                     {"column": {"value as text": "type"}}
 --   key                        columns whose values as text, with commas between, are the event's key
---   tenant                     the column that names the tenant; without it the tenant is ''
+--   tenant                     the column that names the tenant, never null; without it the tenant is ''
 --   columns                    the columns that count, and that the data has; without it all
 -- It runs as whoever writes the row, who has to be allowed to record events.
 create function outbox.capture_row() returns trigger language plpgsql
@@ -35,6 +35,7 @@ declare
     asked constant jsonb := tg_argv[0];
     shown jsonb := asked -> 'columns';
     virtual text[];
+    tenant text := '';
     was jsonb;
     is_now jsonb;
     is_odd boolean := false;
@@ -101,6 +102,14 @@ begin
         raise 'trigger % captures %.%: a column of its key or tenant is gone or virtual',
             tg_name, tg_table_schema, tg_table_name using errcode = 'undefined_column', hint = 'Install it anew: relay capture install.';
     end if;
+    if asked ? 'tenant' then
+        tenant := kept ->> (asked ->> 'tenant');
+        if tenant is null then
+            raise 'trigger % captures %.%: its tenant column % is null',
+                tg_name, tg_table_schema, tg_table_name, asked ->> 'tenant' using errcode = 'not_null_violation',
+                hint = 'Each row of a table that is captured for tenants needs one: set the column not null.';
+        end if;
+    end if;
     if shown is not null and is_odd and tg_op = 'DELETE' then
         execute outbox.row_data_query(tg_relid, shown) into data using old;
     elsif shown is not null and is_odd then
@@ -112,7 +121,7 @@ begin
     perform outbox.record(one.type, coalesce(data, '{}'),
                           key => (select string_agg(kept ->> c.name, ',' order by c.place)
                                   from jsonb_array_elements_text(asked -> 'key') with ordinality c(name, place)),
-                          tenant => case when asked ? 'tenant' then kept ->> (asked ->> 'tenant') else '' end)
+                          tenant => tenant)
         from unnest(types) with ordinality one(type, place) order by one.place;
     return null;
 end $$;
