@@ -7,6 +7,7 @@ wait for the network. The database is asked in a thread.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ from relay.secrets.keyring import Keyring, KeyUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from uuid import UUID
 
     from outbox.control.findings import Finding
@@ -82,6 +84,7 @@ async def send_test(
     type: str = DEFAULT_TYPE,  # noqa: A002 - the event's type is called type everywhere
     data: str | None = None,
     network: Callable[[Config], Network] = network_of,
+    waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> SentTest:
     """Send one message that belongs to no event, log it as a test attempt, and return what came of it.
 
@@ -94,6 +97,7 @@ async def send_test(
         type: of the message, dotted words as for `record()`.
         data: JSON text; by default an object that says it is a test.
         network: makes the way out.
+        waiting: what is around the wait for the network; no database is asked within. May raise ProbeError.
 
     Raises:
         RecordError: type or data was refused.
@@ -106,14 +110,21 @@ async def send_test(
     target, event = await to_thread.run_sync(prepare, database, tenant, subscription_id, type, payload)
     out = network(database.config)
     try:
-        return await send_prepared(database, target, event, out)
+        return await send_prepared(database, target, event, out, waiting)
     finally:
         await out.sender.close()
 
 
-async def send_prepared(database: Database, target: ProbedSubscription, event: EventParts, out: Network) -> SentTest:
+async def send_prepared(
+    database: Database,
+    target: ProbedSubscription,
+    event: EventParts,
+    out: Network,
+    waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+) -> SentTest:
     """Send what was prepared, log it as a test attempt, and return what came of it; `out` stays open."""
-    sent = await _send(database.config, target, event, out)
+    async with waiting():
+        sent = await _send(database.config, target, event, out)
     logged = await to_thread.run_sync(_log, database, target, sent.outcome)
     return _sent_test(target, logged, sent)
 
@@ -141,15 +152,18 @@ async def check_endpoint(
     subscription_id: UUID | str,
     *,
     network: Callable[[Config], Network] = network_of,
+    waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> CheckedEndpoint:
     """Inspect everything between here and the endpoint, send no byte of HTTP, and return the steps.
 
-    Raises NotFoundError when there is no such subscription for this tenant, or it is removed.
+    `network` and `waiting` are those of `send_test`. Raises NotFoundError when there is no such subscription for this
+    tenant, or it is removed.
     """
     target = await to_thread.run_sync(_read, database, tenant, subscription_id)
     seconds = float(target.subscription.timeout_seconds)
     endpoint, before, findings = _open_secrets(database.config, target)
-    found = [] if endpoint is None else await _inspect(database.config, endpoint, seconds, network)
+    async with waiting():
+        found = [] if endpoint is None else await _inspect(database.config, endpoint, seconds, network)
     if not findings:
         findings = diagnosis.of_steps(target.id, parse_url(target.subscription.url), found, seconds)
     steps = (before, *map(CheckedStep.of, found))

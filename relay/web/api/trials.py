@@ -1,5 +1,6 @@
 """Try a subscription by HTTP: a test message, a look at the way to its endpoint, a preview, its filter."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,6 +13,7 @@ from relay.operations.probe import preview as previews
 from relay.operations.probe.documents import CheckedEndpoint, SentTest
 from relay.operations.probe.probe import check_endpoint, send_test
 from relay.web.access import Reader, Writer
+from relay.web.admission import awaiting_network
 from relay.web.bodies import Body, ExactRoute, WrittenData
 from relay.web.database import Reading, database_of
 from relay.web.models import id_pattern, model_of
@@ -59,13 +61,17 @@ async def send_test_message(
 ) -> Any:
     """Send one test message and tell request, answer and what to do, also to a paused one. At most 30 a minute."""
     kind = body.type if body else "outbox.test"
-    return await send_test(database_of(request), writer.tenant, subscription_id, type=kind, data=written)
+    waiting = partial(awaiting_network, request, writer.tenant)
+    return await send_test(
+        database_of(request), writer.tenant, subscription_id, type=kind, data=written, waiting=waiting
+    )
 
 
 @router.post("/subscriptions/{subscription_id}/check", response_model=model_of(CheckedEndpoint))
 async def check_subscription(writer: Writer, subscription_id: str, request: Request) -> Any:
     """Look at the way to the endpoint and send nothing: secrets, DNS, policy, TCP, TLS."""
-    return await check_endpoint(database_of(request), writer.tenant, subscription_id)
+    waiting = partial(awaiting_network, request, writer.tenant)
+    return await check_endpoint(database_of(request), writer.tenant, subscription_id, waiting=waiting)
 
 
 @router.post("/subscriptions/{subscription_id}/preview", response_model=model_of(previews.PreviewedRequest))

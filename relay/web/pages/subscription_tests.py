@@ -1,14 +1,16 @@
 """Trying one endpoint: a test message, a look at the way there, and the request that an event would become."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from outbox import subscriptions as verbs
-from outbox.errors import OutboxError
+from outbox.errors import OutboxError, ProbeError
 from relay.operations.probe.preview import DEFAULT_TYPE, Draft, preview
 from relay.operations.probe.probe import check_endpoint, send_test
+from relay.web.admission import awaiting_network
 from relay.web.pages.rendering import visit_page
 from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Posted, Visit, Visiting, visiting
@@ -40,7 +42,11 @@ async def test(subscription_id: str, form: Posted, visit: Writing) -> Response:
     type_, data = form.get("type").strip() or DEFAULT_TYPE, form.get("data").strip() or DEFAULT_DATA
     given = {"type": type_, "data": data}
     try:
-        found = await send_test(visit.database, visit.tenant, subscription_id, type=type_, data=data)
+        found = await send_test(
+            visit.database, visit.tenant, subscription_id, type=type_, data=data, waiting=_waiting(visit)
+        )
+    except ProbeError as error:
+        return await _too_many(visit, subscription_id, error, **given)
     except OutboxError as error:
         return await _later(visit, subscription_id, problem=_words(error), **given)
     return await _later(visit, subscription_id, tested=found, **given)
@@ -49,7 +55,10 @@ async def test(subscription_id: str, form: Posted, visit: Writing) -> Response:
 @router.post("/subscriptions/{subscription_id}/check")
 async def check(subscription_id: str, _form: Posted, visit: Writing) -> Response:
     """Look at the way to the endpoint step by step, and send nothing."""
-    found = await check_endpoint(visit.database, visit.tenant, subscription_id)
+    try:
+        found = await check_endpoint(visit.database, visit.tenant, subscription_id, waiting=_waiting(visit))
+    except ProbeError as error:
+        return await _too_many(visit, subscription_id, error)
     return await _later(visit, subscription_id, checked=found)
 
 
@@ -68,6 +77,16 @@ async def preview_request(visit: Visiting, subscription_id: str, form: Posted) -
     except OutboxError as error:
         return await _later(visit, subscription_id, problem=_words(error), **given)
     return await _later(visit, subscription_id, previewed=found, **given)
+
+
+def _waiting(visit: Visit) -> partial[Any]:
+    return partial(awaiting_network, visit.request, visit.tenant)
+
+
+async def _too_many(visit: Visit, subscription_id: str, error: ProbeError, **given: Any) -> Response:
+    response = await _later(visit, subscription_id, problem=_words(error), status=429, **given)
+    response.headers["Retry-After"] = "60"
+    return response
 
 
 async def _later(visit: Visit, subscription_id: str, **found: Any) -> Response:

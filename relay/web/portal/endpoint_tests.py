@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
@@ -11,6 +12,7 @@ from outbox import subscriptions as verbs
 from outbox.errors import ProbeError, RecordError
 from relay.operations.probe.preview import DEFAULT_TYPE
 from relay.operations.probe.probe import send_test
+from relay.web.admission import awaiting_network
 from relay.web.pages.visits import Visit
 from relay.web.portal.customers import Managing, Posted, branding_for
 from relay.web.portal.failures import advice_for, detail_of
@@ -34,15 +36,21 @@ async def test(endpoint_id: str, visit: Managing, form: Posted) -> Response:
     given = {"type": form.get("type").strip() or DEFAULT_TYPE, "data": form.get("data").strip() or _DATA}
     found: dict[str, Any] = {}
     texts = branding_for(visit.request).texts
+    waiting = partial(awaiting_network, visit.request, visit.tenant)
     try:
-        sent = await send_test(visit.database, visit.tenant, endpoint_id, type=given["type"], data=given["data"])
+        sent = await send_test(
+            visit.database, visit.tenant, endpoint_id, type=given["type"], data=given["data"], waiting=waiting
+        )
         told = (sent.outcome, sent.status, sent.error)
         found = {"sent": sent, "detail": detail_of(visit, sent.outcome, sent.error), "advice": advice_for(visit, *told)}
     except RecordError:
         found = {"problem": texts("test_refused"), "status": 422}
     except ProbeError:
         found = {"problem": texts("test_too_many"), "status": 429}
-    return await to_thread.run_sync(lambda: _page(visit, endpoint_id, **given, **found))
+    response = await to_thread.run_sync(lambda: _page(visit, endpoint_id, **given, **found))
+    if response.status_code == 429:
+        response.headers["Retry-After"] = "60"
+    return response
 
 
 def _page(visit: Visit, endpoint_id: str, **found: Any) -> Response:
