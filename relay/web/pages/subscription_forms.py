@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
+from sqlalchemy import Connection
 
 from outbox import subscriptions as verbs
 from outbox.errors import SubscriptionError
@@ -14,6 +15,7 @@ from outbox.signing import schemes
 from outbox.subscriptions import Subscription
 from outbox.subscriptions.declaration import Field
 from outbox.subscriptions.fields import FIELDS
+from relay.operations.subscription_versions import lock_version
 from relay.web.pages.field_texts import FieldTexts, Kind, changes_in, kind_of, settings_in, texts_of
 from relay.web.pages.rendering import go, visit_page
 from relay.web.pages.routes import PageRoute
@@ -122,19 +124,21 @@ def change(subscription_id: str, form: Posted, visit: Writing) -> Response:
     with visit.transaction() as connection:
         item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose)
     try:
-        _change(visit, item, form)
+        with visit.transaction() as connection:
+            lock_version(connection, visit.tenant, item.id)  # who changes it just now is awaited
+            item = verbs.get(connection, item.id, tenant=visit.visitor.whose)
+            _change(connection, visit, item, form)
     except SubscriptionError as error:
         return _page(visit, dict(form), item, error)
     return go(visit.request, "subscriptions", item.id, done="changed")
 
 
-def _change(visit: Visit, item: Subscription, form: Form) -> None:
+def _change(connection: Connection, visit: Visit, item: Subscription, form: Form) -> None:
     if form.get("version") != item.updated_at.isoformat():
         raise Refused(409, "version: somebody changed it since you opened the form; open it again")
     changes = changes_in(form, item)
     if changes:
-        with visit.transaction() as connection:
-            verbs.update(connection, item.id, tenant=visit.visitor.whose, **changes)
+        verbs.update(connection, item.id, tenant=visit.visitor.whose, **changes)
 
 
 def _page(visit: Visit, texts: FieldTexts, item: Subscription | None, error: Exception | None = None) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 
 import pytest
@@ -14,8 +15,12 @@ from outbox.subscriptions.value_checks import text as text_check
 from relay.web.pages import field_texts, subscription_forms
 from tests.support import seeding
 from tests.support.visiting import SECRET, Page, paths_of, post, sign_in
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("dashboard")
+WAITING = """
+select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+"""
 
 
 def test_a_subscription_is_added_shown_changed_paused_resumed_and_removed(stage) -> None:
@@ -58,6 +63,25 @@ def test_a_subscription_is_added_shown_changed_paused_resumed_and_removed(stage)
     assert asked.status_code == 200
     assert "Remove it for good" in asked.text
     assert post(client, f"{path}/remove", confirmed="1").headers["location"] == "/subscriptions?done=removed"
+
+
+def test_a_form_does_not_overwrite_what_a_colleague_changes_just_now(stage) -> None:
+    address, scene, engine = stage
+    client = sign_in(address, scene.operator)
+    with engine.begin() as connection:
+        made = seeding.subscribe(connection, tenant="acme", url="http://127.0.0.1:8999/meanwhile")
+    version = re.search(r'name="version" value="([^"]+)"', client.get(f"/subscriptions/{made}/edit").text)
+    assert version
+    form = {"url": "http://127.0.0.1:8999/meanwhile", "types": "mine.added", "version": unescape(version[1])}
+    with ThreadPoolExecutor() as pool, engine.connect() as colleague, engine.connect() as outside:
+        subscriptions.update(colleague, made, tenant="acme", types=["colleague.added"])
+        sent = pool.submit(post, client, f"/subscriptions/{made}/edit", **form)
+        wait_until(lambda: outside.execute(text(WAITING)).scalar_one())
+        colleague.commit()
+        assert sent.result().status_code == 409
+    with engine.begin() as connection:
+        assert subscriptions.get(connection, made, tenant="acme").types == ("colleague.added",)
+        subscriptions.remove(connection, made, tenant="acme")
 
 
 def test_the_form_shows_a_field_that_was_declared_since_it_was_written(stage, monkeypatch) -> None:
