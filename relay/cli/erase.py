@@ -164,8 +164,8 @@ def _print_plan(plan: ErasePlan, *, as_json: bool) -> None:
 
 def _in_words(plan: ErasePlan) -> str:
     return (
-        f"{plan.events:,} events, {plan.dead_letters:,} dead letters, {plan.subscriptions:,} subscriptions;"
-        f" {plan.undelivered:,} undelivered"
+        f"{plan.events:,} events, {plan.dead_letters:,} dead letters, {plan.subscriptions:,} subscriptions,"
+        f" {plan.received_requests:,} received requests; {plan.undelivered:,} undelivered"
     )
 
 

@@ -443,7 +443,7 @@ class TestCommand:
     def test_from_the_dry_run_to_the_receipt(self, run: Any, connection: sa.Connection) -> None:
         fill(connection, tenant="acme", key=CANARY, payload="{}")
         said, _ = run("erase", "key", CANARY, "--dry-run")
-        assert said == "would erase 2 events, 2 dead letters, 0 subscriptions; 0 undelivered\n"
+        assert said == "would erase 2 events, 2 dead letters, 0 subscriptions, 0 received requests; 0 undelivered\n"
         assert json.loads(run("erase", "subject", "a.b=7", "--dry-run", "--json")[0])["events"] == 0
         with pytest.raises(Exception, match=r"Erase for good: 2 events, .*\? Add --yes"):
             run("erase", "key", CANARY)

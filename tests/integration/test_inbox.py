@@ -23,7 +23,7 @@ from outbox.inbox import Refused, Request, refusals
 from outbox.inbox import receiving as inside
 from outbox.signing.verify import new_secret
 from relay.operations.erase import erasure
-from relay.operations.erase.request import EraseRequest
+from relay.operations.erase.request import EraseRequest, plan_erasure
 from tests.support import databases
 
 SECRET = new_secret()
@@ -700,3 +700,33 @@ def test_an_erasure_covers_what_was_received(engine: sa.Engine, session: Session
         assert (done.state, done.counts["received requests deleted"]) == ("done", 6 if request.path else 1)
     assert [row.message_id for row in rows(engine, source)] == ["other"]
     assert "tenant" not in ids(engine, source)
+
+
+BODIES = {
+    "path": '{"customer": {"id": 42}}',
+    "text": '{"customer": {"id": "42"}, "amount": 1}',
+    "amount": '{"customer": {"id": 7}, "amount": 4200}',
+    "elsewhere": '{"customer": {"id": 8}, "at": 1742000000, "rooms": 42}',
+    "form": "customer=42&x=1",
+    "other_form": "customer=7&amount=4200",
+    "deep": "[" * 100_000,
+    "bytes": "\\x00\\xff 42;",
+    "other_bytes": "\\x00\\xff 420",
+}
+
+
+def test_an_erasure_of_a_person_takes_no_request_of_another(engine: sa.Engine, session: Session, source: str) -> None:
+    """Any request whose body or headers held the digits went, whoever it was about, and the plan said none."""
+    for name, body in BODIES.items():
+        raw = body.encode().replace(rb"\x00", b"\0").replace(rb"\xff", b"\xff")
+        outbox.inbox.process(session, signed(name, raw), SECRET, lambda _: None, source=source)
+    request = EraseRequest(kind="subject", path="customer.id", value="42")
+    with engine.connect() as connection:
+        with connection.begin():
+            connection.execute(sa.text("set local role outbox_operator"))
+            assert plan_erasure(connection, None, request).received_requests == 4
+            name_ = erasure.request_erasure(connection, None, request).id
+        done = erasure.run_erasure(connection, None, name_)
+    assert (done.state, done.counts["received requests deleted"]) == ("done", 4)
+    left = {row.message_id for row in rows(engine, source)}
+    assert set(BODIES) - left == {"path", "text", "form", "bytes"}

@@ -137,6 +137,7 @@ BY_PEOPLE = {
     "hold_tenant",
     "payload_holds",
     "json_holds",
+    "received_of",
 }
 FUNCTIONS = {
     "outbox_app": TEXTS

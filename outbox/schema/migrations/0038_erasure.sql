@@ -283,4 +283,77 @@ begin
     return true;
 end $$;
 
+-- Whether one of these forms of a text stands in words by itself: no letter, digit or underscore is beside it, except at
+-- the end of an escape, as in %20 or \n.
+create function outbox.stands_in(forms text[], words text) returns boolean language sql immutable parallel safe
+begin atomic
+    select exists (
+        select from unnest(forms) form where position(form in words) > 0 and words ~ (
+            '(?:(?<![[:alnum:]_])|(?<=%[0-9A-Fa-f]{2}|\\[nrtbf]))' || regexp_replace(form, '([^A-Za-z0-9_])', '\\\1', 'g')
+            || '(?![[:alnum:]_])'));
+end;
+
+-- Whether a received request is about a person. JSON that was kept as a whole is asked at the path, as payloads are; what
+-- else was kept is looked through as text, and so is what stands beside the body. A number there is about anything: where
+-- the body tells, it alone does; and headers are full of numbers.
+create function outbox.received_holds(e outbox.erasures, i outbox.inbox, forms text[]) returns boolean
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    is_number constant boolean := e.value ~ '^-?[0-9]+([.][0-9]+)?$';
+    beside constant text := concat_ws(
+        E'\n', i.error, i.entity, i.message_id, i.path, case when not is_number then i.headers end);
+    kept text;
+begin
+    if octet_length(i.body) = i.size then
+        begin
+            return outbox.payload_holds(convert_from(i.body, 'UTF8'), e.path, e.value)
+                   or not is_number and outbox.stands_in(forms, beside);
+        exception when others then  -- whatever a stranger sent, such as 100,000 brackets: it must block no erasure
+            null;
+        end;
+    end if;
+    if outbox.stands_in(forms, beside) then
+        return true;
+    end if;
+    begin
+        kept := convert_from(i.body, 'UTF8');
+    exception when others then
+        kept := encode(i.body, 'escape');
+        forms := array(select encode(convert_to(form, 'UTF8'), 'escape') from unnest(forms) form);
+    end;
+    return outbox.stands_in(forms, kept);
+end $$;
+
+-- The received requests that an erasure is about: a tenant's; of a key those of that entity; of a person those that hold the
+-- text, as it stands, as JSON or as a form writes it. As the owner: whoever plans an erasure counts them.
+create function outbox.received_of(e outbox.erasures) returns table (id uuid, at timestamptz)
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    of_form constant text := (
+        select string_agg(case when c ~ '[A-Za-z0-9*._-]' then c when c = ' ' then '+'
+                               else regexp_replace(upper(encode(convert_to(c, 'UTF8'), 'hex')), '(..)', '%\1', 'g') end,
+                          '' order by place)
+        from regexp_split_to_table(e.value, '') with ordinality split(c, place));
+    forms constant text[] := array[e.value, outbox.json_escaped(e.value, false), outbox.json_escaped(e.value, true),
+                                   of_form, replace(of_form, '+', '%20')];
+begin
+    return query select i.id, i.at from outbox.inbox i where case e.kind
+        when 'tenant' then i.tenant = e.value
+        when 'key' then i.entity = e.value and (e.tenant is null or i.tenant = e.tenant)
+        else e.value <> '' and (e.tenant is null or i.tenant = e.tenant) and outbox.received_holds(e, i, forms) end;
+end $$;
+
+create or replace function outbox.erase_inbox(e outbox.erasures) returns bigint language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    gone bigint;
+begin
+    delete from outbox.inbox i using outbox.received_of(e) r where i.id = r.id and i.at = r.at;
+    get diagnostics gone = row_count;
+    if e.kind = 'tenant' then
+        delete from outbox.inbox_ids where tenant = e.value;
+    end if;
+    return gone;
+end $$;
+
 set local lock_timeout to default;

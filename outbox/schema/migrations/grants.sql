@@ -79,7 +79,7 @@ declare
         ['outbox_operator', 'insert, update (events_days, attempts_days, dead_letters_days), delete on outbox.tenant_retention'],
         ['outbox_operator', 'insert, update, delete on outbox.catalogues, outbox.event_types'],
         ['outbox_operator', 'execute on function outbox.actor, outbox.uuid7, outbox.audit_operation, outbox.retention_bound, outbox.restore_events,
-            outbox.hold_tenant, outbox.adopt, outbox.is_erased, outbox.payload_holds, outbox.json_holds, ' || rules || ', ' || upkeep || ', '
+            outbox.hold_tenant, outbox.adopt, outbox.is_erased, outbox.payload_holds, outbox.json_holds, outbox.received_of, ' || rules || ', ' || upkeep || ', '
             || findings || ', ' || reading || ', ' || urls || ', ' || texts],
 
         ['outbox_relay', 'usage on schema outbox'],

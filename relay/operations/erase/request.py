@@ -78,13 +78,14 @@ class ErasePlan:
     """How much an erasure would erase now.
 
     undelivered: deliveries and pending events among the events; they have to be cancelled first. subscriptions: those
-    of a tenant.
+    of a tenant. received_requests: rows of the inbox.
     """
 
     events: int
     undelivered: int
     dead_letters: int
     subscriptions: int
+    received_requests: int = 0
 
 
 def scope_of(tenant: str | None, request: EraseRequest) -> str | None:
@@ -119,6 +120,7 @@ select (select count(*) from outbox.pending where event_seq = any(cast(:seqs as 
 _DEAD = text(f"""
 select count(*) from outbox.dead_letters where outbox.is_erased({_IT}, tenant, key, coalesce(payload, 'null'))
 """)  # noqa: S608 - constants
+_RECEIVED = text(f"select count(*) from outbox.received_of({_IT})")  # noqa: S608 - constants
 _SUBSCRIPTIONS = text("select count(*) from outbox.subscriptions where tenant = :value and :kind = 'tenant'")
 
 
@@ -140,4 +142,5 @@ def plan_erasure(connection: Connection, tenant: str | None, request: EraseReque
         undelivered=undelivered,
         dead_letters=connection.execute(_DEAD, it).scalar_one(),
         subscriptions=connection.execute(_SUBSCRIPTIONS, {"kind": request.kind, "value": request.value}).scalar_one(),
+        received_requests=connection.execute(_RECEIVED, it).scalar_one(),
     )
