@@ -244,6 +244,7 @@ NOT_REACHED = (
     "the server's own files until VACUUM, and its statistics until ANALYZE",
     "what receivers were sent",
     "what endpoints for every tenant's events answered to events that were pruned before",
+    "within a tenant, what endpoints of subscriptions removed before answered to events that were pruned before",
     "answers that the HTTP API keeps for a day, sealed to the token that asked; a tenant's own are gone",
     "descriptions and examples of declared event types, and their changes in the audit",
     "logs of the relay, the server and proxies",
