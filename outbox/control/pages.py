@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
+from outbox._text import complaint
 from outbox.control.filters import FilterError, Filters
 
 __all__ = ["Key", "Listing", "Page"]
@@ -45,7 +46,14 @@ def _moment(text: str) -> datetime | str:
     return value
 
 
-_READ: dict[str, Callable[[str], Any]] = {"bigint": _number, "timestamptz": _moment, "uuid": UUID, "text": str}
+def _storable(text: str) -> str:
+    if refused := complaint("after", text, _MAX_KEY_BYTES):
+        raise ValueError(refused)
+    return text
+
+
+_MAX_KEY_BYTES = 100_000  # more than any key of a row has
+_READ: dict[str, Callable[[str], Any]] = {"bigint": _number, "timestamptz": _moment, "uuid": UUID, "text": _storable}
 _INFINITY = "infinity"  # PostgreSQL's last time, for which Python has none; a row has null in its place
 _LAST = datetime.max.replace(tzinfo=UTC)
 

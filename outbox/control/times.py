@@ -43,6 +43,10 @@ def moment_of(text: str) -> datetime | timedelta:
         return moment.replace(tzinfo=UTC)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} names no time zone; add Z for UTC")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} is no time of the years 1 to 9999 in UTC; name a nearer one") from None
     return moment
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox._text import MAX_TENANT_BYTES, complaint
 from outbox.control.tenancy import operator_only
 from outbox.errors import OutboxError
 from outbox.subscriptions.checks import check_tenant
@@ -80,7 +81,12 @@ def set_tenant_retention(connection: Connection, tenant: str | None, retention: 
 def list_tenant_retention(
     connection: Connection, tenant: str | None, *, after: str | None = None, limit: int = 100
 ) -> tuple[TenantRetention, ...]:
-    """Return what is set for tenants, by name, after this one. Operator only."""
+    """Return what is set for tenants, by name, after this one. Operator only.
+
+    Raises TenantRetentionError where `after` could be no name.
+    """
     operator_only(tenant, "retention of tenants")
+    if after is not None and (refused := complaint("after", after, MAX_TENANT_BYTES)):
+        raise TenantRetentionError(refused)
     rows = connection.execute(_LIST, {"after": after, "limit": limit}).mappings()
     return tuple(TenantRetention(**row) for row in rows)

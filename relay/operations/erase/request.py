@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqlalchemy import text
 
+from outbox._text import complaint
 from outbox.control.tenancy import operator_only
 from outbox.errors import OutboxError
 from outbox.subscriptions.checks import check_tenant
@@ -19,6 +20,7 @@ __all__ = ["EraseError", "ErasePlan", "EraseRequest", "Kind", "plan_erasure", "s
 Kind = Literal["tenant", "key", "subject"]
 _LOOK = 5_000
 _LONGEST = 4_096
+_MOST_STEPS = 32
 
 
 class EraseError(OutboxError):
@@ -58,8 +60,8 @@ class EraseRequest:
             raise EraseError(
                 "path: names where in the payload a subject stands, such as customer.id; for subjects only"
             )
-        if self.path is not None and not all(self.steps or [""]):
-            raise EraseError(f"path: {self.path!r} has an empty step; give member names with dots between")
+        if self.path is not None:
+            _check_path(self.path)
         if self.within is not None:
             check_tenant(self.within)
 
@@ -67,6 +69,16 @@ class EraseRequest:
     def steps(self) -> list[str] | None:
         """The path as its steps; None where there is none."""
         return None if self.path is None else self.path.split(".")
+
+
+def _check_path(path: str) -> None:
+    if refused := complaint("path", path, _LONGEST):
+        raise EraseError(refused)
+    steps = path.split(".")
+    if not all(steps):
+        raise EraseError(f"path: {path!r} has an empty step; give member names with dots between")
+    if len(steps) > _MOST_STEPS:
+        raise EraseError(f"path: has {len(steps)} steps; at most {_MOST_STEPS} are allowed")
 
 
 def _is_utf8(value: str) -> bool:
