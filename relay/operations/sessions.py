@@ -38,6 +38,10 @@ from outbox.tokens where id = :id
 _END_LINK = text("""
 update outbox.tokens set revoked_at = coalesce(revoked_at, clock_timestamp()) where id = :id or name = :name
 """)
+# Of two clicks at once the second waits for the first here, and finds it revoked.
+_USE = text("""
+update outbox.tokens set revoked_at = clock_timestamp() where id = :id and revoked_at is null returning id
+""")
 _END_OLDEST = text("""
 update outbox.tokens set revoked_at = clock_timestamp() where id = any(array(
     select id from outbox.tokens where name = :name and revoked_at is null order by id desc offset :most))
@@ -60,6 +64,8 @@ def begin_session(connection: Connection, given: str, *, once: bool = False) -> 
     if "read" not in token.rights:
         raise TokenError("token: may not look at anything, since it has no right read; sign in with one that has it")
     act_as(connection, f"token:{token.name}")
+    if once and connection.execute(_USE, {"id": token.id}).one_or_none() is None:
+        return None
     left = connection.execute(_ENDS, {"id": token.id}).scalar_one()
     made = tokens.create(
         connection,
@@ -72,8 +78,6 @@ def begin_session(connection: Connection, given: str, *, once: bool = False) -> 
         is_session=True,
     )
     connection.execute(_END_OLDEST, {"name": name, "most": SESSIONS_EACH})
-    if once:
-        tokens.revoke(connection, token.tenant, token.id)
     return made
 
 

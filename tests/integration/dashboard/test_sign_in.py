@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from outbox import subscriptions
-from relay.operations import tokens
+from relay.operations import sessions, tokens
+from relay.operations.tokens import NewToken
 from relay.web.pages.rendering import HEADERS
 from tests.support.dashboard import served
 from tests.support.visiting import Page, csrf_of, paths_of, post, sign_in, visit
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("dashboard")
+WAITING = """
+select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+"""
 
 
 def test_every_page_answers_the_operator_with_the_headers_that_keep_it_safe(stage) -> None:
@@ -183,3 +189,24 @@ def test_a_proxys_header_signs_in_only_where_it_is_on_and_from_the_named_address
     with served(database_url, **on | {"sign_in_proxies": ("10.0.0.5/32",)}) as address:
         for forwarded in ({}, {"X-Forwarded-For": "10.0.0.5"}):
             assert visit(address).get("/events", headers=named | forwarded).status_code == 303
+
+
+def test_of_two_clicks_at_once_on_a_link_one_signs_in(stage) -> None:
+    _, _, engine = stage
+
+    def click(connection: Connection) -> NewToken | None:
+        with connection.begin():
+            return sessions.begin_session(connection, link.text, once=True)
+
+    with engine.begin() as connection:
+        link = sessions.make_link(connection, None, "two clicks")
+    with ThreadPoolExecutor() as pool, engine.connect() as first, engine.connect() as second:
+        begun = sessions.begin_session(first, link.text, once=True)
+        late = pool.submit(click, second)
+        with engine.connect() as outside:
+            wait_until(lambda: late.done() or outside.execute(text(WAITING)).scalar_one())
+        first.commit()
+        assert late.result() is None
+    with engine.begin() as connection:
+        assert begun is not None
+        assert sessions.session_of(connection, begun.text) is not None
