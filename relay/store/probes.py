@@ -59,7 +59,7 @@ from (select id, min(place) as place
 cross join lateral (select * from outbox.health where subscription_id = n.id limit 1) h
 order by n.place
 """
-_NOTED_MAX = 2000  # of either kind
+NOTED_MAX = 2000  # of either kind
 
 
 async def read_noted(database: Database, since: float) -> tuple[list[Noted], float]:
@@ -67,7 +67,7 @@ async def read_noted(database: Database, since: float) -> tuple[list[Noted], flo
 
     Those that want a probe come first, who has waited longest before all.
     """
-    rows = await database.fetch(_NOTED, _NOTED_MAX, since, _NOTED_MAX)
+    rows = await database.fetch(_NOTED, NOTED_MAX, since, NOTED_MAX)
     return [Noted(*row[:-1]) for row in rows], max((row[-1] for row in rows), default=since)
 
 

@@ -309,7 +309,7 @@ async def test_who_has_waited_longest_for_its_probe_is_first(world: World, store
 async def test_many_that_want_a_probe_keep_no_news_away(
     world: World, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.store.probes._NOTED_MAX", 2)
+    monkeypatch.setattr("relay.store.probes.NOTED_MAX", 2)
     await opened(world, 3, due=True)
     await fan_out(store)
     closed = world.subscribe("a.*")
