@@ -69,8 +69,9 @@ class Wire:
 
 def attempts_of(wire: Wire, ended: list[Any]) -> tuple[Attempts, Any, Any]:
     envelope = SimpleNamespace(transformation=None, send=lambda *_: wire.begin())
-    subscription = SimpleNamespace(timeout_seconds=5)
-    endpoint: Any = SimpleNamespace(problem=None, envelope=envelope, subscription=subscription)
+    endpoint: Any = SimpleNamespace(
+        problem=None, envelope=envelope, subscription=SimpleNamespace(), timeout_of=lambda _delivery: 5
+    )
     delivery: Any = SimpleNamespace(members=(), unreadable=None, event=object(), attempts=1)
     clock: Any = SimpleNamespace(timestamp=lambda: b"1")
     sender: Any = None
