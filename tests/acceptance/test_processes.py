@@ -115,7 +115,7 @@ def test_a_process_holds_at_most_four_connections_under_load(app: Application) -
 
 
 def test_a_wrong_schema_ends_parent_and_children_with_code_2(app: Application) -> None:
-    app.rows("drop schema outbox cascade")
+    app.drop_schema()
     relay = app.stage.relay("--processes", "2")
     assert relay.wait() == 2
     assert "relay migrate" in relay.text

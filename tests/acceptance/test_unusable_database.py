@@ -80,7 +80,7 @@ def test_a_database_that_is_not_there_is_named_once_in_ten_seconds(server_url: s
 @pytest.mark.field("F44")
 def test_a_schema_that_goes_under_a_running_relay_is_named_with_what_mends_it(app: Application) -> None:
     relay = app.stage.running_relay()
-    app.rows("drop schema outbox cascade")
+    app.drop_schema()
     wait_until(lambda: "run `relay migrate`" in relay.text)
     assert "back after" not in relay.text
     databases.migrate(app.stage.database_url)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
@@ -103,6 +104,17 @@ class Application:
         """Return the one value of one row."""
         ((value,),) = self.rows(sql, **values)
         return value
+
+    def drop_schema(self) -> None:
+        """Drop the schema; again, where a relay that runs held a table of it and waited for another."""
+        while True:
+            try:
+                self.rows("drop schema outbox cascade")
+            except sa.exc.OperationalError as error:
+                if not isinstance(error.orig, psycopg.errors.DeadlockDetected):
+                    raise
+            else:
+                return
 
     def expire_leases(self) -> None:
         """Let the time pass that dead relays' leases still have; only when nobody alive holds one."""
