@@ -22,16 +22,16 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUE = {character: value for value, character in enumerate(_ALPHABET)}
 _PAIRS = [(first + second).encode() for first in _ALPHABET for second in _ALPHABET]
 _SHIFTS = range(120, -1, -10)
+_RANDOM_BITS = 0x0FFF_3FFF_FFFF_FFFF_FFFF
+_VERSION_AND_VARIANT = 0x7000_8000_0000_0000_0000
 _TYPEID = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 
 
 def new_uuid7() -> UUID:
     """Return a UUIDv7: 48 bits of Unix milliseconds, then 74 random bits."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
-    value = (value & ~(0xF << 76)) | (0x7 << 76)
-    return UUID(int=(value & ~(0x3 << 62)) | (0x2 << 62))
+    random = int.from_bytes(os.urandom(10), "big") & _RANDOM_BITS
+    return UUID(int=(time.time_ns() // 1_000_000 << 80) | random | _VERSION_AND_VARIANT)
 
 
 def text_id(prefix: str, value: UUID) -> str:

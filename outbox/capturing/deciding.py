@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, time, timedelta
 from functools import partial
 from operator import is_
+from types import NoneType
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, update
@@ -18,8 +19,8 @@ from outbox.capturing.images import Image, differing, has_unknown
 from outbox.capturing.journal import Journal, Net, Step, net_of
 from outbox.capturing.registry import Capture, watch_of
 from outbox.errors import TransactionError
-from outbox.recording import record as recording
 from outbox.recording.boundaries import innermost
+from outbox.recording.record import record_of_row
 
 __all__ = ["connection_of", "decide", "note", "resolve"]
 
@@ -95,9 +96,7 @@ def _of_steps(
 def _record(session: Session, drafts: Iterable[tuple[Capture, _Draft]]) -> None:
     for capture, draft in drafts:
         try:
-            recording.record(
-                session, draft.type, draft.data, key=draft.key, tenant=draft.tenant, priority=draft.priority
-            )
+            record_of_row(session, *draft)
         except Exception as error:
             error.add_note(f"outbox: in {capture!r}, event {draft.type} of the row with key {draft.key!r}")
             raise
@@ -115,22 +114,29 @@ def _of_net(capture: Capture, net: Net) -> Iterator[_Draft]:
 
 def _draft(capture: Capture, net: Net, kind: Kind, type_: str, changed: tuple[str, ...]) -> _Draft:
     """Return one event. The data knows the columns that count, other functions all that were read."""
-    before, after = net.before or {}, net.after or {}
+    tenant, priority, before, after = capture.tenant, capture.priority, net.before or {}, net.after or {}
+    if capture.data is None and capture.key is None and not callable(tenant) and not callable(priority):
+        row = _columns(before if kind == "deleted" else after, capture.columns)
+        return _Draft(type_, _default_data(row), _default_key(net), tenant, priority)  # no Change: nobody is told
     whole = shown = Change(kind=kind, type=type_, before=before, after=after, changed=changed, instance=net.instance)
-    if capture.columns is not None:
-        shown = _restricted(whole, capture.columns)
+    if (names := capture.columns) is not None:
+        shown = replace(whole, before=_columns(before, names), after=_columns(after, names))
     return _Draft(
         type_,
-        _default_data(shown) if capture.data is None else capture.data(shown),
-        ",".join(map(str, net.identity[1])) if capture.key is None else capture.key(whole),
-        capture.tenant(whole) if callable(capture.tenant) else capture.tenant,
-        capture.priority(shown) if callable(capture.priority) else capture.priority,
+        _default_data(shown.row) if capture.data is None else capture.data(shown),
+        _default_key(net) if capture.key is None else capture.key(whole),
+        tenant(whole) if callable(tenant) else tenant,
+        priority(shown) if callable(priority) else priority,
     )
 
 
-def _restricted(change: Change, names: tuple[str, ...]) -> Change:
-    before, after = ({name: image[name] for name in names if image} for image in (change.before, change.after))
-    return replace(change, before=before, after=after)
+def _columns(image: Image, names: tuple[str, ...] | None) -> Image:
+    """Return the columns that count; none of a row that does not exist."""
+    return image if names is None or not image else {name: image[name] for name in names}
+
+
+def _default_key(net: Net) -> str:
+    return ",".join(map(str, net.identity[1]))
 
 
 def _events(capture: Capture, net: Net) -> Iterator[tuple[Kind, str, tuple[str, ...]]]:
@@ -191,15 +197,18 @@ def connection_of(session: Session, mapper: Mapper[Any]) -> Connection:
     return session.connection(bind_arguments={"mapper": mapper, "clause": update(table)})
 
 
-def _default_data(change: Change) -> dict[str, Any]:
+def _default_data(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the row, with JSON's forms for what has none of its own: those that PostgreSQL's to_json() gives."""
-    return {name: _FORMS.get(type(value), _same)(value) for name, value in change.row.items()}
+    if _OWN_FORM.issuperset(map(type, row.values())):
+        return row
+    return {name: _FORMS.get(type(value), _same)(value) for name, value in row.items()}
 
 
 def _same(value: Any) -> Any:
     return str(value) if type(value).__module__ == "ipaddress" else value
 
 
+_OWN_FORM = frozenset({NoneType, bool, int, float, str})
 _FORMS: dict[type, Any] = {
     datetime: lambda value: value.isoformat() if value.tzinfo is None else value,
     time: time.isoformat,

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 else:
     Target = Any  # the classes above are not loaded here; annotations that are read at run time must resolve
 
-__all__ = ["Event", "Outbox", "arecord", "emit", "record"]
+__all__ = ["Event", "Outbox", "arecord", "emit", "record", "record_of_row"]
 
 _Options: TypeAlias = tuple[
     str | None, str, datetime | timedelta | None, str | None, int, Mapping[str, str] | None
@@ -127,8 +127,9 @@ class Outbox:
         if on_error != "raise":
             options = (key, tenant, available_at, idempotency_key, priority, trace)
             return self._record_or_log(session_or_connection, type, data, options, on_error)
-        event, row = self._event(type, data, key, tenant, available_at, idempotency_key, priority, trace)
-        if not event.recorded:
+        row, recorded = self._row(type, data, key, tenant, available_at, idempotency_key, priority, trace)
+        event = _event_of(row, available_at, recorded)
+        if not recorded:
             return event
         if (session := _targets.session_of(session_or_connection)) is not None:
             remember(session, row)
@@ -178,14 +179,13 @@ class Outbox:
         """Record an event, or log why it was not. Whatever goes wrong with it is no error of the caller."""
         check_on_error(on_error)
         try:
-            event, row = self._event(type, data, *options)
-            if not event.recorded:
-                return event
-            _leniently.write(target, row)
+            row, recorded = self._row(type, data, *options)
+            if recorded:
+                _leniently.write(target, row)
         except Exception as error:  # noqa: BLE001 - a property of the data may raise anything
             key, tenant, available_at, *_ = options
             return refused(type, key, tenant, available_at, error)
-        return event
+        return _event_of(row, options[2], recorded)
 
     async def arecord(
         self,
@@ -209,8 +209,9 @@ class Outbox:
         if on_error != "raise":
             options = (key, tenant, available_at, idempotency_key, priority, trace)
             return await self._arecord_or_log(connection, type, data, options, on_error)
-        event, row = self._event(type, data, key, tenant, available_at, idempotency_key, priority, trace)
-        if not event.recorded:
+        row, recorded = self._row(type, data, key, tenant, available_at, idempotency_key, priority, trace)
+        event = _event_of(row, available_at, recorded)
+        if not recorded:
             return event
         if _targets.is_psycopg_async(connection):
             await awrite_psycopg(connection, row)
@@ -230,16 +231,23 @@ class Outbox:
     ) -> Event:
         check_on_error(on_error)
         try:
-            event, row = self._event(type, data, *options)
-            if not event.recorded:
-                return event
-            await _leniently.awrite(connection, row)
+            row, recorded = self._row(type, data, *options)
+            if recorded:
+                await _leniently.awrite(connection, row)
         except Exception as error:  # noqa: BLE001 - as in _record_or_log
             key, tenant, available_at, *_ = options
             return refused(type, key, tenant, available_at, error)
-        return event
+        return _event_of(row, options[2], recorded)
 
-    def _event(
+    def record_of_row(
+        self, session: Session, type_: str, data: object, key: str | None, tenant: str, priority: int
+    ) -> None:
+        """Record an event on a plain Session for a caller who needs no Event: capture, for each row of a flush."""
+        row, recorded = self._row(type_, data, key, tenant, None, None, priority, None)
+        if recorded:
+            remember(session, row)
+
+    def _row(
         self,
         type: str,  # noqa: A002
         data: object,
@@ -249,8 +257,8 @@ class Outbox:
         idempotency_key: str | None,
         priority: int,
         trace: Mapping[str, str] | None,
-    ) -> tuple[Event, Row]:
-        """Check the arguments; return the event for the caller and its row for the database."""
+    ) -> tuple[Row, bool]:
+        """Check the arguments; return the event's row for the database, and whether it is to be recorded."""
         type = checked_type(type)  # noqa: A001
         if key is not None:
             key = checked_text("key", key, _MAX_KEY_BYTES)
@@ -273,13 +281,18 @@ class Outbox:
             kept = self._trace(type, id) if trace is None and not silent else given
             content = content_of(type, key, payload)
             row = Row(id, type, key, tenant, payload, at, delay, priority, kept, idempotency_key, content)
-        return Event(text_id("evt", id), type, key, tenant, available_at, not silent), row
+        return row, not silent
 
     def _trace(self, type: str, id: UUID) -> str | None:  # noqa: A002
-        return captured_trace(baggage=self.baggage, recorded=(type, text_id("evt", id)))
+        return captured_trace(baggage=self.baggage, recorded=(type, id))
+
+
+def _event_of(row: Row, available_at: datetime | timedelta | None, recorded: bool) -> Event:  # noqa: FBT001 - a field
+    return Event(text_id("evt", row.id), row.type, row.key, row.tenant, available_at, recorded)
 
 
 _default = Outbox()
 record = _default.record
+record_of_row = _default.record_of_row
 emit = _default.emit
 arecord = _default.arecord

@@ -10,9 +10,11 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
+from uuid import UUID
 
 from outbox._text import brief
 from outbox.errors import RecordError
+from outbox.ids import text_id
 
 __all__ = ["captured_trace", "checked_trace"]
 
@@ -51,7 +53,7 @@ def checked_trace(value: object) -> str | None:
     )
 
 
-def captured_trace(*, baggage: bool, recorded: tuple[str, str] | None = None) -> str | None:
+def captured_trace(*, baggage: bool, recorded: tuple[str, UUID] | None = None) -> str | None:
     """Return the trace that OpenTelemetry has active here, as it is kept; None where there is none.
 
     `recorded`: type and id of the event. A span of its own then stands for the recording, as the parent of what a relay
@@ -68,12 +70,12 @@ def captured_trace(*, baggage: bool, recorded: tuple[str, str] | None = None) ->
     return _kept(parent, _or_none(_tracestate, context.trace_state.to_header()), _active_baggage() if baggage else "")
 
 
-def _recorded_in(api: Any, event_type: str, event_id: str) -> Any:
+def _recorded_in(api: Any, event_type: str, event_id: UUID) -> Any:
     """Make the span of a recording, which is over at once; return its context, None where there is none."""
     attributes = {
         "messaging.system": "outbox-relay",
         "messaging.operation.type": "create",
-        "messaging.message.id": event_id,
+        "messaging.message.id": text_id("evt", event_id),
         "outbox.event.type": event_type,
     }
     span = api.get_tracer("outbox-relay").start_span(

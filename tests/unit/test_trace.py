@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from outbox import ArgumentError, Outbox, RecordError, SubscriptionError
+from outbox.ids import EventId
 from outbox.recording.trace import captured_trace, checked_trace
 from outbox.signing.schemes import SchemeDeclaration, declare
 from outbox.subscriptions.headers import check_headers
@@ -25,6 +26,7 @@ from relay.model.event import EventParts
 from relay.model.outcome import Outcome, OutcomeKind
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+EVENT = EventId(int=7)
 PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
 
 
@@ -122,18 +124,18 @@ class TestCaptured:
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
         with trace.use_span(active()):
-            stored = captured_trace(baggage=False, recorded=("order.placed", "evt_x"))
+            stored = captured_trace(baggage=False, recorded=("order.placed", EVENT))
         (span,) = exporter.get_finished_spans()
         assert stored == f"00-{TRACE_ID}-{span.context.span_id:016x}-01"
         assert (span.name, span.kind, span.parent.span_id) == (
             *("record order.placed", trace.SpanKind.PRODUCER),
             int(SPAN_ID, 16),
         )
-        assert span.attributes["messaging.message.id"] == "evt_x"
+        assert span.attributes["messaging.message.id"] == str(EVENT)
 
     def test_without_an_sdk_the_active_trace_is_kept_as_it_is(self):
         with trace.use_span(active()):
-            assert captured_trace(baggage=False, recorded=("order.placed", "evt_x")) == PARENT
+            assert captured_trace(baggage=False, recorded=("order.placed", EVENT)) == PARENT
 
     def test_baggage_only_where_it_is_asked_for(self):
         token = context.attach(baggage.set_baggage("user", "7 é"))
