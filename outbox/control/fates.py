@@ -7,10 +7,15 @@ another way left an attempt, a delivery or a dead letter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, text
+
+from outbox.ids import EventId
 
 __all__ = ["Fates", "fates"]
 
@@ -44,8 +49,9 @@ class Fates:
         return matched - self.seen + self.lost + self.cancelled_by_hand
 
 
-# One pass over what is outstanding, which has no index by event, for all events; the rest is read by index.
-_FATES = """
+# One pass over what is outstanding, which has no index by event, for all events; the rest is read by index. A dead
+# letter of an event that could not be resolved is of no subscription.
+_FATES = text("""
 with outstanding as materialized (
     select event_seq, subscription_id from outbox.deliveries where event_seq = any(cast(:seqs as bigint[]))),
 seen as (
@@ -58,31 +64,38 @@ seen as (
     where event_seq = any(cast(:seqs as bigint[])) and verdict <> 'test'
     union all
     select event_seq, subscription_id, false, false, true, false, false from outbox.dead_letters
-    where event_seq = any(cast(:seqs as bigint[])) and subscription_id is not null),
+    where event_seq = any(cast(:seqs as bigint[]))),
 fates as (
-    select event_seq, bool_or(outstanding) as outstanding, bool_or(delivered) as delivered, bool_or(dead) as dead,
-           bool_or(buried) as buried, bool_or(cancelled) as cancelled
-    from seen group by event_seq, subscription_id),
-counted as (
-    select event_seq, count(*) as seen, count(*) filter (where delivered) as delivered,
-           count(*) filter (where outstanding) as outstanding,
-           count(*) filter (where buried and not (outstanding or delivered or dead or cancelled)) as purged,
-           count(*) filter (where cancelled and not (outstanding or delivered or dead)) as cancelled_by_hand,
-           count(*) filter (where not (outstanding or delivered or dead or buried or cancelled)) as lost
-    from fates group by event_seq)
-select coalesce(c.seen, 0) as seen, coalesce(c.delivered, 0) as delivered,
-       coalesce(c.outstanding, 0) as outstanding, coalesce(c.purged, 0) as purged,
-       coalesce(c.cancelled_by_hand, 0) as cancelled_by_hand, coalesce(c.lost, 0) as lost,
-       (select count(*) from outbox.dead_letters l where l.event_seq = q.seq) as dead,
-       exists (select from outbox.audit u, outbox.events e
-               where e.seq = q.seq and u.action = 'replayed' and u.details -> 'to' is not null
-                 and u.details @> jsonb_build_object('ids', jsonb_build_array(outbox.text_id('evt', e.id))))
-           as redirected
-from unnest(cast(:seqs as bigint[])) with ordinality q(seq, place) left join counted c on c.event_seq = q.seq
-order by q.place
-"""
+    select event_seq, subscription_id is not null as known, bool_or(outstanding) as outstanding,
+           bool_or(delivered) as delivered, count(*) filter (where dead) as dead, bool_or(buried) as buried,
+           bool_or(cancelled) as cancelled, not bool_or(outstanding or delivered or dead) as over
+    from seen group by event_seq, subscription_id)
+select event_seq, cast(sum(dead) as bigint) as dead, count(*) filter (where known) as seen,
+       count(*) filter (where known and delivered) as delivered,
+       count(*) filter (where known and outstanding) as outstanding,
+       count(*) filter (where known and over and buried and not cancelled) as purged,
+       count(*) filter (where known and over and cancelled) as cancelled_by_hand,
+       count(*) filter (where known and over and not (buried or cancelled)) as lost
+from fates group by event_seq
+""")
+# Of all events in one search of the index; `"to" is not null` is a replay to a subscription that was named.
+_REDIRECTED = text("""
+select distinct named.id from outbox.audit u cross join lateral jsonb_array_elements_text(u.details -> 'ids') named(id)
+where u.details @> any(cast(:asked as jsonb[])) and u.action = 'replayed' and u.details -> 'to' is not null
+  and named.id = any(cast(:ids as text[]))
+""")
+_COUNTS = tuple(field.name for field in fields(Fates) if field.name != "redirected")
 
 
-def fates(connection: Connection, seqs: Sequence[int]) -> list[Fates]:
-    """Return what became of each of these events, by their numbers and in their order."""
-    return [Fates(**row) for row in connection.execute(text(_FATES), {"seqs": list(seqs)}).mappings()]
+def fates(connection: Connection, events: Mapping[int, UUID]) -> dict[int, Fates]:
+    """Return what became of each of these events, whose ids are given by their numbers."""
+    names = {seq: str(EventId.of(id_)) for seq, id_ in events.items()}
+    found = {row.event_seq: row for row in connection.execute(_FATES, {"seqs": list(events)})}
+    asked = {"ids": list(names.values()), "asked": [json.dumps({"ids": [name]}) for name in names.values()]}
+    redirected = set(connection.execute(_REDIRECTED, asked).scalars())
+    return {seq: _fates(found.get(seq), redirected=name in redirected) for seq, name in names.items()}
+
+
+def _fates(row: Any, *, redirected: bool) -> Fates:
+    """Return the fates of a row; of an event that left nothing there is none."""
+    return Fates(**{name: 0 if row is None else getattr(row, name) for name in _COUNTS}, redirected=redirected)
