@@ -139,7 +139,7 @@ def _told(connection: Connection, page: Page[Any], limit: int, state: EventState
     """Return the rows that are of the state as documents: the first of them, and where the list goes on."""
     rows = _resolved(connection, page.items)
     became = fates(connection, {row.seq: row.id for row in rows})
-    told = [(row.seq, listed_event(row, became[row.seq])) for row in rows]
+    told = [(row.seq, listed_event(row, fate)) for row, fate in zip(rows, became, strict=True)]
     of_state = [(seq, item) for seq, item in told if state in (None, item.state)]
     shown = tuple(item for _, item in of_state[:limit])
     if len(of_state) > limit:

@@ -90,7 +90,7 @@ def show_event(connection: Connection, tenant: str | None, event_id: UUID | str)
     if row is None:
         raise NotFoundError(f"event: no {uuid}; never recorded, or pruned after its retention")
     resolution = _resolution(connection, row.seq)
-    fate = fates(connection, {row.seq: row.id})[row.seq]
+    (fate,) = fates(connection, {row.seq: row.id})
     counts = counts_of(row, resolution.matched if resolution else None, fate)
     return EventDetails(
         **event_fields(row, counts),

@@ -87,13 +87,13 @@ where u.details @> any(cast(:asked as jsonb[])) and u.action = 'replayed' and u.
 _COUNTS = tuple(field.name for field in fields(Fates) if field.name != "redirected")
 
 
-def fates(connection: Connection, events: Mapping[int, UUID]) -> dict[int, Fates]:
-    """Return what became of each of these events, whose ids are given by their numbers."""
+def fates(connection: Connection, events: Mapping[int, UUID]) -> list[Fates]:
+    """Return what became of each of these events, in their order; their ids are given by their numbers."""
     names = {seq: str(EventId.of(id_)) for seq, id_ in events.items()}
     found = {row.event_seq: row for row in connection.execute(_FATES, {"seqs": list(events)})}
     asked = {"ids": list(names.values()), "asked": [json.dumps({"ids": [name]}) for name in names.values()]}
     redirected = set(connection.execute(_REDIRECTED, asked).scalars())
-    return {seq: _fates(found.get(seq), redirected=name in redirected) for seq, name in names.items()}
+    return [_fates(found.get(seq), redirected=name in redirected) for seq, name in names.items()]
 
 
 def _fates(row: Any, *, redirected: bool) -> Fates:

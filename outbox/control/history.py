@@ -7,6 +7,7 @@ that such an index leads to, a bounded number a page (see walk.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -29,6 +30,11 @@ LOOKED_FOR_TEXT = 1_000
 """The same where text is looked for: responses, and the first 64 KiB of payloads, are read."""
 MOST_BRANCHES = 200  # subscriptions of a tenant that are walked side by side; of one with more, all attempts are
 
+
+RECENT_DAYS = (2,)
+"""How many days before it begins a page looks at first. Each day is a leaf of its own: few are opened then."""
+_OF_EVENT = f"""(
+    select * from outbox.shown_attempts where event_seq = ({SEQ_OF_EVENT}) offset 0)"""  # noqa: S608 - a constant
 
 _TEXT = """(strpos(w.error, :text) > 0
     or exists (select from outbox.attempts a
@@ -61,7 +67,8 @@ left join lateral (select id, type, tenant, key from outbox.events where seq = w
 left join outbox.subscriptions s on s.id = w.subscription_id""",
     found="w.*, e.id as event_id, e.type, e.tenant, e.key, s.shown_url as subscription_url",
     details="""select url, address, headers, excerpt from outbox.shown_attempts a
-    where a.delivery_id = f.delivery_id and a.number = f.number and a.at = f.at limit 1""",
+    where a.delivery_id = f.delivery_id and a.number = f.number and a.at = f.at
+      and a.at >= cast(:floor as timestamptz) limit 1""",  # which the planner knows, so that it leaves out older leaves
 )
 
 
@@ -110,6 +117,7 @@ def walk_attempts(
     along = ["w.outcome <> 'delivered'"] if failed or filters.outcome not in (None, "delivered") else []
     along += [_LISTING.beyond] if after is not None else []
     along += [bound_of(name, "w.at", filters) for name in ("since", "until") if getattr(filters, name) is not None]
+
     return _WALK.page(
         connection,
         along=" and ".join(along) or "true",
@@ -119,11 +127,22 @@ def walk_attempts(
         looked=LOOKED_FOR_TEXT if filters.text is not None else LOOKED if asks else filters.limit + 1,
         make=make,
         # The planner must not take the index by time instead: it would read all that came since.
-        table=None
-        if filters.event is None
-        else f"""(
-            select * from outbox.shown_attempts where event_seq = ({SEQ_OF_EVENT}) offset 0)""",  # noqa: S608
+        table=None if filters.event is None else _OF_EVENT,
+        recent=_recent(filters, after) if filters.event is None else (),
     )
+
+
+def _recent(filters: Filters, after: str | None) -> list[datetime]:
+    """Return since when to look at first, some days before the page begins."""
+    now = datetime.now(UTC)
+    try:
+        begins = [now] if after is None else [now, datetime.fromisoformat(_LISTING.values_of(after)[0])]
+        since, until = (now - at if isinstance(at, timedelta) else at for at in (filters.since, filters.until))
+        newest = min(begins if until is None else [*begins, until])
+        floors = [newest - timedelta(days) for days in RECENT_DAYS]
+    except (ValueError, OverflowError):  # at the end of all times
+        return []
+    return [floor for floor in floors if since is None or since < floor]
 
 
 def _asked(tenant: str | None, filters: Filters, branches: Sequence[UUID] | None) -> set[str]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from outbox.control.pages import Listing, Page
 from outbox.control.planned import along_indexes
@@ -53,6 +54,7 @@ class Walk:
         looked: int,
         make: Callable[[Any], Made],
         table: str | None = None,
+        recent: Sequence[datetime] = (),
     ) -> Page[Made]:
         """Return a page of the rows of the walk that pass.
 
@@ -65,15 +67,27 @@ class Walk:
             looked: how many rows the page may look at, in all.
             make: makes a document of a row.
             table: what to walk in place of the walk's own.
+            recent: since when to walk at first, the latest first. A page that is full so, or has looked at as much as
+                it may, is the same as without it, and opens fewer leaves.
         """
-        limit = parameters["limit"] - 1
-        each = max(limit + 1, looked // max(1, len(branches or ())))
-        statement = text(self._statement(table or self.table, along, passing, branched=branches is not None))
+        each = max(parameters["limit"], looked // max(1, len(branches or ())))
         bound = parameters | {"each": each} | ({} if branches is None else {"branches": list(branches)})
+        if recent:
+            along = f"{along} and w.{self.time} >= cast(:floor as timestamptz)"
+        statement = text(self._statement(table or self.table, along, passing, branched=branches is not None))
+        for floor in recent:
+            page = self._page(connection, statement, bound | {"floor": floor}, make)
+            if page.next is not None:
+                return page
+        return self._page(connection, statement, bound | {"floor": "-infinity"}, make)
+
+    def _page(
+        self, connection: Connection, statement: TextClause, bound: dict[str, Any], make: Callable[[Any], Made]
+    ) -> Page[Made]:
         with along_indexes(connection):
             rows = connection.execute(statement, bound).all()
         found = [row for row in rows if row.is_found]
-        page = self.listing.page(found, limit, make)
+        page = self.listing.page(found, bound["limit"] - 1, make)
         edge = rows[0] if rows else None
         if page.next is not None or edge is None or edge.edge_time is None:
             return page
