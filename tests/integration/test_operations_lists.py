@@ -104,6 +104,21 @@ class TestEvents:
             "pending", "dead", "under_way", "delivered", "cancelled", "unmatched", "unknown",
         ]  # fmt: skip
 
+    def test_a_replay_is_outstanding_and_one_to_another_subscription_is_marked(self, connection):
+        own, other = seeding.subscribe(connection), seeding.subscribe(connection)
+        again, elsewhere, alone = (seeding.record(connection, type=f"order.{name}") for name in ("a", "b", "c"))
+        for event_id in (again, elsewhere, alone):
+            (delivery_id,) = seeding.resolve(connection, event_id, own)
+            seeding.attempt(connection, delivery_id, "delivered")
+        for event_id, to in ((again, None), (elsewhere, other)):
+            found = candidates_by_id(connection, None, event_id, to=to)
+            replay(connection, None, found, Asked(names=[event_id], to=to))
+        counts = {str(item.id): (item.state, item.delivered, item.outstanding, item.cancelled)
+                  for item in list_events(connection, None, ALL)}  # fmt: skip
+        assert counts == {
+            again: ("under_way", 1, 1, 0), elsewhere: ("under_way", 1, 1, None), alone: ("delivered", 1, 0, 0),
+        }  # fmt: skip
+
     def test_filters_narrow(self, connection):
         seeding.record(connection, type="order.created", key="k", tenant="acme")
         seeding.record(connection, type="order.paid")
