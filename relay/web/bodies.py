@@ -1,14 +1,16 @@
 """The body of a request: JSON with exact numbers, and the text of one member as it was written."""
 
 import json
+import re
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from json.decoder import scanstring  # type: ignore[attr-defined]  # public, but not in the stubs
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from outbox.recording.raw_json import depth
 from outbox.subscriptions.filters import read_filter
@@ -16,10 +18,21 @@ from relay.web.access import identify
 from relay.web.admission import admitted
 from relay.web.problems import Problem
 
-__all__ = ["Body", "ExactRoute", "WrittenData", "data_of"]
+__all__ = ["Body", "ExactRoute", "Time", "WrittenData", "data_of"]
 
 _MAX_DEPTH = 200
 _BLANKS = " \t\n\r"
+
+
+def _time_text(value: object) -> object:
+    """Refuse a number, which pydantic would take as seconds since 1970, and digits in a text."""
+    if not isinstance(value, str) or not re.match(r"\d{4}-", value):
+        raise ValueError("is not a time as RFC 3339 writes it, like 2026-01-31T12:00:00Z")
+    return value
+
+
+Time = Annotated[datetime, Field(strict=False), BeforeValidator(_time_text)]
+"""A time in a body."""
 
 
 class Body(BaseModel):

@@ -301,6 +301,13 @@ class TestOnce:
         assert_problem(other, 422, "idempotency_key")
         assert_problem(await ask("POST /events", json={"type": "a", "data": 1}), 422, "idempotency-key")
 
+    @pytest.mark.parametrize("given", [53626110, 53626110.5, "53626110", "1e9", True, "tomorrow"])
+    async def test_a_time_is_a_text_as_rfc_3339_writes_it(self, ask, given):
+        event = {"type": "a", "data": 1, "available_at": given}
+        assert_problem(await ask("POST /events", json=event, headers={"Idempotency-Key": "k"}), 422, "available_at")
+        token = {"name": "a", "rights": ["read"], "expires_at": given}
+        assert_problem(await ask("POST /tokens", json=token), 422, "expires_at")
+
 
 async def test_who_changed_it_is_audited_by_the_name_of_the_token(ask, connection):
     made = await ask("POST /subscriptions", json=HOOK, code=201)
