@@ -13,7 +13,7 @@ import outbox
 from outbox import subscriptions
 from outbox.ids import parse_id
 from relay.operations.erase.erasure import request_erasure, run_erasure, show_erasure
-from relay.operations.erase.request import EraseRequest
+from relay.operations.erase.request import EraseRequest, plan_erasure
 from tests.support import seeding
 
 pytestmark = pytest.mark.field("F23")
@@ -119,3 +119,51 @@ def test_what_is_cancelled_while_another_is_being_sent_is_counted(connection: sa
     execute(connection, "update outbox.erasures set waits_until = null")
     done = run_erasure(connection, None, asked)
     assert (done.counts["events deleted"], done.counts["deliveries and pending cancelled"]) == (4, 3)
+
+
+# Eleven requests of one day, some at the same time, one of long ago and one that is dated ahead.
+_RECEIVED = """
+insert into outbox.inbox (id, at, tenant, source, entity, size, body, outcome)
+select gen_random_uuid(), at, case n % 2 when 0 then 'acme' else 'globex' end, 'shop', 'k' || n % 3, octet_length(body),
+       body, 'accepted'
+from (select n, case when n = 1 then timestamptz '1969-01-01Z' when n = 2 then now() + interval '1 hour'
+                     else now() - (n / 4) * interval '1 minute' end as at,
+             convert_to(format('{"who": "p%s"}', n % 4), 'UTF8') as body from generate_series(1, 11) n) given
+"""
+_ABOUT = {
+    "tenant": (EraseRequest(kind="tenant", value="acme"), "tenant = 'acme'"),
+    "key": (EraseRequest(kind="key", value="k1"), "entity = 'k1'"),
+    "key of a tenant": (EraseRequest(kind="key", value="k1", within="acme"), "entity = 'k1' and tenant = 'acme'"),
+    "subject": (EraseRequest(kind="subject", value="p3", path="who"), "convert_from(body, 'UTF8') like '%p3%'"),
+    "nobody": (EraseRequest(kind="subject", value="p9", path="who"), "false"),
+}
+
+
+@pytest.mark.parametrize("about", _ABOUT)
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_what_was_received_is_looked_through_in_steps(connection: sa.Connection, about: str, batch: int) -> None:
+    request, condition = _ABOUT[about]
+    with connection.begin():
+        connection.execute(sa.text(_RECEIVED))
+        meant = connection.execute(sa.text(f"select count(*) from outbox.inbox where {condition}")).scalar_one()
+        planned = plan_erasure(connection, None, request).received_requests
+        asked = request_erasure(connection, None, request)
+    done = run_erasure(connection, None, asked.id, batch_rows=batch)
+    with connection.begin():
+        left = connection.execute(sa.text("select count(*) from outbox.inbox")).scalar_one()
+        still = connection.execute(sa.text(f"select count(*) from outbox.inbox where {condition}")).scalar_one()
+    assert (planned, done.counts.get("received requests deleted", 0), left, still) == (meant, meant, 11 - meant, 0)
+
+
+def test_no_step_looks_at_more_received_requests_than_its_batch(connection: sa.Connection) -> None:
+    asked = sa.text(
+        "select reached, cardinality(ids) from outbox.received_of(jsonb_populate_record(null::outbox.erasures,"
+        """ '{"kind": "subject", "value": "p3", "path": ["who"]}'), cast(:after as timestamptz), 3)"""
+    )
+    with connection.begin():
+        connection.execute(sa.text(_RECEIVED.replace("n / 4", "n")))
+        after, found = "-infinity", []
+        while (row := connection.execute(asked, {"after": after}).one()).reached is not None:
+            found.append(row.cardinality or 0)
+            after = row.reached
+    assert (len(found), sum(found)) == (4, 3)
