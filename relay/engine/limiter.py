@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from relay.engine.gate import HAND_BACK_SECONDS
 from relay.store.limits import AskedShare
+from relay.store.meaning import is_locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint import Endpoint
@@ -34,6 +35,7 @@ SHARE_SECONDS = 6.0  # how much longer than an attempt's timeout a share lasts: 
 SHARE_MARGIN_SECONDS = 1.0  # an attempt ends so long before its share does
 SHARE_RENEW_SECONDS = 2.0
 SHARE_RETRY_SECONDS = 0.5  # after others were found to have all, or more is wanted
+HELD_SECONDS = 1.0  # after a cell was found locked by somebody who does not go on
 
 
 class Limiter:
@@ -47,6 +49,7 @@ class Limiter:
         self._parked: list[tuple[float, bytes]] = []
         self._holding: dict[Slots, None] = {}
         self._sharing: dict[Endpoint, None] = {}
+        self._held: frozenset[bytes] = frozenset()
 
     @property
     def rest_until(self) -> float:
@@ -87,22 +90,31 @@ class Limiter:
         served = (endpoint for endpoint in (*self._endpoints.thirsty, *due) if endpoint.is_served and endpoint.gate)
         return list(islice(dict.fromkeys(served), ENDPOINTS_MAX))
 
-    async def _take_slots(self, needs: dict[Slots, int], now: float) -> None:
+    def _questions(self, needs: dict[Slots, int], now: float) -> dict[Slots, AskedSlots]:
+        """Return what to ask of each cell; what was held for endpoints that want nothing more goes back."""
         wanted = {slots: slots.question(need) for slots, need in needs.items() if need and slots.wants(now)}
         for slots in [slots for slots in self._holding if slots not in needs]:
             del self._holding[slots]
             if slots.held and not slots.waiting:
                 slots.put_back()
                 wanted[slots] = slots.question(0)
+        return wanted
+
+    async def _take_slots(self, needs: dict[Slots, int], now: float) -> None:
+        wanted = self._questions(needs, now)
+        cells = {slots.id: slots for slots in wanted}
+        for cell in await self._still_held(cells):
+            slots = cells.pop(cell)
+            slots.take_back(wanted.pop(slots))
         if not wanted:
             return
-        cells = {slots.id: slots for slots in wanted}
         try:
             granted = await self._store.take_slots(list(wanted.values()))
-        except BaseException:
+        except BaseException as error:  # noqa: BLE001 - all but one kind is raised again
             for slots, asked in wanted.items():
                 slots.take_back(asked)
-            raise
+            await self._put_off(error, cells)
+            return
         arrived = time.monotonic()
         for one in granted:
             slots = cells.pop(one.id)
@@ -117,8 +129,34 @@ class Limiter:
         """Make the cells that are not there; the next step asks them."""
         for slots, asked in missing.items():
             slots.take_back(asked)
-        if missing:
-            await self._store.make_cells([slots.id for slots in missing])
+        await self._make_cells({slots.id: slots for slots in missing})
+
+    async def _make_cells(self, cells: Mapping[bytes, Slots | Share]) -> None:
+        """Make these cells. Where somebody has made one and does not commit, try again in a while."""
+        if not cells:
+            return
+        try:
+            await self._store.make_cells(list(cells))
+        except Exception as error:
+            if not is_locked(error):
+                raise
+            _rest(cells.values())
+
+    async def _still_held(self, cells: Mapping[bytes, Slots | Share]) -> frozenset[bytes]:
+        """Return those of the cells that somebody had locked, and still has. They are not asked, nor waited for."""
+        had = self._held & cells.keys()
+        held = await self._store.find_held_cells(list(had)) if had else frozenset()
+        self._held = self._held - had | held
+        _rest(cells[cell] for cell in held)
+        return held
+
+    async def _put_off(self, error: BaseException, cells: Mapping[bytes, Slots | Share]) -> None:
+        """After an error of a lock, leave the cells that somebody holds alone for a while; raise any other."""
+        if not is_locked(error):
+            raise error
+        held = await self._store.find_held_cells(list(cells))
+        self._held |= held
+        _rest(cells[cell] for cell in held)
 
     async def _take_shares(self, wanting: Sequence[Endpoint], now: float) -> None:
         asked: dict[bytes, tuple[Endpoint, Share, AskedShare]] = {}
@@ -129,9 +167,16 @@ class Limiter:
             busy = endpoint.is_served and (endpoint.subscription.id in self._due or bool(endpoint.waiting))
             if (question := _share_question(endpoint, share, busy=busy)) is not None:
                 asked[endpoint.subscription.id] = (endpoint, share, question)
+        shares = {cell: share for cell, (_, share, _) in asked.items()}
+        for cell in await self._still_held(shares):
+            del asked[cell]
         if not asked:
             return
-        granted = await self._store.take_shares(self._holder, [question for _, _, question in asked.values()])
+        try:
+            granted = await self._store.take_shares(self._holder, [question for _, _, question in asked.values()])
+        except Exception as error:  # noqa: BLE001 - all but one kind is raised again
+            await self._put_off(error, shares)
+            return
         for one in granted:
             endpoint, share, question = asked.pop(one.id)
             _note_share(share, question, one.slots, now)
@@ -139,8 +184,7 @@ class Limiter:
                 self._sharing[endpoint] = None
             else:
                 self._sharing.pop(endpoint, None)
-        if asked:
-            await self._store.make_cells(list(asked))
+        await self._make_cells({cell: shares[cell] for cell in asked})
 
     def _go_on(self, wanting: Iterable[Endpoint]) -> None:
         """Let go out what may; park what a limit keeps from being claimed."""
@@ -166,6 +210,13 @@ class Limiter:
             self._due.drop([subscription_id])
             self._endpoints.parked[subscription_id] = until
         heapq.heappush(self._parked, (until, subscription_id))
+
+
+def _rest(cells: Iterable[Slots | Share]) -> None:
+    """Ask these again in a while."""
+    later = time.monotonic() + HELD_SECONDS
+    for cell in cells:
+        cell.next_ask = later
 
 
 def _needs(wanting: Iterable[Endpoint]) -> dict[Slots, int]:

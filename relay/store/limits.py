@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from relay.store.arrays import Floats, Integers, Uuids
+from relay.store.database import IMPATIENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,7 @@ __all__ = [
     "AskedSlots",
     "GrantedShare",
     "GrantedSlots",
+    "find_held_cells",
     "make_cells",
     "take_shares",
     "take_slots",
@@ -103,8 +105,23 @@ _MAKE = "insert into outbox.limits (id) select unnest(%b) id order by id on conf
 
 
 async def make_cells(database: Database, ids: Sequence[bytes]) -> None:
-    """Make the cells that are not there yet."""
-    await database.fetch(_MAKE, Uuids(sorted(ids)))
+    """Make the cells that are not there yet.
+
+    Raises psycopg.errors.LockNotAvailable when somebody has made one of them for longer than a moment, uncommitted.
+    """
+    await database.fetch(_MAKE, Uuids(sorted(ids)), settings=IMPATIENT)
+
+
+_FIND_HELD = """
+with free as materialized (select id from outbox.limits where id = any(%b) for update skip locked)
+select id from outbox.limits where id = any(%b) except select id from free
+"""
+
+
+async def find_held_cells(database: Database, ids: Sequence[bytes]) -> frozenset[bytes]:
+    """Return which of these cells somebody else has locked now. One that is not there counts as free."""
+    asked = Uuids(ids)
+    return frozenset(row[0] for row in await database.fetch(_FIND_HELD, asked, asked, settings=IMPATIENT))
 
 
 # In one order, so that two relays never wait for each other. The statement after it has a newer snapshot, and finds
@@ -185,10 +202,12 @@ async def take_slots(database: Database, asked: Sequence[AskedSlots]) -> list[Gr
     """Take slots of these cells for AHEAD_SECONDS at most, and tell them what came of the former ones.
 
     A cell that is not there is left out of the answer: make it, and ask again.
+
+    Raises psycopg.errors.LockNotAvailable when somebody holds one of them for longer than a moment: none is asked.
     """
     ids, rates, *counts, guesses, latencies = zip(*asked, strict=True)
     columns = (Uuids(ids), Floats(rates), *map(Integers, counts), Floats(guesses), Floats(latencies))
-    _, rows = await database.transaction((_LOCK, (Uuids(ids),)), (_TAKE, columns))
+    _, rows = await database.transaction((_LOCK, (Uuids(ids),)), (_TAKE, columns), settings=IMPATIENT)
     return [GrantedSlots(*row) for row in rows]
 
 
@@ -224,12 +243,13 @@ select id, greatest(slots, 0), coalesce(ends, 0) from shared
 async def take_shares(database: Database, holder: bytes, asked: Sequence[AskedShare]) -> list[GrantedShare]:
     """Take, prolong or give back this process's share of these caps; none is left of one that wants and keeps none.
 
-    A cell that is not there is left out of the answer: make it, and ask again.
+    A cell that is not there is left out of the answer: make it, and ask again. Raises as `take_slots` does.
     """
     ids, caps, wants, keeps, seconds = zip(*asked, strict=True)
     columns = (Uuids(ids), Integers(caps), Integers(wants), Integers(keeps), Floats(seconds))
     me = UUID(bytes=holder)
-    _, rows = await database.transaction((_LOCK, (Uuids(ids),)), (_SHARE, (*columns, me, me, me, me)))
+    share = (_SHARE, (*columns, me, me, me, me))
+    _, rows = await database.transaction((_LOCK, (Uuids(ids),)), share, settings=IMPATIENT)
     return [GrantedShare(*row) for row in rows]
 
 

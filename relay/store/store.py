@@ -51,6 +51,7 @@ class Store(Database):
     read_bodies = bodies.read_bodies
     claim = claims.claim
     make_cells = limits.make_cells
+    find_held_cells = limits.find_held_cells
     take_slots = limits.take_slots
     take_shares = limits.take_shares
     find_ready = batches.find_ready
