@@ -132,7 +132,7 @@ class Limiter:
         await self._make_cells({slots.id: slots for slots in missing})
 
     async def _make_cells(self, cells: Mapping[bytes, Slots | Share]) -> None:
-        """Make these cells. Where somebody has made one and does not commit, try again in a while."""
+        """Make these cells. One that somebody has made and does not commit is tried again in a while."""
         if not cells:
             return
         try:
@@ -140,7 +140,11 @@ class Limiter:
         except Exception as error:
             if not is_locked(error):
                 raise
-            _rest(cells.values())
+            if len(cells) == 1:
+                _rest(cells.values())
+                return
+            for cell, held in cells.items():  # nothing tells which of them it is
+                await self._make_cells({cell: held})
 
     async def _still_held(self, cells: Mapping[bytes, Slots | Share]) -> frozenset[bytes]:
         """Return those of the cells that somebody had locked, and still has. They are not asked, nor waited for."""

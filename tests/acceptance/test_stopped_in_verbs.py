@@ -58,7 +58,13 @@ def test_relays_that_stop_inside_a_verb_hold_nobody_else_for_long(app: Applicati
 @pytest.mark.field("F66", "F92")
 @pytest.mark.parametrize(
     ("step", "number"),
-    [("Housekeeping.old events", 5), ("Store.claim_batches", 5), ("TakenBatch.resolve_wide", 1)],
+    [
+        ("Housekeeping.old events", 5),
+        ("Store.claim_batches", 5),
+        ("TakenBatch.resolve_wide", 1),
+        ("Store.take_slots", 8),
+        ("Store.make_cells", 8),
+    ],
 )
 def test_a_relay_that_stops_at_a_place_of_its_work_holds_nobody_else_for_long(
     app: Application, step: str, number: int
