@@ -112,12 +112,19 @@ def _trace(kept: str | None) -> dict[str, str] | None:
     return {name: line for name, line in zip(names, kept.split("\n"), strict=False) if line}
 
 
+# Of the batches that begin just before it, the last one that names it; of all of them where none does.
 _RESOLUTION = """
-select at, matches[array_position(seqs, cast(:seq as bigint))] as matched from outbox.resolutions
-where first_seq <= :seq and :seq = any(seqs) order by first_seq desc, at desc limit 1
+select at, matches[array_position(seqs, cast(:seq as bigint))] as matched from (
+    select at, seqs, matches from outbox.resolutions where first_seq <= :seq
+    order by first_seq desc limit cast(:look_back as bigint)) newest
+where :seq = any(seqs) order by at desc limit 1
 """
 
 
 def _resolution(connection: Connection, seq: int) -> Resolution | None:
-    row = connection.execute(text(_RESOLUTION), {"seq": seq}).one_or_none()
-    return None if row is None else Resolution(at=row.at, matched=row.matched)
+    """Return how the event was resolved last: nearly always in a batch that began just before it."""
+    for look_back in (LOOK_BACK, None):
+        bound = {"seq": seq, "look_back": look_back}
+        if (row := connection.execute(text(_RESOLUTION), bound).one_or_none()) is not None:
+            return Resolution(at=row.at, matched=row.matched)
+    return None
