@@ -72,8 +72,10 @@ class Journal:
     """The steps of one session's transaction.
 
     `latest` has each row's last step. `committing` has an item for each `before_commit` whose transaction has not ended
-    yet, `committed` the transaction that ended well last. `writing`, `writers` and `images` are of the flush under way:
-    its rows, their classes, and images before it that were made ahead. `covering`: a statement is being covered.
+    yet, `committed` the transaction that ended well last. `covering`: a statement is being covered.
+
+    The others are of the flush under way. `writing`: its rows; `writers`: their classes; `images`: images before it
+    that were made ahead; `incomplete`: the rows of those that have a value that nobody knows.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -83,6 +85,7 @@ class Journal:
     writing: list[Writing] = field(default_factory=list)
     writers: set[Mapper[Any]] = field(default_factory=set)
     images: dict[InstanceState[Any], Image] = field(default_factory=dict)
+    incomplete: set[InstanceState[Any]] = field(default_factory=set)
     covering: bool = False
     covered: list[Step] = field(default_factory=list)
     failed: bool = False
@@ -105,6 +108,7 @@ class Journal:
         writing, self.writing = self.writing, []
         self.writers.clear()
         self.images.clear()
+        self.incomplete.clear()
         return writing
 
     def hand_up(self, ended: SessionTransaction, parent: SessionTransaction) -> None:

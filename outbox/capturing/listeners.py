@@ -36,8 +36,8 @@ def _before_flush(session: Session, _context: UOWTransaction, _objects: object) 
         watch = watch_of(state.mapper)
         if watch is None or state.key is None or not watch.of_changes:
             continue
-        image = journal.images[state] = _image(journal, state, watch)
-        if images.has_unknown(image) and not _is_known(journal, state):
+        journal.images[state] = image = images.before(state, watch.shape)
+        if images.has_unknown(image) and not _is_completed(journal, state, image):
             unread.setdefault(state.mapper, []).append(state)
     for mapper, states in unread.items():
         _fill(journal, states, connection_of(session, mapper))
@@ -51,20 +51,24 @@ def _state_of(instance: Any) -> InstanceState[Any]:
 def _is_known(journal: Journal, state: InstanceState[Any]) -> bool:
     """Tell whether an earlier step of this transaction has the row's image before it."""
     assert state.key is not None
-    return (state.mapper.base_mapper, tuple(state.key[1])) in journal.latest
+    return bool(journal.latest) and (state.mapper.base_mapper, tuple(state.key[1])) in journal.latest
 
 
-def _image(journal: Journal, state: InstanceState[Any], watch: Watch) -> images.Image:
-    """Return the row as it was before this flush; what the object does not hold, as the last step left it."""
-    image = images.before(state, watch.shape)
-    if images.has_unknown(image):
-        assert state.key is not None
-        last = journal.latest.get((state.mapper.base_mapper, tuple(state.key[1])))
-        if last is not None and last.after is not None:
-            for name in image:
-                if image[name] is images.UNKNOWN:
-                    image[name] = last.after.get(name, images.UNKNOWN)
-    return image
+def _is_completed(journal: Journal, state: InstanceState[Any], image: images.Image) -> bool:
+    """Take what the object does not hold as an earlier step of this transaction left it; tell whether there is one.
+
+    A row that no step knows is noted as incomplete.
+    """
+    if not _is_known(journal, state):
+        journal.incomplete.add(state)
+        return False
+    assert state.key is not None
+    last = journal.latest[state.mapper.base_mapper, tuple(state.key[1])]
+    if last.after is not None:
+        for name in image:
+            if image[name] is images.UNKNOWN:
+                image[name] = last.after.get(name, images.UNKNOWN)
+    return True
 
 
 def _fill(journal: Journal, states: list[InstanceState[Any]], connection: Connection) -> None:
@@ -75,6 +79,7 @@ def _fill(journal: Journal, states: list[InstanceState[Any]], connection: Connec
     for state, read in zip(states, rows.read(connection, mapper, watch.shape, keys), strict=True):
         if read is None:
             continue
+        journal.incomplete.discard(state)
         image = journal.images[state]
         for name in image:
             if image[name] is images.UNKNOWN:
@@ -125,10 +130,10 @@ def _before_write(mapper: Mapper[Any], connection: Connection, state: InstanceSt
         return
     image = journal.images.get(state)
     if image is None:
-        image = journal.images[state] = _image(journal, state, watch)
-        if not known and images.has_unknown(image):
+        image = journal.images[state] = images.before(state, watch.shape)
+        if images.has_unknown(image) and not _is_completed(journal, state, image):
             _fill(journal, [state], connection)
-    if not known and images.has_unknown(image):
+    if state in journal.incomplete:
         return  # the row is gone
     alone = len(mapper.dispatch.before_update) == 1  # another listener may still set any attribute
     expired = tuple(state.expired_attributes) if alone else ()
