@@ -103,13 +103,11 @@ class Limiter:
     async def _take_slots(self, needs: dict[Slots, int], now: float) -> None:
         wanted = self._questions(needs, now)
         cells = {slots.id: slots for slots in wanted}
-        for cell in await self._still_held(cells):
-            slots = cells.pop(cell)
-            slots.take_back(wanted.pop(slots))
-        if not wanted:
-            return
         try:
-            granted = await self._store.take_slots(list(wanted.values()))
+            for cell in await self._still_held(cells):
+                slots = cells.pop(cell)
+                slots.take_back(wanted.pop(slots))
+            granted = await self._store.take_slots(list(wanted.values())) if wanted else []
         except BaseException as error:  # noqa: BLE001 - all but one kind is raised again
             for slots, asked in wanted.items():
                 slots.take_back(asked)
