@@ -109,7 +109,7 @@ def _spread(app: Application) -> None:
 
 
 _BEFORE: dict[str, Callable[[Application], None]] = {
-    **dict.fromkeys(("Store.make_cells", "Store.take_slots", "Store.take_shares"), _limit),
+    **dict.fromkeys(("Store.make_cells", "Store.take_slots", "Store.take_shares", "Store.find_held_cells"), _limit),
     "Store.claim_suspect": _leave_suspects,
     "Store.claim_probes": _break_an_endpoint,
     "Store.read_subscriptions": _leave_suspects,
@@ -146,6 +146,12 @@ def start_towards(app: Application, step: str, trap: str, until: Callable[[Relay
         app.receiver.plan("/good", "0.5:200")
         relay = app.stage.relay("--until-drained", trap=trap)
         _hold_what_is_leased(app, relay, until)
+    elif step == "Store.find_held_cells":  # asked where somebody holds the cell of a limit
+        app.rows("insert into outbox.limits (id) select id from outbox.subscriptions on conflict do nothing")
+        with psycopg.connect(app.stage.database_url) as application:
+            application.execute("select from outbox.limits for update")
+            relay = app.stage.relay("--until-drained", trap=trap)
+            until(relay)
     else:
         relay = app.stage.relay("--until-drained", trap=trap)
     until(relay)
