@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -20,6 +20,8 @@ from outbox.control.pages import Listing, Page
 from outbox.control.planned import along_indexes
 
 Made = TypeVar("Made")
+
+_EVER = datetime.min.replace(tzinfo=UTC)  # no row is older, and every driver has it
 
 __all__ = ["Walk"]
 
@@ -79,7 +81,7 @@ class Walk:
             page = self._page(connection, statement, bound | {"floor": floor}, make)
             if page.next is not None:
                 return page
-        return self._page(connection, statement, bound | {"floor": "-infinity"}, make)
+        return self._page(connection, statement, bound | {"floor": _EVER}, make)
 
     def _page(
         self, connection: Connection, statement: TextClause, bound: dict[str, Any], make: Callable[[Any], Made]

@@ -240,7 +240,7 @@ class Outbox:
         return _event_of(row, options[2], recorded)
 
     def record_of_row(
-        self, session: Session, type_: str, data: object, key: str | None, tenant: str, priority: int
+        self, session: Any, type_: str, data: object, key: str | None, tenant: str, priority: int
     ) -> None:
         """Record an event on a plain Session for a caller who needs no Event: capture, for each row of a flush."""
         row, recorded = self._row(type_, data, key, tenant, None, None, priority, None)
