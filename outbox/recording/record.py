@@ -239,14 +239,6 @@ class Outbox:
             return refused(type, key, tenant, available_at, error)
         return _event_of(row, options[2], recorded)
 
-    def record_of_row(
-        self, session: Any, type_: str, data: object, key: str | None, tenant: str, priority: int
-    ) -> None:
-        """Record an event on a plain Session for a caller who needs no Event: capture, for each row of a flush."""
-        row, recorded = self._row(type_, data, key, tenant, None, None, priority, None)
-        if recorded:
-            remember(session, row)
-
     def _row(
         self,
         type: str,  # noqa: A002
@@ -293,6 +285,12 @@ def _event_of(row: Row, available_at: datetime | timedelta | None, recorded: boo
 
 _default = Outbox()
 record = _default.record
-record_of_row = _default.record_of_row
 emit = _default.emit
 arecord = _default.arecord
+
+
+def record_of_row(session: Any, type_: str, data: object, key: str | None, tenant: str, priority: int) -> None:
+    """Record an event on a plain Session for a caller who needs no Event: capture, for each row of a flush."""
+    row, recorded = _default._row(type_, data, key, tenant, None, None, priority, None)  # noqa: SLF001 - of this file
+    if recorded:
+        remember(session, row)

@@ -38,10 +38,11 @@ CONNECT_MAX_SECONDS = 60
 
 BEGIN = "begin isolation level read committed read write"
 # jit off: before version 18 a plan that has to do what is switched off gets so high a cost that PostgreSQL compiles it,
-# 100 ms each time.
+# 100 ms each time. lock_timeout: no wait is without end. A relay that waits does not look for those that stopped.
 PLANS = (
     "select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),"
-    f" set_config('jit', 'off', true), {LIMITS}, set_config('synchronous_commit', %s, true)"
+    f" set_config('jit', 'off', true), {LIMITS}, set_config('lock_timeout', '5s', true),"
+    " set_config('synchronous_commit', %s, true)"
 )
 # No statement may both wait for rows that others change and prune partitions while it runs: PostgreSQL 18 then reads
 # freed memory, and the server restarts. (It checks a changed row again in a plan of its own, and keeps the state of the
@@ -49,8 +50,7 @@ PLANS = (
 # waits for nobody, and one that names its events by constants, `seq = any(%b)`, which leaves nothing to prune later.
 # docs/postgresql-pruning-crash.md has a case of it.
 # Without pruning a statement plans and locks every leaf of events: 43 ms and 3,007 locks at 1,000 leaves.
-# No wait for a lock is without end: a relay that waits does not look for those that stopped, and end what they hold.
-SETTINGS = f"{PLANS}, set_config('enable_partition_pruning', 'off', true), set_config('lock_timeout', '5s', true)"
+SETTINGS = f"{PLANS}, set_config('enable_partition_pruning', 'off', true)"
 # For what must not wait for an application's transaction, which may hold a row for as long as it likes.
 IMPATIENT = f"{SETTINGS}, set_config('lock_timeout', '250ms', true)"
 PRUNE_WHEN_PLANNED = "select set_config('enable_partition_pruning', 'on', true)"

@@ -18,7 +18,7 @@ from relay.web.access import identify
 from relay.web.admission import admitted
 from relay.web.problems import Problem
 
-__all__ = ["Body", "ExactRoute", "Time", "WrittenData", "data_of"]
+__all__ = ["Body", "ExactRoute", "Instant", "WrittenData", "data_of"]
 
 _MAX_DEPTH = 200
 _BLANKS = " \t\n\r"
@@ -31,7 +31,7 @@ def _time_text(value: object) -> object:
     return value
 
 
-Time = Annotated[datetime, Field(strict=False), BeforeValidator(_time_text)]
+Instant = Annotated[datetime, Field(strict=False), BeforeValidator(_time_text)]
 """A time in a body."""
 
 

@@ -17,7 +17,7 @@ from outbox.control.track import EventTrack, track_event
 from outbox.recording.record import Event
 from relay.web.answers import linked, linked_below
 from relay.web.api.fields import EventFilter, PageQuery, SubscriptionName, TenantName, tenant_of
-from relay.web.bodies import Body, ExactRoute, Time, WrittenData, data_of
+from relay.web.bodies import Body, ExactRoute, Instant, WrittenData, data_of
 from relay.web.database import Reading, Writing
 from relay.web.models import listing, model_of
 
@@ -33,7 +33,7 @@ class RecordEvent(Body):
     data: Any = Field(description="Any JSON; it is stored and sent as it is written.")
     key: str | None = Field(default=None, max_length=1024)
     tenant: TenantName | None = None
-    available_at: Time | None = Field(default=None, description="The earliest time of delivery.")
+    available_at: Instant | None = Field(default=None, description="The earliest time of delivery.")
     priority: int = Field(default=0, ge=0, le=3)
 
 

@@ -12,7 +12,7 @@ from relay.operations.tokens import Maker, Right, Token
 from relay.web.access import Caller
 from relay.web.answers import answer, linked
 from relay.web.api.fields import PageQuery, TenantName
-from relay.web.bodies import Body, ExactRoute, Time
+from relay.web.bodies import Body, ExactRoute, Instant
 from relay.web.database import Administering
 from relay.web.idempotency import Asked
 from relay.web.models import Moment, listing, model_of
@@ -36,7 +36,7 @@ class MakeToken(Body):
     name: str = Field(min_length=1, max_length=200, description="What it is for.")
     rights: list[Right] = Field(min_length=1, max_length=4)
     tenant: TenantName | None = Field(default=None, description="Null is every tenant, for tokens of every tenant.")
-    expires_at: Time | None = None
+    expires_at: Instant | None = None
     expires_days: int | None = Field(
         default=None, ge=1, le=36_500, description="In place of expires_at: so many days from now."
     )
