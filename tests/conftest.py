@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 
+import hypothesis
 import psutil
 import pytest
 import sqlalchemy
@@ -14,6 +15,10 @@ import outbox
 from tests.support import databases
 from tests.support.left_open import take_open
 from tests.support.loopback import allow_loopback
+
+# How long an example takes to make or to judge says how busy the machine is, and nothing of the code.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -134,7 +134,7 @@ def engine(server_url, migrated_template):
 
 @given(steps=st.lists(STEPS, min_size=10, max_size=25))
 @example(steps=[("insert", 0, 0), ("insert", 2, 0), ("bulk_delete", 0, 0), ("insert", 0, 0), ("move", 0, 2)])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_what_was_captured_replayed_is_the_table(engine, steps):
     capture = outbox.capture(
         Seat,

@@ -443,7 +443,7 @@ STATEMENTS = {
 
 
 @given(steps=STEPS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_what_was_captured_replayed_is_the_table(steps, connection, capture):
     connection.execute("drop table if exists seats; create table seats (number integer primary key, guest text)")
     connection.execute("delete from outbox.events; delete from outbox.pending")

@@ -87,7 +87,7 @@ def expected(taken: set[int], number: int, how: str) -> str:
     return "accepted"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(program=st.lists(STEP, max_size=12))
 def test_each_message_is_acted_upon_once_whatever_came_before(
     program: list[tuple[int, str]], engine: sa.Engine, monkeypatch: pytest.MonkeyPatch

@@ -96,7 +96,7 @@ ASKED: list[tuple[str, str | None, dict[str, Any]]] = [
 ]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     asked=st.sampled_from(ASKED),
     state=st.sampled_from([None, *outstanding.SUBSCRIPTIONS_OF]),

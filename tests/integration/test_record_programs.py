@@ -97,7 +97,7 @@ def shop(database_url):
 
 @pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=25))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_the_events_are_those_a_plain_insert_would_leave_in_the_same_order(shop, steps):
     with Session(shop) as session:
         Program(session).run(steps)

@@ -95,7 +95,7 @@ class Program(SavepointSteps):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=15))
 def test_what_is_recorded_is_what_a_commit_would_keep(steps: list[str], engine: sa.Engine) -> None:
     testing.empty(engine)

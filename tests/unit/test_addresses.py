@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.errors import SubscriptionError
@@ -47,14 +47,12 @@ def test_the_corpus_was_read_whole() -> None:
 
 
 @given(st.ip_addresses(v=6))
-@settings(deadline=None)
 def test_ipv6_is_public_only_inside_2000_3(address: ipaddress.IPv6Address) -> None:
     if address not in ipaddress.IPv6Network("2000::/3"):
         assert DEFAULT.refusal(address) is not None
 
 
 @given(st.ip_addresses(v=4))
-@settings(deadline=None)
 def test_no_ipv6_form_carries_an_ipv4_address_past_the_policy(address: ipaddress.IPv4Address) -> None:
     value = int(address)
     forms = [value, 0xFFFF << 32 | value, 0xFFFF << 48 | value, 0x64FF9B << 96 | value, 0x2002 << 112 | value << 80]
@@ -63,7 +61,6 @@ def test_no_ipv6_form_carries_an_ipv4_address_past_the_policy(address: ipaddress
 
 
 @given(st.ip_addresses())
-@settings(deadline=None)
 def test_python_never_calls_an_allowed_address_private(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     if DEFAULT.refusal(address) is None:
         assert address.is_global

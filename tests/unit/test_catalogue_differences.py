@@ -220,7 +220,9 @@ data = st.recursive(
 )
 
 
-@hypothesis.settings(max_examples=200, deadline=None, suppress_health_check=[hypothesis.HealthCheck.filter_too_much])
+@hypothesis.settings(
+    max_examples=200, suppress_health_check=[hypothesis.HealthCheck.filter_too_much, hypothesis.HealthCheck.too_slow]
+)
 @hypothesis.given(schemas, schemas, st.lists(data, min_size=8, max_size=8))
 def test_what_a_compatible_schema_allows_the_former_one_allowed(old: Any, new: Any, values: list[Any]) -> None:
     """But for fields of maps and objects that are new, which are compatible by rule: only known names are tried."""
@@ -238,7 +240,7 @@ def _has_new_fields(old: Any, value: Any) -> bool:
     return isinstance(value, list) and any(_has_new_fields(old, one) for one in value)
 
 
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=200)
 @hypothesis.given(schemas)
 def test_no_schema_differs_from_itself(schema: Any) -> None:
     assert compare_schemas(schema, schema) == []

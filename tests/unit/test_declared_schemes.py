@@ -344,7 +344,7 @@ def signed_by(
 
 
 @any_message
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_any_scheme_signed_verifies_and_no_changed_byte_does(
     declaration: SchemeDeclaration, body: bytes, message_id: str, type_: str, data: st.DataObject
 ) -> None:
@@ -391,7 +391,7 @@ def edited(text: str, at: int) -> str:
 
 
 @any_message
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_other_message_has_the_same_signed_text(
     declaration: SchemeDeclaration, body: bytes, message_id: str, type_: str, data: st.DataObject
 ) -> None:

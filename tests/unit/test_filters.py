@@ -231,7 +231,7 @@ CONDITIONS = st.recursive(
 
 
 @given(condition=CONDITIONS, payload=VALUES)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_not_is_the_exact_opposite_and_look_ups_say_what_trying_says(condition: Any, payload: Any) -> None:
     event = FilteredEvent("a.b", canonical(payload))
     try:

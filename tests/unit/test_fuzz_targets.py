@@ -25,7 +25,7 @@ def test_the_corpus_breaks_nothing(name: str) -> None:
 def test_random_bytes_break_nothing(name: str) -> None:
     seeds = [path.read_bytes() for path in sorted((CORPUS / name).iterdir())[:50]]
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.binary(max_size=300), st.sampled_from(seeds), st.integers(0, 300))
     def check(noise: bytes, seed: bytes, at: int) -> None:
         TARGETS[name](noise)

@@ -132,7 +132,7 @@ _spelled = _data | st.builds(
 
 
 @given(_spelled)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_receiver_in_python_accepts_every_event_that_can_be_recorded(data: Any) -> None:
     body = f'{{"type":"a.b","timestamp":"2026-01-01T00:00:00.000000Z","data":{encode(data, 10**6)}}}'.encode()
     header = signature(body, "notely")
@@ -141,7 +141,7 @@ def test_the_receiver_in_python_accepts_every_event_that_can_be_recorded(data: A
 
 
 @given(st.lists(_spelled, min_size=20, max_size=20))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_the_receiver_in_node_accepts_every_event_that_can_be_recorded(batch: list[Any]) -> None:
     bodies = [encode(data, 10**6).encode() for data in batch]
     assert node_receiver([(body, signature(body, "notely-node")) for body in bodies]) == [True] * len(bodies)
@@ -158,7 +158,7 @@ def test_numbers_are_written_as_node_writes_them() -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_body_raises(body: bytes) -> None:
     for write in (as_python_writes, as_node_writes):
         assert isinstance(write(body), bytes)

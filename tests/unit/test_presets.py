@@ -74,7 +74,7 @@ json_values = st.recursive(
 
 
 @each_preset
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(payload=json_values)
 def test_any_json_becomes_a_message(name: str, payload: Any) -> None:
     try:
@@ -86,7 +86,7 @@ def test_any_json_becomes_a_message(name: str, payload: Any) -> None:
 
 @pytest.mark.parametrize("name", CHATS)
 @given(value=st.text(max_size=3000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_text_of_its_own_keeps_the_rules_too(name: str, value: str) -> None:
     told = {"text": "Order {data.order} of {key} was paid at {time}: {data.nothing} {data}"}
     message = make(name, {"order": value}, told)

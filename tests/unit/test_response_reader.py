@@ -223,7 +223,7 @@ ALL = REGULAR | STATUS_STANDS | PROTOCOL | UNTIDY
 
 
 @given(st.sampled_from(sorted(ALL)), st.lists(st.integers(0, 200_000), max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example("E32 extra line end", [len(OK)])
 @example("E6 204 with a body", [48])
 def test_where_the_bytes_are_split_changes_nothing(name: str, cuts: list[int]) -> None:
@@ -242,7 +242,7 @@ def test_where_the_bytes_are_split_changes_nothing(name: str, cuts: list[int]) -
     st.lists(st.sampled_from(sorted(ALL.values())) | st.binary(max_size=30), max_size=4).map(b"".join),
     st.integers(1, 9),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_end_in_an_answer_a_loss_or_a_wait(data: bytes, pieces: int) -> None:
     reader = ResponseReader(LIMIT)
     result = _read(reader, _split(data, list(range(0, len(data), len(data) // pieces + 1))))
@@ -336,7 +336,7 @@ def test_retry_after_counts_only_with_429_and_503() -> None:
 
 
 @given(st.text(st.characters(max_codepoint=0xFF), max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_retry_after_breaks_the_sender(value: str) -> None:
     seconds = retry_after_seconds(503, b"HTTP/1.1 503 X\r\nretry-after: " + value.encode("latin-1") + b"\r\n\r\n")
     assert seconds is None or 0 <= seconds <= 86_400
@@ -352,7 +352,7 @@ LINES = [
 
 
 @given(pieces=st.lists(st.sampled_from(LINES), min_size=1, max_size=8))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_another_reader_never_reads_another_status_from_the_same_bytes(pieces: list[bytes]) -> None:
     """h11 may refuse what is taken here, or take what is refused here."""
     data = b"".join(pieces)

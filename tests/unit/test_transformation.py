@@ -108,7 +108,7 @@ class TestLanguage:
         else:
             assert evaluated(case["expression"], given) == case["result"]
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(EXPRESSIONS, VALUES)
     def test_the_reference_library_finds_the_same(self, expression: str, value: Any) -> None:
         try:
@@ -271,7 +271,7 @@ class TestRefusedWhenSubscribed:
         assert parse(".".join("a" * 240)).depth == 2
         assert parse("|".join("a" * 240)).depth == 2
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text(alphabet="ab.[]*?:(){}|&!<>=@,'\"`-12\\ \u00e9", max_size=60))
     def test_whatever_is_accepted_can_be_evaluated(self, expression: str) -> None:
         try:

@@ -81,7 +81,7 @@ def test_any_string_is_given_back_as_it_came(url: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=40).filter(lambda line: b"\n" not in line), max_size=4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_line_is_answered_whatever_its_bytes(lines: list[bytes]) -> None:
     code, printed = checked("-", lines=b"".join(line + b"\n" for line in lines))
     assert (code, len(printed)) == (0, len(lines))

@@ -180,7 +180,7 @@ def forbidden_hosts(draw: st.DrawFn) -> str:
 
 
 @given(host=forbidden_hosts(), decoration=st.sampled_from(DECORATIONS))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_no_spelling_of_a_forbidden_address_is_dialled(dialled: list[str], host: str, decoration: str) -> None:
     """A stub that believes every name, so that what the parser takes for a name is not saved by the resolver."""
 
@@ -213,7 +213,7 @@ public_addresses = st.ip_addresses().filter(lambda address: AddressPolicy().refu
 
 
 @given(address=public_addresses | st.sampled_from(PUBLIC).map(ipaddress.ip_address))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @example(ipaddress.ip_address("223.255.255.255"))
 @example(ipaddress.ip_address("2001:200::"))
 def test_every_public_address_is_dialled_as_it_is(dialled: list[str], address: ipaddress.IPv4Address) -> None:
@@ -222,7 +222,7 @@ def test_every_public_address_is_dialled_as_it_is(dialled: list[str], address: i
 
 
 @given(good=st.lists(public_addresses, max_size=3), bad=st.sampled_from(FORBIDDEN), at=st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_name_with_one_forbidden_address_among_its_answers_is_not_dialled(
     dialled: list[str], good: list[ipaddress.IPv4Address], bad: ipaddress.IPv4Network, at: int
 ) -> None:

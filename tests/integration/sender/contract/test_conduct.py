@@ -20,7 +20,7 @@ from tests.support.waiting import await_until as until
 
 pytestmark = pytest.mark.anyio
 
-ANY_LOOP = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY_LOOP = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 async def send(sender: Sender, receiver: Receiver, body: bytes = b"{}", timeout_seconds: float = 10) -> Outcome:
