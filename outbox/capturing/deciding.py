@@ -20,7 +20,8 @@ from outbox.capturing.journal import Journal, Net, Step, net_of
 from outbox.capturing.registry import Capture, watch_of
 from outbox.errors import TransactionError
 from outbox.recording.boundaries import innermost
-from outbox.recording.record import record_of_row
+from outbox.recording.record import row_of
+from outbox.recording.session import remember_all
 
 __all__ = ["connection_of", "decide", "note", "resolve"]
 
@@ -58,7 +59,7 @@ def note(session: Session, journal: Journal, steps: list[Step]) -> None:
     here = innermost(session)
     for step in steps:
         journal.add(step, here)
-    if any((watch := watch_of(step.mapper)) and watch.each_flush for step in steps):
+    if any((watch := watch_of(mapper)) and watch.each_flush for mapper in {step.mapper for step in steps}):
         _decide_flush(session, steps)
     if journal.committing and session.get_nested_transaction() is None:
         decide(session, journal)
@@ -83,23 +84,30 @@ def _drafts(session: Session, steps: Sequence[Step], *, each_flush: bool) -> lis
 def _of_steps(
     session: Session, steps: Sequence[Step], hears: Callable[[Capture], bool]
 ) -> list[tuple[Capture, _Draft]]:
+    hearing: dict[Mapper[Any], list[Capture]] = {}
     heard = {}
     for net in net_of(steps):
-        watch = watch_of(net.mapper)
-        if watch is not None and (hearing := [one for one in watch.captures if hears(one)]):
-            heard[net] = hearing
+        if (captures := hearing.get(net.mapper)) is None:
+            watch = watch_of(net.mapper)
+            captures = hearing[net.mapper] = [one for one in watch.captures if hears(one)] if watch else []
+        if captures:
+            heard[net] = captures
     nets = list(heard)
     resolve(session, nets)
     return [(one, draft) for net in nets for one in heard[net] for draft in _of_net(one, net)]
 
 
 def _record(session: Session, drafts: Iterable[tuple[Capture, _Draft]]) -> None:
+    made = []
     for capture, draft in drafts:
         try:
-            record_of_row(session, *draft)
+            row = row_of(*draft)
         except Exception as error:
             error.add_note(f"outbox: in {capture!r}, event {draft.type} of the row with key {draft.key!r}")
             raise
+        if row is not None:
+            made.append(row)
+    remember_all(session, made)
 
 
 def _of_net(capture: Capture, net: Net) -> Iterator[_Draft]:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 else:
     Target = Any  # the classes above are not loaded here; annotations that are read at run time must resolve
 
-__all__ = ["Event", "Outbox", "arecord", "emit", "record", "record_of_row"]
+__all__ = ["Event", "Outbox", "arecord", "emit", "record", "row_of"]
 
 _Options: TypeAlias = tuple[
     str | None, str, datetime | timedelta | None, str | None, int, Mapping[str, str] | None
@@ -289,8 +289,7 @@ emit = _default.emit
 arecord = _default.arecord
 
 
-def record_of_row(session: Any, type_: str, data: object, key: str | None, tenant: str, priority: int) -> None:
-    """Record an event on a plain Session for a caller who needs no Event: capture, for each row of a flush."""
+def row_of(type_: str, data: object, key: str | None, tenant: str, priority: int) -> Row | None:
+    """Return what is written of an event, for a caller who records many at once; None where it is silenced."""
     row, recorded = _default._row(type_, data, key, tenant, None, None, priority, None)  # noqa: SLF001 - of this file
-    if recorded:
-        remember(session, row)
+    return row if recorded else None

@@ -30,6 +30,8 @@ something is recorded on it for the first time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -40,7 +42,7 @@ from outbox.recording.buffer import Buffer, Entry
 from outbox.recording.idempotency import other_content
 from outbox.recording.insert import Row, refuse_other_content
 
-__all__ = ["remember", "waiting_rows"]
+__all__ = ["remember", "remember_all", "waiting_rows"]
 
 
 _KEY = "_outbox_buffer"
@@ -69,6 +71,30 @@ def remember(session: Session, row: Row, *, leniently: bool = False) -> None:
         TransactionError: the session has no transaction that can still take work.
         RecordError: the session has no PostgreSQL bind, or the idempotency key was used for other content.
     """
+    buffer, owner = _joined(session)
+    if row.idempotency_key is not None and _is_recorded(session, buffer, row, may_ask=not leniently):
+        if not leniently:
+            buffer.refuse_none_of(row)
+        return
+    buffer.entries.append(Entry(row, owner, None, leniently))
+    _write_or_watch(session, buffer)
+
+
+def remember_all(session: Session, rows: Sequence[Row]) -> None:
+    """Keep rows without an idempotency key until just before the session's transaction commits.
+
+    Raises:
+        TransactionError: the session has no transaction that can still take work.
+        RecordError: the session has no PostgreSQL bind.
+    """
+    if rows:
+        buffer, owner = _joined(session)
+        buffer.entries += [Entry(row, owner) for row in rows]
+        _write_or_watch(session, buffer)
+
+
+def _joined(session: Session) -> tuple[Buffer, SessionTransaction]:
+    """Return what keeps the session's events, and the transaction or savepoint that owns those recorded now."""
     buffer: Buffer | None = vars(session).get(_KEY)
     engine = buffer.engine if buffer is not None and buffer.entries else checked_bind(session)
     owner = innermost(session) or _begin(session)
@@ -78,12 +104,11 @@ def remember(session: Session, row: Row, *, leniently: bool = False) -> None:
         )
     if buffer is None:
         buffer = _buffer_of(session)
-    if row.idempotency_key is not None and _is_recorded(session, buffer, row, may_ask=not leniently):
-        if not leniently:
-            buffer.refuse_none_of(row)
-        return
     buffer.engine = engine
-    buffer.entries.append(Entry(row, owner, None, leniently))
+    return buffer, owner
+
+
+def _write_or_watch(session: Session, buffer: Buffer) -> None:
     if buffer.committing:
         buffer.write(session)
     else:
