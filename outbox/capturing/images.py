@@ -75,7 +75,7 @@ def has_unknown(image: Image) -> bool:
 
 def differing(one: Image, other: Image, names: Iterable[str]) -> tuple[str, ...]:
     """Return the names whose values differ."""
-    return tuple(name for name in names if one[name] is not other[name] and not _is_same(one[name], other[name]))
+    return tuple([name for name in names if one[name] is not other[name] and not _is_same(one[name], other[name])])
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from outbox._text import MAX_TYPE_BYTES, brief, complaint
 from outbox.errors import ArgumentError, RecordError
@@ -21,6 +22,8 @@ def checked_type(value: object, argument: str = "type") -> str:
 
     Raises RecordError, which names the argument, when it is not dotted words, too long, or the relay's own.
     """
+    if type(value) is str and len(value) <= MAX_TYPE_BYTES and _is_checked(value):
+        return value
     if not isinstance(value, str) or len(value) > MAX_TYPE_BYTES or not _TYPE.fullmatch(value):
         given = ascii(value[:60]) if isinstance(value, str) else type(value).__qualname__
         raise RecordError(
@@ -33,6 +36,12 @@ def checked_type(value: object, argument: str = "type") -> str:
             "begin it with another word"
         )
     return str.__str__(value)
+
+
+@lru_cache(maxsize=1024)
+def _is_checked(value: str) -> bool:
+    """Tell whether it is an event's type; an application has few, and records each again and again."""
+    return _TYPE.fullmatch(value) is not None and not value.startswith(_RESERVED)
 
 
 def checked_text(name: str, value: object, max_bytes: int) -> str:
