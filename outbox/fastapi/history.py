@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
 import outbox
+from outbox._payload_value import payload_value
 from outbox.deliveries import ListedAttempt, ListedDelivery
 from outbox.errors import NotFoundError
 from outbox.fastapi.models import SHOWN_CHARACTERS
@@ -74,7 +74,7 @@ def _add_payloads(session: Session, owner: Owner, entries: list[dict[str, Any]])
     texts = {one.event_id: one.payload for one in found}
     for entry in entries:
         text = texts.get(entry["event_id"])
-        entry["payload"] = None if text is None else json.loads(text)
+        entry["payload"] = None if text is None else payload_value(text)
         entry["event_id"] = entry["event_id"] and str(entry["event_id"])
 
 

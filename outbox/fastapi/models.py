@@ -72,7 +72,12 @@ class _Entry(BaseModel):
     event_id: str | None
     status: Annotated[str, Field(description="delivered, retry, dead, cancelled, test, or pending")]
     attempt: int
-    payload: Annotated[Any, Field(description="The event's data; null for a test or past its retention")]
+    payload: Annotated[
+        Any,
+        Field(
+            description="The event's data, as text where a number is beyond Python; null of a test, or past its time"
+        ),
+    ]
     status_code: int | None
     response_body: Annotated[
         str | None, Field(description=f"Its first {SHOWN_CHARACTERS:,} characters, as far as it is kept")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
 
+from outbox._payload_value import payload_value
 from outbox._text import brief
 from outbox.errors import ArgumentError
 from outbox.secret import Secret
@@ -143,7 +143,7 @@ def _delivery(rows: Sequence[Any]) -> DrainedDelivery:
         type=last.type,
         key=last.key,
         tenant=last.tenant,
-        data=json.loads(last.payload),
+        data=payload_value(last.payload),
         subscription_id=last.subscription_id,
         verdict=last.verdict,
         attempts=tuple(map(_attempt, rows)),

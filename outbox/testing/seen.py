@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, text
 
 from outbox._patterns import covers
+from outbox._payload_value import payload_value
 from outbox._text import brief, qualified_kind
 from outbox.errors import ArgumentError, TargetError
 from outbox.ids import text_id
@@ -31,8 +31,9 @@ _SELECT = f"select {_COLUMNS} from outbox.events order by seq"  # noqa: S608 - a
 class RecordedEvent:
     """An event that was recorded.
 
-    data: its payload, parsed. available_at: of one that waits as it was given, in UTC. waiting: it waits in the
-    session's memory for the commit; others are in the database, in this transaction or committed.
+    data: its payload, parsed; the text itself where a number is too large for Python. available_at: of one that waits
+    as it was given, in UTC. waiting: it waits in the session's memory for the commit; others are in the database, in
+    this transaction or committed.
     """
 
     id: str
@@ -119,7 +120,7 @@ def _stored(target: Any) -> list[RecordedEvent]:
         RecordedEvent(
             id=id_,
             type=type_,
-            data=json.loads(payload),
+            data=payload_value(payload),
             key=key,
             tenant=tenant,
             available_at=available_at,
@@ -152,7 +153,7 @@ def _waiting(row: Row) -> RecordedEvent:
     return RecordedEvent(
         id=text_id("evt", row.id),
         type=row.type,
-        data=json.loads(row.payload),
+        data=payload_value(row.payload),
         key=row.key,
         tenant=row.tenant,
         available_at=row.available_at if delay is None else timedelta(microseconds=delay),

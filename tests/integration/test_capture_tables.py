@@ -162,6 +162,14 @@ def test_json_that_jsonb_does_not_take_harms_no_writer(odd, columns, connection,
     ]  # fmt: skip
 
 
+def test_where_all_columns_that_were_named_are_gone_the_data_is_empty(connection, capture):
+    connection.execute("create table documents (id integer primary key, note text, doc json)")
+    capture("shop.documents", created="lead.made", columns=("note",))
+    connection.execute("alter table documents drop column note")
+    connection.execute("insert into documents values (1, '{}'), (2, %s)", [r'{"a": "\u0000"}'])
+    assert [(key, data) for _, key, data, _ in recorded(connection)] == [("1", {}), ("2", {})]
+
+
 def test_odd_names_types_and_generated_columns(connection, capture):
     table, column = sql.Identifier(ODD), sql.Identifier('a "b" c')
     connection.execute("create type mood as enum ('it''s fine', 'bad'); create type pair as (a integer, b text)")

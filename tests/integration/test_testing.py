@@ -155,6 +155,14 @@ class TestAssertions:
             assert_recorded(orders, "order.placed", times=wrong)
 
 
+@pytest.mark.parametrize("number", ["1" * 4301, "1e999"], ids=["long", "huge"])
+def test_data_with_a_number_beyond_python_is_seen_as_text(shop, session, number):
+    outbox.record(session, "order.placed", outbox.RawJSON(f'{{"n":{number}}}'))
+    assert [one.data for one in recorded(session)] == [f'{{"n":{number}}}']
+    session.commit()
+    assert [one.data for one in recorded(session)] == [f'{{"n":{number}}}']
+
+
 @pytest.fixture
 def receiver():
     with testing.WebhookReceiver() as receiver:

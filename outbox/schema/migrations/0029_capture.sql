@@ -15,8 +15,8 @@ begin atomic
 end;
 create function outbox.row_data_query(relation oid, columns jsonb) returns text language sql stable strict
 begin atomic
-    select format('select json_object_agg(name, value) from (values %s) given(name, value)', string_agg(
-        format('(%L, to_json(($1).%I))', attname, attname), ', ' order by attnum))
+    select format('select json_object_agg(name, value) from (values (null, null::json)%s) given(name, value) where name is not null',
+                  string_agg(format(', (%L, to_json(($1).%I))', attname, attname), '' order by attnum))
     from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped and columns ? attname::text;
 end;
 
