@@ -21,6 +21,7 @@ from outbox.ids import EventId, SubscriptionId
 from outbox.recording.arguments import checked_type
 from outbox.recording.payload import RawJSON, encode
 from outbox.subscriptions.filters import Answer, FilteredEvent, parse_new, stored_filter
+from outbox.subscriptions.rows import id_of
 
 __all__ = [
     "Draft",
@@ -181,7 +182,7 @@ def try_stored_filter(
 ) -> FilterTest:
     """Return what the filter of a subscription says of an event or a draft; without a filter that is a match."""
     statement = f"{_SUBSCRIPTIONS} where s.id = :id and {own('s.tenant')}"
-    identity = SubscriptionId.of(subscription_id)
+    identity = id_of(connection, tenant, subscription_id)
     row = connection.execute(text(statement), {"id": identity, "asking": tenant}).one_or_none()
     if row is None:
         raise NotFoundError(f"subscription: no {identity}")

@@ -32,7 +32,7 @@ from outbox._connection import require_connection
 from outbox._text import brief
 from outbox.errors import BusyError, NotFoundError, SubscriptionError
 from outbox.formats import shown_url
-from outbox.ids import text_id
+from outbox.ids import SubscriptionId, text_id
 from outbox.subscriptions.checks import EVERY_TENANT, NAME, EveryTenant, check_id, check_whose, is_id
 from outbox.subscriptions.fields import COLUMNS, SECRETS, Subscription
 from outbox.subscriptions.headers import header_names
@@ -43,6 +43,7 @@ __all__ = [
     "fields_of",
     "has_id",
     "hold_tenant",
+    "id_of",
     "in_state",
     "lock",
     "not_found",
@@ -128,6 +129,20 @@ def has_id(subscription_id: object, tenant: object) -> ColumnElement[bool]:
     of_it = true() if tenant is EVERY_TENANT else named.c.tenant == check_whose(tenant)
     only = select(func.array_agg(named.c.id)[1]).where(there, of_it).having(func.count() == 1).scalar_subquery()
     return and_(subscriptions.c.id == only, whose)
+
+
+def id_of(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> SubscriptionId:
+    """Return the id for an id, whether it is there or not, or for the name of a tenant's; None is the operator.
+
+    Raises NotFoundError for what is neither, and where the operator names what several tenants have.
+    """
+    if not _is_name(subscription_id):
+        return SubscriptionId.of(subscription_id)
+    condition = has_id(subscription_id, EVERY_TENANT if tenant is None else tenant)
+    found = connection.execute(select(subscriptions.c.id).where(condition)).scalar_one_or_none()
+    if found is None:
+        raise not_found(subscription_id)
+    return SubscriptionId.of(found)
 
 
 def _is_name(subscription_id: object) -> bool:

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from outbox.control.tenancy import own
 from outbox.errors import NotFoundError
-from outbox.ids import SubscriptionId
+from outbox.subscriptions.rows import id_of
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -31,7 +31,7 @@ def lock_version(connection: Connection, tenant: str | None, subscription_id: UU
 
 
 def _version(connection: Connection, tenant: str | None, subscription_id: UUID | str, lock: str) -> int:
-    uuid = SubscriptionId.of(subscription_id)
+    uuid = id_of(connection, tenant, subscription_id)
     found = connection.execute(text(_READ + lock), {"id": uuid, "asking": tenant}).scalar_one_or_none()
     if found is None:
         raise NotFoundError(f"subscription: no {uuid}, or it is removed")

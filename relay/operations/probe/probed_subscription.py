@@ -14,6 +14,7 @@ from outbox.control.times import utc
 from outbox.errors import NotFoundError, ProbeError
 from outbox.formats import shown_url
 from outbox.ids import DeliveryId, SubscriptionId, event_id_of, new_uuid7
+from outbox.subscriptions.rows import id_of
 from relay.model.event import EventParts
 from relay.store.settlement import storable
 from relay.store.subscriptions import SUBSCRIPTIONS, subscription_of
@@ -89,7 +90,7 @@ returning at
 
 def read_subscription(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> ProbedSubscription:
     """Read a subscription, whatever keeps it from getting events. Raises NotFoundError, also for a removed one."""
-    uuid = SubscriptionId.of(subscription_id)
+    uuid = id_of(connection, tenant, subscription_id)
     row = connection.execute(text(_SUBSCRIPTION), {"id": uuid, "tenant": tenant}).one_or_none()
     if row is None:
         raise NotFoundError(f"subscription: no {uuid}, or it is removed")

@@ -28,6 +28,32 @@ async def test_a_subscription_is_made_shown_changed_and_removed(ask):
     assert (await ask(f"GET {path}")).status_code == 404
 
 
+async def test_every_path_of_a_subscription_takes_its_name(ask, token):
+    made = (await ask("POST /subscriptions", json={**HOOK, "name": "billing"}, code=201)).json()
+    await ask("POST /subscriptions", token(tenant="globex"), json={**HOOK, "name": "billing"}, code=201)
+    draft = {"data": {"n": 1}, "type": "order.placed"}
+    for path, body, code in (
+        *(("GET ", None, 200), ("GET /health", None, 200), ("POST /check", None, 200)),
+        *(("POST /test", None, 200), ("POST /preview", draft, 200), ("POST /filter-test", draft, 200)),
+        *(("POST /pause", {}, 200), ("POST /resume", None, 200), ("POST /disable", {"reason": "x"}, 200)),
+        *(("POST /rotate-secret", {}, 200), ("PATCH ", {"description": "new"}, 200), ("DELETE ", None, 200)),
+    ):
+        verb, _, below = path.partition(" ")
+        asked = await ask(f"{verb} /subscriptions/billing{below}", json=body, headers={"If-Match": "*"}, code=code)
+        assert made["id"] in asked.text or below in ("/health", "/filter-test"), path
+
+
+async def test_a_name_is_found_among_ones_own_and_where_it_is_no_other_tenants(ask, token):
+    globex, operator = token(tenant="globex"), token(tenant=None)
+    await ask("POST /subscriptions", json={**HOOK, "name": "billing"}, code=201)
+    for by, code in ((None, 200), (globex, 404), (operator, 200)):
+        await ask("POST /subscriptions/billing/check", by, code=code)
+        await ask("GET /subscriptions/billing/health", by, code=code)
+    await ask("POST /subscriptions", globex, json={**HOOK, "name": "billing"}, code=201)
+    refused = await ask("GET /subscriptions/billing/health", operator, code=404)
+    assert refused.json()["mend"] == "give its id"
+
+
 MANY = """set local session_replication_role = replica;
 insert into outbox.subscriptions (url, types, tenant)
 select 'https://example.com/' || n, '{none}', 'acme' from generate_series(1, 1001) n;
