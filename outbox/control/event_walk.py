@@ -73,7 +73,7 @@ _DEAD = replace(
 )
 LOOKED_BY_INDEX = 2_000
 """How many events a page looks at where an index leads to those of its state."""
-LOOKED_FOR_STATE = 500
+LOOKED_FOR_STATE = 250
 """How many events a page asks for their state, at most, where no index knows it."""
 
 

@@ -24,7 +24,7 @@ Made = TypeVar("Made")
 
 __all__ = ["LOOKED", "LOOKED_FOR_TEXT", "MOST_BRANCHES", "list_attempts", "walk_attempts"]
 
-LOOKED = 5_000
+LOOKED = 4_000
 """How many attempts one page looks at, at most."""
 LOOKED_FOR_TEXT = 1_000
 """The same where text is looked for: responses, and the first 64 KiB of payloads, are read."""
