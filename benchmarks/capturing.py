@@ -4,8 +4,8 @@ A transaction makes a thousand rows of five columns, the next changes them all, 
 between plain, with `record()` for each row, and captured. CPU of the client's process, since that is what capture
 takes: the event's row in the database is what `record()` takes.
 
-A figure is that of the least of rounds: whoever else has the core makes a round dearer, up to twice, and none makes it
-cheaper. The one of the medians stands beside it.
+A figure is made from the cheapest round of each way: whoever else has the core makes a round dearer, up to twice, and
+nothing makes one cheaper. The figure by medians stands beside it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, update
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper, Session, SessionTransaction
 
 from outbox.capturing import rows
 from outbox.capturing.change import Change, Kind
@@ -42,16 +42,16 @@ def decide(session: Session, journal: Journal) -> None:
     Raises whatever a function or `record()` raises, with a note that names the capture; then the transaction has to be
     rolled back.
     """
-    if journal.failed:
+    if journal.failed_in is not None:
         raise TransactionError("a capture failed in this transaction, which has to be rolled back first")
-    journal.failed = True
+    journal.failed_in = innermost(session)
     for _ in range(_ROUNDS):
         if not journal.steps:
             break
         _record(session, _drafts(session, journal.take(), each_flush=False))
     else:
         raise TransactionError("functions of a capture change captured rows each time they are called: change none")
-    journal.failed = False
+    journal.failed_in = None
 
 
 def note(session: Session, journal: Journal, steps: list[Step]) -> None:
@@ -60,14 +60,19 @@ def note(session: Session, journal: Journal, steps: list[Step]) -> None:
     for step in steps:
         journal.add(step, here)
     if any((watch := watch_of(mapper)) and watch.each_flush for mapper in {step.mapper for step in steps}):
-        _decide_flush(session, steps)
+        _decide_flush(session, journal, here, steps)
     if journal.committing and session.get_nested_transaction() is None:
         decide(session, journal)
 
 
-def _decide_flush(session: Session, steps: Sequence[Step]) -> None:
-    """Record what one flush or statement did, for captures that asked for each."""
+def _decide_flush(session: Session, journal: Journal, here: SessionTransaction | None, steps: Sequence[Step]) -> None:
+    """Record what one flush or statement did, for captures that asked for each.
+
+    A failed flush is rolled back by the session; a failed statement has changed its rows, which nobody may commit then.
+    """
+    before, journal.failed_in = journal.failed_in, journal.failed_in or here
     _record(session, _drafts(session, steps, each_flush=True))
+    journal.failed_in = before
 
 
 def _drafts(session: Session, steps: Sequence[Step], *, each_flush: bool) -> list[tuple[Capture, _Draft]]:
@@ -84,20 +89,20 @@ def _drafts(session: Session, steps: Sequence[Step], *, each_flush: bool) -> lis
 def _of_steps(
     session: Session, steps: Sequence[Step], hears: Callable[[Capture], bool]
 ) -> list[tuple[Capture, _Draft]]:
-    hearing: dict[Mapper[Any], list[Capture]] = {}
+    listeners_of: dict[Mapper[Any], list[Capture]] = {}
     heard = {}
     for net in net_of(steps):
-        if (captures := hearing.get(net.mapper)) is None:
+        if (listeners := listeners_of.get(net.mapper)) is None:
             watch = watch_of(net.mapper)
-            captures = hearing[net.mapper] = [one for one in watch.captures if hears(one)] if watch else []
-        if captures:
-            heard[net] = captures
+            listeners = listeners_of[net.mapper] = [one for one in watch.captures if hears(one)] if watch else []
+        if listeners:
+            heard[net] = listeners
     nets = list(heard)
     resolve(session, nets)
     return [(one, draft) for net in nets for one in heard[net] for draft in _of_net(one, net)]
 
 
-def _record(session: Session, drafts: Iterable[tuple[Capture, _Draft]]) -> None:
+def _record(session: Session, drafts: Sequence[tuple[Capture, _Draft]]) -> None:
     made = []
     for capture, draft in drafts:
         try:
@@ -107,7 +112,12 @@ def _record(session: Session, drafts: Iterable[tuple[Capture, _Draft]]) -> None:
             raise
         if row is not None:
             made.append(row)
-    remember_all(session, made)
+    try:
+        remember_all(session, made)
+    except Exception as error:
+        named = ", ".join(dict.fromkeys(repr(capture) for capture, _ in drafts))
+        error.add_note(f"outbox: in {named}")
+        raise
 
 
 def _of_net(capture: Capture, net: Net) -> Iterator[_Draft]:

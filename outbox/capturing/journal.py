@@ -72,7 +72,8 @@ class Journal:
     """The steps of one session's transaction.
 
     `latest` has each row's last step. `committing` has an item for each `before_commit` whose transaction has not ended
-    yet, `committed` the transaction that ended well last. `covering`: a statement is being covered.
+    yet, `committed` the transaction that ended well last. `covering`: a statement is being covered. `failed_in`: where
+    what a statement did could not be recorded, so that it must be rolled back.
 
     The others are of the flush under way. `writing`: its rows; `writers`: their classes; `images`: images before it
     that were made ahead; `incomplete`: the rows of those that have a value that nobody knows.
@@ -88,7 +89,7 @@ class Journal:
     incomplete: set[InstanceState[Any]] = field(default_factory=set)
     covering: bool = False
     covered: list[Step] = field(default_factory=list)
-    failed: bool = False
+    failed_in: SessionTransaction | None = None
 
     def add(self, step: Step, owner: SessionTransaction | None) -> None:
         """Note a step that the innermost open transaction did."""
@@ -117,12 +118,16 @@ class Journal:
             if step.owner is not ended:
                 break
             step.owner = parent
+        if self.failed_in is ended:
+            self.failed_in = parent
         if self.committing:
             self.committing.pop()
 
     def drop(self, ended: SessionTransaction) -> None:
         """Forget what a rolled-back savepoint owned."""
         self.committing = [innermost for innermost in self.committing if innermost is not ended]
+        if self.failed_in is ended:
+            self.failed_in = None
         while self.steps and self.steps[-1].owner is ended:
             step = self.steps.pop()
             self.latest.pop(step.becomes, None)

@@ -75,7 +75,7 @@ class _Entry(BaseModel):
     payload: Annotated[
         Any,
         Field(
-            description="The event's data, as text where a number is beyond Python; null of a test, or past its time"
+            description="The event's data, as text where Python cannot write it; null for a test or past its retention"
         ),
     ]
     status_code: int | None

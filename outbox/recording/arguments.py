@@ -22,9 +22,7 @@ def checked_type(value: object, argument: str = "type") -> str:
 
     Raises RecordError, which names the argument, when it is not dotted words, too long, or the relay's own.
     """
-    if type(value) is str and len(value) <= MAX_TYPE_BYTES and _is_checked(value):
-        return value
-    if not isinstance(value, str) or len(value) > MAX_TYPE_BYTES or not _TYPE.fullmatch(value):
+    if not isinstance(value, str) or len(value) > MAX_TYPE_BYTES or not _is_dotted(str.__str__(value)):
         given = ascii(value[:60]) if isinstance(value, str) else type(value).__qualname__
         raise RecordError(
             f"{argument}: {given} is not dotted words of letters, digits and _, like 'order.created', "
@@ -38,10 +36,9 @@ def checked_type(value: object, argument: str = "type") -> str:
     return str.__str__(value)
 
 
-@lru_cache(maxsize=1024)
-def _is_checked(value: str) -> bool:
-    """Tell whether it is an event's type; an application has few, and records each again and again."""
-    return _TYPE.fullmatch(value) is not None and not value.startswith(_RESERVED)
+@lru_cache(maxsize=1024)  # an application has few types, and records each again and again
+def _is_dotted(value: str) -> bool:
+    return _TYPE.fullmatch(value) is not None
 
 
 def checked_text(name: str, value: object, max_bytes: int) -> str:

@@ -109,6 +109,7 @@ def _joined(session: Session) -> tuple[Buffer, SessionTransaction]:
 
 
 def _write_or_watch(session: Session, buffer: Buffer) -> None:
+    """Write at once what is recorded during the commit; at other times see to it that no commit passes the session."""
     if buffer.committing:
         buffer.write(session)
     else:

@@ -132,9 +132,13 @@ def has_id(subscription_id: object, tenant: object) -> ColumnElement[bool]:
 
 
 def id_of(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> SubscriptionId:
-    """Return the id for an id, whether it is there or not, or for the name of a tenant's; None is the operator.
+    """Return the id that an argument means: an id as it is, whether it is there or not; a name is looked up.
 
-    Raises NotFoundError for what is neither, and where the operator names what several tenants have.
+    It is looked up among the tenant's subscriptions; for the operator, None, among all.
+
+    Raises:
+        NotFoundError: nothing has the name, or several tenants' subscriptions have it.
+        SubscriptionError: no such tenant can be.
     """
     if not _is_name(subscription_id):
         return SubscriptionId.of(subscription_id)

@@ -31,9 +31,9 @@ _SELECT = f"select {_COLUMNS} from outbox.events order by seq"  # noqa: S608 - a
 class RecordedEvent:
     """An event that was recorded.
 
-    data: its payload, parsed; the text itself where a number is too large for Python. available_at: of one that waits
-    as it was given, in UTC. waiting: it waits in the session's memory for the commit; others are in the database, in
-    this transaction or committed.
+    data: its payload, parsed; the text itself where Python cannot hold it, such as 1e999. available_at: of one that
+    waits as it was given, in UTC. waiting: it waits in the session's memory for the commit; others are in the database,
+    in this transaction or committed.
     """
 
     id: str

@@ -43,7 +43,7 @@ __all__ = ["subscriptions"]
 
 @click.group()
 def subscriptions() -> None:
-    """Who gets which events where. SUBSCRIPTION is an id, sub_… or the UUID; most commands take its name too."""
+    """Who gets which events where. SUBSCRIPTION is an id, sub_… or the UUID, or its name."""
 
 
 @subscriptions.command()

@@ -150,6 +150,19 @@ def test_nothing_is_recorded_when_nothing_changed(step, engine, ann, capture):
     assert types(engine) == []
 
 
+def test_what_the_session_refuses_names_the_captures(capture):
+    """Nobody called record(): the error comes out of commit(), and the capture is what is to be mended."""
+    lite = sqlalchemy.create_engine("sqlite://")
+    Lead.__table__.create(lite)
+    capture(Lead, **ALL)
+    with Session(lite) as session:
+        session.add(Lead(name="Ann"))
+        with pytest.raises(outbox.RecordError, match="PostgreSQL") as failed:
+            session.commit()
+    lite.dispose()
+    assert failed.value.__notes__ == ["outbox: in capture(Lead: lead.scraped, lead.updated, lead.deleted)"]
+
+
 def test_each_flush_records_every_step(engine, capture):
     capture(Lead, **ALL, each_flush=True, data=lambda change: change.row["name"])
     with Session(engine) as session:

@@ -189,6 +189,35 @@ def test_what_a_statement_and_objects_did_is_one_event(engine, capture):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("where", ["transaction", "savepoint", "savepoint that is kept"])
+def test_rows_of_a_statement_whose_events_were_refused_are_not_committed(engine, capture, where):
+    """The statement has changed its rows when the third row's event is refused, and its error may be caught."""
+
+    def data(change):
+        if change.row["name"] == "Bob":
+            raise ValueError("refused")
+        return change.row
+
+    capture(bulk="cover", each_flush=True, data=data)
+    with Session(engine) as session:
+        block = session.begin_nested() if where != "transaction" else session.begin()
+        with pytest.raises(ValueError, match="refused"):
+            session.execute(update(Lead).values(status="won"))
+        if where == "savepoint":
+            block.rollback()
+            session.execute(update(Lead).where(Lead.name == "Ann").values(status="lost"))
+            session.commit()
+        else:
+            if where == "savepoint that is kept":
+                block.commit()
+            with pytest.raises(outbox.TransactionError, match="a capture failed in this transaction"):
+                session.commit()
+    with engine.connect() as connection:
+        states = set(connection.execute(select(TABLE.c.status)).scalars())
+    assert states == ({"lost", "new"} if where == "savepoint" else {"new"})
+    assert names(engine) == ([("u", "Ann")] if where == "savepoint" else [])
+
+
 def test_each_flush_hears_each_statement(engine, capture):
     capture(bulk="cover", each_flush=True, columns=["status"])
     with Session(engine) as session:

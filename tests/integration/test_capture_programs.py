@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.orm import Session
@@ -16,6 +16,7 @@ import outbox
 from outbox.capturing import listeners
 from tests.support import databases
 from tests.support.leads import Base, Seat, empty
+from tests.support.property_checks import BESIDE_FIXTURES
 from tests.support.savepoint_steps import SavepointSteps
 
 NUMBERS = st.integers(0, 3)
@@ -134,7 +135,7 @@ def engine(server_url, migrated_template):
 
 @given(steps=st.lists(STEPS, min_size=10, max_size=25))
 @example(steps=[("insert", 0, 0), ("insert", 2, 0), ("bulk_delete", 0, 0), ("insert", 0, 0), ("move", 0, 2)])
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=BESIDE_FIXTURES)
 def test_what_was_captured_replayed_is_the_table(engine, steps):
     capture = outbox.capture(
         Seat,

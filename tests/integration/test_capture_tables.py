@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import sqlalchemy
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
@@ -19,6 +19,7 @@ from outbox import schema
 from relay.cli import cli
 from relay.operations.table_captures import TableCapture, capture_sql, install_capture, list_captures, remove_capture
 from tests.support import databases, dumps
+from tests.support.property_checks import BESIDE_FIXTURES
 
 ODD = 'Odd "table\'s" name %s :x'
 
@@ -451,7 +452,7 @@ STATEMENTS = {
 
 
 @given(steps=STEPS)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=BESIDE_FIXTURES)
 def test_what_was_captured_replayed_is_the_table(steps, connection, capture):
     connection.execute("drop table if exists seats; create table seats (number integer primary key, guest text)")
     connection.execute("delete from outbox.events; delete from outbox.pending")

@@ -8,7 +8,7 @@ from itertools import count
 import psycopg
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,7 @@ from outbox.inbox import Received, Refused, Request, refusals
 from outbox.inbox import receiving as inside
 from outbox.signing.verify import new_secret
 from tests.support import databases
+from tests.support.property_checks import BESIDE_FIXTURES
 
 SECRET, OTHER = new_secret(), new_secret()
 BODY = b'{"type":"a","timestamp":"2026-11-21T10:00:00Z","data":{}}'
@@ -87,7 +88,7 @@ def expected(taken: set[int], number: int, how: str) -> str:
     return "accepted"
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=BESIDE_FIXTURES)
 @given(program=st.lists(STEP, max_size=12))
 def test_each_message_is_acted_upon_once_whatever_came_before(
     program: list[tuple[int, str]], engine: sa.Engine, monkeypatch: pytest.MonkeyPatch

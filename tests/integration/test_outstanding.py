@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
@@ -18,6 +18,7 @@ from outbox.control.filters import Filters
 from outbox.control.outstanding import OUTSTANDING, OutstandingState
 from tests.integration.test_history_plans import Watch
 from tests.support import databases
+from tests.support.property_checks import BESIDE_FIXTURES
 
 pytestmark = pytest.mark.xdist_group("outstanding")  # its databases are filled once
 
@@ -96,7 +97,7 @@ ASKED: list[tuple[str, str | None, dict[str, Any]]] = [
 ]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=BESIDE_FIXTURES)
 @given(
     asked=st.sampled_from(ASKED),
     state=st.sampled_from([None, *outstanding.SUBSCRIPTIONS_OF]),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from outbox import record
+from tests.support.property_checks import BESIDE_FIXTURES
 from tests.support.recording import Order, engine_of
 from tests.support.savepoint_steps import SavepointSteps
 
@@ -97,7 +98,7 @@ def shop(database_url):
 
 @pytest.mark.filterwarnings("ignore:events are lost:ResourceWarning")
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=25))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=BESIDE_FIXTURES)
 def test_the_events_are_those_a_plain_insert_would_leave_in_the_same_order(shop, steps):
     with Session(shop) as session:
         Program(session).run(steps)

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 import outbox
 from outbox import testing
+from tests.support.property_checks import BESIDE_FIXTURES
 from tests.support.savepoint_steps import SavepointSteps
 
 STEPS = (
@@ -95,7 +96,7 @@ class Program(SavepointSteps):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=BESIDE_FIXTURES)
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=15))
 def test_what_is_recorded_is_what_a_commit_would_keep(steps: list[str], engine: sa.Engine) -> None:
     testing.empty(engine)

@@ -370,18 +370,22 @@ def test_history_counters_statistics_and_retries(stage: Stage) -> None:
     assert stage.ask("POST", f"/plain/{other}/deliveries/{due}/retry", user).status_code == 404
 
 
-@pytest.mark.parametrize("number", ["1" * 4301, "1e999"], ids=["long", "huge"])
-def test_a_payload_with_a_number_beyond_python_harms_no_page(stage: Stage, number: str) -> None:
+@pytest.mark.parametrize(
+    "value",
+    ["1" * 4301, "1e999", r'"\ud800"', "[" * 300 + "]" * 300, "[" * 1500 + "]" * 1500],
+    ids=["long", "huge", "half of a pair", "deep", "deeper"],
+)
+def test_a_payload_that_python_cannot_write_harms_no_page(stage: Stage, value: str) -> None:
     """It is shown as text; the page was an error 500 for as long as the attempt was on it."""
     user = fresh()
     hook = stage.make("/plain", user)["id"]
-    payloads = [f'{{"n":{number}}}', '{"n":1}']
+    payloads = [f'{{"n":{value}}}', r'{"n":"\u00e9 [[\ud83d\ude00"}']
     with stage.engine.begin() as connection:
         for payload in payloads:
             event = seeding.record(connection, payload, type="product.created", tenant=user)
             seeding.attempt(connection, seeding.resolve(connection, event, hook)[0], "delivered")
     shown = stage.ask("GET", f"/plain/{hook}/deliveries", user).json()["items"]
-    assert [each["payload"] for each in shown] == [{"n": 1}, payloads[0]]
+    assert [each["payload"] for each in shown] == [{"n": "é [[😀"}, payloads[0]]
 
 
 def test_a_test_without_a_relay_is_a_504_that_says_so(stage: Stage) -> None:

@@ -94,7 +94,7 @@ async def preview(
     Args:
         database: where the subscription is, and the relay's configuration.
         tenant: who asks; None is the operator.
-        subscription_id: `sub_…` or the UUID.
+        subscription_id: `sub_…`, the UUID, or its name.
         event: `evt_…` or the UUID of an event, or a draft of one.
         transformation: an expression to try in place of the subscription's own; '' for none.
 

@@ -93,7 +93,7 @@ async def send_test(
     Args:
         database: where the subscription is, and the relay's configuration.
         tenant: who asks; None is the operator.
-        subscription_id: `sub_…` or the UUID.
+        subscription_id: `sub_…`, the UUID, or its name.
         type: of the message, dotted words as for `record()`.
         data: JSON text; by default an object that says it is a test.
         network: makes the way out.

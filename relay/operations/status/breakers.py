@@ -11,7 +11,6 @@ from outbox.control.findings import Action, Finding
 from outbox.control.tenancy import operator_only, own
 from outbox.control.times import duration, utc
 from outbox.ids import SubscriptionId
-from outbox.subscriptions.rows import id_of
 from relay.operations.status.documents import Named, SubscriptionHealth
 from relay.operations.status.late_subscriptions import read_health
 
@@ -114,8 +113,8 @@ def breakers_of(
 
 
 def breaker_of(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> Breaker:
-    """Return the breaker of one subscription, known by its id or its name."""
-    (breaker,) = breakers_of(connection, tenant, [id_of(connection, tenant, subscription_id)]).values()
+    """Return the breaker of one subscription."""
+    (breaker,) = breakers_of(connection, tenant, [subscription_id]).values()
     return breaker
 
 

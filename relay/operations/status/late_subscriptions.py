@@ -9,7 +9,6 @@ from sqlalchemy import text
 from outbox.control.tenancy import operator_only, own
 from outbox.errors import NotFoundError
 from outbox.ids import SubscriptionId
-from outbox.subscriptions.rows import id_of
 from relay.operations.status.delivery_counts import oldest_since
 from relay.operations.status.documents import StuckSubscription, SubscriptionHealth
 from relay.store.claims import DUE_SINCE
@@ -89,7 +88,7 @@ _KNOWN = f"select from outbox.subscriptions where id = :id and {own('tenant')}"
 
 def subscription_health(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> SubscriptionHealth:
     """Return what waits for one subscription, removed ones too, and how its last attempt went. Raises NotFoundError."""
-    uuid = id_of(connection, tenant, subscription_id)
+    uuid = SubscriptionId.of(subscription_id)
     if connection.execute(text(_KNOWN), {"id": uuid, "asking": tenant}).one_or_none() is None:
         raise NotFoundError(f"subscription: no {uuid}, or it is removed")
     return read_health(connection, uuid)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from outbox import subscriptions as verbs
 from outbox.control.pages import Page
 from outbox.subscriptions import NewSubscription, Subscription
+from outbox.subscriptions.rows import id_of
 from relay.operations import subscription_versions
 from relay.operations.status.breakers import Breaker, breaker_of, breakers_of
 from relay.operations.status.documents import SubscriptionHealth
@@ -194,8 +195,9 @@ def rotate_secret(
 @router.get("/{subscription_id}/health", response_model=Health)
 def get_health(call: Reading, subscription_id: str) -> Any:
     """Show what waits for it, how its last attempt went, and its breaker."""
-    backlog = subscription_health(call.connection, call.tenant, subscription_id)
-    return {"backlog": backlog, "breaker": breaker_of(call.connection, call.tenant, subscription_id)}
+    found = id_of(call.connection, call.tenant, subscription_id)
+    backlog = subscription_health(call.connection, call.tenant, found)
+    return {"backlog": backlog, "breaker": breaker_of(call.connection, call.tenant, found)}
 
 
 def _version(call: Call, item: Subscription) -> int:

@@ -8,19 +8,20 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.http import AddressPolicy, Endpoint, Outcome, Sender
 from tests.integration.sender.conftest import REFUSED_BY_URL
 from tests.integration.sender.contract.conftest import MakeSender, Way
+from tests.support.property_checks import BESIDE_FIXTURES
 from tests.support.proxies import Proxy
 from tests.support.scripted_receiver import OK, Exchange, Receiver, receiving, response
 from tests.support.waiting import await_until as until
 
 pytestmark = pytest.mark.anyio
 
-ANY_LOOP = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+ANY_LOOP = settings(max_examples=25, suppress_health_check=BESIDE_FIXTURES)
 
 
 async def send(sender: Sender, receiver: Receiver, body: bytes = b"{}", timeout_seconds: float = 10) -> Outcome:
