@@ -26,7 +26,7 @@ from tests.support.processes import ReceiverProcess
 from tests.support.stopping import hold_nobody
 
 PLACES_MAX = 12  # of one step: what is read in more parts is the same again
-OUTSIDE = ("HttpSender.", "Attempts.", "Settler.")  # no transaction is open there
+OUTSIDE = ("HttpSender.", "Attempts.", "Settler.", "Store.recover", "Store.close")  # they ask the database nothing
 _SAYING = threading.Lock()
 
 
