@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +99,9 @@ def _measure(bench: Bench, names: Sequence[str]) -> tuple[list[Result], list[str
                 results.append(result)
         except BenchmarkError as error:
             _say(f"{name}: {error}")
+            failed.append(name)
+        except Exception:  # noqa: BLE001 - hours of the others' figures stand in the table all the same
+            _say(f"{name}: {traceback.format_exc()}")
             failed.append(name)
     return results, failed
 

@@ -77,14 +77,14 @@ def _ways() -> dict[str, Callable[[Session], object]]:
 
 def _former() -> Outbox:
     """Return an Outbox that does not ask the catalogue, made of the present source."""
-    source = textwrap.dedent(inspect.getsource(Outbox._event))  # noqa: SLF001 - what is measured
+    source = textwrap.dedent(inspect.getsource(Outbox._row))  # noqa: SLF001 - what is measured
     asking = next((line for line in source.splitlines() if "write_declared, most" in line), None)
     if asking is None or ASKED not in source:
         raise BenchmarkError("catalogue: record() asks the catalogue in other words now; change this benchmark")
     plain = source.replace(f"{asking}\n", "").replace(ASKED, "encode(data, self.max_payload_bytes)")
     names: dict[str, Any] = dict(vars(recording))
     exec(compile(plain, "former record()", "exec", dont_inherit=True), names)
-    return type("Former", (Outbox,), {"_event": names["_event"]})()
+    return type("Former", (Outbox,), {"_row": names["_row"]})()
 
 
 def _microseconds(session: Session, way: Callable[[Session], object]) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session
 
 import outbox.inbox
@@ -15,76 +16,110 @@ from examples.leads.database import Demo, Lead, Run, Video, engine
 from examples.leads.events import SECRET, tell
 
 router = APIRouter(prefix="/n8n")
-_Handle = Callable[[Session, Mapping[str, Any]], str]
-"""Acts on a callback's body and returns what it was about."""
 
 
-def approve_demo(session: Session, body: Mapping[str, Any]) -> str:
-    demo = _found(session, Demo, body["demo_id"])
-    demo.approved = body["approved"]
+class DemoApproval(BaseModel):
+    demo_id: int
+    approved: bool
+
+
+class VideoApproval(BaseModel):
+    video_id: int
+    approved: bool
+    to: str = ""
+
+
+class WorkflowCompleted(BaseModel):
+    execution_id: str
+    lead_id: int
+
+
+class WorkflowStatus(BaseModel):
+    execution_id: str
+    status: str
+
+
+class WorkflowError(BaseModel):
+    execution_id: str
+    error: str
+
+
+def approve_demo(session: Session, given: DemoApproval) -> str:
+    demo = _found(session, Demo, given.demo_id)
+    demo.approved = given.approved
     if demo.approved:
         session.add(Video(demo_id=demo.id))
     return f"demo:{demo.id}"
 
 
-def approve_video(session: Session, body: Mapping[str, Any]) -> str:
-    video = _found(session, Video, body["video_id"])
-    video.approved = body["approved"]
+def approve_video(session: Session, given: VideoApproval) -> str:
+    video = _found(session, Video, given.video_id)
+    video.approved = given.approved
     if video.approved:
-        tell(session, "email_sent", {"video_id": video.id, "to": body.get("to", "")}, f"video:{video.id}")
+        tell(session, "email_sent", {"video_id": video.id, "to": given.to}, f"video:{video.id}")
     return f"video:{video.id}"
 
 
-def complete_workflow(session: Session, body: Mapping[str, Any]) -> str:
-    lead = _found(session, Lead, body["lead_id"])
-    lead.note = f"workflow {body['execution_id']} completed"
+def complete_workflow(session: Session, given: WorkflowCompleted) -> str:
+    lead = _found(session, Lead, given.lead_id)
+    lead.note = f"workflow {given.execution_id} completed"
     return f"lead:{lead.id}"
 
 
-def note_status(session: Session, body: Mapping[str, Any]) -> str:
-    session.merge(Run(execution_id=body["execution_id"], state=body["status"]))
-    return f"workflow:{body['execution_id']}"
+def note_status(session: Session, given: WorkflowStatus) -> str:
+    session.merge(Run(execution_id=given.execution_id, state=given.status))
+    return f"workflow:{given.execution_id}"
 
 
-def note_error(session: Session, body: Mapping[str, Any]) -> str:
-    entity = f"workflow:{body['execution_id']}"
-    tell(session, "workflow_error", {"execution_id": body["execution_id"], "error": body["error"]}, entity)
+def note_error(session: Session, given: WorkflowError) -> str:
+    entity = f"workflow:{given.execution_id}"
+    tell(session, "workflow_error", given.model_dump(), entity)
     return entity
 
 
-CALLBACKS: dict[str, _Handle] = {
-    "demo-approval": approve_demo,
-    "video-approval": approve_video,
-    "workflow-completed": complete_workflow,
-    "workflow-status": note_status,
-    "error-notification": note_error,
+CALLBACKS: dict[str, tuple[type[BaseModel], Callable[[Session, Any], str]]] = {
+    "demo-approval": (DemoApproval, approve_demo),
+    "video-approval": (VideoApproval, approve_video),
+    "workflow-completed": (WorkflowCompleted, complete_workflow),
+    "workflow-status": (WorkflowStatus, note_status),
+    "error-notification": (WorkflowError, note_error),
 }
+"""Of each callback what its body is, and what acts upon it and returns what it was about."""
 
 
 @router.post("/{name}")
 async def receive(name: str, request: Request) -> Response:
-    """Receive a callback: 200 also for a copy, 401 unsigned, 404 and 422 for what cannot be acted upon."""
+    """Receive a callback: 200 also for a copy, 401 unsigned, 400 without an id, 404 and 422 for what cannot be done."""
     if name not in CALLBACKS:
         return Response(status_code=404)
+    if not SECRET:
+        return Response(status_code=503)  # nobody's signature can be told from a forged one
     given = await outbox.inbox.read(request)
     return Response(status_code=await run_in_threadpool(_process, name, given))
 
 
-def _process(name: str, given: outbox.inbox.Request) -> int:
+def _process(name: str, request: outbox.inbox.Request) -> int:
+    body, handle = CALLBACKS[name]
+
     def act(message: outbox.inbox.Received) -> None:
         try:
-            message.entity = CALLBACKS[name](session, message.json())
-        except KeyError as error:
-            raise outbox.inbox.Refused(f"{error} is missing", status=422) from error
+            given = body.model_validate_json(message.body)
+        except ValidationError as error:
+            raise outbox.inbox.Refused(f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}", status=422) from error
+        message.entity = handle(session, given)
 
     with Session(engine) as session:
-        answer = outbox.inbox.process(session, given, SECRET, act, source=f"n8n.{name}", scheme="leads", id=_id_of)
+        answer = outbox.inbox.process(session, request, SECRET, act, source=f"n8n.{name}", scheme="leads", id=_id_of)
     return answer.status
 
 
 def _id_of(request: outbox.inbox.Request) -> str | None:
     """n8n numbers each run of a workflow, and each callback of a run is sent once."""
-    return json.loads(request.body).get("callback_id")
+    try:
+        given = json.loads(request.body)
+    except ValueError:
+        return None
+    return given.get("callback_id") if isinstance(given, dict) else None
 
 
 def _found(session: Session, kind: type[Any], number: int) -> Any:

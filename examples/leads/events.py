@@ -18,8 +18,11 @@ PRIORITIES = {  # 0 normal, 1 high, 2 urgent, 3 critical
     "video_failed": 2, "email_sent": 0, "email_failed": 2, "lead_responded": 2, "approval_requested": 2,
     "workflow_error": 3,
 }  # fmt: skip
-RETRIES_SECONDS = (5, 30, 300)
+_RETRIES = int(os.environ.get("N8N_RETRIES", "3"))
+RETRIES_SECONDS = [5, 30, 300, *[300] * (_RETRIES - 3)][:_RETRIES]
 SECRET = os.environ.get("N8N_WEBHOOK_SECRET", "")
+
+_ON, _OFF = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
 
 
 def start_capture() -> list[outbox.Capture]:
@@ -57,7 +60,8 @@ def tell(session: Session, event: str, data: Mapping[str, object], entity: str) 
 def subscribe_n8n(session: Session, settings: Mapping[str, str]) -> list[str]:
     """Make the subscriptions what the settings say, one URL a type; return the types that go nowhere.
 
-    N8N_URL_LEAD_SCRAPED and so on are the URLs; N8N_ENABLED=false pauses all. Raises SubscriptionError for a bad URL.
+    N8N_URL_LEAD_SCRAPED and so on are the URLs; N8N_ENABLED=false pauses all. Without N8N_WEBHOOK_SECRET requests are
+    signed by a secret that nobody has. Raises SubscriptionError for a bad URL, ValueError for another switch.
     """
     missing = []
     for event in PRIORITIES:
@@ -69,15 +73,21 @@ def subscribe_n8n(session: Session, settings: Mapping[str, str]) -> list[str]:
                 outbox.subscriptions.remove(session, known.id)
         elif known is None:
             outbox.subscribe(
-                session, url, [event], name=event, secret=SECRET, format="leads", scheme="leads",
+                session, url, [event], name=event, secret=SECRET or None, format="leads", scheme="leads",
                 schedule_seconds=RETRIES_SECONDS,
             )  # fmt: skip
         elif known.url != url:
             outbox.subscriptions.update(session, known.id, url=url)
-    switch(session, on=settings.get("N8N_ENABLED", "true") != "false")
+    switch(session, on=_is_on(settings.get("N8N_ENABLED", "true")))
     for event in missing:
         log.warning("N8N_URL_%s: is not set, nobody is told of %s", event.upper(), event)
     return missing
+
+
+def _is_on(word: str) -> bool:
+    if word.lower() not in (*_ON, *_OFF):
+        raise ValueError(f"N8N_ENABLED: {word!r} is neither of {', '.join(_ON)} nor of {', '.join(_OFF)}")
+    return word.lower() in _ON
 
 
 def switch(session: Session, *, on: bool) -> None:

@@ -57,11 +57,9 @@ def await_told(office: Caller, event: str, number: int = 1, **of: Any) -> dict[s
     return told(office, event, **of)[-1]
 
 
-def call_back(
-    office: Caller, name: str, body: dict[str, Any], *, secret: str = SECRET, age: int = 0, **headers: str
-) -> int:
+def call_back(office: Caller, name: str, body: Any, *, secret: str = SECRET, age: int = 0, **headers: str) -> int:
     """POST a callback as n8n signs it; return the status."""
-    content = json.dumps(body).encode()
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
     signed = {
         "X-Webhook-Signature-256": "sha256=" + hmac.new(secret.encode(), content, hashlib.sha256).hexdigest(),
         "X-Webhook-Timestamp": str(int(time.time()) - age),
@@ -228,12 +226,16 @@ def test_the_other_callbacks_are_acted_upon_and_bad_ones_get_the_right_status(of
         assert connection.execute(text("select state from workflow_runs")).scalars().all() == ["running"]
     approval = {"callback_id": "d1", "demo_id": 999_999, "approved": True}
     assert call_back(office, "demo-approval", approval) == 404
-    assert call_back(office, "demo-approval", {"callback_id": "d2"}) == 422
+    for number, wrong in enumerate(({}, {"demo_id": "x", "approved": True}, {"demo_id": [1], "approved": True})):
+        assert call_back(office, "demo-approval", {"callback_id": f"w{number}", **wrong}) == 422
+    assert call_back(office, "workflow-status", {"callback_id": "w9", "execution_id": ["e"], "status": "x"}) == 422
+    for unread in ([], 1, b"not json", {"demo_id": 1, "approved": True}):
+        assert call_back(office, "demo-approval", unread) == 400
     assert call_back(office, "demo-approval", approval, secret="another-secret-0123456789-0123456789") == 401
     assert call_back(office, "demo-approval", approval, age=400) == 401
     assert call_back(office, "nothing", approval) == 404
     refused = [row for row in office.ask("GET", f"{API}/webhooks/audit") if row["outcome"] == "refused"]
-    assert {row["status"] for row in refused} >= {401, 404, 422}
+    assert {row["status"] for row in refused} >= {400, 401, 404, 422}
     assert SECRET not in json.dumps(refused)
 
 
