@@ -22,6 +22,7 @@ __all__ = ["Body", "ExactRoute", "Instant", "WrittenData", "data_of"]
 
 _MAX_DEPTH = 200
 _BLANKS = " \t\n\r"
+_CHARSET = re.compile(r"charset\s*=\s*\"?([^\s\";]*)")
 
 
 def _time_text(value: object) -> object:
@@ -75,10 +76,20 @@ class _ExactRequest(Request):
 
 
 def _require_json(request: Request) -> None:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind and kind != "application/json":
-        seen = f"content-type: is {ascii(kind)[:60]}"
-        raise Problem(415, "unsupported-media-type", seen, mend="send application/json in UTF-8")
+    """Refuse a body that says to be something else than JSON in UTF-8, or says nothing. Raises Problem."""
+    headers = request.headers
+    kind, _, parameters = headers.get("content-type", "").lower().partition(";")
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    is_sent = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    if encoding != "identity":
+        seen = f"content-encoding: is {ascii(encoding)[:60]}"
+    elif (kind.strip() or is_sent) and kind.strip() != "application/json":
+        seen = f"content-type: is {ascii(kind.strip())[:60]}" if kind.strip() else "content-type: is missing"
+    elif (charset := _CHARSET.search(parameters)) and charset[1] not in ("utf-8", "utf8", "us-ascii"):
+        seen = f"content-type: charset is {ascii(charset[1])[:60]}"
+    else:
+        return
+    raise Problem(415, "unsupported-media-type", seen, mend="send application/json in UTF-8, as it is")
 
 
 def _parse(body: bytes) -> Any:

@@ -56,6 +56,7 @@ def scraped(engine: sa.Engine) -> Scrape:
 
 
 @pytest.mark.slow
+@pytest.mark.case("D20")
 def test_ten_thousand_subscriptions_make_no_time_series_more(engine: sa.Engine, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as database:
         many(database, 10)

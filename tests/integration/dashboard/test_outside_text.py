@@ -23,6 +23,7 @@ HOSTILE = (
 )  # fmt: skip
 
 
+@pytest.mark.case("D15")
 def test_hostile_text_is_text_on_every_page(stage) -> None:
     address, scene, engine = stage
     with engine.begin() as connection:

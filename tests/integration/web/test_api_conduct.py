@@ -52,15 +52,37 @@ class TestProblems:
         assert_problem(answer, 405, "method")
         assert answer.headers["allow"] == "GET, POST, HEAD, OPTIONS"
 
-    @pytest.mark.parametrize("body", ["{", '{"a": NaN}', '{"a":1,"a":2}', "[" * 300 + "]" * 300, b"\xff\xfe{}"])
+    @pytest.mark.case("D3")
+    @pytest.mark.parametrize(
+        "body",
+        ["{", '{"a": NaN}', '{"a":1,"a":2}', "[" * 300 + "]" * 300, b"\xff\xfe{}", "{} x", "{}{}", "\ufeff{}"],
+    )
     async def test_what_is_no_json(self, ask, body):
         answer = await ask("POST /subscriptions", content=body, headers={"Content-Type": "application/json"})
         assert_problem(answer, 400, "body")
 
-    async def test_another_content_type(self, ask):
-        answer = await ask("POST /subscriptions", content="a=b", headers={"Content-Type": "text/plain"})
-        assert_problem(answer, 415, "content-type")
+    @pytest.mark.case("D3")
+    @pytest.mark.parametrize("body", ["", "null", "[]", '"x"', "1"])
+    async def test_what_is_no_object(self, ask, body):
+        answer = await ask("POST /subscriptions", content=body, headers={"Content-Type": "application/json"})
+        assert_problem(answer, 422, "body")
 
+    @pytest.mark.case("D2")
+    @pytest.mark.parametrize(
+        "headers",
+        [{"Content-Type": "text/plain"}, {}, {"Content-Type": "application/json; charset=latin-1"},
+         {"Content-Type": "application/json", "Content-Encoding": "gzip"}],
+        ids=["another", "none", "charset", "encoded"],
+    )  # fmt: skip
+    async def test_another_content_type(self, ask, headers):
+        answer = await ask("POST /subscriptions", content=b"{}", headers=headers)
+        assert_problem(answer, 415, "content-encoding" if "Content-Encoding" in headers else "content-type")
+
+    @pytest.mark.parametrize("kind", ["application/json;charset=UTF-8", 'application/json; x=y; charset="utf-8"'])
+    async def test_json_in_utf_8_may_say_so(self, ask, kind):
+        await ask("POST /filter-test", content=b'{"filter":{},"data":1}', headers={"Content-Type": kind}, code=200)
+
+    @pytest.mark.case("D4")
     @pytest.mark.parametrize("chunked", [False, True])
     async def test_a_body_that_is_too_long(self, ask, chunked):
         async def parts():
@@ -105,6 +127,12 @@ class TestProblems:
 
 
 class TestTokens:
+    @pytest.mark.case("D1")
+    async def test_one_in_the_query_is_none(self, client, token):
+        for name in ("token", "access_token", "authorization", "api_key"):
+            assert (await client.get(f"/api/v1/events?{name}={token()}")).status_code == 401
+
+    @pytest.mark.case("D1")
     @pytest.mark.parametrize(
         "header", [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer x", "Bearer rtk_" + "A" * 43, "rtk_" + "A" * 43]
     )
