@@ -3,9 +3,10 @@
 `update(Lead)`, `delete()`, `insert()`, Query.update(), the bulk methods of a session, and statements of the Core on a
 connection of the session all end in `before_execute` of its connection; those of `session.execute()` are met earlier,
 in `do_orm_execute`. To cover an UPDATE or DELETE, the rows that it names are locked and read first, and the statement
-is kept to them; what became of them is read when the commit decides. An INSERT returns its primary keys. SQL as text,
-COPY, and what the database does by itself (cascades, triggers) cannot be seen. A change inside a CTE shows when its
-statement is compiled, in `before_cursor_execute`: it is refused or ignored, and never covered.
+is kept to them; what became of them is read when the commit decides. An INSERT returns its primary keys. SQL as text is
+refused or ignored (texts.py). A COPY by the driver, and what the database does by itself (cascades, triggers), is not
+seen. A change inside a CTE shows when its statement is compiled, in `before_cursor_execute`: it is refused or ignored,
+and never covered.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Delete,
     Insert,
     Table,
+    TextClause,
     Update,
     any_,
     literal,
@@ -38,6 +40,7 @@ from outbox.capturing.images import UNKNOWN
 from outbox.capturing.journal import Journal, Step, find_journal, journal_of
 from outbox.capturing.registry import BULK, Capture, captures_of_table, watch_of
 from outbox.capturing.setting import set_columns
+from outbox.capturing.texts import refuse_text
 from outbox.errors import CaptureError
 
 __all__ = ["after_execute", "before_cursor_execute", "before_execute", "do_orm_execute", "note_connection"]
@@ -143,9 +146,13 @@ def before_execute(
 
 
 def before_cursor_execute(
-    connection: Connection, _cursor: Any, _statement: str, _parameters: Any, context: Any, _executemany: Any
+    connection: Connection, _cursor: Any, statement_text: str, _parameters: Any, context: Any, _executemany: Any
 ) -> None:
-    """Refuse a change of captured rows inside a CTE, before anything is sent."""
+    """Refuse a change of captured rows by SQL as text, or inside a CTE, before anything is sent."""
+    if context.compiled is None or isinstance(context.compiled.statement, TextClause):
+        if _session_of(connection) is not None:
+            refuse_text(statement_text, context, OPTION)
+        return
     for cte in getattr(context.compiled, "ctes", None) or ():
         statement = cte.element
         if not isinstance(statement, Insert | Update | Delete) or _session_of(connection) is None:

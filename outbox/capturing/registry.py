@@ -13,7 +13,17 @@ from sqlalchemy.orm import Mapper
 from outbox.capturing.change import Change
 from outbox.capturing.shape import Shape, shape_of
 
-__all__ = ["BULK", "Bulk", "Capture", "Watch", "captures_of_table", "has_captures", "keep", "watch_of"]
+__all__ = [
+    "BULK",
+    "Bulk",
+    "Capture",
+    "Watch",
+    "captured_tables",
+    "captures_of_table",
+    "has_captures",
+    "keep",
+    "watch_of",
+]
 
 Bulk = Literal["refuse", "cover", "ignore"]
 BULK = ("refuse", "cover", "ignore")
@@ -66,7 +76,7 @@ class _Known:
 
     def __init__(self) -> None:
         self.watches: dict[Mapper[Any], Watch | None] = {}
-        self.tables: dict[Any, tuple[Capture, ...]] | None = None
+        self.tables: dict[FromClause, tuple[Capture, ...]] | None = None
 
 
 class _Registry:
@@ -129,6 +139,11 @@ def _watch(mapper: Mapper[Any]) -> Watch | None:
 
 def captures_of_table(table: FromClause) -> tuple[Capture, ...]:
     """Return the captures of classes that have rows in a table."""
+    return captured_tables().get(table, ())
+
+
+def captured_tables() -> Mapping[FromClause, tuple[Capture, ...]]:
+    """Return the tables that have rows of captured classes, each with the captures of those."""
     known = _registry.known
     tables = known.tables
     if tables is None:
@@ -137,4 +152,4 @@ def captures_of_table(table: FromClause) -> tuple[Capture, ...]:
             for each in {t for mapper in one.mapper.self_and_descendants for t in mapper.tables}:
                 tables[each] = (*tables.get(each, ()), one)
         known.tables = tables
-    return tables.get(table, ())
+    return tables

@@ -218,6 +218,65 @@ def test_rows_of_a_statement_whose_events_were_refused_are_not_committed(engine,
     assert names(engine) == ([("u", "Ann")] if where == "savepoint" else [])
 
 
+TEXTS = [
+    "update leads set status = 'won'",
+    "UPDATE ONLY public.Leads l SET status = 'won'",
+    "insert into \"leads\" (name, status) values ('x', 'new')",
+    "with gone as (delete from leads returning id) select * from gone",
+    "select 'it''s' /* first */; delete /* all */ from leads",
+    "truncate table leads cascade",
+    "merge into leads using (values (1)) v(id) on leads.id = v.id when matched then delete",
+    "copy leads from '/dev/null'",
+]
+HARMLESS = [
+    "select 'update leads set status = 1' -- delete from leads",
+    "select id from leads for update of leads",
+    "insert into leads_of_others select * from leads",
+    "update other.leads set name = 'x'",
+    "select $text$ delete from leads $text$ from leads",
+]
+
+
+@pytest.mark.parametrize("driver", [False, True], ids=["text()", "driver's SQL"])
+@pytest.mark.parametrize("mode", ["refuse", "cover"])
+@pytest.mark.parametrize("statement", TEXTS)
+def test_sql_as_text_is_refused_before_it_is_sent(engine, capture, statement, mode, driver):
+    capture(bulk=mode)
+    with Session(engine) as session:
+        with pytest.raises(
+            outbox.CaptureError, match=r"^SQL as text changes leads: capture\(Lead: c, u, d\) would not"
+        ):
+            session.connection().exec_driver_sql(statement) if driver else session.execute(text(statement))
+        assert session.scalars(select(Lead.status)).all() == ["new"] * 3
+        session.commit()
+    assert types(engine) == []
+
+
+@pytest.mark.parametrize("how", ["capture", "statement", "no session"])
+def test_sql_as_text_passes_where_it_is_ignored(engine, capture, how):
+    capture(bulk="ignore" if how == "capture" else "refuse")
+    statement = text(TEXTS[0])
+    if how == "no session":
+        with engine.begin() as connection:
+            connection.execute(statement)
+    with Session(engine) as session:
+        if how != "no session":
+            session.execute(statement, execution_options={"outbox_capture": "ignore"} if how == "statement" else {})
+        session.commit()
+        assert set(session.scalars(select(Lead.status))) == {"won"}
+    assert types(engine) == []
+
+
+@pytest.mark.parametrize("statement", HARMLESS)
+def test_sql_as_text_that_changes_no_captured_table_passes(engine, capture, statement):
+    capture()
+    with Session(engine) as session:
+        session.execute(text("create temporary table leads_of_others (like leads)"))
+        session.execute(text("create schema other create table leads (name text)"))
+        session.execute(text(statement))
+        session.rollback()
+
+
 def test_each_flush_hears_each_statement(engine, capture):
     capture(bulk="cover", each_flush=True, columns=["status"])
     with Session(engine) as session:
@@ -327,9 +386,7 @@ def test_a_connection_without_a_session_is_free(engine, capture):
     capture()
     with engine.begin() as connection:
         connection.execute(update(TABLE).values(status="won"))
-    with Session(engine) as session:
-        session.execute(text("update leads set status = 'lost'"))
-        session.commit()
+        connection.execute(text("update leads set status = 'lost'"))
     assert types(engine) == []
 
 

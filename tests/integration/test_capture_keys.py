@@ -176,6 +176,8 @@ def test_a_row_that_the_database_deleted_is_gone_beside_one_that_stays(engine):
         for row in (stays, goes):  # SQLAlchemy does not sort keys of two types in one flush
             row.name = "b"
             session.flush()
-        session.execute(text("delete from by_uuid where id <> cast(:id as uuid)"), {"id": TEXT})
+        by_itself = {"outbox_capture": "ignore"}
+        gone = text("delete from by_uuid where id <> cast(:id as uuid)")
+        session.execute(gone, {"id": TEXT}, execution_options=by_itself)
         session.commit()
         assert {one.type: one.key for one in recorded(engine)} == {"changed": TEXT, "gone": str(goes.id)}
