@@ -22,7 +22,7 @@ from outbox.recording import record as recording
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["run"]
+__all__ = ["run", "ways"]
 
 BAR, MICROSECONDS = 0.97, 15.0
 ROUNDS, EVENTS = 60, 1_000
@@ -41,12 +41,12 @@ DATA = {"id": 1, "cents": 4200, "currency": "EUR", "note": None}
 
 def run(bench: Bench) -> Iterator[Result]:
     """Measure `record()` as it was, without a type, with others declared, and with one that pydantic checks."""
-    ways = _ways()
-    rounds: dict[str, list[float]] = {name: [] for name in ways}
+    by_name = ways()
+    rounds: dict[str, list[float]] = {name: [] for name in by_name}
     with Session(create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")) as session:
         for number in range(bench.sizes.record_rounds * ROUNDS // 11):
-            for name in list(ways) if number % 2 else reversed(ways):  # what comes first has no advantage
-                rounds[name].append(_microseconds(session, ways[name]))
+            for name in list(by_name) if number % 2 else reversed(by_name):  # what comes first has no advantage
+                rounds[name].append(_microseconds(session, by_name[name]))
     was = rounds["as it was"]
     for name in ("nothing declared", "another type declared"):
         ratios = [before / now for before, now in zip(was, rounds[name], strict=True)]
@@ -60,7 +60,8 @@ def run(bench: Bench) -> Iterator[Result]:
         yield Result(f"record() of {name}: more", f"{more:.1f} µs", f"≤ {MICROSECONDS:.0f} µs", met, anchors)
 
 
-def _ways() -> dict[str, Callable[[Session], object]]:
+def ways() -> dict[str, Callable[[Session], object]]:
+    """Return the ways to record an event that are compared, by their names."""
     declared = Catalogue("benchmark")
     placed, model = EventType("order.placed", Placed, catalogue=declared), Placed(**DATA)
     none, others = Outbox(), declared.outbox
