@@ -135,6 +135,11 @@ _CLAIMS = (
         (f"{_BREAKER}::test_one_suspect_at_most_of_all_probes",),
     ),
     Fence(
+        "of two settlements each sees what the other counted", "relay/store/health.py",
+        "where subscription_id = t.id limit 1 for update) h", "where subscription_id = t.id limit 1) h",
+        (f"{_BREAKER}::test_two_relays_that_settle_at_once_lose_no_result",),
+    ),
+    Fence(
         "health is that of the URL that was asked", "relay/store/health.py",
         "where id = a.id and url = a.url and removed_at", "where id = a.id and removed_at",
         (f"{_BREAKER}::test_results_of_another_url_say_nothing_of_this_one",),

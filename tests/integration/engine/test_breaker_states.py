@@ -17,10 +17,12 @@ from relay.store.rows import Birth
 from relay.store.store import Store
 from relay.store.suspects import MAX_CRASHES
 from tests.integration.engine.world import World, claimed, fan_out, held, result, uuid_of
+from tests.support.waiting import await_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.field("F24")]
 
 OK, RETRY, DEAD = VerdictKind.DELIVERED, VerdictKind.RETRY, VerdictKind.DEAD
+WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 TELLING = "select type, payload::jsonb from outbox.events where starts_with(type, 'relay.') order by seq"
 
 
@@ -98,6 +100,19 @@ async def test_it_stays_closed_below_the_failure_rate(world: World, store: Store
     assert (health(world)["failures"], health(world)["successes"], health(world)["opened_at"]) == (13, 7, None)
     await fail(world, store, 4)
     assert health(world)["opened_at"] is not None, "17 of 24 are 70 %"
+
+
+async def test_two_relays_that_settle_at_once_lose_no_result(world: World, store: Store) -> None:
+    """Of successes alone: a failure waits before, where its row is made."""
+    world.subscribe()
+    await fail(world, store, 4)
+    births = await births_of(world, store, 3)
+    with world.open() as other:
+        other.execute("update outbox.health set failures = failures + 2, successes = 1")
+        settling = asyncio.create_task(store.settle([noted(birth, OK) for birth in births]))
+        await await_until(lambda: world.value(WAITING))
+    await settling
+    assert (health(world)["failures"], health(world)["successes"]) == (6, 4)
 
 
 async def test_failures_of_an_older_window_do_not_count(world: World, store: Store) -> None:
