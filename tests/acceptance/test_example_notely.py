@@ -9,7 +9,9 @@ from itertools import pairwise
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
+import outbox
 from examples.running import Example
 from relay.cli import cli
 from tests.support import databases
@@ -158,19 +160,28 @@ def test_what_was_given_up_is_deleted_after_30_days(user: Caller, notely: Exampl
         assert connection.execute(text(count)).scalar_one() == 1
 
 
+QUEUE = "size of the retry queue"
+
+
 @pytest.mark.slow
 @pytest.mark.requirement("S1-13")
 def test_an_operator_asks_in_sql(user: Caller) -> None:
     hook = add(user, "asked", 500)
     receive_email(user, "asked-1")
+    user.await_received("asked", 1)
+    with databases.engine_on(user.example.database_url) as engine, Session(engine) as session:
+        outbox.subscriptions.pause(session, hook, tenant=outbox.EVERY_TENANT)  # before the retry after two seconds
+        session.commit()
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as asking:  # now() is each query's
+            wait_until(lambda: query_named(asking, "notely", QUEUE)[0]["pending_retries"] == 1, message="is not due")
+        outbox.subscriptions.resume(session, hook, tenant=outbox.EVERY_TENANT)
+        session.commit()
     user.await_received("asked", 2)
     wait_until(lambda: user.ask("GET", f"{WEBHOOKS}/{hook}")["success_count"] == 1, message="is not counted")
     with databases.engine_on(user.example.database_url) as engine, engine.connect() as connection:
         (rate,) = query_named(connection, "notely", "success rate of 24 hours")
         assert rate["successful"] >= 1
         assert 0 < rate["success_rate"] <= 100
-        (queue,) = query_named(connection, "notely", "size of the retry queue")
-        assert queue["pending_retries"] >= 0
         failing = query_named(connection, "notely", "ten webhooks that fail most in seven days")
         assert {"subscription_id": hook, "failures": 1} in failing
 

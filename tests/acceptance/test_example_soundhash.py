@@ -8,9 +8,13 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
+import outbox
 from examples.running import Example
+from tests.support import databases
 from tests.support.examples import Caller, running
+from tests.support.loopback import allow_loopback
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("example-soundhash"), pytest.mark.timeout(120)]
@@ -138,8 +142,28 @@ def test_a_private_address_is_refused_when_a_webhook_is_made(users: Users, host:
     assert (status, "url" in told) == (422, True), told
 
 
+@pytest.mark.requirement("S3-11")
+def test_each_webhook_has_a_rate_of_its_own(users: Users) -> None:
+    """Six matches at once: a second passes between the first and the last at two a second; none does at a hundred."""
+    ann = users.register()
+    slow, fast = add(ann, "slow"), add(ann, "fast")
+    with databases.engine_on(users.example.database_url) as engine, Session(engine) as session:
+        assert outbox.subscriptions.get(session, fast, tenant=outbox.EVERY_TENANT).rate_limit == "100/s"
+        allow_loopback()
+        outbox.subscriptions.update(session, slow, tenant=outbox.EVERY_TENANT, rate_limit="2/s")
+        session.commit()
+    for number in range(6):
+        find_match(ann, number)
+    ann.await_received("slow", 6)
+    made = ann.ask("GET", f"{WEBHOOKS}/{slow}/deliveries?limit=50")["items"]
+    times = sorted(datetime.fromisoformat(one["created_at"]) for one in made)
+    assert len(times) == 6
+    assert (times[-1] - times[0]).total_seconds() > 1
+    assert len(ann.received("fast")) == 6
+
+
 @pytest.mark.slow
-@pytest.mark.requirement("S3-09", "S3-10", "S3-11")
+@pytest.mark.requirement("S3-09", "S3-10")
 def test_what_fails_is_tried_after_1_2_and_4_minutes_and_then_given_up(users: Users) -> None:
     ann = users.register()
     hook = add(ann, "schedule", 500, 503, 500, 429)
