@@ -18,11 +18,12 @@ from weakref import WeakKeyDictionary, ref
 from sqlalchemy import (
     ARRAY,
     BindParameter,
+    CompoundSelect,
     Connection,
     Delete,
     Insert,
+    Select,
     Table,
-    TextClause,
     Update,
     any_,
     literal,
@@ -149,7 +150,7 @@ def before_cursor_execute(
     connection: Connection, _cursor: Any, statement_text: str, _parameters: Any, context: Any, _executemany: Any
 ) -> None:
     """Refuse a change of captured rows by SQL as text, or inside a CTE, before anything is sent."""
-    if context.compiled is None or isinstance(context.compiled.statement, TextClause):
+    if not isinstance(getattr(context.compiled, "statement", None), _Statement | Select | CompoundSelect):
         if _session_of(connection) is not None:
             refuse_text(statement_text, context, OPTION)
         return

@@ -252,6 +252,16 @@ def test_sql_as_text_is_refused_before_it_is_sent(engine, capture, statement, mo
     assert types(engine) == []
 
 
+@pytest.mark.parametrize("form", ["columns", "from_statement"])
+def test_sql_as_text_is_refused_in_whatever_form_it_is_asked(engine, capture, form):
+    capture()
+    changing = text("update leads set status = 'won' returning id")
+    with Session(engine) as session:
+        statement = changing.columns(Lead.id) if form == "columns" else select(Lead.id).from_statement(changing)
+        with pytest.raises(outbox.CaptureError, match=r"^SQL as text changes leads"):
+            session.execute(statement)
+
+
 @pytest.mark.parametrize("how", ["capture", "statement", "no session"])
 def test_sql_as_text_passes_where_it_is_ignored(engine, capture, how):
     capture(bulk="ignore" if how == "capture" else "refuse")
