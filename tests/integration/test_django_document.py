@@ -21,6 +21,8 @@ django_site.begin()
 import outbox.django  # noqa: E402 - only now are there settings
 from examples.django_shop.models import Order  # noqa: E402
 
+SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
 
 @pytest.fixture(scope="module")
 def url(server_url):
@@ -34,7 +36,7 @@ def run_page() -> dict[str, Any]:
 
     names = {
         "outbox": outbox, "Order": Order, "connection": connection, "transaction": transaction, "receiver": receiver,
-        "post_save": post_save, "HttpResponse": HttpResponse, "sync_to_async": sync_to_async,
+        "post_save": post_save, "HttpResponse": HttpResponse, "sync_to_async": sync_to_async, "secret": SECRET,
     }  # fmt: skip
     for block in readme.blocks(readme.ROOT / "docs" / "django.md"):
         if block.language == "python":
@@ -56,9 +58,33 @@ def test_the_page_runs(url):
         assert names["place_order"](request).status_code == 201
         answer = asyncio.run(in_its_thread(names["place_order_asynchronously"], request))
         assert answer.status_code == 201
+        check_receiver(url, names["receive_payment"])
     finally:
         post_save.disconnect(names["tell_of_order"], sender=Order)
-    assert types(url) == ["order.placed", "order.changed", "order.placed", "order.placed"]
+    assert types(url)[:4] == ["order.placed", "order.changed", "order.placed", "order.placed"]
+
+
+def check_receiver(url, view):
+    """A copy does nothing, a forged one is refused, and of what fails nothing stays: the next copy is taken."""
+    made = Order.objects.count()
+    for number, (body, status) in enumerate((
+        (b'{"data":{"cents":7}}', 200), (b'{"data":{"cents":7}}', 200), (b'{"data":{"cents":8}}', 401),
+    )):  # fmt: skip
+        signed = outbox.signed_headers(SECRET, "pay_1", b"forged" if status == 401 else body)
+        assert view(posted(body, signed)).status_code == status, number
+    broken = outbox.signed_headers(SECRET, "pay_2", b'{"data":{}}')
+    with pytest.raises(KeyError):
+        view(posted(b'{"data":{}}', broken))
+    mended = b'{"data":{"cents":9}}'
+    assert view(posted(mended, outbox.signed_headers(SECRET, "pay_2", mended))).status_code == 200
+    assert Order.objects.count() == made + 2
+    assert types(url)[4:] == ["order.paid", "order.paid"]
+    kept = scalars(url, "select outcome || ' ' || status from outbox.inbox order by at")
+    assert kept == ["accepted 200", "duplicate 200", "accepted 200"]
+
+
+def posted(body, headers):
+    return RequestFactory().post("/payments", body, content_type="application/json", headers=headers)
 
 
 async def in_its_thread(view, request):
