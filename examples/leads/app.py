@@ -75,7 +75,10 @@ def read_queue() -> dict[str, Any]:
         waiting = outbox.deliveries.list(session, limit=100)
         counted = outbox.statistics.read(session, "", over="24h")
         return {
-            "pending": [{"id": str(one.id), "event": one.type, "attempts": one.attempts} for one in waiting.items],
+            "pending": [
+                {"id": str(one.id), "event": one.type, "attempts": one.attempts, "status": one.state}
+                for one in waiting.items
+            ],
             "sent": counted.delivered, "failed": counted.dead, "cancelled": counted.cancelled,
         }  # fmt: skip
 

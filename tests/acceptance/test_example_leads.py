@@ -165,7 +165,8 @@ def test_what_fails_is_tried_again_by_hand_or_cancelled_and_every_attempt_is_kep
 
     def waiting(attempts: int) -> list[str]:
         queue = office.ask("GET", f"{API}/webhooks/queue")["pending"]
-        return [one["id"] for one in queue if (one["event"], one["attempts"]) == ("email_failed", attempts)]
+        wanted = ("email_failed", attempts, "waiting")  # no more in flight
+        return [one["id"] for one in queue if (one["event"], one["attempts"], one["status"]) == wanted]
 
     wait_until(lambda: waiting(1), message="does not wait for its retry")
     (delivery,) = waiting(1)
