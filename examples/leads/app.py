@@ -114,7 +114,8 @@ def health() -> dict[str, Any]:
     with Session(engine) as session:
         subscriptions = outbox.subscriptions.list(session, limit=100)
         relays = session.execute(text("select count(*) from outbox.relays where seen_at > now() - interval '20 s'"))
-        last = outbox.deliveries.attempts(session, limit=1).items
+        newest = outbox.deliveries.attempts(session, limit=20).items
+        last = [one for one in newest if one.verdict != "cancelled"]  # that is no request
         return {
             "webhooks": "on" if any(one.state == "active" for one in subscriptions) else "off",
             "missing_endpoints": missing,

@@ -130,6 +130,7 @@ def test_endpoints_come_from_the_settings_and_health_says_what_is_missing(office
     lead = add(office, "leads", name="Eve")
     await_told(office, "lead_scraped", id=lead)
     assert leads.said("app", "N8N_URL_WORKFLOW_ERROR: is not set")
+    wait_until(lambda: office.ask("GET", f"{CALLBACKS}/health")["n8n_reachable"], message="is not settled")
     health = office.ask("GET", f"{CALLBACKS}/health")
     assert health == {
         "webhooks": "on", "missing_endpoints": ["workflow_error"], "n8n_reachable": True,
