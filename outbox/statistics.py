@@ -171,7 +171,8 @@ def rank(
 ) -> list[Statistics]:
     """Return the statistics of each subscription, tenant or type that had any attempt, most failures first.
 
-    It adds up all of them, so it takes longer than `read`. Arguments and errors as there; `limit` is 1 to 10,000.
+    It adds up all of them, so it takes longer than `read`. Of a tenant's subscriptions those are left out that were
+    removed and whose rows are gone. Arguments and errors as there; `limit` is 1 to 10,000.
     """
     if by not in _BY:
         raise ArgumentError(f"by: {brief(by)} is none of {', '.join(_BY)}")

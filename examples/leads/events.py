@@ -18,8 +18,7 @@ PRIORITIES = {  # 0 normal, 1 high, 2 urgent, 3 critical
     "video_failed": 2, "email_sent": 0, "email_failed": 2, "lead_responded": 2, "approval_requested": 2,
     "workflow_error": 3,
 }  # fmt: skip
-_RETRIES = int(os.environ.get("N8N_RETRIES", "3"))
-RETRIES_SECONDS = [5, 30, 300, *[300] * (_RETRIES - 3)][:_RETRIES]
+RETRIES_SECONDS = (5, 30, 300)
 SECRET = os.environ.get("N8N_WEBHOOK_SECRET", "")
 
 _ON, _OFF = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
@@ -61,8 +60,9 @@ def subscribe_n8n(session: Session, settings: Mapping[str, str]) -> list[str]:
     """Make the subscriptions what the settings say, one URL a type; return the types that go nowhere.
 
     N8N_URL_LEAD_SCRAPED and so on are the URLs; N8N_ENABLED=false pauses all. Without N8N_WEBHOOK_SECRET requests are
-    signed by a secret that nobody has. Raises SubscriptionError for a bad URL, ValueError for another switch.
+    signed by a secret that nobody has. Raises SubscriptionError for a bad URL, ValueError for another setting.
     """
+    on, schedule = _is_on(settings.get("N8N_ENABLED", "true")), _schedule(settings.get("N8N_RETRIES", "3"))
     missing = []
     for event in PRIORITIES:
         url = settings.get(f"N8N_URL_{event.upper()}", "")
@@ -74,11 +74,11 @@ def subscribe_n8n(session: Session, settings: Mapping[str, str]) -> list[str]:
         elif known is None:
             outbox.subscribe(
                 session, url, [event], name=event, secret=SECRET or None, format="leads", scheme="leads",
-                schedule_seconds=RETRIES_SECONDS,
+                schedule_seconds=schedule,
             )  # fmt: skip
         elif known.url != url:
             outbox.subscriptions.update(session, known.id, url=url)
-    switch(session, on=_is_on(settings.get("N8N_ENABLED", "true")))
+    switch(session, on=on)
     for event in missing:
         log.warning("N8N_URL_%s: is not set, nobody is told of %s", event.upper(), event)
     return missing
@@ -88,6 +88,13 @@ def _is_on(word: str) -> bool:
     if word.lower() not in (*_ON, *_OFF):
         raise ValueError(f"N8N_ENABLED: {word!r} is neither of {', '.join(_ON)} nor of {', '.join(_OFF)}")
     return word.lower() in _ON
+
+
+def _schedule(retries: str) -> list[int]:
+    """Return so many delays; beyond the third each is as long as that."""
+    if not retries.isdecimal() or int(retries) > 20:
+        raise ValueError(f"N8N_RETRIES: {retries!r} is not a number from 0 to 20")
+    return [RETRIES_SECONDS[min(number, 2)] for number in range(int(retries))]
 
 
 def switch(session: Session, *, on: bool) -> None:

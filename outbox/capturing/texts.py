@@ -18,7 +18,11 @@ from outbox.errors import CaptureError
 
 __all__ = ["refuse_text"]
 
-_UNREAD = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$", re.DOTALL)
+# A name in quotes may hold a ', so it is met here too, and stays.
+_UNREAD = re.compile(
+    r"""("(?:[^"]|"")*")|\be'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\2\$""",
+    re.DOTALL | re.IGNORECASE,
+)
 _NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 _CHANGE = re.compile(
     rf"\b(?:insert\s+into|update|delete\s+from|merge\s+into|copy|truncate(?:\s+table)?)\s+(?:only\s+)?"
@@ -50,11 +54,15 @@ def _changed(statement: str, captured: Iterable[FromClause], default_schema: str
     folded = statement.lower()
     if not any(name.lower() in folded for _, _, name in named):
         return
-    for change in _CHANGE.finditer(_UNREAD.sub(" ", statement)):
+    for change in _CHANGE.finditer(_UNREAD.sub(_name_or_blank, statement)):
         schema, name = (part and _meant(part) for part in change.groups())
         for table, own_schema, own_name in named:
             if name == own_name and schema in (None, own_schema):
                 yield table
+
+
+def _name_or_blank(unread: re.Match[str]) -> str:
+    return unread[1] or " "
 
 
 def _meant(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import importlib
 import json
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 import outbox
 from examples.running import Example
@@ -138,6 +140,29 @@ def test_endpoints_come_from_the_settings_and_health_says_what_is_missing(office
     }  # fmt: skip
     office.ask("POST", f"{API}/webhooks/processing/stopped", status=204)
     assert office.ask("GET", f"{CALLBACKS}/health")["webhooks"] == "off"
+
+
+@pytest.mark.requirement("S4-02", "S4-06")
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({"N8N_ENABLED": "maybe"}, "N8N_ENABLED: 'maybe' is neither"), ({"N8N_RETRIES": "-1"}, "N8N_RETRIES: '-1' is no"),
+     ({"N8N_RETRIES": "5"}, [5, 30, 300, 300, 300]), ({"N8N_ENABLED": "OFF"}, "paused")],
+)  # fmt: skip
+def test_settings_are_checked_before_anything_is_written(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], told: Any
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url.replace("postgresql:", "postgresql+psycopg:"))
+    events = importlib.import_module("examples.leads.events")
+    with databases.engine_on(database_url) as engine, Session(engine) as session:
+        given = {"N8N_URL_EMAIL_SENT": "https://n8n.example/hooks"} | settings
+        if isinstance(told, str) and told.startswith("N8N"):
+            with pytest.raises(ValueError, match=told):
+                events.subscribe_n8n(session, given)
+            assert outbox.subscriptions.list(session) == []
+            return
+        events.subscribe_n8n(session, given)
+        (made,) = outbox.subscriptions.list(session)
+        assert told in (made.state, list(made.schedule_seconds))
 
 
 @pytest.mark.requirement("S4-05")

@@ -225,6 +225,8 @@ TEXTS = [
     "with gone as (delete from leads returning id) select * from gone",
     "select 'it''s' /* first */; delete /* all */ from leads",
     "truncate table leads cascade",
+    """select 1 as "it's"; delete from leads where name = 'x'""",
+    r"""select e'it\'s'; delete from leads where name = 'x'""",
     "merge into leads using (values (1)) v(id) on leads.id = v.id when matched then delete",
     "copy leads from '/dev/null'",
 ]
@@ -234,6 +236,7 @@ HARMLESS = [
     "insert into leads_of_others select * from leads",
     "update other.leads set name = 'x'",
     "select $text$ delete from leads $text$ from leads",
+    r"select e'\'; delete from leads' from leads",
 ]
 
 
