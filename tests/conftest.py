@@ -57,6 +57,13 @@ def migrated_template(server_url: str) -> Iterator[str]:
         yield str(make_url(url).database)
 
 
+@pytest.fixture(scope="session")
+def relays_with_their_own_rights(server_url: str, migrated_template: str) -> Iterator[None]:
+    """Relays of the tests log in as a member of outbox_relay, and so find out which right is missing."""
+    with databases.relay_login(server_url):
+        yield
+
+
 @pytest.fixture
 def database_url(server_url: str, migrated_template: str) -> Iterator[str]:
     """The URL (postgresql://…) of a fresh database with the current schema."""

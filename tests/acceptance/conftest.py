@@ -25,9 +25,12 @@ def receiver_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recei
 
 
 @pytest.fixture
-def app(tmp_path: Path, database_url: str, receiver_process: ReceiverProcess) -> Iterator[Application]:
+def app(
+    tmp_path: Path, database_url: str, receiver_process: ReceiverProcess, relays_with_their_own_rights: None
+) -> Iterator[Application]:
     """An application with a receiver, on a fresh database of the shared server."""
     with staged(tmp_path, database_url, receiver_process) as app:
+        app.stage.relays_url = databases.as_relay(database_url)
         yield app
 
 

@@ -145,7 +145,7 @@ FUNCTIONS = {
     | RECEIVING
     | {"capture_row", "content_recorded", "record", "record_once", "row_data_query", "row_images_query"},
     "outbox_operator": TEXTS | RULES | FINDINGS | UPKEEP | READING | BY_PEOPLE | URLS,
-    "outbox_relay": TEXTS | FINDINGS | UPKEEP | URLS | {"hold_events", "restore_events", "note_home"},
+    "outbox_relay": TEXTS | FINDINGS | UPKEEP | URLS | {"hold_events", "restore_events", "note_home", "uuid7"},
     "outbox_reader": TEXTS | FINDINGS | READING | URLS,
 }
 SEQUENCES = {

@@ -33,6 +33,7 @@ LEAVES_SINCE = {"make_key_leaf": 10, "make_inbox_leaf": 30}  # the versions that
 _MEMORY_BYTES = 4 * 1024**3
 
 
+_relay_login: dict[str, str] = {}
 _kept: dict[str, psycopg.Connection[Any]] = {}  # server's URL: the connection that makes and drops databases
 
 
@@ -98,6 +99,29 @@ def plain(url: str) -> str:
 def named(server_url: str, database: str) -> str:
     """Return the URL of another database on the same server."""
     return make_url(server_url).set(database=database).render_as_string(hide_password=False)
+
+
+@contextmanager
+def relay_login(server_url: str) -> Iterator[None]:
+    """Make a login role that is a member of outbox_relay only, for the relays of the tests until the block ends."""
+    name, password = f"outbox_test_{secrets.token_hex(6)}", secrets.token_hex(16)
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"create role {name} login password '{password}' in role outbox_relay")
+    _relay_login.update(username=name, password=password)
+    try:
+        yield
+    finally:
+        _relay_login.clear()
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(f"drop role {name}")
+
+
+def as_relay(url: str) -> str:
+    """Return the URL for a relay: with the rights of outbox_relay, and with no others."""
+    made = make_url(url)
+    if _relay_login:
+        return made.set(**_relay_login).render_as_string(hide_password=False)
+    return made.update_query_dict({"options": "-c role=outbox_relay"}).render_as_string(hide_password=False)
 
 
 @contextmanager

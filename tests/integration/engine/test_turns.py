@@ -20,6 +20,7 @@ from relay.store import turns
 from relay.store.lease import new_lease
 from relay.store.store import Store
 from tests.integration.engine.world import World, fan_out
+from tests.support.databases import as_relay
 from tests.support.waiting import await_until
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +80,7 @@ async def test_a_relay_stopped_in_a_transaction_is_ended_by_another(
     world.subscribe()
     world.record()
     (birth,) = await fan_out(store)
-    with stopped(world.url, how, statement):
+    with stopped(as_relay(world.url), how, statement):
         await await_until(lambda: world.locks("mode in ('RowShareLock') and granted"))
         assert await turns.end_stopped(store, 3600.0) == []
         ended: list[turns.Holder] = []

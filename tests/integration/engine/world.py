@@ -28,6 +28,7 @@ from relay.store.fan_out import new_ids
 from relay.store.lease import new_lease
 from relay.store.rows import Birth, Leased
 from relay.store.store import Store
+from tests.support.databases import as_relay
 from tests.support.waiting import await_until
 
 DELIVERED = Outcome(kind="delivered", status=200, milliseconds=1)
@@ -217,7 +218,8 @@ class Relay:
             keep_all_responses=keep_all_responses,
             until_drained=until_drained,
         )
-        self.engine = Engine(url, far_end, self.room, keyring or Keyring(), options, random_number=lambda: 0.0)
+        where = as_relay(url) if isinstance(url, str) else lambda: as_relay(url())
+        self.engine = Engine(where, far_end, self.room, keyring or Keyring(), options, random_number=lambda: 0.0)
         self.endpoints, self.sending = self.engine.endpoints, self.engine.sending
         self.settler, self.feeder, self.outage = self.engine.settler, self.engine.feeder, self.engine.outage
         self.feeding: asyncio.Task[None] | None = None
