@@ -3,7 +3,7 @@
     import outbox.alembic
 
     def upgrade() -> None:
-        outbox.alembic.upgrade(op, to=40)  # the last number in `relay migrate`; it is never another one later
+        outbox.alembic.upgrade(op, to=41)  # the last number in `relay migrate`; it is never another one later
 
     def downgrade() -> None:
         outbox.alembic.downgrade(op)

@@ -17,7 +17,8 @@ from outbox.event_types.declared_type import DeclaredType
 from outbox.recording.arguments import checked_type
 from outbox.recording.event import EventOptions
 from outbox.recording.payload import encode
-from outbox.recording.record import Event, Target
+from outbox.recording.record import Event
+from outbox.recording.targets import Target
 
 __all__ = ["EventType"]
 

@@ -46,7 +46,7 @@ class EventDetails(RecordedEvent):
     """An event with all that happened to it; `counts` as in a list.
 
     The payload is JSON text; each list is its first page. `trace` has the W3C headers of the trace that the event was
-    recorded in, by name.
+    recorded in, by name; `metadata` is as it was recorded.
     """
 
     counts: Counts
@@ -55,6 +55,7 @@ class EventDetails(RecordedEvent):
     attempts: Page[Attempt]
     dead_letters: Page[DeadDelivery]
     trace: dict[str, str] | None
+    metadata: dict[str, str] | None
     payload: str
 
 
@@ -67,11 +68,11 @@ select exists (select from outbox.pending p where p.event_seq = e.seq) as pendin
 _EVENT = f"""
 with e as materialized (
     select * from (
-        select seq, id, type, tenant, key, recorded_at, available_at, priority, trace, payload, true as kept
+        select seq, id, type, tenant, key, recorded_at, available_at, priority, trace, metadata, payload, true as kept
         from outbox.events
         where id = :id
         union all
-        (select event_seq, event_id, type, tenant, key, recorded_at, null, null, null, payload, false
+        (select event_seq, event_id, type, tenant, key, recorded_at, null, null, null, metadata, payload, false
          from outbox.dead_letters where event_id = :id limit 1)
         limit 1) e
     where {own("e.tenant")})
@@ -100,6 +101,7 @@ def show_event(connection: Connection, tenant: str | None, event_id: UUID | str)
         attempts=attempts_of_event(connection, tenant, uuid),
         dead_letters=dead_of_event(connection, tenant, uuid),
         trace=_trace(row.trace),
+        metadata=row.metadata,
         payload=row.payload,
     )
 

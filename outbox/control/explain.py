@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,9 +18,9 @@ from outbox.control.pages import Key, Listing, Page
 from outbox.control.tenancy import own
 from outbox.errors import NotFoundError, RecordError
 from outbox.ids import EventId, SubscriptionId
-from outbox.recording.arguments import checked_type
+from outbox.recording.arguments import checked_metadata, checked_type
 from outbox.recording.payload import RawJSON, encode
-from outbox.subscriptions.filters import Answer, FilteredEvent, parse_new, stored_filter
+from outbox.subscriptions.filters import Answer, FilteredEvent, parse, stored_filter
 from outbox.subscriptions.rows import id_of
 
 __all__ = [
@@ -45,12 +45,19 @@ class Draft:
     data: str
     key: str | None = None
     tenant: str = ""
+    metadata: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         checked_type(self.type)
+        if self.metadata is not None:
+            checked_metadata(self.metadata)
         if self.key is not None and (refused := complaint("key", self.key, _MAX_KEY_BYTES)):
             raise RecordError(refused)
         encode(RawJSON(self.data), _MAX_DRAFT_BYTES)
+
+    def filtered(self) -> FilteredEvent:
+        """Return it as filters see it."""
+        return FilteredEvent(self.type, self.data, key=self.key, metadata=self.metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +100,10 @@ class ExplainedEvent:
 _EVENT = f"""
 select e.*, r.at as resolved_at, r.matches[array_position(r.seqs, e.seq)] as matched,
        r.gave_up_seqs, r.gave_up_subscriptions
-from (select seq, id, type, tenant, key, payload from outbox.events where id = :id
+from (select seq, id, type, tenant, key, payload, metadata from outbox.events where id = :id
       union all
-      (select event_seq, event_id, type, tenant, key, payload from outbox.dead_letters where event_id = :id limit 1)
+      (select event_seq, event_id, type, tenant, key, payload, metadata from outbox.dead_letters
+       where event_id = :id limit 1)
       limit 1) e
 left join lateral (
     select * from (select * from outbox.resolutions where first_seq <= e.seq order by first_seq desc limit 200) near
@@ -146,7 +154,7 @@ def explain_event(
     row = _read_event(connection, tenant, event_id)
     pairs = zip(row.gave_up_seqs or (), row.gave_up_subscriptions or (), strict=True)
     gave_up = frozenset(identity for seq, identity in pairs if seq == row.seq)
-    about = _About(row.type, row.tenant, FilteredEvent(row.type, row.payload, key=row.key), row.resolved_at, gave_up)
+    about = _About(row.type, row.tenant, _filtered(row), row.resolved_at, gave_up)
     return ExplainedEvent(
         id=EventId.of(row.id), type=row.type, tenant=row.tenant, key=row.key, resolved_at=row.resolved_at,
         matched=row.matched,
@@ -165,7 +173,7 @@ def explain_draft(
 ) -> ExplainedEvent:
     """Return the same for an event that was not recorded. A tenant's draft is of that tenant, whatever it says."""
     of = draft.tenant if tenant is None else tenant
-    about = _About(draft.type, of, FilteredEvent(draft.type, draft.data, key=draft.key))
+    about = _About(draft.type, of, draft.filtered())
     return ExplainedEvent(
         id=None, type=draft.type, tenant=of, key=draft.key, resolved_at=None, matched=None,
         subscriptions=_explain(connection, tenant, about, Filters(subscription=subscription, limit=limit), after),
@@ -174,7 +182,7 @@ def explain_draft(
 
 def try_filter(connection: Connection, tenant: str | None, filter: object, event: UUID | str | Draft) -> FilterTest:  # noqa: A002
     """Return what a filter that nobody has says of an event or a draft. Raises SubscriptionError for what is none."""
-    return ask_filter(parse_new(filter), _event_of(connection, tenant, event))
+    return ask_filter(parse(filter), _event_of(connection, tenant, event))
 
 
 def try_stored_filter(
@@ -191,9 +199,12 @@ def try_stored_filter(
 
 def _event_of(connection: Connection, tenant: str | None, event: UUID | str | Draft) -> FilteredEvent:
     if isinstance(event, Draft):
-        return FilteredEvent(event.type, event.data, key=event.key)
-    row = _read_event(connection, tenant, event)
-    return FilteredEvent(row.type, row.payload, key=row.key)
+        return event.filtered()
+    return _filtered(_read_event(connection, tenant, event))
+
+
+def _filtered(row: Any) -> FilteredEvent:
+    return FilteredEvent(row.type, row.payload, key=row.key, metadata=row.metadata)
 
 
 def _read_event(connection: Connection, tenant: str | None, event_id: UUID | str) -> Any:

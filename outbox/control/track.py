@@ -48,10 +48,10 @@ class TrackedDelivery:
 class EventTrack:
     """One event from record to receiver.
 
-    Who recorded it is known by its tenant, and by `trace`, the W3C headers of the trace that it was recorded in, where
-    there was one. `idempotent`: whether it was recorded with an idempotency key that is still known. `pending` says why
-    it is not resolved yet. Of its deliveries the first 200 are there; `more_deliveries` tells that there are others.
-    `subscriptions` has each, as it is now, and why it gets such an event or does not.
+    Who recorded it is known by its tenant, by its `metadata`, and by `trace`, the W3C headers of the trace that it was
+    recorded in, where there was one. `idempotent`: whether it was recorded with an idempotency key that is still known.
+    `pending` says why it is not resolved yet. Of its deliveries the first 200 are there; `more_deliveries` tells that
+    there are others. `subscriptions` has each, as it is now, and why it gets such an event or does not.
     """
 
     id: EventId
@@ -64,6 +64,7 @@ class EventTrack:
     priority: int | None
     idempotent: bool
     trace: dict[str, str] | None
+    metadata: dict[str, str] | None
     payload_bytes: int
     pending: Waits | None
     resolution: Resolution | None
@@ -125,6 +126,7 @@ def track_shown(
         priority=found.priority,
         idempotent=_is_idempotent(connection, found.id),
         trace=found.trace,
+        metadata=found.metadata,
         payload_bytes=len((found.payload or "").encode()),
         pending=waits_of_pending(connection) if found.state == "pending" else None,
         resolution=found.resolution,

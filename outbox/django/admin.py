@@ -118,7 +118,18 @@ class EventAdmin(_Reading):
 
     list_display = ("text_id", "type", "tenant", "key", "recorded_at")
     list_filter = ("recorded_at", "type")
-    fields = ("text_id", "type", "tenant", "key", "priority", "recorded_at", "available_at", "payload", "made")
+    fields = (
+        "text_id",
+        "type",
+        "tenant",
+        "key",
+        "priority",
+        "recorded_at",
+        "available_at",
+        "metadata",
+        "payload",
+        "made",
+    )
     readonly_fields = ("text_id", "made")
     finds = {"evt": (EventId, lambda uuid: {"uuid": uuid})}
     large = ("payload",)

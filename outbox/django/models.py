@@ -70,6 +70,7 @@ class Event(_Row):
     key = models.TextField(null=True)
     payload = models.TextField()
     priority = models.SmallIntegerField()
+    metadata = models.JSONField(null=True)
     recorded_at = models.DateTimeField()
     available_at = models.DateTimeField(null=True)
 

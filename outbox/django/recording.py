@@ -33,7 +33,7 @@ def record(
         data: as there, after `order.save()`, so that the database has given the order its id.
         using: the database, a key of settings.DATABASES; default the one to which routers send this application's
             models, else "default".
-        options: key, tenant, available_at, idempotency_key, priority, trace, on_error.
+        options: key, tenant, available_at, idempotency_key, priority, trace, metadata, on_error.
 
     Raises:
         TransactionError: no atomic() block is open on that database, or it is broken; nothing was written.

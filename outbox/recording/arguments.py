@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from outbox._text import MAX_TYPE_BYTES, brief, complaint
 from outbox.errors import ArgumentError, RecordError
 
-__all__ = ["check_on_error", "checked_priority", "checked_text", "checked_time", "checked_type"]
+__all__ = ["check_on_error", "checked_metadata", "checked_priority", "checked_text", "checked_time", "checked_type"]
 
 _TYPE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _RESERVED = "relay."
+_MAX_METADATA_BYTES = 8192
 _MAX_DELAY = timedelta(days=36_525)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -53,6 +56,19 @@ def checked_priority(value: object) -> int:
     if type(value) is not int or not 0 <= value <= 3:
         raise RecordError(f"priority: must be 0, 1, 2 or 3 (the most urgent), not {brief(value)}")
     return value
+
+
+def checked_metadata(value: object) -> str | None:
+    """Return metadata as JSON text; None for an empty mapping. Raises RecordError, which names the entry."""
+    if not isinstance(value, Mapping):
+        raise RecordError(f"metadata: must be a mapping of text to text, not {type(value).__qualname__}")
+    for name, item in value.items():
+        checked_text("metadata: a name", name, _MAX_METADATA_BYTES)
+        checked_text(f"metadata[{brief(name)}]", item, _MAX_METADATA_BYTES)
+    kept = json.dumps(dict(value), ensure_ascii=False)
+    if (size := len(kept.encode())) > _MAX_METADATA_BYTES:
+        raise RecordError(f"metadata: is {size} bytes as JSON, at most {_MAX_METADATA_BYTES} are allowed")
+    return kept if value else None
 
 
 def checked_time(value: object) -> tuple[datetime | None, int | None]:

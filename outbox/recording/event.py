@@ -36,4 +36,5 @@ class EventOptions(TypedDict, total=False):
     idempotency_key: str | None
     priority: int
     trace: Mapping[str, str] | None
+    metadata: Mapping[str, str] | None
     on_error: Literal["raise", "log"]

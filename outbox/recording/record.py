@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
+from typing import Any, Literal, TypeAlias, Unpack
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -18,7 +18,14 @@ from outbox.errors import ArgumentError, RecordError, TransactionError
 from outbox.ids import new_uuid7, text_id
 from outbox.recording import lenient_write as _leniently
 from outbox.recording import targets as _targets
-from outbox.recording.arguments import check_on_error, checked_priority, checked_text, checked_time, checked_type
+from outbox.recording.arguments import (
+    check_on_error,
+    checked_metadata,
+    checked_priority,
+    checked_text,
+    checked_time,
+    checked_type,
+)
 from outbox.recording.current import current_session
 from outbox.recording.declared import OF_PROCESS, Declared
 from outbox.recording.event import Event, EventOptions
@@ -28,30 +35,14 @@ from outbox.recording.payload import encode
 from outbox.recording.refusals import refused
 from outbox.recording.session import remember
 from outbox.recording.silence import is_silenced
+from outbox.recording.targets import Target
 from outbox.recording.trace import captured_trace, checked_trace
-
-if TYPE_CHECKING:
-    import psycopg
-    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-    from sqlalchemy.orm import Session, scoped_session
-
-    Target: TypeAlias = (
-        Session
-        | AsyncSession
-        | scoped_session[Any]
-        | async_scoped_session[Any]
-        | Connection
-        | psycopg.Connection[Any]
-        | _targets.DjangoConnection
-    )
-else:
-    Target = Any  # the classes above are not loaded here; annotations that are read at run time must resolve
 
 __all__ = ["Event", "Outbox", "arecord", "emit", "record", "row_of"]
 
 _Options: TypeAlias = tuple[
-    str | None, str, datetime | timedelta | None, str | None, int, Mapping[str, str] | None
-]  # from key to trace
+    str | None, str, datetime | timedelta | None, str | None, int, Mapping[str, str] | None, Mapping[str, str] | None
+]  # from key to metadata
 _MAX_KEY_BYTES = 1024
 
 
@@ -91,6 +82,7 @@ class Outbox:
         idempotency_key: str | None = None,
         priority: int = 0,
         trace: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
         on_error: Literal["raise", "log"] = "raise",
     ) -> Event:
         """Record an event in the transaction of a session or connection, and return it.
@@ -112,6 +104,8 @@ class Outbox:
                 tenant and key stand for one event: it is returned, and nothing is written. Its id is made of the two.
             priority: 0 to 3; the higher comes first among what is due.
             trace: W3C's traceparent, and tracestate and baggage if need be; without it, OpenTelemetry's active trace.
+            metadata: text by name, such as who did it; at most 8192 bytes as JSON. Filters and transformations see it;
+                receivers do not, unless a transformation puts it into the body.
             on_error: "log" never fails the caller for an event: what is refused, here or by the database, is logged
                 (logger "outbox") and counted (`outbox.refused_events()`). It is written in a savepoint of its own.
 
@@ -125,9 +119,9 @@ class Outbox:
             SchemaError: the outbox schema is missing. On a session, the commit raises it.
         """
         if on_error != "raise":
-            options = (key, tenant, available_at, idempotency_key, priority, trace)
+            options = (key, tenant, available_at, idempotency_key, priority, trace, metadata)
             return self._record_or_log(session_or_connection, type, data, options, on_error)
-        row, recorded = self._row(type, data, key, tenant, available_at, idempotency_key, priority, trace)
+        row, recorded = self._row(type, data, key, tenant, available_at, idempotency_key, priority, trace, metadata)
         event = _event_of(row, available_at, recorded)
         if not recorded:
             return event
@@ -200,6 +194,7 @@ class Outbox:
         idempotency_key: str | None = None,
         priority: int = 0,
         trace: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
         on_error: Literal["raise", "log"] = "raise",
     ) -> Event:
         """Record an event on a raw psycopg AsyncConnection or asyncpg connection; written at once.
@@ -207,9 +202,9 @@ class Outbox:
         For everything else, an AsyncSession too, call `record()`. Arguments and errors are those of `record()`.
         """
         if on_error != "raise":
-            options = (key, tenant, available_at, idempotency_key, priority, trace)
+            options = (key, tenant, available_at, idempotency_key, priority, trace, metadata)
             return await self._arecord_or_log(connection, type, data, options, on_error)
-        row, recorded = self._row(type, data, key, tenant, available_at, idempotency_key, priority, trace)
+        row, recorded = self._row(type, data, key, tenant, available_at, idempotency_key, priority, trace, metadata)
         event = _event_of(row, available_at, recorded)
         if not recorded:
             return event
@@ -249,6 +244,7 @@ class Outbox:
         idempotency_key: str | None,
         priority: int,
         trace: Mapping[str, str] | None,
+        metadata: Mapping[str, str] | None,
     ) -> tuple[Row, bool]:
         """Check the arguments; return the event's row for the database, and whether it is to be recorded."""
         type = checked_type(type)  # noqa: A001
@@ -261,18 +257,19 @@ class Outbox:
         priority = checked_priority(priority)
         silent = is_silenced(type)
         given = None if trace is None else checked_trace(trace)
+        told = None if metadata is None else checked_metadata(metadata)
         write_declared, most = self._declared.write, self.max_payload_bytes
         payload = encode(data, most) if write_declared is None else write_declared(type, data, most)
         if idempotency_key is None:
             id = new_uuid7()  # noqa: A001
             kept = self._trace(type, id) if trace is None and not silent else given
-            row = Row(id, type, key, tenant, payload, at, delay, priority, kept)
+            row = Row(id, type, key, tenant, payload, at, delay, priority, kept, told)
         else:
             idempotency_key = checked_key(idempotency_key)
             id = id_of_key(tenant, idempotency_key)  # noqa: A001
             kept = self._trace(type, id) if trace is None and not silent else given
             content = content_of(type, key, payload)
-            row = Row(id, type, key, tenant, payload, at, delay, priority, kept, idempotency_key, content)
+            row = Row(id, type, key, tenant, payload, at, delay, priority, kept, told, idempotency_key, content)
         return row, not silent
 
     def _trace(self, type: str, id: UUID) -> str | None:  # noqa: A002
@@ -291,5 +288,5 @@ arecord = _default.arecord
 
 def row_of(type_: str, data: object, key: str | None, tenant: str, priority: int) -> Row | None:
     """Return what is written of an event, for a caller who records many at once; None where it is silenced."""
-    row, recorded = _default._row(type_, data, key, tenant, None, None, priority, None)  # noqa: SLF001 - of this file
+    row, recorded = _default._row(type_, data, key, tenant, None, None, priority, None, None)  # noqa: SLF001 - of this file
     return row if recorded else None

@@ -34,6 +34,7 @@ class Row(NamedTuple):
     delay_microseconds: int | None
     priority: int = 0
     trace: str | None = None
+    metadata: str | None = None
     idempotency_key: str | None = None
     content: bytes = b""
 
@@ -51,6 +52,7 @@ _TYPES = {
     "delay_microseconds": "bigint",
     "priority": "smallint",
     "trace": "text",
+    "metadata": "text",
     "idempotency_key": "text",
 }
 PLAIN_COLUMNS = 7
@@ -59,14 +61,14 @@ PLAIN_COLUMNS = 7
 _AT = "coalesce({available_at}, clock_timestamp() + {delay} * interval '1 microsecond')"
 _AT_OF_ROW = _AT.format(available_at="available_at", delay="delay_microseconds")
 _INTO = "insert into outbox.events (id, type, key, tenant, payload, available_at{more}) "
-_FROM = "{more} from {given} order by place"
+_FROM = "{values} from {given} order by place"
 _SELECTED = _INTO + "select id, type, key, tenant, payload, " + _AT_OF_ROW + _FROM
 _ONCE = (  # what it is made of are constants
     "select given.idempotency_key, once.same "  # noqa: S608
     "from (select * from {given} order by place) given cross join lateral outbox.record_once("
     "given.type, given.payload, given.key, given.tenant, "
     + _AT.format(available_at="given.available_at", delay="given.delay_microseconds")
-    + ", given.priority, given.trace, given.idempotency_key) once"
+    + ", given.priority, given.trace, given.idempotency_key, cast(given.metadata as jsonb)) once"
 )
 _ONE = (
     _INTO.format(more="")
@@ -86,11 +88,11 @@ class Kind(Enum):
     content.
     """
 
-    PLAIN = (_SELECTED, PLAIN_COLUMNS, "")
-    MORE = (_SELECTED, PLAIN_COLUMNS + 2, ", priority, trace")
-    ONCE = (_ONCE, PLAIN_COLUMNS + 3, "")
+    PLAIN = (_SELECTED, PLAIN_COLUMNS, "", "")
+    MORE = (_SELECTED, PLAIN_COLUMNS + 3, ", priority, trace, metadata", ", priority, trace, cast(metadata as jsonb)")
+    ONCE = (_ONCE, PLAIN_COLUMNS + 4, "", "")
 
-    def __init__(self, statement: str, columns: int, more: str) -> None:
+    def __init__(self, statement: str, columns: int, more: str, values: str) -> None:
         names = list(_TYPES)[:columns]
         types = [_TYPES[name] for name in names]
         listed = f"with ordinality as given ({', '.join(names)}, place)"
@@ -98,20 +100,21 @@ class Kind(Enum):
 
         def with_arrays(marks: Sequence[str]) -> str:
             arrays = ", ".join(f"{mark}::{type_}[]" for mark, type_ in zip(marks, types, strict=True))
-            return statement.format(more=more, given=f"unnest({arrays}) {listed}")
+            return statement.format(more=more, values=values, given=f"unnest({arrays}) {listed}")
 
         self.columns = columns
         self.psycopg = with_arrays(["%b"] * columns)
         self.asyncpg = with_arrays([f"${number}" for number in range(1, columns + 1)])
         document = f"rows from (json_to_recordset(cast(:rows as json)) as ({recordset})) {listed}"
-        self.json: TextClause = text(statement.format(more=more, given=document))
+        self.json: TextClause = text(statement.format(more=more, values=values, given=document))
 
 
 def kind_of(row: Row) -> Kind:
     """Return the kind of statement that this row needs: the plainest that will do."""
     if row.idempotency_key is not None:
         return Kind.ONCE
-    return Kind.MORE if row.priority or row.trace is not None else Kind.PLAIN
+    plain = not row.priority and row.trace is None and row.metadata is None
+    return Kind.PLAIN if plain else Kind.MORE
 
 
 def columns_of(kind: Kind, rows: Sequence[Row]) -> tuple[list[Any], ...]:

@@ -6,7 +6,7 @@ installed.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias, TypeGuard
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -16,6 +16,7 @@ from outbox.errors import TargetError
 
 __all__ = [
     "DjangoConnection",
+    "Target",
     "is_async_session",
     "is_asyncpg",
     "is_django",
@@ -42,6 +43,24 @@ class DjangoConnection(Protocol):
 
     def get_autocommit(self) -> bool:
         """Tell whether each statement is a transaction of its own; it connects if need be."""
+
+
+if TYPE_CHECKING:
+    import psycopg
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+    from sqlalchemy.orm import scoped_session
+
+    Target: TypeAlias = (
+        Session
+        | AsyncSession
+        | scoped_session[Any]
+        | async_scoped_session[Any]
+        | Connection
+        | psycopg.Connection[Any]
+        | DjangoConnection
+    )
+else:
+    Target = Any  # the classes above are not loaded here; annotations that are read at run time must resolve
 
 
 def session_of(target: Any) -> Session | None:

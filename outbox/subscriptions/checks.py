@@ -54,7 +54,6 @@ __all__ = [
     "format_secret_to_store",
     "headers_to_store",
     "is_id",
-    "stored_filter",
     "tls_to_store",
 ]
 
@@ -125,15 +124,7 @@ def check_metadata(name: str, value: object) -> dict[str, str]:
 
 def check_filter(_name: str, value: object) -> str | None:
     """Return a filter as canonical JSON text; None for {}, which lets every event through."""
-    from outbox.subscriptions.filters import parse_new  # most programs have no filters
-
-    text = parse_new(value).text
-    return None if text == "{}" else text
-
-
-def stored_filter(value: object) -> str | None:
-    """Return a filter that was stored as `check_filter` does, also what a new one may not ask for any more."""
-    from outbox.subscriptions.filters import parse
+    from outbox.subscriptions.filters import parse  # most programs have no filters
 
     text = parse(value).text
     return None if text == "{}" else text

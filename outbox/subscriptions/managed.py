@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, func, literal_colu
 
 from outbox.sealing import PREFIX
 from outbox.secret import Secret
-from outbox.subscriptions.checks import stored_filter
+from outbox.subscriptions.checks import check_filter
 from outbox.subscriptions.fields import COLUMNS, NewSubscription
 from outbox.subscriptions.fingerprints import fingerprint_of, is_fingerprint_of
 from outbox.subscriptions.rows import columns, in_state, secrets, subscriptions
@@ -97,7 +97,7 @@ def _stored(row: Any, known: Mapping[str, KnownSecret]) -> StoredSubscription:
 def _value(name: str, value: Any) -> Any:
     """Return a column's value as its field's check gives it."""
     if name == "filter" and value is not None and "$unreadable" not in value:
-        return stored_filter(value)
+        return check_filter(name, value)
     return tuple(value) if isinstance(value, list) else value
 
 

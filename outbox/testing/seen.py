@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,7 +24,7 @@ from outbox.testing.differences import differences, shown
 __all__ = ["RecordedEvent", "assert_recorded", "nothing_recorded", "recorded"]
 
 _SHOWN_MAX = 20
-_COLUMNS = "outbox.text_id('evt', id), type, payload, key, tenant, available_at, priority"
+_COLUMNS = "outbox.text_id('evt', id), type, payload, key, tenant, available_at, priority, cast(metadata as text)"
 _SELECT = f"select {_COLUMNS} from outbox.events order by seq"  # noqa: S608 - a constant
 
 
@@ -33,7 +34,7 @@ class RecordedEvent:
 
     data: its payload, parsed; the text itself where Python cannot hold it, such as 1e999. available_at: of one that
     waits as it was given, in UTC. waiting: it waits in the session's memory for the commit; others are in the database,
-    in this transaction or committed.
+    in this transaction or committed. metadata: None where there is none.
     """
 
     id: str
@@ -43,6 +44,7 @@ class RecordedEvent:
     tenant: str
     available_at: datetime | timedelta | None
     priority: int
+    metadata: dict[str, str] | None
     waiting: bool
 
 
@@ -125,9 +127,10 @@ def _stored(target: Any) -> list[RecordedEvent]:
             tenant=tenant,
             available_at=available_at,
             priority=priority,
+            metadata=None if metadata is None else json.loads(metadata),
             waiting=False,
         )
-        for id_, type_, payload, key, tenant, available_at, priority in _rows(target)
+        for id_, type_, payload, key, tenant, available_at, priority, metadata in _rows(target)
     ]
 
 
@@ -158,6 +161,7 @@ def _waiting(row: Row) -> RecordedEvent:
         tenant=row.tenant,
         available_at=row.available_at if delay is None else timedelta(microseconds=delay),
         priority=row.priority,
+        metadata=None if row.metadata is None else json.loads(row.metadata),
         waiting=True,
     )
 

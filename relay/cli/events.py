@@ -14,6 +14,7 @@ from relay.cli.output import (
     escape,
     fields_of,
     host_of,
+    metadata_lines,
     print_attempts,
     print_fields,
     print_json,
@@ -84,8 +85,9 @@ def show(source: Source, event_id: str, *, as_json: bool) -> None:
 
 def _print_event(found: EventDetails) -> None:
     matched = f"{found.resolution.matched} subscriptions" if found.resolution else None
-    nested = ("counts", "resolution", "deliveries", "attempts", "dead_letters", "trace", "payload")
-    told = {"matched": matched, "subscriptions": counted(found.counts)} | (found.trace or {})
+    nested = ("counts", "resolution", "deliveries", "attempts", "dead_letters", "trace", "metadata", "payload")
+    told = {"matched": matched, "subscriptions": counted(found.counts)}
+    told |= metadata_lines(found.metadata) | (found.trace or {})
     print_fields(fields_of(found, *nested) | told)
     if found.deliveries:
         click.echo("\nOutstanding")

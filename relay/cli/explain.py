@@ -8,13 +8,23 @@ import click
 
 from outbox.control.times import utc
 from outbox.recording.payload import RawJSON
-from outbox.subscriptions.declaration import json_object
+from outbox.subscriptions.declaration import json_object, pair
 from relay.cli.findings import in_words
 from relay.cli.options import after_option, filters, json_option
-from relay.cli.output import counted, escape, fields_of, print_fields, print_json, print_more, print_table
+from relay.cli.output import (
+    counted,
+    escape,
+    fields_of,
+    metadata_lines,
+    print_fields,
+    print_json,
+    print_more,
+    print_table,
+)
 from relay.cli.source import Source, with_source
 from relay.cli.subscription_options import FILE, own_tenant_option, read_file, sent_filter, text_type
 from relay.client import calls
+from relay.client.calls.making import not_none
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -29,6 +39,13 @@ __all__ = ["explain", "filter_test"]
 _data_option = click.option("--data", type=FILE, help="The payload of a draft: a file of JSON, - is stdin.")
 _type_option = click.option("--type", "type_", metavar="TYPE", help="The event type of the draft.")
 _key_option = click.option("--key", metavar="KEY", help="The key of the draft.")
+_metadata_option = click.option(
+    "--metadata",
+    metavar="NAME=VALUE",
+    type=text_type(pair),
+    multiple=True,
+    help="The metadata of the draft; repeatable.",
+)
 
 
 @click.command()
@@ -36,6 +53,7 @@ _key_option = click.option("--key", metavar="KEY", help="The key of the draft.")
 @_type_option
 @_data_option
 @_key_option
+@_metadata_option
 @click.option("--tenant", metavar="NAME", help="Whose draft it is; whose the EVENT must be.")
 @filters("subscription", "limit")
 @after_option
@@ -43,7 +61,7 @@ _key_option = click.option("--key", metavar="KEY", help="The key of the draft.")
 @with_source
 def explain(
     source: Source, event_id: str | None, type_: str | None, data: TextIO | None, key: str | None,
-    tenant: str | None, *, as_json: bool, **page: Any,
+    metadata: tuple[tuple[str, str], ...], tenant: str | None, *, as_json: bool, **page: Any,
 ) -> None:  # fmt: skip
     """Tell the track of one EVENT (evt_…): recorded, resolved, each attempt, what is next and why it waits.
 
@@ -56,7 +74,7 @@ def explain(
       relay explain evt_… --subscription sub_…
       relay explain --type order.created --data order.json --tenant acme
     """
-    draft = _one_of(event_id, _draft(type_, data, key, tenant or ""), "EVENT, or --type and --data")
+    draft = _one_of(event_id, _draft(type_, data, key, metadata, tenant or ""), "EVENT, or --type and --data")
     found = _track(source, draft, tenant, page) if isinstance(draft, str) else _explain(source, draft, page)
     if as_json:
         print_json(found)
@@ -83,7 +101,12 @@ def _explain(source: Source, draft: Draft, page: dict[str, Any]) -> ExplainedEve
     found = source.ask(
         lambda connection: explain_draft(connection, None, draft, **page),
         lambda: calls.explain_unrecorded(
-            draft.type, RawJSON(draft.data), key=draft.key, tenant=draft.tenant or None, **given
+            draft.type,
+            RawJSON(draft.data),
+            key=draft.key,
+            metadata=draft.metadata,
+            tenant=draft.tenant or None,
+            **given,
         ),
     )
     if source.is_remote and len(found.subscriptions.items) == given["limit"]:
@@ -91,17 +114,25 @@ def _explain(source: Source, draft: Draft, page: dict[str, Any]) -> ExplainedEve
     return found
 
 
-def _draft(type_: str | None, data: TextIO | None, key: str | None, tenant: str = "") -> Draft | None:
+def _draft(
+    type_: str | None,
+    data: TextIO | None,
+    key: str | None,
+    metadata: tuple[tuple[str, str], ...],
+    tenant: str = "",
+) -> Draft | None:
     """Return the draft that the options make; None where none of them is given."""
     from outbox.control.explain import Draft
 
     if type_ is None and data is None:
-        if key is not None:
-            raise click.UsageError("--key is of a draft: give --type and --data too")
+        if key is not None or metadata:
+            raise click.UsageError("--key and --metadata are of a draft: give --type and --data too")
         return None
     if type_ is None or data is None:
         raise click.UsageError("a draft needs both --type and --data")
-    return Draft(type=type_, data=read_file("data", data).strip(), key=key, tenant=tenant)
+    return Draft(
+        type=type_, data=read_file("data", data).strip(), key=key, metadata=dict(metadata) or None, tenant=tenant
+    )
 
 
 def _one_of(event_id: str | None, draft: Draft | None, words: str) -> str | Draft:
@@ -130,8 +161,9 @@ def _print(found: EventTrack | ExplainedEvent) -> None:
 def _print_track(found: EventTrack) -> None:
     matched = f"{found.resolution.matched} subscriptions" if found.resolution else None
     resolved = found.resolution.at if found.resolution else None if found.pending is None else found.pending.detail
-    nested = ("pending", "resolution", "counts", "deliveries", "more_deliveries", "subscriptions", "trace")
-    told = {"resolved": resolved, "matched": matched, "subscriptions": counted(found.counts)} | (found.trace or {})
+    nested = ("pending", "resolution", "counts", "deliveries", "more_deliveries", "subscriptions", "trace", "metadata")
+    told = {"resolved": resolved, "matched": matched, "subscriptions": counted(found.counts)}
+    told |= metadata_lines(found.metadata) | (found.trace or {})
     print_fields(fields_of(found, *nested) | told)
     for one in found.deliveries:
         why = f" ({one.reason})" if one.reason else ""
@@ -170,11 +202,13 @@ def _detail(detail: str, item: Any) -> str:
 @_data_option
 @click.option("--type", "type_", default="test", metavar="TYPE", show_default=True, help="The event type of the draft.")
 @_key_option
+@_metadata_option
 @json_option
 @with_source
 def filter_test(
     source: Source, subscription_id: str | None, tenant: str | None, filter_: Any, event_id: str | None,
-    data: TextIO | None, type_: str, key: str | None, *, as_json: bool,
+    data: TextIO | None, type_: str, key: str | None, metadata: tuple[tuple[str, str], ...],
+    *, as_json: bool,
 ) -> int:  # fmt: skip
     """Ask the filter of a SUBSCRIPTION, or one that is given, about an event or a draft. Exit code 1: no match.
 
@@ -185,7 +219,7 @@ def filter_test(
     """
     if (subscription_id is None) == (filter_ is None):
         raise click.UsageError("give either a SUBSCRIPTION or --filter")
-    about = _one_of(event_id, _draft(type_, data, key) if data is not None else None, "--event or --data")
+    about = _one_of(event_id, _draft(type_, data, key, metadata) if data is not None else None, "--event or --data")
     if subscription_id is None:
         found = _ask_given(source, tenant, filter_, about)
     else:
@@ -222,4 +256,4 @@ def _sent(about: str | Draft) -> dict[str, Any]:
     """Return an event or a draft as the API's body names it."""
     if isinstance(about, str):
         return {"event_id": about}
-    return {"type": about.type, "data": RawJSON(about.data)} | ({} if about.key is None else {"key": about.key})
+    return not_none(type=about.type, data=RawJSON(about.data), key=about.key, metadata=about.metadata)

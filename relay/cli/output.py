@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from outbox.control.events import Counts
 
 __all__ = [
-    "counted", "escape", "fields_of", "host_of", "print_attempts", "print_fields", "print_json", "print_json_lines",
-    "print_more", "print_table",
+    "counted", "escape", "fields_of", "host_of", "metadata_lines", "print_attempts", "print_fields", "print_json",
+    "print_json_lines", "print_more", "print_table",
 ]  # fmt: skip
 
 _MIN_FLEXIBLE_WIDTH = 8
@@ -104,6 +104,11 @@ def print_fields(named: Mapping[str, Any]) -> None:
     width = max(len(name) for name in named) + 2
     for name, value in named.items():
         click.echo(f"{name:<{width}}{_cell(value) or '-'}")
+
+
+def metadata_lines(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """Return an event's metadata as fields to print."""
+    return {f"metadata.{name}": value for name, value in (metadata or {}).items()}
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, flexible: Sequence[str] = ()) -> None:

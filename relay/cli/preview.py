@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outbox.errors import RecordError
+from outbox.subscriptions.declaration import pair
 from relay.cli.options import json_option
 from relay.cli.output import escape, print_json
 from relay.cli.probe import print_body, print_headers
 from relay.cli.source import Source, with_source
-from relay.cli.subscription_options import FILE, own_tenant_option, read_file, read_json, subscription_argument
+from relay.cli.subscription_options import (
+    FILE,
+    own_tenant_option,
+    read_file,
+    read_json,
+    subscription_argument,
+    text_type,
+)
 from relay.client import calls
 
 if TYPE_CHECKING:
@@ -29,6 +37,7 @@ __all__ = ["preview"]
 @click.option("--data", type=FILE, help="A draft's data: a file of JSON, - is stdin.")
 @click.option("--type", "type_", metavar="TYPE", help="The draft's type. [default: outbox.test]")
 @click.option("--key", metavar="KEY", help="The draft's key. [default: none]")
+@click.option("--metadata", metavar="NAME=VALUE", type=text_type(pair), multiple=True, help="The draft's; repeatable.")
 @click.option(
     "--transformation", metavar="EXPRESSION", help="Try this in place of the subscription's own; '' for none."
 )
@@ -36,7 +45,8 @@ __all__ = ["preview"]
 @with_source
 def preview(
     source: Source, subscription_id: str, tenant: str | None, event_id: str | None, data: TextIO | None,
-    type_: str | None, key: str | None, transformation: str | None, *, as_json: bool,
+    type_: str | None, key: str | None, metadata: tuple[tuple[str, str], ...],
+    transformation: str | None, *, as_json: bool,
 ) -> int:  # fmt: skip
     """Show the request that an event would be sent as, and send nothing.
 
@@ -53,9 +63,14 @@ def preview(
 
     if (event_id is None) is (data is None):
         raise click.UsageError("give either --event or --data")
-    if event_id is not None and (type_ is not None or key is not None):
-        raise click.UsageError("--type and --key are a draft's: give them with --data")
-    event = event_id or Draft(data=read_file("data", data) if data else "", type=type_ or DEFAULT_TYPE, key=key)
+    if event_id is not None and (type_ is not None or key is not None or metadata):
+        raise click.UsageError("--type, --key and --metadata are a draft's: give them with --data")
+    event = event_id or Draft(
+        data=read_file("data", data) if data else "",
+        type=type_ or DEFAULT_TYPE,
+        key=key,
+        metadata=dict(metadata) or None,
+    )
     source.require_tenant(subscription_id, tenant)
     try:
         found = source.run(
@@ -76,7 +91,8 @@ def _sent(event: str | Draft, transformation: str | None) -> dict[str, Any]:
     tried = {} if transformation is None else {"transformation": transformation}
     if isinstance(event, str):
         return {"event_id": event} | tried
-    return {"type": event.type, "key": event.key, "data": read_json(event.data)} | tried
+    metadata = {} if event.metadata is None else {"metadata": event.metadata}
+    return {"type": event.type, "key": event.key, "data": read_json(event.data)} | metadata | tried
 
 
 def _print(found: PreviewedRequest) -> None:

@@ -53,7 +53,9 @@ class Asking:
 
     async def _ask_here(self, parts: EventParts, filters: FilterSet) -> list[tuple[bytes, Answer]] | None:
         """Return their answers; None where one needs more steps than it may take here."""
-        event = FilteredEvent(parts.type.decode(), parts.payload, key=parts.key, steps_a_byte=0)
+        event = FilteredEvent(
+            parts.type.decode(), parts.payload, key=parts.key, metadata=parts.metadata, steps_a_byte=0
+        )
         found: list[tuple[bytes, Answer]] = []
         for name, one in filters.candidates(event):
             answer = one.answer(event)
@@ -78,7 +80,7 @@ class Asking:
                 self._say(error)
             except NotStartedError:
                 pass  # the log says it
-        event = FilteredEvent(parts.type.decode(), parts.payload, key=parts.key)
+        event = FilteredEvent(parts.type.decode(), parts.payload, key=parts.key, metadata=parts.metadata)
         return await asyncio.to_thread(lambda: list(answer_all(filters, event)))
 
     def _spare(self, filters: FilterSet) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from outbox.ids import text_id
-from outbox.subscriptions.filters import Answer, FilteredEvent, stored_filter
+from outbox.subscriptions.filters import Answer, stored_filter
 from relay.store.bulk import BACKLOG, BACKLOG_SECONDS, LEASE_SECONDS
 from relay.store.bulk_pages import BATCH, LOOKED_AT
 from relay.store.meaning import Meaning, meaning_of, one_line
@@ -129,8 +129,7 @@ class BulkOperations:
         matching = tuple(
             one
             for one in asked
-            if (event := events.get(one.event_seq)) is not None
-            and filter_.answer(FilteredEvent(event.type, event.payload, key=event.key)) is Answer.MATCH
+            if (event := events.get(one.event_seq)) is not None and filter_.answer(event.filtered()) is Answer.MATCH
         )
         if len(asked) == len(page.to_put_back):
             return replace(page, to_put_back=matching)

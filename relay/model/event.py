@@ -30,6 +30,7 @@ class EventParts:
     payload: the exact JSON text, in UTF-8. standard, bodies: what relay.message made of it so far, in the standard
     format, and in others by format and settings.
     trace: W3C's traceparent, tracestate and baggage, a line each; mostly None.
+    metadata: text by name as JSON, which filters and transformations see and receivers do not; mostly None.
     transformed: this event with other data, by expression; None until the first is made.
     """
 
@@ -40,6 +41,7 @@ class EventParts:
     recorded_at: int
     payload: bytes = field(repr=False)
     trace: bytes | None = field(default=None, repr=False)
+    metadata: bytes | None = field(default=None, repr=False)
     size: int = field(init=False)
     """How many bytes its body has, or will have, in the standard format."""
     standard: bytes | None = field(init=False, repr=False, default=None)

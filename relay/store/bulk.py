@@ -12,6 +12,7 @@ from uuid import UUID
 
 from outbox.control.store.by_hand import hastening
 from outbox.control.store.replay import revival
+from outbox.subscriptions.filters import FilteredEvent
 from relay.store.bulk_pages import BATCH, Work, page_of, page_statement, utc
 from relay.store.database import PRUNE_WHEN_PLANNED
 
@@ -89,9 +90,15 @@ class FilteredPayload(NamedTuple):
     type: str
     key: str | None
     payload: str
+    metadata: str | None
+
+    def filtered(self) -> FilteredEvent:
+        """Return it as filters see it."""
+        return FilteredEvent(self.type, self.payload, key=self.key, metadata=self.metadata)
 
 
-_PAYLOADS = "select seq, type, key, payload from outbox.events where seq = any(%(seqs)s::bigint[]) order by seq"
+_PAYLOADS = """
+select seq, type, key, payload, metadata::text from outbox.events where seq = any(%(seqs)s::bigint[]) order by seq"""
 
 
 async def read_bulk_payloads(database: Database, seqs: Sequence[int]) -> list[FilteredPayload]:

@@ -19,11 +19,11 @@ class Copied(Enum):
 
 _BURIAL = """
 insert into outbox.dead_letters (delivery_id, event_seq, event_id, subscription_id, tenant, type, key, payload,
-                                 recorded_at, attempts, reason, error)
+                                 recorded_at, attempts, reason, error, metadata)
 select b.id, b.event_seq, coalesce(e.id, b.id), b.subscription_id, coalesce(e.tenant, ''), coalesce(e.type, 'unknown'),
-       e.key, {payload}, coalesce(e.recorded_at, clock_timestamp()), b.attempts, b.reason, b.error
+       e.key, {payload}, coalesce(e.recorded_at, clock_timestamp()), b.attempts, b.reason, b.error, {metadata}
 from {source} b
-left join lateral (select id, tenant, type, key, payload, recorded_at from {events}
+left join lateral (select id, tenant, type, key, payload, recorded_at, metadata from {events}
                    where seq = b.event_seq and {where} limit 1) e on true"""
 # Selecting a payload without using it does not read it.
 _PAYLOAD = f"case when b.reason <> '{OutcomeKind.PAYLOAD_UNREADABLE}' then coalesce(e.payload, 'null') end"
@@ -31,7 +31,7 @@ _PAYLOAD = f"case when b.reason <> '{OutcomeKind.PAYLOAD_UNREADABLE}' then coale
 # With the numbers known when it is planned, it opens only the leaves that hold one of them.
 EVENTS_TO_BURY = """
 events_to_bury as materialized (
-    select seq, id, tenant, type, key, payload, recorded_at from outbox.events where seq = any(%b)),"""
+    select seq, id, tenant, type, key, payload, recorded_at, metadata from outbox.events where seq = any(%b)),"""
 
 
 def burial(source: str, events: str = "outbox.events", copied: Copied = Copied.ALL) -> str:
@@ -41,6 +41,6 @@ def burial(source: str, events: str = "outbox.events", copied: Copied = Copied.A
     "events_to_bury", the CTE of EVENTS_TO_BURY before it. An event whose row is gone leaves the payload 'null', JSON's;
     one that cannot be read leaves none.
     """
-    payload = _PAYLOAD if copied is Copied.ALL else "null"
+    payload, metadata = (_PAYLOAD, "e.metadata") if copied is Copied.ALL else ("null", "null")
     where = "false" if copied is Copied.NOTHING else "true"
-    return _BURIAL.format(source=source, events=events, payload=payload, where=where)
+    return _BURIAL.format(source=source, events=events, payload=payload, metadata=metadata, where=where)

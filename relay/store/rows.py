@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["EVENT_COLUMNS", "Birth", "Leased", "Match", "Poll", "Settled", "Swept", "Taken", "event_of"]
 
 
-EVENT_COLUMNS = "id, tenant, type, key, recorded_at, convert_to(payload, 'UTF8'), convert_to(trace, 'UTF8')"
+EVENT_COLUMNS = (
+    "id, tenant, type, key, recorded_at, convert_to(payload, 'UTF8'), convert_to(trace, 'UTF8'),"
+    " convert_to(metadata::text, 'UTF8')"
+)
 """What `event_of` takes, of outbox.events."""
 
 
@@ -145,6 +148,6 @@ class Leased(NamedTuple):
 
 def event_of(parts: Sequence[Any]) -> EventParts:
     """Return the event of EVENT_COLUMNS. Ids and times come as the bytes that the server sent."""
-    identity, tenant, type_, key, recorded_at, payload, trace = parts
+    identity, tenant, type_, key, recorded_at, payload, trace, metadata = parts
     moment = int.from_bytes(recorded_at, "big", signed=True)
-    return EventParts(event_id_of(identity), type_.encode(), tenant, key, moment, payload, trace)
+    return EventParts(event_id_of(identity), type_.encode(), tenant, key, moment, payload, trace, metadata)

@@ -134,6 +134,10 @@ def fill(connection: sa.Connection, *, tenant: str, key: str | None, payload: st
             sa.text("update outbox.attempts set url = :t, headers = :t, excerpt = convert_to(:t, 'UTF8')"),
             {"t": f"https://example.com/{CANARY}"},
         )
+        connection.execute(
+            sa.text("update outbox.dead_letters set metadata = jsonb_build_object('by', cast(:t as text))"),
+            {"t": CANARY},
+        )
         seeding.prune_event(connection, events[2])
     return name, events[0]
 
@@ -145,6 +149,7 @@ def fill_tenant(connection: sa.Connection) -> str:
         outbox.record(
             connection, "order.created", {"n": CANARY}, tenant=CANARY, idempotency_key=CANARY,
             trace={"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": f"a={CANARY}"},
+            metadata={CANARY: CANARY},
         )  # fmt: skip
     with connection.begin():
         subscriptions.limit_tenant(connection, CANARY, rate_limit="5/s")

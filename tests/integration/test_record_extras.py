@@ -202,7 +202,7 @@ def test_events_show_and_list_have_them(database_url):
 
 
 def test_an_events_trace_comes_as_the_bytes_that_are_sent():
-    parts = event_of((UUID(int=7).bytes, "", "a", None, bytes(8), b"1", STORED.encode()))
+    parts = event_of((UUID(int=7).bytes, "", "a", None, bytes(8), b"1", STORED.encode(), None))
     assert parts.trace == STORED.encode()
     assert "user" not in repr(parts)
 

@@ -17,7 +17,6 @@ from outbox.subscriptions.filters import (
     FilteredEvent,
     FilterSet,
     parse,
-    parse_new,
     read_filter,
     stored_filter,
 )
@@ -91,22 +90,6 @@ def refused(given: Any, **more: Any) -> str:
 )
 def test_a_refusal_names_the_path_the_value_and_the_mend(given: Any, told: str) -> None:
     assert refused(given).startswith(told)
-
-
-@pytest.mark.parametrize(
-    ("given", "where"),
-    [
-        ({"metadata": {"source": "web"}}, "filter.metadata"),
-        ({"$or": [{"type": "a"}, {"$not": {"metadata": {"$exists": True}}}]}, "filter.$or[1].$not.metadata"),
-    ],
-)
-def test_a_new_filter_on_metadata_is_refused_and_a_stored_one_goes_on(given: Any, where: str) -> None:
-    with pytest.raises(SubscriptionError) as error:
-        parse_new(given)
-    assert str(error.value) == (
-        f"{where}: no event carries any metadata yet, so that this never matches; put it into the payload and ask there"
-    )
-    assert stored_filter(json.dumps(given)).answer(FilteredEvent("b.c", "1")) in (Answer.MATCH, Answer.NO_MATCH)
 
 
 def test_a_filter_that_contains_itself_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,13 @@ EXPRESSIONS = st.recursive(
 
 def event(data: bytes = BOOK, *, key: str | None = "k-1") -> EventParts:
     return EventParts(b"evt_01jd3v0000e008000000000000", b"order.created", "acme", key, 123_456_789, data)
+
+
+def test_it_sees_metadata_where_there_are_some_and_null_where_not() -> None:
+    given = replace(event(), metadata=b'{"user": "u-17"}')
+    assert Transformation("metadata.user").of(given).payload == b'"u-17"'
+    assert Transformation("metadata.user").of(event()).payload == b"null"
+    assert "metadata" not in json.loads(Transformation("@").of(event()).payload), "the body of before"
 
 
 def made(expression: str, data: bytes = BOOK) -> str:

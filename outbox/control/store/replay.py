@@ -61,16 +61,16 @@ def find_matching(connection: Connection, seqs: Sequence[int]) -> list[tuple[int
 
 
 _PAYLOADS = text("""
-select seq, type, key, payload from outbox.events where seq = any(cast(:seqs as bigint[]))
+select seq, type, key, payload, metadata from outbox.events where seq = any(cast(:seqs as bigint[]))
 union all
-(select distinct on (event_seq) event_seq, type, key, payload from outbox.dead_letters
+(select distinct on (event_seq) event_seq, type, key, payload, metadata from outbox.dead_letters
  where event_seq = any(cast(:seqs as bigint[])) order by event_seq)
 """)
 
 
 def _read_events(connection: Connection, seqs: set[int]) -> dict[int, FilteredEvent]:
     rows = connection.execute(_PAYLOADS, {"seqs": list(seqs)}).all() if seqs else []
-    return {row.seq: FilteredEvent(row.type, row.payload, key=row.key) for row in rows}
+    return {row.seq: FilteredEvent(row.type, row.payload, key=row.key, metadata=row.metadata) for row in rows}
 
 
 def find_on_their_way(connection: Connection, seqs: Sequence[int]) -> set[tuple[int, UUID]]:

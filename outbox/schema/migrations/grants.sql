@@ -46,7 +46,7 @@ declare
     rights constant text[] := array[
         ['outbox_app', 'usage on schema outbox'],
         ['outbox_app', 'select on outbox.schema_migrations'],
-        ['outbox_app', 'insert (id, tenant, type, key, payload, recorded_at, available_at, priority, trace) on outbox.events'],
+        ['outbox_app', 'insert (id, tenant, type, key, payload, recorded_at, available_at, priority, trace, metadata) on outbox.events'],
         ['outbox_app', 'select (seq, id) on outbox.events'],
         ['outbox_app', 'usage on sequence outbox.events_seq'],
         ['outbox_app', 'execute on function outbox.record, outbox.record_once, outbox.content_recorded, outbox.capture_row, outbox.row_images_query, outbox.row_data_query, outbox.uuid7, ' || rules || ', ' || texts],

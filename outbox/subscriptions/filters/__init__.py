@@ -14,7 +14,6 @@ from outbox.subscriptions.filters.parsing import (
     MAX_NODES,
     MAX_TEXT_BYTES,
     parse,
-    parse_new,
     stored_filter,
 )
 from outbox.subscriptions.filters.values import read_filter
@@ -31,7 +30,6 @@ __all__ = [
     "FilteredEvent",
     "RefusedFilter",
     "parse",
-    "parse_new",
     "read_filter",
     "stored_filter",
 ]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from outbox.subscriptions.filters.values import MISSING, read_payload
 from outbox.subscriptions.filters.work import Work
 
-__all__ = ["EVENT_FIELDS", "RECORDED_FIELDS", "STEPS_MIN", "FilteredEvent", "UnreadablePayload"]
+__all__ = ["EVENT_FIELDS", "STEPS_MIN", "FilteredEvent", "UnreadablePayload"]
 
 EVENT_FIELDS = ("type", "key", "metadata", "payload")
-RECORDED_FIELDS = ("type", "key", "payload")
-"""Those that `record` can give an event: a filter on another one would never be met."""
 
 STEPS_MIN = 10_000
 STEPS_A_BYTE = 2
@@ -33,10 +32,10 @@ class FilteredEvent:
     __slots__ = ("_fields", "_payload", "_problem", "_rich", "_text", "work")
 
     def __init__(
-        self, type: str, payload: str | bytes, *, key: str | None = None, metadata: Mapping[str, str] | None = None,  # noqa: A002
-        steps_a_byte: int = STEPS_A_BYTE,
+        self, type: str, payload: str | bytes, *, key: str | None = None,  # noqa: A002
+        metadata: Mapping[str, str] | str | bytes | None = None, steps_a_byte: int = STEPS_A_BYTE,
     ) -> None:  # fmt: skip
-        """Keep the parts. `payload` is JSON text; None as key or metadata is a field that is missing.
+        """Keep the parts. `payload` is JSON text, as metadata may be; None as key or metadata: the field is missing.
 
         `steps_a_byte`: fewer than the two of the language for whoever asks again where they were not enough.
         """
@@ -44,7 +43,7 @@ class FilteredEvent:
         if key is not None:
             self._fields["key"] = key
         if metadata is not None:
-            self._fields["metadata"] = dict(metadata)
+            self._fields["metadata"] = json.loads(metadata) if isinstance(metadata, str | bytes) else dict(metadata)
         self._text: str | bytes | None = payload
         self._payload: Any = None
         self._problem = ""

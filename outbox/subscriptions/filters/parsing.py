@@ -15,11 +15,11 @@ from outbox._text import brief, nearest
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.filters import conditions, operators
 from outbox.subscriptions.filters.conditions import Condition, scalar_of
-from outbox.subscriptions.filters.event import EVENT_FIELDS, RECORDED_FIELDS
+from outbox.subscriptions.filters.event import EVENT_FIELDS
 from outbox.subscriptions.filters.filters import Filter, RefusedFilter
 from outbox.subscriptions.filters.values import canonical, is_number, path_of, read_filter
 
-__all__ = ["MAX_DEPTH", "MAX_ENTRIES", "MAX_NODES", "MAX_TEXT_BYTES", "parse", "parse_new", "stored_filter"]
+__all__ = ["MAX_DEPTH", "MAX_ENTRIES", "MAX_NODES", "MAX_TEXT_BYTES", "parse", "stored_filter"]
 
 MAX_DEPTH = 16
 MAX_NODES = 200
@@ -41,25 +41,12 @@ def parse(filter: object, *, name: str = "filter", over: Literal["event", "paylo
     Raises:
         SubscriptionError: it is no filter; the message names the path and the mend.
     """
-    return _parsed(filter, name, over, EVENT_FIELDS)
-
-
-def parse_new(filter: object, *, name: str = "filter") -> Filter:  # noqa: A002
-    """Return a filter that somebody wants from now on. Unlike one that is stored, it names recorded fields only.
-
-    Raises:
-        SubscriptionError: it is no filter, or asks for what no event carries.
-    """
-    return _parsed(filter, name, "event", RECORDED_FIELDS)
-
-
-def _parsed(filter: object, name: str, over: Literal["event", "payload"], fields: tuple[str, ...]) -> Filter:  # noqa: A002
     copied = _Copy(name).take(filter)
     text = canonical(copied)
     size = len(text.encode())
     if size > MAX_TEXT_BYTES:
         raise SubscriptionError(f"{name}: is {size} bytes as JSON, at most {MAX_TEXT_BYTES} are allowed")
-    parser = _Parser(name, fields)
+    parser = _Parser(name)
     if not copied:
         return Filter(conditions.And({}, ()), text)
     if over == "event":
@@ -154,11 +141,10 @@ _LOGIC = ("$and", "$or", "$not")
 
 
 class _Parser:
-    """Gives a copied filter its meaning, or refuses it. `fields`: those of the event that its top level may name."""
+    """Gives a copied filter its meaning, or refuses it."""
 
-    def __init__(self, name: str, fields: tuple[str, ...]) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._fields = fields
         self._operators: dict[str, Callable[[Any, Any, _Path], Condition]] = {
             "$eq": lambda source, operand, _: operators.Equal(source, operand),
             "$ne": lambda source, operand, _: operators.Differs(source, operand),
@@ -177,25 +163,20 @@ class _Parser:
         """Return the condition of a level that names the event's own fields."""
         if not isinstance(given, dict) or not given:
             self._refuse(
-                path, f"{_shown(given)} says nothing of the event; give an object of {', '.join(self._fields)}"
+                path, f"{_shown(given)} says nothing of the event; give an object of {', '.join(EVENT_FIELDS)}"
             )
         return conditions.And(given, [self._event_member(key, given[key], path) for key in given])
 
     def _event_member(self, key: str, given: Any, path: _Path) -> Condition:
         here, source = (*path, key), {key: given}
-        if key in self._fields:
+        if key in EVENT_FIELDS:
             return conditions.EventField(key, self.condition(given, here))
         if key == "$not":
             return conditions.Not(source, self.event(given, here))
         if key in ("$and", "$or"):
             parts = [self.event(each, (*here, f"[{at}]")) for at, each in enumerate(self._list(key, given, here))]
             return conditions.And(source, parts) if key == "$and" else conditions.Or(source, parts)
-        if key in EVENT_FIELDS:
-            self._refuse(
-                here,
-                f"no event carries any {key} yet, so that this never matches; put it into the payload and ask there",
-            )
-        return self._refuse(here, f"is no field of an event; {_nearest(key, (*self._fields, *_LOGIC), 'those are')}")
+        return self._refuse(here, f"is no field of an event; {_nearest(key, (*EVENT_FIELDS, *_LOGIC), 'those are')}")
 
     def condition(self, given: Any, path: _Path) -> Condition:
         """Return the condition of a value below the event's fields."""

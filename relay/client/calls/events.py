@@ -31,7 +31,8 @@ __all__ = [
 
 
 def record_event(type: str, data: Any, *, once: str, **more: Any) -> Call[Event]:  # noqa: A002
-    """Record an event outside of your transaction, one for each `once`; more: key, tenant, available_at, priority."""
+    """Record an event outside of your transaction, one for each `once`; more: key, tenant, available_at, priority,
+    metadata."""
     return send(Event, "POST", "/events", body={"type": type, "data": data, **not_none(**more)}, once=once)
 
 
@@ -60,7 +61,7 @@ def get_event_track(event_id: object, **filters: Any) -> Call[EventTrack]:
 
 
 def explain_unrecorded(type: str, data: Any, **more: Any) -> Call[ExplainedEvent]:  # noqa: A002
-    """The same for a draft; more: key, tenant, subscription, limit."""
+    """The same for a draft; more: key, tenant, metadata, subscription, limit."""
     from outbox.control.explain import ExplainedEvent
 
     return send(ExplainedEvent, "POST", "/events/explain", body={"type": type, "data": data, **not_none(**more)})

@@ -43,19 +43,19 @@ def answer(request: bytes) -> bytes:
 
 
 def _transformed(asked: TransformationAsked) -> bytes:
-    _, expression, identity, type_, tenant, key, recorded_at, payload = asked
-    event = EventParts(identity, type_, tenant, key, recorded_at, payload)
+    _, expression, identity, type_, tenant, key, recorded_at, payload, metadata = asked
+    event = EventParts(identity, type_, tenant, key, recorded_at, payload, metadata=metadata)
     return Transformation(expression).of(event).payload
 
 
 def _asked(asked: FiltersAsked) -> bytes:
-    _, digest, texts, type_, key, payload = asked
+    _, digest, texts, type_, key, payload, metadata = asked
     if texts is not None:
         KNOWN.put(digest, texts)
     filters = KNOWN.sets.get(digest)
     if filters is None:
         return UNKNOWN
-    event = FilteredEvent(type_.decode(), payload, key=key)
+    event = FilteredEvent(type_.decode(), payload, key=key, metadata=metadata)
     found = [(name, one.answer(event)) for name, one in filters.candidates(event)]
     return MADE + json.dumps([[name.hex(), said] for name, said in found if said is not Answer.NO_MATCH]).encode()
 

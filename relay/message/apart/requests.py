@@ -29,9 +29,9 @@ MADE, REFUSED, FAILED = b"+", b"-", b"!"
 UNKNOWN = b"?"
 """The filters of this digest have to be told."""
 
-TransformationAsked = tuple[Literal["transformation"], str, bytes, bytes, str, "str | None", int, bytes]
+TransformationAsked = tuple[Literal["transformation"], str, bytes, bytes, str, "str | None", int, bytes, "bytes | None"]
 
-FiltersAsked = tuple[Literal["filters"], bytes, "dict[bytes, str] | None", bytes, "str | None", bytes]
+FiltersAsked = tuple[Literal["filters"], bytes, "dict[bytes, str] | None", bytes, "str | None", bytes, "bytes | None"]
 
 
 class UnexpectedError(Exception):
@@ -41,7 +41,8 @@ class UnexpectedError(Exception):
 def transformation_request(expression: str, event: EventParts) -> bytes:
     """Return the request for what an expression makes of an event; the answer is the new data."""
     asked: TransformationAsked = (
-        "transformation", expression, event.id, event.type, event.tenant, event.key, event.recorded_at, event.payload
+        "transformation", expression, event.id, event.type, event.tenant, event.key, event.recorded_at, event.payload,
+        event.metadata,
     )  # fmt: skip
     return marshal.dumps(asked)
 
@@ -51,7 +52,7 @@ def filters_request(digest: bytes, texts: dict[bytes, str] | None, event: EventP
 
     `texts`: the filters by their names; None where the process should know those of this digest.
     """
-    asked: FiltersAsked = ("filters", digest, texts, event.type, event.key, event.payload)
+    asked: FiltersAsked = ("filters", digest, texts, event.type, event.key, event.payload, event.metadata)
     return marshal.dumps(asked)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,8 @@ def _evaluated(expression: Compiled, event: EventParts) -> bytes:
         "key": event.key,
         "data": data,
     }
+    if event.metadata is not None:  # a field that is not there reads as null
+        whole["metadata"] = json.loads(event.metadata)
     budget = Budget(payload, data)
     budget.make(whole)
     budget.spend(expression.steps)

@@ -110,7 +110,7 @@ def _pages(connection: Connection, work: Work) -> Iterator[tuple[list[Found], in
         left = page.left.next_phase() if page.ended else page.left
 
 
-_PAYLOADS = text("select seq, type, key, payload from outbox.events where seq = any(cast(:seqs as bigint[]))")
+_PAYLOADS = text("select seq, type, key, payload, metadata from outbox.events where seq = any(cast(:seqs as bigint[]))")
 
 
 def _filtered(connection: Connection, filter_text: str | None, found: Sequence[Found]) -> list[Found]:
@@ -127,7 +127,7 @@ def _filtered(connection: Connection, filter_text: str | None, found: Sequence[F
 
 
 def _matches(filter_: Any, row: Any) -> bool:
-    return filter_.answer(FilteredEvent(row.type, row.payload, key=row.key)) is Answer.MATCH
+    return filter_.answer(FilteredEvent(row.type, row.payload, key=row.key, metadata=row.metadata)) is Answer.MATCH
 
 
 _SAMPLE = text("""

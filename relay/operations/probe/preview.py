@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from outbox.errors import NotFoundError
 from outbox.ids import EventId, SubscriptionId, event_id_of
-from outbox.recording.arguments import checked_type
+from outbox.recording.arguments import checked_metadata, checked_type
 from outbox.recording.payload import RawJSON, encode
 from outbox.recording.record import Outbox
 from outbox.secret import Secret
@@ -30,6 +30,8 @@ from relay.operations.probe.request_and_response import Recorder
 from relay.secrets.keyring import Keyring
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Connection
 
     from relay.http.sender import Endpoint
@@ -43,11 +45,11 @@ __all__ = ["DEFAULT_TYPE", "Draft", "NoNetwork", "PreviewedRequest", "preview", 
 DEFAULT_TYPE = "outbox.test"
 
 _EVENT = """
-select e.id, e.tenant, e.type, e.key, e.payload,
+select e.id, e.tenant, e.type, e.key, e.payload, cast(e.metadata as text) as metadata,
        cast(extract(epoch from e.recorded_at - timestamptz '2000-01-01Z') * 1000000 as bigint) as recorded_at
-from (select id, tenant, type, key, payload, recorded_at from outbox.events where id = :id
+from (select id, tenant, type, key, payload, recorded_at, metadata from outbox.events where id = :id
       union all
-      (select event_id, tenant, type, key, payload, recorded_at from outbox.dead_letters
+      (select event_id, tenant, type, key, payload, recorded_at, metadata from outbox.dead_letters
        where event_id = :id and payload is not null limit 1)
       limit 1) e
 where exists (select from outbox.subscriptions s where s.id = :subscription_id and s.tenant in ('*', e.tenant))
@@ -62,6 +64,7 @@ class Draft:
     data: str
     type: str = DEFAULT_TYPE
     key: str | None = None
+    metadata: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +171,8 @@ def _draft(connection: Connection, target: ProbedSubscription, draft: Draft) -> 
     payload = encode(RawJSON(draft.data), Outbox().max_payload_bytes)
     whose = connection.execute(text(_TENANT), {"id": UUID(bytes=target.subscription.id)}).scalar_one()
     event = make_event(connection, checked_type(draft.type), payload)
-    return replace(event, tenant=whose or "", key=draft.key)
+    metadata = None if draft.metadata is None else checked_metadata(draft.metadata)
+    return replace(event, tenant=whose or "", key=draft.key, metadata=None if metadata is None else metadata.encode())
 
 
 def read_recorded(connection: Connection, target: ProbedSubscription, event_id: UUID | str) -> EventParts:
@@ -179,4 +183,5 @@ def read_recorded(connection: Connection, target: ProbedSubscription, event_id: 
     if row is None:
         raise NotFoundError(f"event: no {uuid} of the subscription's tenant; never recorded, or pruned by now")
     identity, payload = event_id_of(row.id.bytes), row.payload.encode()
-    return EventParts(identity, row.type.encode(), row.tenant, row.key, row.recorded_at, payload)
+    metadata = row.metadata and row.metadata.encode()
+    return EventParts(identity, row.type.encode(), row.tenant, row.key, row.recorded_at, payload, metadata=metadata)

@@ -16,7 +16,7 @@ from outbox.control.pages import Page
 from outbox.control.track import EventTrack, track_event
 from outbox.recording.record import Event
 from relay.web.answers import linked, linked_below
-from relay.web.api.fields import EventFilter, PageQuery, SubscriptionName, TenantName, tenant_of
+from relay.web.api.fields import EventFilter, EventMetadata, PageQuery, SubscriptionName, TenantName, tenant_of
 from relay.web.bodies import Body, ExactRoute, Instant, WrittenData, data_of
 from relay.web.database import Reading, Writing
 from relay.web.models import listing, model_of
@@ -35,6 +35,7 @@ class RecordEvent(Body):
     tenant: TenantName | None = None
     available_at: Instant | None = Field(default=None, description="The earliest time of delivery.")
     priority: int = Field(default=0, ge=0, le=3)
+    metadata: EventMetadata | None = None
 
 
 class ExplainDraft(Body):
@@ -42,6 +43,7 @@ class ExplainDraft(Body):
     data: Any
     key: str | None = Field(default=None, max_length=1024)
     tenant: TenantName | None = None
+    metadata: EventMetadata | None = None
     subscription: SubscriptionName | None = None
     limit: int = Field(default=100, ge=1, le=1000)
 
@@ -88,6 +90,7 @@ def record_event(
         available_at=body.available_at,
         idempotency_key=idempotency_key,
         priority=body.priority,
+        metadata=body.metadata,
     )
 
 
@@ -102,8 +105,9 @@ def get_events(call: Reading, request: Request, response: Response, query: Annot
 def explain_unrecorded(call: Reading, body: ExplainDraft, written: WrittenData) -> Any:
     """Say for each subscription whether it would get a draft of an event, and why; the first `limit` of them."""
     draft = Draft(
-        type=body.type, data=data_of(body, written), key=body.key, tenant=tenant_of(call.principal, body.tenant)
-    )
+        type=body.type, data=data_of(body, written), key=body.key, metadata=body.metadata,
+        tenant=tenant_of(call.principal, body.tenant),
+    )  # fmt: skip
     found = explain_draft(call.connection, call.tenant, draft, subscription=body.subscription, limit=body.limit)
     return replace(found, subscriptions=Page(found.subscriptions.items))
 

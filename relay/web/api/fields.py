@@ -18,8 +18,8 @@ from relay.web.models import id_pattern
 from relay.web.problems import Problem
 
 __all__ = [
-    "AttemptFilter", "ChangedSettings", "Chosen", "DeliveryFilter", "EventFilter", "GivenSettings", "PageQuery",
-    "Query_", "SubscriptionName", "TenantName", "When", "Window", "given_in", "tenant_of",
+    "AttemptFilter", "ChangedSettings", "Chosen", "DeliveryFilter", "EventFilter", "EventMetadata", "GivenSettings",
+    "PageQuery", "Query_", "SubscriptionName", "TenantName", "When", "Window", "given_in", "tenant_of",
 ]  # fmt: skip
 
 MAX_PAGE = 1000
@@ -38,6 +38,10 @@ Time = Annotated[
     AfterValidator(_checked_moment),
 ]
 TenantName = Annotated[str, Field(max_length=256, description="Whose; '' where there are no tenants.")]
+EventMetadata = Annotated[
+    dict[str, str],
+    Field(description="Text by name. Filters and transformations see it, receivers do not; at most 8 kB."),
+]
 SubscriptionName = Annotated[str, Field(pattern=id_pattern("sub"))]
 _TypePattern = Annotated[str, Field(max_length=128, description="An event type, or a prefix and .*")]
 _Key = Annotated[str, Field(max_length=1024)]

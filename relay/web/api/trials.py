@@ -14,6 +14,7 @@ from relay.operations.probe.documents import CheckedEndpoint, SentTest
 from relay.operations.probe.probe import check_endpoint, send_test
 from relay.web.access import Reader, Writer
 from relay.web.admission import awaiting_network
+from relay.web.api.fields import EventMetadata
 from relay.web.bodies import Body, ExactRoute, WrittenData
 from relay.web.database import Reading, database_of
 from relay.web.models import id_pattern, model_of
@@ -29,19 +30,20 @@ class SendTest(Body):
 
 
 class AboutEvent(Body):
-    """A recorded event, or a draft of one: type, data and key."""
+    """A recorded event, or a draft of one: type, data, key and metadata."""
 
     event_id: str | None = Field(default=None, pattern=id_pattern("evt"))
     type: str | None = Field(default=None, max_length=128)
     key: str | None = Field(default=None, max_length=1024)
+    metadata: EventMetadata | None = None
     data: Any = None
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "AboutEvent":
         if (self.event_id is None) == ("data" not in self.model_fields_set):
             raise ValueError("give either event_id or data")
-        if self.event_id is not None and self.model_fields_set & {"type", "key"}:
-            raise ValueError("type and key are a draft's: give them with data")
+        if self.event_id is not None and self.model_fields_set & {"type", "key", "metadata"}:
+            raise ValueError("type, key and metadata are a draft's: give them with data")
         return self
 
 
@@ -83,7 +85,9 @@ async def preview_request(
     if body.event_id is not None:
         event = body.event_id
     else:
-        event = previews.Draft(data=_text(written), type=body.type or previews.DEFAULT_TYPE, key=body.key)
+        event = previews.Draft(
+            data=_text(written), type=body.type or previews.DEFAULT_TYPE, key=body.key, metadata=body.metadata
+        )
     return await previews.preview(
         database_of(request), reader.tenant, subscription_id, event, transformation=body.transformation
     )
@@ -104,7 +108,7 @@ def ask_filter(call: Reading, body: TryFilter, written: WrittenData) -> Any:
 def _event_of(body: AboutEvent, written: str | None) -> str | Draft:
     if body.event_id is not None:
         return body.event_id
-    return Draft(type=body.type or "test", data=_text(written), key=body.key)
+    return Draft(type=body.type or "test", data=_text(written), key=body.key, metadata=body.metadata)
 
 
 def _text(written: str | None) -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -63,6 +64,16 @@ async def test_wherever_they_are_asked_the_answers_are_the_same(apart: Apart, pa
         assert (answers.matched, answers.gave_up) == await as_always(filters, payload)
         assert answers.names == filters.names
     assert (apart.pid is not None) is elsewhere
+
+
+async def test_metadata_and_key_go_with_the_event_to_the_process(apart: Apart) -> None:
+    filters = FilterSet({name: parse({"metadata": {"by": name.decode()}}) for name in (b"u-1", b"u-2")})
+    told = replace(parts(LARGE), metadata=b'{"by": "u-2"}')
+    assert (await Asking(apart).ask(told, filters)).matched == [b"u-2"]
+    assert (await Asking(apart).ask(parts(LARGE), filters)).matched == []
+    made = await transformed(Transformation("metadata.by"), told, apart)
+    assert made.payload == b'"u-2"'
+    assert apart.pid is not None
 
 
 async def test_sets_of_filters_are_told_apart(apart: Apart) -> None:
