@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 import urllib.request
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -35,12 +36,16 @@ class Example:
         name: the folder in examples.
         database_url: postgresql://…; the schema `outbox` is made in it.
         directory: for the logs.
+        settings: variables of the processes, in place of the example's own.
     """
 
-    def __init__(self, name: str, database_url: str, directory: Path) -> None:
+    def __init__(
+        self, name: str, database_url: str, directory: Path, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.database_url = database_url
         self._directory = directory
+        self._replaced = settings or {}
         self._stack = ExitStack()
         self._ports = {"app": free_port(), "receiver": free_port()}
         self._relays = 0
@@ -75,12 +80,16 @@ class Example:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def start_relay(self) -> Child:
+    def start_relay(self, *options: str) -> Child:
         """Start a relay that may send to this machine."""
         self._relays += 1
         configured = ["--config", str(self.configuration)] if self.configuration.exists() else []
-        program = ["relay", "run", *configured]
-        return self._start(f"relay-{self._relays}", program, RELAY_DATABASE_URL=self.database_url)
+        return self.start(f"relay-{self._relays}", ["relay", "run", *configured, *options])
+
+    def start(self, name: str, program: Sequence[str]) -> Child:
+        """Start a module of Python with the example's variables; it ends with the example."""
+        child = Child(name, ["-m", *program], self._directory / name, self._environment())
+        return self._stack.enter_context(child)
 
     def kill_relay(self) -> None:
         """Kill the relay as a crash would, and start another one."""
@@ -97,14 +106,14 @@ class Example:
 
     def _serve(self, part: str) -> None:
         program = ["uvicorn", f"examples.{self.name}.{part}:app", "--port", str(self._ports[part])]
-        self._start(part, [*program, "--log-level", "warning"], RECEIVER_URL=self.receiver, APPLICATION_URL=self.url)
+        self.start(part, [*program, "--log-level", "warning"])
 
-    def _start(self, name: str, program: list[str], **more: str) -> Child:
+    def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RELAY_", "PG"))}
         here = {"RELAY_ALLOW_NETWORKS": "127.0.0.0/8", "RELAY_ALLOW_HTTP": "true"}
-        database = {"PYTHONPATH": str(_ROOT), "DATABASE_URL": self._driver_url()}
-        environment = {**kept, **self._settings(), **here, **database, **more}
-        return self._stack.enter_context(Child(name, ["-m", *program], self._directory / name, environment))
+        database = {"DATABASE_URL": self._driver_url(), "RELAY_DATABASE_URL": self.database_url}
+        parts = {"PYTHONPATH": str(_ROOT), "RECEIVER_URL": self.receiver, "APPLICATION_URL": self.url}
+        return {**kept, **self._settings(), **here, **database, **parts, **self._replaced}
 
     def _settings(self) -> dict[str, str]:
         """Return the variables of the example's file settings.env, where it has one."""

@@ -41,8 +41,8 @@ class Caller:
         return answer.json() if answer.content else None
 
     def refused(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
-        """Return the status and the text of a refusal."""
-        answer = self._client.request(method, path, json=body)
+        """Return the status and the text of a refusal, on a connection that ends: uvicorn does so after an error."""
+        answer = self._client.request(method, path, json=body, headers={"Connection": "close"})
         assert answer.status_code >= 400, answer.text
         return answer.status_code, answer.text
 
@@ -69,9 +69,9 @@ class Caller:
 
 
 @contextmanager
-def running(name: str, server_url: str, directory: Path) -> Iterator[Example]:
-    """Run an example on a database of its own."""
-    with databases.database(server_url) as url, Example(name, url, directory) as example:
+def running(name: str, server_url: str, directory: Path, **settings: str) -> Iterator[Example]:
+    """Run an example on a database of its own, with these variables in place of its own."""
+    with databases.database(server_url) as url, Example(name, url, directory, settings) as example:
         yield example
 
 

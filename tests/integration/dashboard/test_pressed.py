@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from typing import Any
 
 import httpx
@@ -17,6 +16,7 @@ from relay.operations import tokens
 from tests.support import seeding
 from tests.support.dashboard import ALL_RIGHTS, served
 from tests.support.loopback import allow_loopback
+from tests.support.visiting import Visitor, words
 
 pytestmark = pytest.mark.xdist_group("dashboard")
 OUTSTANDING = """
@@ -25,57 +25,11 @@ where e.id = outbox.uuid_of(:event) order by 1
 """
 
 
-class Forms(HTMLParser):
-    """The forms of a page that post, by the name of their button: where each goes, with which fields."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.found: dict[str, tuple[str, dict[str, str]]] = {}
-        self._form: tuple[str, dict[str, str]] = ("", {})
-        self._button: str | None = None  # its name so far
-        self._is_named = False
-        self.feed(source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        has = {name: value or "" for name, value in attrs}
-        if tag == "form":
-            self._form = (has.get("action", ""), {})
-        elif tag == "input" and has.get("name") and has.get("type") != "checkbox":
-            self._form[1][has["name"]] = has.get("value", "")
-        elif tag == "button":
-            self._button, self._is_named = has.get("aria-label", ""), "aria-label" in has
-
-    def handle_data(self, data: str) -> None:
-        if self._button is not None and not self._is_named:
-            self._button += data
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "button" and self._button is not None:
-            self.found[self._button.strip()] = self._form
-            self._button = None
-
-
-@dataclass
-class Operator:
+@dataclass(kw_only=True)
+class Operator(Visitor):
     """An operator at the dashboard, and whoever looks into the database beside it."""
 
-    client: httpx.Client
     engine: Engine
-    page: str = ""
-
-    def open(self, path: str) -> str:
-        self.page = self._shown(self.client.get(path))
-        return self.page
-
-    def press(self, button: str, **fields: Any) -> str:
-        """Press a button of the page that is open, with these fields filled in; return the text of the next page."""
-        action, given = Forms(self.page).found[button]
-        self.page = self._shown(self.client.post(action, data=given | fields, follow_redirects=True))
-        return self.page
-
-    def _shown(self, answer: httpx.Response) -> str:
-        assert answer.status_code == 200, answer.text
-        return answer.text
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
         with self.engine.begin() as connection:
@@ -88,14 +42,10 @@ def operator(database_url: str, engine: Engine) -> Iterator[Operator]:
     with engine.begin() as connection:
         token = tokens.create(connection, None, name="operator", rights=ALL_RIGHTS, whose=None).text
     with served(database_url) as address, httpx.Client(base_url=address, timeout=30, verify=False) as client:
-        visitor = Operator(client, engine)
+        visitor = Operator(client=client, engine=engine)
         visitor.open("/sign-in")
         visitor.press("Sign in", token=token)
         yield visitor
-
-
-def words(page: str) -> str:
-    return re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", page))
 
 
 def test_each_button_does_what_it_says_and_the_page_tells_of_it(operator: Operator) -> None:
