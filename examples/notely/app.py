@@ -10,12 +10,12 @@ from pydantic import BaseModel
 
 import outbox
 from examples.notely import webhooks
-from examples.notely.database import Base, Database, Email, Me, Task, User, engine
+from examples.notely.database import Database, Email, Me, Task, User, init_db
 
 app = FastAPI(title="notely")
 app.include_router(webhooks.router, prefix="/api/webhooks", tags=["webhooks"])
 outbox.allow_endpoints(allow_networks=["127.0.0.0/8"], allow_http=True)  # this machine; real users have https
-Base.metadata.create_all(engine)
+init_db()
 
 
 class NewUser(BaseModel):

@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import outbox
+import outbox.schema
 
 engine = create_engine(os.environ["DATABASE_URL"])
 
@@ -39,6 +40,13 @@ class Task(Base):
     user_id: Mapped[int]
     title: Mapped[str]
     done: Mapped[bool] = mapped_column(default=False)
+
+
+def init_db() -> None:
+    """Create the application's tables, and those of its webhooks; what is there already stays."""
+    Base.metadata.create_all(engine)
+    with engine.connect() as connection:
+        outbox.schema.migrate(connection)
 
 
 async def get_session() -> AsyncIterator[Session]:

@@ -21,7 +21,7 @@ def test_each_is_marked_at_a_test_and_stands_in_the_readme(system: str, example:
     wanted = [one for one in REQUIRED if one.startswith(system)]
     files = (ROOT / "tests/acceptance").glob(f"test_example_{example}*.py")
     source = "".join(file.read_text("utf-8") for file in files)
-    marks = re.findall(r"@pytest\.mark\.requirement\(([^)]*)\)", source)
+    marks = re.findall(r"pytest\.mark\.requirement\(([^)]*)\)", source)
     assert sorted({name for mark in marks for name in re.findall(r'"(S\d-\d\d)"', mark)}) == wanted
     readme = (ROOT / f"examples/{example}/README.md").read_text("utf-8")
     assert re.findall(r"^\| (S\d-\d\d) \|", readme, re.MULTILINE) == wanted
