@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
@@ -21,6 +21,10 @@ outbox.allow_endpoints(allow_networks=networks.split(",") if networks else [], a
 Base.metadata.create_all(engine)
 
 
+CALLS = {"trial": 3, "free": 1_000, "pro": 100_000}
+"""Of each plan, how many calls it has."""
+
+
 class NewUser(BaseModel):
     tenant_id: str
     username: str
@@ -30,6 +34,10 @@ class NewUser(BaseModel):
 class NewVideo(BaseModel):
     id: str
     fails: bool = False
+
+
+class Plan(BaseModel):
+    plan: Literal["trial", "free", "pro"]
 
 
 class NewMatch(BaseModel):
@@ -51,6 +59,14 @@ async def register(given: NewUser, session: Database) -> dict[str, Any]:
     return made
 
 
+@app.put("/api/v1/plan")
+async def change_plan(given: Plan, session: Database, me: Me) -> dict[str, Any]:
+    me.plan, me.calls = given.plan, 0
+    webhooks.emit_subscription_updated(tenant_id=me.tenant_id, user_id=me.id, plan=me.plan)
+    await session.commit()
+    return {"plan": given.plan, "limit": CALLS[given.plan]}
+
+
 @app.post("/api/v1/videos", status_code=201)
 async def add_video(given: NewVideo, session: Database, me: Me) -> dict[str, str]:
     session.add(Video(id=given.id, tenant_id=me.tenant_id))
@@ -64,10 +80,13 @@ def process(video_id: str, me: Me, *, fails: bool = False) -> dict[str, str]:
 
 
 @app.post("/api/v1/matches", status_code=201)
-async def add_match(given: NewMatch, session: Database, me: Me) -> dict[str, bool]:
+async def add_match(given: NewMatch, session: Database, me: Me) -> dict[str, Any]:
     event = webhooks.emit_match_found(tenant_id=me.tenant_id, **given.model_dump())
+    me.calls += 1
+    if me.calls == CALLS[me.plan]:
+        webhooks.emit_api_limit_reached(tenant_id=me.tenant_id, user_id=me.id, limit=me.calls)
     await session.commit()
-    return {"recorded": event.recorded}
+    return {"event": event.id, "recorded": event.recorded}
 
 
 @app.get("/api/v1/events/{event_id}")

@@ -27,6 +27,8 @@ class User(Base):
     username: Mapped[str]
     email: Mapped[str]
     api_key: Mapped[str] = mapped_column(unique=True)
+    plan: Mapped[str] = mapped_column(default="free")
+    calls: Mapped[int] = mapped_column(default=0)
 
 
 class Video(Base):
