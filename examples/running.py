@@ -86,9 +86,9 @@ class Example:
         configured = ["--config", str(self.configuration)] if self.configuration.exists() else []
         return self.start(f"relay-{self._relays}", ["relay", "run", *configured, *options])
 
-    def start(self, name: str, program: Sequence[str]) -> Child:
-        """Start a module of Python with the example's variables; it ends with the example."""
-        child = Child(name, ["-m", *program], self._directory / name, self._environment())
+    def start(self, name: str, program: Sequence[str], **more: str) -> Child:
+        """Start a module of Python with the example's variables and more; it ends with the example."""
+        child = Child(name, ["-m", *program], self._directory / name, self._environment() | more)
         return self._stack.enter_context(child)
 
     def kill_relay(self) -> None:

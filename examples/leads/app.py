@@ -85,13 +85,18 @@ def read_queue() -> dict[str, Any]:
 
 @app.post("/api/v1/webhooks/queue/{delivery_id}/{what}")
 def act_on(delivery_id: str, what: str) -> dict[str, str]:
-    """Send a delivery now, or cancel it."""
+    """Send a delivery now, also one that was given up, or cancel it."""
     if what not in ("retry", "cancel"):
         raise HTTPException(404)
     with Session(engine) as session, session.begin():
         try:
-            (outbox.deliveries.retry if what == "retry" else outbox.deliveries.cancel)(session, delivery_id)
-        except (outbox.NotFoundError, outbox.ByHandError) as error:
+            if what == "cancel":
+                outbox.deliveries.cancel(session, delivery_id)
+            elif outbox.deliveries.get(session, delivery_id).state == "dead":
+                outbox.replays.replay(session, delivery_id)
+            else:
+                outbox.deliveries.retry(session, delivery_id)
+        except (outbox.NotFoundError, outbox.ByHandError, outbox.ReplayError) as error:
             raise HTTPException(409, str(error)) from error
     return {"done": what}
 
@@ -134,6 +139,6 @@ def read_audit(entity: str = "") -> list[dict[str, Any]]:
 
 
 _AUDIT = text("""
-select direction, at, type, entity, outcome, status, milliseconds, error from outbox.v_messages
+select direction, at, id, type, entity, outcome, status, milliseconds, error from outbox.v_messages
 where :entity = '' or entity = :entity order by at desc limit 100
 """)

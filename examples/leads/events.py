@@ -76,8 +76,8 @@ def subscribe_n8n(session: Session, settings: Mapping[str, str]) -> list[str]:
                 session, url, [event], name=event, secret=SECRET or None, format="leads", scheme="leads",
                 schedule_seconds=schedule,
             )  # fmt: skip
-        elif known.url != url:
-            outbox.subscriptions.update(session, known.id, url=url)
+        elif (known.url, list(known.schedule_seconds)) != (url, schedule):
+            outbox.subscriptions.update(session, known.id, url=url, schedule_seconds=schedule)
     switch(session, on=on)
     for event in missing:
         log.warning("N8N_URL_%s: is not set, nobody is told of %s", event.upper(), event)
