@@ -1,4 +1,7 @@
-"""The Python, SQL and console blocks of the documents run as they stand, but those of TESTED_ELSEWHERE."""
+"""The Python, SQL and console blocks of the documents run as they stand, but those of TESTED_ELSEWHERE.
+
+test_document_commands.py runs the shell blocks.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What the documents say exists, exists: commands, options, files, benchmarks, and the parts made from code.
 
-Their Python, SQL and console blocks run in tests/integration/test_documents.py.
+Their Python, SQL and console blocks run in tests/integration/test_documents.py, their shell blocks in
+test_document_commands.py beside it; what those leave out is at least read here.
 """
 
 from __future__ import annotations
