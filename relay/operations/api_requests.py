@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from outbox.errors import OutboxError
+from relay.store.meaning import is_locked
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -57,7 +58,7 @@ def claim(connection: Connection, token_id: TokenId, key_hash: bytes, request_ha
     try:
         first = connection.execute(_CLAIM, {**key, "request_hash": request_hash}).scalar_one_or_none()
     except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != "55P03":
+        if not (error.orig and is_locked(error.orig)):
             raise
         raise UnderWayError("idempotency_key: a request with it is under way; ask again when that has ended") from error
     connection.execute(_WAIT_AS_BEFORE)

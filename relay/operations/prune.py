@@ -19,6 +19,7 @@ from outbox.control import audit
 from outbox.control.tenancy import operator_only
 from outbox.errors import OutboxError
 from relay.operations.connection import begin
+from relay.store.meaning import is_locked
 from relay.store.retention import RETENTION
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ __all__ = ["BATCH_ROWS", "Pruned", "RetentionError", "count_prunable", "prune"]
 BATCH_ROWS = 5_000
 _PATIENCE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
-_LOCK_NOT_AVAILABLE = "55P03"
 
 # The owner of the schema, who may delete anything, is not bound: outbox.retention_bound() in the database.
 _LEAST_DAYS = text(
@@ -168,7 +168,7 @@ class _Batches:
                 after, deleted = self._run(step.statement, {"days": days, "after": after, "batch": self._batch_rows})
                 self.gone[step.kind] += deleted
         except OperationalError as error:
-            if step.unit == "rows" or not _is_lock_timeout(error):
+            if step.unit == "rows" or not (error.orig and is_locked(error.orig)):
                 raise
 
     def _run(self, statement: str, parameters: dict[str, int]) -> Any:
@@ -178,10 +178,6 @@ class _Batches:
                 with self._connection.begin():
                     return self._connection.exec_driver_sql(statement, parameters).one()
             except OperationalError as error:
-                if not _is_lock_timeout(error) or time.monotonic() > give_up:
+                if not (error.orig and is_locked(error.orig)) or time.monotonic() > give_up:
                     raise
             time.sleep(_PAUSE_SECONDS)
-
-
-def _is_lock_timeout(error: OperationalError) -> bool:
-    return getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE

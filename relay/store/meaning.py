@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL means to us: one table by SQLSTATE, the only place where anybody decides it.
+"""What an error of PostgreSQL means to us: one table by SQLSTATE, the place where the data plane decides it.
 
 The code of an error decides; where the table has no code, its class (the first two characters) does. A failed login has
 no code: libpq gives its text only, and `sqlstate_of` reads the code from that where it can.
@@ -89,7 +89,7 @@ _MENDS = {
     **dict.fromkeys(("3D", "57P04"), _CREATE),
     **dict.fromkeys(("0L", "0P", "28"), _LOGIN),
     **dict.fromkeys(("58",), _DAMAGE),
-    "42501": "grant outbox_relay to its role",
+    "42501": "grant outbox_relay to its role; if it has that, run `relay migrate`, which gives what is missing",
     "53100": "free space on the server's disk",
     "53400": "raise the server's limit that it names",
     "55P02": "undo the setting in database_url",

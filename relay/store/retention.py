@@ -1,7 +1,8 @@
 """Retention: the calls that delete by age what is done, in their order; for housekeeping and for `relay prune`.
 
-The rules stand in the database's own functions (0003_partitions.sql, 0008_leaves.sql). Each call is one short
-transaction and opens a bounded number of leaves, however many there are.
+The rules stand in the database's own functions, most of them first made in 0008_leaves.sql and changed later: ask the
+database for the rule of today, by pg_get_functiondef. Leaves that are emptied here are dropped by another round, "empty
+leaves". Each call is one short transaction and opens a bounded number of leaves, however many there are.
 """
 
 from __future__ import annotations

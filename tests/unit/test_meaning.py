@@ -94,7 +94,10 @@ def test_errors_without_a_code() -> None:
     ("line", "mend"),
     [
         (one_line(psycopg.errors.DiskFull("could not extend file")), "free space on the server's disk"),
-        (one_line(psycopg.errors.InsufficientPrivilege("denied")), "grant outbox_relay to its role"),
+        (
+            one_line(psycopg.errors.InsufficientPrivilege("denied")),
+            "grant outbox_relay to its role; if it has that, run `relay migrate`, which gives what is missing",
+        ),
         (one_line(psycopg.errors.LockNotAvailable("in use")), ""),
         (one_line(psycopg.errors.UniqueViolation("twice")), ""),
         ("lookup: no error", ""),

@@ -22,6 +22,7 @@ from outbox.control.times import rfc3339
 from outbox.errors import NotFoundError
 from outbox.ids import ErasureId
 from relay.operations.erase.request import EraseError, plan_erasure, scope_of
+from relay.store.meaning import is_locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,7 +41,6 @@ __all__ = [
 
 BATCH_ROWS = 1_000
 _PAUSE_SECONDS = 0.2
-_LOCK_NOT_AVAILABLE = "55P03"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +179,7 @@ def _step(connection: Connection, erasure_id: ErasureId, batch_rows: int) -> boo
         with connection.begin():
             return bool(connection.execute(_STEP, {"batch": batch_rows, "id": erasure_id}).scalar_one())
     except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+        if not (error.orig and is_locked(error.orig)):
             raise
         return False
 
