@@ -18,7 +18,14 @@ from outbox.errors import ArgumentError, SchemaError, TransactionError
 from outbox.recording.bind import WRITE, checked_bind
 from outbox.recording.insert import check, check_driver
 from outbox.recording.named_errors import name_errors
-from outbox.recording.targets import is_async_session, is_asyncpg, is_psycopg, is_psycopg_async, session_of
+from outbox.recording.targets import (
+    is_async_session,
+    is_asyncpg,
+    is_django,
+    is_psycopg,
+    is_psycopg_async,
+    session_of,
+)
 
 __all__ = ["Binding", "bind", "require_own", "run_in"]
 
@@ -37,6 +44,9 @@ _ENDED = (
 class Binding(Protocol):
     """What carries the receiver's transaction."""
 
+    def begin(self) -> None:
+        """Begin the transaction that commit() or rollback() ends, where the first statement does not begin one."""
+
     def run(self, statement: str, values: Mapping[str, Any]) -> Any:
         """Run a statement in the receiver's transaction; return its row."""
 
@@ -54,7 +64,11 @@ class Binding(Protocol):
 
 
 def bind(target: Any) -> Binding:
-    """Return the binding of a Session, Connection or psycopg connection. Raises ArgumentError for anything else."""
+    """Return the binding of a Session, Connection, psycopg's or Django's connection, or raise ArgumentError."""
+    if (django := _django_of(target)) is not None:
+        from outbox.inbox.on_django import OnDjango  # it loads Django, which is there if its connection is
+
+        return OnDjango(django, _OnConnection)
     if isinstance(target, Connection):
         return _OnConnection(target)
     if is_psycopg(target):
@@ -68,22 +82,34 @@ def bind(target: Any) -> Binding:
     elif hasattr(target, "run_sync") or is_async_session(target):
         mend = "asynchronous code calls `await outbox.inbox.aprocess(…)`, aprocessing or areceive"
     else:
-        mend = "pass a SQLAlchemy Session or Connection, or a psycopg Connection"
+        mend = "pass a SQLAlchemy Session or Connection, a psycopg Connection, or Django's connection"
     raise ArgumentError(f"session: not a {kind}; {mend}")
 
 
 def require_own(target: Any) -> None:
     """Refuse a Connection that is lent by Django, whose atomic() alone ends the transaction. Raises ArgumentError."""
     found = target if isinstance(target, Connection) else getattr(session_of(target), "bind", None)
-    if isinstance(found, Connection) and hasattr(found.connection.dbapi_connection, "django"):
+    if isinstance(found, Connection) and _django_of(found) is not None:
         raise ArgumentError(
-            "session: Django's atomic() would commit what a refused message has done; pass a Session of an engine of"
-            " your own, or call receive() and let its errors leave the atomic() block"
+            "session: what SQLAlchemy runs on Django's connection is ended by Django's atomic() alone; pass"
+            " django.db.connection itself"
         )
+
+
+def _django_of(target: Any) -> Any:
+    """Return Django's connection: the target itself, or what has lent its driver's to this Connection; else None."""
+    if is_django(target):
+        return target
+    return getattr(target.connection.dbapi_connection, "django", None) if isinstance(target, Connection) else None
 
 
 async def run_in(target: Any, work: Any) -> Any:
     """Run plain code on the plain session or connection behind an asynchronous one. Raises ArgumentError."""
+    if is_django(target):
+        raise ArgumentError(
+            "session: Django has no transactions in code that awaits; call the plain function, such as process, by"
+            " sync_to_async"
+        )
     found = target.registry() if callable(getattr(target, "registry", None)) else target
     if not hasattr(found, "run_sync"):
         kind = qualified_kind(target)
@@ -94,6 +120,9 @@ async def run_in(target: Any, work: Any) -> Any:
 class _OnConnection:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def begin(self) -> None:
+        """Do nothing: the first statement begins it."""
 
     def run(self, statement: str, values: Mapping[str, Any]) -> Any:
         with name_errors, _old_schema():
@@ -119,6 +148,9 @@ class _OnConnection:
 class _OnSession:
     def __init__(self, session: Session) -> None:
         self._session = session
+
+    def begin(self) -> None:
+        """Do nothing: the first statement begins it."""
 
     def run(self, statement: str, values: Mapping[str, Any]) -> Any:
         checked_bind(self._session)
@@ -150,6 +182,9 @@ class _OnSession:
 class _OnPsycopg:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+
+    def begin(self) -> None:
+        """Do nothing: the first statement begins it."""
 
     def run(self, statement: str, values: Mapping[str, Any]) -> Any:
         with name_errors, _old_schema():

@@ -24,6 +24,7 @@ from outbox.inbox.binding import Binding, run_in
 from outbox.inbox.call import Call, Rules, checked_call
 from outbox.inbox.refusals import Bound
 from outbox.inbox.request import Request
+from outbox.recording.targets import DjangoConnection
 from outbox.secret import hides_secrets
 from outbox.signing.verify import Secrets, Webhook, verify
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
     from sqlalchemy.orm import Session, scoped_session
 
-    Target: TypeAlias = Session | scoped_session[Any] | Connection | psycopg.Connection[Any]
+    Target: TypeAlias = Session | scoped_session[Any] | Connection | psycopg.Connection[Any] | DjangoConnection
     AsyncTarget: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncConnection
 else:
     Target = AsyncTarget = Any  # the classes above are not loaded here
@@ -122,7 +123,7 @@ def receive(session: Target, request: Any, secrets: Secrets, *, source: str, **r
     where a copy was committed before. While another transaction has the same message, this one waits for its end.
 
     Args:
-        session: a Session, scoped session or Connection of SQLAlchemy, or a psycopg Connection.
+        session: a Session, scoped session or Connection of SQLAlchemy, a psycopg Connection, or Django's connection.
         request: a Request, or a framework's that `Request.of` takes.
         secrets: one or several, as for `outbox.verify`.
         source: who sends, one word, such as n8n: ids are the source's own.

@@ -54,7 +54,8 @@ def process(
     will never be taken.
 
     Args:
-        session: as for `receive`; what was written on it before is committed or rolled back too.
+        session: as for `receive`; what was written on it before is committed or rolled back too. On Django's connection
+            it opens an atomic() block: inside of another one, that one commits.
         request: as for `receive`.
         secrets: as for `receive`.
         handle: the application's function.
@@ -145,6 +146,7 @@ async def _aprocessing(session: Any, checked: Call) -> AsyncIterator[Received]:
 
 def _begin(call: Call) -> Received:
     """Take the message. A refusal ends the transaction first: its row then needs no second connection."""
+    call.binding.begin()
     try:
         return take(call)
     except Refused as refused:

@@ -359,7 +359,7 @@ def test_the_inbox_does_not_process_in_a_transaction_that_it_cannot_end(url):
 
     with outbox.django.connection() as ours, Session(ours) as session:
         for target in (ours, session):
-            with pytest.raises(ArgumentError, match=r"^session: Django's atomic\(\) would commit"):
+            with pytest.raises(ArgumentError, match=r"^session: .* pass django\.db\.connection itself"):
                 outbox.inbox.process(target, request, secret, handle, source="shop")
         assert outbox.inbox.receive(ours, request, secret, source="shop").id == "evt_1"
     assert types(url) == []

@@ -80,7 +80,7 @@ def check_receiver(url, view):
     assert Order.objects.count() == made + 2
     assert types(url)[4:] == ["order.paid", "order.paid"]
     kept = scalars(url, "select outcome || ' ' || status from outbox.inbox order by at")
-    assert kept == ["accepted 200", "duplicate 200", "accepted 200"]
+    assert kept == ["accepted 200", "duplicate 200", "refused 401", "failed 500", "accepted 200"]
 
 
 def posted(body, headers):

@@ -46,7 +46,8 @@ def django(names: dict[str, Any], requests: list[dict[str, str]]) -> Statuses:
     django_site.begin()
     make = RequestFactory()
     made = [make.post("/hooks/n8n", BODY, content_type="application/json", headers=headers) for headers in requests]
-    return [names["receive"](request).status_code for request in made]
+    with django_site.on_database(names["engine"].url.render_as_string(hide_password=False)):
+        return [names["receive"](request).status_code for request in made]
 
 
 def wsgi(names: dict[str, Any], requests: list[dict[str, str]]) -> Statuses:

@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outbox.django": {"outbox", "sqlalchemy", "psycopg", "django"},
     "outbox.fastapi": {"outbox", "sqlalchemy", "fastapi", "pydantic"},
     "outbox.inbox": {"outbox", "sqlalchemy", "psycopg"},
+    "outbox.inbox.on_django": {"outbox", "sqlalchemy", "django"},
     "outbox.catalogue.models": {"outbox", "pydantic", "msgspec", "jsonschema_rs"},
     "outbox.recording": {"outbox", "sqlalchemy", "psycopg", "asyncpg"},
     "outbox.recording.payload": {"outbox", "pydantic"},
