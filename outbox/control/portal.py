@@ -10,25 +10,30 @@ that nobody can change it. Both stop when that token does.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from outbox._text import brief, complaint
 from outbox.control.filters import Filters
 from outbox.control.pages import Key, Listing, Page
+from outbox.control.portal_arguments import (
+    PORTAL_RIGHTS,
+    PortalRight,
+    check_expires,
+    check_person,
+    check_rights,
+    portal_base,
+)
 from outbox.control.tenancy import own
-from outbox.errors import ArgumentError, NotFoundError, SubscriptionError
+from outbox.errors import NotFoundError
 from outbox.ids import PortalLinkId, TokenId, text_id
 from outbox.secret import NeverPickled, hides_secrets
 from outbox.subscriptions.checks import check_tenant
-from outbox.subscriptions.url import parse_url
 
 __all__ = [
     "DEFAULT_EXPIRES",
@@ -37,6 +42,7 @@ __all__ = [
     "NewPortalLink",
     "PortalLink",
     "PortalRight",
+    "begin_portal_session",
     "end_portal_session",
     "list_portal_links",
     "make_portal_link",
@@ -47,14 +53,9 @@ __all__ = [
     "revoke_portal_links",
 ]
 
-PortalRight = Literal["read", "manage"]
-PORTAL_RIGHTS: tuple[PortalRight, ...] = get_args(PortalRight)
-"""read: look at everything of the tenant. manage: add, change, test and remove endpoints, and replay, too."""
 SESSION_SECONDS = 8 * 3600
 """How long the session lasts that a link begins: a working day."""
 DEFAULT_EXPIRES = timedelta(hours=1)
-_SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(days=7)
-_MAX_PERSON_BYTES = 200
 _LINK, _SESSION = "ptl_", "pts_"
 _SECRET = re.compile(r"(?:ptl|pts)_[A-Za-z0-9_-]{43}(?P<maker>[0-7][0-9a-hjkmnp-tv-z]{25})?")
 
@@ -120,66 +121,40 @@ def make_portal_link(
 
     With `maker`, the token that makes it, link and session end no later than that token, and when it is revoked.
     """
+    base = portal_base(base_url)
+    link, given = _make(connection, tenant, rights, expires, person, maker)
+    return NewPortalLink(link=link, url=f"{base}/open?link={given}")
+
+
+def begin_portal_session(
+    connection: Connection, tenant: str, *, rights: PortalRight = "read", person: str | None = None
+) -> str:
+    """Begin a session for somebody whom the application has signed in, and return its secret; no link is handed out.
+
+    Raises SubscriptionError and ArgumentError as `make_portal_link`.
+    """
+    _, given = _make(connection, tenant, rights, DEFAULT_EXPIRES, person, None)
+    opened = open_portal_link(connection, given)
+    assert opened is not None  # it was made just now
+    return opened[1]
+
+
+def _make(
+    connection: Connection, tenant: str, rights: PortalRight, expires: timedelta, person: str | None,
+    maker: TokenId | None,
+) -> tuple[PortalLink, str]:  # fmt: skip
+    """Make a link, and return it and its text."""
     values = {
         "tenant": check_tenant(tenant),
-        "rights": _checked_rights(rights),
-        "seconds": _checked_expires(expires).total_seconds(),
-        "person": _checked_person(person),
+        "rights": check_rights(rights),
+        "seconds": check_expires(expires).total_seconds(),
+        "person": check_person(person),
         "maker": maker,
     }
-    base, given = portal_base(base_url), _new_secret(_LINK, maker)
+    given = _new_secret(_LINK, maker)
     row = connection.execute(_INSERT, {**values, "hash": _hash(given)}).one()
     connection.execute(_FORGET)
-    return NewPortalLink(link=_link(row), url=f"{base}/open?link={given}")
-
-
-def _checked_rights(value: object) -> str:
-    if not isinstance(value, str) or value not in PORTAL_RIGHTS:
-        raise ArgumentError(f"rights: {brief(value)} is not one of {', '.join(PORTAL_RIGHTS)}")
-    return value
-
-
-def _checked_expires(value: object) -> timedelta:
-    if not isinstance(value, timedelta) or not _SHORTEST <= value <= _LONGEST:
-        shown = str(value) if isinstance(value, timedelta) else brief(value)
-        raise ArgumentError(f"expires: {shown} is not a timedelta from a second to 7 days")
-    return value
-
-
-def _checked_person(value: object) -> str | None:
-    if value is None:
-        return None
-    if refused := complaint("person", value, _MAX_PERSON_BYTES):
-        raise ArgumentError(refused)
-    name = str.__str__(value)
-    if not name.strip() or not name.isprintable():
-        raise ArgumentError(f"person: {ascii(name)[:40]} is no name; give printable text, such as alice@example.com")
-    return name
-
-
-def portal_base(value: object) -> str:
-    """Return the portal's own address, without a / at its end. Raises ArgumentError, which begins with `base_url:`.
-
-    Whoever reads a link on its way is in, so plain http is for this machine only.
-    """
-    try:
-        url = parse_url(value)
-    except SubscriptionError as error:
-        raise ArgumentError(f"base_{error}") from None
-    if "?" in url.target:
-        raise ArgumentError("base_url: has a query (?…); give the portal's own address, https://…/portal")
-    if url.scheme == "http" and not _is_here(url.host):
-        raise ArgumentError("base_url: is plain http, where others can read the link; give https://…/portal")
-    return url.text.rstrip("/")
-
-
-def _is_here(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return _link(row), given
 
 
 _OPEN = text(f"""

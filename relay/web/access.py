@@ -15,6 +15,7 @@ from relay.operations.connection import Database
 from relay.operations.tokens import Right
 from relay.web.problems import Problem
 from relay.web.rate_limits import RateLimits
+from relay.web.signed_in import signed_in_of
 
 __all__ = [
     "Caller",
@@ -35,18 +36,22 @@ bearer = HTTPBearer(auto_error=False, description="A token of `relay tokens crea
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who calls, and what they may do. `tenant` None is every tenant: the operator."""
+    """Who calls, and what they may do. `tenant` None is every tenant: the operator.
+
+    `kind` is who says so: a token, or the application around; then `token_id` stands for the caller and is no token's.
+    """
 
     tenant: str | None
     rights: frozenset[Right]
     token_id: TokenId
     name: str
     expires_at: datetime | None = None
+    kind: str = "token"
 
     @property
     def actor(self) -> str:
         """The name that the audit notes."""
-        return f"token:{self.name}"
+        return f"{self.kind}:{self.name}"
 
     @property
     def whose(self) -> str | EveryTenant:
@@ -79,15 +84,30 @@ def identify(request: Request) -> Principal:
     known: Principal | None = getattr(request.state, "principal", None)
     if known is not None:
         return known
+    found = _of_application(request) or _of_token(request)
+    request.state.caller = found.token_id
+    _limit(request, found)
+    request.state.principal = found
+    return found
+
+
+def _of_application(request: Request) -> Principal | None:
+    """Return whom the application around has signed in, in whose tenant they are; None where there is none."""
+    found = signed_in_of(request)
+    if found is None:
+        return None
+    return Principal(
+        tenant=found.tenant, rights=found.api_rights, token_id=found.caller_id, name=found.name, kind="application"
+    )
+
+
+def _of_token(request: Request) -> Principal:
     token = given_token(request)
     if not token:
         raise _unauthorized("no token was given", "")
     found = principal_of(request.app.state.database, token)
     if found is None:
         raise _unauthorized("the token is unknown, expired or revoked", ', error="invalid_token"')
-    request.state.caller = found.token_id
-    _limit(request, found)
-    request.state.principal = found
     return found
 
 

@@ -52,14 +52,14 @@ class Once:
         if before is None:
             response = make()
             sealed = self._seal(response, key_hash)
-            if len(sealed) <= _MAX_ANSWER_BYTES:
+            if self._token and len(sealed) <= _MAX_ANSWER_BYTES:  # without one there is nothing secret to seal it to
                 api_requests.keep(call.connection, call.principal.token_id, key_hash, sealed)
             return response
         if before.request_hash != request_hash:
             seen = "idempotency-key: was used for another request"
             raise Problem(422, "key-reused", seen, mend="give each request a key of its own")
         if before.answer is None:
-            raise Problem(409, "conflict", "idempotency-key: it is done, but its answer was too long to keep")
+            raise Problem(409, "conflict", "idempotency-key: it is done, but its answer was not kept")
         return self._open(before.answer, key_hash)
 
     @property

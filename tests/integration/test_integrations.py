@@ -105,6 +105,14 @@ def test_mounting(run: Callable[[str], Names]) -> None:
     names["web"].state.database.close()
 
 
+def test_under_ones_own_sign_in(run: Callable[[str], Names]) -> None:
+    names = run("from relay.web.mounting import signed_in_router")
+    assert ask(names["app"], "GET", "/webhooks/portal/").json() == {"detail": "Sign in first"}
+    begun = ask(names["app"], "GET", "/webhooks/portal/", headers={"Cookie": "user=alice"})
+    assert (begun.status_code, "relay_portal=" in begun.headers["set-cookie"]) == (303, True)
+    names["web"].state.database.close()
+
+
 def test_flask(run: Callable[[str], Names], engine: sa.Engine) -> None:
     names = run('app = flask.Flask("shop")')
     answer = names["app"].test_client().post("/orders/5").json

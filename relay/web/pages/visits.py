@@ -25,8 +25,8 @@ from relay.operations.connection import Database
 from relay.operations.tokens import RIGHTS, Right, Token
 
 __all__ = ["FORM_COOKIE", "SESSION_COOKIE", "Form", "Posted", "Refused", "SignInWanted", "Visit", "Visiting",
-           "Visitor", "cookie_name", "csrf_token_of", "form_secret_of", "is_https", "is_operator", "new_form_secret",
-           "posting", "visiting", "visitor_of"]  # fmt: skip
+           "Visitor", "cookie_name", "csrf_token_of", "form_secret_of", "is_from_here", "is_https", "is_operator",
+           "new_form_secret", "posting", "visiting", "visitor_of"]  # fmt: skip
 
 SESSION_COOKIE = "relay_session"
 FORM_COOKIE = "relay_form"
@@ -153,7 +153,7 @@ def posting(secret_of: Callable[[Request], str]) -> object:
 
 async def _posted(request: Request, secret: str) -> Form:
     """Return the fields of a form, after the check that it is one of ours."""
-    if not _is_from_here(request):
+    if not is_from_here(request):
         raise Refused(403, "form: it was sent by another site; open the page here and send it again")
     body = b""
     async for chunk in request.stream():
@@ -172,8 +172,8 @@ async def _posted(request: Request, secret: str) -> Form:
     return form
 
 
-def _is_from_here(request: Request) -> bool:
-    """Tell whether a page of ours sent a form. A browser that does not say so, as without https, says its origin."""
+def is_from_here(request: Request) -> bool:
+    """Tell whether a page of ours, or no page, sent a request. A browser without https says its origin only."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site in ("same-origin", "none")

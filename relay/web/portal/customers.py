@@ -6,23 +6,29 @@ show the portal in an iframe it is partitioned: a browser keeps one for each of 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request, Response
 
-from outbox.control.portal import SESSION_SECONDS, portal_link_of_session
+from outbox.control.portal import SESSION_SECONDS, begin_portal_session, portal_link_of_session
 from outbox.errors import OutboxError
 from relay.web.pages.visits import Form, SignInWanted, Visit, Visitor, cookie_name, is_https, posting
+from relay.web.signed_in import signed_in_of
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from outbox.control.portal import PortalLink
     from relay.web.portal.branding import Branding
+    from relay.web.signed_in import SignedIn
 
 __all__ = ["SESSION_COOKIE", "THEME_COOKIE", "Looking", "Managing", "PortalRefused", "Posted", "branding_for",
            "forget_cookie", "give_cookie", "link_of_visit", "looking", "managing", "secret_of"]  # fmt: skip
 
 SESSION_COOKIE = "relay_portal"
 THEME_COOKIE = "relay_portal_theme"
+_MOMENT_SECONDS = 60
 
 
 class PortalRefused(OutboxError):  # noqa: N818 - an answer
@@ -53,12 +59,13 @@ def secret_of(request: Request) -> str:
 def _visit(request: Request) -> Visit:
     with request.app.state.database.transaction() as connection:
         link = portal_link_of_session(connection, secret_of(request)) if secret_of(request) else None
-    if link is None:
+    signed_in = signed_in_of(request)
+    if link is None or not (signed_in is None or signed_in.began(link)):
+        if signed_in is not None and request.method == "GET" and not _has_just_begun(request):
+            _begin(request, signed_in)
         raise SignInWanted
     request.state.caller = link.id
-    allowance = request.app.state.rate_limits.take(link.id)
-    if not allowance.granted:
-        raise PortalRefused(429, "busy", wait_seconds=allowance.wait_seconds)
+    _limit(request, link.id)
     manages = link.rights == "manage"
     visitor = Visitor(
         name=link.person or "",
@@ -70,6 +77,28 @@ def _visit(request: Request) -> Visit:
     request.state.portal_link = link
     request.state.visitor = visitor
     return Visit(request, visitor)
+
+
+def _begin(request: Request, signed_in: SignedIn) -> None:
+    """Begin the session of whom the application around has signed in; the route's answer gives its cookie."""
+    request.state.caller = signed_in.caller_id
+    _limit(request, signed_in.caller_id)
+    with request.app.state.database.transaction(f"application:{signed_in.name}") as connection:
+        request.state.begun = begin_portal_session(
+            connection, signed_in.tenant, rights=signed_in.portal_rights, person=signed_in.person
+        )
+
+
+def _limit(request: Request, whose: UUID) -> None:
+    allowance = request.app.state.rate_limits.take(whose)
+    if not allowance.granted:
+        raise PortalRefused(429, "busy", wait_seconds=allowance.wait_seconds)
+
+
+def _has_just_begun(request: Request) -> bool:
+    """Tell whether a session began a moment ago: where it is not here, the browser has kept no cookie."""
+    begun = request.query_params.get("begun", "")
+    return begun.isdecimal() and abs(time.time() - int(begun[:12])) < _MOMENT_SECONDS
 
 
 def looking(request: Request) -> Visit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -27,8 +28,16 @@ from relay.web.pages import display
 from relay.web.pages.rendering import addresses_of, filled, url_of
 from relay.web.pages.routes import PageRoute
 from relay.web.pages.visits import Refused, Visit, cookie_name, csrf_token_of
-from relay.web.portal.customers import THEME_COOKIE, PortalRefused, branding_for, secret_of
+from relay.web.portal.customers import (
+    SESSION_COOKIE,
+    THEME_COOKIE,
+    PortalRefused,
+    branding_for,
+    give_cookie,
+    secret_of,
+)
 from relay.web.problems import Problem, log_fields
+from relay.web.signed_in import signed_in_of
 
 __all__ = ["HOME", "NOTICES", "THEMES", "PortalRoute", "alone", "confirm", "go", "page"]
 
@@ -67,6 +76,7 @@ def _page(request: Request, template: str, status: int, context: Mapping[str, An
         "csrf_token": csrf_token_of(secret_of(request)),
         "notice": _notice(request),
         "problem": None,
+        "can_leave": signed_in_of(request) is None,
         "ago": lambda value: _ago(request, value, now),
     }
     return filled(template, common | dict(context), status, branding.headers)
@@ -122,7 +132,15 @@ class PortalRoute(PageRoute):
 
     @staticmethod
     def signed_out(request: Request) -> Response:
-        """Say that the session has ended, or where it has just begun, that the browser kept no cookie."""
+        """Say that the session has ended, or where it has just begun, that the browser kept no cookie.
+
+        Where an application around has signed the visitor in, a session has begun: lead on with its cookie.
+        """
+        if session := getattr(request.state, "begun", ""):
+            address = request.url.remove_query_params("done").include_query_params(begun=int(time.time()))
+            response = RedirectResponse(f"{address.path}?{address.query}", 303, branding_for(request).headers)
+            give_cookie(request, response, SESSION_COOKIE, session)
+            return response
         begun = "begun" in request.query_params
         title, text = ("cookies_title", "cookies") if begun else ("session_title", "session_ended")
         return alone(request, 401, title, text)
