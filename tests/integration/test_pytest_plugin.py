@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support import readme
@@ -127,6 +129,112 @@ def test_the_documented_tests_and_others_kinds_of_tests_run(
         "test_others.py:*: AssertionError",
     ])  # fmt: skip
     assert "seen.py" not in ran.stdout.str()
+
+
+OWN_SERVER = """
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
+
+import outbox
+from outbox.testing import drain
+
+
+@pytest.fixture(scope="session")
+def engine(outbox_database):
+    engine = create_engine(outbox_database)
+    yield engine
+    engine.dispose()
+
+
+def note(engine):
+    with engine.connect() as connection, open("servers", "a") as file:
+        asked = "select current_setting('data_directory'), current_setting('fsync'), current_database()"
+        print(*connection.execute(text(asked)).one(), file=file)
+
+
+def test_what_is_recorded_is_delivered(engine, webhook_receiver):
+    with Session(engine) as session:
+        webhook_receiver.subscribe(session, "order.*")
+        outbox.record(session, "order.placed", {"id": 7})
+        session.commit()
+    (delivery,) = drain(engine)
+    assert delivery.verdict == "delivered"
+    assert [request.data for request in webhook_receiver.requests] == [{"id": 7}]
+    note(engine)
+
+
+def test_all_tests_share_it(engine):
+    note(engine)
+"""
+WITHOUT_PYTEST = """
+import unittest
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
+
+import outbox
+from outbox.testing import assert_recorded, database, postgres
+
+
+class OfTheShop(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(postgres())
+        cls.url = cls.enterClassContext(database(cls.server))
+
+    def test_it_records(self):
+        engine = create_engine(self.url)
+        self.addCleanup(engine.dispose)
+        with Session(engine) as session:
+            outbox.record(session, "order.placed", {"id": 7})
+            session.commit()
+            assert_recorded(session, "order.placed", where={"id": 7}, times=1)
+            with open("servers", "a") as file:
+                print(session.scalar(text("select current_setting('data_directory')")), file=file)
+
+
+unittest.main()
+"""
+
+
+@pytest.fixture
+def no_database_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the environment leads to a PostgreSQL."""
+    for name in [name for name in os.environ if "DATABASE" in name or name.startswith("PG")]:
+        monkeypatch.delenv(name)
+
+
+def servers(directory: Path) -> list[list[str]]:
+    """What the tests noted of the server that they ran on; all of it has to be gone by now."""
+    noted = [line.split() for line in (directory / "servers").read_text().splitlines()]
+    assert {Path(data_directory).exists() for data_directory, *_ in noted} == {False}
+    running = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert [line for line in running for data_directory, *_ in noted if data_directory in " ".join(line)] == []
+    return noted
+
+
+@pytest.mark.parametrize("processes", [(), ("-p", "xdist", "-n2")], ids=["one process", "xdist"])
+@pytest.mark.usefixtures("no_database_given")
+def test_a_suite_that_is_given_no_database_has_a_server_of_its_own(
+    processes: tuple[str, ...], pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(test_own=OWN_SERVER)
+    pytester.runpytest_subprocess(*OPTIONS, *processes).assert_outcomes(passed=2)
+    first, second = servers(pytester.path)
+    assert (first == second) is (not processes), "one for a run, or for each worker"
+    assert first[1] == "off", "nothing there has to survive a crash"
+
+
+@pytest.mark.usefixtures("no_database_given")
+def test_postgres_is_a_server_for_a_suite_without_pytest(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(shop_tests=WITHOUT_PYTEST)
+    ran = pytester.runpython(pytester.path / "shop_tests.py")
+    assert ran.ret == 0
+    ran.stderr.fnmatch_lines(["OK"])
+    assert len(servers(pytester.path)) == 1
 
 
 def test_a_project_of_its_own_outbox_is_left_alone(pytester: pytest.Pytester) -> None:
