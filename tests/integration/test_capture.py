@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 import sqlalchemy
@@ -13,7 +14,16 @@ from sqlalchemy import event, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session, make_transient, scoped_session, sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    make_transient,
+    mapped_column,
+    scoped_session,
+    sessionmaker,
+)
+from sqlalchemy.orm.exc import StaleDataError
 
 import outbox
 from outbox.capturing.registry import has_captures
@@ -677,3 +687,61 @@ def test_a_row_that_somebody_else_deleted_is_told_by_nobody(engine, ann, leads):
         with pytest.warns(sqlalchemy.exc.SAWarning, match="expected to delete 1 row"):
             session.commit()
     assert types(engine) == []
+
+
+class TestTwoSessionsDeleteOneObject:
+    """What docs/capture.md says of them."""
+
+    @pytest.fixture
+    def seat(self, engine, capture):
+        """The key of a seat; all that an object has of it is loaded, so nothing is read before it is deleted."""
+        capture(Seat, deleted="seat.gone")
+        with Session(engine) as session:
+            session.add(Seat(hall="a", number=1))
+            session.commit()
+        return ("a", 1)
+
+    def test_both_tell_it_with_one_key(self, engine, seat):
+        with Session(engine) as first, Session(engine) as second:
+            for session in (first, second):
+                session.delete(session.get(Seat, seat))
+            first.commit()
+            with pytest.warns(sqlalchemy.exc.SAWarning, match="expected to delete 1 row"):
+                second.commit()
+        told = recorded(engine)
+        assert [event[0] for event in told] == ["seat.gone"] * 2
+        assert told[0] == told[1]
+
+    def test_who_locks_the_row_finds_it_gone(self, engine, seat):
+        with Session(engine) as first, Session(engine) as second:
+            second.get(Seat, seat)
+            first.delete(first.get(Seat, seat, with_for_update=True))
+            first.commit()
+            assert second.get(Seat, seat, with_for_update=True) is None
+            second.commit()
+        assert types(engine) == ["seat.gone"]
+
+    def test_a_version_makes_the_second_one_fail(self, engine, capture):
+        class Local(DeclarativeBase): ...
+
+        class Ticket(Local):
+            __tablename__ = "tickets"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            version: Mapped[int] = mapped_column()
+            __mapper_args__: ClassVar = {"version_id_col": version}
+
+        Local.metadata.create_all(engine)
+        capture(Ticket, deleted="ticket.gone")
+        try:
+            with Session(engine) as session:
+                session.add(Ticket(id=1))
+                session.commit()
+            with Session(engine) as first, Session(engine) as second:
+                for session in (first, second):
+                    session.delete(session.get(Ticket, 1))
+                first.commit()
+                with pytest.raises(StaleDataError):
+                    second.commit()
+            assert types(engine) == ["ticket.gone"]
+        finally:
+            Local.metadata.drop_all(engine)
