@@ -40,7 +40,8 @@ class Conduct:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else text_id("req", new_uuid7())
-        scope = {**scope, "state": {**scope.get("state", {}), "request_id": request_id}}
+        # Nothing of an application around: what it keeps there by a name of ours would be believed.
+        scope = {**scope, "state": {"request_id": request_id}}
         answer = _Answer(scope, send)
         try:
             await self._answer(scope, receive, answer)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
+from starlette.middleware.base import RequestResponseEndpoint
 
 import outbox
 from relay.config.options import Config
+from relay.operations.tokens import RIGHTS
 from relay.web.app import create_app
 
 BELOW = "/intern/hooks"  # what the proxy in front cuts off, and where it is mounted
@@ -73,3 +76,19 @@ async def test_its_api_and_dashboard_ask_for_its_own_tokens(browser: httpx.Async
     assert (await browser.get(f"{BELOW}/api/v1/subscriptions", headers=given)).json()["items"] == []
     asked = await browser.get(f"{BELOW}/")
     assert (asked.status_code, asked.headers["location"].startswith(f"{BELOW}/")) == (303, True)
+
+
+@pytest.mark.anyio
+async def test_what_the_application_around_keeps_in_its_state_is_not_believed(
+    mounting: FastAPI, browser: httpx.AsyncClient
+) -> None:
+    """Its own `request.state.principal` is nobody that this one knows."""
+
+    @mounting.middleware("http")
+    async def sign_in(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        request.state.principal = SimpleNamespace(
+            tenant=None, rights=frozenset(RIGHTS), name="admin", actor="admin", whose=outbox.EVERY_TENANT
+        )
+        return await call_next(request)
+
+    assert (await browser.get(f"{BELOW}/api/v1/subscriptions")).status_code == 401
