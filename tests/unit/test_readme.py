@@ -48,6 +48,7 @@ NOT_OURS = {
     *("session_replication_role", "publish_via_partition_root", "pg_dump", "pg_dumpall", "pg_restore"),
     *("--roles-only", "--load-via-partition-root"),
     *("mark_changed", "initial_state"),  # zope.sqlalchemy's
+    *("version_id_col", "reject_on_worker_lost"),  # SQLAlchemy's, Celery's
     *("on_commit", "bulk_create", "perform_create", "--no-migrations", "--exclude"),  # Django's, pytest-django's
     *("shop_owner", "shop_relay", "shop_serve"),  # logins of docs/deploy/roles.sql
     *(
