@@ -15,10 +15,14 @@ from outbox.control.tenancy import own
 from outbox.formats import shown_url
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 
-__all__ = ["PAGE_ROWS", "Attempt", "ListedAttempt", "attempt_fields", "attempts_of_delivery", "attempts_of_event"]
+__all__ = [
+    "PAGE_ROWS", "Attempt", "ListedAttempt", "attempt_fields", "attempts_of_delivery", "attempts_of_event",
+    "failure_of",
+]  # fmt: skip
 
 PAGE_ROWS = 1_000
 """The rows of a page that lists what belongs to one event or delivery."""
+_ERROR_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +51,14 @@ class Attempt:
 class ListedAttempt(Attempt):
     """An attempt and the event that it was about, of which nothing is known once it is past its retention.
 
-    A test message is of no event.
+    A test message is of no event. `endpoint` is the URL of its subscription now, whatever was kept of the attempt.
     """
 
     event_id: EventId | None
     type: str | None
     tenant: str | None
     key: str | None
+    endpoint: str | None = None
 
 
 _SUBSCRIPTIONS_TENANT = "(select tenant from outbox.subscriptions s where s.id = subscription_id)"
@@ -94,6 +99,16 @@ def _page(
 
 def _attempt(row: Any) -> Attempt:
     return Attempt(**attempt_fields(row))
+
+
+def failure_of(outcome: str | None, status: int | None, error: str | None) -> str:
+    """Return how an attempt failed: status or outcome, and the error, cut where it is long; '' where none did."""
+    if outcome in (None, "delivered"):
+        return ""
+    answered = f"it answers {status}" if status else str(outcome)
+    said = (error or "").strip()
+    said = said if len(said) <= _ERROR_CHARACTERS else f"{said[:_ERROR_CHARACTERS]}…"
+    return f"{answered}: {said}" if said else answered
 
 
 def attempt_fields(row: Any) -> dict[str, Any]:

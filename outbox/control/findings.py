@@ -20,7 +20,7 @@ class Action:
     sending.
     """
 
-    page: Literal["subscription", "test", "delivery", "subscriptions", "dead_letters", "findings"]
+    page: Literal["subscription", "test", "delivery", "subscriptions", "events", "dead_letters", "findings"]
     id: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
     does: Literal["", "resume"] = ""

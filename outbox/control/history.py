@@ -167,5 +167,10 @@ def _branches(connection: Connection, tenant: str | None, filters: Filters) -> S
 
 def _listed(row: Any) -> ListedAttempt:
     return ListedAttempt(
-        **attempt_fields(row), event_id=EventId.maybe(row.event_id), type=row.type, tenant=row.tenant, key=row.key
+        **attempt_fields(row),
+        event_id=EventId.maybe(row.event_id),
+        type=row.type,
+        tenant=row.tenant,
+        key=row.key,
+        endpoint=row.subscription_url,
     )

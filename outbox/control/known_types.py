@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -18,7 +18,7 @@ from outbox.errors import NotFoundError
 from outbox.event_types.declared_type import StoredType
 from outbox.event_types.parts import Part, parts_of
 
-__all__ = ["KnownType", "KnownTypeDetails", "known_types", "show_type"]
+__all__ = ["KnownType", "KnownTypeDetails", "known_types", "show_type", "unsubscribed_types"]
 
 _LISTING = Listing(name="event-types", columns={}, own="", keys=(Key("type", "type", "text"),))
 
@@ -77,6 +77,19 @@ def known_types(
     known = (_known(name, stored.get(name), seen.get(name)) for name in sorted(stored.keys() | seen.keys()))
     made = list(islice(filter(shown, known), limit + 1)) if shown else list(islice(known, limit + 1))
     return _LISTING.page(made, limit, lambda one: one)
+
+
+_UNSUBSCRIBED = text("""
+select type from unnest(cast(:types as text[])) type
+where not exists (select from outbox.subscription_types t
+                  where t.pattern = any(outbox.patterns_of(type))
+                    and (cast(:asking as text) is null or t.tenant = any(array[cast(:asking as text), '*'])))
+""")
+
+
+def unsubscribed_types(connection: Connection, tenant: str | None, types: Iterable[str]) -> frozenset[str]:
+    """Return those of the types that no subscription asks for, of the tenant's and those to every tenant's events."""
+    return frozenset(connection.execute(_UNSUBSCRIBED, {"types": list(types), "asking": tenant}).scalars())
 
 
 def show_type(connection: Connection, tenant: str | None, name: str) -> KnownTypeDetails:

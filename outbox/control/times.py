@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["ago_text", "duration", "moment_of", "rfc3339", "utc", "who_held"]
+__all__ = ["ago_text", "duration", "moment_of", "rfc3339", "rough", "utc", "who_held"]
 
 _AGO = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -55,6 +55,12 @@ def ago_text(length: timedelta) -> str:
     seconds = int(length.total_seconds())
     unit = next(unit for unit in "dhms" if seconds % _SECONDS[unit] == 0)
     return f"{seconds // _SECONDS[unit]}{unit}"
+
+
+def rough(number: float) -> str:
+    """Return a measured number with two significant digits: 22, 0.13, 1,200."""
+    rounded = float(f"{number:.2g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 10 else f"{rounded:g}"
 
 
 def duration(seconds: float) -> str:

@@ -14,11 +14,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from outbox.control.attempts import failure_of
 from outbox.control.tenancy import own
-from outbox.control.times import utc
+from outbox.control.times import rough, utc
 from outbox.ids import DeliveryId
 
-__all__ = ["KeptDelivery", "Waits", "read_waits", "waits_of_pending"]
+__all__ = ["KeptDelivery", "Waits", "count_behind", "read_waits", "waits_of_pending"]
 
 MOST_AHEAD = 1000
 
@@ -52,7 +53,8 @@ select d.id, d.attempts, nullif(d.due_at, 'infinity') as due_at, d.due_at = 'inf
        s.rate_limit, s.max_in_flight,
        (select paused_at from outbox.sending) as all_paused_at,
        (select reason from outbox.sending where cast(:asking as text) is null) as all_paused_reason,
-       h.opened_at, h.probe_at, t.rate_limit as tenant_rate,
+       h.opened_at, h.probe_at, a.delivery_id as failed_id, a.outcome as failed_outcome, a.status as failed_status,
+       a.error as failed_error, t.rate_limit as tenant_rate,
        case when l.allowed_at > clock_timestamp() then l.allowed_at end as limited_until,
        case when l.measured_from > clock_timestamp() - interval '10 minutes' then l.slowed_to end as slowed_to,
        (select c.allowed_at from outbox.limits c
@@ -69,6 +71,11 @@ select d.id, d.attempts, nullif(d.due_at, 'infinity') as due_at, d.due_at = 'inf
 from outbox.deliveries d
 left join outbox.subscriptions s on s.id = d.subscription_id
 left join outbox.health h on h.subscription_id = d.subscription_id
+left join lateral (
+    select delivery_id, outcome, status, error from outbox.attempts
+    where h.opened_at is not null and subscription_id = d.subscription_id and outcome <> 'delivered'
+      and verdict not in ('test', 'cancelled') and at > clock_timestamp() - interval '7 days'
+    order by at desc limit 1) a on true
 left join outbox.limits l on l.id = d.subscription_id
 left join outbox.tenant_limits t on t.tenant = s.tenant
 where d.id = any(cast(:ids as uuid[])) and {own("s.tenant")}
@@ -79,6 +86,20 @@ def read_waits(connection: Connection, tenant: str | None, delivery_ids: Sequenc
     """Return what each of these waits for that is outstanding, and the tenant's."""
     rows = connection.execute(_WAITS, {"ids": list(delivery_ids), "asking": tenant})
     return tuple(KeptDelivery(id=DeliveryId.of(row.id), waits=tuple(_waits(row))) for row in rows)
+
+
+_BEHIND = text(f"""
+select count(*) from (
+    select from outbox.deliveries d join outbox.subscriptions s on s.id = d.subscription_id
+    join outbox.deliveries b on b.subscription_id = d.subscription_id and b.lane = d.lane and not isfinite(b.due_at)
+    where d.id = :id and isfinite(d.due_at) and {own("s.tenant")} limit {MOST_AHEAD + 1}) behind
+""")  # noqa: S608 - constants
+
+
+def count_behind(connection: Connection, tenant: str | None, delivery_id: UUID | str) -> int:
+    """Return how many wait behind an outstanding delivery that is the first of its key, counted up to 1,001."""
+    found: int = connection.execute(_BEHIND, {"id": DeliveryId.of(delivery_id), "asking": tenant}).scalar_one()
+    return found
 
 
 def waits_of_pending(connection: Connection) -> Waits:
@@ -118,8 +139,16 @@ def _stopped(row: Any) -> Iterator[Waits]:
     if row.sorting_since is not None:
         yield Waits(reason="sorting", detail="its subscription's backlog is being put in order")
     if row.opened_at is not None:
-        opened = f"its endpoint failed too often: the breaker is open since {utc(row.opened_at)}"
+        opened = f"its endpoint failed too often{_last_failure(row)}: the breaker is open since {utc(row.opened_at)}"
         yield Waits(reason="breaker", detail=f"{opened}, and one delivery is tried next", until=row.probe_at)
+
+
+def _last_failure(row: Any) -> str:
+    """Return in brackets how its last failed attempt failed, and of which delivery that was."""
+    if row.failed_id is None:
+        return ""
+    cause = failure_of(row.failed_outcome, row.failed_status, row.failed_error)
+    return f" ({cause}; the last was {DeliveryId.of(row.failed_id)})"
 
 
 def _timed(row: Any) -> Iterator[Waits]:
@@ -144,8 +173,9 @@ def _limited(row: Any) -> Iterator[Waits]:
     if row.limited_until is not None and row.rate_limit is not None:
         detail = f"its limit of {row.rate_limit} is used up"
         yield Waits(reason="limit", detail=detail, until=row.limited_until)
-    if row.slowed_to is not None:
-        yield Waits(reason="slowed", detail=f"its endpoint takes no more than {row.slowed_to:g} requests a second")
+    if row.slowed_to is not None and row.ahead + 1 > row.slowed_to:  # else it goes within a second
+        takes = f"its endpoint takes no more than {rough(row.slowed_to)} requests a second"
+        yield Waits(reason="slowed", detail=takes)
     if row.tenant_limited_until is not None:
         detail = f"its tenant's limit of {row.tenant_rate} is used up"
         yield Waits(reason="tenant_limit", detail=detail, until=row.tenant_limited_until)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from outbox.control.times import duration, utc
+from outbox.control.times import duration, rough, utc
 from relay.cli.failures import explain
 from relay.cli.findings import in_words
 from relay.cli.options import json_option
@@ -81,13 +81,15 @@ def _print(found: Status) -> None:
         rows = [
             (
                 item.subscription_id,
+                _called(item),
                 *map(_up_to_1000, (health.due, health.outstanding, health.dead)),
                 *(_why(health), host_of(item.url)),
             )
             for item in found.stuck
             for health in [item.health]
         ]
-        print_table(["SUBSCRIPTION", "DUE", "ALL", "DEAD", "LAST ANSWER", "TO"], rows, flexible=["LAST ANSWER", "TO"])
+        columns = ["SUBSCRIPTION", "NAME", "DUE", "ALL", "DEAD", "LAST ANSWER", "TO"]
+        print_table(columns, rows, flexible=["NAME", "LAST ANSWER", "TO"])
 
 
 def _print_findings(findings: Iterable[Finding]) -> None:
@@ -160,7 +162,7 @@ def _leased(deliveries: Deliveries) -> str:
 
 def _limits(found: Limits) -> str:
     limited = f"{found.rates:,} subscriptions with a rate, {found.caps:,} with a cap, {found.tenants:,} tenants"
-    slowed = ", ".join(f"{item.subscription_id} to {item.slowed_to:.3g}/s" for item in found.slowed.named)
+    slowed = ", ".join(f"{item.subscription_id} to {rough(item.slowed_to)}/s" for item in found.slowed.named)
     return limited + (f"; {found.slowed.count:,} slowed by their receivers: {slowed}" if slowed else "")
 
 
@@ -175,8 +177,14 @@ def _relays(running: Running) -> str:
 
 def _transactions(running: Running) -> str:
     hidden = f" ({running.hidden_sessions} of other roles are not visible: grant pg_read_all_stats)"
-    return f"{len(running.transactions) or 'none'} open for more than 10 minutes" + (
-        hidden if running.hidden_sessions else ""
+    younger = ", ".join(
+        f"{one.gid or f'pid {one.pid}'} ({one.application_name or one.role}, {one.state}) for {duration(one.seconds)}"
+        for one in running.younger_transactions
+    )
+    return (
+        f"{len(running.transactions) or 'none'} open for more than 10 minutes"
+        + (f"; not so long yet: {younger}" if younger else "")
+        + (hidden if running.hidden_sessions else "")
     )
 
 
@@ -195,9 +203,14 @@ def _when(moment: datetime | None, now: datetime) -> str:
     return "-" if moment is None else f"{duration((now - moment).total_seconds())} ago"
 
 
+def _called(item: Named) -> str:
+    """Return name and tenant, as far as it has them."""
+    return " of ".join(filter(None, (item.name or "", item.tenant))) or "-"
+
+
 def _up_to_1000(counted: int) -> str:
     """Health is counted up to 1,001."""
-    return str(counted) if counted <= 1000 else "1,000 or more"
+    return str(counted) if counted <= 1000 else "over 1,000"
 
 
 def _why(health: SubscriptionHealth) -> str:

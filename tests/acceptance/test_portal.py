@@ -169,7 +169,7 @@ def test_a_customers_tasks_without_javascript_on_a_telephone(browser, stage) -> 
     page.locator("tbody summary").first.click()  # equal failures are one row
     page.locator("tbody details a").first.click()
     page.get_by_role("button", name="Send again").click()
-    page.wait_for_selector("text=1 are sent again.")
+    page.wait_for_selector("text=Sent again now: 1.")
     page.get_by_role("button", name="Dark").click()
     assert page.get_attribute("html", "data-theme") == "dark"
     page.get_by_role("button", name="Sign out").click()

@@ -19,7 +19,8 @@ from relay.model.verdict import VerdictKind
 from relay.operations.gauges import read_gauges
 from relay.operations.status.documents import Pending, Unmatched
 from relay.operations.status.outstanding import read_pending
-from relay.operations.status.status import read_unmatched, status
+from relay.operations.status.status import status
+from relay.operations.status.unmatched_events import read_unmatched
 from relay.process.housekeeping import Housekeeping
 from relay.store.bodies import BODIES, Bodies
 from relay.store.database import SETTINGS, Database

@@ -93,11 +93,25 @@ def test_an_open_one_says_how_its_endpoint_fails_and_until_when(connection: Conn
     delivery = seeding.resolve(connection, seeding.record(connection), made)[0]
     seeding.attempt(connection, delivery, "retry", error="certificate has expired " + "x" * 300)
     (told,) = [finding for finding in status(connection, None).findings if finding.code == "breaker.open"]
-    assert f"{made} is not sent to, its endpoint fails: " in told.seen
+    assert f"{made} (https://example.com/hook) is not sent to, its endpoint fails: it answers 500" in told.seen
     assert ": certificate has expired xxx" in told.seen
     assert "x…; breaker open since 20" in told.seen
     assert ", 90 % failed, next probe 20" in told.seen
     assert ", and is disabled from 20" in told.seen
+
+
+@pytest.mark.parametrize(
+    ("successes", "waits", "severity"), [(0, True, "problem"), (1, True, "note"), (0, False, "note")]
+)
+def test_an_endpoint_that_gets_nothing_of_what_waits_is_a_problem(
+    connection: Connection, successes: int, severity: str, *, waits: bool
+) -> None:
+    made = broken(connection)
+    connection.execute(text("update outbox.health set successes = :successes"), {"successes": successes})
+    if waits:
+        seeding.resolve(connection, seeding.record(connection), made)
+    (told,) = [finding for finding in status(connection, None).findings if finding.code == "breaker.open"]
+    assert told.severity == severity
 
 
 def test_resume_closes_it_and_is_audited(engine: Engine) -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
 
 from outbox import subscriptions
+from outbox.control.findings import Action, Finding
 from outbox.control.times import utc
 from relay.cli.findings import in_words
 from relay.cli.output import fields_of
 from relay.operations.secrets import SecretsAtRest
 from relay.operations.status import delivery_counts
 from relay.operations.status.attention import findings_of
-from relay.operations.status.documents import Attempts, Count, DeadLetters, Pending, Settings, Unmatched
+from relay.operations.status.documents import Attempts, Count, DeadLetters, Pending, Settings
 from relay.operations.status.late_subscriptions import subscription_health
 from relay.operations.status.status import status
 from tests.support import seeding
+
+HOOKS = "(https://example.com/hooks)"
 
 
 @pytest.fixture
@@ -107,8 +111,36 @@ def test_a_subscription_that_is_behind_is_named_with_its_last_error(connection):
     make_late(connection)
     (stuck,) = status(connection, None).stuck
     assert (str(stuck.subscription_id), stuck.health.due, stuck.health.outstanding) == (behind, 2, 2)
-    assert of_interest(connection) == [f"{behind} is behind by 2h 0m: the server answered 500"]
+    assert of_interest(connection) == [f"{behind} {HOOKS} is behind by 2h 0m: it answers 500: the server answered 500"]
     assert quiet != behind
+
+
+@pytest.mark.parametrize(
+    ("tenant", "name", "called"),
+    [("acme", "warehouse", "warehouse of acme, "), ("acme", None, "of acme, "), ("", "mine", "mine, ")],
+)
+def test_a_finding_says_whose_subscription_it_is_about_and_how_it_is_called(connection, tenant, name, called):
+    made = subscriptions.add(connection, "https://example.com/hooks", ["*"], tenant=tenant, name=name).id
+    subscriptions.disable(connection, made, reason="410 Gone", tenant=tenant)
+    (told,) = of_interest(connection)
+    assert told.startswith(f"{made} ({called}https://example.com/hooks) is disabled since ")
+    assert status(connection, None).disabled.named[0].name == name
+
+
+def test_one_that_fails_now_and_then_says_how_many_retries_wait_what_failed_and_that_others_arrive(connection):
+    name = seeding.subscribe(connection)
+    deliveries = seeding.resolve(connection, seeding.record(connection), *[name] * 3)
+    seeding.attempt(connection, deliveries[0], "retry", error="boom")
+    seeding.attempt(connection, deliveries[1], "retry", error="boom")
+    seeding.attempt(connection, deliveries[2], "delivered")
+    (told,) = of_interest(connection)
+    assert re.fullmatch(
+        rf"{name} \(\S+\) is failing: 2 retries wait, such as {deliveries[0]}, which failed \ds ago"
+        r" \(it answers 500: boom\); others arrive, its last attempt, \ds ago, was delivered",
+        told,
+    )
+    seeding.attempt(connection, deliveries[1], "delivered")
+    assert f"1 retry waits, that of {deliveries[0]}, which failed" in of_interest(connection)[0]
 
 
 def test_a_paused_subscription_is_not_stuck(connection):
@@ -141,7 +173,7 @@ def test_a_disabled_subscription_is_named_with_its_reason_and_the_mend(connectio
     since = utc(made.disabled_at)
     why = "the endpoint answered 410 Gone; 2 deliveries wait"
     assert of_interest(connection) == [
-        f"{closed} is disabled since {since}: {why}: relay subscriptions resume {closed}"
+        f"{closed} {HOOKS} is disabled since {since}: {why}: relay subscriptions resume {closed}"
     ]
 
 
@@ -160,7 +192,7 @@ def test_a_held_subscription_is_named_with_its_end_and_not_as_stuck(connection, 
     until = subscriptions.get(connection, closed).held_until
     whose = "by the receiver's Retry-After; 2 deliveries wait"
     mend = f"relay subscriptions resume {closed} ends the hold"
-    assert of_interest(connection) == [f"{closed} is held until {utc(until)} {whose}: {mend}"]
+    assert of_interest(connection) == [f"{closed} {HOOKS} is held until {utc(until)} {whose}: {mend}"]
     assert 80 < subscription_health(connection, None, closed).held_seconds <= 90
     connection.execute(text("update outbox.subscriptions set held_until = now() - interval '1 s'"))
     assert subscription_health(connection, None, closed).held_seconds is None
@@ -172,13 +204,59 @@ def test_a_hold_by_hand_is_not_blamed_on_the_receiver(connection, closed):
     connection.execute(text("update outbox.subscriptions set held_until = '2999-01-01Z'"))
     whose = "by hand (relay audit); 2 deliveries wait"
     mend = f"relay subscriptions resume {closed} ends the hold"
-    assert of_interest(connection) == [f"{closed} is held until 2999-01-01 00:00:00Z {whose}: {mend}"]
+    assert of_interest(connection) == [f"{closed} {HOOKS} is held until 2999-01-01 00:00:00Z {whose}: {mend}"]
 
 
 def test_events_without_subscriber_are_counted_and_their_types_named(connection):
     seeding.resolve(connection, seeding.record(connection, type="nobody.cares"))
     seeding.resolve(connection, seeding.record(connection), seeding.subscribe(connection))
-    assert status(connection, None).unmatched == Unmatched(of_last=2, count=1, types=("nobody.cares",))
+    found = status(connection, None).unmatched
+    assert (found.of_last, found.count, found.types) == (2, 1, ("nobody.cares",))
+    assert [(one.type, one.tenant, one.count, one.like) for one in found.unsubscribed] == [
+        ("nobody.cares", "", 1, None)
+    ]
+
+
+def unsubscribed(connection) -> list[Finding]:
+    return [
+        one for one in status(connection, None).findings if one.code.startswith(("events.misspelt", "events.unsub"))
+    ]
+
+
+def test_a_type_that_looks_misspelt_is_a_finding_with_its_tenant_and_what_it_may_have_meant(connection):
+    subscriptions.add(connection, "https://example.com/hooks", ["invoice.paid", "stock.*"], tenant="umbrella")
+    subscriptions.add(connection, "https://example.com/hooks", ["other.thing"], tenant="acme")
+    for type_, tenant in [("invoice.payed", "umbrella"), ("invoice.payed", "umbrella"), ("other.thing", "umbrella")]:
+        seeding.resolve(connection, seeding.record(connection, type=type_, tenant=tenant))
+    misspelt, rest = unsubscribed(connection)
+    assert (misspelt.code, misspelt.subject, misspelt.severity) == ("events.misspelt", "invoice.payed", "note")
+    assert misspelt.seen.startswith("2 events of type invoice.payed of umbrella, the last ")
+    assert misspelt.seen.endswith(" ago, had no subscriber; did you mean invoice.paid, which is subscribed to?")
+    shown = {"type": "invoice.payed", "tenant": "umbrella", "state": "unmatched"}
+    assert misspelt.action == Action("events", parameters=shown)
+    assert rest.seen == "nobody subscribes to other.thing of umbrella (1), of the last 3 events"
+
+
+def test_what_a_filter_refused_or_is_subscribed_to_by_now_is_no_finding(connection):
+    subscriptions.add(connection, "https://example.com/hooks", ["order.*"], tenant="*")
+    seeding.resolve(connection, seeding.record(connection, tenant="acme"))
+    assert (status(connection, None).unmatched.count, unsubscribed(connection)) == (1, [])
+
+
+def test_a_rare_type_without_subscriber_stays_in_sight_while_many_others_are_resolved(connection):
+    name = seeding.subscribe(connection)
+    seeding.resolve(connection, seeding.record(connection, type="nobody.cares"))
+    seeding.resolve(connection, seeding.record(connection), name)
+    connection.execute(text(_BATCHES))
+    assert [one.code for one in unsubscribed(connection)] == ["events.unsubscribed"]
+    connection.execute(text("update outbox.resolutions set at = at - interval '25 hours'"))
+    assert unsubscribed(connection) == []
+
+
+_BATCHES = """
+insert into outbox.resolutions (first_seq, seqs, matches)
+select n, array[n], array[1] from generate_series(1000, 4000) n
+"""
 
 
 @pytest.mark.case("C11")

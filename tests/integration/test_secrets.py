@@ -34,6 +34,7 @@ from relay.operations import secrets as operations
 from relay.operations.status.status import status
 from relay.process import housekeeping, startup
 from relay.secrets.keyring import Keyring, new_private_key
+from tests.support import seeding
 
 OLD, OLDER = new_private_key()
 NEW, NEWER = new_private_key()
@@ -401,6 +402,10 @@ class TestHousekeeping:
         assert f"secrets in clear: secret: sealing key {weak.id} of outbox.sealing_keys cannot be used" in caplog.text
 
 
+REKEY = "relay secrets rekey, where the relay's secret_key is set; from then on the relay seals by itself"
+GIVE = "give its private half to a relay"
+
+
 class TestStatus:
     def of_secrets(self, connection: sa.Connection) -> list[str]:
         return [line for line in map(in_words, status(connection, None).findings) if "secrets" in line]
@@ -420,6 +425,22 @@ class TestStatus:
         register(connection, NEWER)
         (line,) = self.of_secrets(connection)
         assert line == f"3 secrets are sealed to another key than the newest, {NEWER.id}: relay secrets rekey"
+
+    @pytest.mark.parametrize(
+        ("registered", "held", "said"),
+        [
+            (False, True, f", though a relay holds key {{key}}: secrets are not sealed to it yet: {REKEY}"),
+            (True, True, "; a relay that holds key {key} seals them within a minute"),
+            (True, False, f", and no relay that runs holds key {{key}}, which seals them: {GIVE}"),
+            (False, False, ": relay secrets keygen, give the key to relays, relay secrets rekey"),
+        ],
+    )
+    def test_what_lies_in_clear_has_the_mend_that_is_missing(self, connection, said, *, registered, held):
+        add(connection)
+        if registered:
+            register(connection, OLDER)
+        seeding.sign_in(connection, key_ids=[OLDER.id] if held else [])
+        assert f"1 secrets lie in clear{said.format(key=OLDER.id)}" in self.of_secrets(connection)
 
     def test_the_screen_and_the_document_say_the_same(self, connection, relay):
         register(connection, OLDER)

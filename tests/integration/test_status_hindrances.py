@@ -62,6 +62,22 @@ def test_a_disk_that_is_full_now_is_found_by_writing_and_the_transaction_goes_on
     assert connection.execute(text("select 1")).scalar_one() == 1
 
 
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_full_disk_is_said_of_a_relay_that_cannot_sign_and_not_that_none_was_started(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, *, is_full: bool
+):
+    connection.execute(text("update outbox.relays set seen_at = seen_at - interval '40 seconds'"))
+    seeding.record(connection)
+    if is_full:
+        monkeypatch.setattr(disk, "WRITE", text(FULL))
+    (none,) = found(connection, "relays.none")
+    assert none.severity == ("note" if is_full else "problem")
+    assert ("start `relay run`" in none.mend) is not is_full
+    if is_full:
+        assert none.seen.startswith("no relay could write a sign of life for 40s, since the disk is full")
+        assert status(connection, None).findings[0].code == "disk.full"
+
+
 def test_the_look_at_the_disk_writes_a_file_and_leaves_no_setting_behind(connection: Connection):
     connection.execute(text("set local temp_file_limit = 0"))
     with pytest.raises(OperationalError, match="temporary file size exceeds"), connection.begin_nested():

@@ -23,6 +23,7 @@ from relay.process.presence import Presence
 from relay.secrets.keyring import new_private_key
 from tests.support import seeding
 
+HOOKS = "(https://example.com/hooks)"
 OF_THE_SERVER = ("settings.", "secrets.in_clear")
 
 
@@ -75,8 +76,8 @@ def test_a_machine_that_cannot_send_for_long_is_a_problem(connection):
     name = seeding.subscribe(connection)
     seeding.sign_in(connection, cannot_send=3, cannot_send_to=parse_id("sub", name))
     assert found(connection) == {
-        "relays.cannot_send": f"the relay at relay-1 pid 4711 could send nothing to {name} and 2 more for a minute or"
-        " longer; no attempt is charged for that"
+        "relays.cannot_send": f"the relay at relay-1 pid 4711 could send nothing to {name} {HOOKS} and 2 more for a"
+        " minute or longer; no attempt is charged for that"
     }
 
 
@@ -102,7 +103,7 @@ def test_backlog_that_nobody_works_on_is_not_blamed_on_the_endpoint(connection):
     deliver(connection, name, 2, due=-7200)
     assert list(found(connection)) == ["relays.none"]
     seeding.sign_in(connection)
-    assert found(connection) == {"subscription.behind": f"{name} is behind by 2h 0m: not attempted yet"}
+    assert found(connection) == {"subscription.behind": f"{name} {HOOKS} is behind by 2h 0m: not attempted yet"}
 
 
 @pytest.mark.field("F97")
@@ -215,7 +216,7 @@ def test_deliveries_that_wait_for_a_paused_subscription_are_a_problem(connection
     subscriptions.pause(connection, name)
     assert found(connection) == {}
     deliver(connection, name, 2000)
-    assert found(connection) == {"subscription.paused": f"{name} is paused; more than 1,000 deliveries wait"}
+    assert found(connection) == {"subscription.paused": f"{name} {HOOKS} is paused; more than 1,000 deliveries wait"}
 
 
 @pytest.mark.field("F97")
@@ -230,6 +231,22 @@ def test_a_transaction_that_is_open_for_long_is_named_and_ours_is_not(connection
         assert f"server process {pid} " in found(connection)["transactions.open"]
         connection.execute(text("set role outbox_reader"))
         assert status(connection, None).running.hidden_sessions >= 1
+
+
+def test_a_transaction_is_a_line_from_a_minute_on_and_a_finding_after_ten(
+    connection, engine, database_url, monkeypatch
+):
+    seeding.sign_in(connection)
+    with engine.begin() as other:
+        other.execute(text("set application_name = 'nightly-report'"))
+        pid = other.execute(text("select pg_backend_pid() from pg_current_xact_id()")).scalar_one()
+        assert status(connection, None).running.younger_transactions == ()
+        monkeypatch.setattr(running_module, "YOUNGER_TRANSACTION_SECONDS", -1)
+        (line,) = status(connection, None).running.younger_transactions
+        assert (line.pid, line.application_name, line.state) == (pid, "nightly-report", "idle in transaction")
+        assert "transactions.open" not in found(connection)
+        shown = CliRunner().invoke(cli, ["status"], env={"RELAY_DATABASE_URL": database_url}).stdout
+        assert f"not so long yet: pid {pid} (nightly-report, idle in transaction) for 0s" in shown
 
 
 NOTHING = Running(relays=(), needed_keys=(), transactions=(), hidden_sessions=0, turns=(), late_rounds=())

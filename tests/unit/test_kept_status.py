@@ -15,6 +15,7 @@ from relay.web.pages.kept_status import (
     CHEAP_SECONDS,
     KEPT_TIMES,
     LONGEST_SECONDS,
+    LOOK_SECONDS,
     RENEW_AGAIN_SECONDS,
     SHOWN_SECONDS,
     KeptStatus,
@@ -30,6 +31,7 @@ class Readings:
     takes: float
     now: float = 1000.0
     number: int = field(default=0)
+    changed: bool = False
     beside: list[Callable[[], None]] = field(default_factory=list)
 
     def read(self, _connection: Connection) -> Status:
@@ -38,7 +40,10 @@ class Readings:
         return cast(Any, self.number)
 
     def kept(self) -> KeptStatus:
-        return KeptStatus(lambda: nullcontext(CONNECTION), self.read, clock=lambda: self.now, start=self.beside.append)
+        return KeptStatus(
+            lambda: nullcontext(CONNECTION), self.read, changed=lambda *_: self.changed, clock=lambda: self.now,
+            start=self.beside.append,
+        )  # fmt: skip
 
     def work(self) -> None:
         """Do what was to be done beside the pages, which is one thing at most."""
@@ -51,6 +56,19 @@ def test_a_cheap_status_is_read_for_every_page() -> None:
     readings = Readings(takes=CHEAP_SECONDS / 2)
     kept = readings.kept()
     assert [kept.read(CONNECTION) for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_kept_one_is_read_anew_as_soon_as_the_disk_is_full_or_is_not_any_more() -> None:
+    readings = Readings(takes=1.5)
+    kept = readings.kept()
+    assert kept.read(CONNECTION) == 1
+    readings.changed = True
+    assert kept.read(CONNECTION) == 1, "it is not looked for every page"
+    readings.now += LOOK_SECONDS
+    assert kept.read(CONNECTION) == 2
+    readings.changed = False
+    readings.now += LOOK_SECONDS
+    assert kept.read(CONNECTION) == 2
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from relay.operations.status.breakers import findings_of_breakers
 from relay.operations.status.late_subscriptions import LATE_SECONDS
 from relay.operations.status.running_findings import findings_of_running, place_of
 from relay.operations.status.subscription_findings import findings_of_subscriptions
+from relay.operations.status.unmatched_events import findings_of_unmatched
 from relay.operations.status.unresolved_events import sql_to_mend
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def findings_of(status: Status) -> tuple[Finding, ...]:
         *findings_of_subscriptions(status, sends=sends),
         *findings_of_breakers(status.breakers, status.at),
         *_of_dead_letters(status.dead_letters),
-        *_of_secrets(status.secrets),
+        *findings_of_unmatched(status.unmatched, status.at),
+        *_of_secrets(status.secrets, alive),
         *_of_unsigned(status.subscriptions),
         *_of_leaves(status.default_leaves),
     )
@@ -137,21 +139,30 @@ def _of_dead_letters(dead: DeadLetters) -> list[Finding]:
     ]
 
 
-def _of_secrets(secrets: SecretsAtRest) -> list[Finding]:
+def _of_secrets(secrets: SecretsAtRest, alive: tuple[RelayProcess, ...]) -> list[Finding]:
     clear, older, key = secrets.in_clear, secrets.sealed_to_older_keys, secrets.sealing_key
     found = []
-    if clear and key:
-        seen = f"{clear:,} secrets lie in clear; a relay that holds key {key} seals them within a minute"
-        found.append(Finding(code="secrets.in_clear", subject="secrets", seen=seen, severity="note"))
-    elif clear:
-        mend = "relay secrets keygen, give the key to relays, relay secrets rekey"
-        seen = f"{clear:,} secrets lie in clear"
+    if clear:
+        seen, mend = _in_clear(f"{clear:,} secrets lie in clear", key, alive)
         found.append(Finding(code="secrets.in_clear", subject="secrets", seen=seen, mend=mend, severity="note"))
     if older:
         seen = f"{older:,} secrets are sealed to another key than the newest, {key}"
         mend = "relay secrets rekey"
         found.append(Finding(code="secrets.older_key", subject="secrets", seen=seen, mend=mend, severity="note"))
     return found
+
+
+def _in_clear(seen: str, key: str | None, alive: tuple[RelayProcess, ...]) -> tuple[str, str]:
+    """Return what is seen and its mend: what is missing is a key, or that a relay holds it, or that it is in use."""
+    held = [key_id for relay in alive for key_id in relay.key_ids]
+    if key and (key in held or not alive):
+        return f"{seen}; a relay that holds key {key} seals them within a minute", ""
+    if key:
+        return f"{seen}, and no relay that runs holds key {key}, which seals them", "give its private half to a relay"
+    if held:
+        mend = "relay secrets rekey, where the relay's secret_key is set; from then on the relay seals by itself"
+        return f"{seen}, though a relay holds key {held[0]}: secrets are not sealed to it yet", mend
+    return seen, "relay secrets keygen, give the key to relays, relay secrets rekey"
 
 
 def _of_unsigned(subscriptions: Subscriptions) -> list[Finding]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.control.attempts import failure_of
 from outbox.control.findings import Action, Finding
 from outbox.control.tenancy import operator_only, own
 from outbox.control.times import duration, utc
@@ -27,7 +28,6 @@ __all__ = [
 ]  # fmt: skip
 
 _NAMED = 5
-_ERROR_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ from outbox.health h join outbox.subscriptions s on s.id = h.subscription_id
 where h.subscription_id = any(cast(:ids as uuid[])) and {own("s.tenant")}
 """)  # noqa: S608 - the parts are constants
 _WORST = text(f"""
-select h.subscription_id, s.tenant, s.shown_url as url, {_BREAKER}
+select h.subscription_id, s.tenant, s.name, s.shown_url as url, {_BREAKER}
 from outbox.health h join outbox.subscriptions s on s.id = h.subscription_id
 where s.removed_at is null and s.disabled_at is null and (h.opened_at is not null or h.warned_at is not null)
 order by h.warned_at is null, h.failing_since limit :named
@@ -128,6 +128,7 @@ def read_breakers(connection: Connection, tenant: str | None) -> Breakers:
             subscription_id=SubscriptionId.of(row["subscription_id"]),
             url=row["url"],
             tenant=row["tenant"],
+            name=row["name"],
             health=read_health(connection, row["subscription_id"]),
             breaker=_breaker(row),
         )
@@ -164,7 +165,7 @@ def findings_of_breakers(found: Breakers, at: datetime) -> Iterator[Finding]:
                 subject=item.subscription_id,
                 seen=f"{item.subscription_id} is not sent to, its endpoint fails: {cause}; breaker {breaker}",
                 mend=f"it is tried by itself; at once: relay subscriptions resume {item.subscription_id}",
-                severity="note",
+                severity="problem" if _gets_nothing(item) else "note",
                 action=Action("subscription", str(item.subscription_id), does="resume"),
             )
     if found.open + found.warned > len(found.named):
@@ -176,6 +177,11 @@ def findings_of_breakers(found: Breakers, at: datetime) -> Iterator[Finding]:
             severity="note",
             action=Action("subscriptions"),
         )
+
+
+def _gets_nothing(item: NamedBreaker) -> bool:
+    """Tell whether all that was tried failed while more waits: nothing arrives, and somebody should know."""
+    return item.breaker.failure_percent == 100 and item.health.outstanding > 0
 
 
 def _of_warned(named: Iterable[NamedBreaker], at: datetime) -> Iterator[Finding]:
@@ -195,12 +201,7 @@ def _of_warned(named: Iterable[NamedBreaker], at: datetime) -> Iterator[Finding]
 
 def cause_of(health: SubscriptionHealth) -> str:
     """Return how the last attempt failed: status or outcome, and the error, cut where it is long; '' where none did."""
-    if health.last_outcome in (None, "delivered"):
-        return ""
-    answered = f"it answers {health.last_status}" if health.last_status else str(health.last_outcome)
-    error = (health.last_error or "").strip()
-    said = error if len(error) <= _ERROR_CHARACTERS else f"{error[:_ERROR_CHARACTERS]}…"
-    return f"{answered}: {said}" if said else answered
+    return failure_of(health.last_outcome, health.last_status, health.last_error)
 
 
 def _because(health: SubscriptionHealth) -> str:

@@ -19,13 +19,13 @@ __all__ = ["read_disabled", "read_held", "read_paused"]
 _NAMED = 5
 
 _DISABLED = """
-select id, shown_url as url, tenant, disabled_at, disabled_reason as reason, count(*) over () as number
+select id, shown_url as url, tenant, name, disabled_at, disabled_reason as reason, count(*) over () as number
 from outbox.subscriptions s where disabled_at is not null and removed_at is null
 order by exists (select from outbox.deliveries where subscription_id = s.id) desc, disabled_at desc limit :named
 """
 
 _HELD = """
-select id, shown_url as url, tenant,
+select id, shown_url as url, tenant, name,
        least(held_until, timestamptz '9999-12-30 00:00:00Z') as held_until, count(*) over () as number
 from outbox.subscriptions
 where held_until > clock_timestamp() and paused_at is null and disabled_at is null and removed_at is null
@@ -34,7 +34,7 @@ order by held_until desc limit :named
 
 # Only where something waits or is dropped: a person paused it on purpose, and may have forgotten it.
 _PAUSED = """
-select id, shown_url as url, tenant, drops_while_paused as drops, count(*) over () as number
+select id, shown_url as url, tenant, name, drops_while_paused as drops, count(*) over () as number
 from outbox.subscriptions s
 where paused_at is not null and disabled_at is null and removed_at is null
   and (drops_while_paused or exists (select from outbox.deliveries where subscription_id = s.id))
@@ -73,5 +73,6 @@ def _fields(connection: Connection, row: Any) -> dict[str, Any]:
         "subscription_id": SubscriptionId.of(row.id),
         "url": row.url,
         "tenant": row.tenant,
+        "name": row.name,
         "health": read_health(connection, row.id),
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from relay.operations.status.running import FailingRound
 
-__all__ = ["findings_of_disk", "full_disk", "is_of_disk"]
+__all__ = ["findings_of_disk", "full_disk", "is_full", "is_of_disk"]
 
 _FULL = "53100"
 _NO_MORE_FILES = "53400"  # temp_file_limit: the server may not, so nothing is learnt
@@ -57,6 +57,11 @@ def full_disk(connection: Connection, tenant: str | None) -> str | None:
 def is_of_disk(found: FailingRound) -> bool:
     """Tell whether a round failed since the disk is full: that is said once, by the finding of the disk."""
     return found.error.startswith(_NAME)
+
+
+def is_full(now: str | None, rounds: Iterable[FailingRound]) -> bool:
+    """Tell whether the disk is full, or was when a round failed a moment ago."""
+    return now is not None or any(map(is_of_disk, rounds))
 
 
 def findings_of_disk(now: str | None, rounds: Iterable[FailingRound]) -> Iterator[Finding]:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CANCELLED_DAYS", "Attempts", "BlockedLane", "Count", "DeadLetters", "Deliveries", "DisabledSubscription",
-    "HeldSubscription", "Limits", "Named", "Newest", "PausedSubscription", "Pending", "Settings", "SlowedSubscription",
-    "SortingSubscription", "Status", "StuckSubscription", "SubscriptionHealth", "Subscriptions", "Unmatched",
-    "Unresolved",
+    "FailedAttempt", "HeldSubscription", "Limits", "Named", "Newest", "PausedSubscription", "Pending", "Settings",
+    "SlowedSubscription", "SortingSubscription", "Status", "StuckSubscription", "SubscriptionHealth", "Subscriptions",
+    "Unmatched", "UnmatchedType", "Unresolved",
 ]  # fmt: skip
 
 CANCELLED_DAYS = 7
@@ -89,12 +89,30 @@ class Attempts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnmatchedType:
+    """A type that a tenant's newest events had, and that no subscription of theirs asks for.
+
+    `like`: the type that is subscribed to and looks nearly the same, None where none does.
+    """
+
+    type: str
+    tenant: str
+    count: int
+    last_at: datetime
+    like: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unmatched:
-    """How many of the events resolved last had no subscriber, and the types of the newest of them."""
+    """How many of the events resolved last had no subscriber, and the types of the newest of them.
+
+    `unsubscribed`: the twenty newest types that nobody asks for now, counted among the newest thousand such events.
+    """
 
     of_last: int
     count: int
     types: tuple[str, ...]
+    unsubscribed: tuple[UnmatchedType, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +159,13 @@ class SubscriptionHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """A subscription that is named, and how it is."""
+    """A subscription that is named, and how it is. `name` is the one that a person gave it, None where nobody did."""
 
     subscription_id: SubscriptionId
     url: str
     tenant: str
     health: SubscriptionHealth
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,10 +200,26 @@ class SlowedSubscription(Named):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAttempt:
+    """The last attempt of a delivery that waits for its next one: when it was, and how it failed."""
+
+    delivery_id: DeliveryId
+    at: datetime
+    outcome: str
+    status: int | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StuckSubscription(Named):
-    """A subscription that is behind, or failing where `behind_seconds` is None."""
+    """A subscription that is behind, or failing where `behind_seconds` is None.
+
+    `retries`: how many of the 2,000 deliveries that are due next are retries of it; `failed`: how one of them failed.
+    """
 
     behind_seconds: float | None
+    retries: int = 0
+    failed: FailedAttempt | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

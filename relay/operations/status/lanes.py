@@ -6,25 +6,32 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from outbox.control.tenancy import operator_only
+from outbox.control.tenancy import operator_only, own
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 from relay.operations.status.documents import BlockedLane, SortingSubscription
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy import Connection
 
-__all__ = ["find_blocked", "find_sorting"]
+__all__ = ["blocked_of", "find_blocked", "find_sorting"]
 
 _SAMPLE = 2000
 _NAMED = 5
 
 # The heads that wait the longest for their next attempt have failed the most often: they are looked for from the end of
 # the index, before what is parked.
-_BLOCKED = text("""
-with heads as materialized (
+_ANY = """
     select id, event_seq, subscription_id, lane, attempts, due_at from outbox.deliveries
     where lease is null and due_at > now() and due_at < 'infinity'
-    order by due_at desc limit :sample),
+    order by due_at desc limit :sample"""
+# A head that is tried at this moment, or is due, blocks as well.
+_OF_ONE = """
+    select id, event_seq, subscription_id, lane, attempts, due_at from outbox.deliveries
+    where subscription_id = :id and due_at < 'infinity' order by due_at desc limit :sample"""
+_BLOCKED = """
+with heads as materialized ({heads}),
 blocking as materialized (
     select h.* from heads h
     where h.lane is not null and h.attempts > 0
@@ -40,9 +47,9 @@ from blocking b join outbox.subscriptions s on s.id = b.subscription_id
 left join lateral (select min(at) as since from outbox.attempts where delivery_id = b.id) a on true
 left join lateral (select coalesce(error, status::text, outcome) as error from outbox.attempts
                    where delivery_id = b.id order by at desc limit 1) l on true
-where s.removed_at is null
+where s.removed_at is null and {own}
 order by b.attempts desc, b.due_at
-""")
+"""
 
 # With the numbers known when it is planned, it opens the leaves of these events only.
 _EVENTS = text("select seq, id, key from outbox.events where seq = any(cast(:seqs as bigint[]))")
@@ -51,7 +58,17 @@ _EVENTS = text("select seq, id, key from outbox.events where seq = any(cast(:seq
 def find_blocked(connection: Connection, tenant: str | None) -> tuple[BlockedLane, ...]:
     """Return the five lanes whose heads failed the most often, of the 2,000 that wait the longest. Operator only."""
     operator_only(tenant, "status")
-    rows = connection.execute(_BLOCKED, {"sample": _SAMPLE, "named": _NAMED}).all()
+    return _blocked(connection, tenant, _ANY, {})
+
+
+def blocked_of(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> tuple[BlockedLane, ...]:
+    """Return the same of one subscription, of the 2,000 of its deliveries that are due the last, parked ones apart."""
+    return _blocked(connection, tenant, _OF_ONE, {"id": SubscriptionId.of(subscription_id)})
+
+
+def _blocked(connection: Connection, tenant: str | None, heads: str, more: dict[str, UUID]) -> tuple[BlockedLane, ...]:
+    statement = text(_BLOCKED.format(heads=heads, own=own("s.tenant")))
+    rows = connection.execute(statement, {"sample": _SAMPLE, "named": _NAMED, "asking": tenant} | more).all()
     seqs = [row.event_seq for row in rows]
     events = {row.seq: row for row in connection.execute(_EVENTS, {"seqs": seqs})} if seqs else {}
     return tuple(

@@ -8,9 +8,9 @@ from sqlalchemy import text
 
 from outbox.control.tenancy import operator_only, own
 from outbox.errors import NotFoundError
-from outbox.ids import SubscriptionId
+from outbox.ids import DeliveryId, SubscriptionId
 from relay.operations.status.delivery_counts import oldest_since
-from relay.operations.status.documents import StuckSubscription, SubscriptionHealth
+from relay.operations.status.documents import FailedAttempt, StuckSubscription, SubscriptionHealth
 from relay.store.claims import DUE_SINCE
 from relay.store.subscriptions import OPEN
 
@@ -33,12 +33,18 @@ with late as (
     where {OPEN} and d.since < now() - make_interval(secs => :late)
     order by d.since limit 5),
 failing as (
-    select subscription_id as id, min(due_at) as due_at from (
-        select subscription_id, {DUE_SINCE} as due_at, attempts from outbox.deliveries where lease is null
-        order by deliveries.due_at limit :sample) next_due
+    select subscription_id as id, min(due_at) as due_at, count(*) as retries,
+           (array_agg(delivery order by attempts desc, due_at))[1] as delivery
+    from (
+        select id as delivery, subscription_id, {DUE_SINCE} as due_at, attempts from outbox.deliveries
+        where lease is null order by deliveries.due_at limit :sample) next_due
     where attempts > 0 group by subscription_id order by count(*) desc limit 5)
-select s.id, s.shown_url as url, s.tenant, extract(epoch from clock_timestamp() - min(c.due_at)) as oldest_seconds
-from (select * from late union all select * from failing) c(stuck, due_at) join outbox.subscriptions s on s.id = c.stuck
+select s.id, s.shown_url as url, s.tenant, s.name, max(c.retries) as retries,
+       (array_agg(c.delivery order by c.delivery))[1] as delivery,
+       extract(epoch from clock_timestamp() - min(c.due_at)) as oldest_seconds
+from (select id, due_at, 0::bigint as retries, null::uuid as delivery from late union all select * from failing)
+     c(stuck, due_at, retries, delivery)
+join outbox.subscriptions s on s.id = c.stuck
 where {OPEN}
 group by s.id order by min(c.due_at) limit 5
 """  # noqa: S608 - the parts are constants
@@ -76,11 +82,28 @@ def find_stuck(connection: Connection, tenant: str | None) -> tuple[StuckSubscri
             subscription_id=SubscriptionId.of(row.id),
             url=row.url,
             tenant=row.tenant,
+            name=row.name,
             behind_seconds=float(row.oldest_seconds) if row.oldest_seconds > LATE_SECONDS else None,
+            retries=row.retries,
+            failed=None if row.delivery is None else _read_failed(connection, row.delivery),
             health=read_health(connection, row.id),
         )
         for row in rows
     )
+
+
+_FAILED = """
+select delivery_id, at, outcome, status, error from outbox.attempts
+where delivery_id = :id and outcome <> 'delivered' and at > now() - interval '7 days'
+order by at desc limit 1
+"""
+
+
+def _read_failed(connection: Connection, delivery_id: UUID) -> FailedAttempt | None:
+    row = connection.execute(text(_FAILED), {"id": delivery_id}).mappings().one_or_none()
+    if row is None:
+        return None
+    return FailedAttempt(**dict(row) | {"delivery_id": DeliveryId.of(row["delivery_id"])})
 
 
 _KNOWN = f"select from outbox.subscriptions where id = :id and {own('tenant')}"

@@ -25,7 +25,8 @@ select count(*) filter (where rate_limit is not null) as rates,
 from outbox.subscriptions where removed_at is null
 """
 _SLOWED = """
-select s.id, s.shown_url as url, s.tenant, s.rate_limit, s.max_in_flight, l.slowed_to, count(*) over () as number
+select s.id, s.shown_url as url, s.tenant, s.name, s.rate_limit, s.max_in_flight, l.slowed_to,
+       count(*) over () as number
 from outbox.limits l join outbox.subscriptions s on s.id = l.id
 where l.slowed_to is not null and l.measured_from > clock_timestamp() - interval '10 minutes' and s.removed_at is null
 order by l.slowed_to limit :named
@@ -41,6 +42,7 @@ def read_limits(connection: Connection, tenant: str | None) -> Limits:
             subscription_id=SubscriptionId.of(row.id),
             url=row.url,
             tenant=row.tenant,
+            name=row.name,
             health=read_health(connection, row.id),
             slowed_to=round(row.slowed_to, 3),
             rate_limit=row.rate_limit,

@@ -26,6 +26,7 @@ __all__ = [
 ]  # fmt: skip
 
 LONG_TRANSACTION_SECONDS = 600
+YOUNGER_TRANSACTION_SECONDS = 60
 LONG_TURN_SECONDS = 60.0
 _NAMED = 5
 _MAX_RELAYS = 1000
@@ -110,7 +111,7 @@ class Running:
     """Relay processes, those that live first, and what is in their way.
 
     `hidden_sessions`: sessions of other roles in a transaction whose age this role may not see. `full_disk` is what the
-    server says where its disk is full.
+    server says where its disk is full. `younger_transactions` are open for a minute or longer, and not for long yet.
     """
 
     relays: tuple[RelayProcess, ...]
@@ -120,6 +121,7 @@ class Running:
     turns: tuple[HeldTurn, ...]
     late_rounds: tuple[LateRound, ...]
     failing_rounds: tuple[FailingRound, ...] = ()
+    younger_transactions: tuple[OpenTransaction, ...] = ()
     locks: tuple[HeldLock, ...] = ()
     full_disk: str | None = None
 
@@ -194,12 +196,14 @@ order by failed_at desc, name limit 100
 def read_running(connection: Connection, tenant: str | None) -> Running:
     """Return who runs and what is in the way. For the operator only."""
     operator_only(tenant, "status")
+    opened = [OpenTransaction(**row) for row in _transactions(connection)]
     return Running(
         relays=tuple(
             map(_relay, connection.execute(_RELAYS, {"alive": ALIVE_SECONDS, "most": _MAX_RELAYS}).mappings())
         ),
         needed_keys=tuple(NeededKey(**row) for row in connection.execute(_NEEDED_KEYS).mappings()),
-        transactions=tuple(OpenTransaction(**row) for row in _transactions(connection)),
+        transactions=tuple(one for one in opened if one.seconds >= LONG_TRANSACTION_SECONDS),
+        younger_transactions=tuple(one for one in opened if one.seconds < LONG_TRANSACTION_SECONDS),
         hidden_sessions=connection.execute(_HIDDEN).scalar_one(),
         turns=tuple(held for turn in ("fan_out", "housekeeping") for held in _held(connection, turn)),
         late_rounds=tuple(
@@ -220,7 +224,9 @@ def _relay(row: Any) -> RelayProcess:
 
 
 def _transactions(connection: Connection) -> Any:
-    return connection.execute(_TRANSACTIONS, {"long": LONG_TRANSACTION_SECONDS, "named": _NAMED}).mappings()
+    return connection.execute(
+        _TRANSACTIONS, {"long": min(YOUNGER_TRANSACTION_SECONDS, LONG_TRANSACTION_SECONDS), "named": _NAMED}
+    ).mappings()
 
 
 def _held(connection: Connection, turn: str) -> list[HeldTurn]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from outbox.control.findings import Action, Finding
 from outbox.control.times import duration
 from outbox.ids import text_id
-from relay.operations.status.disk import findings_of_disk, is_of_disk
+from relay.operations.status.disk import findings_of_disk, is_full, is_of_disk
 from relay.operations.status.locks import findings_of_locks
 from relay.store.relays import ALIVE_SECONDS
 
@@ -36,7 +36,9 @@ _ENDING_IN_A_ROW = 3
 def findings_of_running(running: Running, waiting: str) -> Iterator[Finding]:
     """Yield what is found; `waiting` says in words what waits for a relay, empty where nothing does."""
     yield from findings_of_disk(running.full_disk, running.failing_rounds)
-    if not running.alive:
+    if not running.alive and running.relays and is_full(running.full_disk, running.failing_rounds):
+        yield _of_unwritten(running.relays)
+    elif not running.alive:
         yield _of_none(running.relays, waiting)
     else:
         yield from _of_silent(running)
@@ -70,6 +72,18 @@ def _of_none(relays: Iterable[RelayProcess], waiting: str) -> Finding:
         mend += "; where one runs, its log says why it cannot write here, such as a full disk or a lock"
     return Finding(
         code="relays.none", subject="relays", seen=seen, mend=mend, severity="problem" if waiting else "note"
+    )
+
+
+def _of_unwritten(relays: Iterable[RelayProcess]) -> Finding:
+    """While the disk is full no relay can write that it lives: one may run, and nobody has to start it."""
+    last = min(relays, key=lambda relay: relay.seen_seconds)
+    seen = f"no relay could write a sign of life for {duration(last.seen_seconds)}, since the disk is full"
+    return Finding(
+        code="relays.none",
+        subject="relays",
+        seen=f"{seen} (the last was from {place_of(last)}); one that runs goes on by itself when there is room",
+        severity="note",
     )
 
 

@@ -29,14 +29,15 @@ from relay.operations.status.documents import (
     Settings,
     Status,
     Subscriptions,
-    Unmatched,
 )
 from relay.operations.status.lanes import find_blocked, find_sorting
 from relay.operations.status.late_subscriptions import find_stuck
 from relay.operations.status.limits import read_limits
+from relay.operations.status.names import name_subscriptions
 from relay.operations.status.outstanding import read_pending
 from relay.operations.status.repeated_ids import find_repeated_ids
 from relay.operations.status.running import read_running
+from relay.operations.status.unmatched_events import read_unmatched
 from relay.operations.status.unresolved_events import find_unresolved
 
 if TYPE_CHECKING:
@@ -46,10 +47,9 @@ if TYPE_CHECKING:
 
     from relay.operations.status.running import Running
 
-__all__ = ["read_unmatched", "status"]
+__all__ = ["status"]
 
 _LIMIT = "select set_config('statement_timeout', '10s', true)"
-_RECENT_BATCHES = 100
 
 
 def status(connection: Connection, tenant: str | None) -> Status:
@@ -87,7 +87,8 @@ def status(connection: Connection, tenant: str | None) -> Status:
         findings=(),
     )
     findings = (*findings_of(found), *find_repeated_ids(connection, tenant), *find_in_schema(connection, tenant))
-    return replace(found, findings=tuple(sorted(findings, key=lambda finding: finding.severity == "note")))
+    named = name_subscriptions(connection, tenant, findings)
+    return replace(found, findings=tuple(sorted(named, key=lambda finding: finding.severity == "note")))
 
 
 def _leased_by_gone(running: Running) -> int | None:
@@ -182,24 +183,3 @@ from pg_catalog.pg_class where oid = to_regclass(:leaf)
 def _read_default_leaf(connection: Connection, table: str) -> Count:
     rows = connection.execute(text(_DEFAULT_LEAF), {"leaf": f"outbox.{table}_default"}).scalar_one()
     return Count(int(rows), exact=not rows)
-
-
-_UNMATCHED = """
-with recent as materialized (
-    select seqs, matches from outbox.resolutions order by first_seq desc limit :batches),
-resolved as materialized (
-    select u.seq, u.matches from recent, unnest(recent.seqs, recent.matches) u(seq, matches))
-select (select count(*) from resolved) as looked_at,
-       (select count(*) from resolved where matches = 0) as unmatched,
-       array(select seq from resolved where matches = 0 order by seq desc limit 20) as newest
-"""
-# With the numbers known when it is planned, it opens the leaves of these events only.
-_TYPES = "select distinct type from outbox.events where seq = any(cast(:seqs as bigint[])) order by type"
-
-
-def read_unmatched(connection: Connection, tenant: str | None) -> Unmatched:
-    """Return how many of the events resolved last nobody wanted, and their types. For the operator only."""
-    operator_only(tenant, "status")
-    row = connection.execute(text(_UNMATCHED), {"batches": _RECENT_BATCHES}).one()
-    types = connection.execute(text(_TYPES), {"seqs": row.newest}).scalars().all() if row.newest else ()
-    return Unmatched(of_last=row.looked_at, count=row.unmatched, types=tuple(types))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from outbox.control.attempts import failure_of
 from outbox.control.findings import Action, Finding
 from outbox.control.times import duration, utc, who_held
+from relay.operations.status.breakers import cause_of
 from relay.operations.status.late_subscriptions import LATE_SECONDS
 
 if TYPE_CHECKING:
@@ -39,17 +41,35 @@ def findings_of_subscriptions(status: Status, *, sends: bool) -> Iterator[Findin
 
 
 def _of_stuck(item: StuckSubscription, at: datetime) -> Finding:
-    why = item.health.last_error or item.health.last_outcome or "not attempted yet"
-    if why == "delivered" and item.health.last_attempt_at is not None:
-        why = f"its last attempt, {duration((at - item.health.last_attempt_at).total_seconds())} ago, was delivered"
     action = Action("test", str(item.subscription_id))
     if item.behind_seconds is None:
-        seen = f"{item.subscription_id} is failing, retries wait: {why}"
+        seen = f"{item.subscription_id} is failing: {_retries(item, at)}"
         return Finding(
             code="subscription.failing", subject=item.subscription_id, seen=seen, severity="note", action=action
         )
+    why = cause_of(item.health) or _delivered(item.health, at) or "not attempted yet"
     seen = f"{item.subscription_id} is behind by {duration(item.behind_seconds)}: {why}"
     return Finding(code="subscription.behind", subject=item.subscription_id, seen=seen, action=action)
+
+
+def _retries(item: StuckSubscription, at: datetime) -> str:
+    """Say how many retries wait, how one of them failed, and whether other deliveries arrive meanwhile."""
+    said = "1 retry waits" if item.retries == 1 else f"{item.retries:,} retries wait"
+    cause = cause_of(item.health)
+    if (failed := item.failed) is not None:
+        when = duration((at - failed.at).total_seconds())
+        which = f"{'that of' if item.retries == 1 else 'such as'} {failed.delivery_id}"
+        said += f", {which}, which failed {when} ago"
+        cause = failure_of(failed.outcome, failed.status, failed.error)
+    said += f" ({cause})" if cause else ""
+    arrives = _delivered(item.health, at)
+    return f"{said}; others arrive, {arrives}" if arrives else said
+
+
+def _delivered(health: SubscriptionHealth, at: datetime) -> str:
+    if health.last_outcome != "delivered" or health.last_attempt_at is None:
+        return ""
+    return f"its last attempt, {duration((at - health.last_attempt_at).total_seconds())} ago, was delivered"
 
 
 def _of_blocked(item: BlockedLane, at: datetime) -> Finding:

@@ -11,7 +11,7 @@ from outbox.control.filters import FAILED, OUTCOMES
 from outbox.control.pages import Page
 from outbox.control.replay.replay import Asked as AskedReplay
 from outbox.control.replay.replay import candidates_by_id, replay
-from outbox.control.waiting import Waits, read_waits
+from outbox.control.waiting import Waits, count_behind, read_waits
 from outbox.errors import OutboxError
 from relay.operations.probe.preview import preview
 from relay.web.pages.confirming import confirm
@@ -49,14 +49,16 @@ def deliveries(visit: Visiting, request: Request) -> Response:
 @router.get("/deliveries/{delivery_id}")
 def delivery(visit: Visiting, delivery_id: str) -> Response:
     """Show one delivery: what happened to it, attempt by attempt, and what comes next."""
-    item, waits = _shown(visit, delivery_id)
-    return visit_page(visit, "delivery.html", item=item, waits=waits, can=_possible(item), request_=None, why_not="")
+    item, waits, behind = _shown(visit, delivery_id)
+    return visit_page(
+        visit, "delivery.html", item=item, waits=waits, behind=behind, can=_possible(item), request_=None, why_not=""
+    )
 
 
 @router.get("/deliveries/{delivery_id}/request")
 async def delivery_request(visit: Visiting, delivery_id: str) -> Response:
     """Show the delivery with its request, made from its event and its subscription as they are now."""
-    item, waits = await to_thread.run_sync(_shown, visit, delivery_id)
+    item, waits, behind = await to_thread.run_sync(_shown, visit, delivery_id)
     made, why_not = None, "its event or its subscription is gone"
     if item.event_id is not None and item.subscription_id is not None:
         try:
@@ -64,16 +66,17 @@ async def delivery_request(visit: Visiting, delivery_id: str) -> Response:
         except OutboxError as error:
             why_not = str(error)
     request = made.request if made else None
-    return visit_page(visit, "delivery.html", item=item, waits=waits, can=_possible(item), request_=request,
-                      why_not=(made.error or "") if made else why_not)  # fmt: skip
+    return visit_page(visit, "delivery.html", item=item, waits=waits, behind=behind, can=_possible(item),
+                      request_=request, why_not=(made.error or "") if made else why_not)  # fmt: skip
 
 
-def _shown(visit: Visit, delivery_id: str) -> tuple[DeliveryDetails, tuple[Waits, ...]]:
-    """Return the delivery and all that it waits for, which is nothing of one that is done."""
+def _shown(visit: Visit, delivery_id: str) -> tuple[DeliveryDetails, tuple[Waits, ...], int]:
+    """Return the delivery, all that it waits for, and how many wait behind it: nothing of one that is done."""
     with visit.transaction() as connection:
         item = show_delivery(connection, visit.tenant, delivery_id)
         kept = read_waits(connection, visit.tenant, [item.id])
-    return item, kept[0].waits if kept else ()
+        behind = count_behind(connection, visit.tenant, item.id) if kept else 0
+    return item, kept[0].waits if kept else (), behind
 
 
 def _possible(item: DeliveryDetails) -> frozenset[str]:
@@ -98,6 +101,7 @@ def cancel_one(delivery_id: str, form: Posted, visit: Operating) -> Response:
     """Cancel it for good, after a question."""
     with visit.transaction() as connection:
         chosen = outstanding_by_id(connection, visit.tenant, [delivery_id])
+        behind = count_behind(connection, visit.tenant, delivery_id)
         if form.has("confirmed"):
             made = cancel(connection, visit.tenant, chosen)
             return go(visit.request, "deliveries", delivery_id, done="cancelled", n=len(made.deliveries))
@@ -105,8 +109,16 @@ def cancel_one(delivery_id: str, form: Posted, visit: Operating) -> Response:
         visit, "Cancel this delivery?", f"{delivery_id} is not sent any more, and counted as cancelled.",
         "Cancel the delivery", url_of(visit.request, f"deliveries/{delivery_id}/cancel"), form,
         back=f"deliveries/{delivery_id}", warning="A request that is on its way may still arrive. "
-        "Replay sends it after all.", danger=True,
+        f"Replay sends it after all.{_freed(behind)}", danger=True,
     )  # fmt: skip
+
+
+def _freed(behind: int) -> str:
+    """Say how many of the same key may go once it is cancelled."""
+    if not behind:
+        return ""
+    number = "1 that waits" if behind == 1 else "over 1,000 that wait" if behind > 1000 else f"{behind:,} that wait"
+    return f" {number} behind it, of the same key, may go then."
 
 
 @router.post("/deliveries/{delivery_id}/replay")

@@ -29,6 +29,7 @@ __all__ = [
     "indented",
     "lines",
     "moment",
+    "moment_of_text",
     "plain",
     "seconds",
     "whole",
@@ -75,6 +76,16 @@ def moment(value: datetime | None) -> Markup:
     at = value.astimezone(UTC)
     shown = f"{at:%Y-%m-%d %H:%M:%S}Z"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(rfc3339(value), rfc3339(value), shown)
+
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+
+
+def moment_of_text(value: Any) -> Any:
+    """Return a time, also one that is written as RFC 3339 has it, as `moment` does; anything else as it is."""
+    if isinstance(value, datetime):
+        return moment(value)
+    return moment(datetime.fromisoformat(value)) if isinstance(value, str) and _RFC_3339.fullmatch(value) else value
 
 
 def ago(value: datetime | None, now: datetime) -> str:

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from outbox.control.known_types import known_types, show_type
+from outbox.control.known_types import known_types, show_type, unsubscribed_types
 from relay.web.pages.points import points_of, window_named
 from relay.web.pages.rendering import visit_page
 from relay.web.pages.routes import PageRoute
@@ -20,7 +20,8 @@ def types(visit: Visiting, request: Request) -> Response:
     after = request.query_params.get("after") or None
     with visit.transaction() as connection:
         found = known_types(connection, visit.tenant, after=after, limit=_A_PAGE)
-    return visit_page(visit, "event_types.html", found=found, filters={"after": after or ""})
+        nobody = unsubscribed_types(connection, visit.tenant, [one.type for one in found])
+    return visit_page(visit, "event_types.html", found=found, filters={"after": after or ""}, nobody=nobody)
 
 
 @router.get("/types/{name}")
@@ -30,4 +31,5 @@ def type_(visit: Visiting, request: Request, name: str) -> Response:
     with visit.transaction() as connection:
         found = show_type(connection, visit.tenant, name)
         points = points_of(connection, visit.visitor.whose, window, of_type=name)
-    return visit_page(visit, "event_type.html", found=found, points=points, window=window)
+        nobody = unsubscribed_types(connection, visit.tenant, [name])
+    return visit_page(visit, "event_type.html", found=found, points=points, window=window, nobody=nobody)

@@ -2,7 +2,7 @@
 
 Under a great backlog a status takes a second, and each open page reads itself anew every two seconds. So a dear one is
 kept; the first page that finds it old has it read anew beside, and is shown the old one, as the others are. Only where
-it is too old to be shown a page waits for the reading.
+it is too old to be shown, or the disk is full since, or is not any more, a page waits for the reading.
 """
 
 import logging
@@ -15,6 +15,7 @@ from fastapi import Request
 from sqlalchemy import Connection
 
 from outbox.control.tenancy import operator_only
+from relay.operations.status.disk import full_disk
 from relay.operations.status.documents import Status
 from relay.operations.status.status import status
 from relay.telemetry.redaction import redact
@@ -28,12 +29,19 @@ CHEAP_SECONDS = 0.2
 KEPT_TIMES = 20
 LONGEST_SECONDS = 30.0
 SHOWN_SECONDS = 60.0
-RENEW_AGAIN_SECONDS = 5.0  # after one that failed: it costs, and logs a line
 """How much longer an old one is shown while it is read anew; the page says how old it is."""
+RENEW_AGAIN_SECONDS = 5.0  # after one that failed: it costs, and logs a line
+LOOK_SECONDS = 3.0
+"""How often it is looked, for a page that is shown a kept one, whether the disk is full: that hurts at once."""
 
 
 def _start(work: Callable[[], None]) -> None:
     Thread(target=work, name="status", daemon=True).start()
+
+
+def _disk_changed(connection: Connection, kept: Status) -> bool:
+    """Tell whether the disk is full now and was not, or the other way round."""
+    return (full_disk(connection, None) is None) != (kept.running.full_disk is None)
 
 
 class KeptStatus:
@@ -44,6 +52,7 @@ class KeptStatus:
         begin: Callable[[], AbstractContextManager[Connection]],
         read: Callable[[Connection], Status] = lambda connection: status(connection, None),
         *,
+        changed: Callable[[Connection, Status], bool] = _disk_changed,
         clock: Callable[[], float] = time.monotonic,
         start: Callable[[Callable[[], None]], None] = _start,
     ) -> None:
@@ -52,13 +61,14 @@ class KeptStatus:
         Args:
             begin: opens a transaction, to read beside the pages.
             read: reads the status.
+            changed: tells, at little cost, whether a kept one misses what must not wait.
             clock: seconds.
             start: does work beside.
         """
-        self._begin, self._read, self._clock, self._start = begin, read, clock, start
+        self._begin, self._read, self._clock, self._start, self._changed = begin, read, clock, start, changed
         self._lock = Lock()
         self._kept: Status | None = None
-        self._until = self._renew_from = 0.0
+        self._until = self._renew_from = self._look_from = 0.0
         self._is_dear = self._renewing = False
         self._changes = 0
 
@@ -66,13 +76,21 @@ class KeptStatus:
         """Return the status that is kept, or read it. Others wait for the reading, and get the same."""
         with self._lock:
             began = self._clock()
-            if self._kept is None or began >= self._until + (SHOWN_SECONDS if self._is_dear else 0):
+            too_old = began >= self._until + (SHOWN_SECONDS if self._is_dear else 0)
+            if self._kept is None or too_old or self._misses(connection, self._kept, began):
                 self._keep(self._read(connection), began)
             elif began >= max(self._until, self._renew_from) and not self._renewing:
                 self._start(self._renew)
                 self._renewing = True
             assert self._kept is not None
             return self._kept
+
+    def _misses(self, connection: Connection, kept: Status, now: float) -> bool:
+        """Look, now and then, whether the kept status misses what must not wait."""
+        if now < self._look_from:
+            return False
+        self._look_from = now + LOOK_SECONDS
+        return self._changed(connection, kept)
 
     def forget(self) -> None:
         """Read it anew the next time: somebody changed something."""
@@ -85,6 +103,7 @@ class KeptStatus:
         took = ended - began
         self._is_dear = took > CHEAP_SECONDS
         self._kept = found
+        self._look_from = ended + LOOK_SECONDS
         self._until = ended + min(LONGEST_SECONDS, KEPT_TIMES * took) if self._is_dear else ended
 
     def _renew(self) -> None:

@@ -9,7 +9,7 @@ from outbox import subscriptions as verbs
 from outbox.control.dead_letters import list_dead_letters
 from outbox.control.events import list_events
 from outbox.control.filters import Filters
-from outbox.control.times import duration, utc
+from outbox.control.times import duration, rough, utc
 from relay.operations.status.breakers import NamedBreaker, breakers_of, cause_of, in_words
 from relay.operations.status.documents import Named, Status, StuckSubscription
 from relay.web.pages.kept_status import kept_status
@@ -22,18 +22,25 @@ __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
 _NEWEST = 6
+_FIRST = 5
+MOST_COUNTED = 1_000  # what waits for one subscription is counted so far, and one more
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """An endpoint that does not get what it should, in one word and in a few."""
+    """An endpoint that does not get what it should, in one word and in a few.
+
+    due and dead: how many deliveries, as text, since they are counted up to a thousand; '' where nobody counted them.
+    """
 
     id: str
+    name: str | None
+    tenant: str
     url: str
     state: str
     why: str
-    due: int | None = None
-    dead: int | None = None
+    due: str = ""
+    dead: str = ""
 
 
 @router.get("/")
@@ -50,7 +57,7 @@ def overview(visit: Visiting, request: Request) -> Response:
     return visit_page(
         visit, "overview.html", status_=found, points=points, figures=figures, window=window,
         troubles=troubles, letters=letters, events=events,
-        problems=[item for item in found.findings if item.severity == "problem"] if found else [],
+        first=found.findings[:_FIRST] if found else (),
     )  # fmt: skip
 
 
@@ -61,8 +68,8 @@ def _troubles_of_all(found: Status) -> list[Trouble]:
         *(_trouble(item, "failing", _why_stuck(item)) for item in found.stuck),
         *(_trouble(item, "failing", _why_broken(item)) for item in found.breakers.named),
         *(_trouble(item, "held", f"it asked to wait until {utc(item.held_until)}") for item in found.held.named),
-        *(_trouble(item, "slowed", f"its receiver takes {item.slowed_to:g} a second") for item in
-          found.limits.slowed.named),
+        *(_trouble(item, "slowed", f"its receiver takes {rough(item.slowed_to)} a second") for item in
+          found.limits.slowed.named if item.health.due > item.slowed_to),
         *(_trouble(item, "paused", "drops what comes" if item.drops else "deliveries gather")
           for item in found.paused.named),
     ]  # fmt: skip
@@ -79,7 +86,9 @@ def _why_broken(item: NamedBreaker) -> str:
 
 
 def _trouble(item: Named, state: str, why: str) -> Trouble:
-    return Trouble(str(item.subscription_id), item.url, state, why, item.health.due, item.health.dead)
+    due, dead = (f"{count:,}" if count <= MOST_COUNTED else f"over {MOST_COUNTED:,}" for count in
+                 (item.health.due, item.health.dead))  # fmt: skip
+    return Trouble(str(item.subscription_id), item.name, item.tenant, item.url, state, why, due, dead)
 
 
 def _own_troubles(connection: Connection, visit: Visit) -> list[Trouble]:
@@ -91,7 +100,7 @@ def _own_troubles(connection: Connection, visit: Visit) -> list[Trouble]:
         for item, breaker in zip(own, breakers.values(), strict=True)
     ]
     return [
-        Trouble(item.id, item.url, item.state if item.state != "active" else "failing", why)
+        Trouble(item.id, item.name, item.tenant, item.url, item.state if item.state != "active" else "failing", why)
         for item, breaker, why in told
         if item.state != "active" or breaker.state != "closed"
     ][:20]

@@ -33,6 +33,7 @@ from relay.web.pages.visits import (
 )
 from relay.web.pages.wording import (
     NOTICES,
+    NOTICES_OF_ONE,
     PART_WORDS,
     choices,
     kind_of,
@@ -142,7 +143,7 @@ def _environment() -> Environment:
     made.filters |= {
         "moment": display.moment, "lines": display.lines, "bounded": display.bounded, "seconds": display.seconds,
         "indented": display.indented, "whole": display.whole, "field": display.field, "sentence": sentence,
-        "json": display.as_json,
+        "json": display.as_json, "moment_of_text": display.moment_of_text,
     }  # fmt: skip
     made.globals |= {
         "kind_of": kind_of, "deliveries_chart": charts.deliveries_chart, "latency_chart": charts.latency_chart,
@@ -225,10 +226,10 @@ def back_of(request: Request) -> str:
 
 def _notice(request: Request) -> dict[str, str] | None:
     """Return what was just done, by a name in the address; never words from there."""
-    found = NOTICES.get(request.query_params.get("done", ""))
+    count = request.query_params.get("n", "")
+    found = (NOTICES_OF_ONE if count == "1" else NOTICES).get(request.query_params.get("done", ""))
     if found is None:
         return None
-    count = request.query_params.get("n", "")
     number = f"{int(count):,}" if count.isascii() and count.isdigit() and len(count) < 12 else "Some"
     return {"kind": "good", "text": found.format(n=number)}
 

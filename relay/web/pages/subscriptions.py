@@ -10,8 +10,9 @@ from outbox.control.filters import Filters
 from outbox.control.times import duration, who_held
 from outbox.errors import SubscriptionError
 from outbox.subscriptions import Subscription
-from relay.operations.status.breakers import Breaker, breaker_of, breakers_of, in_words
+from relay.operations.status.breakers import Breaker, breaker_of, breakers_of, cause_of, in_words
 from relay.operations.status.documents import SubscriptionHealth
+from relay.operations.status.lanes import blocked_of
 from relay.operations.status.late_subscriptions import subscription_health
 from relay.web.pages.confirming import Reason, confirm
 from relay.web.pages.filters import Asked
@@ -74,11 +75,12 @@ def subscription(visit: Visiting, request: Request, subscription_id: str) -> Res
         points = points_of(connection, visit.visitor.whose, window, item.id)
         figures = figures_of(connection, visit.visitor.whose, window, item.id)
         outstanding = list_deliveries(connection, visit.tenant, Filters(subscription=item.id, limit=_NEWEST))
+        blocked = blocked_of(connection, visit.tenant, item.id) if item.ordered else ()
     hold = _hold_of(item, breaker, health)
     return visit_page(
         visit, "subscription.html", item=item, health=health, breaker=breaker, breaker_words=in_words(breaker),
         state="held" if hold else shown_state(item, breaker), points=points, figures=figures, window=window,
-        outstanding=outstanding, hold=hold,
+        outstanding=outstanding, hold=hold, cause=cause_of(health), blocked=blocked,
     )  # fmt: skip
 
 

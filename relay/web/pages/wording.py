@@ -11,7 +11,16 @@ if TYPE_CHECKING:
 
     from outbox.control.findings import Action
 
-__all__ = ["NOTICES", "PART_WORDS", "choices", "kind_of", "link_of_action", "path_parts_of", "sentence"]
+__all__ = [
+    "NOTICES",
+    "NOTICES_OF_ONE",
+    "PART_WORDS",
+    "choices",
+    "kind_of",
+    "link_of_action",
+    "path_parts_of",
+    "sentence",
+]
 
 _KINDS = {
     "good": ("active", "delivered", "closed", "alive", "ok", "done", "matched", "partly_delivered"),
@@ -46,6 +55,11 @@ NOTICES = {
     "signed-out": "You are signed out.",
 }
 """What a page says was done, by the name in its address."""
+NOTICES_OF_ONE = NOTICES | {
+    "retried": "1 due now; a relay takes it in its turn.",
+    "replayed": "1 put back: it is a new delivery, due now.",
+}
+"""The same where it was done to one."""
 
 PART_WORDS = CHART_WORDS | {
     "delivered": "delivered",
@@ -67,6 +81,7 @@ _PAGES_OF_ACTIONS = {
     "test": ("Check the endpoint", "subscriptions/{id}/test"),
     "delivery": ("Open the delivery", "deliveries/{id}"),
     "subscriptions": ("Show them", "subscriptions"),
+    "events": ("Show them", "events"),
     "dead_letters": ("Show them", "dead-letters"),
     "findings": ("Open the findings", "findings"),
 }

@@ -74,7 +74,7 @@ def deliveries(visit: Looking, request: Request) -> Response:
     show = asked["show"] if asked["show"] in SHOWS else SHOWS[0]
     with visit.transaction() as connection:
         own = verbs.list(connection, tenant=visit.visitor.whose, limit=MOST_SHOWN)
-        urls = {str(item.id): item.url for item in own}
+        urls = {str(item.id): f"{item.name} ({item.url})" if item.name else item.url for item in own}
         try:
             rows, next_ = _listed(connection, visit, show, asked, urls)
         except (FilterError, NotFoundError):  # no such endpoint or type, or a page of another list

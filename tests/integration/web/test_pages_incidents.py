@@ -12,9 +12,11 @@ from sqlalchemy import Connection, text
 
 import outbox
 from outbox import subscriptions
+from outbox.control.by_hand import cancel
 from outbox.ids import parse_id
 from relay.cli import cli
 from relay.operations.sending import pause_all, read_sending
+from relay.operations.status import running
 from tests.support import seeding
 
 pytestmark = pytest.mark.anyio
@@ -22,6 +24,7 @@ OPEN = text("""
 insert into outbox.health (subscription_id, failures, opened_at, probe_at)
 values (:id, 9, clock_timestamp(), clock_timestamp() + interval '1 hour')
 """)
+SLOWED = text("insert into outbox.limits (id, slowed_to) values (:id, 21.951)")
 HOLD = text("update outbox.subscriptions set held_until = clock_timestamp() + cast(:left as interval) where id = :id")
 
 
@@ -82,6 +85,121 @@ async def test_the_overview_says_why_an_endpoint_fails(
         connection.execute(OPEN, {"id": parse_id("sub", name)})
     more = "; breaker open since" if is_open else " 0 0"
     assert f"failing {said}{more}" in words_of((await operator.get("/")).text)
+
+
+async def test_a_subscription_whose_endpoint_fails_says_how_on_its_page(connection: Connection, operator) -> None:
+    name = seeding.subscribe(connection)
+    (delivery,) = seeding.resolve(connection, seeding.record(connection), name)
+    seeding.attempt(connection, delivery, "retry", error="certificate has expired")
+    connection.execute(OPEN, {"id": parse_id("sub", name)})
+    told = words_of((await operator.get(f"/subscriptions/{name}")).text)
+    assert "Its endpoint fails: It answers 500: certificate has expired. Breaker open since" in told.replace(" :", ":")
+
+
+async def test_a_delivery_that_was_never_tried_says_how_others_failed_and_leads_to_one(
+    connection: Connection, operator
+) -> None:
+    name = seeding.subscribe(connection)
+    failed, untried = seeding.resolve(connection, seeding.record(connection), name, name)
+    seeding.attempt(connection, failed, "retry", error="certificate has expired")
+    connection.execute(OPEN, {"id": parse_id("sub", name)})
+    page = (await operator.get(f"/deliveries/{untried}")).text
+    assert "failed too often (it answers 500: certificate has expired; the last was" in words_of(page)
+    assert f'<a class="mono" href="/deliveries/{failed}">{failed}</a>' in page
+
+
+async def test_whose_endpoint_it_is_and_its_name_stand_wherever_it_is_in_trouble(
+    connection: Connection, operator
+) -> None:
+    made = subscriptions.add(connection, "https://example.com/hooks", ["*"], tenant="acme", name="warehouse").id
+    seeding.resolve(connection, seeding.record(connection, tenant="acme"), made)
+    subscriptions.disable(connection, made, reason="410 Gone", tenant="acme")
+    assert f"warehouse https://example.com/hooks acme {made} disabled" in words_of((await operator.get("/")).text)
+    for path in ("/", "/findings"):
+        told = words_of((await operator.get(path)).text)
+        assert f"{made} (warehouse of acme, https://example.com/hooks) is disabled since" in told, path
+    assert "warehouse https://example.com/hooks" in words_of((await operator.get("/subscriptions")).text)
+
+
+async def test_an_endpoint_that_is_slowed_is_in_trouble_only_while_that_holds_something_up(
+    connection: Connection, operator
+) -> None:
+    name = seeding.subscribe(connection)
+    connection.execute(SLOWED, {"id": parse_id("sub", name)})
+    due = seeding.resolve(connection, seeding.record(connection), *[name] * 3)
+    assert "its receiver takes" not in words_of((await operator.get("/")).text)
+    assert "takes no more than" not in words_of((await operator.get(f"/deliveries/{due[2]}")).text)
+    connection.execute(text("update outbox.limits set slowed_to = 1.4898"))
+    assert "slowed its receiver takes 1.5 a second 3 0" in words_of((await operator.get("/")).text)
+    assert "takes no more than 1.5 requests a second" in words_of((await operator.get(f"/deliveries/{due[2]}")).text)
+
+
+async def test_a_backlog_that_was_counted_so_far_says_so(connection: Connection, operator) -> None:
+    name = seeding.subscribe(connection)
+    seeding.resolve(connection, seeding.record(connection), *[name] * 1100)
+    subscriptions.disable(connection, name, reason="410 Gone")
+    assert "410 Gone over 1,000 0" in words_of((await operator.get("/")).text)
+
+
+async def test_a_type_that_looks_misspelt_is_on_the_overview_and_marked_among_the_types(
+    connection: Connection, operator
+) -> None:
+    subscriptions.add(connection, "https://example.com/hooks", ["invoice.paid"], tenant="umbrella")
+    for type_ in ("invoice.paid", "invoice.payed"):
+        event = seeding.record(connection, type=type_, tenant="umbrella")
+        if type_ == "invoice.payed":
+            lost = event
+            seeding.resolve(connection, event)
+    page = (await operator.get("/")).text
+    assert "1 event of type invoice.payed of umbrella" in words_of(page)
+    assert "did you mean invoice.paid," in words_of(page)
+    (address,) = re.findall(r'href="(/events\?[^"]+)">Show them', page)
+    listed = (await operator.get(unescape(address))).text
+    assert lost in listed
+    types = words_of((await operator.get("/types")).text)
+    assert "invoice.payed no subscriber" in types
+    assert "invoice.paid no subscriber" not in types
+    assert "no subscriber" in words_of((await operator.get("/types/invoice.payed")).text)
+
+
+async def test_a_blocked_key_is_told_on_the_page_of_its_subscription_and_of_what_blocks_it(
+    connection: Connection, operator
+) -> None:
+    name = subscriptions.add(connection, "https://example.com/hooks", ["*"], ordered=True).id
+    head, *_ = [seeding.resolve(connection, seeding.record(connection, key="TCK-1"), name)[0] for _ in range(3)]
+    connection.execute(text("update outbox.deliveries set lane = 7, due_at = 'infinity'"))
+    seeding.attempt(connection, head, "retry", error="no such ticket")
+    page = (await operator.get(f"/subscriptions/{name}")).text
+    assert "Key TCK-1 is blocked" in words_of(page)
+    assert "(no such ticket), and 2 of the same key wait behind it" in words_of(page)
+    assert f'href="/deliveries/{head}">its first delivery</a>' in page
+    told = words_of((await operator.get(f"/deliveries/{head}")).text)
+    assert "2 of the same key wait: they go when it is delivered; Cancel frees them at once" in told
+
+
+async def test_a_cancelled_attempt_names_its_endpoint_as_the_others_do(connection: Connection, operator) -> None:
+    (delivery,) = seeding.resolve(connection, seeding.record(connection), seeding.subscribe(connection))
+    cancel(connection, None, [parse_id("dlv", delivery)])
+    page = words_of((await operator.get("/attempts")).text)
+    assert "https://example.com/hooks" in page
+    assert "sub_" not in page.partition("Endpoint Tenant")[2]
+
+
+async def test_what_was_done_to_one_is_said_of_one(operator) -> None:
+    assert "1 put back: it is a new delivery, due now." in (await operator.get("/deliveries?done=replayed&n=1")).text
+    assert "2 put back: each is a new delivery" in (await operator.get("/deliveries?done=replayed&n=2")).text
+
+
+async def test_an_open_transaction_is_a_line_of_how_everything_stands(
+    connection: Connection, operator, engine, monkeypatch
+) -> None:
+    monkeypatch.setattr(running, "YOUNGER_TRANSACTION_SECONDS", -1)
+    with engine.begin() as other:
+        other.execute(text("set application_name = 'nightly-report'"))
+        pid = other.execute(text("select pg_backend_pid() from pg_current_xact_id()")).scalar_one()
+        told = words_of((await operator.get("/findings")).text)
+    assert f"server process {pid}, nightly-report, role" in told
+    assert "idle in transaction, for" in told
 
 
 async def test_a_relay_that_is_gone_ran_until_its_last_sign(connection: Connection, operator) -> None:
