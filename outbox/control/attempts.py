@@ -105,10 +105,10 @@ def failure_of(outcome: str | None, status: int | None, error: str | None) -> st
     """Return how an attempt failed: status or outcome, and the error, cut where it is long; '' where none did."""
     if outcome in (None, "delivered"):
         return ""
-    answered = f"it answers {status}" if status else str(outcome)
     said = (error or "").strip()
+    answered = f"it answers {status}" if status else "" if said.startswith(str(outcome)) else str(outcome)
     said = said if len(said) <= _ERROR_CHARACTERS else f"{said[:_ERROR_CHARACTERS]}…"
-    return f"{answered}: {said}" if said else answered
+    return ": ".join(filter(None, (answered, said)))
 
 
 def attempt_fields(row: Any) -> dict[str, Any]:

@@ -69,7 +69,7 @@ KEPT: dict[str, tuple[list[str], list[str], bool]] = {
     "limit": (
         [SUBSCRIPTION.format("rate_limit = '5/s'"), LIMIT.format("null")], ["limit", "turn"], True,
     ),
-    "slowed": ([LIMIT.format("2.5")], ["slowed", "turn"], False),
+    "slowed": ([LIMIT.format("0.5")], ["slowed", "turn"], False),
     "tenant's limit": (
         ["insert into outbox.tenant_limits (tenant, rate_limit) values ('acme', '9/min')",
          "insert into outbox.limits (id, allowed_at) select id, :soon from outbox.tenant_limits"],

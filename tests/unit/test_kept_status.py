@@ -21,6 +21,7 @@ from relay.web.pages.kept_status import (
     KeptStatus,
 )
 
+UNCHANGED = lambda *_: False  # noqa: E731 - no disk is looked at
 CONNECTION = cast(Connection, None)  # what is read here needs none
 
 
@@ -106,8 +107,8 @@ def test_a_reading_beside_that_began_before_a_change_is_not_kept() -> None:
             kept.forget()
         return found
 
-    kept = KeptStatus(lambda: nullcontext(CONNECTION), change_during_the_second, clock=lambda: readings.now,
-                      start=readings.beside.append)  # fmt: skip
+    kept = KeptStatus(lambda: nullcontext(CONNECTION), change_during_the_second, changed=UNCHANGED,
+                      clock=lambda: readings.now, start=readings.beside.append)  # fmt: skip
     assert kept.read(CONNECTION) == 1
     readings.now += 25
     assert kept.read(CONNECTION) == 1
@@ -124,8 +125,8 @@ def test_a_reading_beside_that_fails_is_tried_again_and_told(caplog: pytest.LogC
             raise TimeoutError("host=db password=s3cret")
         return found
 
-    kept = KeptStatus(lambda: nullcontext(CONNECTION), fail_the_second, clock=lambda: readings.now,
-                      start=readings.beside.append)  # fmt: skip
+    kept = KeptStatus(lambda: nullcontext(CONNECTION), fail_the_second, changed=UNCHANGED,
+                      clock=lambda: readings.now, start=readings.beside.append)  # fmt: skip
     assert kept.read(CONNECTION) == 1
     readings.now += 25
     assert kept.read(CONNECTION) == 1
@@ -157,7 +158,7 @@ def test_a_reading_that_fails_is_not_kept() -> None:
             raise TimeoutError
         return found
 
-    kept = KeptStatus(lambda: nullcontext(CONNECTION), fail_first, clock=lambda: readings.now)
+    kept = KeptStatus(lambda: nullcontext(CONNECTION), fail_first, changed=UNCHANGED, clock=lambda: readings.now)
     with pytest.raises(TimeoutError):
         kept.read(CONNECTION)
     assert kept.read(CONNECTION) == 2

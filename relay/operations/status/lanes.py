@@ -45,7 +45,7 @@ select b.*, s.shown_url as url, s.tenant, s.order_policy,
        a.since, l.error
 from blocking b join outbox.subscriptions s on s.id = b.subscription_id
 left join lateral (select min(at) as since from outbox.attempts where delivery_id = b.id) a on true
-left join lateral (select coalesce(error, status::text, outcome) as error from outbox.attempts
+left join lateral (select coalesce(error, 'it answers ' || status, outcome) as error from outbox.attempts
                    where delivery_id = b.id order by at desc limit 1) l on true
 where s.removed_at is null and {own}
 order by b.attempts desc, b.due_at

@@ -45,10 +45,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from outbox.control.findings import Finding
     from relay.operations.status.running import Running
 
 __all__ = ["status"]
 
+_LAST = ("subscription.paused", "subscriptions.paused", "dead_letters.waiting")
 _LIMIT = "select set_config('statement_timeout', '10s', true)"
 
 
@@ -88,7 +90,12 @@ def status(connection: Connection, tenant: str | None) -> Status:
     )
     findings = (*findings_of(found), *find_repeated_ids(connection, tenant), *find_in_schema(connection, tenant))
     named = name_subscriptions(connection, tenant, findings)
-    return replace(found, findings=tuple(sorted(named, key=lambda finding: finding.severity == "note")))
+    return replace(found, findings=tuple(sorted(named, key=_rank)))
+
+
+def _rank(finding: Finding) -> tuple[bool, bool]:
+    """Return what findings are sorted by: what a person did, and what is over, comes after what goes wrong now."""
+    return finding.severity == "note", finding.code in _LAST
 
 
 def _leased_by_gone(running: Running) -> int | None:

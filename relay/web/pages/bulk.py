@@ -31,7 +31,7 @@ Operating = Annotated[Visit, visiting("read", "operate")]
 KINDS = (
     ("recover", "recover: what failed for one subscription since a time"),
     ("replay", "replay: what went to one subscription in a window, once more"),
-    ("backfill", "backfill: what one subscription lacks from before it, or a type of it, was there"),
+    ("backfill", "backfill: what was recorded before one subscription, or a type that it gets, was added"),
     ("redrive", "redrive: dead letters by filter"),
 )
 _VERBS = {"start": (start_bulk, "started"), "pause": (pause_bulk, "stopped"), "resume": (resume_bulk, "going-on")}

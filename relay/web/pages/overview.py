@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
 from outbox import subscriptions as verbs
+from outbox.control.attempts import failure_of
 from outbox.control.dead_letters import list_dead_letters
 from outbox.control.events import list_events
 from outbox.control.filters import Filters
@@ -22,7 +23,7 @@ __all__ = ["router"]
 
 router = APIRouter(route_class=PageRoute)
 _NEWEST = 6
-_FIRST = 5
+_PROBLEMS, _NOTES = 5, 3
 MOST_COUNTED = 1_000  # what waits for one subscription is counted so far, and one more
 
 
@@ -54,10 +55,12 @@ def overview(visit: Visiting, request: Request) -> Response:
         troubles = _troubles_of_all(found) if found else _own_troubles(connection, visit)
         letters = list_dead_letters(connection, visit.tenant, Filters(limit=_NEWEST))
         events = list_events(connection, visit.tenant, Filters(limit=_NEWEST))
+    problems, notes = ([item for item in found.findings if item.severity == severity] if found else []
+                       for severity in ("problem", "note"))  # fmt: skip
     return visit_page(
         visit, "overview.html", status_=found, points=points, figures=figures, window=window,
         troubles=troubles, letters=letters, events=events,
-        first=found.findings[:_FIRST] if found else (),
+        problems=problems[:_PROBLEMS], notes=notes[:_NOTES],
     )  # fmt: skip
 
 
@@ -78,7 +81,10 @@ def _troubles_of_all(found: Status) -> list[Trouble]:
 
 def _why_stuck(item: StuckSubscription) -> str:
     behind = f"behind for {duration(item.behind_seconds)}" if item.behind_seconds else ""
-    return "; ".join(filter(None, (cause_of(item.health), behind))) or "its deliveries are tried again"
+    cause, failed = cause_of(item.health), item.failed
+    if not cause and failed is not None:
+        cause = f"some fail: {failure_of(failed.outcome, failed.status, failed.error)}"
+    return "; ".join(filter(None, (cause, behind))) or "its deliveries are tried again"
 
 
 def _why_broken(item: NamedBreaker) -> str:
