@@ -17,10 +17,10 @@ from outbox.control.replay.replayable import candidates_by_id
 from relay.config.options import Config
 from relay.model.verdict import VerdictKind
 from relay.operations.gauges import read_gauges
-from relay.operations.status.documents import Pending, Unmatched
+from relay.operations.status.documents import Pending
 from relay.operations.status.outstanding import read_pending
 from relay.operations.status.status import status
-from relay.operations.status.unmatched_events import read_unmatched
+from relay.operations.status.unmatched_events import Unmatched, read_unmatched
 from relay.process.housekeeping import Housekeeping
 from relay.store.bodies import BODIES, Bodies
 from relay.store.database import SETTINGS, Database

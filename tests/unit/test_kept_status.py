@@ -21,8 +21,12 @@ from relay.web.pages.kept_status import (
     KeptStatus,
 )
 
-UNCHANGED = lambda *_: False  # noqa: E731 - no disk is looked at
 CONNECTION = cast(Connection, None)  # what is read here needs none
+
+
+def _unchanged(*_: object) -> bool:
+    """Look at no disk."""
+    return False
 
 
 @dataclass
@@ -107,7 +111,7 @@ def test_a_reading_beside_that_began_before_a_change_is_not_kept() -> None:
             kept.forget()
         return found
 
-    kept = KeptStatus(lambda: nullcontext(CONNECTION), change_during_the_second, changed=UNCHANGED,
+    kept = KeptStatus(lambda: nullcontext(CONNECTION), change_during_the_second, changed=_unchanged,
                       clock=lambda: readings.now, start=readings.beside.append)  # fmt: skip
     assert kept.read(CONNECTION) == 1
     readings.now += 25
@@ -125,7 +129,7 @@ def test_a_reading_beside_that_fails_is_tried_again_and_told(caplog: pytest.LogC
             raise TimeoutError("host=db password=s3cret")
         return found
 
-    kept = KeptStatus(lambda: nullcontext(CONNECTION), fail_the_second, changed=UNCHANGED,
+    kept = KeptStatus(lambda: nullcontext(CONNECTION), fail_the_second, changed=_unchanged,
                       clock=lambda: readings.now, start=readings.beside.append)  # fmt: skip
     assert kept.read(CONNECTION) == 1
     readings.now += 25
@@ -158,7 +162,7 @@ def test_a_reading_that_fails_is_not_kept() -> None:
             raise TimeoutError
         return found
 
-    kept = KeptStatus(lambda: nullcontext(CONNECTION), fail_first, changed=UNCHANGED, clock=lambda: readings.now)
+    kept = KeptStatus(lambda: nullcontext(CONNECTION), fail_first, changed=_unchanged, clock=lambda: readings.now)
     with pytest.raises(TimeoutError):
         kept.read(CONNECTION)
     assert kept.read(CONNECTION) == 2

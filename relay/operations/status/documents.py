@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from relay.operations.sending import Sending
     from relay.operations.status.breakers import Breakers
     from relay.operations.status.running import Running
+    from relay.operations.status.unmatched_events import Unmatched
 
 __all__ = [
     "CANCELLED_DAYS", "Attempts", "BlockedLane", "Count", "DeadLetters", "Deliveries", "DisabledSubscription",
     "FailedAttempt", "HeldSubscription", "Limits", "Named", "Newest", "PausedSubscription", "Pending", "Settings",
     "SlowedSubscription", "SortingSubscription", "Status", "StuckSubscription", "SubscriptionHealth", "Subscriptions",
-    "Unmatched", "UnmatchedType", "Unresolved",
+    "Unresolved",
 ]  # fmt: skip
 
 CANCELLED_DAYS = 7
@@ -86,33 +87,6 @@ class Attempts:
 
     last_at: datetime | None
     last_delivered_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnmatchedType:
-    """A type that a tenant's newest events had, and that no subscription of theirs asks for.
-
-    `like`: the type that is subscribed to and looks nearly the same, None where none does.
-    """
-
-    type: str
-    tenant: str
-    count: int
-    last_at: datetime
-    like: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unmatched:
-    """How many of the events resolved last had no subscriber, and the types of the newest of them.
-
-    `unsubscribed`: the twenty newest types that nobody asks for now, counted among the newest thousand such events.
-    """
-
-    of_last: int
-    count: int
-    types: tuple[str, ...]
-    unsubscribed: tuple[UnmatchedType, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

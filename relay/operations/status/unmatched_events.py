@@ -5,6 +5,7 @@ A type that is misspelt is recorded, resolved and delivered to nobody, and no er
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from sqlalchemy import text
 from outbox.control.findings import Action, Finding
 from outbox.control.tenancy import operator_only
 from outbox.control.times import duration
-from relay.operations.status.documents import Unmatched, UnmatchedType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["findings_of_unmatched", "read_unmatched"]
+__all__ = ["Unmatched", "UnmatchedType", "findings_of_unmatched", "read_unmatched"]
 
 _MEASURED_BATCHES = 100
 _MOST_BATCHES = 10_000
@@ -35,6 +35,34 @@ _MOST_SUBSCRIBED = 2_000
 _NAMED = 3
 _LIKE = 0.84
 _LONGER = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmatchedType:
+    """A type that a tenant's newest events had, and that no subscription of theirs asks for.
+
+    `like`: the type that is subscribed to and looks nearly the same, None where none does.
+    """
+
+    type: str
+    tenant: str
+    count: int
+    last_at: datetime
+    like: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmatched:
+    """How many of the events resolved last had no subscriber, and the types of the newest of them.
+
+    `unsubscribed`: the twenty newest types that nobody asks for now, counted among the newest thousand such events.
+    """
+
+    of_last: int
+    count: int
+    types: tuple[str, ...]
+    unsubscribed: tuple[UnmatchedType, ...] = ()
+
 
 _SIZE = text("""
 select coalesce(sum(cardinality(seqs)), 0) from (

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
 from outbox.control.known_types import known_types, show_type, unsubscribed_types
-from relay.operations.status.documents import UnmatchedType
+from relay.operations.status.unmatched_events import UnmatchedType
 from relay.web.pages.kept_status import kept_status
 from relay.web.pages.points import points_of, window_named
 from relay.web.pages.rendering import visit_page

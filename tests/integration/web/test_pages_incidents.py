@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from html import unescape
 
 import httpx
@@ -15,6 +16,8 @@ from outbox import subscriptions
 from outbox.control.by_hand import cancel
 from outbox.ids import parse_id
 from relay.cli import cli
+from relay.operations.bulk.operations import add_bulk
+from relay.operations.bulk.request import BulkRequest
 from relay.operations.sending import pause_all, read_sending
 from relay.operations.status import running
 from tests.support import seeding
@@ -191,6 +194,16 @@ async def test_a_cancelled_attempt_names_its_endpoint_as_the_others_do(connectio
 async def test_what_was_done_to_one_is_said_of_one(operator) -> None:
     assert "1 put back: it is a new delivery, due now." in (await operator.get("/deliveries?done=replayed&n=1")).text
     assert "2 put back: each is a new delivery" in (await operator.get("/deliveries?done=replayed&n=2")).text
+
+
+async def test_the_times_of_a_bulk_operation_are_written_as_everywhere(connection: Connection, operator) -> None:
+    (delivery,) = seeding.resolve(connection, seeding.record(connection), seeding.subscribe(connection))
+    seeding.attempt(connection, delivery, "dead")
+    asked = BulkRequest(kind="redrive", since=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC))
+    made = add_bulk(connection, None, asked, rate=1)
+    told = words_of((await operator.get(f"/bulk/{made.id}")).text)
+    assert "Since 2026-01-02 03:04:05Z" in told
+    assert not re.search(r"\d\dT\d\d:", told)
 
 
 async def test_an_open_transaction_is_a_line_of_how_everything_stands(

@@ -490,11 +490,33 @@ def test_one_delivery_and_what_failed_are_sent_again(stage: Stage, enter: Enter)
     answer = post(client, f"/portal/deliveries/{given_up[0]}/replay")
     assert answer.status_code == 303
     assert re.search(r"/portal/deliveries/dlv_\w+\?done=replayed&n=1$", answer.headers["location"])
+    assert "Sent again now: 1." in client.get(answer.headers["location"]).text
     asked = post(client, f"/portal/endpoints/{name}/replay", since="7d")
+    assert "Given up for https://example.com/replay: 2." in asked.text
     assert "Send 2 again" in asked.text
     assert post(client, f"/portal/endpoints/{name}/replay", since="7d", confirmed="1").status_code == 303
     assert post(client, f"/portal/endpoints/{name}/replay", since="7d").status_code == 409
     assert post(client, f"/portal/deliveries/{given_up[1]}/replay").status_code in (303, 404, 409)
+
+
+def test_an_endpoint_is_called_by_the_name_that_it_was_given(stage: Stage, enter: Enter) -> None:
+    name = stage.scene.failing
+    with stage.engine.begin() as connection:
+        url = subscriptions.update(connection, name, tenant="globex", name="crm-sync").url
+    try:
+        client = enter()
+        shown = {
+            path: client.get(path).text for path in ("/portal/", f"/portal/endpoints/{name}", "/portal/deliveries")
+        }
+        assert (
+            f'<strong><bdi>crm-sync</bdi></strong></a><span class="cell-sub"><bdi>{url}</bdi></span>'
+            in shown["/portal/"]
+        )
+        assert "<h1><bdi>crm-sync</bdi>" in shown[f"/portal/endpoints/{name}"]
+        assert f"crm-sync ({url})" in shown["/portal/deliveries"]
+    finally:
+        with stage.engine.begin() as connection:
+            subscriptions.update(connection, name, tenant="globex", name=None)
 
 
 def test_a_test_tells_its_outcome_and_nothing_of_the_providers_network(stage: Stage, enter: Enter) -> None:
