@@ -77,6 +77,7 @@ def test_signatures():
         "idempotency_key": None,
         "priority": 0,
         "trace": None,
+        "metadata": None,
         "on_error": "raise",
     }
     assert not inspect.iscoroutinefunction(outbox.record)
