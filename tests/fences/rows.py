@@ -145,6 +145,23 @@ _CLAIMS = (
         (f"{_BREAKER}::test_results_of_another_url_say_nothing_of_this_one",),
     ),
     Fence(
+        "failures disable only what is enabled", "relay/store/health.py",
+        "case when c.disabled_at is null then disabled_at is null and c.failed",
+        "case when c.disabled_at is null then c.failed",
+        (f"{_BREAKER}::test_who_disabled_it_before_keeps_time_and_reason",),
+    ),
+    Fence(
+        "a success enables only what is disabled", "relay/store/health.py",
+        "else disabled_at is not null and c.good_probe end", "else c.good_probe end",
+        (f"{_BREAKER}::test_a_late_success_does_not_disable_what_a_person_has_enabled",),
+    ),
+    Fence(
+        "a success enables only what failures disabled", "relay/store/health.py",
+        "case when c.disabled_at is null then disabled_at is null and c.failed and c.since + c.worn_after <= c.now",
+        "case when false then false",
+        (f"{_BREAKER}::test_a_late_success_does_not_enable_what_a_person_disabled",),
+    ),
+    Fence(
         "what is paused or removed is not claimed", "outbox/control/store/sendable.py",
         'OPEN = f"', 'OPEN = f"true or ',
         (f"{_CLAIM}::test_paused_and_removed_subscriptions_are_not_asked",),
@@ -227,6 +244,47 @@ _BATCHES = (
     ),
 )  # fmt: skip
 
+_LOOKS = (
+    Fence(
+        "a look locks only what is parked still", "outbox/control/store/lanes.py",
+        "where id = any(array(select id from first)) and not isfinite(due_at)\n",
+        "where id = any(array(select id from first))\n",
+        (f"{_LANES}::test_a_look_leaves_a_row_alone_that_another_made_the_head_and_leased_after_it_was_chosen",),
+    ),
+    Fence(
+        "a look passes over what is locked", "outbox/control/store/lanes.py",
+        "order by id for no key update skip locked)\n", "order by id for no key update)\n",
+        (f"{_LANES}::test_a_look_passes_over_a_row_that_another_has_locked",),
+    ),
+    Fence(
+        "a lane with a head gets no other", "outbox/control/store/lanes.py",
+        "then coalesce({RUNNABLE}, {SORTING}) end is null", "then {SORTING} end is null",
+        (f"{_LANES}::test_a_look_takes_the_first_event_and_leaves_a_lane_with_a_head_alone",),
+    ),
+    Fence(
+        "a lane that is being sorted gets no head", "outbox/control/store/lanes.py",
+        "then coalesce({RUNNABLE}, {SORTING}) end is null", "then {RUNNABLE} end is null",
+        (f"{_LANES}::test_a_lane_of_a_backlog_that_is_being_sorted_gets_no_head",),
+    ),
+    Fence(
+        "a look that lost looks again", "relay/store/lanes.py",
+        "if not left or not (is_lane_race(error) or isinstance(error, psycopg.errors.DeadlockDetected)):",
+        "if left or not (is_lane_race(error) or isinstance(error, psycopg.errors.DeadlockDetected)):",
+        (f"{_LANES}::test_a_look_that_lost_against_another_head_looks_again",
+         f"{_LANES}::test_a_look_that_a_deadlock_ended_looks_again"),
+    ),
+    Fence(
+        "a person's look may lose", "outbox/control/store/lanes.py",
+        "        if HEADS not in str(error.orig):", "        if HEADS in str(error.orig):",
+        (f"{_LANES}::test_a_head_that_a_relay_made_in_the_same_moment_does_not_stop_who_cancels",),
+    ),
+    Fence(
+        "a person's look that lost undoes itself alone", "outbox/control/store/lanes.py",
+        "        with connection.begin_nested():\n", "        if not connection.closed:\n",
+        (f"{_LANES}::test_a_head_that_a_relay_made_in_the_same_moment_does_not_stop_who_cancels",),
+    ),
+)  # fmt: skip
+
 _SHARED = (
     Fence(
         "who takes of a limit waits for the other", "relay/store/limits.py",
@@ -258,4 +316,4 @@ _SHARED = (
     ),
 )  # fmt: skip
 
-FENCES = (*_SETTLEMENT, *_CLAIMS, *_IN_LANES, *_BATCHES, *_SHARED, *APART, *MENDS)
+FENCES = (*_SETTLEMENT, *_CLAIMS, *_IN_LANES, *_BATCHES, *_LOOKS, *_SHARED, *APART, *MENDS)

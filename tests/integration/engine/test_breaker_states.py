@@ -587,6 +587,18 @@ async def test_a_late_success_does_not_enable_what_a_person_disabled(world: Worl
     assert disabled(world) == [(True, "mine")]
 
 
+async def test_a_late_success_does_not_disable_what_a_person_has_enabled(world: World, store: Store) -> None:
+    """While it is paused beside, its health stays as it was."""
+    await worn(world, store, 3600)
+    births = await births_of(world, store, 1)
+    world.rows("update outbox.subscriptions set paused_at = now()")
+    world.rows("update outbox.subscriptions set disabled_at = null, disabled_reason = null")
+    assert health(world)["disabled_at"] is not None
+    settled = await store.settle([noted(births[0], OK, probe=True)])
+    assert settled.worn == set()
+    assert disabled(world) == [(False, None)]
+
+
 # What housekeeping does
 
 

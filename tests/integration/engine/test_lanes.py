@@ -38,6 +38,8 @@ from tests.support.waiting import await_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.case("B12")]
 
+WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
 
 def numbered(world: World, count: int, key: str | None = "k", start: int = 1) -> list[int]:
     """Record events of one key whose payload is a number; return their sequence numbers."""
@@ -220,10 +222,55 @@ async def test_a_look_that_lost_against_another_head_looks_again(world: World, s
     with world.open() as other:
         other.execute("update outbox.deliveries set due_at = now() where event_seq = 2")
         waiting = asyncio.create_task(store.look([(subscription, 7)]))
-        await await_until(lambda: world.value("select count(*) from pg_stat_activity where wait_event_type = 'Lock'"))
+        await await_until(lambda: world.value(WAITING))
         other.commit()
         assert await waiting == []
     assert world.deliveries("event_seq, due_at < 'infinity'") == [(1, False), (2, True)]
+
+
+async def test_a_look_leaves_a_row_alone_that_another_made_the_head_and_leased_after_it_was_chosen(
+    own_world: World,
+) -> None:
+    """The look chooses what is parked in its snapshot, and locks it as it is by then."""
+    subscription = own_world.subscribe(ordered=True)
+    _park(own_world, subscription, lane=7, seqs=[1, 2])
+    own_world.rows("create schema trap")
+    own_world.rows("create function trap.isfinite(timestamptz) returns boolean volatile language plpgsql as $$ begin"
+                   " perform pg_advisory_xact_lock_shared(1); return pg_catalog.isfinite($1); end $$")  # fmt: skip
+    looking = Store(psycopg.conninfo.make_conninfo(own_world.url, options="-csearch_path=trap,pg_catalog"))
+    with own_world.open() as other:
+        other.execute("select pg_advisory_xact_lock(1)")
+        look = asyncio.create_task(looking.look([(subscription, 7)]))
+        await await_until(lambda: own_world.locks("not granted"))
+        other.execute(
+            "update outbox.deliveries set due_at = '2100-01-01Z', lease = 5, attempts = 1 where event_seq = 1"
+        )
+        other.commit()
+        assert await look == []
+    await looking.close()
+    assert own_world.deliveries("event_seq, lease, due_at in ('2100-01-01Z', 'infinity')") == [
+        (1, 5, True), (2, None, True)]  # fmt: skip
+
+
+async def test_a_look_that_a_deadlock_ended_looks_again(world: World) -> None:
+    """Two look at the same lanes in the same moment, and each has made a head that keeps the other's from being one."""
+    subscription = world.subscribe(ordered=True)
+    for lane in (7, 8):
+        _park(world, subscription, lane=lane, seqs=[1, 2])
+    looking = Store(psycopg.conninfo.make_conninfo(world.url, options="-cdeadlock_timeout=2s"))
+    with world.open(options="-cdeadlock_timeout=1h") as other:
+        first, second = other.execute(
+            "select lane, lane from outbox.deliveries where event_seq = 1 order by id"
+        ).fetchall()
+        other.execute("update outbox.deliveries set due_at = now() where event_seq = 2 and lane = %s", second[:1])
+        look = asyncio.create_task(looking.look([(subscription, 7), (subscription, 8)]))
+        await await_until(lambda: world.value(WAITING))
+        move = "update outbox.deliveries set due_at = now() where event_seq = 2 and lane = %s"
+        await asyncio.to_thread(other.execute, move, first[:1])
+        other.commit()
+        assert await look == []
+    await looking.close()
+    assert world.deliveries("event_seq, due_at < 'infinity'") == [(1, False), (1, False), (2, True), (2, True)]
 
 
 async def test_the_index_refuses_a_second_head(world: World) -> None:
@@ -652,6 +699,21 @@ def _cancel(world: World, identity: UUID) -> None:
     with engine.begin() as connection:
         assert len(cancel(connection, [identity])) == 1
     engine.dispose()
+
+
+async def test_a_head_that_a_relay_made_in_the_same_moment_does_not_stop_who_cancels(world: World) -> None:
+    """The person's look is refused by the index: the relay's head stays, and what is cancelled is gone."""
+    subscription = world.subscribe(ordered=True)
+    seqs = numbered(world, 3)
+    _park(world, subscription, lane=7, seqs=seqs)
+    ids = [row[0] for row in world.deliveries("id")]
+    with world.open() as relay:
+        relay.execute("update outbox.deliveries set due_at = now() where event_seq = %s", (seqs[2],))
+        cancelling = asyncio.create_task(asyncio.to_thread(_cancel, world, ids[0]))
+        await await_until(lambda: world.value(WAITING))
+        relay.commit()
+        await cancelling
+    assert world.deliveries("event_seq, due_at < 'infinity'") == [(seqs[1], False), (seqs[2], True)]
 
 
 async def test_a_replay_into_an_empty_lane_is_due_at_once(world: World, far_end: FarEnd) -> None:
