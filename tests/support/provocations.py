@@ -14,7 +14,7 @@ from tests.support.bulk import history, start
 from tests.support.processes import RelayProcess
 from tests.support.waiting import wait_until
 
-__all__ = ["BACKLOG_SEQ", "BROKEN", "crash", "litter", "prepare", "start_backfill", "start_towards",
+__all__ = ["BACKLOG_SEQ", "BROKEN", "crash", "litter", "prepare", "record_some", "start_backfill", "start_towards",
            "subscribe_to_everything"]  # fmt: skip
 
 BROKEN = "broken.event"
@@ -130,10 +130,21 @@ def prepare(app: Application, step: str) -> None:
     _BEFORE.get(step, lambda _: None)(app)
 
 
-def start_towards(app: Application, step: str, trap: str, until: Callable[[RelayProcess], object]) -> RelayProcess:
+def record_some(app: Application) -> None:
+    """Record events of one key."""
+    app.record(6, key="k")
+
+
+def start_towards(
+    app: Application,
+    step: str,
+    trap: str,
+    until: Callable[[RelayProcess], object],
+    record: Callable[[Application], object] = record_some,
+) -> RelayProcess:
     """Start a relay with a trap at this step, and what leads it there; `until` waits for its end, or for its stop."""
     if step != _WITHOUT_NEW_EVENTS:
-        app.record(6, key="k")
+        record(app)
         app.record_and_roll_back(2)
     if step == "Store.release":
         app.receiver.plan("/good", "0.3:200")
@@ -166,9 +177,9 @@ def _hold_what_is_leased(app: Application, relay: RelayProcess, until: Callable[
         until(relay)
 
 
-def crash(app: Application, point: str) -> None:
-    """Run a relay until it kills itself at the point, then let its leases run out."""
-    relay = start_towards(app, point.split(":")[0], point, RelayProcess.wait)
+def crash(app: Application, point: str, record: Callable[[Application], object] = record_some) -> None:
+    """Record, run a relay until it kills itself at the point, then let its leases run out."""
+    relay = start_towards(app, point.split(":")[0], point, RelayProcess.wait, record)
     assert relay.wait() == -signal.SIGKILL, f"{point} was never reached:\n{relay.text}"
     app.expire_leases()
 
