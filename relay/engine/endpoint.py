@@ -28,6 +28,7 @@ from relay.secrets.keyring import KeyUnavailableError
 if TYPE_CHECKING:
     from relay.engine.failures import Failures
     from relay.engine.gate import Gate
+    from relay.model.alike import Kind
     from relay.model.delivery import Delivery
     from relay.model.subscription import SubscriptionVersion
     from relay.secrets.keyring import Keyring
@@ -56,8 +57,8 @@ class Owner(Protocol):
 class Alike(Protocol):
     """Holds back endpoints of one kind together."""
 
-    def hold_format(self, name: str, seconds: float) -> None:
-        """Begin no attempt for so many seconds for any endpoint of this format."""
+    def hold_alike(self, kind: Kind, seconds: float) -> None:
+        """Begin no attempt for so many seconds for any endpoint of this kind."""
         ...
 
 
@@ -78,7 +79,7 @@ class Endpoint:
         alike: Alike | None = None,
     ) -> None:
         self._keyring = keyring
-        self.alike = alike  # the endpoints of the same format
+        self.alike = alike  # the endpoints that are held back with it
         self.owner = owner  # the sending side of its engine
         self.tenant = tenant or TenantUse()  # shared with the tenant's other endpoints
         self.health = Health(window_max)

@@ -18,11 +18,13 @@ from relay.engine.freed_memory import give_back
 from relay.engine.gate import HAND_BACK_SECONDS, Gate
 from relay.engine.slots import Slots
 from relay.engine.tenants import Tenants
+from relay.model.alike import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from relay.engine.endpoint import Owner
+    from relay.model.alike import Kind
     from relay.model.subscription import SubscriptionVersion
     from relay.secrets.keyring import Keyring
 
@@ -49,7 +51,7 @@ class Endpoints:
         self.thirsty: dict[Endpoint, None] = {}  # those with something leased that waits for a limit
         self.parked: dict[bytes, float] = {}  # those that a limit lets nothing to, and until when (limiter.py)
         self._answered = Answered()
-        self._held_formats: dict[str, float] = {}  # until when, by the monotonic clock
+        self._held: dict[Kind, float] = {}  # until when, by the monotonic clock
         self._most = 0  # endpoints known at once since the tables were made
 
     def __len__(self) -> int:
@@ -111,8 +113,7 @@ class Endpoints:
                 self._forget_oldest()
         else:
             endpoint.update(subscription)
-        if (until := self._held_formats.get(subscription.format)) is not None:
-            endpoint.close(until - time.monotonic())
+        endpoint.close(self._held_until(subscription) - time.monotonic())
         if subscription.batch_events:
             self.batching.add(subscription.id)
         else:
@@ -166,18 +167,23 @@ class Endpoints:
         """Remember an endpoint as closed until `take_reopened` names it."""
         self._closed.add(endpoint.subscription.id)
 
-    def hold_format(self, name: str, seconds: float) -> None:
-        """Begin no attempt for so many seconds for any endpoint of this format, also one that is not known yet.
+    def hold_alike(self, kind: Kind, seconds: float) -> None:
+        """Begin no attempt for so many seconds for any endpoint of this kind, also one that is not known yet.
 
         Give back what waits for them. Another version of a subscription does not end it: the receiver counts the
-        address, and would be asked again too early.
+        address, and would be asked again too early. Other processes learn of it from what is settled.
         """
-        until = time.monotonic() + seconds
-        self._held_formats[name] = max(self._held_formats.get(name, until), until)
-        for endpoint in [one for one in self if one.subscription.format == name]:
+        now = time.monotonic()
+        until = max(self._held.get(kind, 0.0), now + seconds)
+        self._held = {one: end for one, end in self._held.items() if end > now} | {kind: until}
+        for endpoint in [one for one in self if _kind_of(one.subscription) == kind]:
             endpoint.close(seconds)
             self.note_closed(endpoint)
             endpoint.owner.give_back_waiting(endpoint)
+
+    def _held_until(self, subscription: SubscriptionVersion) -> float:
+        """Return until when those of its kind are held back, by the monotonic clock; 0 where they are not."""
+        return self._held.get(_kind_of(subscription), 0.0) if self._held else 0.0
 
     def may_be_probed(self, subscription_id: bytes) -> bool:
         """Tell whether a probe of this subscription could begin soon, for all that its format and limits say here.
@@ -187,7 +193,7 @@ class Endpoints:
         endpoint, now = self.get(subscription_id), time.monotonic()
         if endpoint is None:
             return True
-        if self._held_formats.get(endpoint.subscription.format, 0.0) > now:
+        if self._held_until(endpoint.subscription) > now:
             return False
         return endpoint.gate is None or endpoint.gate.closed_until(now) <= now + HAND_BACK_SECONDS
 
@@ -245,3 +251,7 @@ class Endpoints:
         self._distrusted = set(self._distrusted)
         self._most = len(self._known)
         give_back()
+
+
+def _kind_of(subscription: SubscriptionVersion) -> Kind:
+    return kind_of(subscription.format, subscription.url)

@@ -14,6 +14,7 @@ from relay.engine.byte_shares import ByteGrants, ByteRoom
 from relay.engine.fairness import Grants, Places, Queues
 from relay.engine.lending import Lending
 from relay.engine.tenants import Tenants
+from relay.model.alike import kind_of
 from relay.model.decide import RETRY_AFTER_MAX_SECONDS
 from relay.model.delivery import SMALL_BYTES
 from relay.model.outcome import Scope
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from relay.engine.endpoint import Endpoint
     from relay.model.delivery import Delivery
     from relay.model.outcome import Outcome
+    from relay.model.subscription import SubscriptionVersion
 
 __all__ = ["Room"]
 
@@ -161,10 +163,10 @@ class Room:
         """Queue an endpoint for a place, if it has anything to send and may send it."""
         self._queues.append(endpoint)
 
-    def learn(self, endpoint: Endpoint, outcome: Outcome, form: str | None = None) -> None:
+    def learn(self, endpoint: Endpoint, outcome: Outcome, asked: SubscriptionVersion | None = None) -> None:
         """Adapt an endpoint's health to an outcome; if it became proven or unproven, count what it holds there.
 
-        An answer that is about all endpoints of its format, `form`, holds them back too.
+        An answer that is about all endpoints of the kind that was `asked` holds them back too.
         """
         answered = endpoint.answers
         endpoint.health.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
@@ -177,5 +179,6 @@ class Room:
             endpoint.tenant.reclassify(endpoint, answers=answers)
             self._bytes.reclassify(endpoint, answers=answers)
             self._queues.move(endpoint)
-        if form and outcome.scope is Scope.FORMAT and outcome.retry_after_seconds and endpoint.alike is not None:
-            endpoint.alike.hold_format(form, min(outcome.retry_after_seconds, RETRY_AFTER_MAX_SECONDS))
+        if asked and outcome.scope is Scope.FORMAT and outcome.retry_after_seconds and endpoint.alike is not None:
+            seconds = min(outcome.retry_after_seconds, RETRY_AFTER_MAX_SECONDS)
+            endpoint.alike.hold_alike(kind_of(asked.format, asked.url), seconds)

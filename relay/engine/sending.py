@@ -222,7 +222,7 @@ class Sending:
             self.unsent.note(subscription.id, outcome.error or "")
         elif self.unsent:
             self.unsent.forget(subscription.id)
-        self._room.learn(endpoint, outcome, subscription.format)
+        self._room.learn(endpoint, outcome, subscription)
         if verdict.endpoint is not None and subscription.url == endpoint.subscription.url:
             endpoint.close(verdict.endpoint.seconds if isinstance(verdict.endpoint, Hold) else GONE_SECONDS)
             self._give_back_if_closed(endpoint)

@@ -65,7 +65,7 @@ def decide(
     if outcome.status == HTTPStatus.GONE and reading is None:
         return Verdict(VerdictKind.RETRY, endpoint=GONE)
     asked = min(outcome.retry_after_seconds or 0.0, RETRY_AFTER_MAX_SECONDS)
-    hold = Hold(asked) if asked else None
+    hold = Hold(asked, outcome.scope) if asked else None
     if slowed_seconds is not None:
         return Verdict(VerdictKind.RETRY, slowed_seconds * (1 + JITTER * random_number), hold, charged=False)
     if last or outcome.kind in NO_BODY or _is_final(outcome, final_statuses):

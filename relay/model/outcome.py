@@ -76,7 +76,7 @@ class Scope(StrEnum):
     ENDPOINT = "endpoint"
     """The endpoint that gave it."""
     FORMAT = "format"
-    """Every endpoint of its format that this process sends to: the receiver counts, or bans, the address."""
+    """Every endpoint of its format at its host: the receiver counts, or bans, the address that we send from."""
 
 
 class Reading(NamedTuple):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, TypeAlias
 
+from relay.model.outcome import Scope
+
 __all__ = ["Disable", "EndpointChange", "Hold", "Verdict", "VerdictKind"]
 
 
@@ -24,9 +26,13 @@ class VerdictKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Send nothing more to the endpoint for `seconds`. With RELEASE, only this process holds back, in memory."""
+    """Send nothing more for `seconds` to the endpoint, or to all that the scope says.
+
+    With RELEASE, only this process holds back, in memory.
+    """
 
     seconds: float
+    scope: Scope = Scope.ENDPOINT
 
 
 @dataclass(frozen=True, slots=True)

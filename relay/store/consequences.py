@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from relay.model.alike import hosts_alike
+from relay.model.outcome import Scope
 from relay.model.verdict import Disable, Hold, VerdictKind
 from relay.store import halving, health
 from relay.store.arrays import Floats, Texts, Uuids
@@ -24,7 +26,7 @@ __all__ = ["Step", "steps_after"]
 class Step(NamedTuple):
     """One statement of a settlement's transaction; it returns the ids that it changed."""
 
-    changes: Literal["risen", "held", "disabled", "ailing", "worn", "halved"]  # the field of relay.store.rows.Settled
+    changes: Literal["risen", "held", "held_alike", "disabled", "ailing", "worn", "halved"]  # a field of Settled
     statement: str
     columns: tuple[object, ...]
 
@@ -73,6 +75,43 @@ def _holds(rows: Sequence[Settlement]) -> Step | None:
     return Step("held", _HOLD, (*_endpoints(holds), Floats(list(holds.values())))) if holds else None
 
 
+# An answer may be about all endpoints of its kind, since the receiver counts the address that we send from: all relays
+# hold them back then. A short hold is the business of the process that was told; another one is told itself, as soon.
+HOLD_ALIKE_FROM_SECONDS = 5.0
+HOLD_ALIKE_MAX = 1000  # by one statement: who finds one that is not held back yet holds the next ones
+_HOLD_ALIKE = f"""
+with alike as materialized (
+    select s.id, asked.seconds from unnest(%b, %b, %b, %b) asked(id, url, seconds, host)
+    cross join lateral (select format from outbox.subscriptions where id = asked.id and url = asked.url limit 1) a
+    cross join lateral (
+        select id from outbox.subscriptions
+        where format = a.format and split_part(url, '/', 3) = asked.host
+          and id <> asked.id and removed_at is null and disabled_at is null
+          and coalesce(held_until < clock_timestamp() + make_interval(secs => asked.seconds - 1), true)
+        limit {HOLD_ALIKE_MAX} for no key update skip locked) s)
+update outbox.subscriptions s
+set held_until = clock_timestamp() + make_interval(secs => (select max(seconds) from alike where id = s.id))
+where id = any(array(select id from alike))
+returning id
+"""
+
+
+def _holds_alike(rows: Sequence[Settlement]) -> Step | None:
+    """Return the step that holds back all endpoints that a receiver counts together with one that it answered."""
+    holds: dict[tuple[bytes, str, str], float] = {}
+    for row in rows:
+        hold = row.verdict.endpoint
+        if isinstance(hold, Hold) and hold.scope is Scope.FORMAT and hold.seconds >= HOLD_ALIKE_FROM_SECONDS:
+            for host in hosts_alike(row.url):
+                one = (row.delivery.subscription_id, row.url, host)
+                holds[one] = max(holds.get(one, 0.0), hold.seconds)
+    if not holds:
+        return None
+    endpoints = _endpoints([(identity, url) for identity, url, _ in holds])
+    hosts = Texts([host.encode() for _, _, host in holds])
+    return Step("held_alike", _HOLD_ALIKE, (*endpoints, Floats(list(holds.values())), hosts))
+
+
 _DISABLE = """
 with gone as materialized (
     select asked.id, asked.reason from unnest(%b, %b, %b) asked(id, url, reason)
@@ -119,5 +158,5 @@ def _halves(rows: Sequence[Settlement]) -> Step | None:
 
 
 _CONSEQUENCES: tuple[Callable[[Sequence[Settlement]], Step | None], ...] = (
-    _buried_successes, _holds, _disables, _halves,
+    _buried_successes, _holds, _holds_alike, _disables, _halves,
 )  # fmt: skip

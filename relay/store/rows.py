@@ -110,14 +110,16 @@ class Settled(NamedTuple):
 
     won: deliveries that left as delivered; not those that another relay had settled or buried before. buried:
     deliveries that became dead letters. risen: dead letters that a late success took back. held, disabled:
-    subscriptions whose endpoint asked for it. ailing: those that failed and of which nothing was noted before. worn:
-    those disabled because they had only failed. halved: deliveries that are in another batch now.
+    subscriptions whose endpoint asked for it. held_alike: subscriptions that are held back with another. ailing: those
+    that failed and of which nothing was noted before. worn: those disabled because they had only failed. halved:
+    deliveries that are in another batch now.
     """
 
     won: frozenset[bytes] = frozenset()
     buried: frozenset[bytes] = frozenset()
     risen: frozenset[bytes] = frozenset()
     held: frozenset[bytes] = frozenset()
+    held_alike: frozenset[bytes] = frozenset()
     disabled: frozenset[bytes] = frozenset()
     ailing: frozenset[bytes] = frozenset()
     worn: frozenset[bytes] = frozenset()

@@ -48,6 +48,21 @@ _SETTLEMENT = (
         (f"{_CONDUCT}::test_a_hold_is_written_only_when_it_ends_later_by_a_second",),
     ),
     Fence(
+        "a hold of all alike is for the URL that was asked", "relay/store/consequences.py",
+        "where id = asked.id and url = asked.url limit 1) a\n", "where id = asked.id limit 1) a\n",
+        (f"{_CONDUCT}::test_a_hold_of_all_alike_is_written_to_those_of_the_same_format_and_receiver",),
+    ),
+    Fence(
+        "a hold of all alike waits for nobody", "relay/store/consequences.py",
+        "limit {HOLD_ALIKE_MAX} for no key update skip locked) s", "limit {HOLD_ALIKE_MAX} for no key update) s",
+        (f"{_CONDUCT}::test_a_hold_of_all_alike_waits_for_nobody",),
+    ),
+    Fence(
+        "a hold is of one receiver", "relay/store/consequences.py",
+        "and split_part(url, '/', 3) = asked.host", "and asked.host <> ''",
+        (f"{_CONDUCT}::test_a_hold_of_all_alike_is_written_to_those_of_the_same_format_and_receiver",),
+    ),
+    Fence(
         "a hold is written where it ends later", "relay/store/consequences.py",
         "coalesce(held_until < clock_timestamp() + make_interval(secs => asked.seconds - 1), true)", "true",
         (f"{_CONDUCT}::test_a_hold_is_written_only_when_it_ends_later_by_a_second",),

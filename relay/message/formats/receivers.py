@@ -4,7 +4,7 @@ Basis: Slack's and Discord's and PagerDuty's papers, n8n's source, and what user
 What no row names means what it means anywhere: 5xx and a network error are tried again.
 
 Discord bans an address that is refused too often, for all its webhooks, and requests during the ban prolong it. A 429
-of that kind, without JSON, or one about the global rate holds back every Discord webhook of the process that got it.
+of that kind, without JSON, or one about the global rate holds back every Discord webhook (relay/model/alike.py).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import pytest
 from relay.engine.feeder import Part
 from relay.http import AddressPolicy, DirectDialler, HttpSender
 from relay.model import decide
-from relay.model.outcome import Outcome
+from relay.model.outcome import Outcome, Scope
 from relay.model.verdict import Hold, VerdictKind
 from relay.store.lease import new_lease
 from relay.store.store import Store
@@ -304,6 +304,53 @@ async def test_of_many_holds_in_a_batch_the_longest_counts(world: World, store: 
     batch = [result(held(birth), VerdictKind.RETRY, seconds, Hold(seconds), url=URL) for birth, seconds in holds]
     await store.settle(batch)
     assert held_for(world) > 890
+
+
+async def test_a_hold_of_all_alike_is_written_to_those_of_the_same_format_and_receiver(
+    world: World, store: Store
+) -> None:
+    url = "https://discord.com/api/webhooks/1/t"
+    shapes = {
+        "asked": ("discord", url, ""),
+        "same": ("discord", "https://discord.com/api/webhooks/2/t", ""),
+        "other name": ("discord", "https://canary.discord.com/api/webhooks/3/t", ""),
+        "held longer": ("discord", "https://discord.com/api/webhooks/4/t", ", held_until = now() + interval '9 hours'"),
+        "other host": ("discord", "https://relay.example/api/webhooks/5/t", ""),
+        "other port": ("discord", "https://discord.com:8443/api/webhooks/6/t", ""),
+        "other format": ("raw", "https://discord.com/api/webhooks/7/t", ""),
+        "disabled": ("discord", "https://discord.com/a", ", disabled_at = now(), disabled_reason = 'mine'"),
+        "removed": ("discord", "https://discord.com/b", ", removed_at = now()"),
+    }
+    ids = {name: uuid_of(world.subscribe("a.*" if name == "asked" else "none.at_all")) for name in shapes}
+    for name, (form, at, more) in shapes.items():
+        world.rows(f"update outbox.subscriptions set format = %s, url = %s{more} where id = %s", form, at, ids[name])
+    world.record(count=3)
+    births = await fan_out(store, leased=True)
+
+    async def held_after(seconds: float, asked_url: str = url, scope: Scope = Scope.FORMAT) -> set[str]:
+        hold = Hold(seconds, scope)
+        settled = await store.settle([result(held(births.pop()), VerdictKind.RETRY, 1.0, hold, url=asked_url)])
+        return {name for name, identity in ids.items() if identity.bytes in settled.held_alike}
+
+    assert await held_after(4.0) == set(), "short ones are the business of the process that was told"
+    assert await held_after(600.0, "https://discord.com/api/webhooks/former") == set()
+    assert await held_after(600.0) == {"same", "other name"}
+    later = "held_until between clock_timestamp() + interval '590 s' and clock_timestamp() + interval '600 s'"
+    assert world.count("subscriptions", later) == 3
+
+
+async def test_a_hold_of_all_alike_waits_for_nobody(world: World, store: Store) -> None:
+    world.subscribe("a.*")
+    world.subscribe("none.at_all")
+    world.rows("update outbox.subscriptions set format = 'discord'")
+    world.record()
+    (birth,) = await fan_out(store, leased=True)
+    with world.open() as person:
+        person.execute("select from outbox.subscriptions where types = '{none.at_all}' for no key update")
+        asked = result(held(birth), VerdictKind.RETRY, 1.0, Hold(600.0, Scope.FORMAT), url=URL)
+        settled = await asyncio.wait_for(store.settle([asked]), 5)
+    assert settled.held_alike == frozenset()
+    assert world.count("subscriptions", "held_until is not null") == 1
 
 
 async def test_the_last_attempt_may_ask_for_a_hold_too(world: World, far_end: FarEnd) -> None:

@@ -149,13 +149,14 @@ async def test_a_ban_of_the_address_holds_every_discord_webhook_and_no_other(
         add(world, url, format="discord", filter=mine)
 
     add(world, "https://hooks.example.com/plain")
+    add(world, "https://relay.example.com/elsewhere", format="discord")  # whoever answers there bans nobody
     hook(1)
     banned = Outcome(OutcomeKind.HTTP_4XX, 429, 1, headers="", excerpt=b"<html>error 1015</html>")
     async with running(world.url, wire):
         if known:
             hook(2)
             world.record(payload='{"to": 0}')
-            await await_until(lambda: len(wire.requests) == 3)
+            await await_until(lambda: len(wire.requests) == 4)
         wire.script["/api/webhooks/1/t"] = banned
         world.record(payload='{"to": 1}')
         await await_until(lambda: world.count("attempts", "status = 429") == 1)
@@ -164,8 +165,9 @@ async def test_a_ban_of_the_address_holds_every_discord_webhook_and_no_other(
         asked = wire.paths().count("/api/webhooks/2/t")
         for _ in range(3):
             world.record(payload='{"to": 2}')
-        plain = wire.paths().count("/plain")
+        plain, elsewhere = wire.paths().count("/plain"), wire.paths().count("/elsewhere")
         await await_until(lambda: wire.paths().count("/plain") >= plain + 3)
+        await await_until(lambda: wire.paths().count("/elsewhere") >= elsewhere + 3)
         await asyncio.sleep(0.5)
         assert wire.paths().count("/api/webhooks/2/t") == asked
     second = "subscription_id = (select id from outbox.subscriptions where url like '%%/2/t')"
