@@ -1,4 +1,4 @@
-"""How long transformations and filters hold a relay's loop: CPU time of this process in one turn of it, the longest.
+"""How long transformations, filters and formats hold a relay's loop: CPU time of its longest turn in this process.
 
 Each case is done as a relay does it and, beside it, in the loop itself. Time of the wall clock would also measure what
 else runs here.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.bench import Result
 from benchmarks.hostile import DEFAULT_BYTES, HOSTILE, READ_SLOWLY, filled
@@ -19,6 +20,7 @@ from relay.engine.asking import Asking
 from relay.engine.room import Room
 from relay.engine.transforming import Transforming
 from relay.message.apart.apart import LARGE_BYTES, Apart
+from relay.message.formats import Formatter
 from relay.message.transformation.budget import TransformationError
 from relay.message.transformation.transformation import Transformation
 from relay.model.event import EventParts
@@ -43,7 +45,7 @@ MANY_CONDITIONS: list[dict[str, Any]] = [
 
 
 def loop_holds(bench: Bench) -> Iterator[Result]:
-    """Measure transformations, then filters."""
+    """Measure transformations, then filters, then formats."""
     gc.freeze()  # as the relay does when it begins
     gc.set_threshold(50_000, 20, 20)
     largest = {f"{name}, 256 KiB": (expression, data) for name, (expression, data) in READ_SLOWLY.items()}
@@ -63,6 +65,31 @@ def loop_holds(bench: Bench) -> Iterator[Result]:
     }
     cases = {name: (_asked(*case), _said_here(*case)) for name, case in asked.items()}
     yield _result(bench, "filters", cases)
+    shapes = {
+        "zapier": {}, "slack": {}, "slack, a text of data": {"text": "{data.x}"}, "discord": {},
+        "discord, a text of data": {"text": "{data.x}"}, "teams": {},
+        "pagerduty, a summary of data": {"summary": "{data.x}"},
+    }  # fmt: skip
+    sizes = {"256 KiB": DEFAULT_BYTES, "64 KiB": 64 * 1024, "32 KiB": LONGEST_HERE}
+    cases = {
+        f"{shape}, {what}, {size}": (_formatted(shape, told, data), _formatted_here(shape, told, data))
+        for shape, told in shapes.items()
+        for size, most in sizes.items()
+        for what, data in _parsed_slowly(most).items()
+    }
+    yield _result(bench, "formats", cases)
+
+
+def _parsed_slowly(size: int) -> dict[str, bytes]:
+    """Return data of that size at most, on which formats do their worst."""
+    members = b",".join(b'"%x":1' % n for n in range(size // 10))
+    return {
+        "decimals": filled(b"1.5", size),
+        "objects": b'{"x":%b}' % filled(b'{"a":1}', size - 6),
+        "lists": filled(b"[]", size),
+        "members": b"{%b}" % members,
+        "markup": b'{"x":"%b"}' % (b"&" * (size - 8)),
+    }
 
 
 def _result(bench: Bench, what: str, cases: Mapping[str, tuple[Work, Callable[[], Any]]]) -> Result:
@@ -136,16 +163,25 @@ def _event(data: bytes) -> EventParts:
     return EventParts(b"evt_01jd3v0000e008000000000000", b"a.b", "acme", None, 123_456_789, data)
 
 
+class Proven:
+    """An endpoint that answers."""
+
+    answers = True
+
+
+class Enveloped(NamedTuple):
+    """What a subscription makes of an event."""
+
+    transformation: Transformation | None = None
+    formatter: Formatter | None = None
+
+
 def _transformed(expression: str, data: bytes) -> Work:
     transformation = Transformation(expression)
 
-    class Enveloped:
-        def __init__(self) -> None:
-            self.transformation = transformation
-
     async def one(transforming: Transforming) -> None:
         with suppress(TransformationError):  # its traceback would keep what was read until all are done
-            await transforming.make(Enveloped(), _event(data))  # type: ignore[arg-type]
+            await transforming.make(Proven(), Enveloped(transformation), _event(data), math.inf)  # type: ignore[arg-type]
 
     async def make(apart: Apart) -> None:
         transforming = Transforming(Room(256), apart)
@@ -160,6 +196,30 @@ def _made_here(expression: str, data: bytes) -> Callable[[], Any]:
             Transformation(expression).of(_event(data))
 
     return make
+
+
+def _formatter(shape: str, told: dict[str, Any]) -> Formatter:
+    name = shape.partition(",")[0]
+    return Formatter(name, told, "0" * 32 if name == "pagerduty" else "")
+
+
+def _formatted(shape: str, told: dict[str, Any], data: bytes) -> Work:
+    formatter = _formatter(shape, told)
+
+    async def one(transforming: Transforming) -> None:
+        made = await transforming.make(Proven(), Enveloped(None, formatter), _event(data), math.inf)  # type: ignore[arg-type]
+        formatter.body_of(made)
+
+    async def make(apart: Apart) -> None:
+        transforming = Transforming(Room(256), apart)
+        await asyncio.gather(*(one(transforming) for _ in range(TOGETHER)))
+
+    return make
+
+
+def _formatted_here(shape: str, told: dict[str, Any], data: bytes) -> Callable[[], Any]:
+    formatter = _formatter(shape, told)
+    return lambda: formatter.body_of(_event(data))
 
 
 def _filters(given: list[dict[str, Any]]) -> FilterSet:

@@ -94,7 +94,9 @@ class Asking:
         now = time.monotonic()
         if now >= self._said_at + SAID_EVERY_SECONDS:
             self._said_at = now
-            log.error("filters are asked in the relay: the process for large transformations and filters: %s", error)
+            log.error(
+                "filters are asked in the relay: the process for large transformations, filters and formats: %s", error
+            )
 
 
 async def _ask_process(apart: Apart, parts: EventParts, filters: FilterSet) -> list[tuple[bytes, Answer]]:

@@ -12,6 +12,7 @@ from relay.engine.batches import NO_EVENT, Unfit, send_batch
 from relay.http.begun import Begun
 from relay.message.apart.apart import ApartError, NotStartedError
 from relay.message.apart.transformed import TooLateError
+from relay.message.formats import FormatError
 from relay.message.transformation.budget import TransformationError
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
 
@@ -43,7 +44,7 @@ class Attempt(NamedTuple):
 class Attempts:
     """Those of one engine. `ended` is called with each and its outcome, from the running loop, and must not raise.
 
-    The outcome is None where the attempt's time to begin passed, or it was cut, before its data were transformed.
+    The outcome is None where the attempt's time to begin passed, or it was cut, before what is sent was made.
 
     A request that is on its way at once calls back with its answer. Only what has to be waited for has a task: that
     would cost more than all else which such a request needs of the loop.
@@ -105,13 +106,13 @@ class Attempts:
             if event is None:
                 return _failed(OutcomeKind.EVENT_GONE, began, NO_EVENT)
             envelope, timeout_seconds = endpoint.envelope, endpoint.timeout_of(delivery)
-            if envelope.transformation is not None:
-                return self._transform_and_send(endpoint, envelope, event, delivery, timeout_seconds)
+            if envelope.needs_time:
+                return self._make_and_send(endpoint, envelope, event, delivery, timeout_seconds)
             return envelope.send(self._sender, event, self._clock.timestamp(), timeout_seconds, delivery.attempts)
         except Exception as error:  # noqa: BLE001 - it is logged there
             return _raised(error, delivery, began)
 
-    async def _transform_and_send(
+    async def _make_and_send(
         self, endpoint: Endpoint, envelope: Envelope, event: EventParts, delivery: Delivery, timeout_seconds: float
     ) -> Outcome | None:
         began = time.monotonic()
@@ -120,7 +121,7 @@ class Attempts:
         except (asyncio.CancelledError, TooLateError):  # no byte was sent
             return None
         except ApartError as error:
-            return _failed(OutcomeKind.INTERNAL, began, f"transformation: {error}")
+            return _failed(OutcomeKind.INTERNAL, began, str(error))
         if time.monotonic() > delivery.start_by:
             return None
         return await envelope.send(self._sender, made, self._clock.timestamp(), timeout_seconds, delivery.attempts)
@@ -168,6 +169,8 @@ _STOPPED = "the relay was told to stop at once"
 def _raised(error: Exception, delivery: Delivery, began: float) -> Outcome:
     if isinstance(error, TransformationError):
         return _failed(OutcomeKind.TRANSFORMATION_FAILED, began, f"transformation: {error}")
+    if isinstance(error, FormatError):
+        return Outcome(OutcomeKind.UNFORMATTED, None, 0, str(error), sent=False)
     if isinstance(error, NotStartedError):
         return _failed(OutcomeKind.LOCAL, began, str(error))
     log.error("%s: attempt failed inside the relay", delivery, exc_info=error)

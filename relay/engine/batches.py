@@ -224,11 +224,11 @@ async def send_batch(
     except (asyncio.CancelledError, TooLateError):  # no byte was sent
         return None
     except ApartError as error:
-        return Outcome(OutcomeKind.INTERNAL, None, 0, f"transformation: {error}", sent=False)
+        return Outcome(OutcomeKind.INTERNAL, None, 0, str(error), sent=False)
     events = [made for _, made in found if not isinstance(made, Outcome)]
     if unfit := [(member, made) for member, made in found if isinstance(made, Outcome)]:
         return Unfit(unfit, [member for member, made in found if not isinstance(made, Outcome)])
-    if envelope.transformation is not None and time.monotonic() > batch.start_by:
+    if envelope.needs_time and time.monotonic() > batch.start_by:
         return None
     batch_id, timestamp = batch_id_of(batch.id), clock.timestamp()
     return await envelope.send_batch(sender, events, batch_id, timestamp, timeout_seconds, batch.attempts)

@@ -1,4 +1,4 @@
-"""Make what a subscription's transformation sends: small data in the loop, a little at a time; large ones apart."""
+"""Make what a transformation or a format sends: of small data in the loop, a little at a time; of large data apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from relay.message.apart.transformed import is_large, transformed
+from relay.message.apart.transformed import formatted, is_large, is_large_for, transformed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from relay.engine.room import Room
     from relay.message.apart.apart import Apart
     from relay.message.envelope import Envelope
+    from relay.message.formats import Formatter
+    from relay.message.transformation.transformation import Transformation
     from relay.model.event import EventParts
 
 __all__ = ["LoopShare", "Transforming"]
@@ -24,7 +26,7 @@ SHARE_SECONDS = 0.001  # of one turn of the loop; an evaluation that began befor
 
 
 class Transforming:
-    """The transformations of one engine. `apart`: the process that makes the large ones."""
+    """The transformations of one engine, and the bodies for which data are parsed. `apart`: makes the large ones."""
 
     def __init__(self, room: Room, apart: Apart) -> None:
         self._room = room
@@ -34,24 +36,42 @@ class Transforming:
     async def make(self, endpoint: Endpoint, envelope: Envelope, event: EventParts, start_by: float) -> EventParts:
         """Return the event with the data that are to be sent. What waits for another process lends its place.
 
-        `envelope`: the endpoint's at the beginning of the attempt.
+        It keeps the body, where data are parsed to make that. `envelope`: the endpoint's at the beginning of the
+        attempt.
 
         Raises:
             TransformationError: nothing that could be sent comes of this event.
+            FormatError: it has no body in this format.
             ApartError: it is large, and the process for it ended or took too long, twice.
             NotStartedError: it is large, and the process for it cannot be started now.
             TooLateError: it is large, and that process had no time for it until the monotonic time `start_by`, or no
                 place was free after that.
         """
-        transformation = envelope.transformation
-        if transformation is None:
-            return event
+        made = event
+        if envelope.transformation is not None:
+            made = await self._transform(endpoint, envelope.transformation, event, start_by)
+        if envelope.formatter is not None and envelope.formatter.parses_up_to:
+            await self._format(endpoint, envelope.formatter, made, start_by)
+        return made
+
+    async def _transform(
+        self, endpoint: Endpoint, transformation: Transformation, event: EventParts, start_by: float
+    ) -> EventParts:
         if is_large(transformation, event):
             async with self._room.lending(endpoint, start_by):
                 return await transformed(transformation, event, self._apart, start_by)
         await self._share.wait()
         with self._share.taking():
             return transformation.of(event)
+
+    async def _format(self, endpoint: Endpoint, formatter: Formatter, event: EventParts, start_by: float) -> None:
+        if is_large_for(formatter, event):
+            async with self._room.lending(endpoint, start_by):
+                await formatted(formatter, event, self._apart, start_by)
+            return
+        await self._share.wait()
+        with self._share.taking():
+            formatter.body_of(event)
 
 
 class LoopShare:

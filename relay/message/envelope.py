@@ -31,9 +31,13 @@ BATCH_TYPE = b"batch"  # for schemes that send the type of the event in a header
 
 
 class Envelope:
-    """Made once for each version of a subscription, used for each of its requests."""
+    """Made once for each version of a subscription, used for each of its requests.
 
-    __slots__ = ("_additions", "_format_lines", "_formatter", "_lines", "_signer", "endpoint", "transformation")
+    needs_time: making what is sent may take so long that it is to be waited for (relay.engine.transforming).
+    """
+
+    __slots__ = ("_additions", "_format_lines", "_lines", "_signer", "endpoint", "formatter", "needs_time",
+                 "transformation")  # fmt: skip
 
     def __init__(self, subscription: SubscriptionVersion, keyring: Keyring) -> None:
         """Open the secrets and parse the URL.
@@ -45,10 +49,11 @@ class Envelope:
         opened = [(kind, keyring.open(text, subscription.id, kind).reveal()) for kind, text in subscription.secrets]
         self._signer = schemes.signer(subscription.scheme, [text for kind, text in opened if kind == "signing"])
         others = {kind: text for kind, text in opened if kind != "signing"}
-        self._formatter = _formatter_of(subscription, others.pop("format_secret", ""))
-        user_agent = self._formatter.format.user_agent if self._formatter else None
+        self.formatter = _formatter_of(subscription, others.pop("format_secret", ""))
+        user_agent = self.formatter.format.user_agent if self.formatter else None
         owner, expression = subscription.id, subscription.transformation
         self.transformation = Transformation(expression) if expression else None
+        self.needs_time = bool(expression) or (self.formatter is not None and self.formatter.parses_up_to > 0)
         self._additions = RequestAdditions(subscription.url, others, owner, user_agent) if others else None
         self.endpoint = (
             self._additions.endpoint if self._additions
@@ -56,18 +61,18 @@ class Envelope:
         )  # fmt: skip
         self._lines = self._content_type + (self._additions.lines if self._additions else b"")
         # A scheme may write the same header, and then does it for both.
-        self._format_lines = self._formatter is not None and not (
-            set(self._formatter.format.headers) & schemes.sent_headers(subscription.scheme)
+        self._format_lines = self.formatter is not None and not (
+            set(self.formatter.format.headers) & schemes.sent_headers(subscription.scheme)
         )
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
         """Return what of its format and URL must not be shown of a request, in every spelling."""
-        return self._formatter.secrets if self._formatter else ()
+        return self.formatter.secrets if self.formatter else ()
 
     @property
     def _content_type(self) -> bytes:
-        return f"content-type: {self._formatter.content_type}\r\n".encode("ascii") if self._formatter else CONTENT_TYPE
+        return f"content-type: {self.formatter.content_type}\r\n".encode("ascii") if self.formatter else CONTENT_TYPE
 
     def transform(self, event: EventParts) -> EventParts:
         """Return the event with the data that are to be sent; most subscriptions have no transformation.
@@ -87,8 +92,8 @@ class Envelope:
         endpoint = self.endpoint if attempt == 1 else replace(self.endpoint, for_retry=True)
         if event.trace is not None:
             sender = Traced(sender, event, endpoint, attempt)
-        if self._formatter is not None:
-            return self._send_formatted(self._formatter, sender, event, timestamp, timeout_seconds, endpoint)
+        if self.formatter is not None:
+            return self._send_formatted(self.formatter, sender, event, timestamp, timeout_seconds, endpoint)
         body = body_of(event)
         lines = self._lines + self._signer.lines(event.id, event.type, timestamp, body)
         if self._additions is not None:
@@ -97,8 +102,8 @@ class Envelope:
 
     def fit(self, event: EventParts) -> EventParts:
         """Return the event, which `transform` made, as it goes into a batch. Raises FormatError where it cannot."""
-        if self._formatter is not None:
-            self._formatter.body_of(event)  # the event keeps it
+        if self.formatter is not None:
+            self.formatter.body_of(event)  # the event keeps it
         return event
 
     async def send_batch(
@@ -110,7 +115,7 @@ class Envelope:
         The events' traces are not sent along: a request has one.
         """
         endpoint = self.endpoint if attempt == 1 else replace(self.endpoint, for_retry=True)
-        batch = batch_of(events, self._formatter)
+        batch = batch_of(events, self.formatter)
         lines = f"content-type: {batch.content_type}\r\n".encode("ascii")
         lines += self._additions.lines if self._additions else b""
         lines += self._signer.lines(batch_id, BATCH_TYPE, timestamp, batch.content)

@@ -1,4 +1,4 @@
-"""What keeps the process for large transformations and filters, and the relay, from harming each other."""
+"""What keeps the process for large transformations, filters and formats, and the relay, from harming each other."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ __all__ = ["APART"]
 _APART = "tests/integration/engine/test_apart.py"
 _WAITING = "tests/integration/engine/test_apart_waiting.py"
 _FILTERS = "tests/integration/engine/test_apart_filters.py"
+_FORMATS = "tests/integration/engine/test_apart_formats.py"
 _PROCESS = "tests/acceptance/test_apart.py"
 
 APART = (
@@ -32,6 +33,16 @@ APART = (
         "a process that was killed is no fault of the event", "relay/message/apart/transformed.py",
         "    except ApartError as error:\n        first = error", "    except OSError as error:\n        first = error",
         (f"{_APART}::test_a_process_that_is_killed_in_the_middle_is_followed_by_another",),
+    ),
+    Fence(
+        "a large body is not made in the loop", "relay/message/apart/transformed.py",
+        "LARGE_BYTES <= len(event.payload) <= up_to and", "0 > len(event.payload) + up_to and",
+        (f"{_FORMATS}::test_others_are_sent_while_a_large_body_is_made",),
+    ),
+    Fence(
+        "the process is told no secret of a format", "relay/message/apart/requests.py",
+        "dict(formatter.settings), formatter.placeholder,", "dict(formatter.settings), formatter._secret,",
+        (f"{_FORMATS}::test_the_process_makes_the_same_body_and_is_told_no_secret",),
     ),
     Fence(
         "an endpoint is not blamed for the process", "relay/engine/health.py",

@@ -64,7 +64,8 @@ _SETTLEMENT = (
     ),
     Fence(
         "a hold is written where it ends later", "relay/store/consequences.py",
-        "coalesce(held_until < clock_timestamp() + make_interval(secs => asked.seconds - 1), true)", "true",
+        "held_until < clock_timestamp() + make_interval(secs => asked.seconds - 1), true)\n        limit 1 for",
+        "null, true)\n        limit 1 for",
         (f"{_CONDUCT}::test_a_hold_is_written_only_when_it_ends_later_by_a_second",),
     ),
     Fence(

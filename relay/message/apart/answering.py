@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from outbox.subscriptions.filters import Answer, FilteredEvent, FilterSet, stored_filter
 from relay.message.apart.apart import PING
 from relay.message.apart.requests import FAILED, MADE, REFUSED, UNKNOWN
+from relay.message.formats import FormatError, Formatter
 from relay.message.transformation.budget import TransformationError
 from relay.message.transformation.transformation import Transformation
 from relay.model.event import EventParts
 
 if TYPE_CHECKING:
-    from relay.message.apart.requests import FiltersAsked, TransformationAsked
+    from relay.message.apart.requests import FiltersAsked, FormatAsked, TransformationAsked
 
 __all__ = ["answer"]
 
@@ -30,8 +31,10 @@ def answer(request: bytes) -> bytes:
     gc.disable()  # there are no cycles to be found in what is read, only time to be lost
     try:
         asked = marshal.loads(request)  # noqa: S302 - the relay made it
-        return _asked(asked) if asked[0] == "filters" else MADE + _transformed(asked)
-    except TransformationError as error:
+        if asked[0] == "filters":
+            return _asked(asked)
+        return MADE + (_formatted(asked) if asked[0] == "format" else _transformed(asked))
+    except (TransformationError, FormatError) as error:
         return REFUSED + str(error).encode()
     except MemoryError:
         return REFUSED + b"it needs more memory for this event than an evaluation may have"
@@ -46,6 +49,12 @@ def _transformed(asked: TransformationAsked) -> bytes:
     _, expression, identity, type_, tenant, key, recorded_at, payload, metadata = asked
     event = EventParts(identity, type_, tenant, key, recorded_at, payload, metadata=metadata)
     return Transformation(expression).of(event).payload
+
+
+def _formatted(asked: FormatAsked) -> bytes:
+    _, name, settings, secret, identity, type_, tenant, key, recorded_at, payload = asked
+    event = EventParts(identity, type_, tenant, key, recorded_at, payload)
+    return Formatter(name, settings, secret).body_of(event).content
 
 
 def _asked(asked: FiltersAsked) -> bytes:

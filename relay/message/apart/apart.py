@@ -99,7 +99,7 @@ class Apart:
             await self._exchange(child, PING, START_SECONDS)
         except (ApartError, OSError) as error:
             command = shlex.join([sys.executable, *COMMAND])
-            self._refusal = f"the process for large transformations and filters does not start: {error}"
+            self._refusal = f"the process for large transformations, filters and formats does not start: {error}"
             self._refused_until = time.monotonic() + START_AGAIN_SECONDS
             log.error("%s; this shows why: %s </dev/null", self._refusal, command)
             raise NotStartedError(self._refusal) from None

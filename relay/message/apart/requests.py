@@ -7,9 +7,10 @@ process answer wrongly must get no further by that.
 from __future__ import annotations
 
 import marshal
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from relay.message.formats import Formatter
     from relay.model.event import EventParts
 
 __all__ = [
@@ -18,10 +19,12 @@ __all__ = [
     "REFUSED",
     "UNKNOWN",
     "FiltersAsked",
+    "FormatAsked",
     "TransformationAsked",
     "UnexpectedError",
     "content_of",
     "filters_request",
+    "format_request",
     "transformation_request",
 ]
 
@@ -30,6 +33,10 @@ UNKNOWN = b"?"
 """The filters of this digest have to be told."""
 
 TransformationAsked = tuple[Literal["transformation"], str, bytes, bytes, str, "str | None", int, bytes, "bytes | None"]
+
+FormatAsked = tuple[
+    Literal["format"], str, "dict[str, Any]", str, bytes, bytes, str, "str | None", int, bytes
+]  # fmt: skip
 
 FiltersAsked = tuple[Literal["filters"], bytes, "dict[bytes, str] | None", bytes, "str | None", bytes, "bytes | None"]
 
@@ -43,6 +50,15 @@ def transformation_request(expression: str, event: EventParts) -> bytes:
     asked: TransformationAsked = (
         "transformation", expression, event.id, event.type, event.tenant, event.key, event.recorded_at, event.payload,
         event.metadata,
+    )  # fmt: skip
+    return marshal.dumps(asked)
+
+
+def format_request(formatter: Formatter, event: EventParts) -> bytes:
+    """Return the request for an event's body in a format; the answer is that, with a placeholder for its secret."""
+    asked: FormatAsked = (
+        "format", formatter.format.name, dict(formatter.settings), formatter.placeholder,
+        event.id, event.type, event.tenant, event.key, event.recorded_at, event.payload,
     )  # fmt: skip
     return marshal.dumps(asked)
 

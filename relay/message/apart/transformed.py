@@ -1,4 +1,4 @@
-"""Transform a large event in the process that evaluates what is large."""
+"""Transform a large event, or make its body in a format that parses it, in the process that evaluates what is large."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.message.apart.apart import DEADLINE_SECONDS, LARGE_BYTES, ApartError
-from relay.message.apart.requests import REFUSED, content_of, transformation_request
+from relay.message.apart.requests import REFUSED, content_of, format_request, transformation_request
+from relay.message.formats import FormatError
 from relay.message.transformation.budget import TransformationError
 from relay.message.transformation.json_text import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay.message.apart.apart import Apart
+    from relay.message.formats import Formatter
     from relay.message.transformation.transformation import Transformation
     from relay.model.event import EventParts
 
-__all__ = ["TooLateError", "is_large", "transformed"]
+__all__ = ["TooLateError", "formatted", "is_large", "is_large_for", "transformed"]
 
 
 class TooLateError(Exception):
@@ -30,13 +34,16 @@ def is_large(transformation: Transformation, event: EventParts) -> bool:
     return is_long and not transformation.kept(event)
 
 
+def is_large_for(formatter: Formatter, event: EventParts) -> bool:
+    """Tell whether making the event's body in this format could hold the loop for long, and needs little memory."""
+    up_to = min(formatter.parses_up_to, MAX_PAYLOAD_BYTES)  # what is larger might need more than the process may have
+    return LARGE_BYTES <= len(event.payload) <= up_to and formatter.kept(event) is None
+
+
 async def transformed(
     transformation: Transformation, event: EventParts, apart: Apart, start_by: float = math.inf
 ) -> EventParts:
     """Return the same as `transformation.of(event)`, made by another process: the loop goes on meanwhile.
-
-    Where the process ends over it, or takes too long, another one is asked: the cause may be this machine, which ran
-    out of memory or was suspended.
 
     Args:
         transformation: what is made of the event.
@@ -50,29 +57,66 @@ async def transformed(
         NotStartedError: there is no such process, and none can be started now.
         TooLateError: its turn came too late.
     """
-    try:
-        return await _transformed(transformation, event, apart, start_by)
-    except ApartError as error:
-        first = error
-    try:
-        return await _transformed(transformation, event, apart, start_by)
-    except ApartError as error:
-        raise ApartError(f"the process that evaluates it {first}, and when asked again {error}") from None
 
+    def request() -> bytes | None:
+        return None if transformation.kept(event) else transformation_request(transformation.text, event)
 
-async def _transformed(transformation: Transformation, event: EventParts, apart: Apart, start_by: float) -> EventParts:
-    left = None if math.isinf(start_by) else max(0.0, start_by - time.monotonic())
-    try:
-        async with asyncio.timeout(left) as waiting, apart.turn(event.tenant) as turn:
-            waiting.reschedule(None)  # a question that was asked is waited for, since the process would be ended
-            if made := transformation.kept(event):  # while this one waited
-                return made
-            if time.monotonic() > start_by:
-                raise TooLateError
-            answer = await turn.ask(transformation_request(transformation.text, event), DEADLINE_SECONDS)
-    except TimeoutError:
-        raise TooLateError from None
-    kind, content = content_of(answer)
+    answer = await _asked_twice("transformation", request, event.tenant, apart, start_by)
+    if answer is None:
+        return transformation.of(event)
+    kind, content = answer
     if kind == REFUSED:
         raise TransformationError(content.decode())
     return transformation.keep(event, content)
+
+
+async def formatted(formatter: Formatter, event: EventParts, apart: Apart, start_by: float = math.inf) -> None:
+    """Let the event keep the same as `formatter.body_of(event)`, made by another process.
+
+    The process is not told the secret of the format. Raises FormatError as `body_of`, and what `transformed` raises.
+    """
+
+    def request() -> bytes | None:
+        return None if formatter.kept(event) else format_request(formatter, event)
+
+    answer = await _asked_twice("format", request, event.tenant, apart, start_by)
+    if answer is None:
+        return
+    kind, content = answer
+    if kind == REFUSED:
+        raise FormatError(content.decode())
+    formatter.keep(event, content)
+
+
+async def _asked_twice(
+    what: str, request: Callable[[], bytes | None], tenant: str, apart: Apart, start_by: float
+) -> tuple[bytes, bytes] | None:
+    """Return the answer; None where there is nothing to ask any more once the turn has come.
+
+    Where the process ends over it, or takes too long, another one is asked: the cause may be this machine, which ran
+    out of memory or was suspended.
+    """
+    try:
+        return await _asked(request, tenant, apart, start_by)
+    except ApartError as error:
+        first = error
+    try:
+        return await _asked(request, tenant, apart, start_by)
+    except ApartError as error:
+        raise ApartError(f"{what}: the process that evaluates it {first}, and when asked again {error}") from None
+
+
+async def _asked(
+    request: Callable[[], bytes | None], tenant: str, apart: Apart, start_by: float
+) -> tuple[bytes, bytes] | None:
+    left = None if math.isinf(start_by) else max(0.0, start_by - time.monotonic())
+    try:
+        async with asyncio.timeout(left) as waiting, apart.turn(tenant) as turn:
+            waiting.reschedule(None)  # a question that was asked is waited for, since the process would be ended
+            if (asked := request()) is None:  # it was made while this one waited
+                return None
+            if time.monotonic() > start_by:
+                raise TooLateError
+            return content_of(await turn.ask(asked, DEADLINE_SECONDS))
+    except TimeoutError:
+        raise TooLateError from None

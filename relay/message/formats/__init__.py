@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from outbox import formats
@@ -15,14 +16,17 @@ from outbox.errors import SubscriptionError
 from relay.message.body import body_of
 from relay.message.echoes import spellings_of
 from relay.message.formats import chat, cloudevents, pagerduty, plain, zapier
+from relay.message.formats.json_text import quoted
 from relay.message.formats.maker import FormatError
 from relay.message.formats.receivers import ANSWERS
+from relay.message.formats.wording import parsed_up_to
+from relay.model.event import Body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from relay.message.formats.maker import Family
-    from relay.model.event import Body, EventParts
+    from relay.model.event import EventParts
 
 __all__ = ["FORMATS", "Batch", "FormatError", "Formatter", "batch_of"]
 
@@ -39,10 +43,11 @@ class Formatter:
     """Makes the bodies of one subscription. Two with equal settings share the bytes, by way of the event.
 
     content_type: of each request. answers: what the receiver's answers mean, () where its rules are not known.
-    secrets: what must not be shown of a request or its answer, in every spelling.
+    secrets: what must not be shown of a request or its answer, in every spelling. parses_up_to: bytes of data that are
+    parsed to make a body, which holds whoever does it; 0 where they are put in as they are.
     """
 
-    __slots__ = ("_key", "_make", "answers", "content_type", "format", "secrets")
+    __slots__ = ("_key", "_make", "_secret", "answers", "content_type", "format", "parses_up_to", "secrets", "settings")
 
     def __init__(self, name: str, settings: Mapping[str, Any], secret: str = "", url: str = "") -> None:
         """Check what is stored, since a row can be written by hand.
@@ -54,7 +59,9 @@ class Formatter:
         checked = formats.check_settings(self.format, settings)
         if self.format.secret and not secret:
             raise SubscriptionError(f"format_secret: {name} needs its {self.format.secret}, and there is none")
+        self.settings, self._secret = checked, secret
         self._make = FORMATS[name](checked, secret)
+        self.parses_up_to = _parses_up_to(name, checked)
         self._key = f"{name}\n{json.dumps(checked, sort_keys=True)}\n{secret}"
         self.content_type = self.format.content_type
         if name == "cloudevents-binary":
@@ -64,13 +71,43 @@ class Formatter:
 
     def body_of(self, event: EventParts) -> Body:
         """Return the event's body; the event keeps it. Raises FormatError where it has none in this format."""
-        made = event.bodies.get(self._key)
+        made = self.kept(event)
         if made is None:
             try:
                 made = event.bodies[self._key] = self._make(event)
             except RecursionError:
                 raise FormatError("data: is nested too deep for this format; record it flatter") from None
         return made
+
+    def kept(self, event: EventParts) -> Body | None:
+        """Return the body that the event keeps of a former call; None where it has none."""
+        return event.bodies.get(self._key)
+
+    @property
+    def _quoted_secret(self) -> bytes:
+        return quoted(self._secret).encode("utf-8", "replace")[1:-1]
+
+    @property
+    def placeholder(self) -> str:
+        """Return what stands for the secret where a body is made that this process completes: it is as long."""
+        return "?" * len(self._quoted_secret)
+
+    def keep(self, event: EventParts, content: bytes) -> None:
+        """Let the event keep the body that another process made, which was told the placeholder for the secret.
+
+        The secret stands in a body before anything that comes from an event.
+        """
+        if self._secret:
+            content = content.replace(self.placeholder.encode(), self._quoted_secret, 1)
+        event.bodies[self._key] = Body(content)
+
+
+def _parses_up_to(name: str, settings: Mapping[str, Any]) -> int:
+    if name in chat.FORMATS:
+        return parsed_up_to(settings.get("text"))
+    if name == "pagerduty":
+        return parsed_up_to(settings["summary"]) if "summary" in settings else 0
+    return sys.maxsize if name == "zapier" else 0
 
 
 def _redacted_parts(url: str, shown: str) -> list[str]:

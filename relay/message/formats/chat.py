@@ -38,11 +38,11 @@ def _slack(settings: Mapping[str, Any], _secret: str) -> Make:
         template = settings.get("text")
         if template is None:
             title, lines = event.type.decode(), data_lines(event)
-            said = _slack_escape(f"{title}\n{lines}")
+            said = _slack_escape(f"{title}\n{lines}"[: _SLACK_TEXT + 1])
             first = [{"type": "header", "text": _plain(cut(title, _SLACK_HEADER))},
                      {"type": "section", "text": _plain(cut(lines, _SLACK_SECTION))}]  # fmt: skip
         else:
-            said = fill(template, event, _slack_escape)
+            said = fill(template, event, _slack_escape, max(_SLACK_SECTION, _SLACK_TEXT))
             text = _whole_entities(cut(said, _SLACK_SECTION))
             first = [{"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}]
         small = {"type": "context", "elements": [_plain(f"{event.id.decode()} · {when(event)}")]}
@@ -73,7 +73,7 @@ def _discord(settings: Mapping[str, Any], _secret: str) -> Make:
     def make(event: EventParts) -> Body:
         template = settings.get("text")
         if template is not None:
-            said = cut(fill(template, event, _discord_escape), _DISCORD_CONTENT, _utf16_units)
+            said = cut(fill(template, event, _discord_escape, _DISCORD_CONTENT), _DISCORD_CONTENT, _utf16_units)
             return _json({"content": re.sub(r"\\+…\Z", "…", said), **fixed})
         lines = data_lines(event).replace(_BACKTICK, _LIKE_A_BACKTICK)
         block = cut(lines, _DISCORD_DESCRIPTION - len("```\n\n```"), _utf16_units)
@@ -100,7 +100,7 @@ def _utf16_units(text: str) -> int:
 def _teams(settings: Mapping[str, Any], _secret: str) -> Make:
     def make(event: EventParts) -> Body:
         template = settings.get("text")
-        said = data_lines(event) if template is None else fill(template, event, str)
+        said = data_lines(event) if template is None else fill(template, event, str, _TEAMS_BYTES)
         small = {"type": "TextBlock", "text": f"{event.id.decode()} {when(event)}", "isSubtle": True, "size": "Small"}
         title = {"type": "TextBlock", "text": event.type.decode(), "weight": "Bolder", "wrap": True}
         room = _TEAMS_BYTES - len(_json(_card([title, _unmarked(""), small])).content)

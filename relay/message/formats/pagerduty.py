@@ -30,7 +30,7 @@ def _pagerduty(settings: Mapping[str, Any], secret: str) -> Make:
         message: dict[str, Any] = before | {"dedup_key": _dedup_key(action, event)}
         if action != "trigger":
             return Body(_json(message))
-        summary = fill(settings["summary"], event, str) if "summary" in settings else _summary(event)
+        summary = fill(settings["summary"], event, str, _SUMMARY) if "summary" in settings else _summary(event)
         alert = {
             "summary": cut(summary, _SUMMARY), "source": settings.get("source", "outbox"),
             "severity": settings.get("severity", "error"), "timestamp": when(event), "class": event.type.decode(),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from outbox.formats.template import split_template
 from relay.message.body import time_of
-from relay.message.formats.json_text import leaves, parse, shown
+from relay.message.formats.json_text import MAX_SHOWN, leaves, parse, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.model.event import EventParts
 
-__all__ = ["cut", "data_lines", "fill", "when"]
+__all__ = ["cut", "data_lines", "fill", "parsed_up_to", "when"]
 
 ELLIPSIS = "…"
 NOTHING = "-"
@@ -21,30 +22,43 @@ MAX_PARSED_BYTES = 64 * 1024
 """Of larger data the beginning is shown as it stands: the event loop is not held for what nobody reads."""
 
 MAX_LINES = 60
-MAX_CHARACTERS = 20_000
 
 
 def data_lines(event: EventParts) -> str:
     """Return the data as lines `customer.name: Zoë`, as far as somebody may read."""
     if len(event.payload) > MAX_PARSED_BYTES:
-        return shown(event.payload[:MAX_CHARACTERS].decode("utf-8", "ignore"))
+        return shown(event.payload[:MAX_SHOWN].decode("utf-8", "ignore"))
     lines: list[str] = []
     size = 0
     for name, value in leaves(parse(event.payload), "", "."):
         lines.append(f"{shown(name)}: {shown(value)}" if name else shown(value))
         size += len(lines[-1])
-        if len(lines) >= MAX_LINES or size > MAX_CHARACTERS:
+        if len(lines) >= MAX_LINES or size > MAX_SHOWN:
             lines.append(ELLIPSIS)
             break
     return "\n".join(lines) if "".join(lines).strip() else NOTHING
 
 
-def fill(template: str, event: EventParts, escape: Callable[[str], str]) -> str:
-    """Return the text with each part filled in and escaped; `-` where the event has none."""
+def parsed_up_to(template: str | None) -> int:
+    """Return up to which size `fill`, or `data_lines` without a template, parses the data of an event."""
+    parts = ["data"] if template is None else split_template(template)[1::2]
+    if any(part.startswith("data.") for part in parts):
+        return sys.maxsize
+    return MAX_PARSED_BYTES if "data" in parts else 0
+
+
+def fill(template: str, event: EventParts, escape: Callable[[str], str], limit: int) -> str:
+    """Return the text with each part filled in and escaped; `-` where the event has none.
+
+    A part is cut above `limit` characters, at which the whole is cut in any case: to escape the rest would be in vain.
+    """
     pieces = split_template(template)
     parsed = parse(event.payload) if any(part.startswith("data.") for part in pieces[1::2]) else None
-    pieces[1::2] = [escape(_part(part, event, parsed)) for part in pieces[1::2]]
-    return "".join(pieces) if "".join(pieces).strip() else NOTHING
+    texts = [_part(part, event, parsed) for part in pieces[1::2]]
+    if not "".join([*texts, *pieces[::2]]).strip():
+        return NOTHING
+    pieces[1::2] = [escape(text[: limit + 1]) for text in texts]
+    return "".join(pieces)
 
 
 def _part(part: str, event: EventParts, parsed: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from relay.message.formats.json_text import compact, leaves, parse
+from relay.message.formats.json_text import compact, leaves, parse, quoted
 from relay.message.formats.maker import FormatError
 from relay.message.formats.wording import when
 from relay.model.event import Body
@@ -56,7 +56,7 @@ def _list(items: list[Any]) -> str:
 
 def _cell(value: Any) -> str:
     """Return a plain value as it is, an object or list as its JSON text."""
-    return compact(compact(value) if isinstance(value, dict | list) else value)
+    return quoted(compact(value)) if isinstance(value, dict | list) else compact(value)
 
 
 def _zapier(_settings: Mapping[str, Any], _secret: str) -> Make:

@@ -192,7 +192,10 @@ async def test_without_the_process_nothing_is_lost_and_the_log_says_why(
         assert far_end.paths() == ["/plain"] * 2
         assert world.deliveries("attempts, lease") == [(0, None)] * 2
         assert (world.count("dead_letters"), relay.endpoints.get(one).ailing) == (0, None)
-        assert "the process for large transformations and filters does not start: ended with code 3" in caplog.text
+        assert (
+            "the process for large transformations, filters and formats does not start: ended with code 3"
+            in caplog.text
+        )
         assert "this shows why" in caplog.text
 
         async def delivered() -> bool:

@@ -155,7 +155,7 @@ async def test_an_error_of_our_own_in_the_process_is_logged_once_and_loses_no_ma
         answers = await asking.ask(parts(LARGE), filters)
         assert (answers.matched, answers.gave_up) == await as_always(filters, LARGE)
     assert [line.message.partition("the process")[2] for line in caplog.records if line.levelname == "ERROR"] == [
-        " for large transformations and filters: ValueError at answering.py:1"
+        " for large transformations, filters and formats: ValueError at answering.py:1"
     ]
 
 
