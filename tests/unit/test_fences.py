@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fences.__main__ import chosen_of, part_of
 from tests.fences.fence import Fence
 from tests.fences.rows import FENCES
 
@@ -42,3 +43,11 @@ def test_a_fence_stands_once_and_its_tests_exist(fence: Fence) -> None:
 
 def test_each_fence_has_a_name_of_its_own() -> None:
     assert len({fence.name for fence in FENCES}) == len(FENCES)
+
+
+def test_the_parts_together_are_all_fences_and_begin_again_after_the_last() -> None:
+    parts = [part_of(f"{number}/24") for number in range(100, 124)]
+    assert sorted(fence.name for one in parts for fence in chosen_of([], one)) == sorted(one.name for one in FENCES)
+    assert chosen_of([], part_of("5/24")) == chosen_of([], part_of("29/24"))
+    with pytest.raises(ValueError, match="3/0"):
+        part_of("3/0")
