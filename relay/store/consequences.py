@@ -78,7 +78,7 @@ def _holds(rows: Sequence[Settlement]) -> Step | None:
 # An answer may be about all endpoints of its kind, since the receiver counts the address that we send from: all relays
 # hold them back then. A short hold is the business of the process that was told; another one is told itself, as soon.
 HOLD_ALIKE_FROM_SECONDS = 5.0
-HOLD_ALIKE_MAX = 1000  # by one statement: who finds one that is not held back yet holds the next ones
+HOLD_ALIKE_MAX = 200  # by one statement, since other results wait: who finds one that is not held yet holds the next
 _HOLD_ALIKE = f"""
 with alike as materialized (
     select s.id, asked.seconds from unnest(%b, %b, %b, %b) asked(id, url, seconds, host)
@@ -87,7 +87,7 @@ with alike as materialized (
         select id from outbox.subscriptions
         where format = a.format and split_part(url, '/', 3) = asked.host
           and id <> asked.id and removed_at is null and disabled_at is null
-          and coalesce(held_until < clock_timestamp() + make_interval(secs => asked.seconds - 1), true)
+          and coalesce(held_until < clock_timestamp() + make_interval(secs => asked.seconds / 2), true)
         limit {HOLD_ALIKE_MAX} for no key update skip locked) s)
 update outbox.subscriptions s
 set held_until = clock_timestamp() + make_interval(secs => (select max(seconds) from alike where id = s.id))

@@ -338,6 +338,17 @@ async def test_a_hold_of_all_alike_is_written_to_those_of_the_same_format_and_re
     later = "held_until between clock_timestamp() + interval '590 s' and clock_timestamp() + interval '600 s'"
     assert world.count("subscriptions", later) == 3
 
+    world.record(count=2)
+    births += await fan_out(store, leased=True)
+    world.rows(
+        "update outbox.subscriptions set held_until = clock_timestamp() + interval '400 s' where id = %s", ids["same"]
+    )
+    assert await held_after(600.0) == set(), "not written again for each answer"
+    world.rows(
+        "update outbox.subscriptions set held_until = clock_timestamp() + interval '200 s' where id = %s", ids["same"]
+    )
+    assert await held_after(600.0) == {"same"}
+
 
 async def test_a_hold_of_all_alike_waits_for_nobody(world: World, store: Store) -> None:
     world.subscribe("a.*")
