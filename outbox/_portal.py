@@ -8,9 +8,9 @@ from typing import Literal
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from outbox.control import portal
+from outbox.control import portal_links as portal
 from outbox.control.asking import connection_of
-from outbox.control.portal import DEFAULT_EXPIRES
+from outbox.control.portal_links import DEFAULT_EXPIRES
 
 __all__ = ["portal_url", "revoke_portal_urls"]
 

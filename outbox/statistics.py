@@ -1,10 +1,11 @@
 """Statistics of deliveries: counts, rates and latencies, of a subscription, a type, a tenant or all, and over time.
 
 Every function takes a Session or Connection first and the tenant who asks second: its name, '' where there are no
-tenants, `outbox.EVERY_TENANT` for the operator. Asynchronous code calls
-`await session.run_sync(outbox.statistics.read, tenant)`. They read roll-ups and what is not rolled up yet, in one
-statement: each attempt counts once, from the moment its transaction commits. Nothing of a relay must be configured; the
-role needs the rights of `outbox_operator` or `outbox_reader`.
+tenants, `outbox.EVERY_TENANT` for the operator. Asynchronous code calls `await
+session.run_sync(outbox.statistics.read, tenant)`. They read roll-ups (outbox.roll_up(), called every few seconds by
+relay/process/housekeeping_rounds.py) and what is not rolled up yet, in one statement: each attempt counts once, from
+the moment its transaction commits. Nothing of a relay must be configured; the role needs the rights of
+`outbox_operator` or `outbox_reader`.
 
 Latencies are milliseconds of requests that delivered, test messages left out. A percentile is exact below 16 ms and
 wrong by 4.4 % at most above.

@@ -1,7 +1,8 @@
 """Receive one request: verify it, take its id in the receiver's transaction, and say whether it is a copy.
 
-Every wrong call is refused before anything is written, by call.py. Whatever was received raises Refused or Busy, which
-know what to answer; their text is for the log, and nothing of it may go to the sender.
+Whether it is a copy is decided by outbox.inbox_receive() in the database. Every wrong call is refused before anything
+is written, by call.py. Whatever was received raises Refused or Busy, which know what to answer; their text is for the
+log, and nothing of it may go to the sender.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Connection
 
 from outbox.recording import targets
+from outbox.recording.guarded_insert import CLAIM, CLAIM_LATER, attempt
 from outbox.recording.insert import (
     Row,
     awrite_asyncpg,
@@ -17,7 +18,6 @@ from outbox.recording.insert import (
     sync_pipeline,
     write_psycopg,
 )
-from outbox.recording.savepoint import CLAIM, CLAIM_LATER, attempt
 from outbox.recording.session import remember
 
 __all__ = ["awrite", "write"]

@@ -38,9 +38,9 @@ from sqlalchemy.orm import Session, SessionTransaction
 from outbox.errors import TransactionError
 from outbox.recording.bind import WRITE, checked_bind, may_wait
 from outbox.recording.boundaries import boundary_above, innermost, is_boundary
-from outbox.recording.buffer import Buffer, Entry
 from outbox.recording.idempotency import other_content
 from outbox.recording.insert import Row, refuse_other_content
+from outbox.recording.session_events import Buffer, Entry
 
 __all__ = ["remember", "remember_all", "waiting_rows"]
 

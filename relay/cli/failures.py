@@ -57,7 +57,7 @@ def _code_of_status(status: int) -> int:
 def _explain_database(error: Any) -> tuple[int, str]:
     import psycopg
 
-    from relay.store.meaning import mend_of
+    from relay.store.postgres_errors import mend_of
 
     state = getattr(error.orig, "sqlstate", None) or ""
     mend = mend_of(error.orig)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from outbox.control import portal as operations
+from outbox.control import portal_links as operations
 from outbox.control.filters import Filters
-from outbox.control.portal import DEFAULT_EXPIRES, PORTAL_RIGHTS
+from outbox.control.portal_links import DEFAULT_EXPIRES, PORTAL_RIGHTS
 from relay.cli.options import Moment, after_option, confirm, filters, json_option, yes_option
 from relay.cli.output import fields_of, print_fields, print_json, print_json_lines, print_more, print_table
 from relay.cli.source import Source, query_of, with_source, with_source_to_change
@@ -18,7 +18,7 @@ from relay.client import calls
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from outbox.control.portal import PortalLink, PortalRight
+    from outbox.control.portal_links import PortalLink, PortalRight
 
 __all__ = ["portal"]
 

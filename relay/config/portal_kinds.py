@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from outbox._patterns import check_patterns
-from outbox.control.portal import portal_base
+from outbox.control.portal_links import portal_base
 from outbox.errors import ArgumentError, SubscriptionError
 from outbox.subscriptions.url import parse_url
 from relay.config.kinds import Kind, parts

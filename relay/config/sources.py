@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from outbox._text import nearest
 from relay.config.database_url import redacted
-from relay.config.opened import opened
+from relay.config.opened_networks import opened
 from relay.config.option import ConfigError, Option, checked
 from relay.config.options import Config, options
 from relay.config.secret_files import clean, read_file

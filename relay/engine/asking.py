@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from outbox.subscriptions.filters import Answer, FilteredEvent, FilterSet
-from relay.engine.answers import answer_all, answered
+from relay.engine.filter_answers import answer_all, answered
 from relay.message.apart.apart import DEADLINE_SECONDS, LARGE_BYTES, ApartError, NotStartedError
 from relay.message.apart.requests import MADE, REFUSED, UNKNOWN, UnexpectedError, content_of, filters_request
 

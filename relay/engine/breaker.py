@@ -1,6 +1,6 @@
 """Follow the breakers in the database: take note of what other relays saw, and probe those that are due.
 
-relay/store/health.py has the states. A relay learns within a second that a breaker opened or closed elsewhere. What it
+relay/store/breaker.py has the states. A relay learns within a second that a breaker opened or closed elsewhere. What it
 misses costs an empty claim, and is read again after a minute.
 """
 

@@ -14,7 +14,7 @@ from outbox.ids import text_id
 from outbox.subscriptions.filters import Answer, stored_filter
 from relay.store.bulk import BACKLOG, BACKLOG_SECONDS, LEASE_SECONDS
 from relay.store.bulk_pages import BATCH, LOOKED_AT
-from relay.store.meaning import Meaning, meaning_of, one_line
+from relay.store.postgres_errors import Meaning, meaning_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

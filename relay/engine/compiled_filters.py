@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from outbox.subscriptions.filters import Filter, RefusedFilter, stored_filter
-from relay.store.meaning import is_refusal
+from relay.store.postgres_errors import is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,8 +12,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from relay.engine.answered import Answered
 from relay.engine.endpoint import Endpoint
+from relay.engine.forgotten_endpoints import Answered
 from relay.engine.freed_memory import give_back
 from relay.engine.gate import HAND_BACK_SECONDS, Gate
 from relay.engine.slots import Slots

@@ -11,13 +11,13 @@ import psycopg
 from relay.engine.filtering import Filtering
 from relay.engine.lanes import BatchLanes, Looker, OrderedTake
 from relay.engine.planning import Planner
-from relay.engine.stopped import TurnWait
+from relay.engine.stuck_relays import TurnWait
 from relay.engine.take_shares import TakeShares
 from relay.message.trace import note_fan_out
 from relay.store.fan_out import MAX_SEQ
+from relay.store.fan_out_wide import WIDE_FROM
 from relay.store.lanes import is_lane_race
-from relay.store.meaning import is_refusal, one_line
-from relay.store.wide import WIDE_FROM
+from relay.store.postgres_errors import is_refusal, one_line
 
 if TYPE_CHECKING:
     from relay.engine.batches import Batches

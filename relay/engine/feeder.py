@@ -21,12 +21,12 @@ from relay.engine.bulk import BulkOperations
 from relay.engine.claim import Claim
 from relay.engine.due_map import DueMap
 from relay.engine.fan_out import FanOut
-from relay.engine.halt import Halt
 from relay.engine.lanes import LaneSweep
 from relay.engine.limiter import Limiter
 from relay.engine.low_water import LowWater
 from relay.engine.poll_interval import QUIET_AT_START_SECONDS
 from relay.engine.poll_turn import PollTurn
+from relay.engine.sending_switch import Halt
 from relay.engine.side_tasks import BATCHES, LIMITS, SideTasks
 from relay.engine.suspects import SuspectClaim
 from relay.engine.sweep import Sweep

@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg
 
 from outbox.subscriptions.filters import FilterSet
-from relay.engine.answers import Passing, Split
 from relay.engine.asking import Asking
 from relay.engine.compiled_filters import CompiledFilters
+from relay.engine.filter_answers import Passing, Split
 from relay.store.arrays import Uuids
 from relay.store.bodies import Bodies
 from relay.store.filters import Answers, Look, PassedOver
-from relay.store.meaning import is_refusal
+from relay.store.postgres_errors import is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from relay.engine.answers import Kind
+    from relay.engine.filter_answers import Kind
     from relay.engine.pace import Pace
     from relay.message.apart.apart import Apart
     from relay.model.event import EventParts

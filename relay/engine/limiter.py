@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from relay.engine.gate import HAND_BACK_SECONDS
 from relay.store.limits import AskedShare
-from relay.store.meaning import is_locked
+from relay.store.postgres_errors import is_locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

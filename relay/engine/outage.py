@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from relay.store.meaning import Meaning, meaning_of, mend_of, one_line
+from relay.store.postgres_errors import Meaning, meaning_of, mend_of, one_line
 
 __all__ = ["Outage", "Share"]
 

@@ -19,7 +19,7 @@ from relay.engine.dead_letter_log import DeadLetterLog
 from relay.engine.lanes import Looker
 from relay.engine.set_aside import SetAside
 from relay.model.verdict import VerdictKind
-from relay.store.meaning import is_locked, is_refusal, one_line
+from relay.store.postgres_errors import is_locked, is_refusal, one_line
 from relay.store.rows import Settled
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from relay.store.meaning import Meaning, meaning_of, mend_of, one_line
+from relay.store.postgres_errors import Meaning, meaning_of, mend_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

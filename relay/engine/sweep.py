@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.engine.stopped import StoppedRelays
+from relay.engine.stuck_relays import StoppedRelays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from outbox.errors import OutboxError
-from relay.store.meaning import is_locked
+from relay.store.postgres_errors import is_locked
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

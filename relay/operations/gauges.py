@@ -11,7 +11,7 @@ from relay.operations.connection import SCHEMA_SECONDS, Database
 from relay.operations.status.delivery_counts import oldest_since
 from relay.operations.status.outstanding import oldest_pending_seconds
 from relay.operations.status.running import ALIVE_SECONDS
-from relay.store.meaning import one_line
+from relay.store.postgres_errors import one_line
 from relay.store.subscriptions import OPEN
 from relay.telemetry.gauges import COUNTED_UP_TO, Gauges, KeptGauges
 from relay.telemetry.redaction import redact

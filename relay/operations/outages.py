@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from relay.store.meaning import Meaning, meaning_of, mend_of, sqlstate_of
+from relay.store.postgres_errors import Meaning, meaning_of, mend_of, sqlstate_of
 
 __all__ = ["Outage", "outage_of"]
 

@@ -19,7 +19,7 @@ from outbox.control import audit
 from outbox.control.tenancy import operator_only
 from outbox.errors import OutboxError
 from relay.operations.connection import begin
-from relay.store.meaning import is_locked
+from relay.store.postgres_errors import is_locked
 from relay.store.retention import RETENTION
 
 if TYPE_CHECKING:

@@ -1,9 +1,9 @@
 """Keep the tables small and the secrets sealed, on a connection of its own, while the relay delivers.
 
-rounds.py lists what there is to do; sealing secrets in clear is here. Each round repeats one short transaction until it
-has nothing left to do. A transaction works only while it holds housekeeping's turn, so that one of several relays does
-it. It waits at most 50 ms for any other lock and then tries again a few seconds later, so nothing queues behind
-housekeeping.
+housekeeping_rounds.py lists what there is to do; sealing secrets in clear is here. Each round repeats one short
+transaction until it has nothing left to do. A transaction works only while it holds housekeeping's turn, so that one
+of several relays does it. It waits at most 50 ms for any other lock and then tries again a few seconds later, so
+nothing queues behind housekeeping.
 
 No round stops another one, whatever its error. `outbox.rounds` has the last success and the last error of each. It is
 also how relays share the work: a round that another relay did a moment ago is not due.
@@ -26,18 +26,18 @@ from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 from outbox.errors import OutboxError
 from outbox.sealing import NEWEST_KEY, SealingKey
 from relay.config.database_url import RELAY_NAME
-from relay.process.rounds import rounds_of
+from relay.process.housekeeping_rounds import rounds_of
 from relay.secrets import resealing
 from relay.secrets.keyring import Keyring
 from relay.store import turns
-from relay.store.meaning import one_line
+from relay.store.postgres_errors import one_line
 from relay.store.relays import ALIVE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from relay.config.options import Config
-    from relay.process.rounds import Round
+    from relay.process.housekeeping_rounds import Round
 
     Sign = Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]]
 

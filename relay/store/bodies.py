@@ -12,7 +12,7 @@ import psycopg
 
 from relay.store.arrays import Bigints
 from relay.store.database import PLANS, PRUNE_WHEN_PLANNED
-from relay.store.meaning import one_line
+from relay.store.postgres_errors import one_line
 from relay.store.rows import EVENT_COLUMNS, event_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from relay.model.alike import hosts_alike
 from relay.model.outcome import Scope
 from relay.model.verdict import Disable, Hold, VerdictKind
-from relay.store import halving, health
+from relay.store import breaker, halving
 from relay.store.arrays import Floats, Texts, Uuids
 
 if TYPE_CHECKING:
@@ -141,13 +141,13 @@ def _endpoints(changes: Iterable[tuple[bytes, str]]) -> tuple[Uuids, Texts]:
 
 def _health(rows: Sequence[Settlement]) -> list[Step]:
     """Return the steps that note what these results say of their endpoints; of those that answer always, none."""
-    told = health.tallies(rows)
+    told = breaker.tallies(rows)
     if not told:
         return []
-    columns = health.tally_columns(told)
-    steps = [Step("worn", health.MOVE_HEALTH, columns)]
+    columns = breaker.tally_columns(told)
+    steps = [Step("worn", breaker.MOVE_HEALTH, columns)]
     if any(one.failures or one.slow_downs for one in told.values()):
-        steps.insert(0, Step("ailing", health.ADD_NOTED, columns))
+        steps.insert(0, Step("ailing", breaker.ADD_NOTED, columns))
     return steps
 
 

@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.string import ByteaBinaryLoader
 
 from relay.store import arrays
-from relay.store.meaning import Meaning, meaning_of
+from relay.store.postgres_errors import Meaning, meaning_of
 from relay.store.turns import LIMITS, SESSION
 
 if TYPE_CHECKING:

@@ -16,25 +16,25 @@ import psycopg
 from outbox.ids import text_id
 from relay.store import turns
 from relay.store.arrays import Bigints, Integers, Uuids
-from relay.store.births import birth_of
 from relay.store.bodies import BODIES, Bodies, bodies_of, is_unreadable, read_bodies
 from relay.store.database import BEGIN, PLANS, rollback_if_open
+from relay.store.fan_out_births import birth_of
+from relay.store.fan_out_wide import WIDE_FROM, resolve_wide
 from relay.store.lanes import LANE_OF_EVENT, find_busy
 from relay.store.pending_shares import CHOSEN
 from relay.store.rows import Match, Taken
 from relay.store.subscriptions import MATCHED, OPEN, SUBSCRIPTIONS, subscription_of
-from relay.store.wide import WIDE_FROM, resolve_wide
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from relay.model.subscription import SubscriptionVersion
     from relay.store.database import Database
+    from relay.store.fan_out_wide import WideBirths
     from relay.store.filters import Answers, Look
     from relay.store.lanes import Lane
     from relay.store.pending_shares import Shares
     from relay.store.rows import Birth
-    from relay.store.wide import WideBirths
 
 __all__ = ["FAN_OUT_SETTINGS", "MAX_SEQ", "TAKE_TURN", "TakenBatch", "fan_out", "new_ids"]
 

@@ -1,4 +1,7 @@
-"""Two batches made of one: of a suspect that ended its process too often, and of one that its endpoint refused."""
+"""Two batches made of one: of a suspect that ended its process too often, and of one that its endpoint refused.
+
+That a refusal halves a batch is decided by relay/model/decide.py.
+"""
 
 from __future__ import annotations
 

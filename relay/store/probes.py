@@ -1,4 +1,4 @@
-"""Open breakers: which of them want a probe, and one delivery for each: from due to leased. See health.py."""
+"""Open breakers: which of them want a probe, and one delivery for each: from due to leased. See breaker.py."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from relay.store import (
     bulk,
     claims,
     fan_out,
+    fan_out_wide,
     filters,
     home,
     lanes,
@@ -24,7 +25,6 @@ from relay.store import (
     subscriptions,
     suspects,
     unresolvable,
-    wide,
 )
 from relay.store.database import Database
 
@@ -47,7 +47,7 @@ class Store(Database):
     read_ahead = filters.read_ahead
     find_ahead = filters.find_ahead
     read_filters = filters.read_filters
-    find_filters = wide.find_filters
+    find_filters = fan_out_wide.find_filters
     read_bodies = bodies.read_bodies
     claim = claims.claim
     make_cells = limits.make_cells

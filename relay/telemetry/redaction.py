@@ -1,4 +1,7 @@
-"""Redact secrets that got into a traceback or log line in spite of everything; they are recognised by their form."""
+"""Redact secrets that got into a traceback or log line in spite of everything; they are recognised by their form.
+
+What is shown of a subscription's URL is decided by outbox/subscriptions/shown_urls.py.
+"""
 
 from __future__ import annotations
 

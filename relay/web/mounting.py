@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Respons
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from outbox.control.portal import PORTAL_RIGHTS, PortalRight
+from outbox.control.portal_links import PORTAL_RIGHTS, PortalRight
 from outbox.errors import ArgumentError
 from outbox.fastapi.owner import owner_of
 from relay.operations.tokens import Right

@@ -11,7 +11,7 @@ from outbox.ids import TokenId
 if TYPE_CHECKING:
     from fastapi import Request
 
-    from outbox.control.portal import PortalLink, PortalRight
+    from outbox.control.portal_links import PortalLink, PortalRight
     from relay.operations.tokens import Right
 
 __all__ = ["IN_SCOPE", "SignedIn", "signed_in_of"]

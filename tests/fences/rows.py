@@ -151,28 +151,28 @@ _CLAIMS = (
         (f"{_BREAKER}::test_one_suspect_at_most_of_all_probes",),
     ),
     Fence(
-        "of two settlements each sees what the other counted", "relay/store/health.py",
+        "of two settlements each sees what the other counted", "relay/store/breaker.py",
         "where subscription_id = t.id limit 1 for update) h", "where subscription_id = t.id limit 1) h",
         (f"{_BREAKER}::test_two_relays_that_settle_at_once_lose_no_result",),
     ),
     Fence(
-        "health is that of the URL that was asked", "relay/store/health.py",
+        "health is that of the URL that was asked", "relay/store/breaker.py",
         "where id = a.id and url = a.url and removed_at", "where id = a.id and removed_at",
         (f"{_BREAKER}::test_results_of_another_url_say_nothing_of_this_one",),
     ),
     Fence(
-        "failures disable only what is enabled", "relay/store/health.py",
+        "failures disable only what is enabled", "relay/store/breaker.py",
         "case when c.disabled_at is null then disabled_at is null and c.failed",
         "case when c.disabled_at is null then c.failed",
         (f"{_BREAKER}::test_who_disabled_it_before_keeps_time_and_reason",),
     ),
     Fence(
-        "a success enables only what is disabled", "relay/store/health.py",
+        "a success enables only what is disabled", "relay/store/breaker.py",
         "else disabled_at is not null and c.good_probe end", "else c.good_probe end",
         (f"{_BREAKER}::test_a_late_success_does_not_disable_what_a_person_has_enabled",),
     ),
     Fence(
-        "a success enables only what failures disabled", "relay/store/health.py",
+        "a success enables only what failures disabled", "relay/store/breaker.py",
         "case when c.disabled_at is null then disabled_at is null and c.failed and c.since + c.worn_after <= c.now",
         "case when false then false",
         (f"{_BREAKER}::test_a_late_success_does_not_enable_what_a_person_disabled",),

@@ -21,7 +21,7 @@ from relay.operations.connection import Database
 from relay.operations.probe.probe import check_endpoint, send_test
 from relay.operations.probe.probed_subscription import ProbeError
 from relay.operations.status.status import status
-from relay.store.health import MARK_LATE
+from relay.store.breaker import MARK_LATE
 from tests.support import databases, seeding
 
 pytestmark = pytest.mark.field("F22")

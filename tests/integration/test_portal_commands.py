@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 import outbox
 from outbox import subscriptions
 from outbox.control.event_types import example_of_type, seen_types
-from outbox.control.portal import (
+from outbox.control.portal_links import (
     end_portal_session,
     open_portal_link,
     portal_link_of_session,

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import outbox
 from outbox import BasicAuth, BearerToken, OAuth2ClientCredentials, Secret, inbox, subscriptions
-from outbox.control.portal import open_portal_link
+from outbox.control.portal_links import open_portal_link
 from outbox.signing.verify import check_key, check_secret, public_key
 from outbox.subscriptions.authentication import authentication_of, tls_of
 

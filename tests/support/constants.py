@@ -18,7 +18,7 @@ SHORT_STOP: Constants = {
         "LIMITS": turns.limits(_STOPPED),
         "SESSION": turns.session(_STOPPED),
     },
-    "relay.engine.stopped": {"LOOK_EVERY_SECONDS": 1.0},
+    "relay.engine.stuck_relays": {"LOOK_EVERY_SECONDS": 1.0},
 }
 """A relay that stopped in a transaction loses its connection after 4 s."""
 

@@ -30,7 +30,7 @@ from relay.engine.attempts import Attempts
 from relay.engine.settler import Settler
 from relay.http.sender import HttpSender
 from relay.process import housekeeping
-from relay.process.rounds import Round, rounds_of
+from relay.process.housekeeping_rounds import Round, rounds_of
 from relay.store.fan_out import TakenBatch
 from relay.store.store import Store
 from tests.support.incidents import connected_ports, note

@@ -10,7 +10,7 @@ from psycopg import errors
 from sqlalchemy.exc import DBAPIError
 
 from relay.cli.failures import explain
-from relay.store.meaning import (
+from relay.store.postgres_errors import (
     CLASSES,
     CODES,
     Meaning,

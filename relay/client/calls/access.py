@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from outbox.control.portal import NewPortalLink, PortalLink
+from outbox.control.portal_links import NewPortalLink, PortalLink
 from relay.client.calls.making import get_one, get_page, mapping, not_none, send
 from relay.client.reading import read_as
 from relay.client.results import OwnToken, RevokedLinks

@@ -22,7 +22,7 @@ from outbox.control.times import rfc3339
 from outbox.errors import NotFoundError
 from outbox.ids import ErasureId
 from relay.operations.erase.request import EraseError, plan_erasure, scope_of
-from relay.store.meaning import is_locked
+from relay.store.postgres_errors import is_locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

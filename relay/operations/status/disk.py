@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from outbox.control.findings import Finding
 from outbox.control.tenancy import operator_only
-from relay.store.meaning import one_line, sqlstate_of
+from relay.store.postgres_errors import one_line, sqlstate_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

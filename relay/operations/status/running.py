@@ -10,7 +10,7 @@ from sqlalchemy import text
 from outbox.control.tenancy import operator_only
 from relay.operations.status.disk import full_disk
 from relay.operations.status.locks import HeldLock, read_locks
-from relay.store.meaning import mend_of_line
+from relay.store.postgres_errors import mend_of_line
 from relay.store.relays import ALIVE_SECONDS
 from relay.store.turns import HOLDER
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, create_model
 
-from outbox.control import portal as operations
+from outbox.control import portal_links as operations
 from outbox.control.filters import Filters
-from outbox.control.portal import DEFAULT_EXPIRES, PortalLink, PortalRight
+from outbox.control.portal_links import DEFAULT_EXPIRES, PortalLink, PortalRight
 from outbox.errors import ArgumentError
 from relay.operations.tokens import RIGHTS, Right, TokenError
 from relay.web.access import Principal

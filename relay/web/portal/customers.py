@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request, Response
 
-from outbox.control.portal import SESSION_SECONDS, begin_portal_session, portal_link_of_session
+from outbox.control.portal_links import SESSION_SECONDS, begin_portal_session, portal_link_of_session
 from outbox.errors import OutboxError
 from relay.web.pages.visits import Form, SignInWanted, Visit, Visitor, cookie_name, is_https, posting
 from relay.web.signed_in import signed_in_of
@@ -19,7 +19,7 @@ from relay.web.signed_in import signed_in_of
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from outbox.control.portal import PortalLink
+    from outbox.control.portal_links import PortalLink
     from relay.web.portal.branding import Branding
     from relay.web.signed_in import SignedIn
 

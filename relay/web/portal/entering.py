@@ -1,8 +1,11 @@
-"""Entering by a link, leaving, colours, and the files that pages of the portal load."""
+"""Entering by a link, leaving, colours, and the files that pages of the portal load.
+
+Whether a link may still be used is decided by outbox/control/portal_links.py.
+"""
 
 from fastapi import APIRouter, Request, Response
 
-from outbox.control.portal import end_portal_session, open_portal_link, portal_link_of_session
+from outbox.control.portal_links import end_portal_session, open_portal_link, portal_link_of_session
 from relay.web.portal.customers import (
     SESSION_COOKIE,
     THEME_COOKIE,

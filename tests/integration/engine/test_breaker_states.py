@@ -11,7 +11,7 @@ import pytest
 from relay.model.outcome import OutcomeKind
 from relay.model.settlement import Settlement
 from relay.model.verdict import Disable, Hold, VerdictKind
-from relay.store.health import FORGET_WELL, MARK_LATE
+from relay.store.breaker import FORGET_WELL, MARK_LATE
 from relay.store.lease import new_lease
 from relay.store.rows import Birth
 from relay.store.store import Store

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from relay.engine.stopped import TurnWait
+from relay.engine.stuck_relays import TurnWait
 from relay.store import turns
 from relay.store.lease import new_lease
 from relay.store.store import Store
@@ -132,7 +132,7 @@ def test_no_statement_excludes_by_an_advisory_lock(world: World) -> None:
 async def test_who_has_the_turn_is_known_and_logged(
     world: World, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.engine.stopped.SAID_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("relay.engine.stuck_relays.SAID_AFTER_SECONDS", 0.0)
     assert await turns.find_holder(store, "fan_out") is None
     with world.open(application_name="somebody") as other:
         other.execute(FAN_OUT_TURN)

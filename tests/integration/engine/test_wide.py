@@ -11,16 +11,16 @@ from sqlalchemy.engine import make_url
 from relay.engine import compiled_filters
 from relay.engine.filtering import Filtering
 from relay.store.fan_out import TakenBatch
+from relay.store.fan_out_wide import WIDE_FROM
 from relay.store.filters import Answers
-from relay.store.wide import WIDE_FROM
 from tests.integration.engine.world import FarEnd, World, running, stepping
 from tests.support import databases
 from tests.support.waiting import await_until
 
 if TYPE_CHECKING:
+    from relay.store.fan_out_wide import WideBirths
     from relay.store.filters import Look
     from relay.store.store import Store
-    from relay.store.wide import WideBirths
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("wide")]  # they share what takes long to make
 

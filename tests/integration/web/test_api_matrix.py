@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine, make_url
 
-from outbox.control.portal import make_portal_link
+from outbox.control.portal_links import make_portal_link
 from relay.config.options import Config
 from relay.operations import tokens
 from relay.operations.bulk import operations

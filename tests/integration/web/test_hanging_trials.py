@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import Connection, Engine
 
-from outbox.control.portal import make_portal_link, open_portal_link
+from outbox.control.portal_links import make_portal_link, open_portal_link
 from relay.operations import sessions, tokens
 from relay.operations.tokens import RIGHTS
 from relay.web.admission import MOST_TRIALS_EACH

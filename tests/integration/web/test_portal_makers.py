@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import Connection
 
-from outbox.control.portal import make_portal_link, open_portal_link, portal_link_of_session
+from outbox.control.portal_links import make_portal_link, open_portal_link, portal_link_of_session
 from relay.operations import tokens
 from tests.integration.web.conftest import Ask
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from relay.store.health import FORGET_WELL, MARK_LATE
+from relay.store.breaker import FORGET_WELL, MARK_LATE
 from relay.store.limits import CLEAR_LIMITS
 from relay.store.retention import RETENTION
 from relay.store.subscriptions import CLEAR_REMOVED

@@ -2,7 +2,8 @@
 
 Some are known by their host, or by the subscription's format where the host can be any. Of every other URL what looks
 like a credential is redacted: a user and password, the value of `token=` and the like, a part of the path or a value
-that looks made by a machine. A short word that is secret all the same cannot be told from any other.
+that looks made by a machine. A short word that is secret all the same cannot be told from any other. The column
+shown_url is made by the same rule in SQL (outbox.shown_url, 0025_file.sql; outbox.looks_secret, 0031_long_words.sql).
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ from outbox.ids import text_id
 from outbox.recording.bind import WRITE
 from outbox.recording.boundaries import innermost
 from outbox.recording.commit_guard import CommitGuard
+from outbox.recording.guarded_insert import write_each_kind
 from outbox.recording.insert import Row, write
 from outbox.recording.lost import tell_lost
 from outbox.recording.refusals import note_refusal
-from outbox.recording.savepoint import write_each_kind
 
 __all__ = ["Buffer", "Entry"]
 

@@ -1,7 +1,7 @@
 """What an attempt says of the health of its endpoint. Pure.
 
 A breaker is closed while its endpoint answers; open while nothing is sent to it; half-open while one delivery, the
-probe, is under way. `relay.store.health` moves it in the transaction that settles.
+probe, is under way. `relay.store.breaker` moves it in the transaction that settles.
 """
 
 from __future__ import annotations
