@@ -142,6 +142,39 @@ def test_a_relay_wakes_after_ten_days(upkeep: psycopg.Connection) -> None:
     assert one(upkeep, "select count(*) from only outbox.attempts_default") == 1
 
 
+def attach(connection: psycopg.Connection, leaf: str, low: int, past: int) -> str:
+    """Attach a leaf of events by hand, under a name of one's own."""
+    statement = "select outbox.attach_leaf('outbox.events', %s::name, 'seq', %s, %s)"
+    connection.execute(statement, (leaf, str(low), str(past)))
+    return f"outbox.{leaf}"
+
+
+@pytest.mark.field("F64")
+@pytest.mark.parametrize("name", ["archive", "events_of_mine", "events_2", "events_99000000"])
+def test_a_leaf_that_was_attached_by_hand_is_followed_by_the_next(upkeep: psycopg.Connection, name: str) -> None:
+    """Its name says nothing of its bounds, or something else."""
+    last = int(bounds(upkeep, "events")[-1][1])
+    attach(upkeep, name, last, last + 500_000)
+    upkeep.execute("select setval('outbox.events_seq', %s)", (last,))
+    made = until_null(upkeep, "select outbox.make_event_leaf()")
+    assert made[0] == f"outbox.events_{last + 500_000}"
+    assert len(made) == len(set(made)) == 9
+
+
+@pytest.mark.field("F64")
+def test_only_few_leaves_are_asked_for_their_bounds(upkeep: psycopg.Connection) -> None:
+    """To ask each costs 11 µs a leaf, as often as a leaf is made."""
+    asked = "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions where funcname = %s"
+    upkeep.execute("select setval('outbox.events_seq', 2500000)")
+    with upkeep.transaction():
+        upkeep.execute("set local track_functions = 'all'")
+        assert one(upkeep, "select outbox.make_event_leaf()") == "outbox.events_9000000"
+        assert one(upkeep, asked, "bounds_of") == 2
+        assert one(upkeep, asked, "leaves_of") == 0
+        assert one(upkeep, "select outbox.drop_empty_leaf()") in ("outbox.events_1", "outbox.events_1000000")
+        assert one(upkeep, asked, "leaves_of") == 1, "of attempts"
+
+
 def test_a_large_default_leaf_is_left_alone_when_asked(upkeep: psycopg.Connection) -> None:
     upkeep.execute("select setval('outbox.events_seq', 20000000)")
     upkeep.execute(EVENT)
@@ -312,6 +345,18 @@ def test_retention_refuses_a_snapshot_that_would_not_see_others(
 
 def test_a_leaf_ahead_is_never_dropped(upkeep: psycopg.Connection) -> None:
     assert until_null(upkeep, "select outbox.drop_empty_leaf()") == []
+
+
+@pytest.mark.field("F64")
+@pytest.mark.parametrize("name", ["archive", "events_of_mine", "events_2"])
+def test_where_a_leaf_lies_counts_for_its_end_and_not_its_name(upkeep: psycopg.Connection, name: str) -> None:
+    last = int(bounds(upkeep, "events")[-1][1])
+    leaf = attach(upkeep, name, last, last + 500_000)
+    made = {f"outbox.events_{low}" for low, _ in bounds(upkeep, "events")} - {f"outbox.events_{last}"}
+    upkeep.execute("select setval('outbox.events_seq', %s)", (last + 499_999,))
+    assert set(until_null(upkeep, "select outbox.drop_empty_leaf()")) == made
+    upkeep.execute("select setval('outbox.events_seq', %s)", (last + 500_000,))
+    assert until_null(upkeep, "select outbox.drop_empty_leaf()") == [leaf]
 
 
 def test_a_leaf_in_use_is_not_dropped_until_it_is_free(
