@@ -233,7 +233,7 @@ def role(empty_database_url: str) -> Iterator[str]:
 
 
 def test_who_had_a_right_on_the_functions_has_it_after_the_migration(empty_database_url: str, role: str) -> None:
-    migrate_to(empty_database_url, 40)
+    migrate_to(empty_database_url, 41)
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(f"grant usage on schema outbox to {role}")
         connection.execute(f"grant execute on function outbox.record to {role} with grant option")

@@ -32,7 +32,7 @@ STORED = {f"relay.store.{name}" for name in IN_STORE} | {f"outbox.control.store.
 IN_MIGRATIONS = {
     "0001_tables.sql: outbox.mark_pending",
     "0022_bulk.sql: outbox.restore_events",  # undoes what mark_pending did; a relay may not insert events
-    "0041_metadata.sql: outbox.restore_events",  # the same, with the metadata
+    "0042_metadata.sql: outbox.restore_events",  # the same, with the metadata
     # An erasure deletes what no role may, and each step with its place in one transaction.
     *(
         f"0023_erasure.sql: outbox.{name}"

@@ -1,4 +1,4 @@
-"""The schema outbox at version 41."""
+"""The schema outbox at version 42."""
 
 from outbox.django.schema import migration_to
 
