@@ -36,7 +36,7 @@ class Worker:
     def __init__(self, server_url: str, folder: Path, link: Namespace | None) -> None:
         self._server_url, self._folder, self._link = server_url, folder, link
         folder.mkdir()
-        self.receiver = ReceiverProcess(folder)
+        self.receiver = ReceiverProcess(folder, link.name if link else "")
 
     def try_step(self, step: str) -> list[str]:
         """Try each place of a step; return those where somebody was held up, or that were never reached."""

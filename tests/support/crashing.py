@@ -10,7 +10,6 @@ RELAY_TEST_NAMESPACE names a network namespace, it runs in there.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import inspect
 import os
@@ -34,6 +33,7 @@ from relay.process.housekeeping_rounds import Round, rounds_of
 from relay.store.fan_out import TakenBatch
 from relay.store.store import Store
 from tests.support.incidents import connected_ports, note
+from tests.support.namespace import enter
 
 # Plain functions. What `HttpSender.send` returns is waited for within the step; without a trap there, a request over a
 # kept connection has no task.
@@ -194,18 +194,10 @@ def poison(event_type: str, trap: Trap) -> None:
     HttpSender.send = send  # type: ignore[method-assign]
 
 
-def enter_namespace(path: Path) -> None:
-    """Move this process to a network namespace; os.setns comes with Python 3.12."""
-    descriptor = os.open(path, os.O_RDONLY)
-    if ctypes.CDLL(None, use_errno=True).setns(descriptor, 0):
-        raise OSError(ctypes.get_errno(), f"cannot enter {path}")
-    os.close(descriptor)
-
-
 def main() -> None:
     """Set the trap, then be the relay."""
     if name := os.environ.pop("RELAY_TEST_NAMESPACE", ""):
-        enter_namespace(Path("/var/run/netns", name))
+        enter(name)
     point, log = sys.argv[1], Path(sys.argv[2])
     words = point.split(":")
     how = signal.SIGSTOP if words[0] == "stop" else signal.SIGKILL

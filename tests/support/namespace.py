@@ -6,6 +6,7 @@ root and the program `ip`.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -18,9 +19,34 @@ from pathlib import Path
 
 from relay.local import embedded
 
-__all__ = ["Namespace", "namespace", "reachable_server", "why_not"]
+__all__ = ["Namespace", "enter", "inside", "namespace", "reachable_server", "why_not"]
 
 _NETWORK = "198.18"  # 198.18.0.0/15 is for tests of networks (RFC 2544)
+
+
+def enter(name: str) -> None:
+    """Move this thread to a network namespace; the sockets that it has stay where they were made."""
+    _enter(os.open(f"/var/run/netns/{name}", os.O_RDONLY))
+
+
+@contextmanager
+def inside(name: str) -> Iterator[None]:
+    """Be in a network namespace for the block."""
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    enter(name)
+    try:
+        yield
+    finally:
+        _enter(here)
+
+
+def _enter(descriptor: int) -> None:
+    """Do so and close it; os.setns comes with Python 3.12."""
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(descriptor, 0):
+            raise OSError(ctypes.get_errno(), "cannot enter a network namespace")
+    finally:
+        os.close(descriptor)
 
 
 def why_not() -> str:

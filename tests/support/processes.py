@@ -101,11 +101,14 @@ class WarmProcess(Process):
 
 
 class ReceiverProcess(Process):
-    """The verifying receiver; see tests/support/receiver.py for its log and its plans."""
+    """The verifying receiver; see tests/support/receiver.py for its log and its plans.
 
-    def __init__(self, directory: Path) -> None:
+    It answers at the same address in `namespace` too, a network namespace, where one is named.
+    """
+
+    def __init__(self, directory: Path, namespace: str = "") -> None:
         self.log, self.secret = directory / "receiver.jsonl", new_secret()
-        program = ["-m", "tests.support.receiver", str(self.log), self.secret]
+        program = ["-m", "tests.support.receiver", str(self.log), self.secret, *filter(None, [namespace])]
         super().__init__(program, directory / "receiver.out")
         wait_until(lambda: self.text.endswith("\n") or not self.alive)
         self._base = f"http://127.0.0.1:{int(self.text)}"

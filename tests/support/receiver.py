@@ -22,6 +22,7 @@ from typing import Any
 
 from relay.local.receiver.logged import LoggedReceiver
 from relay.local.receiver.server import Request, Response, serve
+from tests.support.namespace import inside
 
 
 class Receiver(LoggedReceiver):
@@ -96,15 +97,22 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-async def main(log: str, secret: str) -> None:
-    """Serve on a free port of 127.0.0.1 until standard input ends."""
+async def main(log: str, secret: str, namespace: str = "") -> None:
+    """Serve on a free port of 127.0.0.1, and of a network namespace if one is named, until standard input ends."""
     receiver = Receiver(log, secret)
-    server = await serve(receiver.handle, 0, lambda number: receiver.write("closed", connection=number))
-    print(server.sockets[0].getsockname()[1], flush=True)
+
+    def closed(number: int) -> None:
+        receiver.write("closed", connection=number)
+
+    port = (await serve(receiver.handle, 0, closed)).sockets[0].getsockname()[1]
+    if namespace:
+        with inside(namespace):
+            await serve(receiver.handle, port, closed)
+    print(port, flush=True)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
     await ended.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2]))
+    asyncio.run(main(*sys.argv[1:]))
