@@ -1,7 +1,7 @@
 """Apply the database schema, which is numbered plain SQL files, and refuse one that this version may not use.
 
-Alembic is not used: the SQL files stay the one truth, `import outbox` does not need Alembic, and a user's own Alembic
-keeps its version table to itself. Each `migrate` also runs `grants.sql` and `leaves.sql` again.
+Alembic is not used: the SQL files stay the one truth, `import outbox` needs no Alembic, and a user's own keeps its
+version table to itself. Each `migrate` also runs `grants.sql` and `leaves.sql` again.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ _TAKE_TURN = "lock table outbox.schema_migrations in exclusive mode"
 _MADE_MEANWHILE = ("23505", "42P06", "42P07")
 # A process that is stopped in the middle keeps the others, and the tables that it changes, for no longer than this.
 _LIMITS = "set local idle_in_transaction_session_timeout = '60s';"
+# These bound what others do: an index takes longer. A transaction of an application's own (Alembic, Django) keeps them.
+_UNBOUNDED = """select pg_catalog.set_config(name, '0', true) from pg_catalog.pg_settings
+where name in ('statement_timeout', 'transaction_timeout')"""
 _LOCK_NOT_AVAILABLE = "55P03"
 _IN_USE = (_LOCK_NOT_AVAILABLE, "40P01")  # and a deadlock with somebody who holds one table and waits for another
 _UNDEFINED, _NOT_ALLOWED = ("42P01", "3F000", "42703"), "42501"  # 42703: a table of this name that is not ours
@@ -113,6 +116,7 @@ def migrate(connection: Connection) -> list[Migration]:
     is changed then.
     """
     with connection.begin():
+        connection.exec_driver_sql(_UNBOUNDED)
         missing = apply(connection)
     if missing is None:
         return []
@@ -278,6 +282,7 @@ def _explain_refusal(connection: Connection) -> Iterator[None]:
 def _make_leaves(connection: Connection) -> None:
     try:
         with connection.begin():
+            connection.exec_driver_sql(_UNBOUNDED)
             connection.exec_driver_sql(read_sql("leaves.sql"))
     except DBAPIError as error:
         if _sqlstate(error) != _LOCK_NOT_AVAILABLE:

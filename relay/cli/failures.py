@@ -40,10 +40,13 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 1, str(error)
     if isinstance(error, OSError) and error.errno in _UNWRITABLE and not error.filename:
         return 1, f"output: {error.strerror}"
+    import psycopg
     from sqlalchemy.exc import DBAPIError
 
     if isinstance(error, DBAPIError):
-        return _explain_database(error)
+        return _explain_database(error, error.orig)
+    if isinstance(error, psycopg.Error):  # of a cursor of the driver's own, as of `relay migrate`
+        return _explain_database(error, error)
     return _unexpected(error)
 
 
@@ -54,18 +57,19 @@ def _code_of_status(status: int) -> int:
     return 1 if status in (404, 409, 412) else 2
 
 
-def _explain_database(error: Any) -> tuple[int, str]:
+def _explain_database(error: BaseException, cause: Any) -> tuple[int, str]:
+    """Return code and line for what the driver raised, `cause`; `error` is what came of it."""
     import psycopg
 
     from relay.store.postgres_errors import mend_of
 
-    state = getattr(error.orig, "sqlstate", None) or ""
-    mend = mend_of(error.orig)
-    reason = redact(str(error.orig).strip().splitlines()[0]) if str(error.orig).strip() else "no reason given"
-    if isinstance(error.orig, psycopg.OperationalError) and (state in ("", "53300") or state[:2] in ("08", "57")):
+    state = getattr(cause, "sqlstate", None) or ""
+    mend = mend_of(cause)
+    reason = redact(str(cause).strip().splitlines()[0]) if str(cause).strip() else "no reason given"
+    if isinstance(cause, psycopg.OperationalError) and (state in ("", "53300") or state[:2] in ("08", "57")):
         if state == "57014":
             return 1, f"database: took too long ({reason}); narrow it with --since, --subscription or --limit"
-        return 3, "; ".join(filter(None, (f"database: unreachable: {redact(_last_reason(str(error.orig)))}", mend)))
+        return 3, "; ".join(filter(None, (f"database: unreachable: {redact(_last_reason(str(cause)))}", mend)))
     if state in ("42P01", "3F000", "42883", "42703"):
         return 2, f"schema: {reason}; {mend}"
     if state == "25006":

@@ -265,6 +265,33 @@ def test_a_read_only_database_exits_1_and_says_so(relay, database_url, engine):
     assert ended.one_line().endswith("it is read-only, a standby perhaps: give the primary's URL")
 
 
+def test_a_migration_of_a_read_only_database_exits_1_and_says_so(relay, empty_database_url):
+    read_only = {"PGOPTIONS": "-c default_transaction_read_only=on"}
+    ended = relay("migrate", database_url=empty_database_url, **read_only)
+    assert ended.returncode == 1
+    assert ended.one_line().endswith("it is read-only, a standby perhaps: give the primary's URL")
+
+
+SLOW_TABLE = """
+create function public.take_long() returns event_trigger language plpgsql as $$ begin
+    if exists (select from pg_event_trigger_ddl_commands() where object_identity = 'outbox.events') then
+        perform pg_sleep(1.5);
+    end if;
+end $$;
+create event trigger take_long on ddl_command_end when tag in ('CREATE TABLE') execute function public.take_long()"""
+
+
+@pytest.mark.parametrize("limit", ["statement_timeout", "transaction_timeout"])
+def test_a_migration_takes_longer_than_others_may(relay, empty_database_url, limit):
+    """Of the role or the database, where people set it against statements of theirs that never end."""
+    with psycopg.connect(empty_database_url) as connection:
+        if connection.info.server_version < 170_000 and limit.startswith("transaction"):
+            pytest.skip("PostgreSQL 17 brought transaction_timeout")
+        connection.execute(SLOW_TABLE)
+    ended = relay("migrate", database_url=empty_database_url, PGOPTIONS=f"-c {limit}=1000")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_migrate_makes_the_schema_twice_over(relay, empty_database_url):
     first, second = (relay("migrate", database_url=empty_database_url) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0)
