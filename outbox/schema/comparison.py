@@ -10,6 +10,11 @@ from outbox.schema.runner import applied_migrations, migrations, read_sql, requi
 
 __all__ = ["catalog", "differences", "findings"]
 
+# What the server prints depends on these.
+_PRINTED_ALIKE = (
+    "select set_config('search_path', 'pg_catalog', true), set_config('quote_all_identifiers', 'off', true)"
+)
+
 
 def differences(connection: Connection) -> list[str]:
     """Return the differences between the database's outbox schema and this version's listing, one line each.
@@ -52,5 +57,5 @@ def findings(connection: Connection) -> list[str]:
 def catalog(connection: Connection) -> list[str]:
     """Read the schema from the server's catalog: one line for each object, sorted, the same on every server version."""
     with connection.begin_nested() if connection.in_transaction() else connection.begin():
-        connection.execute(text("select set_config('search_path', 'pg_catalog', true)"))
+        connection.execute(text(_PRINTED_ALIKE))
         return sorted(connection.exec_driver_sql(read_sql("catalog.sql")).scalars())

@@ -89,6 +89,9 @@ def test_the_committed_listing_is_what_this_server_makes(server_url: str) -> Non
         ("alter table outbox.deliveries drop constraint counts_from_zero", "missing: constraint deliveries.counts"),
         ("alter table outbox.pending reset (autovacuum_vacuum_threshold)", "missing: table pending with"),
         ("alter function outbox.mark_pending() security invoker", "missing: function mark_pending()"),
+        ("alter table outbox.pending set unlogged", "missing: table pending with"),
+        ("alter table outbox.deliveries enable row level security", "missing: table deliveries with"),
+        ("alter table outbox.events detach partition outbox.events_default", "missing: table events_default default"),
         (
             "alter function outbox.text_id(text, uuid) volatile",
             "missing: function text_id(prefix text, id uuid) text is",
@@ -100,6 +103,12 @@ def test_a_change_by_hand_is_named(engine: sa.Engine, change: str, difference: s
     with engine.connect() as connection:
         connection.execute(sa.text(change))
         assert any(line.startswith(difference) for line in comparison.differences(connection))
+
+
+def test_a_setting_of_the_database_is_no_difference(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("set local quote_all_identifiers = on"))
+        assert comparison.differences(connection) == []
 
 
 def test_leaves_and_a_payload_compression_are_no_difference(engine: sa.Engine) -> None:

@@ -2,13 +2,16 @@
 -- on them, not-null constraints (a catalog row from PostgreSQL 18 on), grants, how payloads are compressed, and the
 -- body of max_payload_bytes, which a setting writes.
 with tables as (
-    select c.oid, c.relname, c.relkind, c.reloptions
+    select c.oid, c.relname, c.relkind, c.reloptions, c.relpersistence, c.relrowsecurity, c.relforcerowsecurity,
+           (select i.inhparent::regclass from pg_inherits i where i.inhrelid = c.oid) as parent
     from pg_class c
     where c.relnamespace = 'outbox'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
       and (not c.relispartition or pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT'))
 select 'table ' || relname || case relkind when 'p' then ' partitioned by ' || pg_get_partkeydef(oid)
                                            when 'r' then '' else ' (view)' end
        || coalesce(' with (' || (select string_agg(o, ', ' order by o) from unnest(reloptions) o) || ')', '')
+       || coalesce(' default leaf of ' || parent, '') || case when relpersistence = 'u' then ' unlogged' else '' end
+       || case when relrowsecurity then ' row security' else '' end || case when relforcerowsecurity then ' forced' else '' end
 from tables
 union all
 select 'column ' || t.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
