@@ -46,6 +46,16 @@ where not case required when 'delete' then has_table_privilege(relation, require
                         else has_any_column_privilege(relation, required) end
 """)
 
+# Row level security without a policy for our role hides every row from it: a relay would find nothing to do, for ever.
+_HIDDEN_TABLES = sa.text("""
+select string_agg(c.relname, ', ' order by c.relname) from pg_catalog.pg_class c
+where c.relnamespace = to_regnamespace('outbox') and c.relkind in ('r', 'p') and not c.relispartition
+  and row_security_active(c.oid)
+  and not exists (select from pg_catalog.pg_policy p, unnest(p.polroles) r
+                  where p.polrelid = c.oid and p.polpermissive and p.polcmd in ('*', 'r')
+                    and (r = 0 or pg_has_role(r, 'usage')))
+""")
+
 
 def check_database(config: Config) -> None:
     """Wait for the database at most 30 s, then check its schema and warn of settings that weaken the promise.
@@ -87,10 +97,14 @@ def _require_primary(connection: sa.Connection) -> None:
 
 
 def _require_rights(connection: sa.Connection) -> None:
+    role = connection.engine.url.username or "the relay's role"
     missing = connection.execute(_MISSING_RIGHTS).scalar()
     if missing:
-        role = connection.engine.url.username or "the relay's role"
         raise RightsError(f"{role} may not {missing}", f"grant outbox_relay to {role}")
+    hidden = connection.execute(_HIDDEN_TABLES).scalar()
+    if hidden:
+        seen = f"row level security hides each row of {hidden} from {role}"
+        raise RightsError(seen, f"alter table ... disable row level security, or alter role {role} bypassrls")
 
 
 def _warn_of_settings(connection: sa.Connection) -> None:

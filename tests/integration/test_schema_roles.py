@@ -125,6 +125,18 @@ def test_a_relay_says_which_role_it_lacks(login: Callable[..., str], role: str) 
         check_database(Config(database_url=login(role)))
 
 
+def test_a_relay_from_which_rows_are_hidden_does_not_start(login: Callable[..., str], engine: sa.Engine) -> None:
+    """It would find nothing to do, and say nothing."""
+    url = login("outbox_relay")
+    with engine.begin() as connection:
+        connection.execute(sa.text("alter table outbox.pending enable row level security"))
+    with pytest.raises(RightsError, match="row level security hides each row of pending from outbox_test_"):
+        check_database(Config(database_url=url))
+    with engine.begin() as connection:
+        connection.execute(sa.text("create policy relays on outbox.pending to outbox_relay using (true)"))
+    check_database(Config(database_url=url))
+
+
 def test_a_relay_runs_with_outbox_relay_alone(login: Callable[..., str], engine: sa.Engine) -> None:
     """One delivery succeeds, one fails and is buried; leaves, retention and removed subscriptions are kept too."""
     with receiver() as url, engine.connect() as connection:
