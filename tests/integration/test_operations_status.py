@@ -85,6 +85,22 @@ def test_everything_is_counted_where_it_is(connection):
     assert due
 
 
+def test_the_last_attempt_is_found_on_a_day_without_a_leaf(connection):
+    """As on the day when a relay wakes that was away for longer than leaves are made ahead."""
+    for leaf in connection.scalars(text("select leaf::text from outbox.leaves_of('outbox.attempts')")).all():
+        connection.execute(text(f"drop table {leaf}"))
+    connection.execute(
+        text(
+            "insert into outbox.attempts"
+            " (delivery_id, event_seq, subscription_id, number, verdict, outcome, milliseconds)"
+            " values (gen_random_uuid(), 1, gen_random_uuid(), 1, 'delivered', 'delivered', 5)"
+        )
+    )
+    found = status(connection, None).attempts
+    assert found.last_at is not None
+    assert found.last_at == found.last_delivered_at
+
+
 @pytest.mark.field("F28")
 @pytest.mark.usefixtures("no_relay")
 def test_an_old_pending_event_where_no_relay_runs_is_one_line(connection):

@@ -148,13 +148,21 @@ def _read_dead_letters(connection: Connection) -> DeadLetters:
     )
 
 
-# Nobody has rights on a leaf, so a day's leaf is read through its table. Only its last pages: rows are appended.
+# Nobody has rights on a leaf, so a day's leaf is read through its table. Only its last pages: rows are appended. A day
+# without a leaf is in the default one.
 _LEAVES = """
-select to_date(right(c.relname, 8), 'YYYYMMDD') as day,
-       pg_relation_size(c.oid) / cast(current_setting('block_size') as bigint) as pages
-from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
-where i.inhparent = to_regclass('outbox.attempts') and c.relname ~ '^attempts_[0-9]{8}$' and pg_relation_size(c.oid) > 0
-order by c.relname desc limit 3
+with sizes as (
+    select c.relname, pg_relation_size(c.oid) / cast(current_setting('block_size') as bigint) as pages
+    from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
+    where i.inhparent = to_regclass('outbox.attempts') and pg_relation_size(c.oid) > 0),
+leaves as (
+    select to_date(right(relname, 8), 'YYYYMMDD') as day, pages
+    from sizes where relname ~ '^attempts_[0-9]{8}$' order by relname desc limit 3)
+select day, pages from leaves
+union all
+select day, pages from sizes, (select cast(clock_timestamp() at time zone 'UTC' as date) - n as day
+                               from generate_series(0, 1) n) recent
+where relname = 'attempts_default' and day not in (select day from leaves)
 """
 _TAIL = """
 select max(at) filter (where verdict not in ('test', 'cancelled')) as last_at,
