@@ -34,8 +34,8 @@ class DatabaseClock:
             log.info("the database's clock and this machine's agree again")
             return
         log.warning(
-            "the database's clock is %.0f s %s this machine's: attempts are signed with the database's time, and receivers"
-            " refuse what is five minutes off; set the clock that is wrong",
+            "the database's clock is %.0f s %s this machine's: attempts are signed with the database's time, and"
+            " receivers refuse what is five minutes off; set the clock that is wrong",
             abs(differs),
             "ahead of" if differs > 0 else "behind",
         )
