@@ -4,6 +4,6 @@ Here is what can be said without an event; relay.message.formats makes the bodie
 """
 
 from outbox.formats.declared import FORMATS, Format, check_settings, named, warnings_of
-from outbox.subscriptions.shown_urls import REDACTED, shown_url
+from outbox.formats.shown_urls import REDACTED, shown_url
 
 __all__ = ["FORMATS", "REDACTED", "Format", "check_settings", "named", "shown_url", "warnings_of"]

@@ -1,6 +1,6 @@
 """Redact secrets that got into a traceback or log line in spite of everything; they are recognised by their form.
 
-What is shown of a subscription's URL is decided by outbox/subscriptions/shown_urls.py.
+What is shown of a subscription's URL is decided by outbox/formats/shown_urls.py.
 """
 
 from __future__ import annotations

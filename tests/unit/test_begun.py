@@ -68,7 +68,7 @@ class Wire:
 
 
 def attempts_of(wire: Wire, ended: list[Any]) -> tuple[Attempts, Any, Any]:
-    envelope = SimpleNamespace(transformation=None, send=lambda *_: wire.begin())
+    envelope = SimpleNamespace(needs_time=False, send=lambda *_: wire.begin())
     endpoint: Any = SimpleNamespace(
         problem=None, envelope=envelope, subscription=SimpleNamespace(), timeout_of=lambda _delivery: 5
     )

@@ -24,8 +24,19 @@ ELSEWHERE = {
     "relay.operations.status.unresolved_events",  # prints what a person may run; the relay never does
 }
 IN_STORE = {
-    *("batches", "births", "claims", "consequences", "dead_letters", "fan_out", "halving", "lanes", "lease", "probes"),
-    *("settlement", "sorting", "subscriptions", "suspects", "unresolvable", "virtual_time", "wide"),
+    *(
+        "batches",
+        "fan_out_births",
+        "claims",
+        "consequences",
+        "dead_letters",
+        "fan_out",
+        "halving",
+        "lanes",
+        "lease",
+        "probes",
+    ),
+    *("settlement", "sorting", "subscriptions", "suspects", "unresolvable", "virtual_time", "fan_out_wide"),
 }
 BY_PEOPLE = {"by_hand", "dead_letters", "lanes", "replay"}
 STORED = {f"relay.store.{name}" for name in IN_STORE} | {f"outbox.control.store.{name}" for name in BY_PEOPLE}

@@ -23,7 +23,7 @@ create trigger forget_fingerprint before update of secret on outbox.secrets for 
           and new.fingerprint is not distinct from old.fingerprint)
     execute function outbox.forget_fingerprint();
 
--- An endpoint's URL as it may be shown: outbox/subscriptions/shown_urls.py, in SQL. Many URLs are a credential, or hold one, so
+-- An endpoint's URL as it may be shown: outbox/formats/shown_urls.py, in SQL. Many URLs are a credential, or hold one, so
 -- whoever only reads sees this column and not url, and the audit keeps it and not url.
 create function outbox.looks_secret(value text) returns boolean language sql immutable strict parallel safe
 begin atomic
