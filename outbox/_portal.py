@@ -8,7 +8,7 @@ from typing import Literal
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from outbox.control import portal_links as portal
+from outbox.control import portal_links
 from outbox.control.asking import connection_of
 from outbox.control.portal_links import DEFAULT_EXPIRES
 
@@ -44,7 +44,7 @@ def portal_url(
         ArgumentError: another argument was refused. Nothing was written.
     """
     asked = connection_of(connection, to_write=True)
-    return portal.make_portal_link(asked, tenant, base_url, rights=rights, expires=expires, person=person).url
+    return portal_links.make_portal_link(asked, tenant, base_url, rights=rights, expires=expires, person=person).url
 
 
 def revoke_portal_urls(connection: Session | Connection, tenant: str) -> int:
@@ -52,4 +52,4 @@ def revoke_portal_urls(connection: Session | Connection, tenant: str) -> int:
 
     Raises SubscriptionError where the tenant was refused.
     """
-    return portal.revoke_portal_links(connection_of(connection, to_write=True), tenant)
+    return portal_links.revoke_portal_links(connection_of(connection, to_write=True), tenant)

@@ -24,6 +24,7 @@ import sqlalchemy
 from click.testing import CliRunner
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+from tests.support.own_schemes import only_here
 
 import outbox
 import outbox.inbox
@@ -296,5 +297,6 @@ def test_the_body_of_the_page_is_what_is_sent(place: Place) -> None:
 
 def test_the_scheme_of_a_move_is_declared(place: Place) -> None:
     (place.directory / "relay.toml").write_text(block_of("docs/from-convoy.md", "toml", "[schemes.our-convoy]").text)
-    shown = place.run("relay schemes show our-convoy --config relay.toml")
+    with only_here():
+        shown = place.run("relay schemes show our-convoy --config relay.toml")
     assert re.search(r"^ *X-Our-Signature: t=\d+,v1=[\w+/]{86}==", shown, re.MULTILINE), shown

@@ -33,7 +33,7 @@ from outbox.control import (
     inbox,
     known_types,
     payloads,
-    portal,
+    portal_links,
     test_messages,
     track,
     waiting,
@@ -134,11 +134,12 @@ PARTS = {
     "sessions.maker_of": "is about a token that was recognised",
     "sessions.end_session": "is about a token that was recognised",
     "sessions.end_link": "is about a token that was just made",
-    "portal.make_portal_link": "makes a link of the tenant that is named, for whoever runs the application",
-    "portal.revoke_portal_links": "ends the links of the tenant that is named, for whoever runs the application",
-    "portal.open_portal_link": "tells who asks",
-    "portal.portal_link_of_session": "tells who asks",
-    "portal.end_portal_session": "is about a session that was recognised",
+    "portal_links.make_portal_link": "makes a link of the tenant that is named, for whoever runs the application",
+    "portal_links.begin_portal_session": "begins a session of the tenant that is named, for whom the application signed in",
+    "portal_links.revoke_portal_links": "ends the links of the tenant that is named, for whoever runs the application",
+    "portal_links.open_portal_link": "tells who asks",
+    "portal_links.portal_link_of_session": "tells who asks",
+    "portal_links.end_portal_session": "is about a session that was recognised",
     "audit.note": "writes down an operation on many rows, in its transaction",
     "bulk.plan.plan_of": "counts what was resolved for a tenant",
     "connection.begin": "begins a transaction",
@@ -194,7 +195,7 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
         "subscription",
         lambda c, tenant, name: explain.try_stored_filter(c, tenant, name, explain.Draft(type="a.b", data="1")),
     ),
-    "portal.revoke_portal_link": ("link", portal.revoke_portal_link),
+    "portal_links.revoke_portal_link": ("link", portal_links.revoke_portal_link),
     "deliveries.show_delivery": ("waiting", deliveries.show_delivery),
     "deliveries.show_delivery of a dead one": ("dead", deliveries.show_delivery),
     "deliveries.show_delivery of a delivered one": ("delivered", deliveries.show_delivery),
@@ -247,7 +248,7 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "deliveries.outstanding_of_event": lambda c, tenant, w: deliveries.outstanding_of_event(c, tenant, w.event),
     "waiting.read_waits": lambda c, tenant, w: waiting.read_waits(c, tenant, [w.waiting]),
     "payloads.payloads_of": lambda c, tenant, w: payloads.payloads_of(c, tenant, [w.event]),
-    "portal.list_portal_links": lambda c, tenant, _: portal.list_portal_links(c, tenant, ALL),
+    "portal_links.list_portal_links": lambda c, tenant, _: portal_links.list_portal_links(c, tenant, ALL),
     "known_types.known_types": lambda c, tenant, _: known_types.known_types(c, tenant),
     "known_types.show_type": lambda c, tenant, _: (
         known_types.show_type(c, tenant, "order.created").type if known_types.known_types(c, tenant) else ()
@@ -390,7 +391,7 @@ def world(connection) -> World:
     erasures = [erasure.request_erasure(connection, "acme", KEY).id for _ in range(2)]
     connection.execute(text("update outbox.erasures set state = 'blocked' where id = :id"), {"id": erasures[0]})
     died, delivered = map(DeliveryId.of, again)
-    link = portal.make_portal_link(connection, "acme", "https://hooks.example.com/portal").link.id
+    link = portal_links.make_portal_link(connection, "acme", "https://hooks.example.com/portal").link.id
     body = b"{}"
     message = Request("POST", "/", outbox.signed_headers(SECRET, "evt_1", body), body)
     received = receive(connection, message, SECRET, source="n8n", tenant="acme").record_id

@@ -184,7 +184,7 @@ def test_anothers_event_is_not_shown_and_one_of_a_dead_letter_is(
     [
         ((), "give either --event or --data"),
         (("--event", "evt_01jd3v0000e008000000000000", "--data", "-"), "give either --event or --data"),
-        (("--event", "evt_01jd3v0000e008000000000000", "--type", "a"), "--type and --key are a draft's"),
+        (("--event", "evt_01jd3v0000e008000000000000", "--type", "a"), "--type, --key and --metadata are a draft's"),
         (("--event", "evt_01jd3v0000e008000000000000"), "event: no evt_01jd3v0000e008000000000000"),
         (("--event", "nonsense"), "nonsense"),
         (("--event", "evt_01jd3v0000e008000000000000", "--transformation", "data."), "transformation: at character 6"),

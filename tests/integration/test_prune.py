@@ -13,7 +13,7 @@ from psycopg import IsolationLevel
 from outbox import subscriptions
 from relay.config.options import Config
 from relay.operations.prune import Pruned, count_prunable, prune
-from relay.process import housekeeping, rounds
+from relay.process import housekeeping, housekeeping_rounds
 
 DAYS = {"events_days": 30, "attempts_days": 90, "resolutions_days": 90}
 SEQS = sa.text("select seq from outbox.events order by seq")
@@ -198,7 +198,7 @@ def test_housekeeping_makes_leaves_and_keeps_retention(connection: sa.Connection
 def test_a_removed_subscription_loses_its_deliveries_then_its_row(
     connection: sa.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "BATCH_ROWS", 2)
+    monkeypatch.setattr(housekeeping_rounds, "BATCH_ROWS", 2)
     with connection.begin():
         kept, removed = (subscriptions.add(connection, "https://example.com/hook", ["order.*"]) for _ in range(2))
         subscriptions.remove(connection, removed.id)

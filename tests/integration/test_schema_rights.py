@@ -79,7 +79,7 @@ v_statistics_types_24h  -              s                    -                 s
 v_subscriptions_health  -              s                    -                 s
 """
 COLUMNS = {
-    "NEW": "available_at,id,key,payload,priority,recorded_at,tenant,trace,type",
+    "NEW": "available_at,id,key,metadata,payload,priority,recorded_at,tenant,trace,type",
     "HINTS": "created_at,expires_at,hint,id,kind,sealed_to,subscription_id",
     "ANSWERED": "disabled_at,disabled_reason,held_until,sorting_since",
     "STOP": "paused_at,reason",

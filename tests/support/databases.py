@@ -117,11 +117,16 @@ def relay_login(server_url: str) -> Iterator[None]:
 
 
 def as_relay(url: str) -> str:
-    """Return the URL for a relay: with the rights of outbox_relay, and with no others."""
+    """Return the URL for a relay: with the rights of outbox_relay, and with no others.
+
+    A conninfo string (`host=… user=…`) is a test's own choice, and stays.
+    """
+    if "://" not in url:
+        return url
     made = make_url(url)
     if _relay_login:
         return made.set(**_relay_login).render_as_string(hide_password=False)
-    return made.update_query_dict({"options": "-c role=outbox_relay"}).render_as_string(hide_password=False)
+    return made.update_query_dict({"options": "-crole=outbox_relay"}).render_as_string(hide_password=False)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def test_the_bytes_are_those_of_the_function_for_sql_users(
 ) -> None:
     row = elsewhere.execute(PARTS, (UUID(int=7), "t", type_, "k", moment, payload), binary=True).fetchone()
     assert row is not None
-    event = event_of((*row[:6], None))
+    event = event_of((*row[:6], None, None))
     assert event is not None
     assert (event.id, event.tenant, event.key) == (b"evt_00000000000000000000000007", "t", "k")
     assert body_of(event) == row[6]
