@@ -24,7 +24,6 @@ import sqlalchemy
 from click.testing import CliRunner
 from sqlalchemy import text
 from sqlalchemy.orm import Session
-from tests.support.own_schemes import only_here
 
 import outbox
 import outbox.inbox
@@ -35,6 +34,7 @@ from relay.operations import tokens
 from tests.support import readme, seeding
 from tests.support.dashboard import served
 from tests.support.far_end import FarEnd, answering
+from tests.support.own_schemes import only_here
 from tests.support.readme import DOCUMENTS, Block
 from tests.support.waiting import wait_until
 

@@ -135,7 +135,7 @@ PARTS = {
     "sessions.end_session": "is about a token that was recognised",
     "sessions.end_link": "is about a token that was just made",
     "portal_links.make_portal_link": "makes a link of the tenant that is named, for whoever runs the application",
-    "portal_links.begin_portal_session": "begins a session of the tenant that is named, for whom the application signed in",
+    "portal_links.begin_portal_session": "begins a session of the tenant that is named, whom the application knows",
     "portal_links.revoke_portal_links": "ends the links of the tenant that is named, for whoever runs the application",
     "portal_links.open_portal_link": "tells who asks",
     "portal_links.portal_link_of_session": "tells who asks",
