@@ -52,7 +52,7 @@ _TYPES = {
     "delay_microseconds": "bigint",
     "priority": "smallint",
     "trace": "text",
-    "metadata": "text",
+    "metadata": "text",  # and cast below: a codec for jsonb on asyncpg's connection would write it twice
     "idempotency_key": "text",
 }
 PLAIN_COLUMNS = 7

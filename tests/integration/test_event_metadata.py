@@ -232,14 +232,32 @@ def role(empty_database_url: str) -> Iterator[str]:
         connection.execute(f"drop role {name}")
 
 
-def test_who_had_a_right_on_the_functions_has_it_after_the_migration(empty_database_url: str, role: str) -> None:
+def test_who_had_rights_by_hand_records_as_before_and_with_metadata(empty_database_url: str, role: str) -> None:
     migrate_to(empty_database_url, 41)
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(f"grant usage on schema outbox to {role}")
-        connection.execute(f"grant execute on function outbox.record to {role} with grant option")
+        for name in ("record", "record_once", "keeps_rules", "broken_rule", "uuid7", "max_payload_bytes", "text_id"):
+            connection.execute(f"grant execute on function outbox.{name} to {role} with grant option")
+        columns = "id, tenant, type, key, payload, recorded_at, available_at, priority, trace"
+        connection.execute(f"grant insert ({columns}), select (seq, id) on outbox.events to {role}")
+        connection.execute(f"grant usage on sequence outbox.events_seq to {role}")
+        connection.execute(
+            "create function public.place() returns text begin atomic select outbox.record('placed', '1'); end"
+        )
     migrate(empty_database_url)
     with psycopg.connect(empty_database_url) as connection:
-        asked = "select has_function_privilege(%s, 'outbox.record'::regproc, 'execute with grant option')"
-        assert connection.execute(asked, (role,)).fetchone() == (True,)
-        once = "select has_function_privilege(%s, 'outbox.record_once'::regproc, 'execute')"
-        assert connection.execute(once, (role,)).fetchone() == (False,)
+        connection.execute(f"set role {role}")
+        for call in (
+            "public.place()", "outbox.record('a', '1')", "outbox.record('a', '1', null, 'acme')",
+            "outbox.record('a', '1', idempotency_key => 'before')", "outbox.record('a', '1', 'key')",
+            """outbox.record('a', '1', metadata => '{"by": "u"}')""",
+            """outbox.record('a', '1', metadata => '{"by": "u"}', idempotency_key => 'now')""",
+        ):  # fmt: skip
+            assert connection.execute(f"select {call}").fetchone()
+        record(connection, "a", 1, priority=1)
+        record(connection, "a", 1, metadata=WHO)
+        grantable = "bool_and(has_function_privilege(oid, 'execute with grant option'))"
+        asked = f"select {grantable} from pg_proc where proname in ('record', 'record_once')"
+        assert connection.execute(asked).fetchone() == (True,)
+        connection.commit()
+    assert written(empty_database_url) == [None] * 5 + [{"by": "u"}] * 2 + [None, WHO]

@@ -274,6 +274,18 @@ select n, array[n], array[1] from generate_series(1000, 4000) n
 """
 
 
+def test_large_batches_behind_small_ones_are_not_all_looked_at(connection):
+    connection.execute(
+        text("""
+        insert into outbox.resolutions (first_seq, seqs, matches)
+        select n * 1000, array(select n * 1000 + g from generate_series(0, 499) g), array_fill(1, array[500])
+        from generate_series(1, 2000) n
+        union all select 10000000 + n, array[10000000 + n], array[1] from generate_series(1, 200) n""")
+    )
+    looked_at = status(connection, None).unmatched.of_last
+    assert 40_000 < looked_at < 250_000, "of a million"
+
+
 @pytest.mark.case("C11")
 def test_dead_letters_and_weak_settings_are_pointed_out(connection):
     weak = replace(

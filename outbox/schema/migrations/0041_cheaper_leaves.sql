@@ -109,3 +109,4 @@ begin
     end loop;
     return null;
 end $$;
+set local lock_timeout to default;

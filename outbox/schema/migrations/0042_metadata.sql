@@ -30,13 +30,12 @@ begin
     return coalesce(restored, '{}');
 end $$;
 
--- Both get one argument more, with a default, so that calls of before hold; and who had rights on them has those still.
-alter function outbox.record rename to record_of_before;
-alter function outbox.record_once rename to record_once_of_before;
+-- The functions of before stay as they are: calls that run meanwhile end well, and what depends on one holds. Those below have
+-- the same names and one argument more, which has to be given.
 
 -- Metadata are no part of the content: who records an event a second time may be another.
 create function outbox.record_once(type text, payload text, key text, tenant text, available_at timestamptz,
-                                   priority smallint, trace text, idempotency_key text, metadata jsonb default null,
+                                   priority smallint, trace text, idempotency_key text, metadata jsonb,
                                    out event_id uuid, out same boolean)
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -67,11 +66,11 @@ begin
     end if;
 end $$;
 
--- For SQL, in any language.
-create function outbox.record(type text, data json, key text default null, tenant text default '',
+-- For SQL, in any language: with metadata, by name or third.
+create function outbox.record(type text, data json, metadata jsonb, key text default null, tenant text default '',
                               available_at timestamptz default null, idempotency_key text default null,
                               priority integer default 0, traceparent text default null,
-                              tracestate text default null, baggage text default null, metadata jsonb default null)
+                              tracestate text default null, baggage text default null)
     returns text language plpgsql volatile as $$
 declare
     trace constant pg_catalog.text := case
@@ -99,20 +98,26 @@ begin
     return outbox.text_id('evt', recorded);
 end $$;
 
+-- Who had a right by hand on what was there has it on what is new.
 do $$
 declare
     one record;
 begin
     for one in
-        select replace(p.proname, '_of_before', '') as name,
-               case a.grantee when 0 then 'public' else a.grantee::regrole::text end as role,
-               case when a.is_grantable then ' with grant option' else '' end as more
+        select 'execute on function ' || (
+                   select n.oid::regprocedure from pg_proc n
+                   where n.pronamespace = p.pronamespace and n.proname = p.proname and n.oid <> p.oid) as what, a.*
         from pg_proc p cross join aclexplode(p.proacl) a
-        where p.pronamespace = 'outbox'::regnamespace and p.proname in ('record_of_before', 'record_once_of_before')
-            and a.grantee <> p.proowner
+        where p.pronamespace = 'outbox'::regnamespace and p.proname in ('record', 'record_once')
+            and not ('metadata' = any (p.proargnames)) and a.grantee <> p.proowner
+        union all
+        select 'insert (metadata) on outbox.events', a.*
+        from pg_attribute t cross join aclexplode(t.attacl) a
+        where t.attrelid = 'outbox.events'::regclass and t.attname = 'trace' and a.privilege_type = 'INSERT'
     loop
-        execute format('grant execute on function outbox.%I to %s%s', one.name, one.role, one.more);
+        execute format('grant %s to %s%s', one.what,
+                       case one.grantee when 0 then 'public' else one.grantee::regrole::text end,
+                       case when one.is_grantable then ' with grant option' else '' end);
     end loop;
 end $$;
-drop function outbox.record_of_before, outbox.record_once_of_before;
 set local lock_timeout to default;

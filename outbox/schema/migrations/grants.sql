@@ -25,6 +25,9 @@ declare
         outbox.uncounted_attempts, outbox.latency_bounds, outbox.latency_of, outbox.state_of, outbox.host_of,
         outbox.reconciliation';
     texts constant text := 'outbox.text_id, outbox.uuid_of, outbox.patterns_of, outbox.body, outbox.filter_hash, outbox.id_of_key';
+    recording constant text := (
+        select string_agg(oid::regprocedure::text, ', ' order by oid::regprocedure::text) from pg_proc
+        where pronamespace = 'outbox'::regnamespace and proname in ('record', 'record_once'));
     urls constant text := 'outbox.shown_url, outbox.shown_beginning, outbox.shown_path, outbox.shown_query, outbox.shown_pair,
         outbox.looks_secret';
     rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes, outbox.refuses_type';
@@ -49,7 +52,7 @@ declare
         ['outbox_app', 'insert (id, tenant, type, key, payload, recorded_at, available_at, priority, trace, metadata) on outbox.events'],
         ['outbox_app', 'select (seq, id) on outbox.events'],
         ['outbox_app', 'usage on sequence outbox.events_seq'],
-        ['outbox_app', 'execute on function outbox.record, outbox.record_once, outbox.content_recorded, outbox.capture_row, outbox.row_images_query, outbox.row_data_query, outbox.uuid7, ' || rules || ', ' || texts],
+        ['outbox_app', 'execute on function ' || recording || ', outbox.content_recorded, outbox.capture_row, outbox.row_images_query, outbox.row_data_query, outbox.uuid7, ' || rules || ', ' || texts],
         ['outbox_app', 'execute on function outbox.inbox_receive, outbox.inbox_answer, outbox.inbox_note'],
 
         ['outbox_operator', 'usage on schema outbox'],
