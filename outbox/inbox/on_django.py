@@ -1,7 +1,8 @@
 """The inbox on Django's connection: a message in an atomic() block, and what has to stay in a transaction apart.
 
 Where no block is open, the inbox's own is the transaction. Inside one, as with ATOMIC_REQUESTS, it is a savepoint: the
-message is taken when the outermost block commits, and Django answers after that.
+message is taken when the outermost block commits, and Django answers after that. With autocommit off no block commits: the
+inbox's own is then followed by a commit of the connection, and inside another one the inbox refuses to work.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ _LOST = (
     "session: Django rolls this block back, after an error that was caught in it, set_rollback() or close(), and with"
     " it the message's id. Let the error go on; a part that may fail belongs in a transaction.atomic() of its own"
 )
+_NEVER_COMMITS = (
+    "session: Django's autocommit is off, and an atomic() block does not commit then: the message would be answered before"
+    " it is stored. Call the inbox outside of atomic() and ATOMIC_REQUESTS, or with autocommit on"
+)
 
 
 class _Runs(Protocol):
@@ -39,24 +44,27 @@ class OnDjango:
         self._on_connection = on_connection
         self._is_owner = False
         self._block: AbstractContextManager[Any] | None = None
+        self._ends_transaction = False
 
     def begin(self) -> None:
-        """Let the first statement open the block that commit() or rollback() ends: a forgery sends none."""
+        """Let the first statement open the block that commit() or rollback() ends: a forgery sends none.
+
+        Raises TransactionError in a block that was opened with autocommit off.
+        """
+        if self._django.in_atomic_block and not self._django.commit_on_exit and not self._is_in_test():
+            raise TransactionError(_NEVER_COMMITS)
         self._is_owner = True
 
     def run(self, statement: str, values: Mapping[str, Any]) -> Any:
         """Run a statement in the block that is open; return its row."""
         if self._is_owner and self._block is None:
-            require_usable(self._django)
-            block = transaction.atomic(using=self._django.alias)
-            block.__enter__()
-            self._block = block
+            self._open_block()
         with borrow(self._django) as lent:
             return self._on_connection(lent).run(statement, values)
 
     def run_apart(self, statement: str, values: Mapping[str, Any]) -> Any:
         """Run a statement and commit it, on a second connection where a transaction is open on this one."""
-        if any(block._from_testcase for block in self._django.atomic_blocks):  # noqa: SLF001 - as Django's durable does
+        if self._is_in_test():
             # A test expects that all it did is rolled back, and what a second connection commits would stay.
             with transaction.atomic(using=self._django.alias), borrow(self._django) as lent:
                 return self._on_connection(lent).run(statement, values)
@@ -72,18 +80,33 @@ class OnDjango:
 
     def commit(self) -> None:
         """Leave the block; the outermost one commits."""
-        if (block := self._take_block()) is not None:
-            block.__exit__(None, None, None)
+        if (block := self._take_block()) is None:
+            return
+        block.__exit__(None, None, None)
+        if self._ends_transaction:
+            self._django.commit()
 
     def rollback(self) -> None:
         """Leave the block as an error would; none may be open."""
         if (block := self._take_block()) is not None:
             undone = TransactionError("rolled back by the inbox")
             block.__exit__(type(undone), undone, None)
+        if self._ends_transaction:
+            self._django.rollback()
+
+    def _open_block(self) -> None:
+        require_usable(self._django)
+        self._ends_transaction = not self._django.in_atomic_block and not self._django.get_autocommit()
+        block = transaction.atomic(using=self._django.alias)
+        block.__enter__()
+        self._block = block
 
     def _take_block(self) -> AbstractContextManager[Any] | None:
         block, self._block = self._block, None
         return block
+
+    def _is_in_test(self) -> bool:
+        return any(block._from_testcase for block in self._django.atomic_blocks)  # noqa: SLF001 - as Django's durable does
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def process(
 
     Args:
         session: as for `receive`; what was written on it before is committed or rolled back too. On Django's connection
-            it opens an atomic() block: inside of another one, that one commits.
+            it opens an atomic() block: inside of another one, that one commits; with autocommit off that is refused.
         request: as for `receive`.
         secrets: as for `receive`.
         handle: the application's function.

@@ -220,6 +220,53 @@ def test_what_would_be_rolled_back_is_never_answered_as_taken(url, handle, told)
     assert committed(url) == PAID
 
 
+@pytest.fixture
+def without_autocommit(url):
+    with on_database(url, AUTOCOMMIT=False) as connection_:
+        yield connection_
+
+
+def test_without_autocommit_what_is_answered_as_taken_is_committed(url, without_autocommit):
+    Order.objects.create(cents=1)  # on the connection before, as in a Session: it goes with the message
+    assert process(signed()) == (200, "accepted")
+    assert committed(url) == ([1, 7], ["order.paid"], ["pay_1"])
+    assert process(signed()) == (200, "duplicate")
+    assert rows(url) == ["accepted 200 pay_1", "duplicate 200 pay_1"]
+
+
+def test_without_autocommit_what_fails_or_is_refused_leaves_its_row_only(url, without_autocommit):
+    Order.objects.create(cents=1)  # rolled back too, as in a Session
+    with pytest.raises(RuntimeError, match="the shop is shut"):
+        process(signed(), fail)
+    assert process(signed(secret=new_secret())) == (401, "refused")
+    assert process(signed("pay_2"), never) == (422, "refused")
+    without_autocommit.commit()  # the application's next one takes nothing along
+    assert committed(url) == NOTHING
+    assert rows(url) == [
+        "failed 500 RuntimeError pay_1", "refused 401 signature", "refused 422 application pay_2",
+    ]  # fmt: skip
+
+
+def test_without_autocommit_a_commit_that_fails_is_no_success(url, without_autocommit):
+    def pay_at_the_end(message):
+        pay(message)
+        with connection.cursor() as cursor:
+            cursor.execute("create table if not exists twice (id int unique deferrable initially deferred)")
+            cursor.execute("insert into twice values (1), (1)")
+
+    with pytest.raises(IntegrityError, match="twice"):
+        process(signed(), pay_at_the_end)
+    assert (committed(url), rows(url)) == (NOTHING, ["failed 500 IntegrityError pay_1"])
+    assert process(signed()) == (200, "accepted")
+    assert committed(url) == PAID
+
+
+def test_without_autocommit_a_block_that_commits_nothing_is_refused(url, without_autocommit):
+    with pytest.raises(TransactionError, match="autocommit is off"), transaction.atomic():
+        process(signed(), pytest.fail)
+    assert (committed(url), rows(url)) == (NOTHING, [])
+
+
 def test_a_savepoint_of_the_application_is_its_own(url):
     def try_first(message):
         with suppress(ZeroDivisionError), transaction.atomic():
