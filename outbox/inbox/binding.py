@@ -56,8 +56,8 @@ class Binding(Protocol):
     def held(self) -> AbstractContextManager[object]:
         """Let nobody end the receiver's transaction inside this block: a commit is refused, a rollback told of."""
 
-    def commit(self) -> None:
-        """Commit the receiver's transaction."""
+    def commit(self) -> BaseException | None:
+        """Commit the receiver's transaction. Return the error of what the application had put off until then."""
 
     def rollback(self) -> None:
         """Roll the receiver's transaction back; none may be open."""

@@ -1,8 +1,8 @@
 """The inbox on Django's connection: a message in an atomic() block, and what has to stay in a transaction apart.
 
 Where no block is open, the inbox's own is the transaction. Inside one, as with ATOMIC_REQUESTS, it is a savepoint: the
-message is taken when the outermost block commits, and Django answers after that. With autocommit off no block commits: the
-inbox's own is then followed by a commit of the connection, and inside another one the inbox refuses to work.
+message is taken when the outermost block commits, and Django answers after that. With autocommit off no block commits:
+a commit of the connection follows the inbox's own, and inside another one the inbox refuses to work.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _LOST = (
     " it the message's id. Let the error go on; a part that may fail belongs in a transaction.atomic() of its own"
 )
 _NEVER_COMMITS = (
-    "session: Django's autocommit is off, and an atomic() block does not commit then: the message would be answered before"
-    " it is stored. Call the inbox outside of atomic() and ATOMIC_REQUESTS, or with autocommit on"
+    "session: Django's autocommit is off, and an atomic() block does not commit then: the message would be answered"
+    " before it is stored. Call the inbox outside of atomic() and ATOMIC_REQUESTS, or with autocommit on"
 )
 
 
@@ -45,6 +45,7 @@ class OnDjango:
         self._is_owner = False
         self._block: AbstractContextManager[Any] | None = None
         self._ends_transaction = False
+        self._is_committed = False
 
     def begin(self) -> None:
         """Let the first statement open the block that commit() or rollback() ends: a forgery sends none.
@@ -78,13 +79,19 @@ class OnDjango:
         if self._django.needs_rollback or not self._django.in_atomic_block:
             raise TransactionError(_LOST)
 
-    def commit(self) -> None:
-        """Leave the block; the outermost one commits."""
+    def commit(self) -> BaseException | None:
+        """Leave the block; the outermost one commits. Return the error of a hook of on_commit(), which comes after."""
         if (block := self._take_block()) is None:
-            return
-        block.__exit__(None, None, None)
-        if self._ends_transaction:
-            self._django.commit()
+            return None
+        try:
+            block.__exit__(None, None, None)
+            if self._ends_transaction:
+                self._django.commit()
+        except BaseException as error:
+            if not self._is_committed:
+                raise
+            return error
+        return None
 
     def rollback(self) -> None:
         """Leave the block as an error would; none may be open."""
@@ -96,10 +103,16 @@ class OnDjango:
 
     def _open_block(self) -> None:
         require_usable(self._django)
-        self._ends_transaction = not self._django.in_atomic_block and not self._django.get_autocommit()
+        is_outermost, commits_alone = not self._django.in_atomic_block, self._django.get_autocommit()
+        self._ends_transaction = is_outermost and not commits_alone
         block = transaction.atomic(using=self._django.alias)
         block.__enter__()
         self._block = block
+        if is_outermost and commits_alone:
+            self._django.on_commit(self._note_commit)  # the first hook of all: whatever raises later, it has run
+
+    def _note_commit(self) -> None:
+        self._is_committed = True
 
     def _take_block(self) -> AbstractContextManager[Any] | None:
         block, self._block = self._block, None

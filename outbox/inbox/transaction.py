@@ -126,9 +126,11 @@ def _processing(session: Any, checked: Call) -> Iterator[Received]:
     try:
         with call.binding.held():
             yield message
-        _end(call, message)
+        failed_later = _end(call, message)
     except BaseException as error:  # noqa: BLE001 - it goes on
         raise _undo(call, message, error)  # noqa: B904 - it is the error itself, or says what it comes to
+    if failed_later is not None:
+        raise failed_later
 
 
 @asynccontextmanager
@@ -138,7 +140,7 @@ async def _aprocessing(session: Any, checked: Call) -> AsyncIterator[Received]:
     try:
         with call.binding.held():
             yield message
-        await run_in(session, lambda _: _end(call, message))
+        await run_in(session, lambda _: _end(call, message))  # nothing is put off there
     except BaseException as error:  # noqa: BLE001
         failed = error
         raise await run_in(session, lambda _: _undo(call, message, failed))  # noqa: B904
@@ -158,14 +160,15 @@ def _begin(call: Call) -> Received:
         raise
 
 
-def _end(call: Call, message: Received) -> None:
+def _end(call: Call, message: Received) -> BaseException | None:
+    """Commit. Return the error of what came after the commit: the message is taken all the same."""
     if type(message.status) is not int or not 200 <= message.status <= 299:
         raise ArgumentError(
             f"status: {brief(message.status)} for what is committed: it is answered 2xx, or the sender sends it again;"
             " raise outbox.inbox.Refused for what is not taken"
         )
     message.answered()
-    call.binding.commit()
+    return call.binding.commit()
 
 
 def _undo(call: Call, message: Received, error: BaseException) -> BaseException:

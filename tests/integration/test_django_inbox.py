@@ -220,6 +220,38 @@ def test_what_would_be_rolled_back_is_never_answered_as_taken(url, handle, told)
     assert committed(url) == PAID
 
 
+def test_a_hook_that_raises_after_the_commit_leaves_the_message_taken(url):
+    def pay_and_tell(message):
+        pay(message)
+        transaction.on_commit(lambda: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        process(signed(), pay_and_tell)
+    assert process(signed()) == (200, "duplicate")
+    assert committed(url) == PAID
+    assert rows(url) == ["accepted 200 pay_1", "duplicate 200 pay_1"]
+
+
+@pytest.mark.parametrize("has_hook", [False, True])
+def test_a_commit_that_fails_leaves_the_row_of_a_failure(url, has_hook):
+    def pay_twice_at_the_end(message):
+        pay(message)
+        break_at_the_end()
+        if has_hook:
+            transaction.on_commit(pytest.fail)
+
+    with pytest.raises(IntegrityError, match="twice"):
+        process(signed(), pay_twice_at_the_end)
+    assert (committed(url), rows(url)) == (NOTHING, ["failed 500 IntegrityError pay_1"])
+
+
+def break_at_the_end() -> None:
+    """Let the commit fail."""
+    with connection.cursor() as cursor:
+        cursor.execute("create table twice (id int unique deferrable initially deferred)")
+        cursor.execute("insert into twice values (1), (1)")
+
+
 @pytest.fixture
 def without_autocommit(url):
     with on_database(url, AUTOCOMMIT=False) as connection_:
@@ -250,9 +282,7 @@ def test_without_autocommit_what_fails_or_is_refused_leaves_its_row_only(url, wi
 def test_without_autocommit_a_commit_that_fails_is_no_success(url, without_autocommit):
     def pay_at_the_end(message):
         pay(message)
-        with connection.cursor() as cursor:
-            cursor.execute("create table if not exists twice (id int unique deferrable initially deferred)")
-            cursor.execute("insert into twice values (1), (1)")
+        break_at_the_end()
 
     with pytest.raises(IntegrityError, match="twice"):
         process(signed(), pay_at_the_end)
