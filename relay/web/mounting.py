@@ -47,7 +47,7 @@ def signed_in_router(
 
     Whoever `tenant` refuses gets your application's own answer. Nobody needs a link or a token. A browser comes to the
     portal with your cookies. A request that changes something, and that a page of another origin sent, is refused with
-    403 unless it carries Authorization.
+    403 unless it carries `Authorization: Bearer`: no page can make a browser send that by itself.
 
     Args:
         web: of `relay.web.app.create_app(config)`; its `state.database.close()` is yours to call at the end.
@@ -69,7 +69,7 @@ def signed_in_router(
     async def pass_on(request: Request, path: str, given: Any = Depends(tenant)) -> Response:  # noqa: B008
         if not path.startswith(passes) and path != HOME:
             raise HTTPException(404)
-        if request.method not in _SAFE and "authorization" not in request.headers and not is_from_here(request):
+        if request.method not in _SAFE and not _has_bearer(request) and not is_from_here(request):
             raise HTTPException(403, "a page of another origin sent this")
         owner = owner_of(given)
         signed_in = SignedIn(tenant=owner.tenant, person=owner.person, portal_rights=portal_rights, api_rights=api)
@@ -87,6 +87,11 @@ def _checked(portal_rights: object, api_rights: Iterable[object]) -> tuple[str, 
     if isinstance(api_rights, str) or not set(api_rights) <= set(get_args(Right)) - {"admin"}:
         raise ArgumentError("api_rights: must be some of read, write, operate; what admin allows is yours alone")
     return (f"{HOME}/", "assets/", *([f"{PREFIX[1:]}/"] if api_rights else []))
+
+
+def _has_bearer(request: Request) -> bool:
+    """Tell whether a program sends a token. Of Basic and Negotiate a browser sends on its own what it knows."""
+    return request.headers.get("authorization", "").lower().startswith("bearer ")
 
 
 def _below(request: Request, path: str) -> tuple[str, str]:
