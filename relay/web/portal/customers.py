@@ -28,7 +28,7 @@ __all__ = ["SESSION_COOKIE", "THEME_COOKIE", "Looking", "Managing", "PortalRefus
 
 SESSION_COOKIE = "relay_portal"
 THEME_COOKIE = "relay_portal_theme"
-_MOMENT_SECONDS = 60
+_COOKIE_COMES_WITHIN_SECONDS = 60
 
 
 class PortalRefused(OutboxError):  # noqa: N818 - an answer
@@ -61,7 +61,7 @@ def _visit(request: Request) -> Visit:
         link = portal_link_of_session(connection, secret_of(request)) if secret_of(request) else None
     signed_in = signed_in_of(request)
     if link is None or not (signed_in is None or signed_in.began(link)):
-        if signed_in is not None and request.method == "GET" and not _has_just_begun(request):
+        if signed_in is not None and _may_begin(request):
             _begin(request, signed_in)
         raise SignInWanted
     request.state.caller = link.id
@@ -77,6 +77,12 @@ def _visit(request: Request) -> Visit:
     request.state.portal_link = link
     request.state.visitor = visitor
     return Visit(request, visitor)
+
+
+def _may_begin(request: Request) -> bool:
+    """Tell whether this visit may begin a session: a look ahead by HEAD may not, nor a form."""
+    is_head = getattr(request.state, "is_head", False)  # Conduct makes it a GET
+    return request.method == "GET" and not is_head and not _lacks_cookies(request)
 
 
 def _begin(request: Request, signed_in: SignedIn) -> None:
@@ -95,10 +101,10 @@ def _limit(request: Request, whose: UUID) -> None:
         raise PortalRefused(429, "busy", wait_seconds=allowance.wait_seconds)
 
 
-def _has_just_begun(request: Request) -> bool:
-    """Tell whether a session began a moment ago: where it is not here, the browser has kept no cookie."""
+def _lacks_cookies(request: Request) -> bool:
+    """Tell whether the browser has kept no cookie: a session began a moment ago, and it is not here."""
     begun = request.query_params.get("begun", "")
-    return begun.isdecimal() and abs(time.time() - int(begun[:12])) < _MOMENT_SECONDS
+    return begun.isdecimal() and abs(time.time() - int(begun[:12])) < _COOKIE_COMES_WITHIN_SECONDS
 
 
 def looking(request: Request) -> Visit:

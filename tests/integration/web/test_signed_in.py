@@ -224,6 +224,18 @@ def test_links_forms_and_cookies_hold_behind_a_proxy_that_cuts_off_a_prefix(
         assert description["servers"][0]["url"] == "/intern/webhooks"
 
 
+def test_a_look_by_head_begins_no_session(shop: str, engine: Engine) -> None:
+    with browser(shop, "alice") as client:
+        assert [client.head("/webhooks/portal/").status_code for _ in range(3)] == [401] * 3
+        with engine.connect() as connection:
+            links = "select count(*) from outbox.portal_links"
+            assert connection.exec_driver_sql(links).scalar_one() == 0
+            assert client.get("/webhooks/portal/").status_code == 303
+            assert connection.exec_driver_sql(links).scalar_one() == 1
+        client.get("/webhooks/portal/")
+        assert client.head("/webhooks/portal/").status_code == 200
+
+
 def test_the_browser_that_keeps_no_cookie_is_told_so_and_not_led_in_a_circle(shop: str) -> None:
     user = {"Cookie": "user=alice"}
     with browser(shop, None) as client:
