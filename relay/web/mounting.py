@@ -61,12 +61,13 @@ def signed_in_router(
     passes, api = _checked(portal_rights, api_rights), frozenset(api_rights)
     router = APIRouter(include_in_schema=False)
 
-    @router.get("")
-    async def lead(request: Request, given: Any = Depends(tenant)) -> Response:  # noqa: ARG001, B008 - FastAPI's way
-        return RedirectResponse(f"{_below(request, '')[0]}/{HOME}/", 303)
+    @router.api_route("", methods=["GET", "HEAD"])
+    @router.api_route("/", methods=["GET", "HEAD"])
+    async def redirect_to_portal(request: Request, given: Any = Depends(tenant)) -> Response:  # noqa: ARG001, B008 - FastAPI's way
+        return RedirectResponse(f"{_below(request, '/')[0]}/{HOME}/", 303)
 
     @router.api_route("/{path:path}", methods=_METHODS)
-    async def pass_on(request: Request, path: str, given: Any = Depends(tenant)) -> Response:  # noqa: B008
+    async def forward(request: Request, path: str, given: Any = Depends(tenant)) -> Response:  # noqa: B008
         if not path.startswith(passes) and path != HOME:
             raise HTTPException(404)
         if request.method not in _SAFE and not _has_bearer(request) and not is_from_here(request):
