@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
 
+from outbox.control.portal_arguments import check_person
 from outbox.ids import TokenId
 
 if TYPE_CHECKING:
@@ -18,21 +19,29 @@ __all__ = ["IN_SCOPE", "SignedIn", "signed_in_of"]
 
 IN_SCOPE = "relay.signed_in"
 """The key of the ASGI scope where it stands, which no request can set."""
+_MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedIn:
-    """Somebody of a tenant. `person` is who, for the audit; None where the application does not say."""
+    """Somebody of a tenant. `person` is who, for the audit; None where the application does not say.
+
+    Raises ArgumentError for a person of over 200 bytes, whom neither the portal nor the audit could name.
+    """
 
     tenant: str
     person: str | None
     portal_rights: PortalRight
     api_rights: frozenset[Right]
 
+    def __post_init__(self) -> None:
+        """Check who it is."""
+        check_person(self.person)
+
     @property
     def name(self) -> str:
-        """The name for the audit."""
-        return self.person or self.tenant or "-"
+        """The name for the audit: the person's, or as much of the tenant's as it holds."""
+        return self.person or self.tenant.encode()[:_MAX_NAME_BYTES].decode(errors="ignore") or "-"
 
     @property
     def caller_id(self) -> TokenId:

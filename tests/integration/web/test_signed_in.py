@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Iterator
@@ -280,17 +281,31 @@ def test_a_wrong_right_is_refused_at_once(options: dict[str, Any]) -> None:
         signed_in_router(FastAPI(), tenant=current_tenant, **options)
 
 
-@pytest.mark.parametrize("nobody", [None, "", {}, object()])
+@pytest.mark.parametrize("nobody", [None, "", {}, object(), ("acme", "é" * 101)])
 def test_nobody_in_particular_is_an_error_and_no_tenant(database_url: str, nobody: Any) -> None:
+    for path in ("/portal/", "/api/v1/events"):
+        with pytest.raises(ArgumentError, match=r"^owner: .*return|^person: is 202 bytes, at most 200 are allowed$"):
+            answer_to(database_url, nobody, path)
+
+
+@pytest.mark.parametrize("somebody", [("acme", "é" * 100), "é" * 128], ids=["person", "tenant"])
+def test_the_longest_names_are_let_in(database_url: str, somebody: Any) -> None:
+    assert [answer_to(database_url, somebody, path) for path in ("/portal/", "/api/v1/events")] == [303, 200]
+    assert answer_to(database_url, somebody, "/api/v1/subscriptions", url="https://a.example", types=["*"]) == 201
+
+
+def answer_to(database_url: str, tenant: Any, path: str, **posted: Any) -> int:
+    """The status that the shop answers, whose dependency says this. Raises what the shop raises."""
     web, shop = create_app(Config(database_url=database_url)), FastAPI()
-    shop.include_router(signed_in_router(web, tenant=lambda: nobody, api_rights=["read"]), prefix="/webhooks")
-    transport = httpx.ASGITransport(shop, raise_app_exceptions=False)
+    router = signed_in_router(web, tenant=lambda: tenant, api_rights=["read", "write"])
+    shop.include_router(router, prefix="/webhooks")
 
-    async def ask() -> list[int]:
-        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
-            return [(await client.get(f"/webhooks{path}")).status_code for path in ("/portal/", "/api/v1/events")]
+    async def ask() -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(shop), base_url="http://shop") as client:
+            method = "POST" if posted else "GET"
+            return (await client.request(method, f"/webhooks{path}", json=posted or None)).status_code
 
-    import asyncio
-
-    assert asyncio.run(ask()) == [500, 500]
-    web.state.database.close()
+    try:
+        return asyncio.run(ask())
+    finally:
+        web.state.database.close()
