@@ -88,8 +88,7 @@ def bind(target: Any) -> Binding:
 
 def require_own(target: Any) -> None:
     """Refuse a Connection that is lent by Django, whose atomic() alone ends the transaction. Raises ArgumentError."""
-    found = target if isinstance(target, Connection) else getattr(session_of(target), "bind", None)
-    if isinstance(found, Connection) and _django_of(found) is not None:
+    if not is_django(target) and _django_of(target) is not None:
         raise ArgumentError(
             "session: what SQLAlchemy runs on Django's connection is ended by Django's atomic() alone; pass"
             " django.db.connection itself"
@@ -97,10 +96,11 @@ def require_own(target: Any) -> None:
 
 
 def _django_of(target: Any) -> Any:
-    """Return Django's connection: the target itself, or what has lent its driver's to this Connection; else None."""
+    """Return Django's connection: the target itself, or what lends its driver's to this Connection or Session's."""
     if is_django(target):
         return target
-    return getattr(target.connection.dbapi_connection, "django", None) if isinstance(target, Connection) else None
+    found = target if isinstance(target, Connection) else getattr(session_of(target), "bind", None)
+    return getattr(found.connection.dbapi_connection, "django", None) if isinstance(found, Connection) else None
 
 
 async def run_in(target: Any, work: Any) -> Any:

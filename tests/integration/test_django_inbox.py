@@ -15,6 +15,7 @@ from django.test import Client, TestCase, override_settings
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 import outbox
 import outbox.inbox
@@ -336,10 +337,10 @@ def test_a_copy_that_comes_meanwhile_waits_for_the_first_ones_end(url):
 
 
 def test_receive_keeps_the_row_of_a_refusal_too(url):
-    for ours in (lambda: connection, lambda: opened):
+    for ours in (lambda: connection, lambda: opened, lambda: Session(bind=opened)):
         with pytest.raises(Refused), transaction.atomic(), outbox.django.connection() as opened:
             outbox.inbox.receive(ours(), signed(secret=new_secret()), SECRET, source="payments")
-    assert rows(url) == ["refused 401 signature"] * 2
+    assert rows(url) == ["refused 401 signature"] * 3
     with pytest.raises(TransactionError, match=r"transaction\.atomic\(\)"):
         outbox.inbox.receive(connection, signed(), SECRET, source="payments")
     with transaction.atomic():
