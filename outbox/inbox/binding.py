@@ -53,7 +53,7 @@ class Binding(Protocol):
     def run_apart(self, statement: str, values: Mapping[str, Any]) -> Any:
         """Run a statement in a transaction of its own and commit it, whatever becomes of the receiver's."""
 
-    def held(self) -> AbstractContextManager[object]:
+    def guarded(self) -> AbstractContextManager[object]:
         """Let nobody end the receiver's transaction inside this block: a commit is refused, a rollback told of."""
 
     def commit(self) -> BaseException | None:
@@ -135,8 +135,8 @@ class _OnConnection:
         with self._connection.begin():
             return _execute(self._connection, statement, values)
 
-    def held(self) -> AbstractContextManager[object]:
-        return _held(self._connection, "commit")
+    def guarded(self) -> AbstractContextManager[object]:
+        return _guard(self._connection, "commit")
 
     def commit(self) -> None:
         self._connection.commit()
@@ -162,14 +162,14 @@ class _OnSession:
     def run_apart(self, statement: str, values: Mapping[str, Any]) -> Any:
         return _execute_apart(checked_bind(self._session), statement, values)
 
-    def held(self) -> AbstractContextManager[object]:
-        return self._held()
+    def guarded(self) -> AbstractContextManager[object]:
+        return self._guard()
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _guard(self) -> Iterator[None]:
         # A commit of its connection passes the session by, and stores the message's id all the same.
         connection = self._session.connection(bind_arguments={"clause": WRITE})
-        with _held(self._session, "before_commit"), _held(connection, "commit"):
+        with _guard(self._session, "before_commit"), _guard(connection, "commit"):
             yield
 
     def commit(self) -> None:
@@ -201,9 +201,9 @@ class _OnPsycopg:
         with psycopg.connect(info.dsn, password=info.password) as apart:
             return _execute_psycopg(apart, statement, values)
 
-    def held(self) -> AbstractContextManager[object]:
-        held: AbstractContextManager[object] = self._connection.transaction()  # psycopg refuses both inside of it
-        return held
+    def guarded(self) -> AbstractContextManager[object]:
+        guard: AbstractContextManager[object] = self._connection.transaction()  # psycopg refuses both inside of it
+        return guard
 
     def commit(self) -> None:
         self._connection.commit()
@@ -213,8 +213,8 @@ class _OnPsycopg:
 
 
 @contextmanager
-def _held(holder: Session | Connection, committing: str) -> Iterator[None]:
-    """Hold a transaction of SQLAlchemy's; `committing` is the event that comes before its COMMIT."""
+def _guard(holder: Session | Connection, committing: str) -> Iterator[None]:
+    """Guard a transaction of SQLAlchemy's; `committing` is the event that comes before its COMMIT."""
     begun = holder.get_transaction()
 
     def refuse(*_: object) -> None:

@@ -73,7 +73,7 @@ class OnDjango:
             return self._on_connection(ours).run_apart(statement, values)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def guarded(self) -> Iterator[None]:
         """Refuse to go on where what was done inside will be rolled back. Django refuses a commit inside a block."""
         yield
         if self._django.needs_rollback or not self._django.in_atomic_block:

@@ -124,7 +124,7 @@ def _processing(session: Any, checked: Call) -> Iterator[Received]:
     call = checked.on(session)
     message = _begin(call)
     try:
-        with call.binding.held():
+        with call.binding.guarded():
             yield message
         failed_later = _end(call, message)
     except BaseException as error:  # noqa: BLE001 - it goes on
@@ -138,7 +138,7 @@ async def _aprocessing(session: Any, checked: Call) -> AsyncIterator[Received]:
     call = await run_in(session, checked.on)
     message = await run_in(session, lambda _: _begin(call))
     try:
-        with call.binding.held():
+        with call.binding.guarded():
             yield message
         await run_in(session, lambda _: _end(call, message))  # nothing is put off there
     except BaseException as error:  # noqa: BLE001
