@@ -58,19 +58,13 @@ def preview(
       relay subscriptions preview sub_… --event evt_…
       relay subscriptions preview sub_… --data order.json --transformation '{order: data.id, total: data.total}'
     """
-    from relay.operations.probe.preview import DEFAULT_TYPE, Draft
     from relay.operations.probe.preview import preview as make
 
     if (event_id is None) is (data is None):
         raise click.UsageError("give either --event or --data")
     if event_id is not None and (type_ is not None or key is not None or metadata):
         raise click.UsageError("--type, --key and --metadata are a draft's: give them with --data")
-    event = event_id or Draft(
-        data=read_file("data", data) if data else "",
-        type=type_ or DEFAULT_TYPE,
-        key=key,
-        metadata=dict(metadata) or None,
-    )
+    event = event_id or _draft(data, type_, key, metadata)
     source.require_tenant(subscription_id, tenant)
     try:
         found = source.run(
@@ -84,6 +78,13 @@ def preview(
     else:
         _print(found)
     return 0 if found.ok else 1
+
+
+def _draft(data: TextIO | None, type_: str | None, key: str | None, metadata: tuple[tuple[str, str], ...]) -> Draft:
+    from relay.operations.probe.preview import DEFAULT_TYPE, Draft
+
+    read = read_file("data", data) if data else ""
+    return Draft(data=read, type=type_ or DEFAULT_TYPE, key=key, metadata=dict(metadata) or None)
 
 
 def _sent(event: str | Draft, transformation: str | None) -> dict[str, Any]:
