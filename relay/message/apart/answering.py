@@ -32,7 +32,7 @@ def answer(request: bytes) -> bytes:
     try:
         asked = marshal.loads(request)  # noqa: S302 - the relay made it
         if asked[0] == "filters":
-            return _asked(asked)
+            return _filtered(asked)
         return MADE + (_formatted(asked) if asked[0] == "format" else _transformed(asked))
     except (TransformationError, FormatError) as error:
         return REFUSED + str(error).encode()
@@ -57,7 +57,7 @@ def _formatted(asked: FormatAsked) -> bytes:
     return Formatter(name, settings, secret).body_of(event).content
 
 
-def _asked(asked: FiltersAsked) -> bytes:
+def _filtered(asked: FiltersAsked) -> bytes:
     _, digest, texts, type_, key, payload, metadata = asked
     if texts is not None:
         KNOWN.put(digest, texts)
