@@ -28,12 +28,12 @@ from relay.secrets.keyring import KeyUnavailableError
 if TYPE_CHECKING:
     from relay.engine.failures import Failures
     from relay.engine.gate import Gate
-    from relay.model.alike import Kind
+    from relay.model.alike import Receiver
     from relay.model.delivery import Delivery
     from relay.model.subscription import SubscriptionVersion
     from relay.secrets.keyring import Keyring
 
-__all__ = ["Alike", "Endpoint", "Owner"]
+__all__ = ["Endpoint", "Owner", "Registry"]
 
 log = logging.getLogger("relay.engine")
 
@@ -54,19 +54,19 @@ class Owner(Protocol):
         ...
 
 
-class Alike(Protocol):
-    """Holds back endpoints of one kind together."""
+class Registry(Protocol):
+    """Knows the endpoints of this process, and holds back those of one receiver together."""
 
-    def hold_alike(self, kind: Kind, seconds: float) -> None:
-        """Begin no attempt for so many seconds for any endpoint of this kind."""
+    def hold_alike(self, receiver: Receiver, seconds: float) -> None:
+        """Begin no attempt for so many seconds for any endpoint of this receiver."""
         ...
 
 
 class Endpoint:
     """The receiving side of one subscription, at one version of its row."""
 
-    __slots__ = ("_closed_until", "_keyring", "ailing", "alike", "bytes", "envelope", "failing", "failures", "gate",
-                 "health", "huge", "leased", "owner", "problem", "queued", "sending", "subscription", "tenant",
+    __slots__ = ("_closed_until", "_keyring", "ailing", "bytes", "envelope", "failing", "failures", "gate", "health",
+                 "huge", "leased", "owner", "problem", "queued", "registry", "sending", "subscription", "tenant",
                  "waiting", "warned_at")  # fmt: skip
 
     def __init__(
@@ -76,10 +76,10 @@ class Endpoint:
         keyring: Keyring,
         owner: Owner,
         tenant: TenantUse | None = None,
-        alike: Alike | None = None,
+        registry: Registry | None = None,
     ) -> None:
         self._keyring = keyring
-        self.alike = alike  # the endpoints that are held back with it
+        self.registry = registry  # that knows it; None: it is alone
         self.owner = owner  # the sending side of its engine
         self.tenant = tenant or TenantUse()  # shared with the tenant's other endpoints
         self.health = Health(window_max)

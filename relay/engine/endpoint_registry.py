@@ -18,13 +18,13 @@ from relay.engine.freed_memory import give_back
 from relay.engine.gate import HAND_BACK_SECONDS, Gate
 from relay.engine.slots import Slots
 from relay.engine.tenants import Tenants
-from relay.model.alike import kind_of
+from relay.model.alike import receiver_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from relay.engine.endpoint import Owner
-    from relay.model.alike import Kind
+    from relay.model.alike import Receiver
     from relay.model.subscription import SubscriptionVersion
     from relay.secrets.keyring import Keyring
 
@@ -51,7 +51,7 @@ class Endpoints:
         self.thirsty: dict[Endpoint, None] = {}  # those with something leased that waits for a limit
         self.parked: dict[bytes, float] = {}  # those that a limit lets nothing to, and until when (limiter.py)
         self._answered = Answered()
-        self._held: dict[Kind, float] = {}  # until when, by the monotonic clock
+        self._held: dict[Receiver, float] = {}  # until when, by the monotonic clock
         self._most = 0  # endpoints known at once since the tables were made
 
     def __len__(self) -> int:
@@ -167,23 +167,24 @@ class Endpoints:
         """Remember an endpoint as closed until `take_reopened` names it."""
         self._closed.add(endpoint.subscription.id)
 
-    def hold_alike(self, kind: Kind, seconds: float) -> None:
-        """Begin no attempt for so many seconds for any endpoint of this kind, also one that is not known yet.
+    def hold_alike(self, receiver: Receiver, seconds: float) -> None:
+        """Begin no attempt for so many seconds for any endpoint of this receiver, also one that is not known yet.
 
         Give back what waits for them. Another version of a subscription does not end it: the receiver counts the
         address, and would be asked again too early. Other processes learn of it from what is settled.
         """
         now = time.monotonic()
-        until = max(self._held.get(kind, 0.0), now + seconds)
-        self._held = {one: end for one, end in self._held.items() if end > now} | {kind: until}
-        for endpoint in [one for one in self if _kind_of(one.subscription) == kind]:
+        until = max(self._held.get(receiver, 0.0), now + seconds)
+        self._held = {one: end for one, end in self._held.items() if end > now} | {receiver: until}
+        for endpoint in [one for one in self if _receiver_of(one.subscription) == receiver]:
             endpoint.close(seconds)
             self.note_closed(endpoint)
             endpoint.owner.give_back_waiting(endpoint)
 
     def _held_until(self, subscription: SubscriptionVersion) -> float:
-        """Return until when those of its kind are held back, by the monotonic clock; 0 where they are not."""
-        return self._held.get(_kind_of(subscription), 0.0) if self._held else 0.0
+        """Return until when those of its receiver are held back, by the monotonic clock; 0 where they are not."""
+        receiver = _receiver_of(subscription) if self._held else None
+        return self._held.get(receiver, 0.0) if receiver else 0.0
 
     def may_be_probed(self, subscription_id: bytes) -> bool:
         """Tell whether a probe of this subscription could begin soon, for all that its format and limits say here.
@@ -253,5 +254,5 @@ class Endpoints:
         give_back()
 
 
-def _kind_of(subscription: SubscriptionVersion) -> Kind:
-    return kind_of(subscription.format, subscription.url)
+def _receiver_of(subscription: SubscriptionVersion) -> Receiver | None:
+    return receiver_of(subscription.format, subscription.url)

@@ -14,7 +14,7 @@ from relay.engine.byte_shares import ByteGrants, ByteRoom
 from relay.engine.fairness import Grants, Places, Queues
 from relay.engine.lending import Lending
 from relay.engine.tenants import Tenants
-from relay.model.alike import kind_of
+from relay.model.alike import receiver_of
 from relay.model.decide import RETRY_AFTER_MAX_SECONDS
 from relay.model.delivery import SMALL_BYTES
 from relay.model.outcome import Scope
@@ -163,10 +163,11 @@ class Room:
         """Queue an endpoint for a place, if it has anything to send and may send it."""
         self._queues.append(endpoint)
 
-    def learn(self, endpoint: Endpoint, outcome: Outcome, asked: SubscriptionVersion | None = None) -> None:
+    def learn(self, endpoint: Endpoint, outcome: Outcome, subscription: SubscriptionVersion | None = None) -> None:
         """Adapt an endpoint's health to an outcome; if it became proven or unproven, count what it holds there.
 
-        An answer that is about all endpoints of the kind that was `asked` holds them back too.
+        An answer that is about all endpoints of its receiver holds them back too. `subscription`: the version that was
+        sent with; None where nothing follows for others.
         """
         answered = endpoint.answers
         endpoint.health.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
@@ -179,6 +180,8 @@ class Room:
             endpoint.tenant.reclassify(endpoint, answers=answers)
             self._bytes.reclassify(endpoint, answers=answers)
             self._queues.move(endpoint)
-        if asked and outcome.scope is Scope.FORMAT and outcome.retry_after_seconds and endpoint.alike is not None:
-            seconds = min(outcome.retry_after_seconds, RETRY_AFTER_MAX_SECONDS)
-            endpoint.alike.hold_alike(kind_of(asked.format, asked.url), seconds)
+        if subscription is None or endpoint.registry is None or outcome.scope is not Scope.RECEIVER:
+            return
+        receiver = receiver_of(subscription.format, subscription.url)
+        if receiver and outcome.retry_after_seconds:
+            endpoint.registry.hold_alike(receiver, min(outcome.retry_after_seconds, RETRY_AFTER_MAX_SECONDS))

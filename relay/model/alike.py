@@ -1,26 +1,27 @@
-"""Which endpoints a receiver counts together: those of one format at its host, whatever that is called."""
+"""Which endpoints a receiver counts together. Discord has six host names; one limit counts for all."""
 
 from __future__ import annotations
 
-__all__ = ["Kind", "hosts_alike", "kind_of"]
+__all__ = ["Receiver", "hosts_alike", "receiver_of"]
 
-Kind = tuple[str, tuple[str, ...]]
-"""A format, and hosts: what a hold is about that an answer of Scope.FORMAT asks for."""
+Receiver = tuple[str, tuple[str, ...]]
+"""A format, and hosts: what a hold is about that an answer of Scope.RECEIVER asks for."""
 
-_SAME = (
-    tuple(f"{client}{name}.com" for name in ("discord", "discordapp") for client in ("", "canary.", "ptb.")),
-)  # fmt: skip
+_DISCORD = tuple(f"{client}{name}.com" for name in ("discord", "discordapp") for client in ("", "canary.", "ptb."))
+_SAME = (tuple(f"{host}{port}" for host in _DISCORD for port in ("", ":443")),)
 
 
 def hosts_alike(url: str) -> tuple[str, ...]:
-    """Return the host of this URL (with its port, if the URL has one) and the other names of the same receiver."""
-    host = (url.split("/", 3) + [""] * 3)[2]  # as split_part does; the URL may have been written by hand
-    return next((names for names in _SAME if host in names), (host,))
+    """Return all names of the receiver of this URL, in lower case, as they may stand between its // and its path.
 
-
-def kind_of(form: str, url: str) -> Kind:
-    """Return which endpoints this one is held back with.
-
-    By the host, too: whoever makes a subscription of this format to a host of their own holds back nobody else.
+    Nothing where it is not known to be one receiver: the paths of a host may be of many who do not know each other, and
+    what answers at one must not hold back another's.
     """
-    return form, hosts_alike(url)
+    host = (url.split("/", 3) + [""] * 3)[2].lower()  # as split_part does; the URL may have been written by hand
+    return next((names for names in _SAME if host in names), ())
+
+
+def receiver_of(form: str, url: str) -> Receiver | None:
+    """Return which endpoints this one is held back with; None where it is alone."""
+    hosts = hosts_alike(url)
+    return (form, hosts) if hosts else None

@@ -75,8 +75,8 @@ class Scope(StrEnum):
 
     ENDPOINT = "endpoint"
     """The endpoint that gave it."""
-    FORMAT = "format"
-    """Every endpoint of its format at its host: the receiver counts, or bans, the address that we send from."""
+    RECEIVER = "receiver"
+    """Every endpoint of its format at its receiver, which counts, or bans, the address that we send from."""
 
 
 class Reading(NamedTuple):

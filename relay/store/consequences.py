@@ -75,41 +75,49 @@ def _holds(rows: Sequence[Settlement]) -> Step | None:
     return Step("held", _HOLD, (*_endpoints(holds), Floats(list(holds.values())))) if holds else None
 
 
-# An answer may be about all endpoints of its kind, since the receiver counts the address that we send from: all relays
-# hold them back then. A short hold is the business of the process that was told; another one is told itself, as soon.
+# An answer may be about all endpoints of its receiver, which counts the address that we send from: all relays hold them
+# back then. A short hold is the business of the process that was told; another one is told itself, as soon. Whatever
+# number of a receiver's endpoints answered, it is one scan and so many rows at most: all results of the batch wait.
 HOLD_ALIKE_FROM_SECONDS = 5.0
-HOLD_ALIKE_MAX = 200  # by one statement, since other results wait: who finds one that is not held yet holds the next
+HOLD_ALIKE_MAX = 200  # by one statement: the next answer of one that is not held yet holds 200 more
 _HOLD_ALIKE = f"""
-with alike as materialized (
-    select s.id, asked.seconds from unnest(%b, %b, %b, %b) asked(id, url, seconds, host)
+with receivers as materialized (
+    select a.format, asked.hosts, max(asked.seconds) as seconds
+    from unnest(%b, %b, %b, %b) asked(id, url, seconds, hosts)
     cross join lateral (select format from outbox.subscriptions where id = asked.id and url = asked.url limit 1) a
-    cross join lateral (
+    group by a.format, asked.hosts),
+alike as materialized (
+    select s.id, receivers.seconds from receivers cross join lateral (
         select id from outbox.subscriptions
-        where format = a.format and split_part(url, '/', 3) = asked.host
-          and id <> asked.id and removed_at is null and disabled_at is null
-          and coalesce(held_until < clock_timestamp() + make_interval(secs => asked.seconds / 2), true)
-        limit {HOLD_ALIKE_MAX} for no key update skip locked) s)
+        where format = receivers.format
+          and lower(split_part(url, '/', 3)) = any(string_to_array(receivers.hosts, ' '))
+          and removed_at is null and disabled_at is null
+          and coalesce(held_until < clock_timestamp() + make_interval(secs => receivers.seconds / 2), true)
+        limit {HOLD_ALIKE_MAX} for no key update skip locked) s
+    limit {HOLD_ALIKE_MAX})
 update outbox.subscriptions s
-set held_until = clock_timestamp() + make_interval(secs => (select max(seconds) from alike where id = s.id))
+set held_until = clock_timestamp() + make_interval(secs => (select seconds from alike where id = s.id))
 where id = any(array(select id from alike))
 returning id
 """
 
 
 def _holds_alike(rows: Sequence[Settlement]) -> Step | None:
-    """Return the step that holds back all endpoints that a receiver counts together with one that it answered."""
-    holds: dict[tuple[bytes, str, str], float] = {}
+    """Return the step that holds back all endpoints that a receiver counts together with those that it answered."""
+    holds: dict[tuple[bytes, str], float] = {}
+    hosts: dict[tuple[bytes, str], bytes] = {}
     for row in rows:
         hold = row.verdict.endpoint
-        if isinstance(hold, Hold) and hold.scope is Scope.FORMAT and hold.seconds >= HOLD_ALIKE_FROM_SECONDS:
-            for host in hosts_alike(row.url):
-                one = (row.delivery.subscription_id, row.url, host)
-                holds[one] = max(holds.get(one, 0.0), hold.seconds)
+        if not isinstance(hold, Hold) or hold.scope is not Scope.RECEIVER or hold.seconds < HOLD_ALIKE_FROM_SECONDS:
+            continue
+        if names := hosts_alike(row.url):
+            asked_of = (row.delivery.subscription_id, row.url)
+            holds[asked_of] = max(holds.get(asked_of, 0.0), hold.seconds)
+            hosts[asked_of] = " ".join(names).encode()
     if not holds:
         return None
-    endpoints = _endpoints([(identity, url) for identity, url, _ in holds])
-    hosts = Texts([host.encode() for _, _, host in holds])
-    return Step("held_alike", _HOLD_ALIKE, (*endpoints, Floats(list(holds.values())), hosts))
+    columns = (*_endpoints(holds), Floats(list(holds.values())), Texts(list(hosts.values())))
+    return Step("held_alike", _HOLD_ALIKE, columns)
 
 
 _DISABLE = """

@@ -59,8 +59,23 @@ _SETTLEMENT = (
     ),
     Fence(
         "a hold is of one receiver", "relay/store/consequences.py",
-        "and split_part(url, '/', 3) = asked.host", "and asked.host <> ''",
+        "and lower(split_part(url, '/', 3)) = any(string_to_array(receivers.hosts, ' '))", "and receivers.hosts <> ''",
         (f"{_CONDUCT}::test_a_hold_of_all_alike_is_written_to_those_of_the_same_format_and_receiver",),
+    ),
+    Fence(
+        "a hold of all alike is of few rows in all", "relay/store/consequences.py",
+        "skip locked) s\n    limit {HOLD_ALIKE_MAX})", "skip locked) s)",
+        (f"{_CONDUCT}::test_many_answers_hold_no_more_than_one_and_scan_once",),
+    ),
+    Fence(
+        "answers of one receiver are one scan", "relay/store/consequences.py",
+        "group by a.format, asked.hosts),", "group by a.format, asked.hosts, asked.id),",
+        (f"{_CONDUCT}::test_many_answers_hold_no_more_than_one_and_scan_once",),
+    ),
+    Fence(
+        "an answer at a host of many holds nobody else", "relay/model/alike.py",
+        "if host in names), ())", "if host in names), (host,))",
+        (f"{_CONDUCT}::test_an_answer_at_a_host_of_many_holds_only_who_gave_it",),
     ),
     Fence(
         "a hold is written where it ends later", "relay/store/consequences.py",

@@ -78,8 +78,9 @@ async def proxying(
 ) -> AsyncIterator[Proxy]:
     """Serve as a proxy of scheme http, https or socks5.
 
-    `hosts` are the names it resolves; `login` (user:password) is what it wants; `dies_after` so many bytes from the
-    endpoint it cuts the tunnel; options go to asyncio.start_server (ssl).
+    `hosts` are the names it resolves, to an IPv4 address, with a port if it is another one than was asked for; `login`
+    (user:password) is what it wants; `dies_after` so many bytes from the endpoint it cuts the tunnel; options go to
+    asyncio.start_server (ssl).
     """
     proxy = Proxy(scheme, dict(hosts or {}))
     ask = _ask_socks5 if scheme == "socks5" else _ask_connect
@@ -151,7 +152,8 @@ async def _ask_socks5(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 async def _tunnel(asked: Asked, hosts: dict[str, str], accepted: bytes, dies_after: int | None) -> None:
     try:
-        reader, writer = await asyncio.open_connection(hosts.get(asked.host, asked.host), asked.port)
+        host, _, port = hosts.get(asked.host, "").partition(":")
+        reader, writer = await asyncio.open_connection(host or asked.host, int(port or asked.port))
     except OSError:
         await says(FAILED[accepted[0] == 5])(asked)
         return

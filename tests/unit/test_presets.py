@@ -230,7 +230,7 @@ def test_an_answer_means_what_its_receiver_says(name: str, row: dict[str, Any]) 
         changes = {"disable": Disable, "none": type(None), "alert": type(None)}
         if row["endpoint"] == "hold":
             assert isinstance(verdict.endpoint, Hold) or "schedule" in row["hold"].get("else", "")
-            assert (read.scope is Scope.FORMAT) == row["hold"].get("scope", "").startswith("every ")
+            assert (read.scope is Scope.RECEIVER) == row["hold"].get("scope", "").startswith("every ")
         else:
             assert isinstance(verdict.endpoint, changes[row["endpoint"]]), outcome
         if row["delivery"] == "dead":
@@ -249,8 +249,8 @@ def test_discord_holds_for_the_larger_time_rounded_up() -> None:
 @pytest.mark.parametrize(
     ("headers", "body", "scope"),
     [
-        ("", b'{"retry_after":2.5,"global": true}', Scope.FORMAT),
-        ("X-RateLimit-Global: true\r\n", b'{"retry_after":2.5,"global":false}', Scope.FORMAT),
+        ("", b'{"retry_after":2.5,"global": true}', Scope.RECEIVER),
+        ("X-RateLimit-Global: true\r\n", b'{"retry_after":2.5,"global":false}', Scope.RECEIVER),
         ("X-RateLimit-Scope: user\r\n", b'{"retry_after":2.5,"global":false}', Scope.ENDPOINT),
     ],
 )

@@ -53,12 +53,12 @@ _DISCORD = (
     Answer((404,), Means.DISABLE, "Discord's webhook was deleted: make a new one", pattern=r'"code":\s*10015\b'),
     _TOO_LARGE,
     Answer((429,), Means.HOLD, "over Discord's global rate", pattern=r'"global":\s*true',
-           seconds=(_RETRY_AFTER,), scope=Scope.FORMAT),
+           seconds=(_RETRY_AFTER,), scope=Scope.RECEIVER),
     Answer((429,), Means.HOLD, "over Discord's global rate", pattern=r'"retry_after"', lines=r"^x-ratelimit-global:",
-           seconds=(_RETRY_AFTER,), scope=Scope.FORMAT),
+           seconds=(_RETRY_AFTER,), scope=Scope.RECEIVER),
     Answer((429,), Means.HOLD, "over Discord's rate", pattern=r'"retry_after"',
            seconds=(_RETRY_AFTER,)),
-    Answer((429,), Means.HOLD, "Discord has banned this address for a while", otherwise=600.0, scope=Scope.FORMAT),
+    Answer((429,), Means.HOLD, "Discord has banned this address for a while", otherwise=600.0, scope=Scope.RECEIVER),
 )  # fmt: skip
 _TEAMS = (
     Answer((200,), Means.HOLD, "a retired connector passes on a 429", otherwise=60.0,

@@ -18,11 +18,15 @@ from relay.http import AddressPolicy, DirectDialler, HttpSender
 from relay.model import decide
 from relay.model.outcome import Outcome, Scope
 from relay.model.verdict import Hold, VerdictKind
+from relay.store.consequences import HOLD_ALIKE_MAX
+from relay.store.fan_out import new_ids
 from relay.store.lease import new_lease
+from relay.store.rows import Birth
 from relay.store.store import Store
 from tests.integration.engine.world import (
     ERROR_500,
     FarEnd,
+    PlanWatch,
     Relay,
     World,
     fan_out,
@@ -309,12 +313,14 @@ async def test_of_many_holds_in_a_batch_the_longest_counts(world: World, store: 
 async def test_a_hold_of_all_alike_is_written_to_those_of_the_same_format_and_receiver(
     world: World, store: Store
 ) -> None:
-    url = "https://discord.com/api/webhooks/1/t"
+    url, url_443 = "https://discord.com/api/webhooks/1/t", "https://discord.com:443/api/webhooks/1/t"
     shapes = {
         "asked": ("discord", url, ""),
         "same": ("discord", "https://discord.com/api/webhooks/2/t", ""),
         "other name": ("discord", "https://canary.discord.com/api/webhooks/3/t", ""),
         "held longer": ("discord", "https://discord.com/api/webhooks/4/t", ", held_until = now() + interval '9 hours'"),
+        "own port": ("discord", "https://discord.com:443/api/webhooks/8/t", ""),
+        "by hand": ("discord", "https://PTB.Discord.com/api/webhooks/9/t", ""),
         "other host": ("discord", "https://relay.example/api/webhooks/5/t", ""),
         "other port": ("discord", "https://discord.com:8443/api/webhooks/6/t", ""),
         "other format": ("raw", "https://discord.com/api/webhooks/7/t", ""),
@@ -327,18 +333,18 @@ async def test_a_hold_of_all_alike_is_written_to_those_of_the_same_format_and_re
     world.record(count=3)
     births = await fan_out(store, leased=True)
 
-    async def held_after(seconds: float, asked_url: str = url, scope: Scope = Scope.FORMAT) -> set[str]:
+    async def held_after(seconds: float, asked_url: str = url, scope: Scope = Scope.RECEIVER) -> set[str]:
         hold = Hold(seconds, scope)
         settled = await store.settle([result(held(births.pop()), VerdictKind.RETRY, 1.0, hold, url=asked_url)])
         return {name for name, identity in ids.items() if identity.bytes in settled.held_alike}
 
     assert await held_after(4.0) == set(), "short ones are the business of the process that was told"
     assert await held_after(600.0, "https://discord.com/api/webhooks/former") == set()
-    assert await held_after(600.0) == {"same", "other name"}
+    assert await held_after(600.0) == {"same", "other name", "own port", "by hand"}
     later = "held_until between clock_timestamp() + interval '590 s' and clock_timestamp() + interval '600 s'"
-    assert world.count("subscriptions", later) == 3
+    assert world.count("subscriptions", later) == 5
 
-    world.record(count=2)
+    world.record(count=3)
     births += await fan_out(store, leased=True)
     world.rows(
         "update outbox.subscriptions set held_until = clock_timestamp() + interval '400 s' where id = %s", ids["same"]
@@ -348,17 +354,60 @@ async def test_a_hold_of_all_alike_is_written_to_those_of_the_same_format_and_re
         "update outbox.subscriptions set held_until = clock_timestamp() + interval '200 s' where id = %s", ids["same"]
     )
     assert await held_after(600.0) == {"same"}
+    world.rows("update outbox.subscriptions set url = %s, held_until = null where id = %s", url_443, ids["asked"])
+    assert await held_after(1500.0, url_443) == {"same", "other name", "own port", "by hand"}
+
+
+async def test_an_answer_at_a_host_of_many_holds_only_who_gave_it(world: World, store: Store) -> None:
+    mine = world.subscribe("a.*")
+    world.subscribe("none.at_all", tenant="another")
+    world.rows("update outbox.subscriptions set format = 'discord', url = 'https://webhook.site/' || types[1]")
+    world.record()
+    (birth,) = await fan_out(store, leased=True)
+    hold = Hold(600.0, Scope.RECEIVER)
+    settled = await store.settle([result(held(birth), VerdictKind.RETRY, 1.0, hold, url="https://webhook.site/a.*")])
+    assert (settled.held, settled.held_alike) == ({mine}, frozenset())
+    assert world.count("subscriptions", "held_until is not null") == 1
+
+
+async def test_many_answers_hold_no_more_than_one_and_scan_once(own_world: World) -> None:
+    """All results of the batch wait meanwhile."""
+    world = own_world
+    for form in ("discord", "raw"):
+        world.rows(
+            "insert into outbox.subscriptions (url, types, format) select"
+            " case when n > 10 then 'https://ptb.discord.com/' else 'https://discord.com/' end || n, '{none}', %s"
+            " from generate_series(1, 190) n",
+            form,
+        )
+    world.rows("analyze outbox.subscriptions")
+    asked = world.rows("select id, url from outbox.subscriptions where url ~ '//discord' order by id")
+    assert len(asked) == 20
+    births = [Birth(one, 1, row[0].bytes, None, 1, None) for one, row in zip(new_ids(20), asked, strict=True)]
+    answers = [
+        result(held(birth), VerdictKind.RETRY, 1.0, Hold(590.0 + number, Scope.RECEIVER), url=url)
+        for number, (birth, (_, url)) in enumerate(zip(births, asked, strict=True))
+    ]
+    watch = PlanWatch(world.url)
+    await watch.begin()
+    settled = await watch.store.settle(answers)
+    await watch.store.close()
+    assert len(settled.held) == 20
+    assert len(settled.held_alike) == HOLD_ALIKE_MAX
+    scans = [node["Actual Loops"] for node in watch.nodes() if "split_part" in node.get("Filter", "")]
+    assert scans == [2], "one for each format, whatever number of its endpoints answered"
 
 
 async def test_a_hold_of_all_alike_waits_for_nobody(world: World, store: Store) -> None:
     world.subscribe("a.*")
     world.subscribe("none.at_all")
-    world.rows("update outbox.subscriptions set format = 'discord'")
+    url = "https://discord.com/api/webhooks/1/t"
+    world.rows("update outbox.subscriptions set format = 'discord', url = %s", url)
     world.record()
     (birth,) = await fan_out(store, leased=True)
     with world.open() as person:
         person.execute("select from outbox.subscriptions where types = '{none.at_all}' for no key update")
-        asked = result(held(birth), VerdictKind.RETRY, 1.0, Hold(600.0, Scope.FORMAT), url=URL)
+        asked = result(held(birth), VerdictKind.RETRY, 1.0, Hold(600.0, Scope.RECEIVER), url=url)
         settled = await asyncio.wait_for(store.settle([asked]), 5)
     assert settled.held_alike == frozenset()
     assert world.count("subscriptions", "held_until is not null") == 1
