@@ -52,6 +52,8 @@ class Endpoints:
         self.parked: dict[bytes, float] = {}  # those that a limit lets nothing to, and until when (limiter.py)
         self._answered = Answered()
         self._held: dict[Receiver, float] = {}  # until when, by the monotonic clock
+        self._written: set[bytes] = set()  # of which the database knows; resumed: those that a person resumed since
+        self._resumed: set[bytes] = set()
         self._most = 0  # endpoints known at once since the tables were made
 
     def __len__(self) -> int:
@@ -113,6 +115,9 @@ class Endpoints:
                 self._forget_oldest()
         else:
             endpoint.update(subscription)
+        if subscription.closed_seconds <= 0 and subscription.id in self._written:
+            self._written.remove(subscription.id)
+            self._resumed.add(subscription.id)
         endpoint.close(self._held_until(subscription) - time.monotonic())
         if subscription.batch_events:
             self.batching.add(subscription.id)
@@ -170,10 +175,12 @@ class Endpoints:
     def hold_alike(self, receiver: Receiver, seconds: float) -> None:
         """Begin no attempt for so many seconds for any endpoint of this receiver, also one that is not known yet.
 
-        Give back what waits for them. Another version of a subscription does not end it: the receiver counts the
-        address, and would be asked again too early. Other processes learn of it from what is settled.
+        Give back what waits for them. Another version of a subscription does not end it, unless a person resumed it:
+        the receiver counts the address, and would be asked again too early. Another answer holds back those, too. Other
+        processes learn of it from what is settled.
         """
         now = time.monotonic()
+        self._resumed.clear()
         until = max(self._held.get(receiver, 0.0), now + seconds)
         self._held = {one: end for one, end in self._held.items() if end > now} | {receiver: until}
         for endpoint in [one for one in self if _receiver_of(one.subscription) == receiver]:
@@ -181,9 +188,19 @@ class Endpoints:
             self.note_closed(endpoint)
             endpoint.owner.give_back_waiting(endpoint)
 
+    def note_written(self, subscription_ids: Iterable[bytes]) -> None:
+        """Note that the database knows of these holds.
+
+        Who is read without one later was resumed by a person, got another URL, or the hold is over there.
+        """
+        if self._held:
+            self._written.update(subscription_ids)
+        else:
+            self._written.clear()
+
     def _held_until(self, subscription: SubscriptionVersion) -> float:
         """Return until when those of its receiver are held back, by the monotonic clock; 0 where they are not."""
-        receiver = _receiver_of(subscription) if self._held else None
+        receiver = _receiver_of(subscription) if self._held and subscription.id not in self._resumed else None
         return self._held.get(receiver, 0.0) if receiver else 0.0
 
     def may_be_probed(self, subscription_id: bytes) -> bool:

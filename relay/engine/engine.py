@@ -76,9 +76,10 @@ class Engine:
         self.outage, clock = Outage(), DatabaseClock()
         self.apart = Apart()
         self._pace = Pace()
-        self.settler = Settler(self.settle_store, self.outage.share(), self._pace, options.meter, clock)
-        self.lone_suspect = LoneSuspect(self.settler)
         self.endpoints = Endpoints(options.max_in_flight_per_endpoint, keyring, room.tenants)
+        told = (self.settle_store, self.outage.share(), self._pace, options.meter, clock, self.endpoints)
+        self.settler = Settler(*told)
+        self.lone_suspect = LoneSuspect(self.settler)
         self.sending = Sending(
             sender,
             self.settler,

@@ -24,6 +24,7 @@ from relay.store.rows import Settled
 
 if TYPE_CHECKING:
     from relay.engine.clock import DatabaseClock
+    from relay.engine.endpoint_registry import Endpoints
     from relay.engine.meter import Meter
     from relay.engine.outage import Share
     from relay.engine.pace import Pace
@@ -45,8 +46,11 @@ PATIENCE_SECONDS = 1.0  # for looking, by halves, which results of a batch wait 
 class Settler:
     """Gathers results and writes them, one statement a batch."""
 
-    def __init__(self, store: Store, outage: Share, pace: Pace, meter: Meter, clock: DatabaseClock) -> None:
+    def __init__(
+        self, store: Store, outage: Share, pace: Pace, meter: Meter, clock: DatabaseClock, endpoints: Endpoints
+    ) -> None:
         self._store = store
+        self._endpoints = endpoints
         self._outage = outage
         self._pace = pace
         self._meter = meter
@@ -255,6 +259,7 @@ class Settler:
     def _conclude(self, batch: list[Settlement], settled: Settled) -> None:
         """Forget the results that the database has taken; log dead letters and disabled subscriptions."""
         self._meter.settled(batch, len(settled.buried), self._clock.now())
+        self._endpoints.note_written(settled.held | settled.held_alike)
         for settlement in batch:
             self._results.pop(settlement.delivery.id, None)
             self._aside.remove(settlement.delivery.id)

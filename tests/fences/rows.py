@@ -78,6 +78,11 @@ _SETTLEMENT = (
         (f"{_CONDUCT}::test_an_answer_at_a_host_of_many_holds_only_who_gave_it",),
     ),
     Fence(
+        "a resume ends what is held with others", "relay/engine/endpoint_registry.py",
+        "if self._held and subscription.id not in self._resumed else None", "if self._held else None",
+        (f"{_ENGINE}/test_formats.py::test_a_resume_ends_what_is_held_with_others_for_that_one",),
+    ),
+    Fence(
         "a hold is written where it ends later", "relay/store/consequences.py",
         "held_until < clock_timestamp() + make_interval(secs => asked.seconds - 1), true)\n        limit 1 for",
         "null, true)\n        limit 1 for",

@@ -248,3 +248,25 @@ async def test_a_plain_subscription_has_the_standard_body_beside_formats(world: 
     bodies = {path: body for path, _, body in wire.requests}
     assert bodies["/plain"].startswith(b'{"type":"a.b","timestamp":"')
     assert list(json.loads(bodies["/thin"])) == ["id", "type"]
+
+
+async def test_a_resume_ends_what_is_held_with_others_for_that_one(world: World, wire: Wire) -> None:
+    hooks = [
+        add(world, f"https://discord.com/api/webhooks/{n}/t", format="discord", filter={"payload": {"to": n}})
+        for n in (1, 2, 3)
+    ]
+    banned = Outcome(OutcomeKind.HTTP_4XX, 429, 1, headers="", excerpt=b"<html>error 1015</html>")
+    wire.script["/api/webhooks/1/t"] = banned
+    async with running(world.url, wire):
+        world.record(payload='{"to": 1}')
+        await await_until(lambda: world.count("subscriptions", "held_until is not null") == 3)
+        await asyncio.sleep(0.5)  # until the relay knows that it is written
+        engine = create_engine(make_url(world.url).set(drivername="postgresql+psycopg"))
+        with engine.begin() as connection:
+            subscriptions.resume(connection, hooks[1].id)
+        engine.dispose()
+        world.record(payload='{"to": 3}')
+        world.record(payload='{"to": 2}')
+        await await_until(lambda: wire.paths().count("/api/webhooks/2/t") == 1)
+        await asyncio.sleep(0.5)
+    assert wire.paths().count("/api/webhooks/3/t") == 0
