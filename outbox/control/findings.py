@@ -17,13 +17,13 @@ class Action:
 
     `page` is the page of one thing, whose `id` it needs (`test`: the one that checks and tests a subscription), or a
     list, whose filters are `parameters`. `does` names the button that mends it there: `resume` a subscription, or all
-    sending.
+    sending; `retry` what waits for a retry to the subscription `id`.
     """
 
     page: Literal["subscription", "test", "delivery", "subscriptions", "events", "dead_letters", "findings"]
     id: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
-    does: Literal["", "resume"] = ""
+    does: Literal["", "resume", "retry"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

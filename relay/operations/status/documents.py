@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CANCELLED_DAYS", "Attempts", "BlockedLane", "Count", "DeadLetters", "Deliveries", "DisabledSubscription",
-    "FailedAttempt", "HeldSubscription", "Limits", "Named", "Newest", "PausedSubscription", "Pending", "Settings",
-    "SlowedSubscription", "SortingSubscription", "Status", "StuckSubscription", "SubscriptionHealth", "Subscriptions",
-    "Unresolved",
+    "FailedAttempt", "HeldSubscription", "Limits", "Named", "Newest", "PausedSubscription", "Pending", "Retries",
+    "Settings", "SlowedSubscription", "SortingSubscription", "Status", "StuckSubscription", "SubscriptionHealth",
+    "Subscriptions", "Unresolved",
 ]  # fmt: skip
 
 CANCELLED_DAYS = 7
@@ -129,6 +129,15 @@ class SubscriptionHealth:
     last_outcome: str | None
     last_status: int | None
     last_error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How many deliveries of a subscription wait for a retry (counted to 1,001): the first and last of their times."""
+
+    count: int
+    first_at: datetime
+    last_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

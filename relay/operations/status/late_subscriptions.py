@@ -10,7 +10,7 @@ from outbox.control.tenancy import operator_only, own
 from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, SubscriptionId
 from relay.operations.status.delivery_counts import oldest_since
-from relay.operations.status.documents import FailedAttempt, StuckSubscription, SubscriptionHealth
+from relay.operations.status.documents import FailedAttempt, Retries, StuckSubscription, SubscriptionHealth
 from relay.store.claims import DUE_SINCE
 from relay.store.subscriptions import OPEN
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["LATE_SECONDS", "find_stuck", "read_health", "subscription_health"]
+__all__ = ["LATE_SECONDS", "find_stuck", "read_health", "retries_of", "subscription_health"]
 
 LATE_SECONDS = 30
 """What has been due, or pending, for longer than this waits longer than a relay needs."""
@@ -115,6 +115,23 @@ def subscription_health(connection: Connection, tenant: str | None, subscription
     if connection.execute(text(_KNOWN), {"id": uuid, "asking": tenant}).one_or_none() is None:
         raise NotFoundError(f"subscription: no {uuid}, or it is removed")
     return read_health(connection, uuid)
+
+
+# Those that `outbox.control.by_hand` would make due: what was never tried has a time of its own.
+_RETRIES = f"""
+select count(*) as count, min(due_at) as first_at, max(due_at) as last_at from (
+    select due_at from outbox.deliveries
+    where subscription_id = :id and lease is null and due_at > clock_timestamp() and due_at < 'infinity'
+      and attempts > 0 and exists (select from outbox.subscriptions where id = :id and {own("tenant")})
+    order by due_at limit 1001) bounded
+"""  # noqa: S608
+
+
+def retries_of(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> Retries | None:
+    """Return how many deliveries of a subscription wait for a retry, counted up to 1,001, and until when; or None."""
+    asked = {"id": SubscriptionId.of(subscription_id), "asking": tenant}
+    row = connection.execute(text(_RETRIES), asked).mappings().one()
+    return Retries(**row) if row["count"] else None
 
 
 def read_health(connection: Connection, uuid: UUID) -> SubscriptionHealth:

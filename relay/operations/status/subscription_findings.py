@@ -41,15 +41,16 @@ def findings_of_subscriptions(status: Status, *, sends: bool) -> Iterator[Findin
 
 
 def _of_stuck(item: StuckSubscription, at: datetime) -> Finding:
-    action = Action("test", str(item.subscription_id))
+    name = str(item.subscription_id)
     if item.behind_seconds is None:
         seen = f"{item.subscription_id} is failing: {_retries(item, at)}"
         return Finding(
-            code="subscription.failing", subject=item.subscription_id, seen=seen, severity="note", action=action
-        )
+            code="subscription.failing", subject=item.subscription_id, seen=seen, severity="note",
+            action=Action("test", name, does="retry"),
+        )  # fmt: skip
     why = cause_of(item.health) or _delivered(item.health, at) or "not attempted yet"
     seen = f"{item.subscription_id} is behind by {duration(item.behind_seconds)}: {why}"
-    return Finding(code="subscription.behind", subject=item.subscription_id, seen=seen, action=action)
+    return Finding(code="subscription.behind", subject=item.subscription_id, seen=seen, action=Action("test", name))
 
 
 def _retries(item: StuckSubscription, at: datetime) -> str:

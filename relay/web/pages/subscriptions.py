@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 
 from outbox import subscriptions as verbs
+from outbox.control.by_hand import retry_now, waiting_by_filter
 from outbox.control.deliveries import list_deliveries
 from outbox.control.filters import Filters
 from outbox.control.times import duration, who_held
@@ -13,7 +14,7 @@ from outbox.subscriptions import Subscription
 from relay.operations.status.breakers import Breaker, breaker_of, breakers_of, cause_of, in_words
 from relay.operations.status.documents import SubscriptionHealth
 from relay.operations.status.lanes import blocked_of
-from relay.operations.status.late_subscriptions import subscription_health
+from relay.operations.status.late_subscriptions import retries_of, subscription_health
 from relay.web.pages.confirming import Reason, confirm
 from relay.web.pages.filters import Asked
 from relay.web.pages.points import figures_of, points_of, window_named
@@ -25,9 +26,11 @@ __all__ = ["router", "shown_state"]
 
 router = APIRouter(route_class=PageRoute)
 Writing = Annotated[Visit, visiting("read", "write")]
+Operating = Annotated[Visit, visiting("read", "operate")]
 STATES = ("active", "paused", "disabled", "removed")
 _PAGE_ROWS = 50
 _NEWEST = 15
+_RETRIED_AT_ONCE = 10_000
 
 
 @router.get("/subscriptions")
@@ -76,11 +79,13 @@ def subscription(visit: Visiting, request: Request, subscription_id: str) -> Res
         figures = figures_of(connection, visit.visitor.whose, window, item.id)
         outstanding = list_deliveries(connection, visit.tenant, Filters(subscription=item.id, limit=_NEWEST))
         blocked = blocked_of(connection, visit.tenant, item.id) if item.ordered else ()
+        retries = retries_of(connection, visit.tenant, item.id)
     hold = _hold_of(item, breaker, health)
     return visit_page(
         visit, "subscription.html", item=item, health=health, breaker=breaker, breaker_words=in_words(breaker),
         state="held" if hold else shown_state(item, breaker), points=points, figures=figures, window=window,
         outstanding=outstanding, hold=hold, cause=cause_of(health), blocked=blocked,
+        retries=retries if item.state == "active" and not hold and breaker.state != "open" else None,
     )  # fmt: skip
 
 
@@ -126,6 +131,16 @@ def resume(subscription_id: str, _form: Posted, visit: Writing) -> Response:
     with visit.transaction() as connection:
         item = verbs.resume(connection, subscription_id, tenant=visit.visitor.whose)
     return go(visit.request, "subscriptions", item.id, done="resumed")
+
+
+@router.post("/subscriptions/{subscription_id}/retry")
+def retry_waiting(subscription_id: str, _form: Posted, visit: Operating) -> Response:
+    """Make due now what waits for a retry; of more than 10,000 those that come first."""
+    with visit.transaction() as connection:
+        item = verbs.get(connection, subscription_id, tenant=visit.visitor.whose)
+        wanted = Filters(subscription=item.id, limit=_RETRIED_AT_ONCE)
+        made = retry_now(connection, visit.tenant, waiting_by_filter(connection, visit.tenant, wanted), wanted)
+    return go(visit.request, "subscriptions", item.id, done="retried", n=len(made.deliveries))
 
 
 @router.post("/subscriptions/{subscription_id}/remove")

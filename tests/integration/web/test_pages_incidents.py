@@ -297,3 +297,41 @@ async def test_events_of_one_state_are_found_on_the_page_by_command_and_in_pytho
     assert "order.waits" in listed
     assert "order.nobody" not in listed
     assert [str(one.id) for one in outbox.events.list(connection, "unmatched")] == [lost]
+
+
+async def press(client: httpx.AsyncClient, page: str, address: str) -> httpx.Response:
+    """Press the button of a page that posts to this address; return the page that it leads to."""
+    found = re.search(rf'action="{re.escape(address)}"[^>]*><input[^>]*name="csrf" value="(\w+)"', page)
+    assert found
+    return await client.post(address, data={"csrf": found[1]}, follow_redirects=True)
+
+
+@pytest.mark.parametrize("path", ["/subscriptions/{}", "/findings"])
+async def test_what_waits_for_a_retry_is_said_with_its_time_and_tried_at_once_by_a_button(
+    connection: Connection, operator, path: str
+) -> None:
+    name = seeding.subscribe(connection)
+    for delivery in seeding.resolve(connection, seeding.record(connection), name, name):
+        seeding.attempt(connection, delivery, "retry")
+    connection.execute(
+        text("update outbox.deliveries set due_at = clock_timestamp() + interval '4 minutes 34 seconds'")
+    )
+    page = (await operator.get(path.format(name))).text
+    assert re.search("2 wait for a retry: (the first )?until|2 retries wait, such as", words_of(page))
+    assert "4m 3" in words_of((await operator.get(f"/subscriptions/{name}")).text)
+    after = await press(operator, page, f"/subscriptions/{name}/retry")
+    assert "2 due now; a relay takes them in their turn." in after.text
+    assert "wait for a retry" not in words_of(after.text)
+    assert connection.execute(text("select count(*) from outbox.deliveries where due_at <= now()")).scalar_one() == 2
+    noted = connection.execute(text("select action, subject, details ->> 'count' from outbox.audit order by at desc"))
+    assert noted.first() == ("retried", name, "2")
+
+
+async def test_retries_are_tried_at_once_by_nobody_without_the_right_to_operate(
+    connection: Connection, client, token
+) -> None:
+    name = seeding.subscribe(connection)
+    seeding.attempt(connection, *seeding.resolve(connection, seeding.record(connection), name), "retry")
+    page = (await (await signed_in(client, token("read", tenant=None))).get(f"/subscriptions/{name}")).text
+    assert "1 waits for its retry" in words_of(page)
+    assert "Try it now" not in page
