@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from uuid import uuid4
 
@@ -12,6 +13,8 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from outbox import subscriptions
+from outbox.control.findings import Action
+from outbox.control.times import utc
 from outbox.ids import parse_id
 from relay.cli import cli
 from relay.engine.unsent import UnsentTo
@@ -210,13 +213,32 @@ def test_the_keys_of_each_relay_are_shown(connection, database_url):
 
 
 @pytest.mark.field("F97")
-def test_deliveries_that_wait_for_a_paused_subscription_are_a_problem(connection):
+def test_deliveries_that_wait_for_a_paused_subscription_are_a_note_and_after_a_day_a_problem(connection):
     seeding.sign_in(connection)
     name = seeding.subscribe(connection)
-    subscriptions.pause(connection, name)
+    subscriptions.update(connection, name, description="Paused while\nthey migrate")
+    paused = subscriptions.pause(connection, name)
     assert found(connection) == {}
     deliver(connection, name, 2000)
-    assert found(connection) == {"subscription.paused": f"{name} {HOOKS} is paused; more than 1,000 deliveries wait"}
+    assert found(connection) == {}
+    who = connection.execute(text("select session_user")).scalar_one()
+    said = rf"{name} \(\S+\) is paused since {utc(paused.paused_at)} by {who} \(Paused while they migrate\)"
+    told = found(connection, "note")["subscription.paused"]
+    assert re.fullmatch(rf"{said}; more than 1,000 deliveries wait, the oldest for 1m \ds", told)
+    deliver(connection, name, 1, due=-90_000)
+    told = found(connection)["subscription.paused"]
+    assert told.endswith("; more than 1,000 deliveries wait, the oldest for 1d 1h")
+
+
+def test_what_a_person_paused_comes_after_what_is_broken_and_is_not_resumed_unread(connection):
+    seeding.sign_in(connection)
+    paused, broken = seeding.subscribe(connection), seeding.subscribe(connection)
+    deliver(connection, paused, 1, due=-90_000)
+    subscriptions.pause(connection, paused)
+    deliver(connection, broken, 1, due=-600)
+    codes = [one for one in status(connection, None).findings if one.code.startswith("subscription.")]
+    assert [one.code for one in codes] == ["subscription.behind", "subscription.paused"]
+    assert codes[1].action == Action("subscription", paused)
 
 
 @pytest.mark.field("F97")

@@ -34,11 +34,20 @@ order by held_until desc limit :named
 
 # Only where something waits or is dropped: a person paused it on purpose, and may have forgotten it.
 _PAUSED = """
-select id, shown_url as url, tenant, name, drops_while_paused as drops, count(*) over () as number
+select id, shown_url as url, tenant, name, drops_while_paused as drops, count(*) over () as number, paused_at,
+       description
 from outbox.subscriptions s
 where paused_at is not null and disabled_at is null and removed_at is null
   and (drops_while_paused or exists (select from outbox.deliveries where subscription_id = s.id))
 order by paused_at limit :named
+"""
+
+_WHO_PAUSED = """
+select coalesce(nullif(actor, ''), role) from outbox.audit where subject = :subject and action = 'paused' order by at desc limit 1
+"""
+_OLDEST = """
+select extract(epoch from clock_timestamp() - due_at) from outbox.deliveries
+where subscription_id = :id and due_at <= clock_timestamp() order by due_at limit 1
 """
 
 
@@ -64,8 +73,22 @@ def read_paused(connection: Connection, tenant: str | None) -> Newest[PausedSubs
     """Return how many are paused while deliveries wait or are dropped, and the five paused first. Operator only."""
     operator_only(tenant, "status")
     rows = connection.execute(text(_PAUSED), {"named": _NAMED}).all()
-    named = tuple(PausedSubscription(**_fields(connection, row), drops=row.drops) for row in rows)
+    named = tuple(
+        PausedSubscription(
+            **_fields(connection, row),
+            drops=row.drops,
+            paused_at=row.paused_at,
+            by=connection.execute(text(_WHO_PAUSED), {"subject": str(SubscriptionId.of(row.id))}).scalar() or "",
+            description=row.description or "",
+            oldest_seconds=_seconds(connection.execute(text(_OLDEST), {"id": row.id}).scalar()),
+        )
+        for row in rows
+    )
     return Newest(count=rows[0].number if rows else 0, named=named)
+
+
+def _seconds(found: Any) -> float | None:
+    return None if found is None else float(found)
 
 
 def _fields(connection: Connection, row: Any) -> dict[str, Any]:

@@ -161,9 +161,17 @@ class DisabledSubscription(Named):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PausedSubscription(Named):
-    """A subscription that is paused; `drops`: what comes meanwhile does not match it."""
+    """A subscription that is paused; `drops`: what comes meanwhile does not match it.
+
+    `by`: who paused it by the audit: what they said of themselves, or else their role; `description`: what the subscription says of itself;
+    `oldest_seconds`: for how long the oldest delivery has been due, None where none is.
+    """
 
     drops: bool
+    paused_at: datetime | None = None
+    by: str = ""
+    description: str = ""
+    oldest_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

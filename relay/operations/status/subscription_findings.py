@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from outbox.control.attempts import failure_of
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = ["findings_of_subscriptions"]
+
+_FORGOTTEN_SECONDS = 86_400
 
 
 def findings_of_subscriptions(status: Status, *, sends: bool) -> Iterator[Finding]:
@@ -108,15 +111,24 @@ def _of_sorting(item: SortingSubscription, at: datetime) -> Finding:
 
 
 def _of_paused(item: PausedSubscription) -> Finding:
-    dropping = " and drops what comes" if item.drops else ""
+    """Return a note, since a person meant it; a problem once it was hardly meant to wait for so long."""
+    dropping = " and drops what comes," if item.drops else ""
+    since = f" since {utc(item.paused_at)}" if item.paused_at else ""
+    who = f" by {item.by}" if item.by else ""
+    why = f" ({shorten(item.description, 100, placeholder=' …')})" if item.description else ""
+    longest = f", the oldest for {duration(item.oldest_seconds)}" if item.oldest_seconds is not None else ""
     return Finding(
         code="subscription.paused",
         subject=item.subscription_id,
-        seen=f"{item.subscription_id} is paused{dropping}; {_waiting(item.health)}",
+        seen=f"{item.subscription_id} is paused{dropping}{since}{who}{why}; {_waiting(item.health)}{longest}",
         mend=f"relay subscriptions resume {item.subscription_id}",
-        severity="problem" if item.health.outstanding else "note",
-        action=Action("subscription", str(item.subscription_id), does="resume"),
+        severity="problem" if _is_forgotten(item) else "note",
+        action=Action("subscription", str(item.subscription_id)),
     )
+
+
+def _is_forgotten(item: PausedSubscription) -> bool:
+    return item.oldest_seconds is not None and item.oldest_seconds > _FORGOTTEN_SECONDS
 
 
 def _of_more_paused(paused: Newest[PausedSubscription]) -> list[Finding]:
@@ -125,7 +137,12 @@ def _of_more_paused(paused: Newest[PausedSubscription]) -> list[Finding]:
     seen = f"deliveries wait, or events are dropped, for {paused.count:,} paused subscriptions"
     mend = "relay subscriptions list --state paused"
     action = Action("subscriptions", parameters={"state": "paused"})
-    return [Finding(code="subscriptions.paused", subject="subscriptions", seen=seen, mend=mend, action=action)]
+    return [
+        Finding(
+            code="subscriptions.paused", subject="subscriptions", seen=seen, mend=mend, action=action,
+            severity="problem" if any(map(_is_forgotten, paused.named)) else "note",
+        )
+    ]  # fmt: skip
 
 
 def _of_disabled(disabled: Newest[DisabledSubscription]) -> list[Finding]:
@@ -171,4 +188,6 @@ def _of_hold(item: HeldSubscription, seconds_left: float) -> Finding:
 
 def _waiting(health: SubscriptionHealth) -> str:
     outstanding = health.outstanding
+    if outstanding == 1:
+        return "1 delivery waits"
     return f"{outstanding:,} deliveries wait" if outstanding <= 1000 else "more than 1,000 deliveries wait"
