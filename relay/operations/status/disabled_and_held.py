@@ -43,7 +43,8 @@ order by paused_at limit :named
 """
 
 _WHO_PAUSED = """
-select coalesce(nullif(actor, ''), role) from outbox.audit where subject = :subject and action = 'paused' order by at desc limit 1
+select coalesce(nullif(actor, ''), role) from outbox.audit
+where subject = :subject and action = 'paused' order by at desc limit 1
 """
 _OLDEST = """
 select extract(epoch from clock_timestamp() - due_at) from outbox.deliveries

@@ -163,8 +163,8 @@ class DisabledSubscription(Named):
 class PausedSubscription(Named):
     """A subscription that is paused; `drops`: what comes meanwhile does not match it.
 
-    `by`: who paused it by the audit: what they said of themselves, or else their role; `description`: what the subscription says of itself;
-    `oldest_seconds`: for how long the oldest delivery has been due, None where none is.
+    `by`: who paused it by the audit: what they said of themselves, or else their role. `description`: the
+    subscription's. `oldest_seconds`: for how long the oldest delivery has been due, None where none is.
     """
 
     drops: bool

@@ -107,7 +107,7 @@ def add(form: Posted, visit: Writing) -> Response:
             )  # fmt: skip
     except SubscriptionError as error:
         return _page(visit, dict(form), None, error)
-    return visit_page(visit, "secret.html", item=made, made=made, is_new=True)
+    return visit_page(visit, "secret.html", item=made, made=made, is_new=True, secrets=())
 
 
 @router.get("/subscriptions/{subscription_id}/edit")

@@ -11,6 +11,7 @@ from outbox.control.filters import Filters
 from outbox.control.times import duration, who_held
 from outbox.errors import SubscriptionError
 from outbox.subscriptions import Subscription
+from relay.operations.live_secrets import live_secrets
 from relay.operations.status.breakers import Breaker, breaker_of, breakers_of, cause_of, in_words
 from relay.operations.status.documents import SubscriptionHealth
 from relay.operations.status.lanes import blocked_of
@@ -80,11 +81,13 @@ def subscription(visit: Visiting, request: Request, subscription_id: str) -> Res
         outstanding = list_deliveries(connection, visit.tenant, Filters(subscription=item.id, limit=_NEWEST))
         blocked = blocked_of(connection, visit.tenant, item.id) if item.ordered else ()
         retries = retries_of(connection, visit.tenant, item.id)
+        secrets = live_secrets(connection, visit.tenant, item.id)
     hold = _hold_of(item, breaker, health)
     return visit_page(
         visit, "subscription.html", item=item, health=health, breaker=breaker, breaker_words=in_words(breaker),
         state="held" if hold else shown_state(item, breaker), points=points, figures=figures, window=window,
         outstanding=outstanding, hold=hold, cause=cause_of(health), blocked=blocked,
+        secrets=secrets,
         retries=retries if item.state == "active" and not hold and breaker.state != "open" else None,
     )  # fmt: skip
 
@@ -179,4 +182,5 @@ def rotate_secret(subscription_id: str, form: Posted, visit: Writing) -> Respons
             connection, subscription_id, tenant=visit.visitor.whose, secret=form.get("secret").strip() or None,
             overlap_seconds=int(overlap) if overlap else None,
         )  # fmt: skip
-    return visit_page(visit, "secret.html", item=made, made=made, is_new=False)
+        secrets = live_secrets(connection, visit.tenant, made.id)
+    return visit_page(visit, "secret.html", item=made, made=made, is_new=False, secrets=secrets)

@@ -84,7 +84,7 @@ def add(visit: Managing, form: Posted) -> Response:
         raise PortalRefused(503, "adding_meanwhile", wait_seconds=5) from None
     except (_WrongField, SubscriptionError) as error:
         return _page(visit, dict(form), _types_in(form), error=error)
-    return page(visit, "portal_secret.html", item=made, made=made, is_new=True)
+    return page(visit, "portal_secret.html", item=made, made=made, is_new=True, until="")
 
 
 @router.get("/endpoints/{endpoint_id}/edit")

@@ -13,6 +13,7 @@ from outbox.control.filters import Filters
 from outbox.control.history import list_attempts
 from outbox.control.replay.replay import Asked as AskedReplay
 from outbox.control.replay.replay import candidates_by_filter, replay
+from relay.operations.live_secrets import live_secrets
 from relay.operations.status.breakers import breakers_of
 from relay.web.pages.filters import SINCE
 from relay.web.pages.points import figures_of, points_of, window_named
@@ -20,6 +21,7 @@ from relay.web.pages.rendering import url_of
 from relay.web.portal.customers import Looking, Managing, PortalRefused, Posted, branding_for
 from relay.web.portal.failures import advice_for
 from relay.web.portal.rendering import HOME, PortalRoute, confirm, go, page
+from relay.web.portal.secrets import old_until
 
 if TYPE_CHECKING:
     from outbox.statistics import Statistics
@@ -81,13 +83,15 @@ def endpoint(visit: Looking, request: Request, endpoint_id: str) -> Response:
         (breaker,) = breakers_of(connection, visit.tenant, [item.id]).values()
         figures = figures_of(connection, whose, window, item.id)
         points = points_of(connection, whose, window, item.id)
+        secrets = live_secrets(connection, visit.tenant, item.id)
         newest = list_attempts(connection, visit.tenant, Filters(subscription=item.id, limit=_NEWEST))
     advice = ""
     if figures.last_failed_at and (not figures.last_delivered_at or figures.last_failed_at > figures.last_delivered_at):
         advice = advice_for(visit, figures.last_outcome, figures.last_status, figures.last_error)
     return page(
         visit, "portal_endpoint.html", item=item, state=_state(item, breaker), window=window, figures=figures,
-        points=points, newest=newest, advice=advice,
+        points=points, newest=newest, advice=advice, until=old_until(secrets),
+        secret_since=secrets[0].created_at if secrets else None,
     )  # fmt: skip
 
 

@@ -335,3 +335,30 @@ async def test_retries_are_tried_at_once_by_nobody_without_the_right_to_operate(
     page = (await (await signed_in(client, token("read", tenant=None))).get(f"/subscriptions/{name}")).text
     assert "1 waits for its retry" in words_of(page)
     assert "Try it now" not in page
+
+
+async def test_the_page_of_a_subscription_shows_its_secrets_by_age_and_end_and_never_a_secret(
+    connection: Connection, operator
+) -> None:
+    name = seeding.subscribe(connection)
+    first = words_of((await operator.get(f"/subscriptions/{name}")).text)
+    assert re.search(r"Signing secrets The newest, made \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ", first)
+    assert "An older one" not in first
+    made = subscriptions.rotate_secret(connection, name, overlap_seconds=3600)
+    page = words_of((await operator.get(f"/subscriptions/{name}")).text)
+    assert re.search(r"An older one, made \S+ \S+Z , signs along until \S+ \S+Z \(in (59m \d+s|1h 0m)\)", page)
+    assert str(made.secret) not in page
+    assert "whsec_" not in page
+
+
+async def test_an_exchange_says_until_when_the_old_secret_signs_along(connection: Connection, operator) -> None:
+    name = seeding.subscribe(connection)
+    form = (await operator.get(f"/subscriptions/{name}/secret")).text
+    found = re.search(r'name="csrf" value="(\w+)"', form)
+    assert found
+    for overlap, said in [("3600", r"The old one signs along until \S+ \S+Z \(UTC\)"), ("0", "does not sign any more")]:
+        answer = await operator.post(
+            f"/subscriptions/{name}/secret", data={"csrf": found[1], "overlap_seconds": overlap, "secret": ""}
+        )
+        assert re.search(said, words_of(answer.text))
+        assert "close this page before you have kept it, rotate the secret again" in words_of(answer.text)

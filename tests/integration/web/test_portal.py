@@ -418,8 +418,15 @@ def test_an_endpoint_is_added_changed_and_removed_within_what_is_allowed(stage: 
     with stage.engine.begin() as connection:
         item = subscriptions.get(connection, name[1], tenant="globex")
     assert (item.url, item.types, item.tenant) == ("http://127.0.0.1:8999/other", ("order.paid",), "globex")
+    assert "close this page before you have kept it, exchange the secret again" in made.text
+    assert "The old one" not in made.text
+    until = r"The old one is accepted until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(UTC\)"
+    assert not re.search(until, client.get(f"/portal/endpoints/{name[1]}").text)
+    assert re.search(until, post(client, f"/portal/endpoints/{name[1]}/secret", overlap="hour").text)
+    assert re.search(until, client.get(f"/portal/endpoints/{name[1]}").text)
     rotated = post(client, f"/portal/endpoints/{name[1]}/secret", overlap="none")
     assert re.findall(r"whsec_[A-Za-z0-9+/=]{20,}", rotated.text)
+    assert "The old one has ended" in rotated.text
     assert post(client, f"/portal/endpoints/{name[1]}/remove").status_code == 200
     assert post(client, f"/portal/endpoints/{name[1]}/remove", confirmed="1").status_code == 303
     assert client.get(f"/portal/endpoints/{name[1]}").status_code == 404
