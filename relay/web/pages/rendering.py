@@ -36,6 +36,7 @@ from relay.web.pages.wording import (
     NOTICES_OF_ONE,
     PART_WORDS,
     choices,
+    is_command,
     kind_of,
     link_of_action,
     path_parts_of,
@@ -150,7 +151,7 @@ def _environment() -> Environment:
         "wide": charts.WIDE, "narrow": charts.NARROW, "most_shown": display.MAX_SHOWN, "choices": choices,
         "header_lines": display.header_lines, "since_choices": [("", "any time"), ("1h", "the last hour"),
         ("24h", "the last day"), ("7d", "the last 7 days"), ("30d", "the last 30 days")],
-        "link_of_action": link_of_action,
+        "link_of_action": link_of_action, "is_command": is_command,
     }  # fmt: skip
     return made
 

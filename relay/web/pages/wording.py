@@ -16,6 +16,7 @@ __all__ = [
     "NOTICES_OF_ONE",
     "PART_WORDS",
     "choices",
+    "is_command",
     "kind_of",
     "link_of_action",
     "path_parts_of",
@@ -107,6 +108,11 @@ def sentence(text: object) -> str:
     if first.isalpha() and first != "relay":
         said = said[:1].upper() + said[1:]
     return said if said.endswith((".", "?", "!", ":")) else f"{said}."
+
+
+def is_command(mend: str) -> bool:
+    """Tell whether a mend begins with a command; else it is advice, which is said in the open."""
+    return mend.startswith("relay ")
 
 
 def link_of_action(action: Action) -> tuple[str, str]:

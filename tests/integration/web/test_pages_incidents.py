@@ -159,6 +159,7 @@ async def test_a_type_that_looks_misspelt_is_on_the_overview_and_marked_among_th
     page = (await operator.get("/")).text
     assert "1 event of type invoice.payed of umbrella" in words_of(page)
     assert "did you mean invoice.paid," in words_of(page)
+    assert "To mend it: Correct the type where it is recorded, or subscribe to this one too;" in words_of(page)
     (address,) = re.findall(r'href="(/events\?[^"]+)">Show them', page)
     listed = (await operator.get(unescape(address))).text
     assert lost in listed
@@ -261,6 +262,8 @@ async def test_a_delivery_that_fails_has_advice_on_its_page_by_api_and_by_comman
     said = "The endpoint refuses the signature or the credentials"
     page = (await operator.get(f"/deliveries/{delivery}")).text
     assert said in page
+    assert "To mend it: Mostly the secret was exchanged on one side only: compare it, or rotate it" in words_of(page)
+    assert "By command" not in page
     assert '/test">Check the endpoint</a>' in page
     headers = {"Authorization": f"Bearer {token(tenant=None)}"}
     found = (await client.get(f"/api/v1/deliveries/{delivery}", headers=headers)).json()["advice"]
