@@ -77,11 +77,13 @@ select (select coalesce(sum(cardinality(seqs)), 0) from recent) as looked_at,
        array(select seq from unmatched order by seq desc limit :newest) as newest
 """)
 # With the numbers known when it is planned, it opens the leaves of these events only. A type with a subscriber now was
-# refused by a filter, or is subscribed to since.
+# refused by a filter, or is subscribed to since. One that is declared is spelt right.
 _OF_TYPES = text("""
 select type, tenant, count(*) as count, max(recorded_at) as last_at,
        exists (select from outbox.subscription_types t
-               where t.tenant = any(array[e.tenant, '*']) and t.pattern = any(outbox.patterns_of(e.type))) as subscribed
+               where t.tenant = any(array[e.tenant, '*']) and t.pattern = any(outbox.patterns_of(e.type))
+              ) as subscribed,
+       exists (select from outbox.event_types k where k.type = e.type and k.retired_at is null) as declared
 from outbox.events e where seq = any(cast(:seqs as bigint[]))
 group by type, tenant order by max(seq) desc
 """)
@@ -123,7 +125,9 @@ def _unsubscribed(connection: Connection, rows: Sequence[Any]) -> tuple[Unmatche
             tenant=row.tenant,
             count=row.count,
             last_at=row.last_at,
-            like=_nearest(row.type, [one.pattern for one in subscribed if one.tenant in (row.tenant, "*")]),
+            like=None
+            if row.declared
+            else _nearest(row.type, [one.pattern for one in subscribed if one.tenant in (row.tenant, "*")]),
         )
         for row in rows
     )
@@ -132,11 +136,17 @@ def _unsubscribed(connection: Connection, rows: Sequence[Any]) -> tuple[Unmatche
 def _nearest(type_: str, subscribed: Iterable[str]) -> str | None:
     """Return the type that this one may be a misspelling of: nearly as long, and nearly all of it alike."""
     near = [one for one in subscribed if abs(len(one) - len(type_)) <= _LONGER]
+    near = [one for one in near if _letters(one) != _letters(type_)]
     return next(iter(get_close_matches(type_, near, 1, _LIKE)), None)
 
 
+def _letters(type_: str) -> str:
+    """Return a type without its digits: another version is no misspelling."""
+    return "".join(character for character in type_ if not character.isdigit())
+
+
 def findings_of_unmatched(found: Unmatched, at: datetime) -> Iterator[Finding]:
-    """Yield a note for each type that looks misspelt, three at most, and one for all others."""
+    """Yield a problem for each type that looks misspelt, three at most, and a note for all others."""
     alike = [one for one in found.unsubscribed if one.like][:_NAMED]
     yield from (_of_misspelt(one, at) for one in alike)
     others = [one for one in found.unsubscribed if one not in alike]
@@ -163,7 +173,6 @@ def _of_misspelt(one: UnmatchedType, at: datetime) -> Finding:
         " subscribed to?",
         mend="correct the type where it is recorded, or subscribe to this one too;"
         " relay bulk backfill sends what was missed",
-        severity="note",
         action=Action("events", parameters={"type": one.type, "tenant": one.tenant, "state": "unmatched"}),
     )
 
