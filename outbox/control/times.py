@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["ago_text", "duration", "moment_of", "rfc3339", "rough", "utc", "who_held"]
+__all__ = ["ago_text", "duration", "is_by_hand", "moment_of", "rfc3339", "rough", "utc", "who_held"]
 
 _AGO = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -77,4 +77,9 @@ def duration(seconds: float) -> str:
 
 def who_held(seconds_left: float) -> str:
     """Return whose a hold is that lasts so much longer: what no receiver can ask for, a person wrote."""
-    return "by the receiver's Retry-After" if seconds_left <= _LONGEST_RETRY_AFTER_SECONDS else "by hand (relay audit)"
+    return "by hand (relay audit)" if is_by_hand(seconds_left) else "by the receiver's Retry-After"
+
+
+def is_by_hand(seconds_left: float) -> bool:
+    """Tell whether a person made a hold that lasts so much longer, since no receiver can ask for that."""
+    return seconds_left > _LONGEST_RETRY_AFTER_SECONDS

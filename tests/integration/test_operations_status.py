@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from outbox import subscriptions
+from outbox import Catalogue, EventType, catalogue, subscriptions
 from outbox.control.findings import Action, Finding
 from outbox.control.times import utc
 from relay.cli.findings import in_words
@@ -215,6 +215,22 @@ def test_a_held_subscription_is_named_with_its_end_and_not_as_stuck(connection, 
     assert len(status(connection, None).stuck) == 1
 
 
+def test_one_whose_receiver_takes_less_than_comes_is_one_finding_with_the_cause(connection, closed):
+    connection.execute(text("update outbox.attempts set outcome = 'slowed', status = 429, error = 'too many'"))
+    connection.execute(text("insert into outbox.limits (id, slowed_to) select id, 0.2 from outbox.subscriptions"))
+    late = status(connection, None)
+    connection.execute(text("update outbox.subscriptions set held_until = now() + interval '5 s'"))
+    both = replace(status(connection, None), stuck=late.stuck)  # the hold began between the two readings
+    (behind,) = [one for one in findings_of(both) if one.code.startswith("subscription.")]
+    until = utc(subscriptions.get(connection, closed).held_until)
+    takes = f"its receiver takes 0.2 requests a second, and asks to wait until {until}"
+    assert behind.seen == f"{closed} is behind by 2h 0m: it answers 429: too many; {takes}; 2 deliveries wait"
+    assert (behind.code, behind.action) == ("subscription.behind", Action("subscription", closed))
+    (held,) = [one for one in status(connection, None).findings if one.code == "subscription.held"]
+    assert (held.severity, held.action) == ("note", Action("subscription", closed))
+    assert "Retry-After (it answers 429: too many); 2 deliveries wait" in held.seen
+
+
 @pytest.mark.field("F95")
 def test_a_hold_by_hand_is_not_blamed_on_the_receiver(connection, closed):
     connection.execute(text("update outbox.subscriptions set held_until = '2999-01-01Z'"))
@@ -244,12 +260,26 @@ def test_a_type_that_looks_misspelt_is_a_finding_with_its_tenant_and_what_it_may
     for type_, tenant in [("invoice.payed", "umbrella"), ("invoice.payed", "umbrella"), ("other.thing", "umbrella")]:
         seeding.resolve(connection, seeding.record(connection, type=type_, tenant=tenant))
     misspelt, rest = unsubscribed(connection)
-    assert (misspelt.code, misspelt.subject, misspelt.severity) == ("events.misspelt", "invoice.payed", "note")
+    assert (misspelt.code, misspelt.subject, misspelt.severity) == ("events.misspelt", "invoice.payed", "problem")
     assert misspelt.seen.startswith("2 events of type invoice.payed of umbrella, the last ")
     assert misspelt.seen.endswith(" ago, had no subscriber; did you mean invoice.paid, which is subscribed to?")
     shown = {"type": "invoice.payed", "tenant": "umbrella", "state": "unmatched"}
     assert misspelt.action == Action("events", parameters=shown)
     assert rest.seen == "nobody subscribes to other.thing of umbrella (1), of the last 3 events"
+
+
+def test_another_version_and_a_type_that_is_declared_are_not_misspelt(connection, engine):
+    subscriptions.add(connection, "https://example.com/hooks", ["user.created.v2", "invoice.paid"], tenant="acme")
+    declared = Catalogue("shop")
+    EventType("invoice.pair", catalogue=declared)
+    with engine.begin() as other:
+        catalogue.push(other, declared)
+    for type_ in ("user.created.v1", "invoice.pair", "invoice.pait"):
+        seeding.resolve(connection, seeding.record(connection, type=type_, tenant="acme"))
+    misspelt, rest = unsubscribed(connection)
+    assert (misspelt.subject, rest.severity) == ("invoice.pait", "note")
+    assert "user.created.v1 of acme (1)" in rest.seen
+    assert "invoice.pair of acme (1)" in rest.seen
 
 
 def test_what_a_filter_refused_or_is_subscribed_to_by_now_is_no_finding(connection):

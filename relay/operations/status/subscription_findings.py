@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from outbox.control.attempts import failure_of
 from outbox.control.findings import Action, Finding
-from outbox.control.times import duration, utc, who_held
+from outbox.control.times import duration, is_by_hand, rough, utc, who_held
 from relay.operations.status.breakers import cause_of
 from relay.operations.status.late_subscriptions import LATE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from datetime import datetime
 
+    from outbox.ids import SubscriptionId
     from relay.operations.status.documents import (
         BlockedLane,
         DisabledSubscription,
@@ -34,16 +35,32 @@ _FORGOTTEN_SECONDS = 86_400
 
 def findings_of_subscriptions(status: Status, *, sends: bool) -> Iterator[Finding]:
     """Yield what is found; where nothing sends (`sends`), that is why all are behind, and none is named for it."""
-    yield from (_of_stuck(item, status.at) for item in status.stuck if sends or item.behind_seconds is None)
+    limiting = _limiting(status)
+    stuck = [item for item in status.stuck if sends or item.behind_seconds is None]
+    yield from (_of_stuck(item, status.at, limiting.get(item.subscription_id, "")) for item in stuck)
     yield from (_of_blocked(item, status.at) for item in status.blocked_lanes)
     yield from (_of_sorting(item, status.at) for item in status.sorting)
     yield from _of_disabled(status.disabled)
     yield from map(_of_paused, status.paused.named)
     yield from _of_more_paused(status.paused)
-    yield from _of_held(status.held, status.at)
+    named = {item.subscription_id for item in stuck if item.behind_seconds is not None}
+    yield from _of_held(status.held, status.at, named)
 
 
-def _of_stuck(item: StuckSubscription, at: datetime) -> Finding:
+def _limiting(status: Status) -> dict[SubscriptionId, str]:
+    """Return in words which receivers take less than comes, by subscription: that is why these are behind."""
+    said = {item.subscription_id: f"its receiver takes {rough(item.slowed_to)} requests a second"
+            for item in status.limits.slowed.named}  # fmt: skip
+    for item in status.held.named:
+        seconds_left = (item.held_until - status.at).total_seconds()
+        if not is_by_hand(seconds_left):
+            asks = f"asks to wait until {utc(item.held_until)}"
+            before = said.get(item.subscription_id)
+            said[item.subscription_id] = f"{before}, and {asks}" if before else f"its receiver {asks}"
+    return said
+
+
+def _of_stuck(item: StuckSubscription, at: datetime, limiting: str) -> Finding:
     name = str(item.subscription_id)
     if item.behind_seconds is None:
         seen = f"{item.subscription_id} is failing: {_retries(item, at)}"
@@ -51,9 +68,16 @@ def _of_stuck(item: StuckSubscription, at: datetime) -> Finding:
             code="subscription.failing", subject=item.subscription_id, seen=seen, severity="note",
             action=Action("test", name, does="retry"),
         )  # fmt: skip
-    why = cause_of(item.health) or _delivered(item.health, at) or "not attempted yet"
-    seen = f"{item.subscription_id} is behind by {duration(item.behind_seconds)}: {why}"
-    return Finding(code="subscription.behind", subject=item.subscription_id, seen=seen, action=Action("test", name))
+    why = cause_of(item.health) or limiting or _delivered(item.health, at) or "not attempted yet"
+    more = f"; {limiting}" if limiting and why != limiting else ""
+    more += f"; {_waiting(item.health)}" if limiting else ""
+    return Finding(
+        code="subscription.behind",
+        subject=item.subscription_id,
+        seen=f"{item.subscription_id} is behind by {duration(item.behind_seconds)}: {why}{more}",
+        mend="it is sent as much as its receiver takes; ask its owner to take more" if limiting else "",
+        action=Action("subscription" if limiting else "test", name),
+    )
 
 
 def _retries(item: StuckSubscription, at: datetime) -> str:
@@ -169,20 +193,26 @@ def _of_disabled(disabled: Newest[DisabledSubscription]) -> list[Finding]:
     return found
 
 
-def _of_held(held: Newest[HeldSubscription], at: datetime) -> list[Finding]:
-    return [_of_hold(item, (item.held_until - at).total_seconds()) for item in held.named if item.health.outstanding]
+def _of_held(held: Newest[HeldSubscription], at: datetime, named: Collection[SubscriptionId]) -> Iterator[Finding]:
+    """Yield who is held back; of one that is named as behind, the receiver's hold is said there as its cause."""
+    for item in held.named:
+        seconds_left = (item.held_until - at).total_seconds()
+        if item.health.outstanding and (is_by_hand(seconds_left) or item.subscription_id not in named):
+            yield _of_hold(item, seconds_left)
 
 
 def _of_hold(item: HeldSubscription, seconds_left: float) -> Finding:
-    """A receiver's hold ends by itself."""
-    whose = who_held(seconds_left)
+    """A receiver's hold ends by itself, and to resume against it would only meet its limit again."""
+    by_hand = is_by_hand(seconds_left)
+    asked = f" ({cause_of(item.health)})" if not by_hand and item.health.last_status in (429, 503) else ""
+    whose = f"{who_held(seconds_left)}{asked}"
     return Finding(
         code="subscription.held",
         subject=item.subscription_id,
         seen=f"{item.subscription_id} is held until {utc(item.held_until)} {whose}; {_waiting(item.health)}",
         mend=f"relay subscriptions resume {item.subscription_id} ends the hold",
-        severity="problem" if "by hand" in whose else "note",
-        action=Action("subscription", str(item.subscription_id), does="resume"),
+        severity="problem" if by_hand else "note",
+        action=Action("subscription", str(item.subscription_id), does="resume" if by_hand else ""),
     )
 
 
