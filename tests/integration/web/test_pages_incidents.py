@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from html import unescape
+from types import ModuleType
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +23,9 @@ from relay.operations.bulk.operations import add_bulk
 from relay.operations.bulk.request import BulkRequest
 from relay.operations.sending import pause_all, read_sending
 from relay.operations.status import running
+from relay.operations.status.documents import Status
+from relay.web.pages import findings, overview
+from relay.web.pages.kept_status import kept_status
 from tests.support import seeding
 
 pytestmark = pytest.mark.anyio
@@ -217,6 +223,8 @@ async def test_an_open_transaction_is_a_line_of_how_everything_stands(
         told = words_of((await operator.get("/findings")).text)
     assert f"server process {pid}, nightly-report, role" in told
     assert "idle in transaction, for" in told
+    assert f"To end it: select pg_terminate_backend({pid}) ; what it has not committed is undone" in told
+    assert "While it is open, vacuum removes no row that was deleted since it began" in told
 
 
 async def test_a_relay_that_is_gone_ran_until_its_last_sign(connection: Connection, operator) -> None:
@@ -365,3 +373,19 @@ async def test_an_exchange_says_until_when_the_old_secret_signs_along(connection
         )
         assert re.search(said, words_of(answer.text))
         assert "close this page before you have kept it, rotate the secret again" in words_of(answer.text)
+
+
+@pytest.mark.parametrize(("path", "page"), [("/", overview), ("/findings", findings)])
+async def test_what_is_older_than_five_seconds_says_of_when_it_is_at_the_top(
+    connection: Connection, operator, monkeypatch, path: str, page: ModuleType
+) -> None:
+    assert "As of" not in words_of((await operator.get(path)).text)
+
+    def of_before(*asked: Any) -> Status:
+        found = kept_status(*asked)
+        return replace(found, at=found.at - timedelta(seconds=14))
+
+    monkeypatch.setattr(page, "kept_status", of_before)
+    told = (await operator.get(path)).text
+    assert re.search(r"As of \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ \(1\ds ago\): what is due, the findings", words_of(told))
+    assert told.index("As of") < told.index("data-live>") + 200
