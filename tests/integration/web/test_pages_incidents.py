@@ -269,7 +269,7 @@ async def test_a_delivery_that_fails_has_advice_on_its_page_by_api_and_by_comman
     connection.execute(text("update outbox.attempts set outcome = 'http_4xx', status = 401"))
     said = "The endpoint refuses the signature or the credentials"
     page = (await operator.get(f"/deliveries/{delivery}")).text
-    assert said in page
+    assert re.search(rf"At the last attempt, \S+ \S+Z \((now|\ds ago)\): note answer\.401 {said}", words_of(page))
     assert "To mend it: Mostly the secret was exchanged on one side only: compare it, or rotate it" in words_of(page)
     assert "By command" not in page
     assert '/test">Check the endpoint</a>' in page
