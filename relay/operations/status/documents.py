@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CANCELLED_DAYS", "Attempts", "BlockedLane", "Count", "DeadLetters", "Deliveries", "DisabledSubscription",
-    "FailedAttempt", "HeldSubscription", "Limits", "Named", "Newest", "PausedSubscription", "Pending", "Retries",
+    "FailedAttempt", "HeldSubscription", "Limits", "Named", "Newest", "PausedSubscription", "Pending",
     "Settings", "SlowedSubscription", "SortingSubscription", "Status", "StuckSubscription", "SubscriptionHealth",
     "Subscriptions", "Unresolved",
 ]  # fmt: skip
@@ -129,15 +129,6 @@ class SubscriptionHealth:
     last_outcome: str | None
     last_status: int | None
     last_error: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retries:
-    """How many deliveries of a subscription wait for a retry (counted to 1,001): the first and last of their times."""
-
-    count: int
-    first_at: datetime
-    last_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

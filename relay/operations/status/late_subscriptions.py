@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -10,16 +11,17 @@ from outbox.control.tenancy import operator_only, own
 from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, SubscriptionId
 from relay.operations.status.delivery_counts import oldest_since
-from relay.operations.status.documents import FailedAttempt, Retries, StuckSubscription, SubscriptionHealth
+from relay.operations.status.documents import FailedAttempt, StuckSubscription, SubscriptionHealth
 from relay.store.claims import DUE_SINCE
 from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import Connection
 
-__all__ = ["LATE_SECONDS", "find_stuck", "read_health", "retries_of", "subscription_health"]
+__all__ = ["LATE_SECONDS", "Retries", "find_stuck", "read_health", "retries_of", "subscription_health"]
 
 LATE_SECONDS = 30
 """What has been due, or pending, for longer than this waits longer than a relay needs."""
@@ -115,6 +117,15 @@ def subscription_health(connection: Connection, tenant: str | None, subscription
     if connection.execute(text(_KNOWN), {"id": uuid, "asking": tenant}).one_or_none() is None:
         raise NotFoundError(f"subscription: no {uuid}, or it is removed")
     return read_health(connection, uuid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How many deliveries of a subscription wait for a retry (counted to 1,001): the first and last of their times."""
+
+    count: int
+    first_at: datetime
+    last_at: datetime
 
 
 # Those that `outbox.control.by_hand` would make due: what was never tried has a time of its own.
