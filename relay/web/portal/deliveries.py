@@ -16,6 +16,7 @@ from outbox.control.filters import FAILED, OUTCOMES, Filters
 from outbox.control.history import list_attempts
 from outbox.control.replay.replay import Asked as AskedReplay
 from outbox.control.replay.replay import candidates_by_id, replay
+from outbox.control.sent_again import sent_again_as, still_dead
 from outbox.control.waiting import Waits, read_waits
 from outbox.errors import FilterError, NotFoundError, ReplayError
 from relay.web.pages.filters import PAGE_ROWS, SINCE
@@ -26,7 +27,7 @@ from relay.web.portal.failures import advice_for, detail_of
 from relay.web.portal.rendering import PortalRoute, go, page
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Connection
 
@@ -42,6 +43,7 @@ MANY = 4
 """So many equal failures on a page are shown as one."""
 SHOWS = ("latest", "failed", "waiting", "given_up")
 _REPLAYABLE = ("delivered", "cancelled", "dead")
+_ENDED = (*_REPLAYABLE, "replayed_or_purged")
 TOLD_WAITS = ("removed", "sending", "disabled", "paused", "breaker", "behind", "retry", "later", "held", "limit",
               "slowed", "tenant_limit", "in_flight", "batch", "turn")  # fmt: skip
 """What a customer is told that a delivery waits for; the rest is about how the provider's relays run."""
@@ -99,16 +101,23 @@ def _listed(
             for one in waiting
         ], waiting.next  # fmt: skip
     if show == "given_up":
-        dead = list_dead_letters(connection, visit.tenant, filters, after=after)
-        return [_given_up(visit, letter, urls.get(str(letter.subscription_id), "")) for letter in dead], dead.next
+        letters = list_dead_letters(connection, visit.tenant, filters, after=after)
+        rows = [_given_up(visit, letter, urls.get(str(letter.subscription_id), "")) for letter in letters]
+        return rows, letters.next
     filters = replace(filters, outcome=FAILED if show == "failed" else None)
     made = list_attempts(connection, visit.tenant, filters, after=after)
+    dead = still_dead(connection, visit.tenant, [try_.delivery_id for try_ in made if try_.verdict == "dead"])
     return [
         Row(id=try_.delivery_id, type=try_.type, named=_named(try_), is_test=try_.verdict == "test",
-            state=try_.verdict, at=try_.at, outcome=try_.outcome, status=try_.status,
+            state=_state_of(try_, dead), at=try_.at, outcome=try_.outcome, status=try_.status,
             detail=detail_of(visit, try_.outcome, try_.error), endpoint=urls.get(str(try_.subscription_id), ""))
         for try_ in made
     ], made.next  # fmt: skip
+
+
+def _state_of(try_: ListedAttempt, dead: Collection[DeliveryId]) -> str:
+    """Return the verdict of an attempt; of a last one whose delivery is no dead letter any more that."""
+    return "replayed_or_purged" if try_.verdict == "dead" and try_.delivery_id not in dead else try_.verdict
 
 
 def _named(one: ListedAttempt | ListedDelivery | ListedDeadLetter) -> str:
@@ -141,13 +150,14 @@ def delivery(visit: Looking, delivery_id: str) -> Response:
         item = show_delivery(connection, visit.tenant, delivery_id)
         payload = _payload_of(connection, visit, item)
         waits = _told_waits(connection, visit, item)
+        again = sent_again_as(connection, visit.tenant, item) if item.state in _ENDED else None
     attempts = [(one, detail_of(visit, one.outcome, one.error)) for one in item.attempts_made]
     last = item.attempts_made.items[-1] if item.attempts_made.items else None
     advice = advice_for(visit, last.outcome, last.status, last.error) if last else ""
     can_replay = visit.visitor.may("operate") and item.state in _REPLAYABLE
     return page(
         visit, "portal_delivery.html", item=item, attempts=attempts, payload=payload, can_replay=can_replay,
-        waits=waits, advice=advice,
+        waits=waits, advice=advice, again=again,
     )  # fmt: skip
 
 

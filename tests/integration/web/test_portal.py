@@ -498,6 +498,13 @@ def test_one_delivery_and_what_failed_are_sent_again(stage: Stage, enter: Enter)
     assert answer.status_code == 303
     assert re.search(r"/portal/deliveries/dlv_\w+\?done=replayed&n=1$", answer.headers["location"])
     assert "Sent again now: 1." in client.get(answer.headers["location"]).text
+    new = answer.headers["location"].partition("?")[0]
+    first = client.get(f"/portal/deliveries/{given_up[0]}").text
+    assert f'<a href="{new}">Open the new delivery</a>' in first
+    assert "Open the new delivery" not in client.get(new).text
+    assert "Open the new delivery" not in client.get(f"/portal/deliveries/{given_up[1]}").text
+    listed = client.get("/portal/deliveries?show=failed").text
+    assert [listed.count(said) for said in ("given up", "sent again or deleted")] == [3, 1]  # one is the filter's
     asked = post(client, f"/portal/endpoints/{name}/replay", since="7d")
     assert "Given up for https://example.com/replay: 2." in asked.text
     assert "Send 2 again" in asked.text
