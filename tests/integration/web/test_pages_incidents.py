@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 import outbox
 from outbox import subscriptions
+from outbox.control import event_walk
 from outbox.control.by_hand import cancel
 from outbox.ids import parse_id
 from relay.cli import cli
@@ -389,3 +390,18 @@ async def test_what_is_older_than_five_seconds_says_of_when_it_is_at_the_top(
     told = (await operator.get(path)).text
     assert re.search(r"As of \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ \(1\ds ago\): what is due, the findings", words_of(told))
     assert told.index("As of") < told.index("data-live>") + 200
+
+
+async def test_a_page_that_found_nothing_so_far_says_up_to_where_it_looked_and_how_to_go_on(
+    connection: Connection, operator, monkeypatch
+) -> None:
+    for name in ("LOOKED", "LOOKED_FOR_STATE", "LOOKED_BY_INDEX"):
+        monkeypatch.setattr(event_walk, name, 60)
+    name = seeding.subscribe(connection)
+    for _ in range(70):
+        seeding.resolve(connection, seeding.record(connection), name)
+    told = words_of((await operator.get("/events?state=unmatched")).text)
+    said = r"Nothing was found up to \S+ \S+Z \. The rest is not searched yet: the next page goes on from there\."
+    assert re.search(said, told)
+    assert "This page was searched up to" not in told
+    assert "Next page" in told
