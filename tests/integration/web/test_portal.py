@@ -420,6 +420,11 @@ def test_an_endpoint_is_added_changed_and_removed_within_what_is_allowed(stage: 
     assert (item.url, item.types, item.tenant) == ("http://127.0.0.1:8999/other", ("order.paid",), "globex")
     assert "close this page before you have kept it, exchange the secret again" in made.text
     assert "The old one" not in made.text
+    for said in (made.text, client.get(f"/portal/endpoints/{name[1]}").text):
+        assert "<code>webhook-id</code>, <code>webhook-timestamp</code>, <code>webhook-signature</code>" in said
+        assert "HMAC-SHA256 of id.timestamp.body" in said
+        assert '<span class="mono">https://www.standardwebhooks.com</span>' in said
+        assert "Ed25519" not in said
     until = r"The old one is accepted until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(UTC\)"
     assert not re.search(until, client.get(f"/portal/endpoints/{name[1]}").text)
     assert re.search(until, post(client, f"/portal/endpoints/{name[1]}/secret", overlap="hour").text)
