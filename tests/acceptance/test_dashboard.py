@@ -300,3 +300,27 @@ def test_a_chart_says_its_figures_to_a_mouse_and_to_a_screen_reader(context, sta
     page.click("text=The same as a table")
     rows = page.locator("details table tbody tr").count()
     assert rows == len([tip for tip in tips if not tip.endswith("0 delivered, 0 failed")])
+
+
+BROKEN = """selector => [...document.querySelectorAll(selector)].filter(one => {
+    const range = document.createRange();
+    range.selectNodeContents(one);
+    return !one.textContent.trim().includes(" ") && new Set([...range.getClientRects()].map(r => r.top)).size > 1;
+}).map(one => one.textContent)"""
+
+
+def test_a_narrow_screen_shows_findings_first_and_breaks_no_word(context, stage) -> None:
+    _, scene, engine = stage
+    with engine.begin() as connection:
+        seeding.record(connection, type="retail.subscription.disabled", tenant="acme")
+    page = context.new_page()
+    page.set_viewport_size({"width": 360, "height": 800})
+    sign_in(page, scene.operator)
+    top = "selector => document.querySelector(selector).getBoundingClientRect().top"
+    assert page.evaluate(top, "#t-findings") < page.evaluate(top, ".figures")
+    page.goto("/events")
+    page.wait_for_selector("text=retail.subscription.disabled")
+    assert page.evaluate(BROKEN, "td a bdi") == []
+    page.goto(f"/subscriptions/{scene.subscription}")
+    page.wait_for_selector("text=Authentication")
+    assert page.evaluate(BROKEN, ".facts dt") == []
