@@ -17,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("dashboard")
 NEEDS = {
     "/subscriptions/new": "write", "/subscriptions/{subscription}/edit": "write",
     "/subscriptions/{subscription}/pause": "write", "/subscriptions/{subscription}/resume": "write",
-    "/subscriptions/{subscription}/disable": "write",
+    "/subscriptions/{subscription}/disable": "write", "/subscriptions/{subscription}/retry": "operate",
     "/subscriptions/{subscription}/remove": "write", "/subscriptions/{subscription}/secret": "write",
     "/subscriptions/{subscription}/test": "write", "/subscriptions/{subscription}/check": "write",
     "/events/{event}/replay": "operate", "/deliveries/{waiting_delivery}/retry": "operate",
