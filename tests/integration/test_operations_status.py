@@ -228,7 +228,7 @@ def test_one_whose_receiver_takes_less_than_comes_is_one_finding_with_the_cause(
     assert (behind.code, behind.action) == ("subscription.behind", Action("subscription", closed))
     (held,) = [one for one in status(connection, None).findings if one.code == "subscription.held"]
     assert (held.severity, held.action) == ("note", Action("subscription", closed))
-    assert "Retry-After (it answers 429: too many); 2 deliveries wait" in held.seen
+    assert "Retry-After (it answers 429: too many; its receiver takes 0.2 requests a second); 2 deliv" in held.seen
 
 
 @pytest.mark.field("F95")

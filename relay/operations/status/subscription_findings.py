@@ -12,7 +12,7 @@ from relay.operations.status.breakers import cause_of
 from relay.operations.status.late_subscriptions import LATE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from datetime import datetime
 
     from outbox.ids import SubscriptionId
@@ -44,13 +44,12 @@ def findings_of_subscriptions(status: Status, *, sends: bool) -> Iterator[Findin
     yield from map(_of_paused, status.paused.named)
     yield from _of_more_paused(status.paused)
     named = {item.subscription_id for item in stuck if item.behind_seconds is not None}
-    yield from _of_held(status.held, status.at, named)
+    yield from _of_held(status.held, status.at, named, _taken(status))
 
 
 def _limiting(status: Status) -> dict[SubscriptionId, str]:
     """Return in words which receivers take less than comes, by subscription: that is why these are behind."""
-    said = {item.subscription_id: f"its receiver takes {rough(item.slowed_to)} requests a second"
-            for item in status.limits.slowed.named}  # fmt: skip
+    said = _taken(status)
     for item in status.held.named:
         seconds_left = (item.held_until - status.at).total_seconds()
         if not is_by_hand(seconds_left):
@@ -58,6 +57,13 @@ def _limiting(status: Status) -> dict[SubscriptionId, str]:
             before = said.get(item.subscription_id)
             said[item.subscription_id] = f"{before}, and {asks}" if before else f"its receiver {asks}"
     return said
+
+
+def _taken(status: Status) -> dict[SubscriptionId, str]:
+    return {
+        item.subscription_id: f"its receiver takes {rough(item.slowed_to)} requests a second"
+        for item in status.limits.slowed.named
+    }
 
 
 def _of_stuck(item: StuckSubscription, at: datetime, limiting: str) -> Finding:
@@ -193,18 +199,22 @@ def _of_disabled(disabled: Newest[DisabledSubscription]) -> list[Finding]:
     return found
 
 
-def _of_held(held: Newest[HeldSubscription], at: datetime, named: Collection[SubscriptionId]) -> Iterator[Finding]:
+def _of_held(
+    held: Newest[HeldSubscription], at: datetime, named: Collection[SubscriptionId], taken: Mapping[SubscriptionId, str]
+) -> Iterator[Finding]:
     """Yield who is held back; of one that is named as behind, the receiver's hold is said there as its cause."""
     for item in held.named:
         seconds_left = (item.held_until - at).total_seconds()
         if item.health.outstanding and (is_by_hand(seconds_left) or item.subscription_id not in named):
-            yield _of_hold(item, seconds_left)
+            yield _of_hold(item, seconds_left, taken.get(item.subscription_id, ""))
 
 
-def _of_hold(item: HeldSubscription, seconds_left: float) -> Finding:
+def _of_hold(item: HeldSubscription, seconds_left: float, taken: str) -> Finding:
     """A receiver's hold ends by itself, and to resume against it would only meet its limit again."""
     by_hand = is_by_hand(seconds_left)
-    asked = f" ({cause_of(item.health)})" if not by_hand and item.health.last_status in (429, 503) else ""
+    cause = cause_of(item.health) if item.health.last_status in (429, 503) else ""
+    causes = [] if by_hand else [one for one in (cause, taken) if one]
+    asked = f" ({'; '.join(causes)})" if causes else ""
     whose = f"{who_held(seconds_left)}{asked}"
     return Finding(
         code="subscription.held",
