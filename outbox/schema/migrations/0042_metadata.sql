@@ -2,13 +2,15 @@
 -- least code: 27
 set local lock_timeout = '5s';
 
+-- In the order in which relays lock them: who buries writes a dead letter and reads its event.
+alter table outbox.dead_letters add column metadata jsonb;
+
 -- Null needs no rewrite of a row. The rule asks nothing of who inserts, and costs nothing where there is none; no old row can
 -- break it, so none is read. jsonb keeps no NUL, and of a name that is given twice the last.
 alter table outbox.events add column metadata jsonb;
 alter table outbox.events add constraint metadata_is_text_by_name
     check (jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 8192
            and not jsonb_path_exists(metadata, 'strict $.* ? (@.type() <> "string")')) not valid;
-alter table outbox.dead_letters add column metadata jsonb;
 
 create or replace function outbox.restore_events(dead uuid[]) returns bigint[] language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
