@@ -189,7 +189,9 @@ def test_the_higher_priority_is_sent_first(office: Caller, leads: Example) -> No
         outbox.subscriptions.remove(session, every)
         session.commit()
         order = [json.loads(one.body)["event"] for one in far_end.received["all"]]
-        assert [PRIORITIES[event] for event in order] == [3, 2, 2, 2, 1, 0], order
+        priorities = [PRIORITIES[event] for event in order]
+        # What one claim takes comes in any order: the last two, once the first were answered.
+        assert (priorities[:4], {*priorities[4:]}) == ([3, 2, 2, 2], {0, 1}), order
 
 
 @pytest.mark.slow
@@ -200,7 +202,8 @@ def test_the_queue_shows_the_higher_priority_first(office: Caller) -> None:
     change(office, "leads", waiting, status="responded")
     both = {"lead_responded", "lead_scraped"}
     wait_until(lambda: both <= set(queued(office)), message="are not queued")
-    assert [event for event in queued(office) if event in both] == ["lead_responded", "lead_scraped"]
+    found = [event for event in queued(office) if event in both]
+    assert found == sorted(found, key=lambda event: -PRIORITIES[event])
 
 
 def queued(office: Caller) -> list[str]:

@@ -341,7 +341,7 @@ def test_an_operator_asks_in_sql(user: Caller) -> None:
     with databases.engine_on(user.example.database_url) as engine, engine.connect() as connection:
         (rate,) = query_named(connection, "notely", "success rate of 24 hours")
         assert (rate["successful"], rate["total"]) == (before["successful"] + 2, before["total"] + 22)
-        assert float(rate["success_rate"]) == pytest.approx(100 * rate["successful"] / rate["total"], abs=0.06)
+        assert float(rate["success_rate"]) == pytest.approx(float(100 * rate["successful"] / rate["total"]), abs=0.06)
         failing = query_named(connection, "notely", "ten webhooks that fail most in seven days")
         numbers = [one["failures"] for one in failing]
         assert (len(numbers), numbers) == (10, sorted(numbers, reverse=True))

@@ -34,6 +34,7 @@ from outbox.control import (
     known_types,
     payloads,
     portal_links,
+    sent_again,
     test_messages,
     track,
     waiting,
@@ -60,6 +61,7 @@ from relay.config.options import Config
 from relay.operations import (
     adoption,
     gauges,
+    live_secrets,
     prune,
     reconciliation,
     schema_findings,
@@ -288,6 +290,8 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "bulk.plan.plan_bulk of dead letters": lambda c, tenant, _: range(bulk_plan.plan_bulk(c, tenant, REDRIVE).count),
     "audit.list_audit": lambda c, tenant, _: audit.list_audit(c, tenant, ALL),
     "inbox.list_received": lambda c, tenant, _: inbox.list_received(c, tenant, ALL),
+    "live_secrets.live_secrets": lambda c, tenant, w: live_secrets.live_secrets(c, tenant, w.subscription),
+    "sent_again.still_dead": lambda c, tenant, w: sent_again.still_dead(c, tenant, [w.dead]),
 }
 OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "catalogue.compare_catalogue": lambda c, tenant: catalogue.compare_catalogue(c, tenant, DECLARED),
@@ -339,6 +343,8 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "prune.count_prunable": lambda c, tenant: prune.count_prunable(c, tenant, **DAYS),
 }
 TESTED_BELOW = {
+    "sent_again.sent_again_as",
+    "status.late_subscriptions.retries_of",
     *("replay.replay.replay", "replay.replayable.refuse_other_tenants", "erase.erasure.run_erasure"),
     *("probe.probe.send_test", "probe.probe.prepare", "probe.probe.check_endpoint", "probe.preview.preview"),
     *("probe.requested.answer_one", "test_messages.read", "test_messages.why_unanswered", "tokens.create"),
@@ -459,6 +465,22 @@ def test_a_tenant_carries_out_its_own_erasure_only(connection, world) -> None:
     with pytest.raises(NotFoundError, match=f"no {world.running}"):
         erasure.run_erasure(connection, "globex", world.running)
     assert erasure.run_erasure(connection, "acme", world.running).state == "done"
+
+
+def test_only_its_tenant_learns_as_what_a_delivery_was_sent_again(connection, world) -> None:
+    dead = deliveries.show_delivery(connection, None, world.dead)
+    (made,) = replay.replay(connection, "acme", replayable.candidates_by_id(connection, "acme", world.dead))
+    found = [sent_again.sent_again_as(connection, tenant, dead) for tenant in ("acme", None, "globex", "")]
+    assert found == [made, made, None, None]
+
+
+def test_only_its_tenant_learns_how_many_retries_wait(connection, world) -> None:
+    later = "update outbox.deliveries set attempts = 1, due_at = now() + interval '1 h' where id = :id"
+    connection.execute(text(later), {"id": world.waiting})
+    found = [
+        late_subscriptions.retries_of(connection, tenant, world.subscription) for tenant in ("acme", None, "globex", "")
+    ]
+    assert [one and one.count for one in found] == [1, 1, None, None]
 
 
 def test_a_tenant_replays_its_own_and_nothing_else(connection, world) -> None:

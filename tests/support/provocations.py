@@ -51,6 +51,7 @@ def _refuse_broken_events(app: Application) -> None:
 def _fail_the_first_fan_out_of_each_connection(app: Application) -> None:
     """Make the database too busy for the first deliveries of each connection: what a session drew it keeps."""
     app.rows("create sequence seen")
+    app.rows("grant usage on sequence seen to public")
     app.rows(
         "create function be_busy() returns trigger language plpgsql as $$ begin perform currval('seen'); return null;"
         " exception when object_not_in_prerequisite_state then perform nextval('seen');"
