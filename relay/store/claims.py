@@ -70,7 +70,9 @@ leased as (
         boost_seconds = null
     where d.id = any(array(select id from fitting))
     returning d.id, d.event_seq, d.subscription_id, d.attempts, d.event_bytes, d.lane)
-{LEASED}"""
+{LEASED}
+join sized on sized.id = d.id
+order by sized.number"""
 
 
 async def claim(
@@ -82,7 +84,7 @@ async def claim(
     shares: Sequence[tuple[int, bool]] = (),
     slack_seconds: float = LEASE_SLACK_SECONDS,
 ) -> list[Leased]:
-    """due → leased: lease the oldest due rows of each subscription, and return them.
+    """due → leased: lease the oldest due rows of each subscription, and return them, the oldest of each first.
 
     Bytes are those of payloads that are neither small nor huge. Whoever may have any gets one row at least, and the
     last row of a budget may go beyond it. A claim has one huge row at most.

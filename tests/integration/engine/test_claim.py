@@ -75,6 +75,19 @@ async def test_each_subscription_gets_its_slots_oldest_first(world: World, store
     assert sorted(row.event_seq for row in rows) == [*backlog[:3], late]
 
 
+async def test_what_is_claimed_together_comes_in_the_order_of_turns_and_the_oldest_first(
+    world: World, store: Store
+) -> None:
+    """It is sent in this order: what is urgent is due earlier, though it may be recorded later."""
+    quiet, busy = world.subscribe("quiet"), world.subscribe("busy")
+    backlog = world.record("busy", 50)
+    (late,) = world.record("quiet")
+    await fan_out(store)
+    world.rows("update outbox.deliveries set due_at = now() - make_interval(secs => event_seq)")
+    rows = await store.claim([(busy, 20), (quiet, 3)], 100, 10**9, new_lease())
+    assert [row.event_seq for row in rows] == [*backlog[:-21:-1], late]
+
+
 async def test_the_room_of_the_process_bounds_the_whole_claim(world: World, store: Store) -> None:
     asked = [(world.subscribe(f"t{number}"), 5) for number in range(4)]
     for number in range(4):
