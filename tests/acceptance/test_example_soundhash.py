@@ -45,7 +45,13 @@ class Users:
         nobody = Caller(self.example)
         caller = Caller(self.example, nobody.ask("POST", "/api/v1/auth/register", given)["api_key"])
         self.callers += [nobody, caller]
+        self._await_no_pending_event(given["tenant_id"])
         return caller
+
+    def _await_no_pending_event(self, tenant: str) -> None:
+        """A webhook that is made before the relay has seen the user's event, user.created, would receive it."""
+        with databases.engine_on(self.example.database_url) as engine, Session(engine) as session:
+            wait_until(lambda: not outbox.events.list(session, "pending", tenant=tenant).items)
 
 
 @pytest.fixture
