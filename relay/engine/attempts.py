@@ -106,9 +106,10 @@ class Attempts:
             if event is None:
                 return _failed(OutcomeKind.EVENT_GONE, began, NO_EVENT)
             envelope, timeout_seconds = endpoint.envelope, endpoint.timeout_of(delivery)
-            if envelope.needs_time:
+            made = self._transforming.make_at_once(envelope, event) if envelope.needs_time else event
+            if made is None:
                 return self._make_and_send(endpoint, envelope, event, delivery, timeout_seconds)
-            return envelope.send(self._sender, event, self._clock.timestamp(), timeout_seconds, delivery.attempts)
+            return envelope.send(self._sender, made, self._clock.timestamp(), timeout_seconds, delivery.attempts)
         except Exception as error:  # noqa: BLE001 - it is logged there
             return _raised(error, delivery, began)
 

@@ -33,6 +33,22 @@ class Transforming:
         self._apart = apart
         self._share = LoopShare()
 
+    def make_at_once(self, envelope: Envelope, event: EventParts) -> EventParts | None:
+        """Return the same as `make`, where nothing has to be waited for; None where something has.
+
+        Raises TransformationError and FormatError as `make`.
+        """
+        transformation, formatter = envelope.transformation, envelope.formatter
+        if not self._share.is_left or (transformation is not None and is_large(transformation, event)):
+            return None
+        with self._share.taking():
+            made = event if transformation is None else transformation.of(event)
+            if formatter is not None and formatter.parses_up_to:
+                if is_large_for(formatter, made):
+                    return None
+                formatter.body_of(made)
+        return made
+
     async def make(self, endpoint: Endpoint, envelope: Envelope, event: EventParts, start_by: float) -> EventParts:
         """Return the event with the data that are to be sent. What waits for another process lends its place.
 
@@ -80,9 +96,14 @@ class LoopShare:
     def __init__(self) -> None:
         self._taken = 0.0
 
+    @property
+    def is_left(self) -> bool:
+        """Whether this turn of the loop has a share left."""
+        return self._taken <= SHARE_SECONDS
+
     async def wait(self) -> None:
-        """Wait until this turn of the loop has a share left."""
-        while self._taken > SHARE_SECONDS:  # noqa: ASYNC110 - an Event would wake all in the same turn
+        """Wait until a turn of the loop has a share left."""
+        while not self.is_left:  # noqa: ASYNC110 - an Event would wake all in the same turn
             await asyncio.sleep(0)
 
     @contextmanager

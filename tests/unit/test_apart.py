@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from itertools import count, pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from relay.engine import transforming
-from relay.engine.transforming import LoopShare
+from relay.engine.room import Room
+from relay.engine.transforming import LoopShare, Transforming
 from relay.message.apart.answering import answer
+from relay.message.apart.apart import LARGE_BYTES, Apart
 from relay.message.apart.requests import UnexpectedError, content_of
 from relay.message.apart.turns import Turns
+from relay.message.formats import Formatter
+from relay.message.transformation.transformation import Transformation
+from relay.model.event import EventParts
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +101,26 @@ async def test_many_small_evaluations_let_the_loop_turn_between_them(monkeypatch
     at = [place for place, what in enumerate(order) if what == "evaluated"]
     assert len(at) == 5
     assert all("turned" in order[one:other] for one, other in pairwise(at))
+
+
+async def test_what_is_made_at_once_leaves_the_rest_to_the_next_turn_and_what_is_large_to_the_other_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = count()
+    monkeypatch.setattr(transforming.time, "perf_counter", lambda: float(next(seconds)))
+    made_by = Transforming(Room(1), Apart())
+    envelope: Any = SimpleNamespace(transformation=Transformation("{n: data.n}"), formatter=Formatter("zapier", {}, ""))
+    small, large = (
+        EventParts(b"evt_1", b"a", "", None, 0, b'{"n":1,"x":"%b"}' % (b"x" * size)) for size in (1, LARGE_BYTES)
+    )
+    assert made_by.make_at_once(envelope, large) is None
+    made = made_by.make_at_once(envelope, small)
+    assert made is not None
+    assert made.payload == b'{"n":1}'
+    assert envelope.formatter.kept(made) is not None
+    assert made_by.make_at_once(envelope, small) is None, "its turn had no time left"
+    await asyncio.sleep(0)
+    assert made_by.make_at_once(envelope, small) is made
 
 
 def test_an_error_of_our_own_says_where_and_nothing_of_the_event() -> None:

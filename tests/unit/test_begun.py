@@ -67,15 +67,14 @@ class Wire:
         return self.pool.enter_at_once()
 
 
-def attempts_of(wire: Wire, ended: list[Any]) -> tuple[Attempts, Any, Any]:
-    envelope = SimpleNamespace(needs_time=False, send=lambda *_: wire.begin())
+def attempts_of(wire: Wire, ended: list[Any], transforming: Any = None) -> tuple[Attempts, Any, Any]:
+    envelope = SimpleNamespace(needs_time=transforming is not None, send=lambda *_: wire.begin())
     endpoint: Any = SimpleNamespace(
         problem=None, envelope=envelope, subscription=SimpleNamespace(), timeout_of=lambda _delivery: 5
     )
     delivery: Any = SimpleNamespace(members=(), unreadable=None, event=object(), attempts=1)
     clock: Any = SimpleNamespace(timestamp=lambda: b"1")
     sender: Any = None
-    transforming: Any = None
     return Attempts(sender, clock, transforming, lambda _, outcome: ended.append(outcome)), endpoint, delivery
 
 
@@ -133,6 +132,23 @@ async def test_finish_waits_for_the_call_back_of_an_answer_that_is_there() -> No
     assert [outcome.kind for outcome in ended] == [OutcomeKind.DELIVERED]
     assert wire.pools.resting == 1
     assert wire.has_place
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_what_is_sent_is_made_without_a_task_unless_that_has_to_wait(at_once: bool) -> None:
+    wire, ended, tasks = Wire(), list[Any](), asyncio.all_tasks()
+
+    async def make(*_: object) -> object:
+        return object()
+
+    transforming = SimpleNamespace(make_at_once=lambda *_: object() if at_once else None, make=make)
+    attempts, endpoint, delivery = attempts_of(wire, ended, transforming)
+    delivery.start_by = time.monotonic() + 5
+    attempts.begin(endpoint, delivery)
+    assert (asyncio.all_tasks() == tasks) is at_once
+    wire.connection.answer.set_result(Answer(204, b"HTTP/1.1 204 No Content\r\n\r\n", b"", reusable=True))
+    await attempts.finish()
+    assert [outcome.kind for outcome in ended] == [OutcomeKind.DELIVERED]
 
 
 async def test_who_awaits_it_and_stops_cuts_it() -> None:
