@@ -35,5 +35,10 @@ def _check_pattern(name: str, value: object) -> str:
 
 
 def covers(pattern: str, type_: str) -> bool:
-    """Tell whether a pattern matches a type, as outbox.patterns_of has it."""
-    return pattern in ("*", type_) or (pattern.endswith(".*") and type_.startswith(pattern[:-1]))
+    """Tell whether a pattern matches a type. Deliveries are matched in SQL, by outbox.patterns_of: this is its twin.
+
+    `*` is every event of the application; those of the relay are asked for by `relay.*` or a longer pattern.
+    """
+    if pattern == "*":
+        return not type_.startswith("relay.")
+    return pattern == type_ or (pattern.endswith(".*") and type_.startswith(pattern[:-1]))

@@ -155,8 +155,8 @@ def test_pages_of_subscriptions(connection: Connection) -> None:
 
 
 def test_the_pattern_of_a_type_covers_what_the_database_says(connection: Connection) -> None:
-    types = ["a", "a.b", "a.b.c", "ab.c", "b"]
-    patterns = ["*", "a", "a.*", "a.b", "a.b.*", "ab.*", "b.*"]
+    types = ["a", "a.b", "a.b.c", "ab.c", "b", "relayed"]
+    patterns = ["*", "a", "a.*", "a.b", "a.b.*", "ab.*", "b.*", "relay.*"]
     made = {pattern: subscriptions.add(connection, URL, [pattern]).id for pattern in patterns}
     for type_ in types:
         draft = explain_draft(connection, None, Draft(type=type_, data="1"))

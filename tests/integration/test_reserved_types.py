@@ -116,6 +116,12 @@ def test_a_star_asks_for_the_applications_events_only(engine: Engine, patterns: 
         found = outbox.subscriptions.list(connection, type="relay.subscription.disabled")
         assert [one.id for one in found] == ([made.id] if matched else [])
         assert len(outbox.subscriptions.list(connection, type="order.placed")) == ("*" in patterns)
+        other = outbox.subscribe(connection, "https://example.com/", ["order.*"])
+        outbox.subscriptions.disable(connection, other.id, reason="moved")
+        (event,) = outbox.events.list(connection, type="relay.*").items
+        told = outbox.events.explain(connection, event.id)
+        assert told.subscriptions is not None
+        assert {str(one.id): one.matches for one in told.subscriptions.items} == {made.id: matched, other.id: False}
 
 
 def test_disabling_and_resuming_by_hand_is_told_in_the_same_transaction(engine: Engine) -> None:
