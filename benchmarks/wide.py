@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from benchmarks.children import Receiver, Relay
 
-__all__ = ["removed", "run"]
+__all__ = ["SUBSCRIBE", "removed", "run"]
 
 MEGABYTES = 150
 HEARD = 10  # one in so many of those that are removed gets an event before
@@ -31,10 +31,10 @@ SETTLE_SECONDS = 1.0  # for the relay to learn of subscriptions
 FLAT = 1.1  # the last look's memory ÷ that of the first
 
 # Written by SQL: one by one, so many would take longer than what is measured. Their secrets are in clear.
-_SUBSCRIBE = """
+SUBSCRIBE = """
 with made as (
-    insert into outbox.subscriptions (url, types)
-    select %s || '/' || i, array[%s] from generate_series(1, %s) i returning id)
+    insert into outbox.subscriptions (tenant, url, types)
+    select %s, %s || '/' || i, array[%s] from generate_series(1, %s) i returning id)
 insert into outbox.secrets (subscription_id, secret)
 select id, 'whsec_' || encode(sha256(id::text::bytea), 'base64') from made
 """
@@ -58,7 +58,7 @@ def run(bench: Bench) -> Iterator[Result]:
 def _one_event(bench: Bench, which: str) -> Result:
     subscriptions = bench.sizes.backlog // 10
     with receiver() as counting, bench.server.outbox() as url, bench.connection(url) as connection:
-        connection.execute(_SUBSCRIBE, (counting.url, "order.*", subscriptions))
+        connection.execute(SUBSCRIBE, ("", counting.url, "order.*", subscriptions))
         if which:
             connection.execute(_FILTER)
         connection.execute("vacuum analyze")
@@ -88,7 +88,7 @@ def removed(bench: Bench) -> Iterator[Result]:
     each = bench.sizes.backlog // LOOKS // PARTS
     seen: list[float] = []
     with receiver() as counting, bench.server.outbox() as url, bench.connection(url) as connection:
-        connection.execute(_SUBSCRIBE, (counting.url, "order.*", 1))
+        connection.execute(SUBSCRIBE, ("", counting.url, "order.*", 1))
         with relay(bench, url) as running:
             for look in range(LOOKS):
                 for _ in range(PARTS):
@@ -109,8 +109,8 @@ def _make_and_remove(connection: psycopg.Connection[Any], counting: Receiver, co
     """Make subscriptions, send an event to some, and remove all, so that housekeeping may delete their rows at once."""
     counting.reset()
     heard = count // HEARD
-    connection.execute(_SUBSCRIBE, (counting.url, "left.quiet", count - heard))
-    connection.execute(_SUBSCRIBE, (counting.url, "left.heard", heard))
+    connection.execute(SUBSCRIBE, ("", counting.url, "left.quiet", count - heard))
+    connection.execute(SUBSCRIBE, ("", counting.url, "left.heard", heard))
     connection.execute(_RECORD, ("left.heard",))
     _await(counting, heard)
     connection.execute(_REMOVE)

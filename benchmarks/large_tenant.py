@@ -1,0 +1,116 @@
+"""What a tenant with a million due for 5,000 endpoints takes from one with ten: the p99 of the small one's new events.
+
+The large tenant's endpoints either never answer, or all answer, so that the relay is busy with them as long as it is
+measured. The small tenant records events at random moments. Rounds alternate: alone, beside either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+
+import outbox
+from benchmarks.bench import Bench, BenchmarkError, Result, median, percentile
+from benchmarks.children import receiver, relay
+from benchmarks.events import subscribe
+from benchmarks.hanging import PER_SECOND, WARM_UP_SECONDS
+from benchmarks.latency import Commits, arrivals
+from benchmarks.wide import SUBSCRIBE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["run"]
+
+LARGE, SMALL = 5_000, 10  # endpoints
+MOST_TIMES = 2.0
+ALONE, HANGING, ANSWERING = "alone", "beside endpoints that hang", "beside endpoints that answer"
+
+_EVENTS = """
+insert into outbox.events (type, tenant, payload)
+select 'large.event', 'large', json_build_object('id', i, 'note', repeat('x', 400))::text
+from generate_series(1, %s) i
+"""
+_DUE = """
+insert into outbox.deliveries (id, event_seq, subscription_id, due_at, attempts)
+select outbox.uuid7(), e.seq, s.id, clock_timestamp() - interval '1 hour'
+       + row_number() over (order by e.seq, s.id) * interval '1 millisecond', 0
+from outbox.events e join outbox.subscriptions s on s.tenant = e.tenant
+"""
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    """Measure the small tenant alone and beside either kind of the large one, in turn."""
+    rounds: dict[str, list[list[float]]] = {ALONE: [], HANGING: [], ANSWERING: []}
+    for _ in range(bench.sizes.rounds):
+        for beside, found in rounds.items():
+            found.append(_round(bench, beside))
+            bench.say(f"large-tenant: {beside} {_shown([found[-1]])}")
+    due = f"a tenant with {bench.sizes.backlog:,} due for {LARGE:,} endpoints"
+    for beside in (HANGING, ANSWERING):
+        ratio = _p99(rounds[beside]) / _p99(rounds[ALONE])
+        anchors = f"p50 / p99 {_shown(rounds[beside])}, alone {_shown(rounds[ALONE])}"
+        has_bar = beside is HANGING
+        yield Result(
+            f"a small tenant's p99 {beside} of {due}", f"{ratio:.2f} times", f"≤ {MOST_TIMES:g} times" * has_bar,
+            ratio <= MOST_TIMES or not has_bar, anchors,
+        )  # fmt: skip
+
+
+def _p99(rounds: list[list[float]]) -> float:
+    return median([percentile(one, 99) for one in rounds])
+
+
+def _shown(rounds: list[list[float]]) -> str:
+    return f"{median([median(one) for one in rounds]):.1f} / {_p99(rounds):.1f} ms"
+
+
+def _round(bench: Bench, beside: str) -> list[float]:
+    """Return the milliseconds from before COMMIT to arrival at the small tenant's endpoints."""
+    flags = ["--hang"] if beside is HANGING else []
+    with receiver("--log-ids") as logging, receiver(*flags) as others, bench.server.outbox() as url:
+        for n in range(SMALL):
+            subscribe(url, [f"{logging.url}/{n}"], [f"new.n{n}"], tenant="small")
+        if beside is not ALONE:
+            _fill(bench, url, others.url)
+        with relay(bench, url):
+            asyncio.run(_load(url, WARM_UP_SECONDS))
+            asked = others.report().count
+            commits = asyncio.run(_load(url, bench.sizes.hanging_seconds))
+            arrived = arrivals(logging, commits)
+        asked = others.report().count - asked
+    if beside is ANSWERING:
+        bench.say(f"large-tenant: {asked / bench.sizes.hanging_seconds:,.0f} deliveries/s of the large one meanwhile")
+    if beside is not ALONE and not asked:
+        raise BenchmarkError("large-tenant: no endpoint of the large tenant was asked meanwhile")
+    return [(arrived[event] - before) / 1e6 for event, (before, _) in commits.items()]
+
+
+def _fill(bench: Bench, url: str, receiver_url: str) -> None:
+    with bench.connection(url) as connection:
+        connection.execute(SUBSCRIBE, ("large", receiver_url, "large.*", LARGE))
+        connection.execute(_EVENTS, (bench.sizes.backlog // LARGE,))
+        connection.execute("truncate outbox.pending")
+        connection.execute(_DUE)
+        connection.execute("vacuum analyze outbox.deliveries")
+        connection.execute("checkpoint")
+
+
+async def _load(url: str, seconds: float) -> Commits:
+    """Record events of the small tenant, one a transaction, at random moments."""
+    commits: Commits = {}
+    end = time.monotonic() + seconds
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        due = time.monotonic()
+        while (due := due + random.expovariate(PER_SECOND)) < end:
+            await asyncio.sleep(due - time.monotonic())
+            type_ = f"new.n{random.randrange(SMALL)}"
+            event = await outbox.arecord(connection, type_, {"note": "x" * 400}, tenant="small")
+            before = time.monotonic_ns()
+            await connection.commit()
+            commits[event.id] = (before, time.monotonic_ns())
+    return commits
