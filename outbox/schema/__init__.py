@@ -1,7 +1,8 @@
 """The schema `outbox` in the database: numbered SQL files in migrations/, and the runner that applies them.
 
-runner.py applies them, comparison.py compares the database with them; alembic_plugin.py keeps a user's own Alembic from
-touching them.
+runner.py applies them: preconditions.py says to which server and database, table_locks.py locks what they change.
+comparison.py compares the database with them; compatibility.py says which code may use a newer schema; alembic_plugin.py
+keeps a user's own Alembic from touching them.
 """
 
 from outbox.schema.comparison import differences, findings

@@ -20,6 +20,8 @@ from sqlalchemy.exc import DBAPIError
 
 from outbox.errors import SchemaError
 from outbox.schema.compatibility import NEWER, known_version, least_code_of, refusal
+from outbox.schema.preconditions import require_ours, require_primary, require_server
+from outbox.schema.table_locks import lock_tables, tables_changed_by
 
 __all__ = [
     "Migration",
@@ -34,7 +36,6 @@ __all__ = [
 ]
 
 ROLES = ("outbox_app", "outbox_operator", "outbox_relay", "outbox_reader")
-OLDEST_SERVER = 15
 # One process migrates at a time: a lock that the owner of the table can take, and no reader waits for. The first time
 # there is no table yet; then the server lets one process make it and refuses the others when that one has committed.
 _TAKE_TURN = "lock table outbox.schema_migrations in exclusive mode"
@@ -57,19 +58,13 @@ create table if not exists outbox.schema_migrations (
     applied_at timestamptz not null default clock_timestamp()
 );
 """
-# What stands in a schema outbox that is not ours: ours has this table with these columns from the first moment on.
-_STRANGERS = """
-select c.relname from pg_catalog.pg_class c
-where c.relnamespace = pg_catalog.to_regnamespace('outbox')
-  and 3 > (select pg_catalog.count(*) from pg_catalog.pg_attribute a
-           where a.attrelid = pg_catalog.to_regclass('outbox.schema_migrations')
-             and a.attname in ('version', 'name', 'checksum'))
-order by c.relkind not in ('r', 'p', 'v'), c.relname limit 4
-"""
 _OWNER = """
 select pg_catalog.current_database(), current_user,
        (select pg_catalog.pg_get_userbyid(nspowner) from pg_catalog.pg_namespace where nspname = 'outbox')
 """
+
+_WITHOUT_IDENTITY = """
+select c.relname from outbox.without_identity() leaf join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) leaf"""
 
 log = logging.getLogger("outbox.schema")
 
@@ -135,11 +130,11 @@ def apply(connection: Connection, up_to: int | None = None) -> list[Migration] |
     transaction ends. Raises SchemaError as `migrate` does.
     """
     with _explain_refusal(connection):
-        _require_server(connection)
-        _require_primary(connection)
+        require_server(connection)
+        require_primary(connection)
         cursor = connection.connection.cursor()
         cursor.execute(f"{SEARCH_PATH}{_LIMITS}")
-        _require_ours(connection)
+        require_ours(connection)
         if connection.scalar(text("select pg_catalog.to_regnamespace('outbox')")) is None:
             _make(cursor, SCHEMA_SQL)  # needs a right on the database, even where the schema exists
         if connection.scalar(text("select pg_catalog.to_regclass('outbox.schema_migrations')")) is None:
@@ -152,12 +147,22 @@ def apply(connection: Connection, up_to: int | None = None) -> list[Migration] |
             return None
         last = up_to or migrations()[-1].version
         missing = [one for one in migrations() if one.version not in applied and one.version <= last]
+        if applied and missing:
+            lock_tables(cursor, _changed_by(connection, missing), _is_in_use)
         for migration in missing:
             cursor.execute(migration.sql)
             cursor.execute(migration.record)
         if last >= known_version():
             cursor.execute(read_sql("grants.sql"))
     return missing
+
+
+def _changed_by(connection: Connection, missing: list[Migration]) -> set[str]:
+    """Return the names of what these migrations lock against reading or writing, and what grants.sql may lock."""
+    names = set().union(*(tables_changed_by(migration.sql) for migration in missing))
+    if connection.scalar(text("select pg_catalog.to_regprocedure('outbox.without_identity()')")) is not None:
+        names |= set(connection.execute(text(_WITHOUT_IDENTITY)).scalars())
+    return names
 
 
 def _make(cursor: DBAPICursor, statement: str) -> None:
@@ -184,7 +189,7 @@ def require_current(connection: Connection) -> None:
 
     That is the one it knows, or a newer one whose migrations say that code of this version may go on beside them.
     """
-    _require_server(connection)
+    require_server(connection)
     with _explain_errors(connection):
         newest = max(applied_migrations(connection), default=0)
     if newest > known_version():
@@ -204,33 +209,6 @@ def applied_migrations(connection: Connection) -> dict[int, str]:
     """Return the checksum of each migration that was applied, by its version."""
     rows = connection.execute(text("select version, checksum from outbox.schema_migrations"))
     return {row.version: row.checksum for row in rows}
-
-
-def _require_server(connection: Connection) -> None:
-    version, encoding = connection.execute(
-        text("select current_setting('server_version_num')::integer, current_setting('server_encoding')")
-    ).one()
-    if version < OLDEST_SERVER * 10_000:
-        raise SchemaError(f"the server is PostgreSQL {version // 10_000}; {OLDEST_SERVER} or later is needed")
-    if encoding != "UTF8":
-        raise SchemaError(f"the database's encoding is {encoding}; create one with ENCODING 'UTF8'")
-
-
-def _require_primary(connection: Connection) -> None:
-    if connection.scalar(text("select pg_catalog.pg_is_in_recovery()")):
-        raise SchemaError("the server is a standby, which takes no writes: name the primary in database_url")
-
-
-def _require_ours(connection: Connection) -> None:
-    """Refuse a schema outbox that is the application's own: nothing of it is touched."""
-    names = connection.execute(text(_STRANGERS)).scalars().all()
-    if names:
-        listed = ", ".join(f"outbox.{name}" for name in names[:3]) + (" and others" if len(names) > 3 else "")
-        raise SchemaError(
-            f"the schema outbox in this database is not outbox-relay's: it holds {listed}; nothing was changed. Rename"
-            " it (alter schema outbox rename to …), or give outbox-relay a database of its own: its schema is always"
-            " named outbox"
-        )
 
 
 def _require_usable(connection: Connection) -> None:
@@ -266,7 +244,7 @@ def _explain_refusal(connection: Connection) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the cursor is the driver's own and raises the driver's errors
-        if _sqlstate(error) in _IN_USE:
+        if _is_in_use(error):
             raise SchemaError(
                 "migrate: a table of the schema outbox is in use by another transaction, and nothing was changed;"
                 " end that transaction (pg_stat_activity lists it), or run it again when it has ended"
@@ -288,6 +266,10 @@ def _make_leaves(connection: Connection) -> None:
         if _sqlstate(error) != _LOCK_NOT_AVAILABLE:
             raise
         log.info("partitions are in use; the relay makes the next ones")
+
+
+def _is_in_use(error: Exception) -> bool:
+    return _sqlstate(error) in _IN_USE
 
 
 def _sqlstate(error: Exception) -> Any:

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from outbox.errors import SchemaError
-from outbox.schema import comparison
+from outbox.schema import comparison, preconditions
 from outbox.schema import runner as schema
 from tests.support import catalog, databases
 from tests.support.databases import migrate, migrate_to
@@ -247,7 +247,7 @@ def test_a_database_that_is_not_utf8_is_refused_before_anything_is_written(serve
 
 
 def test_a_server_that_is_too_old_is_refused(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "OLDEST_SERVER", 99)
+    monkeypatch.setattr(preconditions, "OLDEST_SERVER", 99)
     with engine.connect() as connection, pytest.raises(SchemaError, match="99 or later is needed"):
         schema.migrate(connection)
 

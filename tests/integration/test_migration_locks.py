@@ -1,0 +1,102 @@
+"""A migration has all its tables, or none: nobody waits for it in a circle, and it ends while others work."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import psycopg
+import pytest
+
+from outbox.schema import runner as schema
+from outbox.schema.table_locks import tables_changed_by
+from tests.support import databases
+from tests.support.databases import migrate, migrate_to
+from tests.support.waiting import wait_until
+
+KNOWN = schema.migrations()[-1].version
+FIRST_KEPT = 9  # the schema of the oldest version that is upgraded in the tests
+
+# Modes in which others can neither read nor write a table, or not write it.
+HELD = """
+select distinct c.relname from pg_locks l join pg_class c on c.oid = l.relation
+where l.pid = pg_backend_pid() and l.mode in (
+        'AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock', 'ShareLock')
+    and c.relname = any (%(names)s)"""
+THERE = """
+select relname from pg_class where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'p', 'v')
+    and not relispartition and relname <> 'schema_migrations'"""
+WAITS = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+
+
+def test_each_migration_locks_no_table_that_its_text_does_not_tell_of(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate_to(empty_database_url, FIRST_KEPT)
+    locked: set[str] = set()
+    monkeypatch.setattr(schema, "lock_tables", lambda _cursor, names, _is_in_use: locked.update(names))
+    with databases.engine_on(empty_database_url) as engine, engine.connect() as connection:
+        for migration in schema.migrations()[FIRST_KEPT:]:
+            with connection.begin():
+                there = connection.exec_driver_sql(THERE).scalars().all()
+                locked.clear()
+                schema.apply(connection, migration.version)
+                held = connection.exec_driver_sql(HELD, {"names": there}).scalars().all()
+                assert set(held) <= locked, migration.name
+
+
+def test_what_a_function_does_when_it_is_called_is_not_of_the_migration_that_makes_it() -> None:
+    sql = """
+        create function outbox.one() returns void language plpgsql as $$ begin lock table outbox.one; end $$;
+        create function outbox.two() returns bigint language sql begin atomic select 1; end;
+        alter table outbox.three add column x integer;
+        create or replace function outbox.four() returns void language plpgsql as $f$ begin
+            execute 'alter table outbox.four rename to $$'; end $f$;
+        do $$ begin alter table only outbox.five drop column x; end $$;
+        create table outbox.six (id uuid references outbox.seven);
+        create constraint trigger eight after insert on outbox.eight for each row execute function outbox.one();
+        create unique index nine on outbox.nine (id); drop trigger ten on outbox.ten;
+        create or replace view outbox.eleven as select from outbox.twelve;"""
+    told = {"three", "five", "seven", "eight", "nine", "ten", "eleven"}
+    assert tables_changed_by(sql) == told
+
+
+def in_the_background(url: str) -> tuple[threading.Thread, list[Any]]:
+    ended: list[Any] = []
+
+    def run() -> None:
+        try:
+            ended.append(migrate(url))
+        except Exception as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, ended
+
+
+@pytest.mark.parametrize(("first", "second"), [("events", "dead_letters"), ("dead_letters", "events")])
+def test_a_transaction_that_wants_a_second_table_gets_it_and_the_migration_goes_on_after_it(
+    empty_database_url: str, first: str, second: str
+) -> None:
+    """0042 changes both: in whichever order it took them, one of the two transactions would end both in a deadlock."""
+    migrate_to(empty_database_url, 41)
+    with psycopg.connect(empty_database_url) as application, psycopg.connect(empty_database_url) as watching:
+        watching.autocommit = True
+        application.execute("set deadlock_timeout = '200ms'")
+        application.execute(f"select from outbox.{first}")
+        thread, ended = in_the_background(empty_database_url)
+        wait_until(lambda: watching.execute(WAITS).fetchone() != (0,), message="migrate waits for nothing")
+        application.execute(f"select from outbox.{second}")
+        application.commit()
+        thread.join(30)
+    assert [migration.version for migration in ended[0]] == list(range(42, KNOWN + 1))
+
+
+def test_the_bound_of_a_transaction_around_it_is_as_before(empty_database_url: str) -> None:
+    migrate_to(empty_database_url, KNOWN - 1)
+    with databases.engine_on(empty_database_url) as engine, engine.begin() as connection:
+        connection.exec_driver_sql("set local lock_timeout = '7s'")
+        schema.lock_tables(connection.connection.cursor(), ["events", "no_such_table"], lambda _: False)
+        assert connection.exec_driver_sql("show lock_timeout").scalar() == "7s"
+        assert connection.exec_driver_sql(HELD, {"names": ["events"]}).scalars().all() == ["events"]
