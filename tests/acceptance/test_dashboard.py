@@ -244,6 +244,24 @@ def test_everything_works_without_javascript(browser, stage) -> None:
 
 
 @pytest.mark.slow
+def test_a_description_of_several_lines_stays_where_another_field_is_changed(context, stage) -> None:
+    """A field of one line loses the line ends in the browser, and what comes back looks like a change."""
+    _, scene, engine = stage
+    noted = "Paused while\nthey migrate"
+    with engine.begin() as connection:
+        made = subscriptions.add(connection, "https://example.com/noted", ["order.*"], tenant="acme", description=noted)
+    page = context.new_page()
+    sign_in(page, scene.operator)
+    page.goto(f"/subscriptions/{made.id}/edit")
+    page.get_by_label("Timeout in seconds", exact=True).fill("7")
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_url(f"**/subscriptions/{made.id}?done=changed")
+    with engine.begin() as connection:
+        kept = subscriptions.get(connection, made.id, tenant="acme")
+    assert (kept.timeout_seconds, kept.description) == (7, noted)
+
+
+@pytest.mark.slow
 def test_a_page_renews_itself_when_something_changes_but_not_under_a_persons_hands(context, stage) -> None:
     _, scene, engine = stage
     page = context.new_page()

@@ -48,6 +48,7 @@ _LABELS: Mapping[str, str] = {
 }  # fmt: skip
 _HINTS: Mapping[str, str] = {"pairs": " (NAME=VALUE a line)", "json": " (JSON)"}
 _ROWS: Mapping[str, int] = {"words": 3, "pairs": 2, "json": 5}
+_ROWS_OF_TEXTS: Mapping[str, int] = {"description": 2, "transformation": 3}  # a field of one line loses line ends
 _CHOICES: Mapping[str, list[tuple[str, str]]] = {
     "format": [(one.name, f"{one.name}: {one.summary}") for one in FORMATS.values()],
     "order_policy": [
@@ -76,7 +77,7 @@ def asked_of(fields: Sequence[Field]) -> dict[str, _Asked]:
 def _asked(field: Field) -> _Asked:
     kind: Kind | Literal["secret"] = "secret" if field.is_secret else kind_of(field)
     label = _LABELS.get(field.name) or field.name.replace("_", " ").capitalize() + _HINTS.get(kind, "")
-    rows = 3 if field.name == "transformation" else _ROWS.get(kind, 0)
+    rows = _ROWS_OF_TEXTS.get(field.name) or _ROWS.get(kind, 0)
     return _Asked(label, field.meaning.replace("`", ""), kind, rows, _CHOICES.get(field.name))
 
 
