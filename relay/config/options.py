@@ -205,6 +205,12 @@ class Config:
         "Let customers give their endpoints filters on payloads.",
         SERVE,
     )
+    portal_descriptions: bool = _option(
+        kinds.boolean(),
+        False,  # noqa: FBT003
+        "Show customers the description of each of their endpoints, and let them write it: their own words for it.",
+        SERVE,
+    )
     portal_max_endpoints: int = _option(
         kinds.integer(1, 1000), 20, "How many endpoints a tenant may have, for customers to add more.", SERVE
     )

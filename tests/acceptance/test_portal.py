@@ -79,7 +79,7 @@ def stage(server_url: str, migrated_template: str) -> Iterator[Stage]:
         with engine.begin() as connection:
             scene = seed(connection)
         settings = {"portal_frame_ancestors": (application[0],), "portal_colours": ("#ffd400",)}
-        with served(url, portal_filters=True, **settings) as address:
+        with served(url, portal_filters=True, portal_descriptions=True, **settings) as address:
             yield Stage(address, scene, engine, application, stranger)
 
 
@@ -152,6 +152,7 @@ def test_a_customers_tasks_without_javascript_on_a_telephone(browser, stage) -> 
     page.goto(stage.link())
     page.get_by_role("link", name="Add an endpoint").click()
     page.get_by_label("URL").fill("http://127.0.0.1:8999/mine")
+    page.get_by_label("Description").fill("Our own")
     page.get_by_label("order.created").check()
     page.get_by_role("button", name="Add").press("Enter")
     page.wait_for_selector("h1:has-text('The endpoint is there')")
@@ -177,8 +178,48 @@ def test_a_customers_tasks_without_javascript_on_a_telephone(browser, stage) -> 
     page.goto("/portal/")
     page.wait_for_selector("h1:has-text('Your session has ended')")
     with engine.begin() as connection:
-        made = [item.url for item in subscriptions.list(connection, tenant="globex")]
-    assert "http://127.0.0.1:8999/mine" in made
+        made = {item.url: item.description for item in subscriptions.list(connection, tenant="globex")}
+    assert made["http://127.0.0.1:8999/mine"] == "Our own"
+    context.close()
+
+
+@pytest.mark.slow
+def test_a_customers_words_for_an_endpoint_are_text_and_fit_the_screen(browser, stage) -> None:
+    """Hostile ones, of one word without an end, on the list, its page and its form; what is not touched stays."""
+    words = "<img src=x onerror=alert(1)><b>bold</b>" + "endless" * 30
+    noted = "Ask Carol first:\nthey migrate"
+    with stage.engine.begin() as connection:
+        made = subscriptions.add(connection, "https://example.com/x", ["order.created"], tenant="globex")
+        old = subscriptions.add(
+            connection, "https://example.com/y", ["order.created"], tenant="globex", description=noted
+        )
+    context = browser.new_context(base_url=stage.address, viewport={"width": WIDTHS[0], "height": 800})
+    page = context.new_page()
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    page.goto(stage.link())
+    page.goto(f"/portal/endpoints/{made.id}/edit")
+    page.get_by_label("Description").fill(words)
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_selector("text=The changes are saved.")
+    assert page.locator("h1 bdi").inner_text() == words
+    assert page.locator("h1 + p").inner_text() == "https://example.com/x"
+    faults = []
+    for path in (f"/portal/endpoints/{made.id}", f"/portal/endpoints/{made.id}/edit", "/portal/"):
+        page.goto(path)
+        faults += judge(page, path)
+        assert page.locator("main img, main b, table b").count() == 0
+    assert faults == []
+    page.get_by_role("link", name="<img src=x").click()
+    page.wait_for_url(f"**/portal/endpoints/{made.id}")
+    page.goto(f"/portal/endpoints/{old.id}/edit")
+    page.get_by_label("URL").fill("https://example.com/z")
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_selector("text=The changes are saved.")
+    with stage.engine.begin() as connection:
+        kept = subscriptions.get(connection, old.id, tenant="globex")
+    assert (kept.url, kept.description) == ("https://example.com/z", noted)
+    assert dialogs == []
     context.close()
 
 

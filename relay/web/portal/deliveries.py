@@ -24,6 +24,7 @@ from relay.web.pages.visits import Visit
 from relay.web.portal.customers import Looking, Managing, PortalRefused, Posted
 from relay.web.portal.endpoints import MOST_SHOWN
 from relay.web.portal.failures import advice_for, detail_of
+from relay.web.portal.naming import called_with_url
 from relay.web.portal.rendering import PortalRoute, go, page
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def deliveries(visit: Looking, request: Request) -> Response:
     show = asked["show"] if asked["show"] in SHOWS else SHOWS[0]
     with visit.transaction() as connection:
         own = verbs.list(connection, tenant=visit.visitor.whose, limit=MOST_SHOWN)
-        urls = {str(item.id): f"{item.name} ({item.url})" if item.name else item.url for item in own}
+        urls = {str(item.id): called_with_url(request, item) for item in own}
         try:
             rows, next_ = _listed(connection, visit, show, asked, urls)
         except (FilterError, NotFoundError):  # no such endpoint or type, or a page of another list
@@ -148,6 +149,7 @@ def delivery(visit: Looking, delivery_id: str) -> Response:
     """Show one delivery, its payload, and what came of each attempt."""
     with visit.transaction() as connection:
         item = show_delivery(connection, visit.tenant, delivery_id)
+        endpoint = _endpoint_of(connection, visit, item) if item.subscription_id else ""
         payload = _payload_of(connection, visit, item)
         waits = _told_waits(connection, visit, item)
         again = sent_again_as(connection, visit.tenant, item) if item.state in _ENDED else None
@@ -157,8 +159,17 @@ def delivery(visit: Looking, delivery_id: str) -> Response:
     can_replay = visit.visitor.may("operate") and item.state in _REPLAYABLE
     return page(
         visit, "portal_delivery.html", item=item, attempts=attempts, payload=payload, can_replay=can_replay,
-        waits=waits, advice=advice, again=again,
+        waits=waits, advice=advice, again=again, endpoint=endpoint,
     )  # fmt: skip
+
+
+def _endpoint_of(connection: Connection, visit: Visit, item: DeliveryDetails) -> str:
+    """Return what its endpoint is called, with the URL; '' where the endpoint is gone, or is none of the customer's."""
+    try:
+        found = verbs.get(connection, str(item.subscription_id), tenant=visit.visitor.whose)
+    except NotFoundError:
+        return ""
+    return called_with_url(visit.request, found)
 
 
 def _told_waits(connection: Connection, visit: Visit, item: DeliveryDetails) -> list[Waits]:

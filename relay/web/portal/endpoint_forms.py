@@ -18,6 +18,7 @@ from relay.operations.subscription_versions import lock_version
 from relay.web.pages.field_texts import texts_of
 from relay.web.pages.visits import Form, Visit
 from relay.web.portal.customers import Managing, PortalRefused, Posted, branding_for
+from relay.web.portal.naming import MAX_CHARACTERS, check_description, described, has_descriptions, on_one_line
 from relay.web.portal.rendering import PortalRoute, go, page
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ __all__ = ["allows", "router"]
 
 router = APIRouter(route_class=PortalRoute)
 _MOST = 500  # types to tick; those beyond are written into the field below
-_EMPTY = {"id": "", "version": "", "url": "", "filter": ""}
+_EMPTY = {"id": "", "version": "", "url": "", "description": "", "filter": ""}
 
 
 class _WrongField(Exception):  # noqa: N818 - an answer
@@ -61,8 +62,7 @@ def new(visit: Managing, request: Request) -> Response:
     """Show an empty form. It has the id of what it makes: sent twice, it makes one endpoint."""
     _require_room(visit)
     wanted = request.query_params.get("type", "")
-    fields = {"id": text_id("sub", new_uuid7()), "url": "", "filter": ""}
-    return _page(visit, fields, [wanted] if wanted else [])
+    return _page(visit, {"id": text_id("sub", new_uuid7())}, [wanted] if wanted else [])
 
 
 @router.post("/endpoints/new")
@@ -73,6 +73,8 @@ def add(visit: Managing, form: Posted) -> Response:
     try:
         types = _allowed_types(visit, config, _types_in(form), ())
         more = {"filter": _filter_in(visit, form)} if config.portal_filters else {}
+        if has_descriptions(visit.request):
+            more["description"] = check_description(form.get("description"))
         with visit.transaction() as connection:
             hold_tenant(connection, visit.tenant)
             if len(verbs.list(connection, tenant=visit.tenant, limit=1000)) >= config.portal_max_endpoints:
@@ -136,7 +138,16 @@ def _changes_in(visit: Visit, form: Form, item: Subscription) -> dict[str, Any]:
         changes["types"] = _allowed_types(visit, config, types, item.types)
     if config.portal_filters and (wanted := _filter_in(visit, form)) != item.filter:
         changes["filter"] = wanted
-    return changes
+    return changes | _described_anew(visit, form, item)
+
+
+def _described_anew(visit: Visit, form: Form, item: Subscription) -> dict[str, str]:
+    """Return the description if it is another than was shown; one of several lines that nobody touched stays so."""
+    if not has_descriptions(visit.request) or not form.has("description"):  # a form of a former version
+        return {}
+    given = form.get("description")
+    is_as_shown = on_one_line(given) == described(visit.request, item)
+    return {} if is_as_shown else {"description": check_description(given)}
 
 
 def _require_same_host(visit: Visit, item: Subscription, url: str) -> None:
@@ -194,10 +205,12 @@ def _page(
     known = [one.type for one in found]
     offered = (["*"] if "*" in config.portal_types else []) + known
     field, why = _wrong(error)
+    fields = _EMPTY | {"description": described(visit.request, item) if item else ""} | fields
     return page(
-        visit, "portal_endpoint_form.html", status=422 if error else 200, item=item, fields=_EMPTY | fields,
+        visit, "portal_endpoint_form.html", status=422 if error else 200, item=item, fields=fields,
         offered=offered, chosen=chosen, others="\n".join(one for one in chosen if one not in offered),
-        filters=config.portal_filters, wrong={field: why} if error else {}, problem=why if error else None,
+        filters=config.portal_filters, descriptions=config.portal_descriptions, most_characters=MAX_CHARACTERS,
+        wrong={field: why} if error else {}, problem=why if error else None,
     )  # fmt: skip
 
 

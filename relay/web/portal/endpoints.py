@@ -20,6 +20,7 @@ from relay.web.pages.points import figures_of, points_of, window_named
 from relay.web.pages.rendering import url_of
 from relay.web.portal.customers import Looking, Managing, PortalRefused, Posted, branding_for
 from relay.web.portal.failures import advice_for
+from relay.web.portal.naming import called_with_url
 from relay.web.portal.rendering import HOME, PortalRoute, confirm, go, page
 from relay.web.portal.secrets import old_until
 
@@ -121,8 +122,8 @@ def remove(endpoint_id: str, visit: Managing, form: Posted) -> Response:
             return go(visit.request, done="removed")
     texts = branding_for(visit.request).texts
     return confirm(
-        visit, texts("remove_title"), texts("remove_question", url=item.url), texts("remove_verb"), {},
-        back=url_of(visit.request, HOME, "endpoints", item.id),
+        visit, texts("remove_title"), texts("remove_question", url=called_with_url(visit.request, item)),
+        texts("remove_verb"), {}, back=url_of(visit.request, HOME, "endpoints", item.id),
     )  # fmt: skip
 
 
@@ -141,7 +142,7 @@ def replay_failed(endpoint_id: str, visit: Managing, form: Posted) -> Response:
             return go(visit.request, "endpoints", item.id, done="replayed", n=len(made))
     texts = branding_for(visit.request).texts
     number = f"{len(found):,}"
-    question = texts("replay_question", n=number, url=item.url)
+    question = texts("replay_question", n=number, url=called_with_url(visit.request, item))
     question += f" {texts('replay_most')}" if len(found) == MOST_REPLAYED else ""
     return confirm(
         visit, texts("replay_title"), question, texts("replay_verb", n=number), {"since": since},

@@ -36,6 +36,7 @@ from relay.web.portal.customers import (
     give_cookie,
     secret_of,
 )
+from relay.web.portal.naming import called, described
 from relay.web.problems import Problem, log_fields
 from relay.web.signed_in import signed_in_of
 
@@ -78,6 +79,8 @@ def _page(request: Request, template: str, status: int, context: Mapping[str, An
         "problem": None,
         "can_leave": signed_in_of(request) is None,
         "ago": lambda value: _ago(request, value, now),
+        "called": lambda item: called(request, item),
+        "described": lambda item: described(request, item),
     }
     return filled(template, common | dict(context), status, branding.headers)
 
