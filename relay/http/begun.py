@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from relay.http.sender import Endpoint
     from relay.model.outcome import Outcome
 
-__all__ = ["Begun", "Request"]
+    Reading = Callable[[Outcome], Outcome]
+
+__all__ = ["Begun", "Request", "read_by"]
 
 
 class Request(NamedTuple):
@@ -36,7 +38,7 @@ class Begun:
     `outcome()`, and where that is None await `anew()`. Who cancels `answer`, or does not send anew, calls `abandon()`.
     """
 
-    __slots__ = ("_connection", "_pool", "_pools", "_request", "_send_anew", "answer")
+    __slots__ = ("_connection", "_pool", "_pools", "_readings", "_request", "_send_anew", "answer")
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class Begun:
         """Write the request. The place in the pool is taken already, and given back here."""
         self._pools, self._pool, self._connection = pools, pool, connection
         self._request, self._send_anew = request, send_anew
+        self._readings: tuple[Reading, ...] = ()
         try:
             self.answer = connection.exchange(request.data, request.deadline)
         except BaseException:
@@ -67,14 +70,23 @@ class Begun:
         if needs_new_connection(result):
             return None
         self._pools.leave(self._pool)
-        return outcome_of(result, self._connection.address, self._request.started)
+        return self._read(outcome_of(result, self._connection.address, self._request.started))
 
     async def anew(self) -> Outcome:
         """Send the same request over a new connection."""
         try:
-            return await self._send_anew(self._pool, self._request)
+            return self._read(await self._send_anew(self._pool, self._request))
         finally:
             self._pools.leave(self._pool)
+
+    def add_reading(self, reading: Reading) -> None:
+        """Let the outcome be what `reading` makes of it, after those that were added before."""
+        self._readings += (reading,)
+
+    def _read(self, outcome: Outcome) -> Outcome:
+        for reading in self._readings:
+            outcome = reading(outcome)
+        return outcome
 
     def abandon(self) -> None:
         """Cut the request: the answer to it must not meet the next one."""
@@ -91,3 +103,15 @@ class Begun:
             self.abandon()
             raise
         return self.outcome() or await self.anew()
+
+
+def read_by(reading: Reading, sent: Awaitable[Outcome]) -> Awaitable[Outcome]:
+    """Return the same request, whose outcome is what `reading` makes of the sender's."""
+    if isinstance(sent, Begun):
+        sent.add_reading(reading)
+        return sent
+    return _read_when_there(reading, sent)
+
+
+async def _read_when_there(reading: Reading, sent: Awaitable[Outcome]) -> Outcome:
+    return reading(await sent)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from outbox.errors import SubscriptionError
 from outbox.subscriptions.authentication import BasicAuth, BearerToken, authentication_of, stored_document, tls_of
 from outbox.subscriptions.headers import check_headers
+from relay.http.begun import read_by
 from relay.http.sender import Endpoint
 from relay.http.tls import ClientTLS
 from relay.message.echoes import MIN_REDACTED, redact_echoes, spellings_of
@@ -20,7 +21,7 @@ from relay.message.oauth2 import Tokens
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from outbox.subscriptions.authentication import Authentication
     from relay.http.sender import Sender
@@ -73,20 +74,26 @@ class RequestAdditions:
         )
         self._secrets = _secrets(headers, authentication)
 
-    async def send(
+    def send(
         self, sender: Sender, lines: bytes, body: bytes, timeout_seconds: float, endpoint: Endpoint | None = None
-    ) -> Outcome:
+    ) -> Awaitable[Outcome]:
         """POST with these additions; `timeout_seconds` also covers fetching a token. See `Sender.send`.
 
         `endpoint` takes the place of `self.endpoint`: the same one, for a retry.
         """
         endpoint = endpoint or self.endpoint
         if self._tokens is None:
-            outcome = await sender.send(endpoint, lines, body, timeout_seconds)
-            return redact_echoes(outcome, self._secrets)
+            return read_by(self._redacted, sender.send(endpoint, lines, body, timeout_seconds))
+        return self._send_in_time(self._tokens, sender, endpoint, lines, body, timeout_seconds)
+
+    def _redacted(self, outcome: Outcome) -> Outcome:
+        return redact_echoes(outcome, self._secrets)
+
+    async def _send_in_time(
+        self, tokens: Tokens, sender: Sender, endpoint: Endpoint, lines: bytes, body: bytes, timeout_seconds: float
+    ) -> Outcome:
         began = time.monotonic()
-        request = _Request(endpoint, lines, body, began + timeout_seconds)
-        outcome = await self._send_with_token(self._tokens, sender, request)
+        outcome = await self._send_with_token(tokens, sender, _Request(endpoint, lines, body, began + timeout_seconds))
         return outcome._replace(milliseconds=milliseconds_since(began))
 
     async def _send_with_token(self, tokens: Tokens, sender: Sender, request: _Request) -> Outcome:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from outbox.signing import schemes
+from relay.http.begun import read_by
 from relay.http.sender import Endpoint
 from relay.message.authentication import RequestAdditions
 from relay.message.body import body_of
@@ -13,7 +14,6 @@ from relay.message.echoes import redact_echoes
 from relay.message.formats import FormatError, Formatter, batch_of
 from relay.message.trace import Traced
 from relay.message.transformation.transformation import Transformation
-from relay.model.answers import read_answer
 from relay.model.outcome import Outcome, OutcomeKind
 
 if TYPE_CHECKING:
@@ -125,22 +125,26 @@ class Envelope:
             outcome = await sender.send(endpoint, lines, batch.content, timeout_seconds)
         return redact_echoes(outcome, self.secrets)
 
-    async def _send_formatted(
+    def _send_formatted(
         self, formatter: Formatter, sender: Sender, event: EventParts, timestamp: bytes, timeout_seconds: float,
         endpoint: Endpoint,
-    ) -> Outcome:  # fmt: skip
+    ) -> Awaitable[Outcome]:  # fmt: skip
         """Send the body of another format, and read the answer as its receiver means it."""
         try:
             body = formatter.body_of(event)
         except FormatError as error:
-            return Outcome(OutcomeKind.UNFORMATTED, None, 0, str(error), sent=False)
+            return _unformatted(error)
         lines = self._lines + (body.lines if self._format_lines else b"")
         lines += self._signer.lines(event.id, event.type, timestamp, body.content)
         if self._additions is not None:
-            outcome = await self._additions.send(sender, lines, body.content, timeout_seconds, endpoint)
+            sent = self._additions.send(sender, lines, body.content, timeout_seconds, endpoint)
         else:
-            outcome = await sender.send(endpoint, lines, body.content, timeout_seconds)
-        return read_answer(redact_echoes(outcome, formatter.secrets), formatter.answers)
+            sent = sender.send(endpoint, lines, body.content, timeout_seconds)
+        return read_by(formatter.read, sent)
+
+
+async def _unformatted(error: FormatError) -> Outcome:
+    return Outcome(OutcomeKind.UNFORMATTED, None, 0, str(error), sent=False)
 
 
 def _formatter_of(subscription: SubscriptionVersion, secret: str) -> Formatter | None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from relay.engine.attempts import Attempts
-from relay.http.begun import Begun, Request
+from relay.http.begun import Begun, Request, read_by
 from relay.http.pool import Key, Pool, Pools
 from relay.http.reader import Answer, Lost
-from relay.model.outcome import OutcomeKind
+from relay.model.outcome import Outcome, OutcomeKind
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +53,7 @@ class Wire:
         self.pool: Pool = self.pools.of(Key("http", "receiver", 80, b"", b"one"))
         self.connection: Any = Connection(broken=broken)
         self.anew = 0
+        self.send_anew: Callable[[], Awaitable[Any]] = asyncio.Event().wait
 
     def begin(self) -> Begun:
         assert self.pool.enter_at_once()
@@ -60,7 +63,7 @@ class Wire:
 
     async def _send_anew(self, _pool: Pool, _request: Request) -> Any:
         self.anew += 1
-        await asyncio.Event().wait()
+        return await self.send_anew()
 
     @property
     def has_place(self) -> bool:
@@ -173,3 +176,31 @@ async def test_what_cannot_be_written_takes_no_place() -> None:
         wire.begin()
     assert wire.connection.closed
     assert wire.has_place
+
+
+async def test_what_an_answer_means_is_asked_whichever_way_it_comes() -> None:
+    """Of a request that is on its way, of one that is sent anew, and of one that had to wait."""
+
+    def later(kind: OutcomeKind, outcome: Outcome) -> Outcome:
+        return outcome._replace(kind=kind, error=f"{outcome.error} {kind}")
+
+    async def waited() -> Outcome:
+        return Outcome(OutcomeKind.DELIVERED, 204, 1, "said")
+
+    def read_twice(sent: Awaitable[Outcome]) -> Awaitable[Outcome]:
+        return read_by(partial(later, OutcomeKind.NOT_TAKEN), read_by(partial(later, OutcomeKind.SLOWED), sent))
+
+    wire, answer = Wire(), Answer(204, b"HTTP/1.1 204 No Content\r\n\r\n", b"", reusable=True)
+    begun = wire.begin()
+    assert read_twice(begun) is begun
+    wire.connection.answer.set_result(answer)
+    outcome = await begun
+    assert (outcome.kind, outcome.error) == (OutcomeKind.NOT_TAKEN, "None slowed not_taken")
+
+    wire = Wire()
+    wire.send_anew = waited
+    begun = wire.begin()
+    read_twice(begun)
+    wire.connection.answer.set_result(CLOSED_BEFORE)
+    assert (await begun).error == "said slowed not_taken"
+    assert (await read_twice(waited())).error == "said slowed not_taken"

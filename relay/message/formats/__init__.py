@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from outbox import formats
 from outbox.errors import SubscriptionError
 from relay.message.body import body_of
-from relay.message.echoes import spellings_of
+from relay.message.echoes import redact_echoes, spellings_of
 from relay.message.formats import chat, cloudevents, pagerduty, plain, zapier
 from relay.message.formats.json_text import quoted
 from relay.message.formats.maker import FormatError
 from relay.message.formats.receivers import ANSWERS
 from relay.message.formats.wording import parsed_up_to
+from relay.model.answers import read_answer
 from relay.model.event import Body
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from relay.message.formats.maker import Family
     from relay.model.event import EventParts
+    from relay.model.outcome import Outcome
 
 __all__ = ["FORMATS", "Batch", "FormatError", "Formatter", "batch_of"]
 
@@ -78,6 +80,10 @@ class Formatter:
             except RecursionError:
                 raise FormatError("data: is nested too deep for this format; record it flatter") from None
         return made
+
+    def read(self, outcome: Outcome) -> Outcome:
+        """Return the outcome as the receiver means its answer, without the secrets of the request."""
+        return read_answer(redact_echoes(outcome, self.secrets), self.answers)
 
     def kept(self, event: EventParts) -> Body | None:
         """Return the body that the event keeps of a former call; None where it has none."""
