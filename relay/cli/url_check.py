@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outbox.errors import SubscriptionError
+from outbox.subscriptions.addresses import literal_address
 from outbox.subscriptions.url import parse_url
 from relay.cli.options import config_option, flags_of, load_config
 from relay.config.options import options
-from relay.http.addresses import literal_address
 from relay.http.configured import make_policy
 from relay.http.dial import DialError, checked_addresses
 from relay.http.resolver import Resolver
@@ -21,8 +21,8 @@ from relay.http.resolver import Resolver
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from outbox.subscriptions.addresses import AddressPolicy
     from outbox.subscriptions.url import Url
-    from relay.http.addresses import AddressPolicy
 
     Judgement = tuple[bool, str]
     Judge = Callable[[Url], Judgement]

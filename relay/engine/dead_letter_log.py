@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from outbox.ids import text_id
-from relay.engine.crowds import MOST_LINES, Crowd
+from relay.engine.log_bursts import MOST_LINES, LogBursts
 
 if TYPE_CHECKING:
     from relay.model.settlement import Settlement
@@ -26,20 +26,20 @@ class DeadLetterLog:
     """At most 41 lines in each window of ten seconds: of single dead letters, and again of groups at its end."""
 
     def __init__(self) -> None:
-        self._crowd = Crowd(self._tell_counted)
+        self._bursts = LogBursts(self._tell_counted)
         self._counted: Counter[tuple[bytes, str]] = Counter()
 
     def note(self, settlement: Settlement) -> None:
         """Tell of a dead letter at once, or count it for the end of the window."""
         subscription_id, reason = settlement.delivery.subscription_id, str(settlement.outcome)
-        if self._crowd.admits():
+        if self._bursts.admits():
             log.warning("%s of %s is a dead letter: %s", settlement.delivery, _name(subscription_id), reason)
         else:
             self._counted[subscription_id, reason] += 1
 
     def tell(self) -> None:
         """Tell what was counted, the largest groups first, and begin anew; also at the end of the process."""
-        self._crowd.end()
+        self._bursts.end()
 
     def _tell_counted(self) -> None:
         counted, self._counted = self._counted, Counter()

@@ -1,6 +1,6 @@
-"""One subscription's endpoint as this process sees it: what its requests carry, what waits for it, its health.
+"""One subscription's endpoint as this process sees it: what its requests carry, what waits for it, its window.
 
-Two limits isolate every endpoint. `sending` counts its requests on the wire; the window of its health bounds them.
+Two limits isolate every endpoint. `sending` counts its requests on the wire; its window (window.py) bounds them.
 `leased` also counts what waits here; at most, that is what the endpoint can answer in a second.
 
 An endpoint is closed while its subscription is paused, disabled, removed or held back. It is closed at once when the
@@ -19,8 +19,8 @@ from uuid import UUID
 from outbox.errors import OutboxError
 from outbox.ids import text_id
 from relay.engine.ailing import Ailing
-from relay.engine.health import Health
 from relay.engine.tenants import TenantUse
+from relay.engine.window import Window
 from relay.message.envelope import Envelope
 from relay.model.outcome import OutcomeKind
 from relay.secrets.keyring import KeyUnavailableError
@@ -65,9 +65,9 @@ class Registry(Protocol):
 class Endpoint:
     """The receiving side of one subscription, at one version of its row."""
 
-    __slots__ = ("_closed_until", "_keyring", "ailing", "bytes", "envelope", "failing", "failures", "gate", "health",
-                 "huge", "leased", "owner", "problem", "queued", "registry", "sending", "subscription", "tenant",
-                 "waiting", "warned_at")  # fmt: skip
+    __slots__ = ("_closed_until", "_keyring", "ailing", "bytes", "envelope", "failing", "failures", "gate", "huge",
+                 "leased", "owner", "problem", "queued", "registry", "sending", "subscription", "tenant", "waiting",
+                 "warned_at", "window")  # fmt: skip
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Endpoint:
         self.registry = registry  # that knows it; None: it is alone
         self.owner = owner  # the sending side of its engine
         self.tenant = tenant or TenantUse()  # shared with the tenant's other endpoints
-        self.health = Health(window_max)
+        self.window = Window(window_max)
         self.gate: Gate | None = None  # of an endpoint with limits (endpoint_registry.py)
         self.waiting: list[Delivery] = []  # a deque that is empty takes 700 bytes more, ten thousand times
         self.leased = 0
@@ -93,7 +93,7 @@ class Endpoint:
         self.warned_at = -math.inf  # when the log last said that nothing can be sent to it
         self.failing = False  # whether the log said last that it fails; failures: what was said (failure_log.py)
         self.failures: Failures | None = None
-        self.ailing: Ailing | None = None  # what has to be written of its health (breaker.py); None while it answers
+        self.ailing: Ailing | None = None  # what has to be written of its health (ailing.py); None while it answers
         self.update(subscription)
 
     def update(self, subscription: SubscriptionVersion) -> None:
@@ -126,7 +126,7 @@ class Endpoint:
     @property
     def answers(self) -> bool:
         """Whether the endpoint answered the last time it was asked."""
-        return self.health.answers
+        return self.window.answers
 
     @property
     def is_open(self) -> bool:
@@ -156,11 +156,11 @@ class Endpoint:
         """How many more deliveries may be leased for this endpoint now; negative after its window shrank."""
         if not self.is_open:
             return 0
-        capacity = self.health.capacity if self.gate is None else self.gate.capacity(self.health)
+        capacity = self.window.capacity if self.gate is None else self.gate.capacity(self.window)
         return capacity - self.leased
 
     @property
     def may_send(self) -> bool:
         """Whether a waiting delivery may go out now."""
-        free = bool(self.waiting) and self.sending < self.health.window
+        free = bool(self.waiting) and self.sending < self.window.size
         return free and (self.gate is None or self.gate.opens())

@@ -108,7 +108,7 @@ class Endpoints:
         if endpoint is None:
             tenant = self._tenants.use_of(subscription.tenant)
             endpoint = Endpoint(subscription, self._window_max, self._keyring, owner, tenant, self)
-            endpoint.health.answers = subscription.id in self._answered
+            endpoint.window.answers = subscription.id in self._answered
             self._known[subscription.id] = endpoint
             self._most = max(self._most, len(self._known))
             if len(self._known) > KNOWN_MAX:
@@ -159,7 +159,7 @@ class Endpoints:
         """Note that an endpoint that takes others refused this delivery; return how often it did so far."""
         endpoint.gate = endpoint.gate or Gate(endpoint, self.thirsty)
         self.gated[endpoint.subscription.id] = endpoint
-        return endpoint.gate.note_refusal(delivery_id, endpoint.health)
+        return endpoint.gate.note_refusal(delivery_id, endpoint.window)
 
     def end_slowing(self, subscription_id: bytes) -> None:
         """Note that this endpoint takes whatever it is sent again."""

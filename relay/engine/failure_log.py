@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from outbox.ids import text_id
-from relay.engine.crowds import Crowd
 from relay.engine.failures import Failures, Line
+from relay.engine.log_bursts import LogBursts
 from relay.model.outcome import OutcomeKind
 from relay.model.verdict import Disable, Hold, VerdictKind
 
@@ -39,10 +39,10 @@ ERROR_MAX = 300  # characters
 
 
 class FailureLog:
-    """The lines of one engine: single ones as Crowd admits them, then one for each thing that happened to the rest."""
+    """The lines of one engine: the single ones that LogBursts admits, then one for each thing that the rest met."""
 
     def __init__(self) -> None:
-        self._crowd = Crowd(self._tell_counted)
+        self._bursts = LogBursts(self._tell_counted)
         self._counted: dict[Line, dict[bytes, str]] = {}  # by subscription, the class of its failure
 
     def note(
@@ -64,14 +64,14 @@ class FailureLog:
         line, failures = _learn(endpoint, outcome.kind, subscription.url)
         if line is None:
             return
-        if self._crowd.admits():
+        if self._bursts.admits():
             log.warning("%s", _text(line, failures, subscription, delivery, outcome, verdict))
         else:
             self._counted.setdefault(line, {})[subscription.id] = str(failures.kind)
 
     def tell(self) -> None:
         """Tell what was counted, and begin anew; also at the end of the process."""
-        self._crowd.end()
+        self._bursts.end()
 
     def _tell_counted(self) -> None:
         counted, self._counted = self._counted, {}

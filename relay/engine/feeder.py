@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from relay.engine.batches import Batches
-from relay.engine.breaker import Breakers
+from relay.engine.breaker_watch import Breakers
 from relay.engine.bulk import BulkOperations
 from relay.engine.claim import Claim
 from relay.engine.due_map import DueMap

@@ -12,14 +12,14 @@ import time
 from typing import TYPE_CHECKING
 
 from outbox.subscriptions.rates import per_second
-from relay.engine.health import OVERLOADED
 from relay.engine.slots import Slots
+from relay.engine.window import OVERLOADED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from relay.engine.endpoint import Endpoint
-    from relay.engine.health import Health
+    from relay.engine.window import Window
     from relay.model.outcome import Outcome
 
 __all__ = ["HAND_BACK_SECONDS", "Gate", "Share"]
@@ -141,28 +141,28 @@ class Gate:
             left[slots] -= granted
         return granted
 
-    def capacity(self, health: Health) -> int:
+    def capacity(self, window: Window) -> int:
         """Return how many deliveries the endpoint may have leased, whatever its cells say."""
         if self.share is None:
-            return health.capacity
-        held = min(health.window, self.share.held(time.monotonic()))
-        queue = min(2 * held, health.work_of(held, QUEUE_SECONDS)) if health.is_measured else 0
-        return min(health.capacity, held + queue)
+            return window.capacity
+        held = min(window.size, self.share.held(time.monotonic()))
+        queue = min(2 * held, window.work_of(held, QUEUE_SECONDS)) if window.is_measured else 0
+        return min(window.capacity, held + queue)
 
     def note(self, outcome: Outcome) -> None:
         """Count an answer that is no refusal."""
         if self.own is not None and outcome.status is not None and outcome.status not in OVERLOADED:
             self.own.accepted += 1
 
-    def note_refusal(self, delivery_id: bytes, health: Health) -> int:
-        """Count a refusal; return how many this delivery has had. The first one begins with what the health guesses."""
+    def note_refusal(self, delivery_id: bytes, window: Window) -> int:
+        """Count a refusal; return how many this delivery has had. The first one begins with what the window guesses."""
         if self.own is None:
             self.own = Slots(self._endpoint.subscription.id)
             if self._endpoint.waiting:
                 self.own.enter(self._endpoint)
         if not self.own.slowed and not self.own.refused:
-            self.own.guess = health.guess
-        self.own.latency = health.latency
+            self.own.guess = window.guess
+        self.own.latency = window.latency
         self.own.refused += 1
         count = self._refusals.pop(delivery_id, 0) + 1
         self._refusals[delivery_id] = count

@@ -234,7 +234,7 @@ def _needs(wanting: Iterable[Endpoint]) -> dict[Slots, int]:
 
 def _share_question(endpoint: Endpoint, share: Share, *, busy: bool) -> AskedShare | None:
     """Return what to ask for, None where nothing changes."""
-    window = min(share.cap, endpoint.health.window)
+    window = min(share.cap, endpoint.window.size)
     want = window if busy else min(window, endpoint.sending)
     if not want and not endpoint.sending and not share.slots:
         return None

@@ -164,13 +164,13 @@ class Room:
         self._queues.append(endpoint)
 
     def learn(self, endpoint: Endpoint, outcome: Outcome, subscription: SubscriptionVersion | None = None) -> None:
-        """Adapt an endpoint's health to an outcome; if it became proven or unproven, count what it holds there.
+        """Adapt an endpoint's window to an outcome; if it became proven or unproven, count what it holds there.
 
         An answer that is about all endpoints of its receiver holds them back too. `subscription`: the version that was
         sent with; None where nothing follows for others.
         """
         answered = endpoint.answers
-        endpoint.health.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
+        endpoint.window.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
         if endpoint.gate is not None:
             endpoint.gate.note(outcome)
         answers = endpoint.answers

@@ -11,14 +11,14 @@ from relay.engine.ailing import note_health
 from relay.engine.attempts import Attempt, Attempts
 from relay.engine.batches import Unfit
 from relay.engine.failure_log import FailureLog
-from relay.engine.health import OVERLOADED
 from relay.engine.slowing import slowed_seconds
 from relay.engine.transforming import Transforming
 from relay.engine.unsent import Unsent, warn_held_for_good
+from relay.engine.window import OVERLOADED
 from relay.model.decide import decide, halve, keep_at_head
+from relay.model.health_sign import OUR_OWN
 from relay.model.outcome import OutcomeKind
 from relay.model.settlement import Settlement
-from relay.model.sign import OUR_OWN
 from relay.model.verdict import Hold, VerdictKind
 
 if TYPE_CHECKING:

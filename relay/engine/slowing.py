@@ -29,7 +29,7 @@ def slowed_seconds(endpoints: Endpoints, endpoint: Endpoint, delivery: Delivery)
 
     That is a second after the first refusal of this delivery, two after the second, and so on up to ten.
     """
-    takes = endpoint.health.takes(time.monotonic())
+    takes = endpoint.window.takes(time.monotonic())
     if not takes and not (endpoint.gate and endpoint.gate.is_slowed):
         return None
     refusals = endpoints.slow(endpoint, delivery.id)

@@ -3,7 +3,7 @@
 Nothing else opens a socket to a URL that a user gave.
 """
 
-from relay.http.addresses import AddressPolicy
+from outbox.subscriptions.addresses import AddressPolicy
 from relay.http.dial import DirectDialler
 from relay.http.sender import Endpoint, HttpSender, Sender
 from relay.model.outcome import Outcome, OutcomeKind

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from outbox._version import __version__
-from relay.http.addresses import AddressPolicy
+from outbox.subscriptions.addresses import AddressPolicy
 from relay.http.dial import DirectDialler
 from relay.http.sender import HttpSender
 from relay.http.tunnel import TunnelDialler

@@ -15,7 +15,7 @@ import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from relay.http.addresses import AddressPolicy, is_private_name, literal_address
+from outbox.subscriptions.addresses import AddressPolicy, is_private_name, literal_address
 from relay.http.resolver import Resolver
 from relay.http.tls import reason_of_tls
 from relay.model.outcome import OutcomeKind

@@ -15,7 +15,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.http.addresses import is_private_name
+from outbox.subscriptions.addresses import is_private_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,8 @@ import os
 import ssl
 from typing import TYPE_CHECKING
 
+from outbox.subscriptions.addresses import literal_address
 from outbox.subscriptions.url import bracketed
-from relay.http.addresses import literal_address
 from relay.http.dial import DialError, check_url, connect_to_one
 from relay.http.proxy_talk import ProxyTalk
 from relay.http.resolver import Resolver
@@ -28,9 +28,9 @@ from relay.model.outcome import OutcomeKind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from outbox.subscriptions.addresses import AddressPolicy
     from outbox.subscriptions.url import Url
     from relay.config.egress_proxy import EgressProxy
-    from relay.http.addresses import AddressPolicy
     from relay.http.dial import Reached, Resolve
 
 __all__ = ["TunnelDialler"]

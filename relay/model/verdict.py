@@ -1,4 +1,4 @@
-"""What follows from an outcome: for the delivery, and for the endpoint that was asked."""
+"""The verdicts that decide.py makes: what follows from an outcome, for the delivery and for the endpoint asked."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.model.sign import RESERVED, Sign, sign_of
+from relay.model.health_sign import RESERVED, Sign, sign_of
 from relay.store.arrays import Integers, Texts, Uuids
 from relay.store.claims import DUE_SINCE
 from relay.store.subscriptions import OPEN

@@ -12,7 +12,7 @@ from relay.operations.connection import SCHEMA_SECONDS, Database
 from relay.web import api, explorer, pages, portal
 from relay.web.admission import KEPT_CONNECTIONS, Admission
 from relay.web.api.description import describe
-from relay.web.conduct import Conduct
+from relay.web.every_request import EveryRequest
 from relay.web.pages.kept_status import KeptStatus
 from relay.web.portal.branding import branding_of
 from relay.web.problems import add_handlers
@@ -42,7 +42,7 @@ def create_app(config: Config) -> FastAPI:
     app.state.kept_status = KeptStatus(app.state.database.transaction)
     app.state.methods_at = partial(_methods_at, app)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
-    app.add_middleware(Conduct, methods_at=app.state.methods_at)
+    app.add_middleware(EveryRequest, methods_at=app.state.methods_at)
     add_handlers(app)
     app.include_router(api.router)
     app.include_router(explorer.router, prefix=api.PREFIX)

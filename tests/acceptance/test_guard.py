@@ -32,7 +32,7 @@ ALLOWED_WAYS = {
 }
 PROGRAM = """
 import asyncio, socket, urllib.request, uvloop
-from relay.http.addresses import AddressPolicy
+from outbox.subscriptions.addresses import AddressPolicy
 PORT = {port}
 policy = AddressPolicy(["127.0.0.0/8"])
 {way}
@@ -69,7 +69,7 @@ def test_what_the_policy_just_allowed_is_no_breach(way: str, port: int, tmp_path
 
 UNCHECKED = """
 from relay.http import dial
-from relay.http.addresses import AddressPolicy
+from outbox.subscriptions.addresses import AddressPolicy
 AddressPolicy.refusal_of_url = lambda *_: None
 async def checked_addresses(policy, resolve, host, deadline):
     return [host]

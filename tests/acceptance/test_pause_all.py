@@ -6,7 +6,7 @@ import pytest
 
 from outbox.control import by_hand
 from outbox.control.filters import Filters
-from relay.operations.sending import pause_all, resume_all
+from relay.operations.sending_switch import pause_all, resume_all
 from tests.support.application import Application
 from tests.support.processes import RelayProcess
 from tests.support.waiting import wait_until

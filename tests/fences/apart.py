@@ -45,7 +45,7 @@ APART = (
         (f"{_FORMATS}::test_the_process_makes_the_same_body_and_is_told_no_secret",),
     ),
     Fence(
-        "an endpoint is not blamed for the process", "relay/engine/health.py",
+        "an endpoint is not blamed for the process", "relay/engine/window.py",
         "kind == OutcomeKind.INTERNAL:", "kind == OutcomeKind.LOCAL:",
         (f"{_APART}::test_what_no_process_survives_is_retried_by_the_schedule_and_then_dead",),
     ),

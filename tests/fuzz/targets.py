@@ -25,6 +25,7 @@ from outbox.signing import verify as signature
 from outbox.signing.schemes.declaration import RELAY_HEADERS, declaration_of
 from outbox.signing.schemes.hmac_scheme import scheme_of
 from outbox.signing.schemes.notely import as_node_writes, as_python_writes
+from outbox.subscriptions.addresses import AddressPolicy
 from outbox.subscriptions.authentication import authentication_of, stored_authentication, stored_document, tls_of
 from outbox.subscriptions.certificates import check_tls
 from outbox.subscriptions.checks import check_transformation
@@ -33,7 +34,6 @@ from outbox.subscriptions.url import parse_url
 from relay.cli.findings import in_sentences
 from relay.config.database_url import conninfo_of, normalised, redacted
 from relay.config.egress_proxy import parse_egress_proxy
-from relay.http.addresses import AddressPolicy
 from relay.http.inspection.certificate import read_certificate
 from relay.http.reader import Answer, Lost, ResponseReader
 from relay.http.response import retry_after_seconds

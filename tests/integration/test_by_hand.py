@@ -22,7 +22,7 @@ from outbox.control.replay.replay import candidates_by_filter, candidates_by_id,
 from outbox.errors import NotFoundError, SubscriptionError
 from outbox.ids import DeliveryId, parse_id
 from relay.cli import cli
-from relay.operations import sending
+from relay.operations import sending_switch
 from relay.operations.status.late_subscriptions import subscription_health
 from relay.operations.status.status import status
 from tests.support import seeding
@@ -317,7 +317,7 @@ class TestSwitch:
         assert run("status").splitlines()[0].startswith("! all sending is paused since ")
         assert json.loads(run("status", "--json"))["sending"]["reason"] == "wrong prices"
         assert run("resume-all").startswith("sending goes on after ")
-        assert status(connection, None).sending == sending.Sending(paused_at=None, reason=None, actor=None)
+        assert status(connection, None).sending == sending_switch.Sending(paused_at=None, reason=None, actor=None)
         assert "sending.paused" not in [finding.code for finding in status(connection, None).findings]
         assert run("resume-all") == "sending was not paused\n"
 
@@ -331,21 +331,21 @@ class TestSwitch:
             return [finding.code for finding in status(connection, None).findings]
 
         assert "subscription.behind" in codes()
-        sending.pause_all(connection, None)
+        sending_switch.pause_all(connection, None)
         assert "subscription.behind" not in codes()
 
     @pytest.mark.field("F103")
     def test_each_turn_of_it_is_noted_whoever_makes_it(self, connection: Connection) -> None:
         act_as(connection, "ann")
-        first = sending.pause_all(connection, None, "one")
+        first = sending_switch.pause_all(connection, None, "one")
         act_as(connection, "ben")
-        again = sending.pause_all(connection, None)
+        again = sending_switch.pause_all(connection, None)
         assert again == first, "pausing twice keeps the first time, reason and actor"
         assert (again.reason, again.actor, again.is_paused) == ("one", "ann", True)
         connection.execute(text("update outbox.sending set paused_at = null"))
         connection.execute(text("update outbox.sending set paused_at = now(), actor = 'nobody'"))
-        assert sending.read_sending(connection, None).actor == "ben"
-        sending.resume_all(connection, None)
+        assert sending_switch.read_sending(connection, None).actor == "ben"
+        sending_switch.resume_all(connection, None)
         found = noted(connection, "sending paused", "sending resumed")
         assert [(entry.action, entry.actor) for entry in found] == [
             *(("sending paused", "ann"), ("sending resumed", "ben")),
@@ -357,14 +357,14 @@ class TestSwitch:
     @pytest.mark.parametrize("reason", ["", "x" * 501, 7, "nul\0"])
     def test_a_reason_that_is_none_is_refused(self, connection: Connection, reason: Any) -> None:
         with pytest.raises(SubscriptionError, match="reason: "):
-            sending.pause_all(connection, None, reason)
-        assert not sending.read_sending(connection, None).is_paused
+            sending_switch.pause_all(connection, None, reason)
+        assert not sending_switch.read_sending(connection, None).is_paused
 
     def test_where_its_row_is_gone_pausing_says_so_and_sending_goes_on(self, connection: Connection) -> None:
         connection.execute(text("delete from outbox.sending"))
-        with pytest.raises(sending.SendingError, match="sending: the row"):
-            sending.pause_all(connection, None)
-        assert not sending.read_sending(connection, None).is_paused
+        with pytest.raises(sending_switch.SendingError, match="sending: the row"):
+            sending_switch.pause_all(connection, None)
+        assert not sending_switch.read_sending(connection, None).is_paused
 
 
 class TestDroppingPause:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.errors import SubscriptionError
+from outbox.subscriptions.addresses import AddressPolicy, literal_address
 from outbox.subscriptions.url import parse_url
-from relay.http.addresses import AddressPolicy, literal_address
 from tests.support.corpus import ssrf_cases
 
 DEFAULT = AddressPolicy()

@@ -11,10 +11,10 @@ import pytest
 import outbox
 from outbox import subscriptions
 from outbox.errors import ArgumentError, SubscriptionError
+from outbox.subscriptions.addresses import AddressPolicy, literal_address
 from outbox.subscriptions.endpoints import also_allowed
 from outbox.subscriptions.url import parse_url
 from relay.config.options import Config
-from relay.http.addresses import AddressPolicy, literal_address
 from relay.http.configured import make_policy
 from tests.support.corpus import ssrf_cases
 

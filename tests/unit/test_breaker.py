@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from relay.engine.ailing import NOTED_SECONDS, Ailing, note_health
+from relay.model.health_sign import Sign, sign_of
 from relay.model.outcome import OutcomeKind
-from relay.model.sign import Sign, sign_of
 from relay.model.verdict import Disable, Hold, Verdict, VerdictKind
 
 RETRY = Verdict(VerdictKind.RETRY)

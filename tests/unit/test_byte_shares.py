@@ -99,7 +99,7 @@ def test_a_huge_one_goes_alone_of_its_kind_and_takes_nothing_from_the_others() -
     assert room.taken == 0
     promised = [ByteGrants(room).promise(one) for one in (endpoint(), answering)]
     assert [share.huge for share in promised if share] == [False, True]
-    hanging.health.answers = True
+    hanging.window.answers = True
     room.reclassify(hanging, answers=True)
     assert room.huge == {True: 1, False: 0}
     room.give_back(hanging, 17 * MB)
@@ -133,8 +133,8 @@ def test_what_was_taken_is_given_back_whatever_endpoints_do_meanwhile(steps: lis
         room.take(one, size)
         held.append((one, size))
         if turns:
-            one.health.answers = not one.health.answers
-            room.reclassify(one, answers=one.health.answers)
+            one.window.answers = not one.window.answers
+            room.reclassify(one, answers=one.window.answers)
         assert 0 <= room.unproven <= room.taken
         assert sum(one.tenant.bytes for one in some) == room.taken
         assert sum(one.tenant.unproven_bytes for one in some) == room.unproven

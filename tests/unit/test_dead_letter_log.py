@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from outbox.ids import new_uuid7, text_id
-from relay.engine import crowds
-from relay.engine.crowds import MOST_LINES
+from relay.engine import log_bursts
 from relay.engine.dead_letter_log import DeadLetterLog
+from relay.engine.log_bursts import MOST_LINES
 from relay.model.delivery import Delivery
 from tests.support.waiting import await_until
 
@@ -66,7 +66,7 @@ async def test_of_many_subscriptions_the_rest_is_one_line(caplog: pytest.LogCapt
 async def test_what_was_counted_is_told_when_the_window_ends(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crowds, "WINDOW_SECONDS", 0.01)
+    monkeypatch.setattr(log_bursts, "WINDOW_SECONDS", 0.01)
     log = DeadLetterLog()
     for _ in range(MOST_LINES + 1):
         log.note(dead())

@@ -13,8 +13,8 @@ import relay.operations.status
 from outbox.schema.compatibility import known_version
 from outbox.subscriptions.fields import DEFAULT_SCHEDULE_SECONDS
 from relay.config.options import options
-from relay.engine.health import WINDOW_START
 from relay.engine.settler import LINGER_BUSY_SECONDS
+from relay.engine.window import WINDOW_START
 from relay.model.decide import JITTER
 from relay.store.lease import LEASE_SLACK_SECONDS
 from relay.store.suspects import MAX_CRASHES

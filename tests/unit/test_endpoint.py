@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from outbox.secret import Secret
 from relay.engine.endpoint import Endpoint
-from relay.engine.health import QUEUE_MAX, WINDOW_START
+from relay.engine.window import QUEUE_MAX, WINDOW_START
 from relay.model.subscription import SubscriptionVersion
 from relay.secrets.keyring import Keyring
 
@@ -33,65 +33,65 @@ def endpoint(window_max: int = 64) -> Endpoint:
 
 def healthy(one: Endpoint, times: int = 1, seconds: float = 0.01) -> None:
     for _ in range(times):
-        one.health.learn("delivered", 200, seconds)
+        one.window.learn("delivered", 200, seconds)
 
 
 def hanging(one: Endpoint, times: int = 1) -> None:
     for _ in range(times):
-        one.health.learn("timeout", None, 15.0)
+        one.window.learn("timeout", None, 15.0)
 
 
 def test_it_begins_with_a_small_window_and_grows_by_one_a_success() -> None:
     one = endpoint()
-    assert one.health.window == WINDOW_START
+    assert one.window.size == WINDOW_START
     healthy(one, 5)
-    assert one.health.window == WINDOW_START + 5
+    assert one.window.size == WINDOW_START + 5
 
 
 def test_a_window_never_exceeds_what_the_operator_allows() -> None:
     one = endpoint(window_max=4)
-    assert one.health.window == 4
+    assert one.window.size == 4
     healthy(one, 100)
-    assert one.health.window == 4
+    assert one.window.size == 4
 
 
 @pytest.mark.parametrize("kind", ["timeout", "refused", "connection", "dns", "tls"])
 def test_an_endpoint_that_does_not_answer_soon_holds_a_single_slot(kind: str) -> None:
     one = endpoint()
     for _ in range(5):
-        one.health.learn(kind, None, 15.0)
-    assert one.health.window == 1
+        one.window.learn(kind, None, 15.0)
+    assert one.window.size == 1
     assert one.free == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_an_endpoint_that_asks_for_less_gets_less(status: int) -> None:
     one = endpoint()
-    one.health.learn("http_4xx" if status == 429 else "http_5xx", status, 0.01)
-    assert one.health.window == WINDOW_START // 2
+    one.window.learn("http_4xx" if status == 429 else "http_5xx", status, 0.01)
+    assert one.window.size == WINDOW_START // 2
 
 
 def test_an_endpoint_that_answers_500_is_not_held_up_for_that() -> None:
     one = endpoint()
-    one.health.learn("http_5xx", 500, 0.01)
-    assert one.health.window == WINDOW_START + 1
+    one.window.learn("http_5xx", 500, 0.01)
+    assert one.window.size == WINDOW_START + 1
 
 
 def test_it_recovers() -> None:
     one = endpoint()
     hanging(one, 10)
     healthy(one, 64)
-    assert one.health.window == 64
+    assert one.window.size == 64
 
 
 def test_nothing_queues_up_for_an_endpoint_that_is_not_at_its_best() -> None:
     one = endpoint()
     healthy(one, 10)
-    assert one.free == one.health.window
+    assert one.free == one.window.size
     healthy(one, 100)
-    assert one.free > one.health.window
+    assert one.free > one.window.size
     hanging(one)
-    assert one.free == one.health.window == 32
+    assert one.free == one.window.size == 32
 
 
 def test_at_most_what_the_endpoint_takes_off_in_a_second_waits_here() -> None:
@@ -149,8 +149,8 @@ def test_whatever_happens_the_window_stays_between_one_and_its_maximum(
 ) -> None:
     one = endpoint(window_max)
     for kind, status in heard:
-        one.health.learn(kind, status, 0.1)
-        assert 1 <= one.health.window <= window_max
+        one.window.learn(kind, status, 0.1)
+        assert 1 <= one.window.size <= window_max
         assert 1 <= one.free <= window_max + QUEUE_MAX
 
 

@@ -100,7 +100,7 @@ def test_one_that_was_forgotten_comes_back_as_it_answered(monkeypatch: pytest.Mo
     monkeypatch.setattr("relay.engine.endpoint_registry.KNOWN_MAX", 100)
     endpoints = Endpoints(64, Keyring())
     for number in range(1, 1000):
-        endpoints.update(known(number), Nobody()).health.answers = number % 3 == 0
+        endpoints.update(known(number), Nobody()).window.answers = number % 3 == 0
     assert len(endpoints) == 100
     assert all(endpoints.answers(known(number).id) is (number % 3 == 0) for number in range(1, 1000))
     assert all(endpoints.update(known(number), Nobody()).answers is (number % 3 == 0) for number in range(1, 1000))
@@ -110,10 +110,10 @@ def test_one_that_answers_no_more_comes_back_unproven(monkeypatch: pytest.Monkey
     monkeypatch.setattr("relay.engine.endpoint_registry.KNOWN_MAX", 1)
     endpoints = Endpoints(64, Keyring())
     for answers in (True, False):
-        endpoints.update(known(1), Nobody()).health.answers = answers
+        endpoints.update(known(1), Nobody()).window.answers = answers
         endpoints.update(known(2), Nobody())
         assert endpoints.answers(known(1).id) is answers
-    endpoints.update(known(1), Nobody()).health.answers = True
+    endpoints.update(known(1), Nobody()).window.answers = True
     endpoints.update(known(2), Nobody())
     endpoints.distrust()
     assert not endpoints.answers(known(1).id), "another server's"

@@ -10,11 +10,11 @@ from uuid import UUID
 import pytest
 
 from outbox.ids import new_uuid7, text_id
-from relay.engine import crowds
-from relay.engine.crowds import MOST_LINES
+from relay.engine import log_bursts
 from relay.engine.endpoint import Endpoint
 from relay.engine.failure_log import FailureLog, host_of
 from relay.engine.failures import LINES_EACH, PERIOD_SECONDS, Failures, Line
+from relay.engine.log_bursts import MOST_LINES
 from relay.model.delivery import Delivery
 from relay.model.outcome import Outcome, OutcomeKind
 from relay.model.subscription import SubscriptionVersion
@@ -149,7 +149,7 @@ async def test_ten_thousand_at_once_are_twenty_lines_and_a_count(caplog: pytest.
 async def test_the_count_is_told_when_the_window_ends(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crowds, "WINDOW_SECONDS", 0.01)
+    monkeypatch.setattr(log_bursts, "WINDOW_SECONDS", 0.01)
     log = FailureLog()
     for _ in range(MOST_LINES + 2):
         note(log, endpoint(), REFUSED)

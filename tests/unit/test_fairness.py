@@ -18,7 +18,7 @@ from tests.unit.test_endpoint import OWNER, subscription
 
 def endpoint(*, answers: bool = False, waiting: int = 100, tenant: TenantUse | None = None) -> Endpoint:
     one = Endpoint(subscription(), 64, Keyring(), OWNER, tenant)
-    one.health.answers = answers
+    one.window.answers = answers
     one.waiting.extend([cast("Any", None)] * waiting)
     return one
 
@@ -80,7 +80,7 @@ def test_an_endpoint_that_begins_to_answer_changes_the_line() -> None:
     queues.append(one)
     requests.unproven = 7
     assert queues.next() is None
-    one.health.answers = True
+    one.window.answers = True
     queues.move(one)
     assert queues.next() is one
     assert queues.next() is None
@@ -92,5 +92,5 @@ def test_an_endpoint_answers_until_it_does_not() -> None:
     for kind, status, answers in (("dns", None, False), ("http_5xx", 500, True), ("local", None, True),
                                   ("timeout", None, False), ("blocked_address", None, False),
                                   ("delivered", 200, True)):  # fmt: skip
-        one.health.learn(kind, status, 0.1)
+        one.window.learn(kind, status, 0.1)
         assert one.answers is answers

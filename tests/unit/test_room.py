@@ -44,7 +44,7 @@ def room() -> Room:
 def endpoint(room: Room) -> Endpoint:
     """One that answers, with ten deliveries that wait and as many requests on the wire as there are places."""
     one = Endpoint(subscription(), 64, Keyring(), cast(Any, Owner(room)))
-    one.health.answers = True
+    one.window.answers = True
     for _ in range(10 + PLACES):
         room.enter(one, cast(Any, SimpleNamespace(size=2)))
     room.begin_attempts()

@@ -19,8 +19,8 @@ from tests.unit.test_endpoint import OWNER, subscription
 
 def endpoint(tenants: Tenants, tenant: str, waiting: int = 0, *, answers: bool = True) -> Endpoint:
     one = Endpoint(subscription(), 64, Keyring(), OWNER, tenants.use_of(tenant))
-    one.health.answers = answers
-    one.health.window = 64
+    one.window.answers = answers
+    one.window.size = 64
     one.waiting.extend(Delivery(bytes(16), 1, bytes(16), 1, 1, None, 0.0) for _ in range(waiting))
     return one
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outbox.errors import SubscriptionError
+from outbox.subscriptions.addresses import AddressPolicy
 from outbox.subscriptions.url import parse_url
 from relay.cli import cli
-from relay.http.addresses import AddressPolicy
 from tests.support.corpus import ssrf_cases
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from outbox.signing.schemes.declaration import SchemeDeclaration, is_scheme_name
 from outbox.signing.schemes.hmac_scheme import scheme_of
 from outbox.signing.schemes.notely import for_node_receivers, for_python_receivers
 from outbox.signing.schemes.scheme import Scheme, Signer
-from outbox.signing.schemes.standard import with_ed25519
+from outbox.signing.schemes.standard_ed25519 import with_ed25519
 
 __all__ = [
     "ROWS",

@@ -1,7 +1,8 @@
 """The schemes that come with the library, one row each.
 
-`standard`, https://github.com/standard-webhooks/standard-webhooks, v1; its v1a is code (standard.py). An id never holds
-a dot, or two messages could have one signature. "Message" is that standard's word for what one request carries.
+`standard`, https://github.com/standard-webhooks/standard-webhooks, v1; its v1a is code (standard_ed25519.py). An
+id never holds a dot, or two messages could have one signature. "Message" is that standard's word for what one request
+carries.
 `svix`: the same v1 under Svix's names.
 `stripe`, https://docs.stripe.com/webhooks: the key is the whole text of the secret, `whsec_` included.
 `github`, https://docs.github.com/webhooks: its receivers' middleware wants the further headers.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from outbox.control.audit import AuditEntry
 from outbox.control.findings import Finding
 from relay.client.calls.making import get_one, get_page, not_none, send
-from relay.operations.sending import Resumed, Sending
+from relay.operations.sending_switch import Resumed, Sending
 
 if TYPE_CHECKING:
     from outbox.control.pages import Page

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from relay.http.addresses import is_private_name, literal_address
+from outbox.subscriptions.addresses import is_private_name, literal_address
 from relay.http.dial import MAX_SECONDS_AN_ADDRESS, DialError, DirectDialler, connect, judge_addresses
 from relay.http.inspection.handshake import Way, check_tls, speaks_tls
 from relay.http.inspection.steps import Step, context_for, refused_url

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from relay.http.addresses import literal_address
+from outbox.subscriptions.addresses import literal_address
 from relay.http.dial import DialError
 from relay.http.tls import default_ssl_context, reason_of_tls, refuses_http1
 
 if TYPE_CHECKING:
+    from outbox.subscriptions.addresses import AddressPolicy
     from outbox.subscriptions.url import Url
-    from relay.http.addresses import AddressPolicy
     from relay.http.inspection.certificate import Certificate
     from relay.http.sender import Endpoint
 

@@ -8,8 +8,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from outbox.errors import SubscriptionError
+from outbox.subscriptions.addresses import AddressPolicy
 from relay.config.option import ConfigError
-from relay.http.addresses import AddressPolicy
 from relay.http.configured import USER_AGENT
 from relay.http.dial import DialError, DirectDialler, check_url, checked_addresses
 from relay.http.sender import Endpoint, HttpSender

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from relay.operations.adoption import Home
     from relay.operations.secrets import SecretsAtRest
-    from relay.operations.sending import Sending
+    from relay.operations.sending_switch import Sending
     from relay.operations.status.documents import (
         Count,
         DeadLetters,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from outbox.ids import DeliveryId, EventId, SubscriptionId
     from relay.operations.adoption import Home
     from relay.operations.secrets import SecretsAtRest
-    from relay.operations.sending import Sending
+    from relay.operations.sending_switch import Sending
     from relay.operations.status.breakers import Breakers
     from relay.operations.status.running import Running
     from relay.operations.status.unmatched_events import Unmatched

@@ -16,7 +16,7 @@ from outbox.control.tenancy import operator_only
 from relay.operations.adoption import read_home
 from relay.operations.schema_findings import find_in_schema
 from relay.operations.secrets import secrets_at_rest
-from relay.operations.sending import read_sending
+from relay.operations.sending_switch import read_sending
 from relay.operations.status.attention import findings_of
 from relay.operations.status.breakers import read_breakers
 from relay.operations.status.delivery_counts import EXACT_UP_TO, bounded, read_deliveries

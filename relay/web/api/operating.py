@@ -9,7 +9,7 @@ from outbox.control import audit
 from outbox.control.findings import Finding
 from outbox.control.tenancy import operator_only
 from outbox.subscriptions import TenantLimit, limit_tenant, list_tenant_limits
-from relay.operations import sending
+from relay.operations import sending_switch
 from relay.operations.status.documents import Status
 from relay.operations.status.status import status
 from relay.web.answers import MOST_LISTED, linked, listed
@@ -73,22 +73,22 @@ def get_findings(call: Reading) -> Any:
     return status(call.connection, call.tenant).findings
 
 
-@router.get("/sending", response_model=model_of(sending.Sending))
+@router.get("/sending", response_model=model_of(sending_switch.Sending))
 def get_sending(call: Reading) -> Any:
     """Show the switch of all sending. For tokens of every tenant."""
-    return sending.read_sending(call.connection, call.tenant)
+    return sending_switch.read_sending(call.connection, call.tenant)
 
 
-@router.post("/sending/pause", response_model=model_of(sending.Sending))
+@router.post("/sending/pause", response_model=model_of(sending_switch.Sending))
 def pause_sending(call: Operating, body: PauseSending | None = None) -> Any:
     """Stop all sending, of every relay on every host, within a second. For tokens of every tenant."""
-    return sending.pause_all(call.connection, call.tenant, body.reason if body else None)
+    return sending_switch.pause_all(call.connection, call.tenant, body.reason if body else None)
 
 
-@router.post("/sending/resume", response_model=model_of(sending.Resumed))
+@router.post("/sending/resume", response_model=model_of(sending_switch.Resumed))
 def resume_sending(call: Operating) -> Any:
     """Let all relays send again; what is due goes out at once. For tokens of every tenant."""
-    return sending.resume_sending(call.connection, call.tenant)
+    return sending_switch.resume_sending(call.connection, call.tenant)
 
 
 @router.get("/tenant-limits", response_model=listing(TenantLimit))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Response
 
-from relay.operations.sending import pause_all, read_sending, resume_all
+from relay.operations.sending_switch import pause_all, read_sending, resume_all
 from relay.web.pages.confirming import Reason, confirm
 from relay.web.pages.kept_status import kept_status
 from relay.web.pages.rendering import go, url_of, visit_page

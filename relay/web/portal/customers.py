@@ -81,7 +81,7 @@ def _visit(request: Request) -> Visit:
 
 def _may_begin(request: Request) -> bool:
     """Tell whether this visit may begin a session: a look ahead by HEAD may not, nor a form."""
-    is_head = getattr(request.state, "is_head", False)  # Conduct makes it a GET
+    is_head = getattr(request.state, "is_head", False)  # EveryRequest makes it a GET
     return request.method == "GET" and not is_head and not _lacks_cookies(request)
 
 

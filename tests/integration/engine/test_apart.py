@@ -143,7 +143,7 @@ async def test_what_no_process_survives_is_retried_by_the_schedule_and_then_dead
         )
         assert world.count("dead_letters") == 0
         endpoint = relay.endpoints.get(one)
-        assert (endpoint.ailing, endpoint.health.is_measured) == (None, False), "the endpoint is not blamed"
+        assert (endpoint.ailing, endpoint.window.is_measured) == (None, False), "the endpoint is not blamed"
         for attempts in (2, 3) if members else (2,):  # the last of a batch is that of its halves
             world.rows("update outbox.deliveries set due_at = now()")
             await look_until_attempted(attempts)

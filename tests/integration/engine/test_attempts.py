@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from relay.engine.health import Health
+from relay.engine.window import Window
 from relay.model.delivery import Delivery
 from relay.model.settlement import Settlement
 from tests.integration.engine.world import FarEnd, World, stepping, uuid_of
@@ -21,7 +21,7 @@ def fail(*_: Any, **__: Any) -> NoReturn:
 
 
 @pytest.mark.parametrize(
-    ("where", "name"), [("relay.engine.sending", "decide"), (Health, "learn"), (Settlement, "of")], ids=str
+    ("where", "name"), [("relay.engine.sending", "decide"), (Window, "learn"), (Settlement, "of")], ids=str
 )
 async def test_whatever_raises_after_the_answer_frees_the_slot_and_gives_the_delivery_back(
     world: World,

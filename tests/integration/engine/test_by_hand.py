@@ -19,7 +19,7 @@ from outbox.ids import DeliveryId
 from relay.engine.poll_turn import PollTurn
 from relay.http import AddressPolicy, DirectDialler, HttpSender
 from relay.model.verdict import VerdictKind
-from relay.operations.sending import pause_all, resume_all
+from relay.operations.sending_switch import pause_all, resume_all
 from relay.store.store import Store
 from tests.integration.engine.world import (
     ERROR_500,

@@ -28,7 +28,7 @@ async def test_a_hanging_endpoint_shrinks_to_one_slot(world: World, far_end: Far
         freed = far_end.hold("/hangs", TIMEOUT)
         (endpoint,) = relay.endpoints
         await await_until(lambda: far_end.in_flight == 1 and endpoint.leased == 1)
-        assert endpoint.health.window == 1
+        assert endpoint.window.size == 1
         freed.set()
 
 
@@ -92,10 +92,10 @@ async def test_an_endpoint_that_recovers_is_served_in_full_again(world: World, f
     far_end.script["/"] = TIMEOUT
     world.record(count=60)
     async with running(world.url, far_end) as relay:
-        await await_until(lambda: len(relay.endpoints) and next(iter(relay.endpoints)).health.window == 1)
+        await await_until(lambda: len(relay.endpoints) and next(iter(relay.endpoints)).window.size == 1)
         far_end.script["/"] = DELIVERED
         await await_until(lambda: world.count("attempts", "verdict = 'delivered'") == 60)
-        assert next(iter(relay.endpoints)).health.window == 61
+        assert next(iter(relay.endpoints)).window.size == 61
 
 
 async def test_a_changed_subscription_is_used_from_the_next_event_on(world: World, far_end: FarEnd) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine
 from outbox import subscriptions
 from outbox.control.replay.replay import replay
 from outbox.control.replay.replayable import candidates_by_id
-from relay.engine.health import Health
+from relay.engine.window import Window
 from relay.model.outcome import NOT_ASKED, OutcomeKind
 from tests.integration.engine.world import DELIVERED, ERROR_500, FarEnd, World, stepping
 
@@ -75,8 +75,8 @@ async def test_one_that_fails_is_a_dead_letter_at_once_and_harms_nothing_else(wo
     async with stepping(world.url, far_end) as relay:
         await relay.look()
         await relay.settled()
-        health = relay.endpoints.get(strict).health
-        assert health.window == 18, "16 at the start, and one more for each of the two answers there were"
+        window = relay.endpoints.get(strict).window
+        assert window.size == 18, "16 at the start, and one more for each of the two answers there were"
     assert sorted(path for path, _, _ in far_end.requests) == ["/other"] * 3 + ["/strict"] * 2
     ((reason, error, payload, attempts),) = world.rows(DEAD)
     assert (reason, payload, attempts) == ("transformation_failed", '{"items":null}', 1)
@@ -160,7 +160,7 @@ async def test_a_dozen_that_fail_leave_the_breaker_closed_and_note_nothing(world
 
 @pytest.mark.parametrize("kind", sorted(NOT_ASKED))
 def test_an_outcome_without_a_request_says_nothing_of_the_endpoint(kind: OutcomeKind) -> None:
-    health = Health(64)
-    before = (health.window, health.answers, health.latency)
-    health.learn(kind, None, 4.0)
-    assert (health.window, health.answers, health.latency) == before
+    window = Window(64)
+    before = (window.size, window.answers, window.latency)
+    window.learn(kind, None, 4.0)
+    assert (window.size, window.answers, window.latency) == before

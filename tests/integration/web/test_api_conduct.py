@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from relay.config.options import Config
 from relay.web.app import create_app
-from relay.web.conduct import MAX_BODY_BYTES
+from relay.web.every_request import MAX_BODY_BYTES
 from relay.web.rate_limits import RateLimits
 from tests.support import seeding
 

@@ -17,7 +17,7 @@ from outbox.control.history import list_attempts
 from outbox.control.pages import Page
 from outbox.control.track import track_event
 from relay.client import ApiError, ApiUnreachableError, AsyncClient, Client, calls
-from relay.operations import sending, tokens
+from relay.operations import sending_switch, tokens
 from relay.operations.erase.erasure import receipt_of, run_erasure, show_erasure
 from relay.operations.status.status import status
 from tests.support import seeding
@@ -68,7 +68,7 @@ async def test_what_is_read_by_http_is_what_the_operation_returns(relay, connect
         (calls.get_audit(), lambda: audit.list_audit(connection, None, Filters())),
         (calls.list_tokens(), lambda: tokens.list_tokens(connection, None, Filters())),
         (calls.get_attempts(subscription=world["sub"]), lambda: list_attempts(connection, None, of_sub)),
-        (calls.get_sending(), lambda: sending.read_sending(connection, None)),
+        (calls.get_sending(), lambda: sending_switch.read_sending(connection, None)),
     ):
         read = await relay(call)
         assert read == operation(), call

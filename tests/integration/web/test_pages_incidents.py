@@ -22,7 +22,7 @@ from outbox.ids import parse_id
 from relay.cli import cli
 from relay.operations.bulk.operations import add_bulk
 from relay.operations.bulk.request import BulkRequest
-from relay.operations.sending import pause_all, read_sending
+from relay.operations.sending_switch import pause_all, read_sending
 from relay.operations.status import running
 from relay.operations.status.documents import Status
 from relay.web.pages import findings, overview

@@ -108,7 +108,7 @@ def shorten(module: object) -> None:
 
 CONSTANTS = json.loads(os.environ.get("RELAY_TEST_CONSTANTS", "{}"))
 """{module: {name: value}}, see tests/support/constants.py."""
-MODULES = {"relay.http.addresses": watch_policy, "uvloop": watch_uvloop, **dict.fromkeys(CONSTANTS, shorten)}
+MODULES = {"outbox.subscriptions.addresses": watch_policy, "uvloop": watch_uvloop, **dict.fromkeys(CONSTANTS, shorten)}
 
 
 class Watching(importlib.abc.MetaPathFinder):

@@ -9,7 +9,7 @@ from relay.cli.options import json_option
 from relay.cli.output import escape, fields_of, print_json
 from relay.cli.source import Source, with_source_to_change
 from relay.client import calls
-from relay.operations import sending
+from relay.operations import sending_switch
 
 __all__ = ["pause_all", "resume_all"]
 
@@ -29,7 +29,7 @@ def pause_all(source: Source, reason: str | None, *, as_json: bool) -> None:
       relay pause-all --reason 'wrong prices in order.created'
     """
     now = source.ask(
-        lambda connection: sending.pause_all(connection, None, reason), lambda: calls.pause_sending(reason)
+        lambda connection: sending_switch.pause_all(connection, None, reason), lambda: calls.pause_sending(reason)
     )
     if as_json:
         print_json(now)
@@ -43,7 +43,7 @@ def pause_all(source: Source, reason: str | None, *, as_json: bool) -> None:
 @with_source_to_change
 def resume_all(source: Source, *, as_json: bool) -> None:
     """Send again: what is due goes out at once, the longest due first."""
-    now = source.ask(lambda connection: sending.resume_sending(connection, None), calls.resume_sending)
+    now = source.ask(lambda connection: sending_switch.resume_sending(connection, None), calls.resume_sending)
     if as_json:
         print_json(fields_of(now, "paused_seconds"))
     elif now.paused_seconds is None:

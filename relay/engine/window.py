@@ -1,6 +1,6 @@
-"""An endpoint's health: the window of requests it may have at once, its latency, and whether it answers.
+"""An endpoint's window: how many requests it may have at once, by its latency and by whether it answers.
 
-The window grows by one with each success and is halved by each failure to answer, so an endpoint that hangs soon holds
+It grows by one with each success and is halved by each failure to answer, so an endpoint that hangs soon holds
 a single slot.
 """
 
@@ -10,7 +10,7 @@ import math
 
 from relay.model.outcome import NOT_ASKED, OutcomeKind
 
-__all__ = ["OVERLOADED", "Health"]
+__all__ = ["OVERLOADED", "Window"]
 
 WINDOW_START = 16
 QUEUE_SECONDS = 1.0
@@ -25,20 +25,20 @@ UNHEALTHY = frozenset(
 OVERLOADED = frozenset({429, 503})
 
 
-class Health:
-    """Learns from one endpoint's outcomes. `window` is how many requests it may have on the wire.
+class Window:
+    """Learns from one endpoint's outcomes. `size` is how many requests it may have on the wire.
 
     latency: seconds that an attempt takes, smoothed.
     """
 
-    __slots__ = ("_accepted", "_accepted_at", "_window_max", "answers", "latency", "window")
+    __slots__ = ("_accepted", "_accepted_at", "_size_max", "answers", "latency", "size")
 
     def __init__(self, window_max: int) -> None:
-        self._window_max = window_max
+        self._size_max = window_max
         self.latency = 0.0
         self._accepted = False  # whether it took anything since `takes` was asked; _accepted_at: until then
         self._accepted_at = -math.inf
-        self.window = min(WINDOW_START, window_max)
+        self.size = min(WINDOW_START, window_max)
         self.answers = False  # whether the endpoint answered the last time it was asked
 
     def learn(self, kind: OutcomeKind, status: int | None, seconds: float) -> None:
@@ -48,12 +48,12 @@ class Health:
         self.latency += (seconds - self.latency) / 8
         self.answers = status is not None or (self.answers and kind not in UNHEALTHY)
         if status in OVERLOADED or (status is None and kind in UNHEALTHY):  # an answer is neither
-            self.window = max(1, self.window // 2)
+            self.size = max(1, self.size // 2)
             return
         if kind == OutcomeKind.DELIVERED:
             self._accepted = True
-        if self.window < self._window_max:
-            self.window += 1
+        if self.size < self._size_max:
+            self.size += 1
 
     def takes(self, now: float) -> bool:
         """Tell whether it took anything lately, so that a refusal means "not so many", and not "nothing"."""
@@ -64,20 +64,20 @@ class Health:
     @property
     def guess(self) -> float:
         """Half of how many requests a second the window allows at the latency seen."""
-        return max(1.0, min(1000.0, self.window / max(self.latency, 0.001) / 2))
+        return max(1.0, min(1000.0, self.size / max(self.latency, 0.001) / 2))
 
     @property
     def is_measured(self) -> bool:
         """Whether any attempt has ended."""
         return self.latency > 0
 
-    def work_of(self, window: int, seconds: float) -> int:
+    def work_of(self, size: int, seconds: float) -> int:
         """Return how many requests so large a window answers in this time."""
-        return min(QUEUE_MAX, int(window * seconds / max(self.latency, 0.001)))
+        return min(QUEUE_MAX, int(size * seconds / max(self.latency, 0.001)))
 
     @property
     def capacity(self) -> int:
         """How many deliveries may be leased: the window; once that is at its maximum, a second's work more."""
-        if self.window < self._window_max:
-            return self.window
-        return self.window + self.work_of(self.window, QUEUE_SECONDS)
+        if self.size < self._size_max:
+            return self.size
+        return self.size + self.work_of(self.size, QUEUE_SECONDS)

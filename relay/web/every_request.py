@@ -18,7 +18,7 @@ from outbox.ids import new_uuid7, text_id
 from relay.telemetry.redaction import redact
 from relay.web.problems import Problem, problem_response, unexpected
 
-__all__ = ["MAX_BODY_BYTES", "Conduct"]
+__all__ = ["MAX_BODY_BYTES", "EveryRequest"]
 
 log = logging.getLogger("relay.web")
 
@@ -26,7 +26,7 @@ MAX_BODY_BYTES = 1_048_576
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
-class Conduct:
+class EveryRequest:
     """The middleware. `methods_at` returns the methods that there are at the path of a scope."""
 
     def __init__(self, app: ASGIApp, methods_at: Callable[[Scope], list[str]]) -> None:

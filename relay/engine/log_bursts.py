@@ -1,4 +1,4 @@
-"""Log what comes in crowds: a few lines at once, the rest counted and told when the window of ten seconds ends."""
+"""Log what comes in bursts: a few lines at once, the rest counted and told when the window of ten seconds ends."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MOST_LINES", "WINDOW_SECONDS", "Crowd"]
+__all__ = ["MOST_LINES", "WINDOW_SECONDS", "LogBursts"]
 
 WINDOW_SECONDS = 10.0
 MOST_LINES = 20
 """Of single things in a window."""
 
 
-class Crowd:
+class LogBursts:
     """Says which of many things get a line of their own: MOST_LINES of them in a window, which begins with the first.
 
     `tell_rest` logs what its owner counted meanwhile, and forgets it.
