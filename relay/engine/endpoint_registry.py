@@ -49,7 +49,7 @@ class Endpoints:
         self.gated: dict[bytes, Endpoint] = {}  # those with limits
         self.batching: set[bytes] = set()  # those that have batches
         self.thirsty: dict[Endpoint, None] = {}  # those with something leased that waits for a limit
-        self.parked: dict[bytes, float] = {}  # those that a limit lets nothing to, and until when (limiter.py)
+        self.resting: dict[bytes, float] = {}  # those that a limit lets nothing to, and until when (limiter.py)
         self._answered = Answered()
         self._held: dict[Receiver, float] = {}  # until when, by the monotonic clock
         self._written: set[bytes] = set()  # of which the database knows; resumed: those that a person resumed since
@@ -137,7 +137,7 @@ class Endpoints:
             return
         endpoint.gate = endpoint.gate or Gate(endpoint, self.thirsty)
         endpoint.gate.update(self._slots_of_tenant)
-        if self.parked.pop(told.id, None) is not None:
+        if self.resting.pop(told.id, None) is not None:
             self.note_closed(endpoint)  # the next sweep finds it open, and puts it back into the due map
         self._keep_gate(endpoint, endpoint.gate)
 
@@ -217,7 +217,7 @@ class Endpoints:
 
     def may_be_asked(self, subscription_id: bytes) -> bool:
         """Tell whether nothing known here closes this subscription."""
-        if subscription_id in self.parked:
+        if subscription_id in self.resting:
             return False
         return subscription_id not in self._closed or self._known[subscription_id].is_open
 
@@ -233,7 +233,7 @@ class Endpoints:
         if endpoint.gate is not None:
             endpoint.gate.close()
             self.gated.pop(subscription_id, None)
-        self.parked.pop(subscription_id, None)
+        self.resting.pop(subscription_id, None)
         self.batching.discard(subscription_id)
         self._closed.discard(subscription_id)
         self._distrusted.discard(subscription_id)
@@ -261,7 +261,7 @@ class Endpoints:
         self._distrusted = set(self._known)
         self._answered.clear()
         self._closed.clear()
-        self.parked.clear()
+        self.resting.clear()
 
     def _shrink(self) -> None:
         """Make the tables anew, since those of Python never shrink, and give back what the endpoints held."""

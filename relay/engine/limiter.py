@@ -1,7 +1,7 @@
 """Ask for what the limits allow, for all endpoints that have gates, in one statement a kind and step.
 
-An endpoint that a limit lets nothing more to leaves the due map until it does: it is neither claimed nor asked for. So
-waiting costs no attempt, no lease and no polling, however far away the next request is.
+An endpoint rests while a limit lets nothing more to it: it is not in the due map, so it is neither claimed nor asked
+for. So waiting costs no attempt, no lease and no polling, however far away the next request is.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Limiter:
         self._endpoints = endpoints
         self._due = due
         self._holder = os.urandom(16)
-        self._parked: list[tuple[float, bytes]] = []
+        self._resting: list[tuple[float, bytes]] = []
         self._holding: dict[Slots, None] = {}
         self._sharing: dict[Endpoint, None] = {}
         self._held: frozenset[bytes] = frozenset()
@@ -54,14 +54,14 @@ class Limiter:
     @property
     def rest_until(self) -> float:
         """When to look again; inf where nothing waits for a limit."""
-        return self._parked[0][0] if self._parked else math.inf
+        return self._resting[0][0] if self._resting else math.inf
 
     async def run(self) -> None:
-        """Take slots and shares for what is due, and give back what was not used; park what has to wait."""
-        if not self._endpoints.gated and not self._parked:
+        """Take slots and shares for what is due, and give back what was not used; let rest what has to wait."""
+        if not self._endpoints.gated and not self._resting:
             return
         now = time.monotonic()
-        self._unpark(now)
+        self._end_rests(now)
         wanting = self._wanting()
         needs = _needs(wanting)
         await self._take_slots(needs, now)
@@ -74,19 +74,19 @@ class Limiter:
         if asked:
             await self._store.take_shares(self._holder, asked)
 
-    def _unpark(self, now: float) -> None:
-        parked = self._endpoints.parked
-        while self._parked and self._parked[0][0] <= now:
-            _, subscription_id = heapq.heappop(self._parked)
-            if parked.get(subscription_id, math.inf) <= now:
-                del parked[subscription_id]
+    def _end_rests(self, now: float) -> None:
+        resting = self._endpoints.resting
+        while self._resting and self._resting[0][0] <= now:
+            _, subscription_id = heapq.heappop(self._resting)
+            if resting.get(subscription_id, math.inf) <= now:
+                del resting[subscription_id]
                 self._due.add(subscription_id)
 
     def _wanting(self) -> list[Endpoint]:
         """Return the endpoints with a gate that have something due, or something that waits here for a limit."""
-        gated, parked = self._endpoints.gated, self._endpoints.parked
+        gated, resting = self._endpoints.gated, self._endpoints.resting
         fewer = self._due if len(self._due) < len(gated) else gated
-        due = [gated[i] for i in fewer if i in gated and i in self._due and i not in parked]
+        due = [gated[i] for i in fewer if i in gated and i in self._due and i not in resting]
         served = (endpoint for endpoint in (*self._endpoints.thirsty, *due) if endpoint.is_served and endpoint.gate)
         return list(islice(dict.fromkeys(served), ENDPOINTS_MAX))
 
@@ -139,7 +139,7 @@ class Limiter:
             if not is_locked(error):
                 raise
             if len(cells) == 1:
-                _rest(cells.values())
+                _ask_later(cells.values())
                 return
             for cell, held in cells.items():  # nothing tells which of them it is
                 await self._make_cells({cell: held})
@@ -149,7 +149,7 @@ class Limiter:
         had = self._held & cells.keys()
         held = await self._store.find_held_cells(list(had)) if had else frozenset()
         self._held = self._held - had | held
-        _rest(cells[cell] for cell in held)
+        _ask_later(cells[cell] for cell in held)
         return held
 
     async def _put_off(self, error: BaseException, cells: Mapping[bytes, Slots | Share]) -> None:
@@ -158,7 +158,7 @@ class Limiter:
             raise error
         held = await self._store.find_held_cells(list(cells))
         self._held |= held
-        _rest(cells[cell] for cell in held)
+        _ask_later(cells[cell] for cell in held)
 
     async def _take_shares(self, wanting: Sequence[Endpoint], now: float) -> None:
         asked: dict[bytes, tuple[Endpoint, Share, AskedShare]] = {}
@@ -189,7 +189,7 @@ class Limiter:
         await self._make_cells({cell: shares[cell] for cell in asked})
 
     def _go_on(self, wanting: Iterable[Endpoint]) -> None:
-        """Let go out what may; park what a limit keeps from being claimed."""
+        """Let go out what may; let rest what a limit keeps from being claimed."""
         now = time.monotonic()
         for endpoint in wanting:
             gate = endpoint.gate
@@ -204,17 +204,17 @@ class Limiter:
             if endpoint.waiting:
                 endpoint.owner.wake(endpoint)  # what finds no slot is thirsty again
             if until > now:
-                self._park(endpoint, until)
+                self._let_rest(endpoint, until)
 
-    def _park(self, endpoint: Endpoint, until: float) -> None:
+    def _let_rest(self, endpoint: Endpoint, until: float) -> None:
         subscription_id = endpoint.subscription.id
         if subscription_id in self._due:
             self._due.drop([subscription_id])
-            self._endpoints.parked[subscription_id] = until
-        heapq.heappush(self._parked, (until, subscription_id))
+            self._endpoints.resting[subscription_id] = until
+        heapq.heappush(self._resting, (until, subscription_id))
 
 
-def _rest(cells: Iterable[Slots | Share]) -> None:
+def _ask_later(cells: Iterable[Slots | Share]) -> None:
     """Ask these again in a while."""
     later = time.monotonic() + HELD_SECONDS
     for cell in cells:
