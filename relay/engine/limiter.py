@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from relay.engine.gate import HAND_BACK_SECONDS
-from relay.store.limits import AskedShare
+from relay.store.in_flight import AskedShare
 from relay.store.postgres_errors import is_locked
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ class Limiter:
         wanting = self._wanting()
         needs = _needs(wanting)
         await self._take_slots(needs, now)
-        await self._take_shares(wanting, now)
+        await self._take_in_flight(wanting, now)
         self._go_on(wanting)
 
     async def leave(self) -> None:
         """Give back the shares of this process, which has nothing under way any more."""
         asked = [AskedShare(one.subscription.id, 1, 0, 0, 1.0) for one in self._sharing]
         if asked:
-            await self._store.take_shares(self._holder, asked)
+            await self._store.take_in_flight(self._holder, asked)
 
     def _end_rests(self, now: float) -> None:
         resting = self._endpoints.resting
@@ -160,7 +160,7 @@ class Limiter:
         self._held |= held
         _ask_later(cells[cell] for cell in held)
 
-    async def _take_shares(self, wanting: Sequence[Endpoint], now: float) -> None:
+    async def _take_in_flight(self, wanting: Sequence[Endpoint], now: float) -> None:
         asked: dict[bytes, tuple[Endpoint, Share, AskedShare]] = {}
         for endpoint in dict.fromkeys((*wanting, *self._sharing)):
             share = endpoint.gate.share if endpoint.gate else None
@@ -175,7 +175,7 @@ class Limiter:
         if not asked:
             return
         try:
-            granted = await self._store.take_shares(self._holder, [question for _, _, question in asked.values()])
+            granted = await self._store.take_in_flight(self._holder, [question for _, _, question in asked.values()])
         except Exception as error:  # noqa: BLE001 - all but one kind is raised again
             await self._put_off(error, shares)
             return

@@ -1,4 +1,4 @@
-"""Limits: how many requests may go out when, over all relays, and how many may be under way at once.
+"""Limits of a rate: how many requests may go out when, over all relays. in_flight.py has the caps on those under way.
 
 A cell (a row of outbox.limits) is GCRA's: `allowed_at` is the time up to which everything given out is paid for. A
 process takes slots for a moment ahead, each with its time, and gives back those that it did not use.
@@ -8,15 +8,11 @@ whichever process got it, and every second or few the rate follows. Where it ref
 5 % less at least; where it took most of the rate and refused none, the rate rises by 5 %, after some calm seconds
 faster and faster. After a deep cut it rises fast at once: what was measured then was mostly the fall. It ends where
 half a minute's work stays far below the rate.
-
-A cap on requests under way is shared out in rows of outbox.in_flight, a process each. A row lasts for as long as a
-request that its process may have begun.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
-from uuid import UUID
 
 from relay.store.arrays import Floats, Integers, Uuids
 from relay.store.database import IMPATIENT
@@ -30,13 +26,11 @@ __all__ = [
     "AHEAD_SECONDS",
     "CLEAR_LIMITS",
     "FORGOTTEN",
-    "AskedShare",
+    "LOCK",
     "AskedSlots",
-    "GrantedShare",
     "GrantedSlots",
     "find_held_cells",
     "make_cells",
-    "take_shares",
     "take_slots",
 ]
 
@@ -83,24 +77,6 @@ class GrantedSlots(NamedTuple):
     slowed_to: float | None
 
 
-class AskedShare(NamedTuple):
-    """What one subscription's cap is asked for: `want` requests under way for so many seconds; `keep` already are."""
-
-    id: bytes
-    cap: int
-    want: int
-    keep: int
-    seconds: float
-
-
-class GrantedShare(NamedTuple):
-    """How many requests this process may have under way; where it wants more, when others' shares end, in seconds."""
-
-    id: bytes
-    slots: int
-    others_end: float
-
-
 _MAKE = "insert into outbox.limits (id) select unnest(%b) id order by id on conflict (id) do nothing"
 
 
@@ -125,15 +101,17 @@ async def find_held_cells(database: Database, ids: Sequence[bytes]) -> frozenset
 
 
 # In one order, so that two relays never wait for each other. The statement after it has a newer snapshot, and finds
-# nothing locked: neither needs to check a changed row again.
-_LOCK = "select from outbox.limits where id = any(%b) order by id for update"
+# nothing locked: neither needs to check a changed row again. Who takes of a cap (in_flight.py) begins with it too.
+LOCK = "select from outbox.limits where id = any(%b) order by id for update"
 
 # Lateness is paid for by the burst: what comes late may fall together with what comes in time. A quarter of the
 # interval costs nothing, since it brings no second request into any second; 20 ms are allowed in any case.
 _TAKE = f"""
+-- what each cell is asked for, a row each
 with asked as materialized (
     select * from unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b)
         a(id, rate, burst, want, back, accepted, refused, guess, latency)),
+-- the cell as it stands now, and what was answered since its rate was last judged
 seen as materialized (
     select a.id, a.rate, a.burst, a.want, a.back, a.guess, c.allowed_at, c.slowed_to, c.measured_from, c.calm, c.now,
            a.refused as newly, c.accepted + a.accepted as accepted, c.refused + a.refused as refused,
@@ -141,6 +119,7 @@ seen as materialized (
            greatest(1, 2 * a.latency, least(5, 3 / c.slowed_to)) as epoch
     from asked a
     cross join lateral (select *, clock_timestamp() as now from outbox.limits where id = a.id limit 1) c),
+-- which step the rate takes after these answers, and what the receiver was seen to take
 judged as materialized (
     select *, case when slowed_to is null then case when newly > 0 then 'begin' else 'free' end
                    when age > epoch + 10 then case when age > 600 then 'end' else 'anew' end
@@ -153,6 +132,7 @@ judged as materialized (
                accepted / age,
                case when calm < {GUESSED} then slowed_to * accepted / nullif(accepted + refused, 0) end))) as taken
     from seen),
+-- the rate that the receiver is slowed to after this step, and the counts from which the next one begins
 adapted as materialized (
     select id, rate, burst, want, back, allowed_at, now,
            case when step in ('free', 'end') then null
@@ -168,24 +148,30 @@ adapted as materialized (
                 when step = 'begin' then {GUESSED}
                 when step in ('rise', 'rest') then least(calm + 1, 1000) else 0 end as calm
     from judged),
+-- the lower of the two rates: the seconds between its slots, and whether it is what the receiver takes
 effective as materialized (
     select *, coalesce(slowed_to < rate, slowed_to is not null) as slow, 1 / least(rate, slowed_to) as spacing
     from adapted),
+-- how late a slot may be used
 bounded as materialized (
     select *, greatest(0.02, spacing / 4, least(0.1, (case when slow then 1 else burst end - 1) * spacing)) as late
     from effective),
+-- how far ahead of its time a slot may be given: the burst, less what lateness takes of it
 tolerant as materialized (
     select *, greatest(0, (case when slow then 1 else burst end - 1) * spacing
                           - case when late > spacing / 4 then late else 0 end) as tolerance
     from bounded),
+-- for how many seconds from now slots are given out already, without those that come back
 based as materialized (
     select *, greatest(0, least(extract(epoch from allowed_at - now)::float8,
                                 {AHEAD_SECONDS} + tolerance + spacing) - back * spacing) as base
     from tolerant),
+-- how many slots are given now
 granted as materialized (
     select *, coalesce(least(want, greatest(0, floor(({AHEAD_SECONDS} + tolerance - base) / spacing) + 1)), 0)::integer
               as count
     from based),
+-- the cell after them
 written as (
     insert into outbox.limits (id, allowed_at, slowed_to, measured_from, accepted, refused, calm)
     select id, coalesce(now + make_interval(secs => base + count * spacing), now), slowed_to, measured_from, accepted,
@@ -207,50 +193,8 @@ async def take_slots(database: Database, asked: Sequence[AskedSlots]) -> list[Gr
     """
     ids, rates, *counts, guesses, latencies = zip(*asked, strict=True)
     columns = (Uuids(ids), Floats(rates), *map(Integers, counts), Floats(guesses), Floats(latencies))
-    _, rows = await database.transaction((_LOCK, (Uuids(ids),)), (_TAKE, columns), settings=IMPATIENT)
+    _, rows = await database.transaction((LOCK, (Uuids(ids),)), (_TAKE, columns), settings=IMPATIENT)
     return [GrantedSlots(*row) for row in rows]
-
-
-# Half of what is free, so that another process finds some, too.
-_SHARE = """
-with asked as materialized (
-    select * from unnest(%b, %b, %b, %b, %b) a(id, cap, want, keep, seconds)),
-seen as materialized (
-    select a.*, coalesce(o.slots, 0) as others, o.ends, coalesce(m.slots, 0) as mine
-    from asked a
-    cross join lateral (select from outbox.limits where id = a.id limit 1) c
-    cross join lateral (
-        select sum(slots)::integer as slots, extract(epoch from min(ends_at) - clock_timestamp())::float8 as ends
-        from outbox.in_flight where subscription_id = a.id and holder <> %b and ends_at > clock_timestamp()) o
-    left join lateral (
-        select slots from outbox.in_flight where subscription_id = a.id and holder = %b limit 1) m on true),
-shared as materialized (
-    select id, seconds, ends, greatest(keep, least(
-               want, cap - others, mine + (greatest(cap - others - mine, 0) + 1) / 2)) as slots
-    from seen),
-ended as (
-    delete from outbox.in_flight f where subscription_id = any(array(select id from shared))
-      and case when holder = %b then subscription_id = any(array(select id from shared where slots <= 0))
-               else ends_at <= clock_timestamp() end),
-written as (
-    insert into outbox.in_flight (subscription_id, holder, slots, ends_at)
-    select id, %b, slots, clock_timestamp() + make_interval(secs => seconds) from shared where slots > 0
-    on conflict (subscription_id, holder) do update set slots = excluded.slots, ends_at = excluded.ends_at)
-select id, greatest(slots, 0), coalesce(ends, 0) from shared
-"""
-
-
-async def take_shares(database: Database, holder: bytes, asked: Sequence[AskedShare]) -> list[GrantedShare]:
-    """Take, prolong or give back this process's share of these caps; none is left of one that wants and keeps none.
-
-    A cell that is not there is left out of the answer: make it, and ask again. Raises as `take_slots` does.
-    """
-    ids, caps, wants, keeps, seconds = zip(*asked, strict=True)
-    columns = (Uuids(ids), Integers(caps), Integers(wants), Integers(keeps), Floats(seconds))
-    me = UUID(bytes=holder)
-    share = (_SHARE, (*columns, me, me, me, me))
-    _, rows = await database.transaction((_LOCK, (Uuids(ids),)), share, settings=IMPATIENT)
-    return [GrantedShare(*row) for row in rows]
 
 
 CLEAR_LIMITS = """

@@ -14,6 +14,7 @@ from relay.store import (
     fan_out_wide,
     filters,
     home,
+    in_flight,
     lanes,
     lease,
     limits,
@@ -53,7 +54,7 @@ class Store(Database):
     make_cells = limits.make_cells
     find_held_cells = limits.find_held_cells
     take_slots = limits.take_slots
-    take_shares = limits.take_shares
+    take_in_flight = in_flight.take_in_flight
     find_ready = batches.find_ready
     claim_batches = batches.claim_batches
     claim_suspect = suspects.claim_suspect

@@ -329,7 +329,7 @@ _SHARED = (
          f"{_LIMITS}::test_a_relay_that_waited_for_a_cap_sees_what_the_other_took"),
     ),
     Fence(
-        "a share ends with its time", "relay/store/limits.py",
+        "a share ends with its time", "relay/store/in_flight.py",
         "holder <> %b and ends_at > clock_timestamp()", "holder <> %b",
         (f"{_LIMITS}::test_a_share_ends_with_its_time_and_no_sooner",),
     ),

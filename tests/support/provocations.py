@@ -110,7 +110,7 @@ def _spread(app: Application) -> None:
 
 
 _BEFORE: dict[str, Callable[[Application], None]] = {
-    **dict.fromkeys(("Store.make_cells", "Store.take_slots", "Store.take_shares", "Store.find_held_cells"), _limit),
+    **dict.fromkeys(("Store.make_cells", "Store.take_slots", "Store.take_in_flight", "Store.find_held_cells"), _limit),
     "Store.claim_suspect": _leave_suspects,
     "Store.claim_probes": _break_an_endpoint,
     "Store.read_subscriptions": _leave_suspects,

@@ -11,7 +11,8 @@ import pytest
 
 from relay.http.sender import Endpoint
 from relay.model.outcome import Outcome, OutcomeKind
-from relay.store.limits import AHEAD_SECONDS, AskedShare, AskedSlots, GrantedSlots
+from relay.store.in_flight import AskedShare
+from relay.store.limits import AHEAD_SECONDS, AskedSlots, GrantedSlots
 from relay.store.store import Store
 from tests.integration.engine.world import DELIVERED, FarEnd, Relay, World, running, stepping, uuid_of
 from tests.support.waiting import await_until
@@ -237,31 +238,31 @@ def share(cell: bytes, cap: int, want: int, keep: int = 0, seconds: float = 30.0
 
 async def test_a_cap_is_shared_by_halves(cell: bytes, store: Store, other_store: Store) -> None:
     one, two = b"1" * 16, b"2" * 16
-    taken = [(await store.take_shares(one, [share(cell, 10, 64)]))[0].slots]
-    taken += [(await other_store.take_shares(two, [share(cell, 10, 64)]))[0].slots]
+    taken = [(await store.take_in_flight(one, [share(cell, 10, 64)]))[0].slots]
+    taken += [(await other_store.take_in_flight(two, [share(cell, 10, 64)]))[0].slots]
     for _ in range(3):
-        taken += [(await store.take_shares(one, [share(cell, 10, 64, taken[0])]))[0].slots]
+        taken += [(await store.take_in_flight(one, [share(cell, 10, 64, taken[0])]))[0].slots]
     assert taken == [5, 3, 6, 7, 7]
 
 
 async def test_a_share_ends_with_its_time_and_no_sooner(world: World, cell: bytes, store: Store) -> None:
     one, two = b"1" * 16, b"2" * 16
-    await store.take_shares(one, [share(cell, 1, 1)])
-    (refused,) = await store.take_shares(two, [share(cell, 1, 1)])
+    await store.take_in_flight(one, [share(cell, 1, 1)])
+    (refused,) = await store.take_in_flight(two, [share(cell, 1, 1)])
     assert refused.slots == 0
     assert 25 < refused.others_end <= 30
     world.rows("update outbox.in_flight set ends_at = clock_timestamp() - interval '1 s'")
-    (granted,) = await store.take_shares(two, [share(cell, 1, 1)])
+    (granted,) = await store.take_in_flight(two, [share(cell, 1, 1)])
     assert granted.slots == 1
     assert world.rows("select holder from outbox.in_flight") == [(uuid_of(two),)]
 
 
 async def test_a_share_that_is_given_back_is_free_at_once(world: World, cell: bytes, store: Store) -> None:
     one, two = b"1" * 16, b"2" * 16
-    await store.take_shares(one, [share(cell, 1, 1)])
-    await store.take_shares(one, [share(cell, 1, 0)])
+    await store.take_in_flight(one, [share(cell, 1, 1)])
+    await store.take_in_flight(one, [share(cell, 1, 0)])
     assert world.count("in_flight") == 0
-    assert (await store.take_shares(two, [share(cell, 1, 1)]))[0].slots == 1
+    assert (await store.take_in_flight(two, [share(cell, 1, 1)]))[0].slots == 1
 
 
 async def test_a_relay_that_waited_for_a_cap_sees_what_the_other_took(world: World, cell: bytes, store: Store) -> None:
@@ -270,15 +271,15 @@ async def test_a_relay_that_waited_for_a_cap_sees_what_the_other_took(world: Wor
         other.execute(
             "insert into outbox.in_flight select id, outbox.uuid7(), 2, now() + interval '1 minute' from outbox.limits"
         )
-        waiting = asyncio.create_task(store.take_shares(b"1" * 16, [share(cell, 2, 2)]))
+        waiting = asyncio.create_task(store.take_in_flight(b"1" * 16, [share(cell, 2, 2)]))
         await await_until(lambda: world.value(WAITING))
     assert (await waiting)[0].slots == 0
 
 
 async def test_what_is_under_way_is_kept_under_a_lower_cap(cell: bytes, store: Store) -> None:
     one = b"1" * 16
-    await store.take_shares(one, [share(cell, 10, 10)])
-    (kept,) = await store.take_shares(one, [share(cell, 2, 2, keep=4)])
+    await store.take_in_flight(one, [share(cell, 10, 10)])
+    (kept,) = await store.take_in_flight(one, [share(cell, 2, 2, keep=4)])
     assert kept.slots == 4
 
 
@@ -290,8 +291,8 @@ async def test_two_relays_that_ask_at_once_never_get_more_than_the_cap(
     one, two = b"1" * 16, b"2" * 16
     for _ in range(5):
         await asyncio.gather(
-            store.take_shares(one, [share(cell, 3, 3) for cell in cells]),
-            other_store.take_shares(two, [share(cell, 3, 3) for cell in reversed(cells)]),
+            store.take_in_flight(one, [share(cell, 3, 3) for cell in cells]),
+            other_store.take_in_flight(two, [share(cell, 3, 3) for cell in reversed(cells)]),
         )
         assert (
             max(row[0] for row in world.rows("select sum(slots) from outbox.in_flight group by subscription_id")) <= 3
