@@ -1,9 +1,9 @@
-"""Keep the tables small and the secrets sealed, on a connection of its own, while the relay delivers.
+"""Keep house while the relay delivers: make and drop leaves (partitions), delete what is old, seal what is in clear.
 
-housekeeping_rounds.py lists what there is to do; sealing secrets in clear is here. Each round repeats one short
-transaction until it has nothing left to do. A transaction works only while it holds housekeeping's turn, so that one
-of several relays does it. It waits at most 50 ms for any other lock and then tries again a few seconds later, so
-nothing queues behind housekeeping.
+housekeeping_rounds.py lists what there is to do; relay/secrets/resealing.py seals. Housekeeping has a connection of
+its own. Each round repeats one short transaction until it has nothing left to do. A transaction works only while it
+holds housekeeping's turn, so that one of several relays does it. It waits at most 50 ms for any other lock and then
+tries again a few seconds later, so nothing queues behind housekeeping.
 
 No round stops another one, whatever its error. `outbox.rounds` has the last success and the last error of each. It is
 also how relays share the work: a round that another relay did a moment ago is not due.
@@ -24,11 +24,10 @@ from psycopg import IsolationLevel
 from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 
 from outbox.errors import OutboxError
-from outbox.sealing import NEWEST_KEY, SealingKey
 from relay.config.database_url import RELAY_NAME
 from relay.process.housekeeping_rounds import rounds_of
-from relay.secrets import resealing
 from relay.secrets.keyring import Keyring
+from relay.secrets.resealing import seal_clear
 from relay.store import turns
 from relay.store.postgres_errors import one_line
 from relay.store.relays import ALIVE_SECONDS
@@ -218,7 +217,7 @@ async def _transaction(connection: psycopg.AsyncConnection[Any]) -> AsyncIterato
 
 
 async def seal(connection: psycopg.AsyncConnection[Any], keyring: Keyring) -> bool:
-    """Seal secrets in clear to the newest key, if this relay has its private half; one batch in each transaction.
+    """Seal secrets in clear, if this relay has the newest key's private half; one batch in each transaction.
 
     Returns:
         False where another relay has the turn.
@@ -228,18 +227,14 @@ async def seal(connection: psycopg.AsyncConnection[Any], keyring: Keyring) -> bo
         async with _transaction(connection):
             if not await _is_our_turn(connection, SEALING):
                 return False
-            newest = await (await connection.execute(NEWEST_KEY)).fetchone()
-            if newest is None or newest[0] not in keyring:
+            batch = await seal_clear(connection, keyring, after)
+            if batch is None:
                 return True
-            cursor = await connection.execute(resealing.READ_CLEAR, {"after": after, "batch": resealing.BATCH_ROWS})
-            rows = await cursor.fetchall()
-            planned = resealing.plan(rows, keyring, SealingKey.of(newest[1]))
-            sealed = (await connection.execute(resealing.REPLACE, planned.parameters)).rowcount
-            after = rows[-1][0] if rows else None
+            after = batch.last
             if after is None:
                 await connection.execute(_SUCCEEDED, (SEALING, _SEALING_EVERY_SECONDS))
-        if sealed:
-            log.info("sealed %d secrets that lay in clear", sealed)
+        if batch.sealed:
+            log.info("sealed %d secrets that lay in clear", batch.sealed)
     return True
 
 

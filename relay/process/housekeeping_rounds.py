@@ -1,4 +1,4 @@
-"""The rounds of housekeeping, each a statement: make leaves ahead, clear what is removed or expired, apply retention.
+"""The rounds of housekeeping, each a statement: make leaves (partitions) ahead, clear what expired, apply retention.
 
 One also counts attempts into roll-ups (0021_statistics.sql says how each is counted once). housekeeping.py does them.
 """

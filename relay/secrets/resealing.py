@@ -7,9 +7,9 @@ rotation: first the subscription's. So a change by somebody else wins, and nothi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from outbox.sealing import seal
+from outbox.sealing import NEWEST_KEY, SealingKey, seal
 from outbox.secret import Secret
 from relay.secrets.keyring import KeyUnavailableError
 
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from outbox.sealing import SealingKey
+    import psycopg
+
     from relay.secrets.keyring import Keyring
 
-__all__ = ["BATCH_ROWS", "READ", "READ_CLEAR", "REPLACE", "Plan", "plan"]
+__all__ = ["BATCH_ROWS", "READ", "REPLACE", "Plan", "SealedBatch", "plan", "seal_clear"]
 
 BATCH_ROWS = 100
 
 _COLUMNS = "select id, subscription_id, kind, secret, sealed_to from outbox.secrets"
 READ = f"{_COLUMNS} where id > %(after)s and sealed_to is distinct from %(key)s order by id limit %(batch)s"
-READ_CLEAR = f"{_COLUMNS} where id > %(after)s and sealed_to is null order by id limit %(batch)s"
+_READ_CLEAR = f"{_COLUMNS} where id > %(after)s and sealed_to is null order by id limit %(batch)s"
 
 REPLACE = """
 with free as materialized (
@@ -66,3 +67,26 @@ def plan(rows: Sequence[Any], keyring: Keyring, key: SealingKey) -> Plan:
         planned.former.append(text)
         planned.sealed.append(seal(clear.reveal(), key, subscription_id.bytes, kind))
     return planned
+
+
+class SealedBatch(NamedTuple):
+    """How many secrets were sealed, and the id of the last one that was looked at; None where none was left."""
+
+    sealed: int
+    last: UUID | None
+
+
+async def seal_clear(connection: psycopg.AsyncConnection[Any], keyring: Keyring, after: UUID) -> SealedBatch | None:
+    """Seal the next secrets in clear, those after this id, to the newest key, in the caller's transaction.
+
+    Returns:
+        None where this relay lacks the newest key's private half.
+    """
+    newest = await (await connection.execute(NEWEST_KEY)).fetchone()
+    if newest is None or newest[0] not in keyring:
+        return None
+    cursor = await connection.execute(_READ_CLEAR, {"after": after, "batch": BATCH_ROWS})
+    rows = await cursor.fetchall()
+    planned = plan(rows, keyring, SealingKey.of(newest[1]))
+    sealed = (await connection.execute(REPLACE, planned.parameters)).rowcount
+    return SealedBatch(sealed, rows[-1][0] if rows else None)

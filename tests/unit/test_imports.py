@@ -59,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "relay.config": {"outbox", "relay.config", "psycopg", "sqlalchemy"},
     "relay.config.kinds": {"outbox.secret", "outbox.signing", "relay.config", "relay.secrets.keyring"},
     "relay.secrets": {"outbox", "relay.secrets", "cryptography"},
+    "relay.secrets.resealing": {"outbox", "relay.secrets", "psycopg"},
     "relay.telemetry": {"outbox._version", "relay.config", "relay.model", "relay.telemetry", "prometheus_client"},
     "relay.http": {"outbox", "relay.config", "relay.http", "relay.model", "httptools"},
     "relay.http.inspection.certificate": {"cryptography"},
