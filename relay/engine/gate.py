@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from outbox.subscriptions.rates import per_second
 from relay.engine.slots import Slots
-from relay.engine.window import OVERLOADED
+from relay.model.outcome import OVERLOADED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["HAND_BACK_SECONDS", "Gate", "Share"]
 
 TICK_SECONDS = 0.002  # what comes within it goes out together
-QUEUE_SECONDS = 0.1  # so much work is leased ahead of a share
+QUEUE_OF_SHARE_SECONDS = 0.1  # so much work is leased ahead of a share
 HAND_BACK_SECONDS = 1.0  # what would wait for a slot for longer is not kept leased
 REFUSALS_MAX = 4096  # deliveries whose refusals are remembered
 
@@ -146,7 +146,7 @@ class Gate:
         if self.share is None:
             return window.capacity
         held = min(window.size, self.share.held(time.monotonic()))
-        queue = min(2 * held, window.work_of(held, QUEUE_SECONDS)) if window.is_measured else 0
+        queue = min(2 * held, window.work_of(held, QUEUE_OF_SHARE_SECONDS)) if window.is_measured else 0
         return min(window.capacity, held + queue)
 
     def note(self, outcome: Outcome) -> None:

@@ -15,9 +15,8 @@ from relay.engine.fairness import Grants, Places, Queues
 from relay.engine.lending import Lending
 from relay.engine.tenants import Tenants
 from relay.model.alike import receiver_of
-from relay.model.decide import RETRY_AFTER_MAX_SECONDS
 from relay.model.delivery import SMALL_BYTES
-from relay.model.outcome import Scope
+from relay.model.outcome import RETRY_AFTER_MAX_SECONDS, Scope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

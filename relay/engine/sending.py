@@ -14,10 +14,9 @@ from relay.engine.failure_log import FailureLog
 from relay.engine.slowing import slowed_seconds
 from relay.engine.transforming import Transforming
 from relay.engine.unsent import Unsent, warn_held_for_good
-from relay.engine.window import OVERLOADED
 from relay.model.decide import decide, halve, keep_at_head
 from relay.model.health_sign import OUR_OWN
-from relay.model.outcome import OutcomeKind
+from relay.model.outcome import OVERLOADED, OutcomeKind
 from relay.model.settlement import Settlement
 from relay.model.verdict import Hold, VerdictKind
 

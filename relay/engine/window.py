@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 
-from relay.model.outcome import NOT_ASKED, OutcomeKind
+from relay.model.outcome import NOT_ASKED, OVERLOADED, OutcomeKind
 
-__all__ = ["OVERLOADED", "Window"]
+__all__ = ["Window"]
 
 WINDOW_START = 16
-QUEUE_SECONDS = 1.0
+QUEUE_OF_WINDOW_SECONDS = 1.0  # so much work is leased ahead of a window at its maximum
 QUEUE_MAX = 1024
 TAKES_SECONDS = 900.0  # for so long after its last success an endpoint counts as one that takes requests
 UNHEALTHY = frozenset(
@@ -22,7 +22,6 @@ UNHEALTHY = frozenset(
         OutcomeKind.AUTHORIZATION,
     }
 )
-OVERLOADED = frozenset({429, 503})
 
 
 class Window:
@@ -80,4 +79,4 @@ class Window:
         """How many deliveries may be leased: the window; once that is at its maximum, a second's work more."""
         if self.size < self._size_max:
             return self.size
-        return self.size + self.work_of(self.size, QUEUE_SECONDS)
+        return self.size + self.work_of(self.size, QUEUE_OF_WINDOW_SECONDS)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import mktime_tz, parsedate_tz
 from typing import NamedTuple
 
-from relay.model.outcome import OutcomeKind
+from relay.model.outcome import OVERLOADED, RETRY_AFTER_MAX_SECONDS, OutcomeKind
 
 __all__ = [
     "EMPTY_LINE", "MAX_HEAD_BYTES", "MAX_INTERIM_RESPONSES", "ONLY_HTTP2", "Head", "final_head", "has_many_headers",
@@ -28,7 +28,6 @@ MAX_HEAD_BYTES = 64 * 1024
 ONLY_HTTP2 = "the endpoint speaks HTTP/2 only"
 MAX_INTERIM_RESPONSES = 20
 MAX_HEADERS = 100
-MAX_RETRY_AFTER_SECONDS = 86_400.0
 MAX_DIGITS = 12
 """Of a number of seconds: longer ones are no time that anybody means."""
 
@@ -165,12 +164,12 @@ def retry_after_seconds(status: int, head: bytes) -> float | None:
     Fractions are rounded up. Of several times the longest counts: who asks too early is refused again. A date is read
     against the answer's own Date header, since both come from one clock.
     """
-    if status not in (429, 503):
+    if status not in OVERLOADED:
         return None
     now = _seconds_of_date(header(head, "date") or "")
     asked = [_seconds_of(value, now) for value in header_values(head, "retry-after")]
     longest = max((seconds for seconds in asked if seconds is not None), default=None)
-    return None if longest is None else min(longest, MAX_RETRY_AFTER_SECONDS)
+    return None if longest is None else min(longest, RETRY_AFTER_MAX_SECONDS)
 
 
 def _seconds_of(value: str, now: float | None) -> float | None:

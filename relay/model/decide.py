@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from relay.model.outcome import OutcomeKind
+from relay.model.outcome import RETRY_AFTER_MAX_SECONDS, OutcomeKind
 from relay.model.verdict import Disable, Hold, Verdict, VerdictKind
 
 if TYPE_CHECKING:
@@ -13,12 +13,11 @@ if TYPE_CHECKING:
 
     from relay.model.outcome import Outcome
 
-__all__ = ["GONE", "JITTER", "OWN_PAUSES", "RETRY_AFTER_MAX_SECONDS", "decide", "halve", "keep_at_head"]
+__all__ = ["GONE", "JITTER", "OWN_PAUSES", "decide", "halve", "keep_at_head"]
 
 DELIVERED = Verdict(VerdictKind.DELIVERED)
 GONE = Disable("the endpoint answered 410 Gone")
 JITTER = 0.1  # a retry waits its delay and up to this fraction more, never less
-RETRY_AFTER_MAX_SECONDS = 86_400.0
 # Seconds for which this process holds an endpoint back after a fault of its own. The endpoint's other deliveries would
 # fail in the same way: a long backlog would be leased and given back thousands of times a second.
 OWN_PAUSES = {OutcomeKind.LOCAL: 1.0, OutcomeKind.KEY_UNAVAILABLE: 60.0}

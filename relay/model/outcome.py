@@ -6,7 +6,16 @@ import time
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["NOT_ASKED", "Outcome", "OutcomeKind", "Reading", "Scope", "milliseconds_since"]
+__all__ = [
+    "NOT_ASKED", "OVERLOADED", "RETRY_AFTER_MAX_SECONDS", "Outcome", "OutcomeKind", "Reading", "Scope",
+    "milliseconds_since",
+]  # fmt: skip
+
+OVERLOADED = frozenset({429, 503})
+"""Statuses by which a receiver asks for fewer requests, or for none until the time of its Retry-After."""
+
+RETRY_AFTER_MAX_SECONDS = 86_400.0
+"""A receiver that asks for more time than this is asked again after this time."""
 
 
 class OutcomeKind(StrEnum):

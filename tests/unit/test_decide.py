@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.model.decide import JITTER, OWN_PAUSES, RETRY_AFTER_MAX_SECONDS, decide, keep_at_head
-from relay.model.outcome import Outcome
+from relay.model.decide import JITTER, OWN_PAUSES, decide, keep_at_head
+from relay.model.outcome import RETRY_AFTER_MAX_SECONDS, Outcome
 from relay.model.verdict import Disable, Hold, Verdict, VerdictKind
 
 FAILURES = ["http_3xx", "http_4xx", "http_5xx", "protocol", "timeout", "refused", "connection", "dns", "tls",

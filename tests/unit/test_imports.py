@@ -74,6 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *(
             "outbox",
             "relay.config",
+            "relay.model",
             "relay.operations",
             "relay.secrets",
             "relay.store",
