@@ -1,4 +1,8 @@
-"""Who calls: a principal, made from a bearer token, and what it may do."""
+"""Who calls: a principal, made from a bearer token, and what it may do.
+
+Routes with a transaction take Reading, Writing, Operating or Administering of database.py, which ask for the right here
+and open the transaction; Caller, Reader and Writer are for routes without one.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +23,6 @@ from relay.web.signed_in import signed_in_of
 
 __all__ = [
     "Caller",
-    "Operator",
     "Principal",
     "Reader",
     "Writer",
@@ -130,7 +133,6 @@ def require(right: Right) -> Callable[[Request], Principal]:
 Caller = Annotated[Principal, Depends(identify)]
 Reader = Annotated[Principal, Depends(require("read"))]
 Writer = Annotated[Principal, Depends(require("write"))]
-Operator = Annotated[Principal, Depends(require("operate"))]
 
 
 def given_token(request: Request) -> str:
