@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from outbox.errors import SchemaError
 from outbox.schema import comparison, preconditions
 from outbox.schema import runner as schema
-from tests.support import catalog, databases
+from tests.support import catalog, databases, functions
 from tests.support.databases import migrate, migrate_to
 
 
@@ -76,6 +76,11 @@ def test_the_script_for_psql_makes_the_same_schema(empty_database_url: str) -> N
 def test_the_committed_listing_is_what_this_server_makes(server_url: str) -> None:
     """After a change of the schema: python -m tests.support.catalog"""
     assert catalog.CATALOG.read_text(encoding="utf-8").splitlines() == catalog.listing(server_url)
+
+
+def test_the_list_of_functions_names_the_newest_file_of_each(server_url: str) -> None:
+    """After a change of the schema: python -m tests.support.functions"""
+    assert functions.FUNCTIONS.read_text(encoding="utf-8") == functions.listing(server_url)
 
 
 @pytest.mark.parametrize(
