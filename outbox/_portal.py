@@ -1,4 +1,4 @@
-"""Let a tenant's customers into the portal: a link for one of them, and an end to all of a tenant's."""
+"""The face of control/portal_links.py for applications: make a link for a customer, or end all links of a tenant."""
 
 from __future__ import annotations
 

@@ -1,11 +1,15 @@
 """What a refusal (429, 503) means: "not so many", where the endpoint takes other requests.
 
-Then the endpoint is slowed as a whole, to the rate that it takes, and the delivery is not charged: it was sent too
-fast. Who took nothing for a quarter of an hour is failing, with the schedule and the breaker of every failing endpoint:
-an endpoint that answers 503 for days must not keep its deliveries for ever. If it was slowed, it stays so.
+Such a refusal slows the endpoint as a whole, to the rate that it takes; SQL works that rate out, in
+relay/store/limits.py. The refusal does not charge the delivery, because we sent it too fast.
 
-Nor must a delivery that its receiver never takes, whatever the rate is: it is charged after UNCHARGED_MAX refusals.
-Each process counts them in memory, since a counter in the hot row would cost those that are never refused.
+An endpoint that took nothing for a quarter of an hour is failing. Its refusals charge its deliveries, as those of every
+failing endpoint do, because an endpoint that answers 503 for days must not keep its deliveries for ever. An endpoint
+that was slowed before it failed stays slowed.
+
+Nor may one delivery stay for ever because its receiver refuses it at every rate: each refusal after UNCHARGED_MAX
+charges it. Each process counts refusals in memory, since a counter in the hot row would cost those that are never
+refused.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ JITTER = 0.1  # a retry waits its delay and up to this fraction more, never less
 # fail in the same way: a long backlog would be leased and given back thousands of times a second.
 OWN_PAUSES = {OutcomeKind.LOCAL: 1.0, OutcomeKind.KEY_UNAVAILABLE: 60.0}
 
-# Another attempt would have none either.
+# The attempt had no body to send, and another attempt would have no body either.
 NO_BODY = (
     OutcomeKind.EVENT_GONE, OutcomeKind.PAYLOAD_UNREADABLE, OutcomeKind.UNFORMATTED, OutcomeKind.TRANSFORMATION_FAILED,
 )  # fmt: skip
@@ -38,8 +38,9 @@ def decide(
 ) -> Verdict:
     """Return the verdict on the outcome of attempt number `attempts` (from 1).
 
-    Where the outcome has a reading of its answer, that counts before the status. One that disables the endpoint must
-    come twice: a retry is never sent over a connection of before, which may lead to where the name no longer points.
+    Where the outcome has a reading of its answer, the reading counts before the status. A reading disables the endpoint
+    only after a retry, or where none follows. The first attempt may use a connection that was kept open, which may lead
+    to where the endpoint's name no longer points; a retry uses no connection that is older than the failure.
 
     410 Gone is about the endpoint: it is disabled, and the delivery waits with all others until a person resumes it.
     Retry-After is about the endpoint too: it holds the endpoint back even after the last attempt of a delivery. The

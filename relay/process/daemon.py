@@ -1,4 +1,7 @@
-"""Run one process of `relay run`: build its parts, run their tasks, drain them at the end."""
+"""Run one process of `relay run`: build its parts, run their tasks, drain them at the end.
+
+Engine._drain (relay/engine/engine.py) says in which order a drain goes.
+"""
 
 from __future__ import annotations
 

@@ -86,8 +86,8 @@ async def claim(
 ) -> list[Leased]:
     """due → leased: lease the oldest due rows of each subscription, and return them, the oldest of each first.
 
-    Bytes are those of payloads that are neither small nor huge. Whoever may have any gets one row at least, and the
-    last row of a budget may go beyond it. A claim has one huge row at most.
+    Bytes are those of payloads that are neither small nor huge. A budget or a share above 0 brings one row at
+    least, since its last row may go beyond it. A claim brings one huge row at most.
 
     Args:
         database: the data plane's.

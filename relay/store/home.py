@@ -1,4 +1,4 @@
-"""The place in which a database's events are sent: a copy of the database stands in another one."""
+"""A database's home: the cluster and name under which relays send its events. They send none from a copy elsewhere."""
 
 from __future__ import annotations
 

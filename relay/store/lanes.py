@@ -9,6 +9,8 @@ The rule, which a model of all interleavings holds to be enough:
   has locked it looks too.
 - The unique index deliveries_heads is the alarm: where two promote different rows, one is refused, and looks again.
 - A sweep looks at every lane that has parked rows, for those who died between their commit and their look.
+
+The statement of a look, LOOK, stands in outbox/control/store/lanes.py: commands look too, without a relay.
 """
 
 from __future__ import annotations

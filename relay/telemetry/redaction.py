@@ -1,6 +1,8 @@
 """Redact secrets that got into a traceback or log line in spite of everything; they are recognised by their form.
 
-What is shown of a subscription's URL is decided by outbox/formats/shown_urls.py.
+Three others redact what they know: relay/message/echoes.py a request's secrets in the receiver's answer,
+outbox/formats/shown_urls.py what is secret in a subscription's URL, outbox/recording/named_errors.py the payload in an
+error of record().
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -382,6 +383,15 @@ def sources() -> Iterator[tuple[str, str]]:
 
 def test_a_file_is_read_at_a_sitting() -> None:
     assert {name for name, text in sources() if len(text.splitlines()) > MAX_LINES} == set()
+
+
+@pytest.mark.parametrize("room", ["relay.engine", "relay.model"])
+def test_the_map_of_a_room_has_each_of_its_files_once(room: str) -> None:
+    """Its files are the modules right below it; "dead_letter_log.py" on the map names no "log.py"."""
+    text = ast.get_docstring(ast.parse(MODULES[room].read_text(encoding="utf-8"))) or ""
+    files = sorted(f"{module.rpartition('.')[2]}.py" for module in MODULES if module.rpartition(".")[0] == room)
+    named = re.findall(r"(?<![\w/])\w+\.py", text)
+    assert sorted(named) == files
 
 
 def test_a_function_is_seen_at_a_glance() -> None:
