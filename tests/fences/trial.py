@@ -44,7 +44,7 @@ class Copy:
 
         Where they still run after so long, all have failed: most fences keep somebody from waiting.
         """
-        options = ["-q", "-n0", "-rA", "--tb=line", "--timeout=60"]
+        options = ["-q", "-n0", "-rA", "--tb=line", "--timeout=60", "-m", "slow or not slow"]
         options += [f"-pno:{name}" for name in ("cacheprovider", "randomly", "schemathesis")]
         asked = [sys.executable, "-m", "pytest", *options, *tests]
         try:
