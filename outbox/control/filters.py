@@ -19,8 +19,9 @@ FAILED = "failed"
 """The word for every outcome but `delivered`."""
 OUTCOMES = (
     *("delivered", "http_3xx", "http_4xx", "slowed", "http_5xx", "protocol", "timeout", "refused", "connection", "dns"),
-    *("tls", "authorization", "blocked_address", "local", "aborted", "internal", "key_unavailable", "unsendable"),
-    *("event_gone", "unformatted", "not_taken", "payload_unreadable", "transformation_failed", "cancelled"),
+    *("tls", "authorization", "blocked_address", "local", "stood_still", "aborted", "internal", "key_unavailable"),
+    *("unsendable", "event_gone", "unformatted", "not_taken", "payload_unreadable", "transformation_failed"),
+    "cancelled",
 )
 """What an attempt can have come to; `cancelled` is the record of a delivery that a person cancelled."""
 

@@ -33,7 +33,7 @@ log = logging.getLogger("relay.engine")
 # These say nothing about the endpoint: this relay could not send, was told to stop, or has no body to send.
 NOT_OF_THE_ENDPOINT = frozenset({
     OutcomeKind.LOCAL, OutcomeKind.KEY_UNAVAILABLE, OutcomeKind.ABORTED, OutcomeKind.INTERNAL, OutcomeKind.EVENT_GONE,
-    OutcomeKind.PAYLOAD_UNREADABLE, OutcomeKind.UNFORMATTED, OutcomeKind.TRANSFORMATION_FAILED,
+    OutcomeKind.STOOD_STILL, OutcomeKind.PAYLOAD_UNREADABLE, OutcomeKind.UNFORMATTED, OutcomeKind.TRANSFORMATION_FAILED,
 })  # fmt: skip
 ERROR_MAX = 300  # characters
 

@@ -12,6 +12,7 @@ from relay.engine.attempts import Attempt, Attempts
 from relay.engine.batches import Unfit
 from relay.engine.failure_log import FailureLog
 from relay.engine.slowing import slowed_seconds
+from relay.engine.standstill import Standstill
 from relay.engine.transforming import Transforming
 from relay.engine.unsent import Unsent, warn_held_for_good
 from relay.model.decide import decide, halve, keep_at_head
@@ -39,6 +40,7 @@ __all__ = ["Sending"]
 
 log = logging.getLogger("relay.engine")
 
+PERHAPS_UNCHARGED = OVERLOADED | {None}
 WARN_EVERY_SECONDS = 10.0
 # After a 410 the database disables the subscription with the result. If it cannot, because somebody has locked the
 # subscription, the endpoint is asked again after this time.
@@ -76,6 +78,7 @@ class Sending:
         self._attempts = Attempts(sender, clock, Transforming(room, apart), self._end)
         self._leased = 0
         self.unsent = Unsent()
+        self._standstill = Standstill()
         self._failure_log = FailureLog()
         self._late = 0  # given back since the log last said so
         self._late_said_at = -WARN_EVERY_SECONDS
@@ -211,8 +214,10 @@ class Sending:
         attempt.
         """
         schedule, final = subscription.schedule_seconds, subscription.final_statuses
-        slowed = slowed_seconds(self._endpoints, endpoint, delivery) if outcome.status in OVERLOADED else None
-        verdict = decide(outcome, delivery.attempts, schedule, self._random_number(), final, slowed)
+        uncharged = None
+        if outcome.status in PERHAPS_UNCHARGED:
+            outcome, uncharged = self._weigh(endpoint, delivery, outcome)
+        verdict = decide(outcome, delivery.attempts, schedule, self._random_number(), final, uncharged)
         if delivery.members:
             verdict = halve(verdict, outcome, len(delivery.members))
         if verdict.kind == VerdictKind.DEAD and delivery.lane is not None and subscription.order_policy == "block":
@@ -238,6 +243,12 @@ class Sending:
         settlement = Settlement.of(delivery, verdict, outcome, subscription.url, shown, noted=noted)
         self._leave(endpoint, delivery)
         self._settler.settle(settlement)
+
+    def _weigh(self, endpoint: Endpoint, delivery: Delivery, outcome: Outcome) -> tuple[Outcome, float | None]:
+        """Return the outcome, and in how many seconds to try again, uncharged; None where it is an ordinary one."""
+        if outcome.kind == OutcomeKind.STOOD_STILL:
+            return self._standstill.weigh(delivery, outcome)
+        return outcome, None if outcome.status is None else slowed_seconds(self._endpoints, endpoint, delivery)
 
     def _part_with(self, endpoint: Endpoint, batch: Delivery, subscription: SubscriptionVersion, unfit: Unfit) -> None:
         """Decide each member that has no body alone, and give back the others: they are another batch now.

@@ -22,6 +22,7 @@ UNHEALTHY = frozenset(
         OutcomeKind.AUTHORIZATION,
     }
 )
+NOT_LEARNT = NOT_ASKED | {OutcomeKind.INTERNAL, OutcomeKind.STOOD_STILL}
 
 
 class Window:
@@ -42,7 +43,7 @@ class Window:
 
     def learn(self, kind: OutcomeKind, status: int | None, seconds: float) -> None:
         """Adapt to one outcome. `seconds`: how long the attempt took."""
-        if kind in NOT_ASKED or kind == OutcomeKind.INTERNAL:  # the time that it took is not the endpoint's either
+        if kind in NOT_LEARNT:  # the time that it took is not the endpoint's either
             return
         self.latency += (seconds - self.latency) / 8
         self.answers = status is not None or (self.answers and kind not in UNHEALTHY)

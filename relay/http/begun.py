@@ -70,7 +70,7 @@ class Begun:
         if needs_new_connection(result):
             return None
         self._pools.leave(self._pool)
-        return self._read(outcome_of(result, self._connection.address, self._request.started))
+        return self._read(outcome_of(result, self._connection.address, self._request))
 
     async def anew(self) -> Outcome:
         """Send the same request over a new connection."""

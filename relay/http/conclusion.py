@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from relay.http.reader import Answer, Lost
 from relay.http.response import kind_of_status, retry_after_seconds
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
 
+if TYPE_CHECKING:
+    from relay.http.begun import Request
+
 __all__ = ["is_success", "needs_new_connection", "outcome_of", "unsent"]
 
 MAX_HEADERS_KEPT = 4096
+STILL_SECONDS = 1.0
+"""A request that fails so long after its deadline was kept by its own process, which was stopped or far too busy.
+
+Each step of a request ends by a timer at its deadline; only a loop that did not turn lets one fire later.
+"""
+OF_TIME = frozenset({OutcomeKind.TIMEOUT, OutcomeKind.CONNECTION, OutcomeKind.DNS, OutcomeKind.TLS})
+"""Failures that may have come of nobody's reading on; the others say what somebody answered."""
 
 
 def is_success(result: Answer | Lost) -> bool:
@@ -29,11 +41,12 @@ def needs_new_connection(result: Answer | Lost) -> bool:
     return result.kind in (OutcomeKind.CONNECTION, OutcomeKind.TLS) and not result.received
 
 
-def outcome_of(result: Answer | Lost, address: str | None, started: float) -> Outcome:
-    """Return the outcome of a request that was sent; `started` is `time.monotonic()`."""
-    milliseconds = milliseconds_since(started)
+def outcome_of(result: Answer | Lost, address: str | None, request: Request) -> Outcome:
+    """Return the outcome of a request that was sent."""
+    milliseconds = milliseconds_since(request.started)
     if isinstance(result, Lost):
-        return Outcome(result.kind, None, milliseconds, result.error, address, excerpt=result.received)
+        kind, error = _whose_fault(result.kind, result.error, request)
+        return Outcome(kind, None, milliseconds, error, address, excerpt=result.received)
     return Outcome(
         kind_of_status(result.status),
         result.status,
@@ -45,6 +58,15 @@ def outcome_of(result: Answer | Lost, address: str | None, started: float) -> Ou
     )
 
 
-def unsent(kind: OutcomeKind, error: str, started: float, address: str | None = None) -> Outcome:
+def unsent(kind: OutcomeKind, error: str, request: Request, address: str | None = None) -> Outcome:
     """Return the outcome of a request of which no byte can have reached the receiver."""
-    return Outcome(kind, None, milliseconds_since(started), error, address, sent=False)
+    kind, error = _whose_fault(kind, error, request)
+    return Outcome(kind, None, milliseconds_since(request.started), error, address, sent=False)
+
+
+def _whose_fault(kind: OutcomeKind, error: str, request: Request) -> tuple[OutcomeKind, str]:
+    """Return the failure as it is, or that this process stood still: what ends at the deadline did so far too late."""
+    late = time.monotonic() - request.deadline
+    if late < STILL_SECONDS or kind not in OF_TIME:
+        return kind, error
+    return OutcomeKind.STOOD_STILL, f"{error}; but this relay itself stood still, and saw that {late:.0f} s late"

@@ -27,6 +27,8 @@ quarter of it less, so that those which were dialled together are not dialled an
 """
 
 EARLY_BYTES_KEPT = 256
+READ_SECONDS = 0.1
+"""How long what waits to be read at the deadline may take, once. A loop that was stopped looks at its timers first."""
 LEAVE_SECONDS = 1.0
 """How long a connection that is given up may take to read what waits for it: a layer of TLS may have half a record."""
 
@@ -176,12 +178,17 @@ class Connection(asyncio.Protocol):
         self._timer_at = deadline
         self._timer = self._loop.call_at(deadline, self._wake)
 
-    def _wake(self) -> None:
+    def _wake(self, read_for: asyncio.Future[Answer | Lost] | None = None) -> None:
+        """Look at the deadline; `read_for`: the answer whose bytes had time to be read since it passed."""
         self._timer = None
-        if self._loop.time() < self._deadline:
+        now = self._loop.time()
+        if now < self._deadline:
             self._wake_by(self._deadline)
         elif self._answer is None:
             self.close()
+        elif self._answer is not read_for and self._has_unread():  # it came in time, while this process stood still
+            self._timer_at = now + READ_SECONDS
+            self._timer = self._loop.call_at(self._timer_at, self._wake, self._answer)
         else:
             self._end(self._reader.give_up(OutcomeKind.TIMEOUT, "no complete answer in time"))
             self.close()

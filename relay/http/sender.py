@@ -144,7 +144,7 @@ class HttpSender:
     async def _send(self, request: Request) -> Outcome:
         pool = self._pools.of(request.endpoint.key)
         if not (pool.enter_at_once() or await pool.enter(request.deadline)):
-            return unsent(OutcomeKind.LOCAL, "no free connection to this endpoint in time", request.started)
+            return unsent(OutcomeKind.LOCAL, "no free connection to this endpoint in time", request)
         try:
             return await self._attempt(pool, request)
         finally:
@@ -157,7 +157,7 @@ class HttpSender:
         result = await self._exchange(pool, rested, request)
         if needs_new_connection(result):
             return await self._send_anew(pool, request)
-        return outcome_of(result, rested.address, request.started)
+        return outcome_of(result, rested.address, request)
 
     async def _send_anew(self, pool: Pool, request: Request, *, sent: bool = True) -> Outcome:
         """Send over a new connection; `sent`: whether a kept one had taken the request before."""
@@ -165,8 +165,8 @@ class HttpSender:
             fresh = await self._dial(request.endpoint, request.deadline)
         except DialError as error:
             pool.failed_at = time.monotonic()
-            return unsent(error.kind, str(error), request.started, error.address)._replace(sent=sent)
-        return outcome_of(await self._exchange(pool, fresh, request), fresh.address, request.started)
+            return unsent(error.kind, str(error), request, error.address)._replace(sent=sent)
+        return outcome_of(await self._exchange(pool, fresh, request), fresh.address, request)
 
     async def _dial(self, endpoint: Endpoint, deadline: float) -> Connection:
         """Return an open connection to the endpoint; raises DialError."""

@@ -36,6 +36,7 @@ MARGIN_SECONDS = 30.0
 REPLACED_AFTER_SECONDS = 5.0
 """A refused token that is younger than this is not replaced: another one would be refused too."""
 
+_OUR_OWN = frozenset({OutcomeKind.BLOCKED_ADDRESS, OutcomeKind.LOCAL, OutcomeKind.STOOD_STILL})
 _VISIBLE = re.compile(r"[!-~]+")
 _ERROR_CODE = re.compile(r"[a-z_]{1,40}")
 
@@ -108,7 +109,7 @@ class Tokens:
             shared.set_result(result)
 
     def _read(self, answer: Outcome, now: float) -> Token | Outcome:
-        if answer.kind in (OutcomeKind.BLOCKED_ADDRESS, OutcomeKind.LOCAL):
+        if answer.kind in _OUR_OWN:
             return self._failure(answer.error or "", answer)
         if answer.kind != OutcomeKind.DELIVERED:
             code = _document(answer.excerpt).get("error")
@@ -121,9 +122,7 @@ class Tokens:
         """Return the attempt's outcome, without headers and text of the token URL's answer."""
         url = self._endpoint.url
         return Outcome(
-            OutcomeKind.AUTHORIZATION
-            if answer is None or answer.kind not in (OutcomeKind.BLOCKED_ADDRESS, OutcomeKind.LOCAL)
-            else answer.kind,
+            OutcomeKind.AUTHORIZATION if answer is None or answer.kind not in _OUR_OWN else answer.kind,
             None,
             0,
             f"no access token from {url.scheme}://{url.authority}: {error}",

@@ -34,7 +34,7 @@ def decide(
     schedule_seconds: Sequence[int],
     random_number: float,
     final_statuses: Sequence[int] = (),
-    slowed_seconds: float | None = None,
+    uncharged_seconds: float | None = None,
 ) -> Verdict:
     """Return the verdict on the outcome of attempt number `attempts` (from 1).
 
@@ -52,8 +52,8 @@ def decide(
         schedule_seconds: delays after the first, second, … failure; when they are used up the delivery is dead.
         random_number: in [0, 1), for the jitter.
         final_statuses: statuses after which the delivery is dead at once.
-        slowed_seconds: of a refusal (429, 503) by an endpoint that takes other requests: when this one is due again. It
-            is not charged, since the fault is the sender's: it sent too fast.
+        uncharged_seconds: when this one is due again, uncharged, since the fault is the sender's: it sent too fast to
+            an endpoint that takes other requests (429, 503), or it stood still and saw no answer.
     """
     if outcome.kind == OutcomeKind.DELIVERED:
         return DELIVERED if outcome.retry_after_seconds is None else _delivered_and_hold(outcome.retry_after_seconds)
@@ -66,8 +66,8 @@ def decide(
         return Verdict(VerdictKind.RETRY, endpoint=GONE)
     asked = min(outcome.retry_after_seconds or 0.0, RETRY_AFTER_MAX_SECONDS)
     hold = Hold(asked, outcome.scope) if asked else None
-    if slowed_seconds is not None:
-        return Verdict(VerdictKind.RETRY, slowed_seconds * (1 + JITTER * random_number), hold, charged=False)
+    if uncharged_seconds is not None:
+        return Verdict(VerdictKind.RETRY, uncharged_seconds * (1 + JITTER * random_number), hold, charged=False)
     if last or outcome.kind in NO_BODY or _is_final(outcome, final_statuses):
         return Verdict(VerdictKind.DEAD, endpoint=hold)
     delay = schedule_seconds[attempts - 1] * (1 + JITTER * random_number)

@@ -35,7 +35,9 @@ class Sign(Enum):
 
 
 # An address that the policy forbids is the endpoint's.
-OUR_OWN = NOT_ASKED - {OutcomeKind.BLOCKED_ADDRESS} | {OutcomeKind.ABORTED, OutcomeKind.INTERNAL}
+OUR_OWN = NOT_ASKED - {OutcomeKind.BLOCKED_ADDRESS} | {
+    *(OutcomeKind.ABORTED, OutcomeKind.INTERNAL, OutcomeKind.STOOD_STILL),
+}
 """Outcomes that the endpoint is not to blame for."""
 
 

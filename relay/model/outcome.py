@@ -7,7 +7,14 @@ from enum import StrEnum
 from typing import NamedTuple
 
 __all__ = [
-    "NOT_ASKED", "OVERLOADED", "RETRY_AFTER_MAX_SECONDS", "Outcome", "OutcomeKind", "Reading", "Scope",
+    "NOT_ASKED",
+    "OVERLOADED",
+    "RETRY_AFTER_MAX_SECONDS",
+    "UNCHARGED",
+    "Outcome",
+    "OutcomeKind",
+    "Reading",
+    "Scope",
     "milliseconds_since",
 ]  # fmt: skip
 
@@ -49,6 +56,8 @@ class OutcomeKind(StrEnum):
     """The address policy forbids the URL or its address."""
     LOCAL = "local"
     """This machine could not send, for example without a free file descriptor. The attempt is not charged."""
+    STOOD_STILL = "stood_still"
+    """This relay's process did not run when the attempt's time ended, and found no answer then. It is not charged."""
     ABORTED = "aborted"
     """The relay was told to leave at once and cut the request."""
     INTERNAL = "internal"
@@ -77,6 +86,9 @@ NOT_ASKED = frozenset(
     }
 )
 """Outcomes that came about before anything went to the endpoint: they say nothing of how it answers."""
+
+UNCHARGED = frozenset({OutcomeKind.SLOWED, OutcomeKind.STOOD_STILL})
+"""Outcomes whose attempt was made, is on record, and is given back all the same."""
 
 
 class Scope(StrEnum):

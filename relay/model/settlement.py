@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.model.outcome import OutcomeKind
+from relay.model.outcome import UNCHARGED, OutcomeKind
 
 if TYPE_CHECKING:
     from relay.model.delivery import Delivery
@@ -58,7 +58,7 @@ class Settlement(NamedTuple):
         kept = Kept(outcome.error, outcome.address, outcome.headers, outcome.excerpt, shown) if shown else None
         status = outcome.status if outcome.status is None or outcome.status <= STATUS_MAX else None
         milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)
-        kind = outcome.kind if verdict.charged else OutcomeKind.SLOWED
+        kind = outcome.kind if verdict.charged or outcome.kind in UNCHARGED else OutcomeKind.SLOWED
         return cls(delivery, verdict, url, kind, status, milliseconds, kept, noted)
 
     def of_members(self) -> list[Settlement]:

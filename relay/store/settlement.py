@@ -26,7 +26,8 @@ __all__ = ["SETTLE", "settle", "storable"]
 # row has, or a relay whose lease is over would overwrite the result of a newer one.
 _AGAIN = """
 again as (
-    update outbox.deliveries d set lease = null, crashes = 0, attempts = d.attempts - (r.outcome = 'slowed')::integer,
+    update outbox.deliveries d set lease = null, crashes = 0,
+           attempts = d.attempts - (r.outcome in ('slowed', 'stood_still'))::integer,
            due_at = clock_timestamp() + make_interval(secs => r.wait_seconds)
     from r where d.id = r.id and d.lease = r.lease and r.verdict = 1 returning d.id),"""
 """leased → waiting, for a retry. An attempt that is not charged is given back; its row in `attempts` says so."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -77,6 +79,41 @@ def test_a_relay_stopped_past_real_leases_gives_back_what_it_had_not_sent(app: A
     assert first.stop() == 0
     assert second.stop() == 0
     app.assert_all_accounted()
+
+
+def _stand_still_past_the_timeout(relay: RelayProcess, meanwhile: Callable[[], None]) -> None:
+    """SIGSTOP until well after an attempt that had a second; then SIGCONT."""
+    relay.suspend()
+    over = time.monotonic() + 1.0 + 1.5
+    meanwhile()
+    wait_until(lambda: time.monotonic() > over)
+    relay.signal(signal.SIGCONT)
+
+
+def test_an_attempt_that_ended_while_its_relay_stood_still_is_not_charged(app: Application) -> None:
+    """Its schedule allows one attempt: charged, it would be dead."""
+    app.subscribe("/hook", timeout_seconds=1, schedule_seconds=[])
+    app.receiver.plan("/hook", "hold", "200")
+    app.record(1)
+    relay = app.stage.running_relay()
+    app.receiver.wait_for(1)
+    _stand_still_past_the_timeout(relay, lambda: None)
+    app.wait_settled()
+    told = app.rows("select number, outcome, verdict from outbox.attempts order by at")
+    assert told == [(1, "stood_still", "retry"), (1, "delivered", "delivered")]
+    assert not app.dead()
+    assert app.one("select count(*) from outbox.health") == 0, "the endpoint is not blamed"
+
+
+def test_an_answer_that_came_while_its_relay_stood_still_counts(app: Application) -> None:
+    app.subscribe("/hook", timeout_seconds=1, schedule_seconds=[])
+    app.receiver.plan("/hook", "hold", "500")
+    app.record(1)
+    relay = app.stage.running_relay()
+    app.receiver.wait_for(1)
+    _stand_still_past_the_timeout(relay, app.receiver.release)
+    app.wait_settled()
+    assert app.rows("select number, outcome from outbox.attempts") == [(1, "delivered")]
 
 
 def test_two_relays_without_a_fault_send_nothing_twice(app: Application) -> None:

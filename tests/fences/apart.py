@@ -46,7 +46,7 @@ APART = (
     ),
     Fence(
         "an endpoint is not blamed for the process", "relay/engine/window.py",
-        "kind == OutcomeKind.INTERNAL:", "kind == OutcomeKind.LOCAL:",
+        "{OutcomeKind.INTERNAL, OutcomeKind.STOOD_STILL}", "{OutcomeKind.STOOD_STILL}",
         (f"{_APART}::test_what_no_process_survives_is_retried_by_the_schedule_and_then_dead",),
     ),
     Fence(

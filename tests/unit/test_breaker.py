@@ -18,7 +18,7 @@ RETRY = Verdict(VerdictKind.RETRY)
 def test_each_outcome_is_a_fault_of_the_endpoint_or_of_ourselves(kind: OutcomeKind) -> None:
     ours = {
         *("local", "aborted", "internal", "key_unavailable", "unsendable", "event_gone", "payload_unreadable"),
-        *("transformation_failed", "unformatted"),
+        *("transformation_failed", "unformatted", "stood_still"),
     }
     named = {"delivered": Sign.SUCCESS, "slowed": Sign.SLOW_DOWN}
     expected = Sign.NOTHING if kind in ours else named.get(kind, Sign.FAILURE)

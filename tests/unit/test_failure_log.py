@@ -112,7 +112,10 @@ async def test_host(url: str, host: str) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["local", "key_unavailable", "aborted", "internal", "event_gone", "payload_unreadable", "transformation_failed"],
+    [
+        *("local", "key_unavailable", "stood_still", "aborted", "internal"),
+        *("event_gone", "payload_unreadable", "transformation_failed"),
+    ],
 )
 async def test_what_is_not_the_endpoints_fault_is_no_failure_of_it(caplog: pytest.LogCaptureFixture, kind: str) -> None:
     log, one = FailureLog(), endpoint()
