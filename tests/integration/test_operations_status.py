@@ -219,7 +219,7 @@ def test_one_whose_receiver_takes_less_than_comes_is_one_finding_with_the_cause(
     connection.execute(text("update outbox.attempts set outcome = 'slowed', status = 429, error = 'too many'"))
     connection.execute(text("insert into outbox.limits (id, slowed_to) select id, 0.2 from outbox.subscriptions"))
     late = status(connection, None)
-    connection.execute(text("update outbox.subscriptions set held_until = now() + interval '5 s'"))
+    connection.execute(text("update outbox.subscriptions set held_until = now() + interval '50 s'"))
     both = replace(status(connection, None), stuck=late.stuck)  # the hold began between the two readings
     (behind,) = [one for one in findings_of(both) if one.code.startswith("subscription.")]
     until = utc(subscriptions.get(connection, closed).held_until)
@@ -229,6 +229,34 @@ def test_one_whose_receiver_takes_less_than_comes_is_one_finding_with_the_cause(
     (held,) = [one for one in status(connection, None).findings if one.code == "subscription.held"]
     assert (held.severity, held.action) == ("note", Action("subscription", closed))
     assert "Retry-After (it answers 429: too many; its receiver takes 0.2 requests a second); 2 deliv" in held.seen
+
+
+ANSWERED_429 = text("""
+with held as (update outbox.subscriptions set held_until = now() + make_interval(secs => :asked - :ago))
+update outbox.attempts set outcome = 'http_4xx', status = 429, at = now() - make_interval(secs => :ago)
+""")
+
+
+@pytest.mark.parametrize(
+    ("asked", "moments", "code"),
+    [(1, (0, 0.5, 0.9, 1.1, 3), "subscription.behind"), (60, (0, 15, 35, 55, 61, 75), "subscription.held")],
+)
+def test_an_endpoint_that_asks_to_wait_again_and_again_is_one_finding_and_not_two_in_turn(
+    connection, closed, asked, moments, code
+):
+    """Each moment is so many seconds after an answer 429; it is held or not, as that goes."""
+    for ago in moments:
+        connection.execute(ANSWERED_429, {"asked": asked, "ago": ago})
+        found = [one for one in status(connection, None).findings if one.code.startswith("subscription.")]
+        assert [one.code for one in found] == [code], f"{ago} s after the answer"
+        assert ("was held" in found[0].seen) is (ago > asked and code == "subscription.held")
+
+
+def test_a_hold_that_ended_is_over_with_the_next_attempt(connection, closed):
+    connection.execute(ANSWERED_429, {"asked": 60, "ago": 70})
+    connection.execute(text("update outbox.attempts set at = now() - interval '5 s', outcome = 'http_5xx'"))
+    codes = [one.code for one in status(connection, None).findings]
+    assert ("subscription.behind" in codes, "subscription.held" in codes) == (True, False)
 
 
 @pytest.mark.field("F95")

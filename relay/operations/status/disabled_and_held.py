@@ -9,7 +9,7 @@ from sqlalchemy import text
 from outbox.control.tenancy import operator_only
 from outbox.ids import SubscriptionId
 from relay.operations.status.documents import DisabledSubscription, HeldSubscription, Newest, PausedSubscription
-from relay.operations.status.late_subscriptions import read_health
+from relay.operations.status.late_subscriptions import LASTING_HOLD, read_health
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -24,13 +24,13 @@ from outbox.subscriptions s where disabled_at is not null and removed_at is null
 order by exists (select from outbox.deliveries where subscription_id = s.id) desc, disabled_at desc limit :named
 """
 
-_HELD = """
+_HELD = f"""
 select id, shown_url as url, tenant, name,
        least(held_until, timestamptz '9999-12-30 00:00:00Z') as held_until, count(*) over () as number
-from outbox.subscriptions
-where held_until > clock_timestamp() and paused_at is null and disabled_at is null and removed_at is null
+from outbox.subscriptions s
+where {LASTING_HOLD} and paused_at is null and disabled_at is null and removed_at is null
 order by held_until desc limit :named
-"""
+"""  # noqa: S608 - the part is a constant
 
 # Only where something waits or is dropped: a person paused it on purpose, and may have forgotten it.
 _PAUSED = """
@@ -63,7 +63,10 @@ def read_disabled(connection: Connection, tenant: str | None) -> Newest[Disabled
 
 
 def read_held(connection: Connection, tenant: str | None) -> Newest[HeldSubscription]:
-    """Return how many are held back, and the five that are longest, with what waits for them. For the operator only."""
+    """Return how many are held back for long, and the five that are longest, with what waits for them.
+
+    For the operator only.
+    """
     operator_only(tenant, "status")
     rows = connection.execute(text(_HELD), {"named": _NAMED}).all()
     named = tuple(HeldSubscription(**_fields(connection, row), held_until=row.held_until) for row in rows)

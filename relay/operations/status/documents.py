@@ -167,7 +167,7 @@ class PausedSubscription(Named):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldSubscription(Named):
-    """A subscription that its receiver's Retry-After holds back, and until when."""
+    """A subscription that its receiver's Retry-After holds back for long, and until when; that may just have passed."""
 
     held_until: datetime
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from outbox.control.store.sendable import BROKEN, WANTED
 from outbox.control.tenancy import operator_only, own
 from outbox.errors import NotFoundError
 from outbox.ids import DeliveryId, SubscriptionId
 from relay.operations.status.delivery_counts import oldest_since
 from relay.operations.status.documents import FailedAttempt, StuckSubscription, SubscriptionHealth
 from relay.store.claims import DUE_SINCE
-from relay.store.subscriptions import OPEN
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,18 +21,32 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["LATE_SECONDS", "Retries", "find_stuck", "read_health", "retries_of", "subscription_health"]
+__all__ = ["LASTING_HOLD", "LATE_SECONDS", "Retries", "find_stuck", "read_health", "retries_of", "subscription_health"]
 
 LATE_SECONDS = 30
 """What has been due, or pending, for longer than this waits longer than a relay needs."""
 
 _SAMPLE = 2000
 
+LASTING_HOLD = f"""
+coalesce(s.held_until > now() - make_interval(secs => {LATE_SECONDS}) and coalesce((
+    select at from outbox.attempts
+    where subscription_id = s.id and at > now() - make_interval(secs => {2 * LATE_SECONDS})
+      and verdict not in ('test', 'cancelled') order by at desc limit 1)
+    <= s.held_until - make_interval(secs => {LATE_SECONDS}), true), false)"""  # noqa: S608 - the parts are constants
+"""The condition that a hold of subscription s is a state to be told of; an operator must not see two in turn.
+
+An endpoint that answers 429 with Retry-After: 1 is held, and open for a moment, again and again. So a hold of which a
+whole LATE_SECONDS is left after the last attempt is a state, and lasts for as long beyond its end, until the next
+attempt. A shorter one is none: who is behind stays so through it. Either way one finding stays while nothing changes.
+"""
+_SENT_TO = f"{WANTED} and not {BROKEN} and not {LASTING_HOLD}"
+
 # Behind: the oldest due delivery waits longer than a relay needs. Failing: retries wait among those due next.
 _STUCK = f"""
 with late as (
     select s.id, d.since as due_at from outbox.subscriptions s cross join lateral ({oldest_since()}) d
-    where {OPEN} and d.since < now() - make_interval(secs => :late)
+    where {_SENT_TO} and d.since < now() - make_interval(secs => :late)
     order by d.since limit 5),
 failing as (
     select subscription_id as id, min(due_at) as due_at, count(*) as retries,
@@ -47,7 +61,7 @@ select s.id, s.shown_url as url, s.tenant, s.name, max(c.retries) as retries,
 from (select id, due_at, 0::bigint as retries, null::uuid as delivery from late union all select * from failing)
      c(stuck, due_at, retries, delivery)
 join outbox.subscriptions s on s.id = c.stuck
-where {OPEN}
+where {_SENT_TO}
 group by s.id order by min(c.due_at) limit 5
 """  # noqa: S608 - the parts are constants
 

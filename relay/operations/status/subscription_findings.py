@@ -216,11 +216,11 @@ def _of_hold(item: HeldSubscription, seconds_left: float, taken: str) -> Finding
     cause = cause_of(item.health) if item.health.last_status in OVERLOADED else ""
     causes = [] if by_hand else [one for one in (cause, taken) if one]
     asked = f" ({'; '.join(causes)})" if causes else ""
-    whose = f"{who_held(seconds_left)}{asked}"
+    whose, is_ = f"{who_held(seconds_left)}{asked}", "is" if seconds_left > 0 else "was"
     return Finding(
         code="subscription.held",
         subject=item.subscription_id,
-        seen=f"{item.subscription_id} is held until {utc(item.held_until)} {whose}; {_waiting(item.health)}",
+        seen=f"{item.subscription_id} {is_} held until {utc(item.held_until)} {whose}; {_waiting(item.health)}",
         mend=f"relay subscriptions resume {item.subscription_id} ends the hold",
         severity="problem" if by_hand else "note",
         action=Action("subscription", str(item.subscription_id), does="resume" if by_hand else ""),
