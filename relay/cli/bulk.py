@@ -269,8 +269,22 @@ def _print(one: BulkOperation, *, as_json: bool) -> None:
         print_json(one)
         return
     asked = ", ".join(f"{name} {value}" for name, value in one.parameters.items())
-    left_out = ("parameters", "planned", "planned_exactly", "sample")
-    print_fields(fields_of(one, *left_out) | {"asked": asked or "-", "planned": _planned(one)})
+    left_out = ("parameters", "planned", "planned_exactly", "sample", "became")
+    told = {"asked": asked or "-", "planned": _planned(one), "became": _became(one)}
+    print_fields(fields_of(one, *left_out) | told)
+
+
+def _became(one: BulkOperation) -> str:
+    found = one.became
+    if found is None:
+        return "-"
+    counts = {"arrived": found.delivered, "on their way": found.waiting, "dead": found.dead,
+              "cancelled": found.cancelled}  # fmt: skip
+    said = [
+        f"{_number(count, exact=found.exact)} {name}" for name, count in counts.items() if count or name != "cancelled"
+    ]
+    others = [f"{found.others:,} others (retries made due, put back again, or past retention)"] if found.others else []
+    return ", ".join(said + others)
 
 
 def _planned(one: BulkOperation) -> str:

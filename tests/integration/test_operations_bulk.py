@@ -41,6 +41,51 @@ def dead(connection: sa.Connection, subscription: str, count: int = 1) -> list[s
     return events
 
 
+@pytest.mark.parametrize("kind", ["of one", "of all"])
+def test_what_became_is_read_from_a_bounded_number_of_rows(
+    connection: sa.Connection, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    operation = seeding.put_back(connection, seeding.subscribe(connection), 3)
+    for table in (
+        "deliveries (id, event_seq, subscription_id, due_at)",
+        "attempts (delivery_id, event_seq, subscription_id, at, number, verdict, outcome, milliseconds)",
+    ):
+        rest = "" if table.startswith("deliveries") else ", 1, 'delivered', 'delivered', 1"
+        many = "select outbox.uuid7(), 1, (select id from outbox.subscriptions), clock_timestamp()"
+        connection.execute(sa.text(f"insert into outbox.{table} {many}{rest} from generate_series(1, 20000)"))
+    if kind == "of all":
+        connection.execute(sa.text("update outbox.bulk_operations set kind = 'redrive', subscription_id = null"))
+    connection.execute(sa.text("analyze outbox.deliveries, outbox.attempts"))
+    monkeypatch.setattr("relay.operations.bulk.became.LOOKED_AT", 100)
+    with engine.begin() as reading:
+        found = operations.show_bulk(reading, None, operation).became
+        rows_read = reading.execute(ROWS_READ).scalar_one()
+    assert found is not None
+    assert not found.exact
+    assert 0 < rows_read < 1_000
+
+
+ROWS_READ = sa.text("""
+select sum(pg_stat_get_xact_tuples_returned(oid) + pg_stat_get_xact_tuples_fetched(oid)) from pg_class
+where relnamespace = to_regnamespace('outbox') and relkind in ('r', 'i')
+  and (relname like 'attempts%' or relname like 'deliveries%')
+""")
+
+
+def test_show_says_what_became_of_what_was_put_back(
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    monkeypatch.setenv("RELAY_DATABASE_URL", database_url)
+    operation = seeding.put_back(connection, seeding.subscribe(connection), 3)
+    shown = CliRunner().invoke(cli, ["bulk", "show", operation], catch_exceptions=False).output
+    others = "2 others (retries made due, put back again, or past retention)"
+    assert f"0 arrived, 3 on their way, 0 dead, {others}" in shown
+    document = json.loads(CliRunner().invoke(cli, ["bulk", "show", operation, "--json"]).output)["became"]
+    assert document == {"delivered": 0, "waiting": 3, "dead": 0, "cancelled": 0, "others": 2, "exact": True}
+    monkeypatch.setattr("relay.operations.bulk.became.LOOKED_AT", 2)
+    assert "2 or more on their way" in CliRunner().invoke(cli, ["bulk", "show", operation]).output
+
+
 @pytest.mark.parametrize(
     ("asked", "why"),
     [

@@ -144,6 +144,7 @@ PARTS = {
     "portal_links.end_portal_session": "is about a session that was recognised",
     "audit.note": "writes down an operation on many rows, in its transaction",
     "bulk.plan.plan_of": "counts what was resolved for a tenant",
+    "bulk.became.became_of": "reads for the row of an operation that was found for a tenant",
     "connection.begin": "begins a transaction",
     "denied_rights.name_denied_rights": "puts an error into words",
     "waiting.count_behind": "is about a delivery that was found",

@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, text
 
 from outbox import subscriptions
-from outbox.ids import DeliveryId, parse_id, text_id
+from outbox.ids import BulkOperationId, DeliveryId, parse_id, text_id
+from relay.store.bulk import mark_of
 
 
 def subscribe(connection: Connection, *, tenant: str = "", url: str = "https://example.com/hooks") -> str:
@@ -131,3 +132,25 @@ from gone join outbox.events on seq = event_seq returning delivery_id"""),
 def prune_event(connection: Connection, event_id: str) -> None:
     """Take an event away as retention would."""
     connection.execute(text("delete from outbox.events where id = :id"), {"id": parse_id("evt", event_id)})
+
+
+def put_back(connection: Connection, subscription_id: str, count: int) -> str:
+    """An operation of 5 that made so many deliveries, which wait; return its id."""
+    named = {"subscription": parse_id("sub", subscription_id)}
+    for _ in range(count):
+        record(connection)
+    identity = connection.execute(_OPERATION, named).scalar_one()
+    connection.execute(text("update outbox.bulk_operations set state = 'running', done = 5"))
+    connection.execute(_MAKE, named | {"mark": mark_of(identity), "count": count})
+    return str(BulkOperationId.of(identity))
+
+
+_OPERATION = text("""
+insert into outbox.bulk_operations (kind, subscription_id, phase)
+values ('replay', :subscription, 'events') returning id
+""")
+_MAKE = text("""
+insert into outbox.deliveries (id, event_seq, subscription_id, due_at)
+select cast(overlay(cast(outbox.uuid7() as text) placing :mark from 29) as uuid), seq, :subscription, clock_timestamp()
+from outbox.events limit :count
+""")

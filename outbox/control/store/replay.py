@@ -114,10 +114,10 @@ def put_back(connection: Connection, dead: Sequence[UUID]) -> int:
 # switches order on waits for this transaction, or this one sees it: nothing is made without a lane meanwhile.
 # No delivery is made of a dead letter that is gone meanwhile (a late success, another replay). Nor of what somebody
 # else put on its way meanwhile, but for what has ended once: whoever replays that asks for one more.
-def revival(gate: str = "true") -> str:
+def revival(gate: str = "true", identity: str = "outbox.uuid7()") -> str:
     """dead letter or gone → due or parked: return the CTE `made`, with those before it, where the condition holds.
 
-    Its parameters are the arrays seqs, subscription_ids, dead and besides.
+    `identity` is the SQL of a new id. Its parameters are the arrays seqs, subscription_ids, dead and besides.
     """
     return f"""
 on_their_way as materialized (
@@ -140,7 +140,7 @@ gone as (
     delete from outbox.dead_letters where delivery_id = any(array(select dead from asked)) returning delivery_id),
 made as (
     insert into outbox.deliveries (id, event_seq, subscription_id, due_at, not_before, event_bytes, lane)
-    select outbox.uuid7(), seq, subscription_id,
+    select {identity}, seq, subscription_id,
            case when ordered and lane is not null then 'infinity'
                 else greatest(available_at, clock_timestamp()) end,
            case when ordered and lane is not null and available_at > clock_timestamp() then available_at end,

@@ -5,7 +5,7 @@ What an operation may become, and who is told, stands in the database's own trig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqlalchemy import bindparam, text
@@ -17,6 +17,7 @@ from outbox.control.tenancy import own
 from outbox.control.times import rfc3339
 from outbox.errors import NotFoundError
 from outbox.ids import BulkOperationId, SubscriptionId
+from relay.operations.bulk.became import Became, became_of
 from relay.operations.bulk.plan import Plan, plan_of
 from relay.operations.bulk.request import BulkError, resolve
 from relay.store.bulk_pages import PHASES
@@ -46,7 +47,8 @@ class BulkOperation:
 
     tenant: who asked for it; None is the operator. parameters: what was asked for, times in RFC 3339. planned: how many
     its plan counted; `planned_exactly` is false where there were so many or more. done: deliveries that were put back.
-    passed_over: dead letters that could not be. last_error: why it failed, or what it waits for.
+    passed_over: dead letters that could not be. last_error: why it failed, or what it waits for. became: what became of
+    what it made; None in lists, and before it put anything back.
     """
 
     id: BulkOperationId
@@ -66,6 +68,7 @@ class BulkOperation:
     started_at: datetime | None
     finished_at: datetime | None
     sample: tuple[Mapping[str, Any], ...]
+    became: Became | None = None
 
 
 _INSERT = text("""
@@ -123,7 +126,7 @@ def show_bulk(connection: Connection, tenant: str | None, operation_id: UUID | s
     row = connection.execute(_SHOW, {"id": uuid, "asking": tenant}).one_or_none()
     if row is None:
         raise NotFoundError(f"bulk operation: no {uuid}")
-    return _operation(row)
+    return replace(_operation(row), became=became_of(connection, row))
 
 
 _LISTING = Listing(

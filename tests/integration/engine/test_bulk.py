@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from outbox import subscriptions
 from outbox.ids import SubscriptionId
 from relay.engine import bulk as engine_bulk
 from relay.operations.bulk import operations
+from relay.operations.bulk.became import Became
 from relay.operations.bulk.request import BulkRequest
 from relay.store import bulk as store_bulk
 from relay.store.store import Store
@@ -78,6 +80,56 @@ async def die(relay: Relay, world: World, far_end: FarEnd, path: str, count: int
 def sent(far_end: FarEnd) -> list[str]:
     """The events that were sent, each as often as it was."""
     return sorted(name for _, name, _ in far_end.requests)
+
+
+async def put_back_of_three(relay: Relay, world: World, far_end: FarEnd, connection: sa.Connection) -> uuid.UUID:
+    """Put back seven dead letters: three arrive, two die once more, two wait for a paused endpoint."""
+    for path, count in (("/good", 3), ("/bad", 2), ("/still", 2)):
+        subscription = world.subscribe(path[1:], path=path, schedule=[])
+        far_end.script[path] = ERROR_500
+        world.record(path[1:], count=count)
+        await deliver(relay)
+    del far_end.script["/good"]
+    subscriptions.pause(connection, str(SubscriptionId.of(uuid_of(subscription))))
+    world.record("good", count=5)  # of others, made meanwhile
+    operation = start(connection, "redrive", reason="http_5xx")
+    await until_done(relay, connection, operation)
+    return operation
+
+
+async def test_what_became_of_what_was_put_back_is_told_and_nothing_of_others(
+    relay: Relay, world: World, far_end: FarEnd, connection: sa.Connection
+) -> None:
+    operation = await put_back_of_three(relay, world, far_end, connection)
+    found = operations.show_bulk(connection, None, operation)
+    assert found.became == Became(delivered=3, waiting=2, dead=2, cancelled=0, others=0, exact=True)
+    bad = "(select id from outbox.subscriptions where types = '{bad}')"
+    connection.execute(sa.text(f"update outbox.bulk_operations set subscription_id = {bad}"))
+    of_one = operations.show_bulk(connection, None, operation).became
+    assert of_one == Became(delivered=0, waiting=0, dead=2, cancelled=0, others=5, exact=True)
+    (listed,) = operations.list_bulk(connection, None)
+    assert listed.became is None
+
+
+async def test_where_much_would_have_to_be_looked_at_it_is_so_many_or_more(
+    relay: Relay, world: World, far_end: FarEnd, connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = await put_back_of_three(relay, world, far_end, connection)
+    monkeypatch.setattr("relay.operations.bulk.became.LOOKED_AT", 2)
+    found = operations.show_bulk(connection, None, operation).became
+    assert found is not None
+    assert (found.exact, found.others, found.waiting, found.dead) == (False, None, 2, 2)
+
+
+async def test_a_retry_that_was_made_due_keeps_its_delivery_and_counts_as_another(
+    relay: Relay, world: World, far_end: FarEnd, connection: sa.Connection
+) -> None:
+    subscription = world.subscribe(schedule=[3600])
+    await die(relay, world, far_end, "/", 3)
+    done = await until_done(relay, connection, start(connection, "recover", subscription, since=HOUR))
+    await deliver(relay)
+    found = operations.show_bulk(connection, None, done.id).became
+    assert found == Became(delivered=0, waiting=0, dead=0, cancelled=0, others=3, exact=True)
 
 
 async def test_dead_letters_are_put_back_once_each(

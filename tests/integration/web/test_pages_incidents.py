@@ -405,3 +405,9 @@ async def test_a_page_that_found_nothing_so_far_says_up_to_where_it_looked_and_h
     assert re.search(said, told)
     assert "This page was searched up to" not in told
     assert "Next page" in told
+
+
+async def test_an_operation_says_what_became_of_what_it_put_back(connection: Connection, operator) -> None:
+    operation = seeding.put_back(connection, seeding.subscribe(connection), 3)
+    told = words_of((await operator.get(f"/bulk/{operation}")).text)
+    assert "Of those, arrived 0 On their way 3 Dead once more 0 Others 2 retries that were made due" in told
