@@ -33,7 +33,7 @@ from outbox.ids import (
     TokenId,
 )
 
-__all__ = ["ACTIONS", "LISTED_IDS", "AuditEntry", "json_of_filters", "list_audit", "note"]
+__all__ = ["ACTIONS", "LISTED_IDS", "AuditEntry", "json_of_filters", "list_audit", "meaning_of", "note"]
 
 ACTIONS = (
     *("added", "updated", "paused", "resumed", "disabled", "removed", "deleted"),
@@ -52,6 +52,14 @@ ACTIONS = (
     *("catalogue added", "catalogue changed", "catalogue removed"),
 )
 LISTED_IDS = 1_000  # of an operation on more rows the first so many are named
+
+_MEANINGS = {
+    "sealing key added": "from now on secrets are sealed to this public key, whose private half the relays hold: that"
+    " is what relay secrets rekey does, at the first time and with each new secret_key. If {who} ran it there is"
+    " nothing to do; if nobody of yours did, whoever added it can open what is sealed to it",
+    "sealing key removed": "nothing more is sealed to this public key",
+}
+"""What a word of ACTIONS alone does not tell: who does such a thing, why, and whether anything is to be done."""
 
 _KINDS: dict[str, type[Id]] = {
     kind.prefix: kind
@@ -230,3 +238,8 @@ def _capped(value: Any) -> Any:
     if isinstance(value, Id):
         return str(value)
     return [_capped(item) for item in value[:LISTED_IDS]] if isinstance(value, list) else value
+
+
+def meaning_of(entry: AuditEntry) -> str:
+    """Return in words what a row means that alarms whoever does not know it; '' where its action says all."""
+    return _MEANINGS.get(entry.action, "").format(who=entry.actor or entry.role)

@@ -55,11 +55,14 @@ def audit(
         print_json_lines(found)
     else:
         rows = [
-            (item.at, item.actor or f"db:{item.role}", item.action, item.subject or "-", change_of(item))
-            for item in found
+            (item.at, item.actor or f"db:{item.role}", item.action, item.subject or "-", _told(item)) for item in found
         ]
         print_table(["AT UTC", "ACTOR", "ACTION", "SUBJECT", "CHANGE"], rows, flexible=["ACTOR", "ACTION", "CHANGE"])
     print_more(found)
+
+
+def _told(item: AuditEntry) -> str:
+    return "; ".join(filter(None, (operations.meaning_of(item), change_of(item))))
 
 
 def change_of(item: AuditEntry) -> str:

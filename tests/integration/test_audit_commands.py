@@ -250,6 +250,14 @@ class TestOperations:
         assert (resealed.actor, resealed.action) == ("alice", "secret resealed")
         assert resealed.details["count"] == 2
 
+    def test_a_key_that_rekey_adds_says_who_did_it_why_and_that_nothing_is_to_do(self, run, connection):
+        private, _ = new_private_key()
+        run("secrets", "rekey", "--actor", "alice", RELAY_SECRET_KEY=private.reveal())
+        told = run("audit", "--action", "sealing key added")
+        assert "that is what relay secrets rekey does, at the first time" in told
+        assert "If alice ran it there is nothing to do; if nobody of yours did" in told
+        assert "sealed to this" not in run("audit", "--action", "updated")
+
 
 class TestList:
     def test_a_table_and_json_lines(self, run, connection):

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from outbox.control.audit import ACTIONS, AuditEntry, list_audit
+from outbox.control.audit import ACTIONS, AuditEntry, list_audit, meaning_of
 from outbox.control.filters import Filters
 from outbox.control.pages import Page
 from outbox.errors import OutboxError
@@ -34,7 +34,7 @@ def audit(visit: Visiting, request: Request) -> Response:
             )  # fmt: skip
     except OutboxError as error:
         found, problem, wrong = Page(()), str(error), wrong_of(error)
-    rows = [(entry, _changes(entry)) for entry in found]
+    rows = [(entry, meaning_of(entry), _changes(entry)) for entry in found]
     return visit_page(
         visit, "audit.html", rows=rows, next=found.next, asked=asked, actions=ACTIONS, problem=problem, wrong=wrong
     )

@@ -407,6 +407,16 @@ async def test_a_page_that_found_nothing_so_far_says_up_to_where_it_looked_and_h
     assert "Next page" in told
 
 
+async def test_an_added_sealing_key_says_who_did_it_why_and_when_nothing_is_to_do(connection, operator) -> None:
+    """Its two words alone alarmed whoever looked for the change that broke something."""
+    connection.execute(text("select set_config('outbox.actor', 'alice <b>', false)"))
+    add = "insert into outbox.sealing_keys (id, key) select left(encode(sha256(k), 'hex'), 16), encode(k, 'base64')"
+    connection.execute(text(f"{add} from (select sha256('a') k) made"))
+    page = words_of((await operator.get("/audit", params={"action": "sealing key added"})).text)
+    assert "that is what relay secrets rekey does, at the first time and with each new secret_key" in page
+    assert "If alice <b> ran it there is nothing to do" in page
+
+
 async def test_an_operation_says_what_became_of_what_it_put_back(connection: Connection, operator) -> None:
     operation = seeding.put_back(connection, seeding.subscribe(connection), 3)
     told = words_of((await operator.get(f"/bulk/{operation}")).text)
