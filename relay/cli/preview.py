@@ -102,6 +102,6 @@ def _print(found: PreviewedRequest) -> None:
         return
     if found.request:
         click.echo(click.style(escape(f"{found.request.method} {found.request.url}"), bold=True) + "  (not sent)")
-        print_headers(found.request.headers)
+        print_headers(found.marked_headers)
         print_body(found.request.body)
     click.echo("signed with an example secret", err=True)

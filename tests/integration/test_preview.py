@@ -162,6 +162,22 @@ def test_no_credential_is_shown_and_none_is_fetched(
     assert "signed with an example secret" in preview(one.id, "--data", draft("{}")).stderr
 
 
+@pytest.mark.parametrize(
+    ("scheme", "signed"),
+    [("standard", {"webhook-signature"}), ("github", {"x-hub-signature-256"}), ("stripe", {"stripe-signature"}),
+     ("none", set())],
+)  # fmt: skip
+def test_a_signature_is_marked_as_an_example_and_nothing_else_is(
+    preview: Callable[..., Ended], connection: Connection, draft: Callable[[str], str], scheme: str, signed: set[str]
+) -> None:
+    made = outbox.subscribe(connection, URL, ["*"], scheme=scheme, transformation="{n: data.n}")
+    connection.commit()
+    given = (made.id, "--data", draft('{"n": 7}'))
+    assert {name.lower() for name in preview(*given, "--json").document["example_headers"]} == signed
+    marked = [line for line in preview(*given).stdout.splitlines() if "(an example: the receiver gets another" in line]
+    assert {line.split(":")[0].strip().lower() for line in marked} == signed
+
+
 def test_anothers_event_is_not_shown_and_one_of_a_dead_letter_is(
     preview: Callable[..., Ended], connection: Connection
 ) -> None:

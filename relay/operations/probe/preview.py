@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_TYPE", "Draft", "NoNetwork", "PreviewedRequest", "preview", "read_recorded"]
 
 DEFAULT_TYPE = "outbox.test"
+EXAMPLE = "  (an example: the receiver gets another one)"
 
 _EVENT = """
 select e.id, e.tenant, e.type, e.key, e.payload, cast(e.metadata as text) as metadata,
@@ -71,8 +72,9 @@ class Draft:
 class PreviewedRequest:
     """What would be sent. Of headers that may hold a credential the names only; signed with an example secret.
 
-    `error` tells why the event's transformation fails, or that it has no body in the format: the delivery would be a
-    dead letter at once, and there is no request. `event_id` of a draft was made up.
+    `example_headers` are those that depend on that secret: nobody receives their values. `error` tells why the event's
+    transformation fails, or that it has no body in the format: the delivery would be a dead letter at once, and there
+    is no request. `event_id` of a draft was made up.
     """
 
     subscription_id: SubscriptionId
@@ -82,6 +84,13 @@ class PreviewedRequest:
     ok: bool
     error: str | None
     request: SentRequest | None
+    example_headers: tuple[str, ...] = ()
+
+    @property
+    def marked_headers(self) -> list[tuple[str, str]]:
+        """The request's headers for people, where what nobody receives says so."""
+        made = self.request.headers if self.request else ()
+        return [(name, f"{value}{EXAMPLE}" if name in self.example_headers else value) for name, value in made]
 
 
 async def preview(
@@ -113,8 +122,9 @@ async def preview(
     version = _with_example_secrets(target.subscription)
     if transformation is not None:
         version = replace(version, transformation=transformation or None)
-    envelope = Envelope(version, Keyring(database.config.secret_key))
-    request, error = await _made(envelope, parts, target)
+    keyring = Keyring(database.config.secret_key)
+    other = Envelope(_with_example_secrets(version), keyring)
+    request, examples, error = await _made(Envelope(version, keyring), other, parts, target)
     return PreviewedRequest(
         subscription_id=target.id,
         event_id=parts.id.decode(),
@@ -123,20 +133,36 @@ async def preview(
         ok=error is None,
         error=error,
         request=request,
+        example_headers=examples,
     )
 
 
+def _differing(one: SentRequest | None, other: SentRequest | None) -> tuple[str, ...]:
+    """Return the headers that depend on the signing secret, whatever the scheme calls them."""
+    theirs = dict(other.headers) if other else {}
+    return tuple(name for name, value in (one.headers if one else ()) if theirs.get(name) != value)
+
+
 async def _made(
+    envelope: Envelope, other: Envelope, event: EventParts, target: ProbedSubscription
+) -> tuple[SentRequest | None, tuple[str, ...], str | None]:
+    """Return the request, its headers that the other envelope makes otherwise, and why there is none."""
+    try:
+        sent = envelope.transform(event)
+    except TransformationError as error:
+        return None, (), f"transformation: {error}"
+    request, why_none = await _recorded(envelope, sent, target)
+    again, _ = await _recorded(other, sent, target)
+    return request, _differing(request, again), why_none  # without a request the event has no body in the format
+
+
+async def _recorded(
     envelope: Envelope, event: EventParts, target: ProbedSubscription
 ) -> tuple[SentRequest | None, str | None]:
-    recorder = Recorder(NoNetwork())
-    timeout_seconds = float(target.subscription.timeout_seconds)
-    try:
-        outcome = await envelope.send(recorder, envelope.transform(event), b"%d" % target.unix_seconds, timeout_seconds)
-    except TransformationError as error:
-        return None, f"transformation: {error}"
+    recorder, seconds = Recorder(NoNetwork()), float(target.subscription.timeout_seconds)
+    outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, seconds)
     request = recorder.request(envelope.endpoint, target.shown_url, envelope.secrets)
-    return request, None if request else outcome.error  # without one the event has no body in the format
+    return request, None if request else outcome.error
 
 
 class NoNetwork:

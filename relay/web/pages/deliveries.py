@@ -67,7 +67,8 @@ async def delivery_request(visit: Visiting, delivery_id: str) -> Response:
             why_not = str(error)
     request = made.request if made else None
     return visit_page(visit, "delivery.html", item=item, waits=waits, behind=behind, can=_possible(item),
-                      request_=request, why_not=(made.error or "") if made else why_not)  # fmt: skip
+                      request_=request, made_headers=made.marked_headers if made else (),
+                      why_not=(made.error or "") if made else why_not)  # fmt: skip
 
 
 def _shown(visit: Visit, delivery_id: str) -> tuple[DeliveryDetails, tuple[Waits, ...], int]:

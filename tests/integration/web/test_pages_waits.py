@@ -64,6 +64,14 @@ async def test_everything_that_keeps_a_delivery_is_on_its_page_and_on_its_events
         assert (f"until {SOON:%Y-%m-%d %H:%M:%S}z" in told) == has_end, path
 
 
+async def test_the_request_of_a_delivery_says_that_its_signature_is_an_example(world, visitor) -> None:
+    """A reader compared it with what their receiver had got."""
+    page = unescape((await visitor.get(f"/deliveries/{world.delivery}/request")).text)
+    headers = re.findall(r"^.*webhook-(?:id|timestamp|signature): .*$", page, re.MULTILINE)
+    told = [("webhook-signature" in line, "(an example: the receiver gets another one)" in line) for line in headers]
+    assert sorted(told) == [(False, False), (False, False), (True, True)]
+
+
 @pytest.mark.parametrize("case", KEPT)
 async def test_the_portal_says_of_it_what_is_the_customers_affair(world, customer, case: str) -> None:
     statements, reasons, _ = KEPT[case]
