@@ -388,8 +388,34 @@ async def test_what_is_older_than_five_seconds_says_of_when_it_is_at_the_top(
 
     monkeypatch.setattr(page, "kept_status", of_before)
     told = (await operator.get(path)).text
-    assert re.search(r"As of \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ \(1\ds ago\): what is due, the findings", words_of(told))
+    assert re.search(
+        r"As of \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ \(1\ds ago\): what is due and dead, the endpoints", words_of(told)
+    )
     assert told.index("As of") < told.index("data-live>") + 200
+
+
+async def test_what_the_overview_has_from_an_older_status_says_its_age_and_what_is_new_does_not(
+    connection: Connection, operator, monkeypatch
+) -> None:
+    """On a full disk, or under a great backlog: a figure said no dead letter, and the table beside it had one."""
+    seeding.sign_in(connection, seen=600, leased=7)
+    (delivery,) = seeding.resolve(connection, seeding.record(connection), seeding.subscribe(connection))
+    kept: list[Status] = []
+
+    def of_before(*asked: Any) -> Status:
+        kept.append(kept[0] if kept else replace(kept_status(*asked), at=datetime.now(UTC) - timedelta(seconds=14)))
+        return kept[0]
+
+    monkeypatch.setattr(overview, "kept_status", of_before)
+    await operator.get("/")
+    seeding.attempt(connection, delivery, "dead")
+    told = words_of((await operator.get("/")).text)
+    aged = r"as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
+    for older in ("Findings", "Dead letters 0 none", "events pending", "Endpoints in trouble", "Relays"):
+        assert re.search(rf"{older} {aged}", told), older
+    for newer in ("Newest dead letters", "Newest events"):
+        assert re.search(rf"{newer} All", told), newer
+    assert "7 at its last sign" in told
 
 
 async def test_a_page_that_found_nothing_so_far_says_up_to_where_it_looked_and_how_to_go_on(
