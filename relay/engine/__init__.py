@@ -14,7 +14,8 @@ The files by theme, in the order of a delivery's life:
 - endpoints: endpoint_registry.py → endpoint.py → window.py (how many requests at once); forgotten_endpoints.py;
   ailing.py (which successes change its health in the database)
 - room in the process: room.py → fairness.py (endpoints that do not answer), tenants.py, byte_shares.py, lending.py
-- limits: limiter.py → gate.py (of an endpoint) → slots.py (of a rate); slowing.py (429 and 503)
+- limits: limiter.py → gate.py (of an endpoint) → slots.py (of a rate); slowing.py (429 and 503);
+  standstill.py (this process stood still during an attempt)
 - sending: sending.py → attempts.py (one request, one outcome), transforming.py (its body); sending_switch.py (whether
   anything may be sent), unsent.py (what this machine could not send)
 - settling: settler.py → set_aside.py (rows that somebody holds)

@@ -7,14 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 __all__ = [
-    "NOT_ASKED",
-    "OVERLOADED",
-    "RETRY_AFTER_MAX_SECONDS",
-    "UNCHARGED",
-    "Outcome",
-    "OutcomeKind",
-    "Reading",
-    "Scope",
+    "NOT_ASKED", "OVERLOADED", "RETRY_AFTER_MAX_SECONDS", "UNCHARGED", "Outcome", "OutcomeKind", "Reading", "Scope",
     "milliseconds_since",
 ]  # fmt: skip
 
