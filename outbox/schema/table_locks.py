@@ -10,12 +10,9 @@ from __future__ import annotations
 import random
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 __all__ = ["lock_tables", "tables_changed_by"]
 

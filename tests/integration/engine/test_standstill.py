@@ -43,7 +43,7 @@ async def test_neither_health_nor_breaker_of_the_endpoint_learn_of_it(world: Wor
     async with running(world.url, far_end) as relay:
         await await_until(lambda: world.count("attempts", "outcome = 'stood_still'") >= 50)
         (endpoint,) = relay.endpoints
-        assert (endpoint.health.latency, endpoint.ailing, endpoint.failing) == (0.0, None, False)
+        assert (endpoint.window.latency, endpoint.ailing, endpoint.failing) == (0.0, None, False)
     assert world.count("health") == 0
     assert world.count("dead_letters") == 0
     assert world.count("deliveries", "attempts > 0") == 0
