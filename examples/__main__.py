@@ -13,6 +13,8 @@ from relay.local import embedded
 
 EXAMPLES = tuple(sorted(file.parent.name for file in Path(__file__).parent.glob("*/app.py")))
 
+ENDS = (signal.SIGINT, signal.SIGTERM)
+
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in EXAMPLES:
@@ -22,8 +24,10 @@ def main(arguments: list[str]) -> int:
     directory = Path(tempfile.mkdtemp(prefix="outbox-example-"))
     try:
         with embedded.start(directory) as server, Example(arguments[0], server.url(), directory) as example:
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # one that came just before a pause would be slept through
             print(f"{example.name}: {example.url}/docs\nits customer's receiver: {example.receiver}/docs", flush=True)
-            signal.pause()
+            signal.sigwait(ENDS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
     except KeyboardInterrupt:
         return 0
     finally:
