@@ -7,13 +7,9 @@ from sqlalchemy import Connection, text
 from outbox.errors import SchemaError
 from outbox.schema.compatibility import known_version
 from outbox.schema.runner import applied_migrations, migrations, read_sql, require_current
+from outbox.schema.settings import ALIKE
 
 __all__ = ["catalog", "differences", "findings"]
-
-# What the server prints depends on these.
-_PRINTED_ALIKE = (
-    "select set_config('search_path', 'pg_catalog', true), set_config('quote_all_identifiers', 'off', true)"
-)
 
 
 def differences(connection: Connection) -> list[str]:
@@ -56,6 +52,9 @@ def findings(connection: Connection) -> list[str]:
 
 def catalog(connection: Connection) -> list[str]:
     """Read the schema from the server's catalog: one line for each object, sorted, the same on every server version."""
-    with connection.begin_nested() if connection.in_transaction() else connection.begin():
-        connection.execute(text(_PRINTED_ALIKE))
+    nested = connection.begin_nested() if connection.in_transaction() else connection.begin()
+    try:
+        connection.exec_driver_sql(ALIKE)
         return sorted(connection.exec_driver_sql(read_sql("catalog.sql")).scalars())
+    finally:
+        nested.rollback()  # the settings with it: a savepoint that is released would leave them

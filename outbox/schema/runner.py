@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from outbox.errors import SchemaError
 from outbox.schema.compatibility import NEWER, known_version, least_code_of, refusal
 from outbox.schema.preconditions import require_ours, require_primary, require_server
+from outbox.schema.settings import ALIKE
 from outbox.schema.table_locks import lock_tables, tables_changed_by
 
 __all__ = [
@@ -48,7 +49,6 @@ where name in ('statement_timeout', 'transaction_timeout')"""
 _LOCK_NOT_AVAILABLE = "55P03"
 _IN_USE = (_LOCK_NOT_AVAILABLE, "40P01")  # and a deadlock with somebody who holds one table and waits for another
 _UNDEFINED, _NOT_ALLOWED = ("42P01", "3F000", "42703"), "42501"  # 42703: a table of this name that is not ours
-SEARCH_PATH = "set local search_path = pg_catalog, pg_temp;\n"
 SCHEMA_SQL = "create schema if not exists outbox;\n"
 VERSIONS_SQL = """\
 create table if not exists outbox.schema_migrations (
@@ -126,14 +126,14 @@ def apply(connection: Connection, up_to: int | None = None) -> list[Migration] |
     """Apply the missing migrations in the transaction that is open, and return them; none beyond `up_to`, if given.
 
     Rights are granted with the newest one that this version knows, since they name what it made. None: the schema is
-    newer than this version, which may use it, and was left as it is. search_path and limits stay set until the
+    newer than this version, which may use it, and was left as it is. Settings (ALIKE) and limits stay until the
     transaction ends. Raises SchemaError as `migrate` does.
     """
     with _explain_refusal(connection):
         require_server(connection)
         require_primary(connection)
         cursor = connection.connection.cursor()
-        cursor.execute(f"{SEARCH_PATH}{_LIMITS}")
+        cursor.execute(f"{ALIKE}{_LIMITS}")
         require_ours(connection)
         if connection.scalar(text("select pg_catalog.to_regnamespace('outbox')")) is None:
             _make(cursor, SCHEMA_SQL)  # needs a right on the database, even where the schema exists
@@ -180,7 +180,7 @@ def _make(cursor: DBAPICursor, statement: str) -> None:
 def render_sql() -> str:
     """Return everything as one psql script, for a database without the schema."""
     parts = [f"-- {m.version:04} {m.name}\n{m.sql}\n{m.record}" for m in migrations()]
-    script = [SEARCH_PATH, SCHEMA_SQL, VERSIONS_SQL, *parts, read_sql("grants.sql"), read_sql("leaves.sql")]
+    script = [ALIKE, SCHEMA_SQL, VERSIONS_SQL, *parts, read_sql("grants.sql"), read_sql("leaves.sql")]
     return "\n".join(["\\set ON_ERROR_STOP on\nbegin;", *script, "commit;\n"])
 
 

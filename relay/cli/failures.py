@@ -61,14 +61,16 @@ def _explain_database(error: BaseException, cause: Any) -> tuple[int, str]:
     """Return code and line for what the driver raised, `cause`; `error` is what came of it."""
     import psycopg
 
-    from relay.store.postgres_errors import mend_of
+    from relay.store.postgres_errors import TOO_LONG, mend_of
 
     state = getattr(cause, "sqlstate", None) or ""
     mend = mend_of(cause)
     reason = redact(str(cause).strip().splitlines()[0]) if str(cause).strip() else "no reason given"
-    if isinstance(cause, psycopg.OperationalError) and (state in ("", "53300") or state[:2] in ("08", "57")):
-        if state == "57014":
-            return 1, f"database: took too long ({reason}); narrow it with --since, --subscription or --limit"
+    if state in TOO_LONG:
+        return 1, f"database: took too long ({reason}); narrow it with --since, --subscription or --limit"
+    if state == "25P03" or (
+        isinstance(cause, psycopg.OperationalError) and (state in ("", "53300") or state[:2] in ("08", "57"))
+    ):
         return 3, "; ".join(filter(None, (f"database: unreachable: {redact(_last_reason(str(cause)))}", mend)))
     if state in ("42P01", "3F000", "42883", "42703"):
         return 2, f"schema: {reason}; {mend}"

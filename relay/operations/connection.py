@@ -27,12 +27,13 @@ __all__ = ["SCHEMA_SECONDS", "Database", "begin", "make_engine"]
 SCHEMA_SECONDS = 5.0
 """How long what runs for long relies on a check of the schema."""
 
-# The driver reads no other style of date. It reads no year 10000 either, which the last day of 9999 is in a time zone
-# east of UTC. jit is off since compiling a plan takes longer than a bounded statement runs. A command that is stopped
-# in the middle (Ctrl-Z) keeps what it has locked for a bounded time. All of it is of the transaction alone: for the
-# session it would be for others too, through a pooler.
+# The driver reads no other style of date or interval, and seconds would be rounded. It reads no year 10000, which the
+# last day of 9999 is in a time zone east of UTC. jit is off since compiling a plan takes longer than a bounded
+# statement runs. A command that is stopped in the middle (Ctrl-Z) keeps what it has locked for a bounded time. All of
+# it is of the transaction alone: for the session it would be for others too, through a pooler.
 _SETTINGS = (
     "select set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true), set_config('jit', 'off', true),"
+    " set_config('intervalstyle', 'postgres', true), set_config('extra_float_digits', '1', true),"
     f" {LIMITS}"
 )
 # Of a connection that is kept for others: nobody holds it for longer, and nobody waits for a lock for longer.

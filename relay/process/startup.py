@@ -29,7 +29,7 @@ WAIT_SECONDS = 30.0
 CLOCK_TOLERANCE_SECONDS = 5.0
 _SETTINGS = sa.text(
     "select current_setting('fsync') = 'on', current_setting('synchronous_commit') <> 'off',"
-    " extract(epoch from clock_timestamp())::double precision"
+    " (extract(epoch from clock_timestamp()) * 1000000)::bigint"
 )
 
 
@@ -108,7 +108,8 @@ def _require_rights(connection: sa.Connection) -> None:
 
 
 def _warn_of_settings(connection: sa.Connection) -> None:
-    fsync, synchronous, clock = connection.execute(_SETTINGS).one()
+    fsync, synchronous, microseconds = connection.execute(_SETTINGS).one()
+    clock = microseconds / 1_000_000
     if not fsync:
         log.warning("fsync is off on the server: committed events can vanish in a crash")
     if not synchronous:

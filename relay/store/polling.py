@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["POLL", "is_drained", "poll", "sweep"]
 
 # An idle relay repeats this a hundred times a second: one message of the simple protocol costs Python half of what a
-# pipeline does. Two numbers are formatted by %d and %f, and the third is one of two constants.
+# pipeline does. Two numbers are formatted by %d and %f, and the third is one of two constants. The answer is text, in
+# which extra_float_digits would round a time.
 POLL = f"""{BEGIN};
 set local enable_seqscan = off;
 set local jit = off;
@@ -25,7 +26,7 @@ select (select min(event_seq) from outbox.pending where event_seq > %d),
        (select last_value from outbox.events_seq),
        array(select distinct subscription_id from outbox.deliveries
              where lease is null and due_at > to_timestamp(%f) and due_at <= now()),
-       extract(epoch from clock_timestamp())::double precision,
+       (extract(epoch from clock_timestamp()) * 1000000)::bigint,
        exists (select from outbox.sending where paused_at is not null),
        array(select place from outbox.home),
        %s;
@@ -47,8 +48,9 @@ async def poll(database: Database, after_seq: int, due_since: float, *, ask_grou
         rows = await cursor.fetchall()
     finally:
         await rollback_if_open(connection)
-    ((first, drawn, due, clock, paused, homes, groups),) = rows
-    return Poll(first, drawn, [subscription_id.bytes for subscription_id in due], clock, paused, homes, groups)
+    ((first, drawn, due, microseconds, paused, homes, groups),) = rows
+    due_ids, unix_seconds = [subscription_id.bytes for subscription_id in due], microseconds / 1_000_000
+    return Poll(first, drawn, due_ids, unix_seconds, paused, homes, groups)
 
 
 # Asks about every subscription in turn, a slice each time: finds what the due map does not know, and expired leases.

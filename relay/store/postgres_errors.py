@@ -14,6 +14,7 @@ import psycopg
 __all__ = [
     "CLASSES",
     "CODES",
+    "TOO_LONG",
     "Meaning",
     "is_locked",
     "is_refusal",
@@ -41,6 +42,9 @@ class Meaning(StrEnum):
 
 
 _AWAY, _BUSY, _REFUSED, _SETUP, _OURS = Meaning
+
+TOO_LONG = ("57014", "25P04")
+"""A statement, or a transaction, was ended since it took longer than the server's settings allow."""
 
 CLASSES = {
     **dict.fromkeys(("08",), _AWAY),

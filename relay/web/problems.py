@@ -33,6 +33,7 @@ from relay.operations.outages import outage_of
 from relay.operations.probe.probed_subscription import ProbeError
 from relay.operations.tenant_retention import TenantRetentionError
 from relay.operations.tokens import TokenError
+from relay.store.postgres_errors import TOO_LONG
 from relay.telemetry.redaction import redact
 
 __all__ = ["Problem", "ProblemDocument", "add_handlers", "invalid", "log_fields", "of_database", "problem_response"]
@@ -161,7 +162,7 @@ def of_database(request: Request, error: SQLAlchemyError, *, for_operator: bool)
     state = getattr(original, "sqlstate", None) or ""
     said = redact(str(original or error).strip().splitlines()[0])
     log.error("database: %s %s", state, said, extra=log_fields(request))
-    if state == "57014":
+    if state in TOO_LONG:
         mend = "narrow it with filters or a smaller limit"
         if for_operator:
             mend += f"; where no filter helps, another session may hold a lock: {_WHO_LOCKS}"

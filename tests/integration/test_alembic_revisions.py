@@ -143,16 +143,18 @@ def operations(connection: sa.Connection, **options: Any) -> Operations:
 
 
 def test_the_settings_of_the_transaction_are_as_they_were(empty_database_url: str) -> None:
-    names = ("search_path", "lock_timeout", "idle_in_transaction_session_timeout")
+    names = ("search_path", "lock_timeout", "idle_in_transaction_session_timeout", "datestyle", "intervalstyle")
     with databases.engine_on(empty_database_url) as engine, engine.begin() as connection:
         connection.execute(
-            sa.text("create schema shop; set local search_path = shop, public; set local lock_timeout = 777")
+            sa.text(
+                "create schema shop; set local search_path = shop, public; set local lock_timeout = 777;"
+                " set local datestyle = 'German'; set local intervalstyle = 'iso_8601'"
+            )
         )
         before = [connection.scalar(sa.text(f"show {name}")) for name in names]
         outbox.alembic.upgrade(operations(connection), to=known_version())
-        assert (
-            [connection.scalar(sa.text(f"show {name}")) for name in names] == before == ["shop, public", "777ms", "0"]
-        )
+        after = [connection.scalar(sa.text(f"show {name}")) for name in names]
+        assert after == before == ["shop, public", "777ms", "0", "German, DMY", "iso_8601"]
 
 
 def test_a_later_revision_continues_in_a_script() -> None:

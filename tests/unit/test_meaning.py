@@ -123,6 +123,9 @@ def test_a_code_that_a_trigger_made_up_is_about_the_row() -> None:
         (psycopg.errors.UndefinedTable('relation "outbox.events" does not exist'), 2, "run `relay migrate`"),
         (psycopg.OperationalError('database "shop" does not exist'), 3, "create the database"),
         (psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"), 1, "try again"),
+        (psycopg.errors.QueryCanceled("canceling statement due to statement timeout"), 1, "narrow it with"),
+        (psycopg.errors.TransactionTimeout("terminating connection due to transaction timeout"), 1, "narrow it with"),
+        (psycopg.errors.IdleInTransactionSessionTimeout("idle-in-transaction timeout"), 3, "unreachable: idle-in-"),
     ],
 )
 def test_a_command_names_the_mend_too(error: psycopg.Error, code: int, mend: str) -> None:

@@ -200,6 +200,16 @@ async def test_the_signature_carries_the_databases_clock(
     assert abs(seen[0] - world.value("select extract(epoch from now())::float8")) < 60
 
 
+@pytest.mark.case("C14")
+async def test_the_databases_clock_is_read_exactly_however_it_prints_numbers(own_world: World) -> None:
+    """Rounded to a few digits, it would be years away, and each signature with it."""
+    own_world.rows(f"alter database {own_world.value('select current_database()')} set extra_float_digits to -15")
+    store = Store(own_world.url)
+    seen = await store.poll(-1, 0.0)
+    await store.close()
+    assert abs(seen.unix_seconds - own_world.value("select extract(epoch from now())::bigint")) < 60
+
+
 async def test_nothing_is_compiled(own_world: World, store: Store) -> None:
     """Before version 18, a seq scan that cannot be avoided looks so dear that JIT would take 100 ms a statement."""
     ((jit,),) = await store.fetch("select current_setting('jit')")

@@ -100,6 +100,7 @@ async def test_a_full_disk_is_named_with_its_mend_to_the_operator_only(
     ("reason", "said"),
     [
         (psycopg.errors.QueryCanceled("statement timeout"), "took too long; narrow it with filters"),
+        (psycopg.errors.TransactionTimeout("transaction timeout"), "took too long; narrow it with filters"),
         (psycopg.errors.LockNotAvailable("lock timeout"), "another session holds a lock"),
     ],
 )

@@ -1,0 +1,27 @@
+"""The settings under which our SQL files are read, and what the server prints of the schema is compared.
+
+A database or a role may have its own (`alter database … set`), and an application's connection its own encoding. Then a
+backslash in a file would mean something else, and a default or a function would be printed in another style.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ALIKE", "SETTINGS"]
+
+SETTINGS = {
+    "search_path": "pg_catalog, pg_temp",
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
+    "datestyle": "ISO, MDY",
+    "timezone": "UTC",
+    "intervalstyle": "postgres",
+    "bytea_output": "hex",
+}
+ALIKE = "".join(
+    f"set local {name} = {value if name == 'search_path' else repr(value)};\n" for name, value in SETTINGS.items()
+)
+"""Statements that make them so until the transaction ends.
+
+They are sent apart from what depends on them: a text is read as a whole before its first statement runs.
+"""
