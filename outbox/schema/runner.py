@@ -46,7 +46,7 @@ _LIMITS = "set local idle_in_transaction_session_timeout = '60s';"
 # These bound what others do: an index takes longer. A transaction of an application's own (Alembic, Django) keeps them.
 _UNBOUNDED = """select pg_catalog.set_config(name, '0', true) from pg_catalog.pg_settings
 where name in ('statement_timeout', 'transaction_timeout')"""
-_LOCK_NOT_AVAILABLE = "55P03"
+_LOCK_NOT_AVAILABLE, _EXISTS = "55P03", "42P07"
 _IN_USE = (_LOCK_NOT_AVAILABLE, "40P01")  # and a deadlock with somebody who holds one table and waits for another
 _UNDEFINED, _NOT_ALLOWED = ("42P01", "3F000", "42703"), "42501"  # 42703: a table of this name that is not ours
 SCHEMA_SQL = "create schema if not exists outbox;\n"
@@ -251,10 +251,9 @@ def _explain_refusal(connection: Connection) -> Iterator[None]:
             ) from error
         if _sqlstate(error) != _NOT_ALLOWED:
             raise
-        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         mend = f"{owner}, the owner of the schema outbox" if owner else f"the owner of {database}"
         grant = "" if owner else f", or grant create on database {database} to {role}"
-        raise SchemaError(f"migrate: {reason}; run it as {mend}{grant}") from error
+        raise SchemaError(f"migrate: {_reason(error)}; run it as {mend}{grant}") from error
 
 
 def _make_leaves(connection: Connection) -> None:
@@ -263,9 +262,20 @@ def _make_leaves(connection: Connection) -> None:
             connection.exec_driver_sql(_UNBOUNDED)
             connection.exec_driver_sql(read_sql("leaves.sql"))
     except DBAPIError as error:
-        if _sqlstate(error) != _LOCK_NOT_AVAILABLE:
+        if _sqlstate(error) == _LOCK_NOT_AVAILABLE:
+            log.info("partitions are in use; the relay makes the next ones")
+        elif _sqlstate(error) == _EXISTS:
+            log.warning(
+                "no partition was made: %s, and is none. If somebody detached it, attach it again; otherwise rename it."
+                " Until then rows go to the default partition",
+                _reason(error),
+            )
+        else:
             raise
-        log.info("partitions are in use; the relay makes the next ones")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", error)).strip().splitlines()[0]
 
 
 def _is_in_use(error: Exception) -> bool:

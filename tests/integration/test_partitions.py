@@ -12,6 +12,8 @@ import psycopg
 import pytest
 from psycopg.errors import LockNotAvailable
 
+from tests.support import databases
+
 RECORD = "select outbox.record('order.created', '{}')"
 EVENT = "insert into outbox.events (type, payload) values ('order.created', '{}') returning seq"
 ATTEMPT = (
@@ -369,3 +371,22 @@ def test_a_leaf_in_use_is_not_dropped_until_it_is_free(
         upkeep.execute("select outbox.drop_empty_leaf()")
     application.commit()
     assert one(upkeep, "select outbox.drop_empty_leaf()") == a_finished_old_leaf
+
+
+def test_a_detached_partition_in_the_way_of_the_next_one_fails_no_migration(
+    upkeep: psycopg.Connection, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    last, bounds = upkeep.execute(
+        "select inhrelid::regclass::text, pg_get_expr(relpartbound, inhrelid) from pg_inherits"
+        " join pg_class c on c.oid = inhrelid where inhparent = 'outbox.events'::regclass"
+        " order by (regexp_match(relname, '[0-9]+'))[1]::bigint desc nulls last limit 1"
+    ).fetchone()
+    upkeep.execute(f"alter table outbox.events detach partition {last}")
+    assert databases.migrate(database_url) == []
+    assert f'relation "{last.removeprefix("outbox.")}" already exists' in caplog.text
+    assert "attach it again" in caplog.text
+    assert one(upkeep, EVENT)
+    upkeep.execute(f"alter table outbox.events attach partition {last} {bounds}")
+    caplog.clear()
+    assert databases.migrate(database_url) == []
+    assert not caplog.text
