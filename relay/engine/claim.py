@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from relay.engine.byte_shares import Share
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint_registry import Endpoints
+    from relay.engine.fairness import Grants
     from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
@@ -68,6 +69,7 @@ class Claim:
     async def run(self) -> bool:
         """Claim one batch (due → leased) and hand it over to be sent; tell whether there were any."""
         self._due.drop([i for i in islice(self._due, SLOTS_MAX) if not self._endpoints.may_be_asked(i)])
+        await self._meet_strangers()
         room, free_bytes, slots = min(ROWS_MAX, self._pace.rows, self._room.free), self._bytes(), self._slots()
         if not slots or room <= 0:
             return False
@@ -87,6 +89,21 @@ class Claim:
         else:
             await self._recheck([slot.subscription_id for slot in slots])
         return bool(rows)
+
+    async def _meet_strangers(self) -> None:
+        """Read the next of those of which nobody knows here whose they are, where they may have anything.
+
+        Until then they get nothing: thousands of them, as after a start, would take all the room, and others' turns.
+        """
+        if self._room.free <= 0:
+            return
+        unproven_too = self._room.takes_unproven and time.monotonic() >= self._unproven_from
+        fit = (i for i in self._due.strangers if unproven_too or self._endpoints.answers(i))
+        strangers = list(islice(fit, ROWS_MAX))
+        if strangers:
+            self._sending.update(await self._store.read_subscriptions(strangers))
+            self._due.drop([i for i in strangers if self._endpoints.get(i) is None])  # they are gone
+            self._due.rejoin(strangers)
 
     def _bytes(self) -> int:
         return min(self._room.free_bytes, self._pace.bytes)
@@ -116,7 +133,7 @@ class Claim:
             self._sending.update(await self._store.read_subscriptions(changed))
 
     def _slots(self) -> list[Slot]:
-        """Return what the due map's subscriptions may have, in rotation; an unknown subscription has one slot."""
+        """Return what the due map's subscriptions may have, in rotation; one that was forgotten here has one slot."""
         grants, slots = self._room.grants(len(self._due)), []
         unproven_too, batching = time.monotonic() >= self._unproven_from, self._endpoints.batching
         for subscription_id in self._due:
@@ -125,12 +142,22 @@ class Claim:
             endpoint = self._endpoints.get(subscription_id)
             if not unproven_too and not self._endpoints.answers(subscription_id):
                 continue
-            count = min(ROWS_MAX, grants.promise(endpoint) if endpoint else 1)
+            count = min(
+                ROWS_MAX, grants.promise(endpoint) if endpoint else self._promise_unread(grants, subscription_id)
+            )
             if count > 0 and (share := grants.promise_bytes(endpoint)):
                 slots.append(Slot(subscription_id, count, share))
                 if len(slots) == SLOTS_MAX:
                     break
         return slots
+
+    def _promise_unread(self, grants: Grants, subscription_id: bytes) -> int:
+        """Promise what one may have that is not known here any more, or not yet: of the latter nothing can be said."""
+        tenant = self._due.tenant_of(subscription_id)
+        if tenant is None:
+            return 0
+        use, answers = self._room.tenants.use_of(tenant), self._endpoints.answers(subscription_id)
+        return grants.promise_unread(use, answers=answers)
 
 
 async def admit(

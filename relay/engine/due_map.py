@@ -47,6 +47,22 @@ class DueMap:
         for subscription_id in subscription_ids:
             self.add(subscription_id)
 
+    @property
+    def strangers(self) -> Iterable[bytes]:
+        """The ids of which it was not known whose they are when they were added, in their order."""
+        return self._groups.get(None, ())
+
+    def rejoin(self, subscription_ids: Iterable[bytes]) -> None:
+        """Put subscriptions last among the others of their tenant, now that it is known."""
+        for subscription_id in subscription_ids:
+            if subscription_id in self._tenants:
+                self._remove(subscription_id)
+                self.add(subscription_id)
+
+    def tenant_of(self, subscription_id: bytes) -> str | None:
+        """Return whose a subscription that is here was when it was added; None where that was not known."""
+        return self._tenants[subscription_id]
+
     def move_on(self, subscription_id: bytes, *, more: bool) -> None:
         """After a claim, drop its subscription, or put it last when there may be more; its tenant is last, too."""
         tenant = self._remove(subscription_id)

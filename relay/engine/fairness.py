@@ -90,7 +90,7 @@ class Grants:
 
         `size`: how many bytes the body has.
         """
-        if self._most and self._left_of_tenant(endpoint) <= 0:
+        if self._most and self._left_of(endpoint.tenant, answers=endpoint.answers) <= 0:
             return False
         if endpoint.gate is not None and not endpoint.gate.promise(1, self._slots):
             return False
@@ -100,7 +100,7 @@ class Grants:
                 return False
         may = self._bytes.take(endpoint, size)
         if may and (self._most or not endpoint.answers):
-            self._count(endpoint, 1)
+            self._count(endpoint.tenant, 1, answers=endpoint.answers)
         return may
 
     def promise_bytes(self, endpoint: Endpoint | None) -> Share | None:
@@ -109,29 +109,40 @@ class Grants:
 
     def promise(self, endpoint: Endpoint) -> int:
         """Promise an endpoint as many leases as it may have, 0 or more, and return how many."""
-        free = min(endpoint.free, self._left_of_tenant(endpoint)) if self._most else endpoint.free
+        tenant, answers = endpoint.tenant, endpoint.answers
+        free = min(endpoint.free, self._left_of(tenant, answers=answers)) if self._most else endpoint.free
         if endpoint.gate is not None and free > 0:
             free = endpoint.gate.promise(free, self._slots)
-        if not endpoint.answers and free > 0:
+        if not answers and free > 0:
             free = min(free, self._leases.allowance(endpoint.leased, self._promised))
         granted = max(0, free)
-        self._count(endpoint, granted)
+        self._count(tenant, granted, answers=answers)
         return granted
 
-    def _left_of_tenant(self, endpoint: Endpoint) -> int:
-        """Return how many more leases the endpoint's tenant may have for it."""
-        tenant = endpoint.tenant
+    def promise_unread(self, tenant: TenantUse, *, answers: bool) -> int:
+        """Promise one lease to an endpoint that is not known here any more, and return 1, or 0.
+
+        `answers`: whether it did when it was.
+        """
+        if not answers and not self._leases.allowance(0, self._promised):
+            return 0
+        if self._most and self._left_of(tenant, answers=answers) <= 0:
+            return 0
+        self._count(tenant, 1, answers=answers)
+        return 1
+
+    def _left_of(self, tenant: TenantUse, *, answers: bool) -> int:
+        """Return how many more leases a tenant may have for an endpoint of its."""
         left = self._most - tenant.leased - self._by_tenant.get(tenant, 0)
-        if not endpoint.answers:
+        if not answers:
             unproven = tenant.unproven_leased + self._unproven_by_tenant.get(tenant, 0)
             left = min(left, self._unproven_most - unproven)
         return left
 
-    def _count(self, endpoint: Endpoint, leases: int) -> None:
-        tenant = endpoint.tenant
+    def _count(self, tenant: TenantUse, leases: int, *, answers: bool) -> None:
         if self._most:
             self._by_tenant[tenant] = self._by_tenant.get(tenant, 0) + leases
-        if not endpoint.answers:
+        if not answers:
             self._promised += leases
             self._unproven_by_tenant[tenant] = self._unproven_by_tenant.get(tenant, 0) + leases
 

@@ -69,6 +69,11 @@ class Room:
         return self._leases.total - self._leases.taken
 
     @property
+    def takes_unproven(self) -> bool:
+        """Whether one more delivery may be leased for an endpoint without an answer."""
+        return self._leases.allowance(0) > 0
+
+    @property
     def free_bytes(self) -> int:
         """How many more bytes of bodies that are not small this process may take."""
         return max(0, self._bytes.total - self._bytes.taken)

@@ -56,6 +56,15 @@ def test_a_batch_leases_no_more_for_unproven_than_they_may_hold() -> None:
     assert grants.promise(endpoint(answers=True)) == 16
 
 
+def test_endpoints_that_were_forgotten_count_as_they_were() -> None:
+    tenants = Tenants()
+    uses = [tenants.use_of(name) for name in "ab"]
+    grants = Grants(Places(2048), ByteGrants(ByteRoom(BYTES_MAX)), tenants)
+    assert sum(grants.promise_unread(uses[0], answers=False) for _ in range(2048)) == 1792 - 224
+    assert sum(grants.promise_unread(uses[1], answers=False) for _ in range(2048)) == 224
+    assert sum(grants.promise_unread(uses[0], answers=True) for _ in range(2048)) == 224
+
+
 def test_who_answers_passes_unproven_that_hold_all_they_may() -> None:
     requests = Places(8)
     queues = Queues(requests, Tenants())

@@ -48,6 +48,11 @@ def test_a_subscription_that_becomes_known_joins_its_tenant_at_its_next_turn() -
     due.move_on(b"a1", more=True)
     due.add_all([b"x1", b"x2"])
     assert [*due] == [b"a1", b"x1", b"x2"]
+    known[b"x1"] = "x"
+    assert [*due.strangers] == [b"x1", b"x2"]
+    due.rejoin([b"x1", b"gone"])
+    assert ([*due.strangers], due.tenant_of(b"x1")) == ([b"x2"], "x")
+    assert [*due] == [b"a1", b"x2", b"x1"]
 
 
 def test_tenants_get_places_in_turn_however_many_endpoints_wait() -> None:

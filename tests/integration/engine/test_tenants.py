@@ -13,7 +13,7 @@ from relay.operations.status.delivery_counts import read_deliveries
 from relay.operations.status.late_subscriptions import find_stuck
 from relay.store.fan_out import MAX_SEQ
 from relay.store.pending_shares import GROUPS_MAX, Shares
-from tests.integration.engine.world import ERROR_500, FarEnd, Relay, World, running, stepping
+from tests.integration.engine.world import ERROR_500, FarEnd, Relay, World, fan_out, running, stepping
 from tests.support.scripted_receiver import OK, Exchange, receiving
 from tests.support.waiting import await_until
 
@@ -213,6 +213,30 @@ async def test_a_tenant_whose_endpoints_all_hang_leaves_places_for_anothers_that
             await await_until(lambda: world.count("attempts", "verdict = 'delivered'") == 6)
             assert (hanging(), relay.room.free) == (25, 64 - 49)
     await sender.close()
+
+
+async def test_a_backlog_for_endpoints_that_no_one_has_asked_yet_leaves_room_for_others(
+    world: World, store: Store, far_end: FarEnd
+) -> None:
+    """Of 64 leases such ones have 56 together, and those of one tenant 49, also where this process has to read them."""
+    for number in range(120):
+        world.subscribe("a.made", tenant="a", path=f"/hangs/{number}")
+        far_end.hold(f"/hangs/{number}")
+    world.subscribe("new", tenant="b", path="/new")
+    world.subscribe("known", tenant="b", path="/known")
+    world.record("a.made", tenant="a")
+    world.record("new", tenant="b")
+    await fan_out(store)
+    world.rows("update outbox.deliveries set due_at = 'infinity'")
+    async with running(world.url, far_end, max_in_flight=32, leased_max=64) as relay:
+        world.record("known", tenant="b")
+        await await_until(lambda: world.count("attempts") == 1)
+        world.rows("update outbox.deliveries set due_at = now() - interval '1 second'")
+        await await_until(lambda: far_end.in_flight >= 25)
+        world.record("known", count=5, tenant="b")
+        await await_until(lambda: world.count("attempts", "verdict = 'delivered'") == 7)
+        await await_until(lambda: relay.room.free <= 64 - 49)
+        assert (far_end.in_flight, relay.room.free) == (25, 64 - 49)
 
 
 async def test_status_adds_the_boost_to_what_it_reports(world: World, relay: Relay) -> None:
