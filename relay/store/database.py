@@ -42,7 +42,7 @@ BEGIN = "begin isolation level read committed read write"
 PLANS = (
     "select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),"
     f" set_config('jit', 'off', true), {LIMITS}, set_config('lock_timeout', '5s', true),"
-    " set_config('synchronous_commit', %s, true)"
+    " set_config('synchronous_commit', %s, true), set_config('row_security', %s, true)"
 )
 # No statement may both wait for rows that others change and prune partitions while it runs: PostgreSQL 18 then reads
 # freed memory, and the server restarts. (It checks a changed row again in a plan of its own, and keeps the state of the
@@ -70,6 +70,15 @@ select (select system_identifier from pg_catalog.pg_control_system()),
 """
 
 
+# Row level security hides rows without a word, and events would be resolved for nobody. Switched off, it is an error;
+# where a policy is meant to show rows to this role, what it shows is what there is.
+_ROW_SECURITY = """
+select case when exists (
+    select from pg_catalog.pg_policy p join pg_catalog.pg_class c on c.oid = p.polrelid
+    where c.relnamespace = pg_catalog.to_regnamespace('outbox') and pg_catalog.row_security_active(c.oid))
+then 'on' else 'off' end"""
+
+
 class Database:
     """One connection to the data plane, opened when it is needed, and again after it broke.
 
@@ -85,12 +94,17 @@ class Database:
     def __init__(self, conninfo: str | Callable[[], str], *, asynchronous_commit: bool = False) -> None:
         """Keep what a connection needs; `conninfo` may be a function, asked anew for each connection."""
         self._conninfo = conninfo
-        self.synchronous_commit = "off" if asynchronous_commit else "on"
+        self._synchronous_commit, self.row_security = "off" if asynchronous_commit else "on", "off"
         self.origin: tuple[object, ...] = ()
         self.may_ask_origin = True
         self.test_waits = False
         self._open: psycopg.AsyncConnection[Any] | None = None
         self._patience = 1  # how many times connect_timeout the next connection may take
+
+    @property
+    def settings(self) -> tuple[str, str]:
+        """The parameters of SETTINGS, and of what it is made of."""
+        return self._synchronous_commit, self.row_security
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
         """Open the connection unless it is open, and return it. It gives ids and times as raw bytes: 16 and 8."""
@@ -121,6 +135,7 @@ class Database:
         try:
             await opened.execute(WIDEN)
             await opened.execute(SESSION)
+            ((self.row_security,),) = await (await opened.execute(_ROW_SECURITY)).fetchall()
             arrays.register(opened)
             for name in ("uuid", "timestamptz"):
                 opened.adapters.register_loader(name, ByteaBinaryLoader)
@@ -152,7 +167,7 @@ class Database:
         try:
             async with connection.pipeline():
                 await connection.execute(BEGIN)
-                await connection.execute(settings, (self.synchronous_commit,))
+                await connection.execute(settings, self.settings)
                 cursors = [await connection.execute(*one, binary=True) for one in asked]
                 await connection.execute("commit")
             return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]

@@ -143,7 +143,7 @@ async def fan_out(
     try:
         async with connection.pipeline():
             await connection.execute(BEGIN)
-            await connection.execute(FAN_OUT_SETTINGS, (database.synchronous_commit,))
+            await connection.execute(FAN_OUT_SETTINGS, database.settings)
             await connection.execute(TAKE_TURN)
         # Not in the pipeline: after one, the server does not start its idle-in-transaction timer.
         bounds = (after_seq, up_to_seq)
@@ -234,7 +234,7 @@ class TakenBatch:
                 await connection.execute(birth, columns, binary=True)
                 committed = await connection.execute("commit")
                 if leased:  # up to the end of the pipeline they are one transaction, without a begin
-                    await connection.execute(PLANS, (self._database.synchronous_commit,))
+                    await connection.execute(PLANS, self._database.settings)
                     read = await connection.execute(BODIES, (Bigints(leased),), binary=True)
             return bodies_of(await read.fetchall() if read else ())
         except psycopg.Error as error:

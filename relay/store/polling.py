@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["POLL", "is_drained", "poll", "sweep"]
 
 # An idle relay repeats this a hundred times a second: one message of the simple protocol costs Python half of what a
-# pipeline does. Two numbers are formatted by %d and %f, and the third is one of two constants. The answer is text, in
-# which extra_float_digits would round a time.
+# pipeline does. Two numbers are formatted by %d and %f, the others are constants. The answer is text, in which
+# extra_float_digits would round a time.
 POLL = f"""{BEGIN};
 set local enable_seqscan = off;
 set local jit = off;
+set local row_security = %s;
 select (select min(event_seq) from outbox.pending where event_seq > %d),
        (select last_value from outbox.events_seq),
        array(select distinct subscription_id from outbox.deliveries
@@ -41,9 +42,9 @@ async def poll(database: Database, after_seq: int, due_since: float, *, ask_grou
     connection = await database.connect()
     try:
         cursor = await connection.execute(
-            (POLL % (after_seq, due_since, HAS_GROUPS if ask_groups else "false")).encode()
+            (POLL % (database.row_security, after_seq, due_since, HAS_GROUPS if ask_groups else "false")).encode()
         )
-        for _ in ("begin", "set", "set"):
+        for _ in ("begin", "set", "set", "set"):
             cursor.nextset()
         rows = await cursor.fetchall()
     finally:

@@ -88,6 +88,7 @@ _MIGRATE = "run `relay migrate`, or update outbox-relay to the schema's version"
 _CREATE = "create the database, then run `relay migrate`, or correct database_url"
 _DAMAGE = "look at the server's log and disk; restore the database if it is damaged"
 _LOGIN = "check user and password of database_url, and the server's pg_hba.conf"
+_ROW_SECURITY = "disable row level security on that table, or give a policy or BYPASSRLS to its role"
 _MENDS = {
     **dict.fromkeys(("3F", "42703", "42704", "42883", "42P01"), _MIGRATE),
     **dict.fromkeys(("3D", "57P04"), _CREATE),
@@ -150,6 +151,8 @@ def is_locked(error: BaseException) -> bool:
 def mend_of(error: BaseException) -> str:
     """Return what a person may do about it; empty where there is nothing to do but wait."""
     state = sqlstate_of(error) or ""
+    if state == "42501" and "row-level security" in str(error):
+        return _ROW_SECURITY
     return _MENDS.get(state) or _MENDS.get(state[:2], "")
 
 
@@ -158,7 +161,7 @@ def mend_of_line(line: str) -> str:
     kind = getattr(psycopg.errors, line.partition(":")[0], None)
     if not (isinstance(kind, type) and issubclass(kind, psycopg.Error)):
         return ""
-    error = kind()
+    error = kind(line)
     return mend_of(error) if meaning_of(error) is Meaning.SETUP else ""
 
 

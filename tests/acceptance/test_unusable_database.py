@@ -88,3 +88,23 @@ def test_a_schema_that_goes_under_a_running_relay_is_named_with_what_mends_it(ap
     sent = app.record(3)
     wait_until(lambda: {entry["id"] for entry in app.receiver.received()} >= set(sent), timeout_seconds=30)
     assert relay.stop() == 0
+
+
+@pytest.mark.parametrize("table", ["pending", "subscriptions", "events", "deliveries"])
+def test_row_level_security_that_is_switched_on_under_a_running_relay_loses_nothing(
+    app: Application, table: str
+) -> None:
+    """It would hide the rows, and events would be resolved for nobody."""
+    app.subscribe()
+    relay = app.stage.running_relay()
+    app.record(1)
+    app.wait_settled()
+    app.rows(f"alter table outbox.{table} enable row level security")
+    app.record(3)
+    wait_until(lambda: "policy for table" in relay.text and "disable row level security on that table" in relay.text)
+    app.rows(f"create policy all_of_it on outbox.{table} using (true) with check (true)")
+    app.wait_settled()
+    app.record(3)
+    app.wait_settled()
+    app.assert_each_once()
+    assert len(app.receiver.received()) == 7
