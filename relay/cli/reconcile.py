@@ -10,6 +10,7 @@ from outbox.control.times import utc
 from relay.cli.options import Moment, json_option, with_database
 from relay.cli.output import print_json, print_table
 from relay.operations.reconciliation import reconcile as compare
+from relay.operations.status.unresolved_events import sql_to_mend
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -33,7 +34,7 @@ def reconcile(database: Database, since: datetime | timedelta, limit: int, *, as
 
     Each that matched must be outstanding, delivered, dead, cancelled, or removed since. Exit code 1, and a line for
     each event, where one is missing: somebody deleted rows. It reads every delivery, and the attempts since then;
-    an event counts until it is pruned. relay status tells of events that were never resolved.
+    an event counts until it is pruned. Also told are events since then that nobody ever resolved, and never will.
 
     \b
     Examples:
@@ -46,14 +47,25 @@ def reconcile(database: Database, since: datetime | timedelta, limit: int, *, as
         print_json(found)
     else:
         _print(found)
-    return 1 if found.missing else 0
+    return 1 if found.missing or found.unresolved.count else 0
 
 
 def _print(found: Reconciled) -> None:
     about = f"{found.resolved:,} events resolved since {utc(found.since)}, {found.matched:,} deliveries of them"
-    if not found.missing:
+    unresolved = found.unresolved
+    if not found.missing and not unresolved.count:
         click.echo(f"nothing is missing: {about}")
-        return
+    if found.missing:
+        _print_missing(found, about)
+    if unresolved.count:
+        of = f"{unresolved.count:,} of {unresolved.of_last:,} events"
+        click.echo(f"{of} are neither pending nor resolved, nobody will ever send them:")
+        for event_id in unresolved.events:
+            click.echo(event_id)
+        click.echo(f"this sends these: as outbox_operator: {sql_to_mend(unresolved.events)}", err=True)
+
+
+def _print_missing(found: Reconciled, about: str) -> None:
     click.echo(f"{found.missing:,} deliveries of {found.incomplete:,} events are missing: {about}")
     rows = [
         (event.id, event.type, event.tenant, utc(event.resolved_at), event.matched, event.accounted, event.removed)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from relay.store.postgres_errors import Meaning, meaning_of, mend_of, sqlstate_of
+from relay.store.postgres_errors import TOO_LONG, Meaning, meaning_of, mend_of, sqlstate_of
 
-__all__ = ["Outage", "outage_of"]
+__all__ = ["Outage", "outage_of", "took_too_long"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,3 +33,8 @@ def outage_of(error: SQLAlchemyError) -> Outage | None:
         state = sqlstate_of(error.orig)
         return Outage(seen=f"is there, but cannot be used (SQLSTATE {state})", mend=mend_of(error.orig))
     return {Meaning.AWAY: _AWAY, Meaning.BUSY: _BUSY}.get(meaning)
+
+
+def took_too_long(error: SQLAlchemyError) -> bool:
+    """Tell whether the server ended a statement or transaction that took longer than its settings allow."""
+    return isinstance(error, DBAPIError) and error.orig is not None and sqlstate_of(error.orig) in TOO_LONG

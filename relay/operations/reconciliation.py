@@ -13,9 +13,12 @@ from sqlalchemy import text
 
 from outbox.control.tenancy import operator_only
 from outbox.ids import EventId
+from relay.operations.status.unresolved_events import find_unresolved_since
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from relay.operations.status.documents import Unresolved
 
 __all__ = ["IncompleteEvent", "Reconciled", "reconcile"]
 
@@ -43,6 +46,7 @@ class Reconciled:
     """What was compared: events that were resolved, and subscriptions that these matched.
 
     `incomplete` is how many events lack something, `missing` how many deliveries they lack; `events` has the oldest.
+    `unresolved`: events recorded since then that are neither pending nor resolved, and how many were looked at for it.
     """
 
     since: datetime
@@ -51,6 +55,7 @@ class Reconciled:
     incomplete: int
     missing: int
     events: tuple[IncompleteEvent, ...]
+    unresolved: Unresolved
 
 
 # One statement, so one snapshot. An event that was put back is resolved again: its last resolution counts.
@@ -74,6 +79,8 @@ def reconcile(
 ) -> Reconciled:
     """Compare the events that were resolved since then, by the database's clock; return at most `limit` that lack any.
 
+    Look also for events that were recorded since then and never resolved, and name as many.
+
     Raises NotFoundError when a tenant asks: it is for the operator only.
     """
     operator_only(tenant, "reconciliation")
@@ -89,6 +96,7 @@ def reconcile(
         incomplete=first.incomplete,
         missing=int(first.lacking),
         events=tuple(_incomplete(row) for row in rows if row.place is not None),
+        unresolved=find_unresolved_since(connection, first.since, limit),
     )
 
 

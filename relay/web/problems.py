@@ -29,11 +29,10 @@ from outbox.errors import (
 from relay.config.option import ConfigError
 from relay.operations.api_requests import UnderWayError
 from relay.operations.denied_rights import RightsError
-from relay.operations.outages import outage_of
+from relay.operations.outages import outage_of, took_too_long
 from relay.operations.probe.probed_subscription import ProbeError
 from relay.operations.tenant_retention import TenantRetentionError
 from relay.operations.tokens import TokenError
-from relay.store.postgres_errors import TOO_LONG
 from relay.telemetry.redaction import redact
 
 __all__ = ["Problem", "ProblemDocument", "add_handlers", "invalid", "log_fields", "of_database", "problem_response"]
@@ -162,7 +161,7 @@ def of_database(request: Request, error: SQLAlchemyError, *, for_operator: bool)
     state = getattr(original, "sqlstate", None) or ""
     said = redact(str(original or error).strip().splitlines()[0])
     log.error("database: %s %s", state, said, extra=log_fields(request))
-    if state in TOO_LONG:
+    if took_too_long(error):
         mend = "narrow it with filters or a smaller limit"
         if for_operator:
             mend += f"; where no filter helps, another session may hold a lock: {_WHO_LOCKS}"

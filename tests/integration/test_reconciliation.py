@@ -21,6 +21,7 @@ from relay.operations.erase.erasure import request_erasure, run_erasure
 from relay.operations.erase.request import EraseRequest
 from relay.operations.prune import prune
 from relay.operations.reconciliation import IncompleteEvent, Reconciled, reconcile
+from relay.operations.status import unresolved_events
 from tests.support import seeding
 
 HOUR = timedelta(hours=1)
@@ -186,3 +187,29 @@ def test_it_needs_no_more_than_a_readers_rights(connection: Connection) -> None:
     connection.execute(text("set role outbox_reader"))
     assert reconcile(connection, None, HOUR).resolved == 0
     connection.execute(text("reset role"))
+
+
+def test_events_that_were_never_resolved_are_found_however_many_came_later(
+    connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As logical replication or a restore without triggers leaves them; the printed SQL sends all that are named."""
+    monkeypatch.setattr(unresolved_events, "NEWEST", 10)
+    one = seeding.subscribe(connection)
+    for _ in range(25):
+        resolved(connection, one)
+    long_ago = seeding.record(connection)
+    connection.execute(text("update outbox.events set recorded_at = now() - interval '2 hours' where id = :id"), {
+        "id": parse_id("evt", long_ago)})  # fmt: skip
+    lost = [long_ago, *(seeding.record(connection) for _ in range(4))]
+    connection.execute(text("delete from outbox.pending"))
+    connection.execute(text("select setval('outbox.events_seq', 5000000)"))  # numbers were left out
+    for _ in range(25):
+        resolved(connection, one)
+    environment = {"RELAY_DATABASE_URL": database_url}
+    ran = CliRunner().invoke(cli, ["reconcile", "--limit", "3"], env=environment, standalone_mode=False)
+    assert (ran.return_value, ran.exception) == (1, None)
+    told, *named = ran.stdout.splitlines()
+    assert told.startswith("4 of ")
+    assert named == lost[1:4]
+    connection.execute(text(ran.stderr.partition("outbox_operator: ")[2]))
+    assert reconcile(connection, None, HOUR).unresolved.events == (EventId.of(lost[4]),)

@@ -5,7 +5,7 @@ The relay leaves none. Somebody deleted a pending row, or inserted an event whil
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
@@ -15,12 +15,15 @@ from relay.operations.status.documents import Unresolved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
-__all__ = ["DRAWN", "find_unresolved", "last_numbers", "sql_to_mend"]
+__all__ = ["DRAWN", "find_unresolved", "find_unresolved_since", "last_numbers", "sql_to_mend"]
 
 NEWEST = 10_000
+NAMED = 3
 AMONG = 2_000_000  # of the last numbers: with these bounds known when it is planned, a query opens the last leaves only
 BATCHES_BELOW = 20
 
@@ -62,17 +65,23 @@ untried as materialized (
     left join lateral (select event_seq from outbox.dead_letters where event_seq = u.seq limit 1) l on true
     left join lateral (select event_seq from outbox.attempts where event_seq = u.seq limit 1) a on true
     where l.event_seq is null and a.event_seq is null),
-lost as materialized (
+undelivered as materialized (
     select seq from untried
     except
     select event_seq from outbox.deliveries
-    where exists (select from untried) and event_seq >= (select seq from low))
+    where exists (select from untried) and event_seq >= (select seq from low)),
+lost as materialized (
+    select u.seq, e.id from undelivered u
+    cross join lateral (select id, recorded_at from outbox.events
+                        where seq = u.seq and seq > :above and seq <= :drawn limit 1) e
+    where e.recorded_at >= cast(:since as timestamptz))
 select (select count(*) from newest) as looked_at,
+       (select seq from low) as lowest,
        (select count(*) from lost) as found,
-       array(select e.id from (select seq from lost order by seq limit 3) n
-             cross join lateral (select id from outbox.events
-                                 where seq = n.seq and seq > :above and seq <= :drawn limit 1) e) as ids
+       array(select id from lost order by seq limit :named) as ids
 """)
+_RECORDED_AT = text("select recorded_at from outbox.events where seq = :seq")
+_NEXT_BELOW = text("select max(seq) from outbox.events where seq <= :seq")
 
 
 def last_numbers(drawn: int) -> dict[str, int]:
@@ -86,9 +95,29 @@ def find_unresolved(connection: Connection, tenant: str | None) -> Unresolved:
     Where numbers were left out, as after a failover, those newest are looked for among the last two million numbers.
     """
     operator_only(tenant, "status")
-    asked = {"newest": NEWEST, "batches_below": BATCHES_BELOW, **last_numbers(connection.execute(DRAWN).scalar_one())}
-    row = connection.execute(_LOST, asked).one()
+    row = _look(connection, connection.execute(DRAWN).scalar_one(), named=NAMED, since="-infinity")
     return Unresolved(of_last=row.looked_at, count=row.found, events=tuple(map(EventId.of, row.ids)))
+
+
+def find_unresolved_since(connection: Connection, since: datetime, named: int) -> Unresolved:
+    """Look through all events that were recorded since then, NEWEST at a time; name the oldest `named`."""
+    drawn: int | None = connection.execute(DRAWN).scalar_one()
+    looked_at = count = 0
+    ids: list[UUID] = []
+    while drawn is not None:
+        row = _look(connection, drawn, named=named, since=since)
+        if not row.looked_at:  # numbers were left out
+            drawn = connection.execute(_NEXT_BELOW, {"seq": drawn - AMONG}).scalar()
+            continue
+        looked_at, count, ids = looked_at + row.looked_at, count + row.found, [*row.ids, *ids][:named]
+        recorded_at = connection.execute(_RECORDED_AT, {"seq": row.lowest}).scalar()
+        drawn = row.lowest - 1 if recorded_at is None or recorded_at >= since else None
+    return Unresolved(of_last=looked_at, count=count, events=tuple(map(EventId.of, ids)))
+
+
+def _look(connection: Connection, drawn: int, *, named: int, since: datetime | str) -> Row[Any]:
+    bounds = {"newest": NEWEST, "batches_below": BATCHES_BELOW, **last_numbers(drawn)}
+    return connection.execute(_LOST, {**bounds, "named": named, "since": since}).one()
 
 
 def sql_to_mend(event_ids: Sequence[EventId | str]) -> str:
