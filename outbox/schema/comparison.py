@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 from outbox.errors import SchemaError
 from outbox.schema.compatibility import known_version
 from outbox.schema.runner import applied_migrations, migrations, read_sql, require_current
-from outbox.schema.settings import ALIKE
+from outbox.schema.settings import printed_alike
 
 __all__ = ["catalog", "differences", "findings"]
 
@@ -46,15 +46,12 @@ def findings(connection: Connection) -> list[str]:
     Texts sorted by another version of their collation, rights that are too wide, a sequence behind its rows, tables
     without a replica identity, deliveries without a subscription. `outbox.findings()` in SQL has the same as rows.
     """
-    rows = connection.execute(text("select seen, mend from outbox.findings() order by code, subject, seen"))
+    with printed_alike(connection):
+        rows = connection.execute(text("select seen, mend from outbox.findings() order by code, subject, seen")).all()
     return [f"{row.seen}; mend: {row.mend}" for row in rows]
 
 
 def catalog(connection: Connection) -> list[str]:
     """Read the schema from the server's catalog: one line for each object, sorted, the same on every server version."""
-    nested = connection.begin_nested() if connection.in_transaction() else connection.begin()
-    try:
-        connection.exec_driver_sql(ALIKE)
+    with printed_alike(connection):
         return sorted(connection.exec_driver_sql(read_sql("catalog.sql")).scalars())
-    finally:
-        nested.rollback()  # the settings with it: a savepoint that is released would leave them

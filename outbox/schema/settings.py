@@ -6,7 +6,12 @@ backslash in a file would mean something else, and a default or a function would
 
 from __future__ import annotations
 
-__all__ = ["ALIKE", "SETTINGS"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, text
+
+__all__ = ["ALIKE", "SETTINGS", "printed_alike"]
 
 SETTINGS = {
     "search_path": "pg_catalog, pg_temp",
@@ -25,3 +30,18 @@ ALIKE = "".join(
 
 They are sent apart from what depends on them: a text is read as a whole before its first statement runs.
 """
+
+_FORMER = text("select " + ", ".join(f"current_setting('{name}')" for name in SETTINGS))
+_SET = text("select " + ", ".join(f"set_config('{name}', :{name}, true)" for name in SETTINGS))
+
+
+@contextmanager
+def printed_alike(connection: Connection) -> Iterator[None]:
+    """Set them for what the block reads in the transaction that is open, and put them back.
+
+    Without a transaction (autocommit) they have no effect. An error in the block ends transaction and settings.
+    """
+    former = connection.execute(_FORMER).one()
+    connection.execute(_SET, SETTINGS)
+    yield
+    connection.execute(_SET, dict(zip(SETTINGS, former, strict=True)))

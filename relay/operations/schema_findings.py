@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from outbox.control.findings import Finding
 from outbox.control.tenancy import operator_only
+from outbox.schema.settings import printed_alike
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -23,4 +24,5 @@ def find_in_schema(connection: Connection, tenant: str | None) -> tuple[Finding,
     It reads no large table whole.
     """
     operator_only(tenant, "status")
-    return tuple(Finding(**row) for row in connection.execute(_FINDINGS).mappings())
+    with printed_alike(connection):
+        return tuple(Finding(**row) for row in connection.execute(_FINDINGS).mappings())

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from outbox.schema import comparison
+from relay.operations.schema_findings import find_in_schema
 from tests.support import databases
 
 SETTINGS = [
@@ -27,8 +28,10 @@ def set_for_all(url: str, setting: str) -> None:
 
 
 def differences(url: str) -> list[str]:
+    """All that `migrate --check` and `relay status` would say."""
     with databases.engine_on(url) as engine, engine.connect() as connection:
-        return comparison.differences(connection)
+        found = [*comparison.differences(connection), *comparison.findings(connection)]
+        return [*found, *(finding.seen for finding in find_in_schema(connection, None))]
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
