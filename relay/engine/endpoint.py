@@ -125,8 +125,9 @@ class Endpoint:
 
     @property
     def answers(self) -> bool:
-        """Whether the endpoint answered the last time it was asked."""
-        return self.window.answers
+        """Whether the endpoint answered the last time it was asked, and does so within a second or two."""
+        window = self.window
+        return window.answers and not window.is_slow
 
     @property
     def is_open(self) -> bool:

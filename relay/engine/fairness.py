@@ -1,10 +1,11 @@
 """Limit the places that unproven endpoints take together, so that endpoints which answer never wait behind them.
 
-An endpoint is unproven when it did not answer the last time, or was never asked. Its attempts may last as long as the
-timeout, and a few hundred of them could take every place: requests on the wire, and leases. So unproven endpoints
-together get at most seven eighths of the places. Once they hold half of them, each gets one only: an endpoint that
-comes later still finds a place to prove that it answers. Of what unproven endpoints may hold, those of one tenant get
-at most seven eighths, as soon as there are several tenants. With fewer than eight places none is reserved.
+An endpoint is unproven when it did not answer the last time, was never asked, or answers after seconds (window.py). Its
+attempts may last as long as the timeout, and a few hundred of them could take every place: requests on the wire, and
+leases. So unproven endpoints together get at most seven eighths of the places. Once they hold half of them, each gets
+one only: an endpoint that comes later still finds a place to prove that it answers. Of what unproven endpoints may
+hold, those of one tenant get at most seven eighths, as soon as there are several tenants. With fewer than eight places
+none is reserved.
 """
 
 from __future__ import annotations

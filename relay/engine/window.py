@@ -15,6 +15,7 @@ __all__ = ["Window"]
 WINDOW_START = 16
 QUEUE_OF_WINDOW_SECONDS = 1.0  # so much work is leased ahead of a window at its maximum
 QUEUE_MAX = 1024
+SLOW_SECONDS, QUICK_SECONDS = 2.0, 1.0  # of latency: from the one on an endpoint is slow, below the other it is not
 TAKES_SECONDS = 900.0  # for so long after its last success an endpoint counts as one that takes requests
 UNHEALTHY = frozenset(
     {
@@ -31,7 +32,7 @@ class Window:
     latency: seconds that an attempt takes, smoothed.
     """
 
-    __slots__ = ("_accepted", "_accepted_at", "_size_max", "answers", "latency", "size")
+    __slots__ = ("_accepted", "_accepted_at", "_size_max", "answers", "is_slow", "latency", "size")
 
     def __init__(self, window_max: int) -> None:
         self._size_max = window_max
@@ -40,12 +41,14 @@ class Window:
         self._accepted_at = -math.inf
         self.size = min(WINDOW_START, window_max)
         self.answers = False  # whether the endpoint answered the last time it was asked
+        self.is_slow = False  # whether its requests hold their places as long as those of one that does not answer
 
     def learn(self, kind: OutcomeKind, status: int | None, seconds: float) -> None:
         """Adapt to one outcome. `seconds`: how long the attempt took."""
         if kind in NOT_LEARNT:  # the time that it took is not the endpoint's either
             return
         self.latency += (seconds - self.latency) / 8
+        self.is_slow = self.latency >= (QUICK_SECONDS if self.is_slow else SLOW_SECONDS)
         self.answers = status is not None or (self.answers and kind not in UNHEALTHY)
         if status in OVERLOADED or (status is None and kind in UNHEALTHY):  # an answer is neither
             self.size = max(1, self.size // 2)

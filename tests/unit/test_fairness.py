@@ -103,3 +103,14 @@ def test_an_endpoint_answers_until_it_does_not() -> None:
                                   ("delivered", 200, True)):  # fmt: skip
         one.window.learn(kind, status, 0.1)
         assert one.answers is answers
+
+
+def test_an_endpoint_that_answers_after_seconds_is_unproven_until_it_is_quick_again() -> None:
+    one = endpoint(answers=True)
+    seen = []
+    for seconds in (*(8.0,) * 3, *(0.0,) * 8):
+        one.window.learn("delivered", 200, seconds)
+        seen.append((round(one.window.latency, 1), one.answers))
+    assert seen[:3] == [(1.0, True), (1.9, True), (2.6, False)]
+    assert [answers for _, answers in seen[3:]] == [latency < 1 for latency, _ in seen[3:]]
+    assert one.answers

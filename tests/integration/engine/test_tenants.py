@@ -13,7 +13,7 @@ from relay.operations.status.delivery_counts import read_deliveries
 from relay.operations.status.late_subscriptions import find_stuck
 from relay.store.fan_out import MAX_SEQ
 from relay.store.pending_shares import GROUPS_MAX, Shares
-from tests.integration.engine.world import ERROR_500, FarEnd, Relay, World, fan_out, running, stepping
+from tests.integration.engine.world import DELIVERED, ERROR_500, FarEnd, Relay, World, fan_out, running, stepping
 from tests.support.scripted_receiver import OK, Exchange, receiving
 from tests.support.waiting import await_until
 
@@ -237,6 +237,30 @@ async def test_a_backlog_for_endpoints_that_no_one_has_asked_yet_leaves_room_for
         await await_until(lambda: world.count("attempts", "verdict = 'delivered'") == 7)
         await await_until(lambda: relay.room.free <= 64 - 49)
         assert (far_end.in_flight, relay.room.free) == (25, 64 - 49)
+
+
+async def test_endpoints_that_answer_after_seconds_leave_places_for_the_quick_ones_of_their_tenant(
+    world: World, far_end: FarEnd
+) -> None:
+    """They answer, but each request of theirs holds its place a hundred times as long."""
+    slow = [f"/slow/{number}" for number in range(60)]
+    for path in slow:
+        world.subscribe("slow", path=path)
+        far_end.script[path] = DELIVERED._replace(milliseconds=10_000)
+    world.subscribe("quick", path="/quick")
+    async with running(world.url, far_end, max_in_flight=32, leased_max=64) as relay:
+        world.record("slow", count=2)
+        world.record("quick")
+        await await_until(lambda: world.count("attempts", "verdict = 'delivered'") == 121)
+        freed = [far_end.hold(path, DELIVERED) for path in slow]
+        world.record("slow", count=5)
+        await await_until(lambda: far_end.in_flight == 28)  # of the 32 places
+        world.record("quick", count=5)
+        await await_until(lambda: far_end.paths().count("/quick") == 6)
+        assert (far_end.in_flight, relay.room.free) == (28, 64 - 56)
+        for one in freed:
+            one.set()
+        await await_until(lambda: world.count("attempts", "verdict = 'delivered'") == 121 + 300 + 5)
 
 
 async def test_status_adds_the_boost_to_what_it_reports(world: World, relay: Relay) -> None:
