@@ -29,7 +29,7 @@ NOT_LEARNT = NOT_ASKED | {OutcomeKind.INTERNAL, OutcomeKind.STOOD_STILL}
 class Window:
     """Learns from one endpoint's outcomes. `size` is how many requests it may have on the wire.
 
-    latency: seconds that an attempt takes, smoothed.
+    latency: seconds that an attempt takes, smoothed; the first one as it was.
     """
 
     __slots__ = ("_accepted", "_accepted_at", "_size_max", "answers", "is_slow", "latency", "size")
@@ -47,7 +47,7 @@ class Window:
         """Adapt to one outcome. `seconds`: how long the attempt took."""
         if kind in NOT_LEARNT:  # the time that it took is not the endpoint's either
             return
-        self.latency += (seconds - self.latency) / 8
+        self.latency += (seconds - self.latency) / (8 if self.is_measured else 1)
         self.is_slow = self.latency >= (QUICK_SECONDS if self.is_slow else SLOW_SECONDS)
         self.answers = status is not None or (self.answers and kind not in UNHEALTHY)
         if status in OVERLOADED or (status is None and kind in UNHEALTHY):  # an answer is neither

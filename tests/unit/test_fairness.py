@@ -108,9 +108,16 @@ def test_an_endpoint_answers_until_it_does_not() -> None:
 def test_an_endpoint_that_answers_after_seconds_is_unproven_until_it_is_quick_again() -> None:
     one = endpoint(answers=True)
     seen = []
-    for seconds in (*(8.0,) * 3, *(0.0,) * 8):
+    for seconds in (1.0, *(8.0,) * 2, *(0.0,) * 10):
         one.window.learn("delivered", 200, seconds)
         seen.append((round(one.window.latency, 1), one.answers))
     assert seen[:3] == [(1.0, True), (1.9, True), (2.6, False)]
     assert [answers for _, answers in seen[3:]] == [latency < 1 for latency, _ in seen[3:]]
     assert one.answers
+
+
+def test_the_first_answer_tells_that_an_endpoint_is_slow() -> None:
+    """Hundreds that are asked for the first time would hold all places before the second one."""
+    one = endpoint()
+    one.window.learn("delivered", 200, 8.0)
+    assert (one.window.answers, one.answers) == (True, False)
