@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 
 from outbox.schema import runner as schema
+from outbox.schema.settings import ALIKE
 from tests.support import databases
 
 FUNCTIONS = Path(schema.__file__).parent / "functions.txt"
@@ -35,7 +36,7 @@ def listing(server_url: str) -> str:
         known: dict[str, tuple[str, str]] = {}  # signature: the hash of its definition, and where that stands
         texts: dict[str, str] = {}  # name: the newest file that has its text
         for migration in schema.migrations():
-            connection.execute(f"{schema.SEARCH_PATH}{migration.sql}; {migration.record}")
+            connection.execute(f"{ALIKE}{migration.sql}; {migration.record}")
             file = f"{migration.version:04}_{migration.name}.sql"
             written = set(_WRITTEN.findall(migration.sql))
             texts |= dict.fromkeys(written, file)
