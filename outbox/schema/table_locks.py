@@ -3,6 +3,10 @@
 Migrations change tables in their own order. Recording, sending and looking lock the same tables in orders of theirs, so
 that two of them could each hold what the other wants. PostgreSQL ends one of the two, which may be a transaction of the
 application. Nobody waits in a circle for who holds nothing yet: either all tables are had at once, or none.
+
+So one table is waited for while none is held: until a transaction of the application has ended, and long enough for
+PostgreSQL to end an autovacuum, which it does after deadlock_timeout. The others are given much less than that, all in
+all: whoever waits for us looks for a circle after it. The one that was in use is the first of the next try.
 """
 
 from __future__ import annotations
@@ -10,15 +14,13 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 __all__ = ["lock_tables", "tables_changed_by"]
 
 PATIENCE_SECONDS = 5.0
-# Much less than PostgreSQL's deadlock_timeout, a second by default, in which whoever waits for us looks for a circle.
-WAIT_MILLISECONDS = 50
 PAUSE_SECONDS = (0.02, 0.1)  # between two tries, for those who waited for what the last one held
 
 # Of a function that is a text; a body that is none (begin atomic) changes no table.
@@ -38,10 +40,21 @@ _CHANGES = re.compile(
     re.IGNORECASE,
 )
 _OF_ITS_OWN = {"schema_migrations"}  # locked already, in a mode that lets it be read
+# Among them may be a table of somebody else's with a name that has to be quoted (runner.py: without_identity).
 _THERE = """
-select pg_catalog.to_regclass('outbox.' || name) is not null, name from pg_catalog.unnest(%s::text[]) name"""
+select pg_catalog.format('outbox.%%I', name) from pg_catalog.unnest(%s::text[]) name
+where pg_catalog.to_regclass(pg_catalog.format('outbox.%%I', name)) is not null"""
 _WAS = "select pg_catalog.current_setting('lock_timeout')"
 _RESTORE = "select pg_catalog.set_config('lock_timeout', %s, true)"
+# Milliseconds for the first table, and for all others. A transaction that locked something before (one of Alembic or
+# Django) holds what others may wait for: it has the second alone.
+_WAITS = """
+select case when exists (
+           select from pg_catalog.pg_locks where pid = pg_catalog.pg_backend_pid() and locktype = 'relation'
+               and mode <> 'AccessShareLock' and relation <> 'outbox.schema_migrations'::pg_catalog.regclass)
+       then others else first end, others
+from (select least(2 * setting::integer, 5000) as first, least(setting::integer / 4, 250) as others
+      from pg_catalog.pg_settings where name = 'deadlock_timeout') bounds"""
 
 
 def tables_changed_by(sql: str) -> set[str]:
@@ -58,22 +71,34 @@ def lock_tables(cursor: DBAPICursor, names: Iterable[str], is_in_use: Callable[[
     Raises the server's error where a table is in use each time for PATIENCE_SECONDS.
     """
     cursor.execute(_THERE, (sorted(names),))
-    there = [f"outbox.{name}" for exists, name in cursor.fetchall() if exists]
-    if not there:
-        return
+    tables = [name for (name,) in cursor.fetchall()]
     cursor.execute(_WAS)
     (was,) = cursor.fetchone() or ("0",)
+    cursor.execute(_WAITS)
+    first, others = cursor.fetchone() or (0, 0)
     give_up = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        cursor.execute("savepoint before_locks")
-        cursor.execute(f"set local lock_timeout = {WAIT_MILLISECONDS}")
+    cursor.execute("savepoint before_locks")
+    while tables:
+        held: list[str] = []
         try:
-            cursor.execute(f"lock table {', '.join(there)} in access exclusive mode")
+            _lock(cursor, tables, held, first / 1000, others / 1000)
             break
         except Exception as error:  # the driver's own
             cursor.execute("rollback to savepoint before_locks")
             if not is_in_use(error) or time.monotonic() > give_up:
                 raise
+            tables.insert(0, tables.pop(len(held)))
             time.sleep(random.uniform(*PAUSE_SECONDS))
     cursor.execute("release savepoint before_locks")
     cursor.execute(_RESTORE, (was,))
+
+
+def _lock(cursor: DBAPICursor, tables: Sequence[str], held: list[str], first: float, others: float) -> None:
+    """Lock each, the first one within so many seconds, and the others within so many together; note them as held."""
+    end = time.monotonic() + first
+    for table in tables:
+        milliseconds = max(1, round((end - time.monotonic()) * 1000))  # none at all would be for ever
+        cursor.execute(f"set local lock_timeout = {milliseconds}; lock table {table} in access exclusive mode")
+        if not held:
+            end = time.monotonic() + others
+        held.append(table)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from typing import Any
 
 import psycopg
 import pytest
 
+from outbox.errors import SchemaError
 from outbox.schema import runner as schema
+from outbox.schema import table_locks
 from outbox.schema.table_locks import tables_changed_by
 from tests.support import databases
 from tests.support.databases import migrate, migrate_to
@@ -61,6 +65,14 @@ def test_what_a_function_does_when_it_is_called_is_not_of_the_migration_that_mak
     assert tables_changed_by(sql) == told
 
 
+def test_a_table_of_somebody_elses_may_have_any_name(empty_database_url: str) -> None:
+    """Its replica identity is set with that of ours, so it is locked too."""
+    migrate_to(empty_database_url, 41)
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute('create table outbox."backup-2026" as select from outbox.events')
+    assert [migration.version for migration in migrate(empty_database_url)] == list(range(42, KNOWN + 1))
+
+
 def in_the_background(url: str) -> tuple[threading.Thread, list[Any]]:
     ended: list[Any] = []
 
@@ -75,15 +87,20 @@ def in_the_background(url: str) -> tuple[threading.Thread, list[Any]]:
     return thread, ended
 
 
+def look_for_circles_soon(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"alter database {connection.info.dbname} set deadlock_timeout = '200ms'")
+
+
 @pytest.mark.parametrize(("first", "second"), [("events", "dead_letters"), ("dead_letters", "events")])
 def test_a_transaction_that_wants_a_second_table_gets_it_and_the_migration_goes_on_after_it(
     empty_database_url: str, first: str, second: str
 ) -> None:
     """0042 changes both: in whichever order it took them, one of the two transactions would end both in a deadlock."""
     migrate_to(empty_database_url, 41)
+    look_for_circles_soon(empty_database_url)
     with psycopg.connect(empty_database_url) as application, psycopg.connect(empty_database_url) as watching:
         watching.autocommit = True
-        application.execute("set deadlock_timeout = '200ms'")
         application.execute(f"select from outbox.{first}")
         thread, ended = in_the_background(empty_database_url)
         wait_until(lambda: watching.execute(WAITS).fetchone() != (0,), message="migrate waits for nothing")
@@ -91,6 +108,52 @@ def test_a_transaction_that_wants_a_second_table_gets_it_and_the_migration_goes_
         application.commit()
         thread.join(30)
     assert [migration.version for migration in ended[0]] == list(range(42, KNOWN + 1))
+
+
+def test_transactions_of_which_one_is_always_open_are_waited_for(empty_database_url: str) -> None:
+    migrate_to(empty_database_url, 41)
+    ended = threading.Event()
+
+    def keep_in_use() -> None:
+        with psycopg.connect(empty_database_url) as application:
+            while not ended.is_set():
+                application.execute("select from outbox.events")
+                time.sleep(random.uniform(0.3, 0.6))
+                application.commit()
+
+    threads = [threading.Thread(target=keep_in_use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert [migration.version for migration in migrate(empty_database_url)] == list(range(42, KNOWN + 1))
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(30)
+
+
+def test_a_transaction_that_holds_something_before_does_not_wait_until_somebody_ends(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of Alembic or Django: whoever it waits for may wait for what it holds."""
+    migrate_to(empty_database_url, 41)
+    monkeypatch.setattr(table_locks, "PATIENCE_SECONDS", 0.0)
+
+    def end_soon() -> None:
+        with psycopg.connect(empty_database_url, autocommit=True) as watching:
+            wait_until(lambda: watching.execute(WAITS).fetchone() != (0,), message="migrate waits for nothing")
+        time.sleep(1)  # several times as long as it waits, and less than it would wait if it held nothing
+        application.commit()
+
+    with psycopg.connect(empty_database_url) as application, databases.engine_on(empty_database_url) as engine:
+        application.execute("select from outbox.dead_letters")
+        thread = threading.Thread(target=end_soon)
+        thread.start()
+        with engine.begin() as connection:
+            connection.exec_driver_sql("create table public.theirs ()")
+            with pytest.raises(SchemaError, match="in use by another transaction"), connection.begin_nested():
+                schema.apply(connection)
+        thread.join(30)
 
 
 def test_the_bound_of_a_transaction_around_it_is_as_before(empty_database_url: str) -> None:
