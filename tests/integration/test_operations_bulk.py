@@ -16,6 +16,7 @@ from outbox import subscriptions
 from outbox.control.audit import list_audit
 from outbox.control.filters import FilterError, Filters
 from outbox.errors import NotFoundError
+from outbox.ids import parse_id
 from relay.cli import cli
 from relay.operations.bulk import operations, plan
 from relay.operations.bulk.plan import plan_bulk
@@ -62,6 +63,28 @@ def test_what_became_is_read_from_a_bounded_number_of_rows(
         rows_read = reading.execute(ROWS_READ).scalar_one()
     assert found is not None
     assert not found.exact
+    assert 0 < rows_read < 1_000
+
+
+def test_what_became_of_what_went_to_one_is_not_looked_for_among_what_went_to_others(
+    connection: sa.Connection, engine: sa.Engine
+) -> None:
+    """By what the planner knows every attempt went to that one; the statistics are older than those to the other."""
+    operation = seeding.put_back(connection, seeding.subscribe(connection), 3)
+    one = connection.execute(sa.text("select subscription_id from outbox.bulk_operations")).scalar_one()
+    other = seeding.subscribe(connection, url="https://example.com/other")
+    attempts = sa.text("""
+        insert into outbox.attempts (delivery_id, subscription_id, number, verdict, outcome, milliseconds)
+        select outbox.uuid7(), :subscription, 1, 'delivered', 'delivered', 1 from generate_series(1, 20000)""")
+    connection.execute(attempts, {"subscription": one})
+    connection.execute(sa.text("analyze outbox.attempts"))
+    connection.execute(sa.text("update outbox.bulk_operations set started_at = clock_timestamp()"))
+    connection.execute(attempts, {"subscription": parse_id("sub", other)})
+    with engine.begin() as reading:
+        found = operations.show_bulk(reading, None, operation).became
+        rows_read = reading.execute(ROWS_READ).scalar_one()
+    assert found is not None
+    assert (found.waiting, found.exact) == (3, True)
     assert 0 < rows_read < 1_000
 
 

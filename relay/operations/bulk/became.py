@@ -13,6 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from outbox.control.planned import along_indexes
 from relay.store.bulk import mark_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Became:
 
 
 # Of one subscription its own rows since the start are read, along an index; of all, those whose ids are of that time.
+# The subscription stands in the order, or an index by time alone would do: that leads through the rows of all others.
 _READ = """
 with tried as materialized (
     select delivery_id as id, verdict from outbox.attempts where {tried} and at >= :started order by {by} limit :look),
@@ -54,10 +56,11 @@ select (select count(distinct id) from tried where verdict = 'delivered' and {ma
 """
 _MARKED = "right(cast(id as text), 8) = :mark"
 _MADE_MEANWHILE = "between :first and :last"
+_SINCE = "(subscription_id, {}) >= (:subscription, :started) and subscription_id <= :subscription"
 _OF_ONE = text(_READ.format(
-    tried="subscription_id = :subscription", by="at", marked=_MARKED,
+    tried=_SINCE.format("at"), by="subscription_id, at", marked=_MARKED,
     outstanding="subscription_id = :subscription order by due_at, id",
-    buried="subscription_id = :subscription and died_at >= :started order by died_at",
+    buried=_SINCE.format("died_at") + " order by subscription_id, died_at",
 ))  # fmt: skip
 _OF_ALL = text(_READ.format(
     tried=f"delivery_id {_MADE_MEANWHILE}", by="delivery_id", marked=_MARKED,
@@ -73,10 +76,11 @@ def became_of(connection: Connection, row: Any) -> Became | None:
     place = {"mark": mark_of(row.id), "started": row.started_at, "look": LOOKED_AT}
     if row.subscription_id is None:
         ended = _first_id(row.finished_at.timestamp() + 1) if row.finished_at else UUID(int=2**128 - 1)
-        made = {"first": _first_id(row.started_at.timestamp() - 1), "last": ended}
-        found = connection.execute(_OF_ALL, place | made).one()
+        statement, of = _OF_ALL, {"first": _first_id(row.started_at.timestamp() - 1), "last": ended}
     else:
-        found = connection.execute(_OF_ONE, place | {"subscription": row.subscription_id}).one()
+        statement, of = _OF_ONE, {"subscription": row.subscription_id}
+    with along_indexes(connection):
+        found = connection.execute(statement, place | of).one()
     exact = found.most < LOOKED_AT
     told = found.delivered + found.waiting + found.dead + found.cancelled
     return Became(
