@@ -646,6 +646,19 @@ def test_rows_that_failed_say_which_event_and_why_in_words_and_many_equal_ones_a
     assert "said 1" in given_up
 
 
+def test_an_outcome_that_a_newer_relay_wrote_is_an_error_of_ours(stage: Stage, enter: Enter) -> None:
+    """While versions are exchanged: this one serves the portal, and another one sends already."""
+    with stage.engine.begin() as connection:
+        name = seeding.subscribe(connection, tenant="newer", url="https://example.com/newer")
+        (delivery,) = seeding.resolve(connection, seeding.record(connection, tenant="newer"), name)
+        seeding.attempt(connection, delivery, "retry", outcome="of_a_version_to_come", status=None, error="…")
+    client = enter("newer")
+    for path in (f"deliveries/{delivery}", f"endpoints/{name}", "deliveries?show=failed"):
+        page = client.get(f"/portal/{path}")
+        assert page.status_code == 200, path
+        assert "an error of ours" in page.text, path
+
+
 def test_a_customer_is_told_what_mends_a_failure_of_theirs_and_nothing_of_one_that_is_ours(
     stage: Stage, enter: Enter
 ) -> None:

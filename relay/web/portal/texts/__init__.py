@@ -30,6 +30,10 @@ class Texts:
         """Return the text; the values are text to a template, too. Raises KeyError for a key that there is not."""
         return self._texts[key].format(**values)
 
+    def outcome(self, kind: str) -> str:
+        """Return what an outcome is; one that only a newer relay beside this one knows is an error of ours."""
+        return self._texts.get(f"outcomes.{kind}") or self("outcomes.internal")
+
     def group(self, name: str) -> dict[str, str]:
         """Return the texts of a table of the file by their keys in it, as they are written."""
         return {key.partition(".")[2]: text for key, text in self._texts.items() if key.startswith(f"{name}.")}
