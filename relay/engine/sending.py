@@ -239,7 +239,8 @@ class Sending:
             self._failure_log.note(endpoint, subscription, delivery, outcome, verdict)
         shown = shown_url(subscription.url, subscription.format) if failed or self._keep_all_responses else None
         blamed = (failed or endpoint.ailing is not None) and outcome.kind not in OUR_OWN
-        noted = (blamed and note_health(endpoint, failed=failed)) or delivery.probe
+        told = delivery.probe and outcome.kind != OutcomeKind.STOOD_STILL  # that probe comes again after its lease
+        noted = (blamed and note_health(endpoint, failed=failed)) or told
         settlement = Settlement.of(delivery, verdict, outcome, subscription.url, shown, noted=noted)
         self._leave(endpoint, delivery)
         self._settler.settle(settlement)

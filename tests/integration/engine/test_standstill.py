@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from relay.model.outcome import Outcome, OutcomeKind
-from tests.integration.engine.world import FarEnd, World, running
+from tests.integration.engine.world import FarEnd, World, running, uuid_of
 from tests.support.waiting import await_until
 
 pytestmark = pytest.mark.anyio
@@ -47,3 +47,21 @@ async def test_neither_health_nor_breaker_of_the_endpoint_learn_of_it(world: Wor
     assert world.count("health") == 0
     assert world.count("dead_letters") == 0
     assert world.count("deliveries", "attempts > 0") == 0
+
+
+async def test_a_probe_during_which_the_relay_stood_still_did_not_fail(world: World) -> None:
+    """The next one comes when its lease would have ended, and the pause is no longer than before."""
+    far_end = FarEnd()
+    far_end.script["/"] = STILL
+    subscription = world.subscribe()
+    world.rows(
+        "insert into outbox.health (subscription_id, opened_at, failing_since, pause_seconds, probe_at, changed_at)"
+        " values (%s, now(), now(), 60, now(), now())",
+        uuid_of(subscription),
+    )
+    world.record()
+    async with running(world.url, far_end):
+        await await_until(lambda: world.count("attempts", "outcome = 'stood_still'") == 1)
+    assert world.rows("select pause_seconds, opened_at is null, probe_at > now() from outbox.health") == [
+        (60, False, True)
+    ]
