@@ -75,7 +75,7 @@ OUTCOMES = {
               "look at its open files, memory and free ports: the relay's log says which"),
     "stood_still": ("The relay's own process stood still when the attempt's time ended; the attempt is not charged",
                     ("nothing: it is tried again. Where it comes again, look why the relay's machine or process is"
-                     " stopped, suspended or too busy")),
+                     " stopped or too busy")),
     "aborted": ("The relay was told to leave at once and cut the request",
                 "nothing: it is tried again. Relays that stop need as long as the longest timeout"),
     "internal": ("The relay raised an exception, or its process for large transformations ended",

@@ -147,7 +147,7 @@ def apply(connection: Connection, up_to: int | None = None) -> list[Migration] |
             return None
         last = up_to or migrations()[-1].version
         missing = [one for one in migrations() if one.version not in applied and one.version <= last]
-        if applied and missing:
+        if applied:
             lock_tables(cursor, _changed_by(connection, missing), _is_in_use)
         for migration in missing:
             cursor.execute(migration.sql)

@@ -1,13 +1,15 @@
-"""Attempts that ended while this process stood still: SIGSTOP, a machine that was suspended, a loop that was too busy.
+"""Attempts that ended while this process stood still: it was stopped (SIGSTOP), or its loop was far too busy.
 
 What the endpoint did meanwhile nobody saw, so the attempt is tried again, uncharged, and says nothing of its health. A
-process that is always late must not keep a delivery for ever: after UNCHARGED_MAX of them it is an ordinary timeout.
-Each process counts them in memory, as it does with refusals (slowing.py).
+process that is always late must not keep a delivery for ever: after UNCHARGED_MAX of them it is an ordinary timeout,
+and so is each of a delivery for whose count there is no room. Each process counts them in memory, as it does with
+refusals (slowing.py), and forgets them when it has run well for a while.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -24,14 +26,16 @@ log = logging.getLogger("relay.engine")
 UNCHARGED_MAX = 5
 WAIT_MAX_SECONDS = 5.0
 COUNTED_MAX = 4096  # deliveries whose attempts are remembered
+FORGET_SECONDS = 900.0  # after the last one
 WARN_EVERY_SECONDS = 10.0
 
 
 class Standstill:
-    """Counts such attempts of one engine. Empty while all is well."""
+    """Counts such attempts of one engine."""
 
     def __init__(self) -> None:
         self._counts: dict[bytes, int] = {}
+        self._last_at = -math.inf
         self._ended = 0  # since the log last said so
         self._said_at = -WARN_EVERY_SECONDS
 
@@ -41,12 +45,14 @@ class Standstill:
         That is a second after the first of this delivery, two after the second. Once it had its share: a timeout, and
         None.
         """
-        count = self._counts.pop(delivery.id, 0) + 1
-        self._counts[delivery.id] = count
-        if len(self._counts) > COUNTED_MAX:
-            del self._counts[next(iter(self._counts))]
-        if count > UNCHARGED_MAX:
+        now = time.monotonic()
+        if now >= self._last_at + FORGET_SECONDS:
+            self._counts.clear()
+        self._last_at = now
+        count = self._counts.get(delivery.id, 0)
+        if count == UNCHARGED_MAX or (not count and len(self._counts) == COUNTED_MAX):
             return outcome._replace(kind=OutcomeKind.TIMEOUT), None
+        self._counts[delivery.id] = count = count + 1
         self._tell()
         return outcome, min(float(count), WAIT_MAX_SECONDS)
 

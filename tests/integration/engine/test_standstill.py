@@ -6,6 +6,8 @@ import logging
 
 import pytest
 
+from relay.engine.standstill import FORGET_SECONDS, Standstill
+from relay.model.delivery import Delivery
 from relay.model.outcome import Outcome, OutcomeKind
 from tests.integration.engine.world import FarEnd, World, running, uuid_of
 from tests.support.waiting import await_until
@@ -33,6 +35,20 @@ async def test_it_is_tried_again_uncharged_a_few_times_and_is_a_timeout_then(
     assert [record.message for record in caplog.records if "stood still" in record.message] == [
         "this process stood still; attempts tried again for it, uncharged: 1"
     ]
+
+
+def test_what_cannot_be_counted_is_charged_and_counts_end_when_all_was_well_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("relay.engine.standstill.COUNTED_MAX", 2)
+    standstill, seconds = Standstill(), 0.0
+    monkeypatch.setattr("relay.engine.standstill.time.monotonic", lambda: seconds)
+    deliveries = [Delivery(bytes([number]) * 16, 1, b"", 1, 1, None, 0.0) for number in range(3)]
+    weighed = [standstill.weigh(one, STILL)[1] for one in deliveries]
+    assert weighed == [1.0, 1.0, None]
+    assert [standstill.weigh(deliveries[0], STILL)[1] for _ in range(5)] == [2.0, 3.0, 4.0, 5.0, None]
+    seconds = FORGET_SECONDS
+    assert standstill.weigh(deliveries[2], STILL)[1] == 1.0
 
 
 async def test_neither_health_nor_breaker_of_the_endpoint_learn_of_it(world: World) -> None:
