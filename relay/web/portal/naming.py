@@ -22,6 +22,7 @@ __all__ = ["MAX_CHARACTERS", "called", "called_with_url", "check_description", "
 MAX_CHARACTERS = 255
 """The longest description that a customer may write, of the 2 kB that the field holds: it is a heading."""
 _SHOWN_CHARACTERS = 80
+_SEEN = "LNPS"  # letters, numbers, punctuation, symbols: it is what people click on
 
 
 def has_descriptions(request: Request) -> bool:
@@ -54,6 +55,8 @@ def check_description(given: str) -> str:
         raise SubscriptionError(f"description: is {len(words)} characters, at most {MAX_CHARACTERS} are allowed")
     if any(unicodedata.category(one) == "Cc" for one in words):
         raise SubscriptionError("description: has a control character, which nobody can read")
+    if words and not any(unicodedata.category(one)[0] in _SEEN for one in words):
+        raise SubscriptionError("description: has nothing that can be seen; write some words, or leave it empty")
     return words
 
 

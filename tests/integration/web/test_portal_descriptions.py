@@ -145,8 +145,12 @@ def test_the_audit_says_who_wrote_it(stage: Stage, enter: Enter) -> None:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("x" * 256, "is 256 characters, at most 255"), ("a\x07b", "has a control character")],
-    ids=["long", "control"],
+    [
+        ("x" * 256, "is 256 characters, at most 255"),
+        ("a\x07b", "has a control character"),
+        ("\u200b \u2060", "has nothing that can be seen"),
+    ],
+    ids=["long", "control", "unseen"],
 )
 def test_words_that_are_too_long_or_cannot_be_read_are_refused_at_their_field(
     stage: Stage, enter: Enter, given: str, said: str
