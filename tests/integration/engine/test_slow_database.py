@@ -50,26 +50,31 @@ async def link(url: str, *, bytes_per_second: float = 1e9, delay: float = 0.0) -
     """The URL of a slow way to the database: what the server says comes late, and so many bytes a second."""
     at = make_url(url)
 
-    async def late(writer: asyncio.StreamWriter, data: bytes, moment: float) -> None:
-        await asyncio.sleep(moment - time.monotonic())
-        writer.write(data)
+    async def late(writer: asyncio.StreamWriter, under_way: asyncio.Queue[tuple[float, bytes]]) -> None:
+        while data := (sent := await under_way.get())[
+            1
+        ]:  # one after the other: timers that are close may change places
+            await asyncio.sleep(sent[0] - time.monotonic())
+            writer.write(data)
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool) -> None:
-        before: asyncio.Task[None] | None = None
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        writing = asyncio.create_task(late(writer, under_way))
         try:
             while data := await reader.read(16_384):
                 if slow and not delay:
                     await asyncio.sleep(len(data) / bytes_per_second)
                 if slow and delay:  # what is under way does not wait for what is before it
-                    before = asyncio.create_task(late(writer, data, time.monotonic() + delay))
+                    under_way.put_nowait((time.monotonic() + delay, data))
                 else:
                     writer.write(data)
                     await writer.drain()
-            if before:
-                await before
+            under_way.put_nowait((0.0, b""))
+            await writing
         except OSError:
             pass
         finally:
+            writing.cancel()
             writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
