@@ -96,7 +96,7 @@ def reconcile(
         incomplete=first.incomplete,
         missing=int(first.lacking),
         events=tuple(_incomplete(row) for row in rows if row.place is not None),
-        unresolved=find_unresolved_since(connection, first.since, limit),
+        unresolved=find_unresolved_since(connection, tenant, first.since, limit),
     )
 
 

@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -312,6 +312,9 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "status.disk.full_disk": disk.full_disk,
     "status.late_subscriptions.find_stuck": late_subscriptions.find_stuck,
     "status.unresolved_events.find_unresolved": unresolved_events.find_unresolved,
+    "status.unresolved_events.find_unresolved_since": lambda c, tenant: unresolved_events.find_unresolved_since(
+        c, tenant, datetime.now(UTC) - timedelta(hours=1), 1
+    ),
     "reconciliation.reconcile": lambda c, tenant: reconciliation.reconcile(c, tenant, timedelta(hours=1)),
     "status.repeated_ids.find_repeated_ids": repeated_ids.find_repeated_ids,
     "status.limits.read_limits": limits.read_limits,

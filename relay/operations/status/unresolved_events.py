@@ -99,8 +99,12 @@ def find_unresolved(connection: Connection, tenant: str | None) -> Unresolved:
     return Unresolved(of_last=row.looked_at, count=row.found, events=tuple(map(EventId.of, row.ids)))
 
 
-def find_unresolved_since(connection: Connection, since: datetime, named: int) -> Unresolved:
-    """Look through all events that were recorded since then, NEWEST at a time; name the oldest `named`."""
+def find_unresolved_since(connection: Connection, tenant: str | None, since: datetime, named: int) -> Unresolved:
+    """Look through all events that were recorded since then, NEWEST at a time; name the oldest `named`.
+
+    Operator only.
+    """
+    operator_only(tenant, "reconciliation")
     drawn: int | None = connection.execute(DRAWN).scalar_one()
     looked_at = count = 0
     ids: list[UUID] = []
