@@ -21,9 +21,9 @@ from benchmarks.events import subscribe
 from benchmarks.latency import Commits, arrivals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["run"]
+__all__ = ["WARM_UP_SECONDS", "p99", "record_at_random", "run", "shown"]
 
 TENANTS, HEALTHY, HANGING = 10, 5, 5  # endpoints of each tenant
 PER_SECOND = 50.0
@@ -49,24 +49,26 @@ def run(bench: Bench) -> Iterator[Result]:
     for _ in range(bench.sizes.rounds):
         for hanging, found in rounds.items():
             found.append(_round(bench, hanging=hanging))
-            bench.say(f"hanging: {'with' if hanging else 'without'} {_shown([found[-1]])}")
-    ratio = _p99(rounds[True]) / _p99(rounds[False])
+            bench.say(f"hanging: {'with' if hanging else 'without'} {shown([found[-1]])}")
+    ratio = p99(rounds[True]) / p99(rounds[False])
     yield Result(
         f"healthy endpoints' p99, {TENANTS * HANGING} of {TENANTS * (HEALTHY + HANGING)} hang,"
         f" {bench.sizes.backlog:,} due",
         f"{ratio:.2f} times",
         f"≤ {MOST_TIMES:g} times",
         ratio <= MOST_TIMES,
-        f"p50 / p99 {_shown(rounds[True])}, without the hanging ones {_shown(rounds[False])}; {TENANTS} tenants",
+        f"p50 / p99 {shown(rounds[True])}, without the hanging ones {shown(rounds[False])}; {TENANTS} tenants",
     )
 
 
-def _p99(rounds: list[list[float]]) -> float:
+def p99(rounds: list[list[float]]) -> float:
+    """Return the median of the rounds' p99."""
     return median([percentile(one, 99) for one in rounds])
 
 
-def _shown(rounds: list[list[float]]) -> str:
-    return f"{median([median(one) for one in rounds]):.1f} / {_p99(rounds):.1f} ms"
+def shown(rounds: list[list[float]]) -> str:
+    """Return p50 and p99 as the table has them."""
+    return f"{median([median(one) for one in rounds]):.1f} / {p99(rounds):.1f} ms"
 
 
 def _round(bench: Bench, *, hanging: bool) -> list[float]:
@@ -78,8 +80,8 @@ def _round(bench: Bench, *, hanging: bool) -> list[float]:
         if hanging:
             _fill(bench, url, holding)
         with relay(bench, url):
-            asyncio.run(_load(url, WARM_UP_SECONDS))
-            commits = asyncio.run(_load(url, bench.sizes.hanging_seconds))
+            asyncio.run(record_at_random(url, WARM_UP_SECONDS, _any_healthy))
+            commits = asyncio.run(record_at_random(url, bench.sizes.hanging_seconds, _any_healthy))
             arrived = arrivals(logging, commits)
         if hanging and not holding.report().count:
             raise BenchmarkError("hanging: no endpoint was ever asked")
@@ -98,16 +100,21 @@ def _fill(bench: Bench, url: str, holding: Receiver) -> None:
         connection.execute("checkpoint")
 
 
-async def _load(url: str, seconds: float) -> Commits:
-    """Record events of all tenants for healthy endpoints, one a transaction, at random moments."""
+def _any_healthy() -> tuple[str, str]:
+    tenant, n = random.randrange(TENANTS), random.randrange(HEALTHY)
+    return f"new.n{n}", f"tenant{tenant}"
+
+
+async def record_at_random(url: str, seconds: float, choose: Callable[[], tuple[str, str]]) -> Commits:
+    """Record events, one a transaction, at random moments; `choose` gives the type and the tenant of each."""
     commits: Commits = {}
     end = time.monotonic() + seconds
     async with await psycopg.AsyncConnection.connect(url) as connection:
         due = time.monotonic()
         while (due := due + random.expovariate(PER_SECOND)) < end:
             await asyncio.sleep(due - time.monotonic())
-            tenant, n = random.randrange(TENANTS), random.randrange(HEALTHY)
-            event = await outbox.arecord(connection, f"new.n{n}", {"note": "x" * 400}, tenant=f"tenant{tenant}")
+            type_, tenant = choose()
+            event = await outbox.arecord(connection, type_, {"note": "x" * 400}, tenant=tenant)
             before = time.monotonic_ns()
             await connection.commit()
             commits[event.id] = (before, time.monotonic_ns())

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from typing import TYPE_CHECKING
 
-import psycopg
-
-import outbox
-from benchmarks.bench import Bench, BenchmarkError, Result, median, percentile
+from benchmarks.bench import Bench, BenchmarkError, Result
 from benchmarks.children import receiver, relay
 from benchmarks.events import subscribe
-from benchmarks.hanging import PER_SECOND, WARM_UP_SECONDS
-from benchmarks.latency import Commits, arrivals
+from benchmarks.hanging import WARM_UP_SECONDS, p99, record_at_random, shown
+from benchmarks.latency import arrivals
 from benchmarks.wide import SUBSCRIBE
 
 if TYPE_CHECKING:
@@ -49,24 +45,16 @@ def run(bench: Bench) -> Iterator[Result]:
     for _ in range(bench.sizes.rounds):
         for beside, found in rounds.items():
             found.append(_round(bench, beside))
-            bench.say(f"large-tenant: {beside} {_shown([found[-1]])}")
+            bench.say(f"large-tenant: {beside} {shown([found[-1]])}")
     due = f"a tenant with {bench.sizes.backlog:,} due for {LARGE:,} endpoints"
     for beside in (HANGING, ANSWERING):
-        ratio = _p99(rounds[beside]) / _p99(rounds[ALONE])
-        anchors = f"p50 / p99 {_shown(rounds[beside])}, alone {_shown(rounds[ALONE])}"
+        ratio = p99(rounds[beside]) / p99(rounds[ALONE])
+        anchors = f"p50 / p99 {shown(rounds[beside])}, alone {shown(rounds[ALONE])}"
         has_bar = beside is HANGING
         yield Result(
             f"a small tenant's p99 {beside} of {due}", f"{ratio:.2f} times", f"≤ {MOST_TIMES:g} times" * has_bar,
             ratio <= MOST_TIMES or not has_bar, anchors,
         )  # fmt: skip
-
-
-def _p99(rounds: list[list[float]]) -> float:
-    return median([percentile(one, 99) for one in rounds])
-
-
-def _shown(rounds: list[list[float]]) -> str:
-    return f"{median([median(one) for one in rounds]):.1f} / {_p99(rounds):.1f} ms"
 
 
 def _round(bench: Bench, beside: str) -> list[float]:
@@ -78,9 +66,9 @@ def _round(bench: Bench, beside: str) -> list[float]:
         if beside is not ALONE:
             _fill(bench, url, others.url)
         with relay(bench, url):
-            asyncio.run(_load(url, WARM_UP_SECONDS))
+            asyncio.run(record_at_random(url, WARM_UP_SECONDS, _any_small))
             asked = others.report().count
-            commits = asyncio.run(_load(url, bench.sizes.hanging_seconds))
+            commits = asyncio.run(record_at_random(url, bench.sizes.hanging_seconds, _any_small))
             arrived = arrivals(logging, commits)
         asked = others.report().count - asked
     if beside is ANSWERING:
@@ -100,17 +88,5 @@ def _fill(bench: Bench, url: str, receiver_url: str) -> None:
         connection.execute("checkpoint")
 
 
-async def _load(url: str, seconds: float) -> Commits:
-    """Record events of the small tenant, one a transaction, at random moments."""
-    commits: Commits = {}
-    end = time.monotonic() + seconds
-    async with await psycopg.AsyncConnection.connect(url) as connection:
-        due = time.monotonic()
-        while (due := due + random.expovariate(PER_SECOND)) < end:
-            await asyncio.sleep(due - time.monotonic())
-            type_ = f"new.n{random.randrange(SMALL)}"
-            event = await outbox.arecord(connection, type_, {"note": "x" * 400}, tenant="small")
-            before = time.monotonic_ns()
-            await connection.commit()
-            commits[event.id] = (before, time.monotonic_ns())
-    return commits
+def _any_small() -> tuple[str, str]:
+    return f"new.n{random.randrange(SMALL)}", "small"

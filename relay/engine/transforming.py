@@ -44,7 +44,7 @@ class Transforming:
         with self._share.taking():
             made = event if transformation is None else transformation.of(event)
             if formatter is not None and formatter.parses_up_to:
-                if is_large_for(formatter, made):
+                if is_large_for(formatter, made):  # `make` begins anew, with what the event keeps of the transformation
                     return None
                 formatter.body_of(made)
         return made
