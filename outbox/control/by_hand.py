@@ -13,7 +13,7 @@ from outbox.control import audit
 from outbox.control.deliveries import show_delivery
 from outbox.control.filters import Filters
 from outbox.control.store import by_hand as store
-from outbox.control.store.sendable import OPEN
+from outbox.control.store.sendable import SENDABLE
 from outbox.control.tenancy import own
 from outbox.errors import ByHandError
 from outbox.ids import DeliveryId, SubscriptionId
@@ -26,10 +26,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried:
-    """What was made due, and for which subscriptions it waits on: paused, disabled, or held back by its receiver."""
+    """What was made due, and for which subscriptions it waits on: paused, disabled, held back or failing ones."""
 
     deliveries: tuple[DeliveryId, ...]
-    closed: tuple[SubscriptionId, ...]
+    not_sendable: tuple[SubscriptionId, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,9 @@ where {condition} and {where} and {_OWN} order by d.due_at, d.id limit :limit"""
     return list(map(DeliveryId.of, connection.execute(statement, parameters | {"asking": tenant}).scalars()))
 
 
-_CLOSED = text(f"select id from outbox.subscriptions where id = any(cast(:ids as uuid[])) and not ({OPEN}) order by id")  # noqa: S608
+_NOT_SENDABLE = text(f"""
+select id from outbox.subscriptions where id = any(cast(:ids as uuid[])) and not ({SENDABLE}) order by id
+""")  # noqa: S608 - the part is a constant
 
 
 def retry_now(
@@ -149,9 +151,10 @@ def retry_now(
     made = store.make_due(connection, delivery_ids)
     subscriptions = list(dict.fromkeys(row.subscription_id for row in made))
     _note(connection, "retried", [row.id for row in made], subscriptions, filters)
-    closed = connection.execute(_CLOSED, {"ids": subscriptions}).scalars()
+    not_sendable = connection.execute(_NOT_SENDABLE, {"ids": subscriptions}).scalars()
     return Retried(
-        deliveries=tuple(DeliveryId.of(row.id) for row in made), closed=tuple(map(SubscriptionId.of, closed))
+        deliveries=tuple(DeliveryId.of(row.id) for row in made),
+        not_sendable=tuple(map(SubscriptionId.of, not_sendable)),
     )
 
 

@@ -159,8 +159,8 @@ def _print_plan(plan: Plan, rate: int, *, as_json: bool) -> None:
     click.echo(f"would put back {number} deliveries, in {'' if plan.exact else 'more than '}{takes} at {rate}/s")
     if plan.passed_over:
         click.echo(f"{plan.passed_over:,} dead letters cannot be: not readable, not resolved, or nobody's")
-    if plan.closed:
-        click.echo(f"{plan.subscription_id} is {plan.closed}: they wait until it is resumed")
+    if plan.not_sendable_because:
+        click.echo(f"{plan.subscription_id} is {plan.not_sendable_because}: they wait until it is resumed")
     for one in plan.sample:
         click.echo(escape(f"{one.id}  {one.type}"))
 

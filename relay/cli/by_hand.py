@@ -67,11 +67,11 @@ def retry(
     done = source.ask(
         lambda connection: by_hand.retry_now(connection, None, found, None if delivery_ids else wanted),
         lambda: calls.retry_deliveries(*chosen).then(
-            lambda said: by_hand.Retried(deliveries=said.deliveries, closed=said.closed)
+            lambda said: by_hand.Retried(deliveries=said.deliveries, not_sendable=said.not_sendable)
         ),
     )
-    _report("due now", done.deliveries, wanted, as_json=as_json, closed=done.closed)
-    for name in () if as_json else done.closed[:_NAMED]:
+    _report("due now", done.deliveries, wanted, as_json=as_json, not_sendable=done.not_sendable)
+    for name in () if as_json else done.not_sendable[:_NAMED]:
         click.echo(f"{name} is paused, disabled or held back: relay subscriptions resume {name}", err=True)
 
 

@@ -40,11 +40,11 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried:
-    """What is due now, or would be; `closed` are subscriptions on which it waits all the same."""
+    """What is due now, or would be; `not_sendable` are subscriptions on which it waits all the same."""
 
     count: int
     deliveries: tuple[DeliveryId, ...]
-    closed: tuple[SubscriptionId, ...]
+    not_sendable: tuple[SubscriptionId, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

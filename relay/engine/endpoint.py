@@ -3,8 +3,9 @@
 Two limits isolate every endpoint. `sending` counts its requests on the wire; its window (window.py) bounds them.
 `leased` also counts what waits here; at most, that is what the endpoint can answer in a second.
 
-An endpoint is closed while its subscription is paused, disabled, removed or held back. It is closed at once when the
-endpoint asks for it (410, Retry-After). The database has the same rule (OPEN in relay/store) for what is not leased.
+An endpoint is sendable, which means that something may be sent to it, unless its subscription is paused, disabled,
+removed or held back, or its breaker is open. What it asks for itself (410, Retry-After) holds at once. The database has
+the same rule (SENDABLE in relay/store) for what is not leased.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Registry(Protocol):
 class Endpoint:
     """The receiving side of one subscription, at one version of its row."""
 
-    __slots__ = ("_closed_until", "_keyring", "ailing", "bytes", "envelope", "failing", "failures", "gate", "huge",
+    __slots__ = ("_keyring", "_sendable_from", "ailing", "bytes", "envelope", "failing", "failures", "gate", "huge",
                  "leased", "owner", "problem", "queued", "registry", "sending", "subscription", "tenant", "waiting",
                  "warned_at", "window")  # fmt: skip
 
@@ -99,7 +100,7 @@ class Endpoint:
     def update(self, subscription: SubscriptionVersion) -> None:
         """Use another version of the subscription; what is under way keeps its counts."""
         self.subscription = subscription
-        self._closed_until = time.monotonic() + subscription.closed_seconds
+        self._sendable_from = time.monotonic() + subscription.sendable_in_seconds
         if subscription.health:
             self.ailing = Ailing()
         self.problem: tuple[OutcomeKind, str] | None = None
@@ -130,23 +131,23 @@ class Endpoint:
         return window.answers and not window.is_slow
 
     @property
-    def is_open(self) -> bool:
+    def is_sendable(self) -> bool:
         """Whether anything may be sent now."""
-        return time.monotonic() >= self._closed_until
+        return time.monotonic() >= self._sendable_from
 
     @property
     def is_served(self) -> bool:
         """Whether something may be sent now: anything, or the probe that waits here."""
-        return self.is_open or any(delivery.probe for delivery in self.waiting)
+        return self.is_sendable or any(delivery.probe for delivery in self.waiting)
 
     @property
-    def is_closed_for_good(self) -> bool:
-        """Whether only another version of the subscription can open it again."""
-        return math.isinf(self._closed_until)
+    def needs_new_version(self) -> bool:
+        """Whether nothing may be sent until there is another version of the subscription."""
+        return math.isinf(self._sendable_from)
 
-    def close(self, seconds: float) -> None:
+    def send_nothing_for(self, seconds: float) -> None:
         """Begin no attempt for so many seconds, unless another version of the subscription says otherwise."""
-        self._closed_until = max(self._closed_until, time.monotonic() + seconds)
+        self._sendable_from = max(self._sendable_from, time.monotonic() + seconds)
 
     def timeout_of(self, delivery: Delivery) -> float:
         """Return how long an attempt of a delivery may take: as is set now, but no longer than its lease is for."""
@@ -155,7 +156,7 @@ class Endpoint:
     @property
     def free(self) -> int:
         """How many more deliveries may be leased for this endpoint now; negative after its window shrank."""
-        if not self.is_open:
+        if not self.is_sendable:
             return 0
         capacity = self.window.capacity if self.gate is None else self.gate.capacity(self.window)
         return capacity - self.leased
@@ -164,4 +165,4 @@ class Endpoint:
     def may_send(self) -> bool:
         """Whether a waiting delivery may go out now."""
         free = bool(self.waiting) and self.sending < self.window.size
-        return free and (self.gate is None or self.gate.opens())
+        return free and (self.gate is None or self.gate.lets_through())

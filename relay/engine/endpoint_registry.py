@@ -43,7 +43,7 @@ class Endpoints:
         self._keyring = keyring
         self._tenants = tenants or Tenants()
         self._known: dict[bytes, Endpoint] = {}
-        self._closed: set[bytes] = set()
+        self._not_sendable: set[bytes] = set()
         self._distrusted: set[bytes] = set()
         self._tenant_slots: WeakValueDictionary[bytes, Slots] = WeakValueDictionary()
         self.gated: dict[bytes, Endpoint] = {}  # those with limits
@@ -115,10 +115,10 @@ class Endpoints:
                 self._forget_oldest()
         else:
             endpoint.update(subscription)
-        if subscription.closed_seconds <= 0 and subscription.id in self._written:
+        if subscription.sendable_in_seconds <= 0 and subscription.id in self._written:
             self._written.remove(subscription.id)
             self._resumed.add(subscription.id)
-        endpoint.close(self._held_until(subscription) - time.monotonic())
+        endpoint.send_nothing_for(self._held_until(subscription) - time.monotonic())
         if subscription.batch_events:
             self.batching.add(subscription.id)
         else:
@@ -138,7 +138,7 @@ class Endpoints:
         endpoint.gate = endpoint.gate or Gate(endpoint, self.thirsty)
         endpoint.gate.update(self._slots_of_tenant)
         if self.resting.pop(told.id, None) is not None:
-            self.note_closed(endpoint)  # the next sweep finds it open, and puts it back into the due map
+            self.note_not_sendable(endpoint)  # the next sweep finds it sendable, and puts it back into the due map
         self._keep_gate(endpoint, endpoint.gate)
 
     def _slots_of_tenant(self, cell_id: bytes) -> Slots:
@@ -168,9 +168,9 @@ class Endpoints:
             endpoint.gate.end_slowing()
             self._keep_gate(endpoint, endpoint.gate)
 
-    def note_closed(self, endpoint: Endpoint) -> None:
-        """Remember an endpoint as closed until `take_reopened` names it."""
-        self._closed.add(endpoint.subscription.id)
+    def note_not_sendable(self, endpoint: Endpoint) -> None:
+        """Remember that an endpoint is not sendable, until `take_sendable_again` names it."""
+        self._not_sendable.add(endpoint.subscription.id)
 
     def hold_alike(self, receiver: Receiver, seconds: float) -> None:
         """Begin no attempt for so many seconds for any endpoint of this receiver, also one that is not known yet.
@@ -184,8 +184,8 @@ class Endpoints:
         until = max(self._held.get(receiver, 0.0), now + seconds)
         self._held = {one: end for one, end in self._held.items() if end > now} | {receiver: until}
         for endpoint in [one for one in self if _receiver_of(one.subscription) == receiver]:
-            endpoint.close(seconds)
-            self.note_closed(endpoint)
+            endpoint.send_nothing_for(seconds)
+            self.note_not_sendable(endpoint)
             endpoint.owner.give_back_waiting(endpoint)
 
     def note_written(self, subscription_ids: Iterable[bytes]) -> None:
@@ -213,19 +213,19 @@ class Endpoints:
             return True
         if self._held_until(endpoint.subscription) > now:
             return False
-        return endpoint.gate is None or endpoint.gate.closed_until(now) <= now + HAND_BACK_SECONDS
+        return endpoint.gate is None or endpoint.gate.leases_nothing_until(now) <= now + HAND_BACK_SECONDS
 
     def may_be_asked(self, subscription_id: bytes) -> bool:
-        """Tell whether nothing known here closes this subscription."""
+        """Tell whether nothing known here speaks against sending to this subscription."""
         if subscription_id in self.resting:
             return False
-        return subscription_id not in self._closed or self._known[subscription_id].is_open
+        return subscription_id not in self._not_sendable or self._known[subscription_id].is_sendable
 
-    def take_reopened(self) -> list[bytes]:
-        """Return the subscriptions that were closed and are open again; name each once."""
-        opened = [i for i in self._closed if self._known[i].is_open]
-        self._closed.difference_update(opened)
-        return opened
+    def take_sendable_again(self) -> list[bytes]:
+        """Return the subscriptions that were not sendable and are again; name each once."""
+        sendable = [i for i in self._not_sendable if self._known[i].is_sendable]
+        self._not_sendable.difference_update(sendable)
+        return sendable
 
     def forget(self, subscription_id: bytes) -> None:
         """Drop an endpoint that has nothing leased here; it is read again when it is needed."""
@@ -235,7 +235,7 @@ class Endpoints:
             self.gated.pop(subscription_id, None)
         self.resting.pop(subscription_id, None)
         self.batching.discard(subscription_id)
-        self._closed.discard(subscription_id)
+        self._not_sendable.discard(subscription_id)
         self._distrusted.discard(subscription_id)
         if self._most >= SHRINK_FROM and len(self._known) * 4 <= self._most:
             self._shrink()
@@ -249,7 +249,7 @@ class Endpoints:
         """
         for subscription_id in islice(self._known, LOOK_AT):
             endpoint = self._known[subscription_id]
-            if not endpoint.leased and endpoint.is_open:
+            if not endpoint.leased and endpoint.is_sendable:
                 self._answered.note(subscription_id, answers=endpoint.answers)
                 self.forget(subscription_id)
                 return
@@ -260,12 +260,12 @@ class Endpoints:
             self.forget(subscription_id)
         self._distrusted = set(self._known)
         self._answered.clear()
-        self._closed.clear()
+        self._not_sendable.clear()
         self.resting.clear()
 
     def _shrink(self) -> None:
         """Make the tables anew, since those of Python never shrink, and give back what the endpoints held."""
-        self._known, self._closed = dict(self._known), set(self._closed)
+        self._known, self._not_sendable = dict(self._known), set(self._not_sendable)
         self._distrusted = set(self._distrusted)
         self._most = len(self._known)
         give_back()

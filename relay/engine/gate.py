@@ -103,7 +103,7 @@ class Gate:
         for slots in self.cells:
             slots.spend()
 
-    def opens(self) -> bool:
+    def lets_through(self) -> bool:
         """Tell whether a request may begin now. If not, the owner is told when one may."""
         now, share = time.monotonic(), self.share
         if share is not None and self._endpoint.sending >= share.held(now):
@@ -118,7 +118,7 @@ class Gate:
             self._timer = asyncio.get_running_loop().call_later(max(TICK_SECONDS, at - now), self._wake)
         return False
 
-    def closed_until(self, now: float) -> float:
+    def leases_nothing_until(self, now: float) -> float:
         """Return until when nothing more may be leased, as far as is known here; before `now` where something may."""
         return self._asks_at(now, [slots for slots in self.cells if slots.spare <= 0])
 

@@ -227,7 +227,7 @@ class Pass:
         self._again = False
 
     async def go_on(self, store: Store, until: float) -> bool:
-        """Sort until that monotonic time at most; tell whether the subscription is in order and open now."""
+        """Sort until that monotonic time at most; tell whether the subscription is in order and sendable now."""
         try:
             return await self._go_on(store, until)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):

@@ -197,7 +197,7 @@ class Limiter:
                 self._endpoints.thirsty.pop(endpoint, None)
                 endpoint.owner.wake(endpoint)
                 continue
-            until = gate.closed_until(now)
+            until = gate.leases_nothing_until(now)
             if endpoint.waiting and gate.dry_until(now) > now + HAND_BACK_SECONDS:
                 endpoint.owner.give_back_waiting(endpoint)
             self._endpoints.thirsty.pop(endpoint, None)

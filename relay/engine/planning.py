@@ -67,12 +67,12 @@ class Planner:
         room, lease, slack = self._room.free if may_lease else 0, new_lease(), self._pace.slack_seconds
         self._slack = slack
         for taken, matches, ids in _pairs(batch):
-            for (subscription_id, _, is_open, ordered, _), identity in zip(matches, ids, strict=True):
+            for (subscription_id, _, is_sendable, ordered, _), identity in zip(matches, ids, strict=True):
                 lane = taken.lane if ordered else None
                 if lane is not None and lanes and lanes.is_parked(subscription_id, lane):
                     births.append(self._due_birth(identity, taken, subscription_id, lane, parked=True))
                     continue
-                ready = is_open and taken.available
+                ready = is_sendable and taken.available
                 endpoint = self._endpoints.get(subscription_id)
                 may = taken.fits and ready and leased < room
                 if may and endpoint and self._takes(endpoint, free, grants, taken.size or 0):

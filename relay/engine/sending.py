@@ -114,12 +114,12 @@ class Sending:
             self.update(await read(stale))
 
     def update(self, subscriptions: Iterable[SubscriptionVersion]) -> None:
-        """Store subscriptions that were read from the database; for closed ones, give back what has not begun."""
+        """Store subscriptions that were read; give back what has not begun for those that are not sendable."""
         for subscription in subscriptions:
             endpoint = self._endpoints.update(subscription, self)
             if subscription.held_for_good:
                 warn_held_for_good(endpoint)
-            self._give_back_if_closed(endpoint)
+            self._give_back_unless_sendable(endpoint)
             if endpoint.waiting:
                 self.wake(endpoint)  # what it waited for may be a limit that is gone
 
@@ -140,7 +140,7 @@ class Sending:
             if delivery.suspect:
                 self._suspect.note_begun(delivery)
             if not delivery.probe:  # that one is for an endpoint whose breaker is open
-                self._give_back_if_closed(endpoint)
+                self._give_back_unless_sendable(endpoint)
         self._room.begin_attempts()
 
     def give_back(self, delivery: Delivery) -> None:
@@ -228,8 +228,8 @@ class Sending:
             self.unsent.forget(subscription.id)
         self._room.learn(endpoint, outcome, subscription)
         if verdict.endpoint is not None and subscription.url == endpoint.subscription.url:
-            endpoint.close(verdict.endpoint.seconds if isinstance(verdict.endpoint, Hold) else GONE_SECONDS)
-            self._give_back_if_closed(endpoint)
+            endpoint.send_nothing_for(verdict.endpoint.seconds if isinstance(verdict.endpoint, Hold) else GONE_SECONDS)
+            self._give_back_unless_sendable(endpoint)
         if verdict.kind == VerdictKind.RELEASE:
             self.unsent.warn(endpoint, outcome)
             self._give_back(endpoint, delivery, verdict.wait_seconds)
@@ -266,10 +266,10 @@ class Sending:
         for member in unfit.others:
             self._settler.release(member, 0.0)
 
-    def _give_back_if_closed(self, endpoint: Endpoint) -> None:
-        if not endpoint.is_open:
-            self._endpoints.note_closed(endpoint)
-            self.give_back_waiting(endpoint, but_probes=not endpoint.is_closed_for_good)
+    def _give_back_unless_sendable(self, endpoint: Endpoint) -> None:
+        if not endpoint.is_sendable:
+            self._endpoints.note_not_sendable(endpoint)
+            self.give_back_waiting(endpoint, but_probes=not endpoint.needs_new_version)
 
     def give_back_waiting(self, endpoint: Endpoint, *, but_probes: bool = False) -> None:
         """Give back what has not begun for this endpoint. What a probe waits for is a limit's slot, not the breaker."""

@@ -49,7 +49,8 @@ class Sweep:
     async def run(self) -> None:
         """Sweep the next slice.
 
-        The order matters: changes are read before endpoints count as reopened, and only then are endpoints forgotten.
+        The order matters: changes are read before endpoints count as sendable again, and only then are some
+        forgotten.
         """
         self._sending.release_late()
         await self._stopped.end()
@@ -60,7 +61,7 @@ class Sweep:
         due = [row.id for row in rows if row.due]
         self._due.add_all(due)
         self.found_many = len(due) > SLICE // 2
-        self._due.add_all(self._endpoints.take_reopened())
+        self._due.add_all(self._endpoints.take_sendable_again())
         self._suspects.add_all(row.id for row in rows if row.suspects)
         await self._forget(rows)
         wrapped = len(rows) < SLICE
@@ -81,10 +82,10 @@ class Sweep:
             self._sending.update(await self._store.read_subscriptions(stale))
 
     async def _forget(self, rows: Sequence[Swept]) -> None:
-        """Drop endpoints that a whole turn of the sweep did not meet, if their subscription is closed or removed.
+        """Drop endpoints that a whole turn of the sweep did not meet, if nothing will be sent to them.
 
-        The sweep meets open subscriptions only. One that it did not meet but that looks open here is read again, a
-        slice at a time: it may be removed, or may have been made during the turn.
+        The sweep meets sendable subscriptions only. One that it did not meet but that looks sendable here is read
+        again, a slice at a time: it may be removed, or may have been made during the turn.
         """
         self._seen.update(row.id for row in rows if self._endpoints.get(row.id))  # of the others nothing is known here
         if len(rows) < SLICE:
@@ -97,11 +98,11 @@ class Sweep:
         gone = set(unclear).difference(subscription.id for subscription in found)
         for subscription_id in asked:
             endpoint = self._endpoints.get(subscription_id)
-            if endpoint and not endpoint.leased and (endpoint.is_closed_for_good or subscription_id in gone):
+            if endpoint and not endpoint.leased and (endpoint.needs_new_version or subscription_id in gone):
                 self._endpoints.forget(subscription_id)
 
     def _may_be_gone(self, endpoint: Endpoint) -> bool:
         """Tell whether this turn did not meet an endpoint that has nothing leased and is not just held back."""
         if endpoint.leased or endpoint.subscription.id in self._seen:
             return False
-        return endpoint.is_open or endpoint.is_closed_for_good
+        return endpoint.is_sendable or endpoint.needs_new_version

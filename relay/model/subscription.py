@@ -35,7 +35,7 @@ class SubscriptionVersion:
     secrets: tuple[tuple[str, Secret], ...]  # kind and text, sealed or in clear; newest first
     tenant: str = ""
     transformation: str | None = None
-    closed_seconds: float = 0.0  # how long nothing may be sent; inf: paused, disabled, removed or held for good
+    sendable_in_seconds: float = 0.0  # 0: now; inf: paused, disabled, removed or held for good
     held_for_good: bool = False  # held back until infinity, which no receiver can ask for: somebody wrote it
     format: str = "standard"
     format_settings: Mapping[str, Any] = field(default_factory=dict)
@@ -53,6 +53,6 @@ class SubscriptionVersion:
         return f"SubscriptionVersion(id={self.id.hex()}, version={self.version})"
 
 
-_FROM_ELSEWHERE = ("secrets", "closed_seconds", "held_for_good", "slowed_to", "tenant_limit", "health")
+_FROM_ELSEWHERE = ("secrets", "sendable_in_seconds", "held_for_good", "slowed_to", "tenant_limit", "health")
 SUBSCRIPTION_COLUMNS = tuple(one.name for one in fields(SubscriptionVersion) if one.name not in _FROM_ELSEWHERE)
 """What is read from outbox.subscriptions, in this order."""

@@ -12,7 +12,7 @@ from relay.operations.status.delivery_counts import oldest_since
 from relay.operations.status.outstanding import oldest_pending_seconds
 from relay.operations.status.running import ALIVE_SECONDS
 from relay.store.postgres_errors import one_line
-from relay.store.subscriptions import OPEN
+from relay.store.subscriptions import SENDABLE
 from relay.telemetry.gauges import COUNTED_UP_TO, Gauges, KeptGauges
 from relay.telemetry.redaction import redact
 
@@ -32,11 +32,11 @@ select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 # What is due waits in two ways: for subscriptions that may be sent to, which counts, and for those that may not.
 _ALIVE = f"seen_at >= clock_timestamp() - make_interval(secs => {ALIVE_SECONDS})"
 _GAUGES = text(f"""
-with open as materialized (select id from outbox.subscriptions where {OPEN}),
+with sendable as materialized (select id from outbox.subscriptions where {SENDABLE}),
 due as materialized (
-    select d.since from open s cross join lateral ({oldest_since("lease is null")}) d),
+    select d.since from sendable s cross join lateral ({oldest_since("lease is null")}) d),
 counted as materialized (
-    select from open s cross join lateral (
+    select from sendable s cross join lateral (
         select from outbox.deliveries where subscription_id = s.id and due_at <= statement_timestamp() and lease is null
         order by due_at limit :bound) d
     limit :bound)

@@ -18,7 +18,7 @@ from relay.store.claims import DUE_SINCE, MAX_ATTEMPTS, UNKNOWN_BYTES, with_even
 from relay.store.database import BEGIN, SETTINGS, rollback_if_open
 from relay.store.halving import part
 from relay.store.lease import LEASE_SLACK_SECONDS
-from relay.store.subscriptions import OPEN
+from relay.store.subscriptions import SENDABLE
 from relay.store.suspects import IS_SUSPECT, MAX_CRASHES, SUSPECTS_AMONG, bury_suspect
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ select a.id, o.batch_id is not null or o.age >= s.batch_milliseconds / 1000.0 or
 from unnest(%b) with ordinality a(id, place)
 cross join lateral (
     select batch_events, batch_milliseconds from outbox.subscriptions
-    where id = a.id and batch_events is not null and {OPEN} limit 1) s
+    where id = a.id and batch_events is not null and {SENDABLE} limit 1) s
 cross join lateral (
     select batch_id, extract(epoch from clock_timestamp() - ({DUE_SINCE}))::double precision as age
     from outbox.deliveries where subscription_id = a.id and due_at <= now() and coalesce(lease, -1) < 0
@@ -172,8 +172,8 @@ async def claim_batches(
 
 
 def _rule(asked: _Asked) -> str:
-    """Return what reads the subscription; a probe is for one that is not open."""
-    return _RULE if asked.lead is not None else f"{_RULE} and {OPEN}"
+    """Return what reads the subscription; a probe is for one that is not sendable."""
+    return _RULE if asked.lead is not None else f"{_RULE} and {SENDABLE}"
 
 
 async def _first(connection: psycopg.AsyncConnection[Any], asked: _Asked) -> psycopg.AsyncCursor[Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from relay.model.health_sign import RESERVED, Sign, sign_of
 from relay.store.arrays import Integers, Texts, Uuids
 from relay.store.claims import DUE_SINCE
-from relay.store.subscriptions import OPEN
+from relay.store.subscriptions import SENDABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,7 +205,7 @@ with rule as materialized (
     select make_interval(secs => nullif(value, 0)) as after from outbox.settings where name = 'late_after_seconds'),
 late as materialized (
     select s.id from outbox.subscriptions s cross join lateral ({_OLDEST_DUE}) d
-    where {OPEN} and d.due_at < now() - (select after from rule)
+    where {SENDABLE} and d.due_at < now() - (select after from rule)
       and not exists (select from outbox.sending where paused_at is not null) and not (select outbox.is_copied())
       and not exists (select from outbox.health h where h.subscription_id = s.id and h.late_at is not null)
     order by s.id limit %(batch)s),
@@ -213,7 +213,7 @@ over as (
     update outbox.health h set late_at = null
     where late_at is not null and not exists (
         select from outbox.subscriptions s cross join lateral ({_OLDEST_DUE}) d
-        where s.id = h.subscription_id and {OPEN} and d.due_at < now() - (select after from rule) / 2)),
+        where s.id = h.subscription_id and {SENDABLE} and d.due_at < now() - (select after from rule) / 2)),
 found as (
     insert into outbox.health as h (subscription_id, late_at) select id, clock_timestamp() from late
     on conflict (subscription_id) do update set late_at = excluded.late_at

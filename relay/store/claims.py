@@ -9,7 +9,7 @@ from relay.store.arrays import Bigints, Integers, Uuids
 from relay.store.bodies import read_bodies
 from relay.store.lease import LEASE_END, LEASE_SLACK_SECONDS
 from relay.store.rows import Leased
-from relay.store.subscriptions import OPEN
+from relay.store.subscriptions import SENDABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ DUE_SINCE = "due_at + make_interval(secs => coalesce(boost_seconds, 0))"
 ASKED = f"""
 asked as materialized (
     select a.id, a.slots from unnest(%b, %b) with ordinality a(id, slots, place)
-    cross join lateral (select from outbox.subscriptions where id = a.id and {OPEN} limit 1) s
+    cross join lateral (select from outbox.subscriptions where id = a.id and {SENDABLE} limit 1) s
     order by a.place)"""
 
 LEASED = f"""
@@ -44,7 +44,7 @@ cross join lateral (select version, timeout_seconds from outbox.subscriptions wh
 _CLAIM = f"""
 with asked as materialized (
     select a.* from unnest(%b, %b, %b, %b) with ordinality a(id, slots, bytes, huge, place)
-    cross join lateral (select from outbox.subscriptions where id = a.id and {OPEN} limit 1) s
+    cross join lateral (select from outbox.subscriptions where id = a.id and {SENDABLE} limit 1) s
     order by a.place),
 chosen as materialized (
     select c.id, c.size, a.bytes, a.huge, a.place from asked a cross join lateral (

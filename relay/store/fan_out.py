@@ -23,7 +23,7 @@ from relay.store.fan_out_wide import WIDE_FROM, resolve_wide
 from relay.store.lanes import LANE_OF_EVENT, find_busy
 from relay.store.pending_shares import CHOSEN
 from relay.store.rows import Match, Taken
-from relay.store.subscriptions import MATCHED, OPEN, SUBSCRIPTIONS, subscription_of
+from relay.store.subscriptions import MATCHED, SENDABLE, SUBSCRIPTIONS, subscription_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -72,15 +72,15 @@ e as materialized (
     from taken t left join {events}),
 kinds as (select distinct tenant, type from e where type is not null),
 matches as (
-    select k.tenant, k.type, array_agg(s.id) as ids, array_agg(s.version) as versions, array_agg(s.open) as open,
-           array_agg(s.ordered) as ordered,
+    select k.tenant, k.type, array_agg(s.id) as ids, array_agg(s.version) as versions,
+           array_agg(s.sendable) as sendable, array_agg(s.ordered) as ordered,
            case when count(s.filter_hash) > 0 then array_agg(s.filter_hash) end as filters
     from kinds k
     cross join lateral (
         select s.* from (
             select distinct st.subscription_id from outbox.subscription_types st
             where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type)){passed_over}) m
-        cross join lateral (select id, version, {OPEN} as open, ordered, filter_hash
+        cross join lateral (select id, version, {SENDABLE} as sendable, ordered, filter_hash
                             from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
         limit %b) s
     group by k.tenant, k.type)
@@ -89,7 +89,8 @@ select event_seq, tenant, type, available_at, coalesce(available_at <= clock_tim
        null::uuid[], null::bigint[], null::boolean[], null::boolean[], null::uuid[]
 from e
 union all
-select null, tenant, type, null, null, null, null, null, null, null, ids, versions, open, ordered, filters from matches
+select null, tenant, type, null, null, null, null, null, null, null, ids, versions, sendable, ordered, filters
+from matches
 """
 
 

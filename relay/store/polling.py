@@ -8,7 +8,7 @@ from uuid import UUID
 from relay.store.database import BEGIN, ORIGIN, rollback_if_open
 from relay.store.pending_shares import HAS_GROUPS
 from relay.store.rows import Poll, Swept
-from relay.store.subscriptions import OPEN, PROBED
+from relay.store.subscriptions import PROBED, SENDABLE
 from relay.store.suspects import IS_SUSPECT, SUSPECTS_AMONG
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def poll(database: Database, after_seq: int, due_since: float, *, ask_grou
 # Asks about every subscription in turn, a slice each time: finds what the due map does not know, and expired leases.
 _SWEEP = f"""
 with slice as materialized (
-    select id, version from outbox.subscriptions where id > %b and {OPEN} order by id limit %b)
+    select id, version from outbox.subscriptions where id > %b and {SENDABLE} order by id limit %b)
 select s.id,
        exists (select from outbox.deliveries
                where subscription_id = s.id and due_at <= now() and coalesce(lease, -1) < 0),
@@ -92,7 +92,8 @@ _DRAINED = f"""
 select not exists (select from outbox.pending)
    and not exists (select from outbox.subscriptions where sorting_since is not null and removed_at is null)
    and not exists (select from outbox.subscriptions s
-                   where ({OPEN} or {PROBED}) and not exists (select from outbox.sending where paused_at is not null)
+                   where ({SENDABLE} or {PROBED})
+                     and not exists (select from outbox.sending where paused_at is not null)
                      and not (select outbox.is_copied())
                      and exists (select from outbox.deliveries d where d.subscription_id = s.id
                                  and (d.due_at <= (select clock_timestamp()) or d.lease is not null)))

@@ -69,7 +69,7 @@ class Taken(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A subscription that matches, at the version the take saw, and whether it was open then (subscriptions.OPEN).
+    """A subscription that matches, at the version the take saw, and whether it was SENDABLE then.
 
     ordered: whether events of one key go to it in order. filter_hash: of its filter, which has still to let the event
     through; None without one.
@@ -77,7 +77,7 @@ class Match(NamedTuple):
 
     subscription_id: bytes
     version: int
-    open: bool
+    sendable: bool
     ordered: bool = False
     filter_hash: bytes | None = None
 

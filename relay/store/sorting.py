@@ -1,8 +1,8 @@
 """Order switched on for a subscription that has a backlog: what lies there is put into lanes, a batch at a time.
 
-From the switch on, the subscription is closed (relay.store.subscriptions.OPEN) and fan_out parks what it makes for it.
+From the switch on, nothing is sent to the subscription (it is not SENDABLE) and fan_out parks what it makes for it.
 One pass over its rows then parks each whose event has a key. It begins when every fan_out that began before the switch
-has ended, and ends when it met no row that was leased or changed meanwhile. Then the subscription opens, and the sweep
+has ended, and ends when it met no row that was leased or changed meanwhile. Then it is sendable again, and the sweep
 gives every lane its head, the first of all.
 """
 
@@ -109,5 +109,5 @@ returning s.id"""
 
 
 async def end_sorting(database: Database, sorting: Sorting) -> bool:
-    """Open the subscription after a pass that met nothing it had to leave; False if another one has to come by."""
+    """Make it sendable after a pass that met nothing it had to leave; False if another one has to come by."""
     return bool(await database.fetch(_END, UUID(bytes=sorting.subscription_id), Timestamps([sorting.since])))

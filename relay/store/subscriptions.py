@@ -6,7 +6,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from outbox.control.store.sendable import BROKEN, MATCHED, NOT_HELD, OPEN, PROBED, WANTED
+from outbox.control.store.sendable import BROKEN, MATCHED, NOT_HELD, PROBED, SENDABLE, WANTED
 from outbox.secret import Secret
 from relay.model.subscription import SUBSCRIPTION_COLUMNS, SubscriptionVersion, TenantLimit
 from relay.store.arrays import Bigints, Uuids
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from relay.store.database import Database
 
 __all__ = [
-    "CLEAR_REMOVED", "MATCHED", "NOT_HELD", "OPEN", "PROBED", "SUBSCRIPTIONS", "find_changed", "read_subscriptions",
+    "CLEAR_REMOVED", "MATCHED", "NOT_HELD", "PROBED", "SENDABLE", "SUBSCRIPTIONS", "find_changed", "read_subscriptions",
     "subscription_of",
 ]  # fmt: skip
 
@@ -27,13 +27,14 @@ _NOTED = """(select case when opened_at is not null then 'open' when failing_sin
 # Before version 17 an infinite time cannot be subtracted. The error would be taken for the fault of an event that the
 # subscription matches, so no value of a row may reach an expression that can fail on it.
 # An open breaker is asked about again after a while, should nobody tell that it closed. So is who was disabled because
-# it only failed and is tried all the same: an endpoint that is closed for good keeps no probe that waits for a limit.
+# it only failed and is tried all the same: an endpoint that is not sendable for good keeps no probe that waits for a
+# limit.
 BROKEN_SECONDS = 60
 _TRIED = (
     f"paused_at is null and removed_at is null and sorting_since is null and {NOT_HELD} and recovery_seconds > 0"
     " and exists (select from outbox.health h where h.subscription_id = s.id and h.disabled_at is not null)"
 )
-_CLOSED_SECONDS = (
+_SENDABLE_IN_SECONDS = (
     f"case when s.disabled_at is not null and {_TRIED} then {BROKEN_SECONDS} when not ({WANTED}) then 'infinity'"
     f" when {NOT_HELD} then case when {BROKEN.replace('= id', '= s.id')} then {BROKEN_SECONDS} else 0 end"
     " when isfinite(held_until) then extract(epoch from held_until - clock_timestamp())::double precision"
@@ -45,7 +46,7 @@ SUBSCRIPTIONS = f"""
 select {", ".join(f"s.{name}" for name in SUBSCRIPTION_COLUMNS)},
        array(select kind from outbox.secrets where {_LIVE} order by created_at desc, id desc),
        array(select secret from outbox.secrets where {_LIVE} order by created_at desc, id desc),
-       {_CLOSED_SECONDS}, {WANTED} and coalesce(held_until = 'infinity', false),
+       {_SENDABLE_IN_SECONDS}, {WANTED} and coalesce(held_until = 'infinity', false),
        (select slowed_to from outbox.limits where id = s.id and measured_from > now() - {FORGOTTEN}),
        t.id, t.rate_limit, t.rate_burst, coalesce({_NOTED}, '')
 from outbox.subscriptions s
@@ -71,22 +72,22 @@ def _shared(value: str | tuple[int, ...]) -> str | tuple[int, ...]:
 
 def subscription_of(row: Sequence[Any]) -> SubscriptionVersion:
     """Return a row of SUBSCRIPTIONS as what sending needs; its id is 16 raw bytes."""
-    *columns, kinds, texts, closed_seconds, held_for_good, slowed_to, limit, rate, burst, health = row
+    *columns, kinds, texts, sendable_in_seconds, held_for_good, slowed_to, limit, rate, burst, health = row
     values = (_shared(tuple(value)) if isinstance(value, list) else value for value in columns)
     fields: dict[str, Any] = dict(zip(SUBSCRIPTION_COLUMNS, values, strict=True))
     for name in ("tenant", "scheme", "format", "order_policy"):
         fields[name] = _shared(fields[name])
     fields["format_settings"] = fields["format_settings"] or _NO_SETTINGS
     fields["secrets"] = tuple(zip(map(_shared, kinds), map(Secret, texts), strict=True))
-    fields |= {"closed_seconds": closed_seconds, "held_for_good": held_for_good, "slowed_to": slowed_to}
+    fields |= {"sendable_in_seconds": sendable_in_seconds, "held_for_good": held_for_good, "slowed_to": slowed_to}
     fields |= {"health": health}
     return SubscriptionVersion(**fields, tenant_limit=None if limit is None else TenantLimit(limit, rate, burst))
 
 
 _CHANGED = f"""
 select s.id from unnest(%b, %b) known(id, version)
-cross join lateral (select id, version, {OPEN} as open from outbox.subscriptions where id = known.id limit 1) s
-where s.version <> known.version or not s.open
+cross join lateral (select id, version, {SENDABLE} as sendable from outbox.subscriptions where id = known.id limit 1) s
+where s.version <> known.version or not s.sendable
 """
 
 

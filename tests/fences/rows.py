@@ -199,7 +199,7 @@ _CLAIMS = (
     ),
     Fence(
         "what is paused or removed is not claimed", "outbox/control/store/sendable.py",
-        'OPEN = f"', 'OPEN = f"true or ',
+        'SENDABLE = f"', 'SENDABLE = f"true or ',
         (f"{_CLAIM}::test_paused_and_removed_subscriptions_are_not_asked",),
     ),
 )  # fmt: skip

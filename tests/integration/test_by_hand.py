@@ -81,7 +81,7 @@ class TestRetry:
         name = one(connection, verdict="retry")
         act_as(connection, "ann")
         done = retry_now(connection, None, by_hand.waiting_by_id(connection, None, [name, name]))
-        assert (list(map(str, done.deliveries)), done.closed) == ([name], ())
+        assert (list(map(str, done.deliveries)), done.not_sendable) == ([name], ())
         found = show_delivery(connection, None, name)
         assert (found.state, found.attempts) == ("due", 1)
         (entry,) = noted(connection, "retried")
@@ -150,12 +150,12 @@ class TestRetry:
         found = by_hand.waiting_by_filter(connection, None, Filters(type="*"))
         assert list(map(str, found)) == [waiting]
 
-    def test_a_closed_subscription_is_named(self, connection: Connection) -> None:
+    def test_a_subscription_that_nothing_is_sent_to_is_named(self, connection: Connection) -> None:
         paused = seeding.subscribe(connection)
         name = one(connection, paused, "retry")
         subscriptions.pause(connection, paused)
         done = retry_now(connection, None, by_hand.waiting_by_id(connection, None, [name]))
-        assert list(map(str, done.closed)) == [paused]
+        assert list(map(str, done.not_sendable)) == [paused]
 
     @pytest.mark.field("F07")
     def test_the_command_asks_before_it_hastens_many(self, connection: Connection, run: Callable[..., str]) -> None:

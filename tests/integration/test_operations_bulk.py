@@ -152,9 +152,10 @@ def test_a_plan_counts_and_shows_some_and_changes_nothing(
     events = dead(connection, name, 8)
     subscriptions.pause(connection, name)
     found = plan_bulk(connection, None, BulkRequest(kind="redrive", since=HOUR))
-    assert (found.count, found.exact, found.closed) == (8, True, None)
+    assert (found.count, found.exact, found.not_sendable_because) == (8, True, None)
     assert [one.id for one in found.sample] == list(map(type(found.sample[0].id).of, events[:5]))
-    assert plan_bulk(connection, None, BulkRequest(kind="recover", subscription=name, since=HOUR)).closed == "paused"
+    recover = BulkRequest(kind="recover", subscription=name, since=HOUR)
+    assert plan_bulk(connection, None, recover).not_sendable_because == "paused"
     monkeypatch.setattr(plan, "COUNTED", 5)
     found = plan_bulk(connection, None, BulkRequest(kind="redrive", since=HOUR))
     assert (found.count, found.exact) == (5, False)

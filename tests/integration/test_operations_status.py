@@ -171,7 +171,7 @@ def test_a_paused_subscription_is_not_stuck(connection):
 
 
 @pytest.fixture
-def closed(connection) -> str:
+def not_sent_to(connection) -> str:
     """A subscription with one delivery that is late and one that waits for its retry."""
     subscription_id = seeding.subscribe(connection)
     (delivery_id, _) = seeding.resolve(connection, seeding.record(connection), subscription_id, subscription_id)
@@ -180,8 +180,8 @@ def closed(connection) -> str:
     return subscription_id
 
 
-def test_a_disabled_subscription_is_named_with_its_reason_and_the_mend(connection, closed):
-    made = subscriptions.disable(connection, closed, reason="the endpoint answered 410 Gone")
+def test_a_disabled_subscription_is_named_with_its_reason_and_the_mend(connection, not_sent_to):
+    made = subscriptions.disable(connection, not_sent_to, reason="the endpoint answered 410 Gone")
     found = status(connection, None)
     assert (found.stuck, found.deliveries.oldest_due_seconds) == ((), None)
     assert (found.subscriptions.active, found.subscriptions.disabled) == (0, 1)
@@ -189,7 +189,7 @@ def test_a_disabled_subscription_is_named_with_its_reason_and_the_mend(connectio
     since = utc(made.disabled_at)
     why = "the endpoint answered 410 Gone; 2 deliveries wait"
     assert of_interest(connection) == [
-        f"{closed} {HOOKS} is disabled since {since}: {why}: relay subscriptions resume {closed}"
+        f"{not_sent_to} {HOOKS} is disabled since {since}: {why}: relay subscriptions resume {not_sent_to}"
     ]
 
 
@@ -200,34 +200,34 @@ def test_of_many_disabled_five_are_named_and_the_others_counted(connection):
     assert (len(lines), lines[-1]) == (6, "7 subscriptions are disabled: relay subscriptions list --state disabled")
 
 
-def test_a_held_subscription_is_named_with_its_end_and_not_as_stuck(connection, closed):
+def test_a_held_subscription_is_named_with_its_end_and_not_as_stuck(connection, not_sent_to):
     connection.execute(text("update outbox.subscriptions set held_until = now() + interval '90 s'"))
     found = status(connection, None)
     assert (found.stuck, found.deliveries.oldest_due_seconds) == ((), None)
     assert str(found.deliveries.closed) == "2"
-    until = subscriptions.get(connection, closed).held_until
+    until = subscriptions.get(connection, not_sent_to).held_until
     whose = "by the receiver's Retry-After; 2 deliveries wait"
-    mend = f"relay subscriptions resume {closed} ends the hold"
-    assert of_interest(connection) == [f"{closed} {HOOKS} is held until {utc(until)} {whose}: {mend}"]
-    assert 80 < subscription_health(connection, None, closed).held_seconds <= 90
+    mend = f"relay subscriptions resume {not_sent_to} ends the hold"
+    assert of_interest(connection) == [f"{not_sent_to} {HOOKS} is held until {utc(until)} {whose}: {mend}"]
+    assert 80 < subscription_health(connection, None, not_sent_to).held_seconds <= 90
     connection.execute(text("update outbox.subscriptions set held_until = now() - interval '1 s'"))
-    assert subscription_health(connection, None, closed).held_seconds is None
+    assert subscription_health(connection, None, not_sent_to).held_seconds is None
     assert len(status(connection, None).stuck) == 1
 
 
-def test_one_whose_receiver_takes_less_than_comes_is_one_finding_with_the_cause(connection, closed):
+def test_one_whose_receiver_takes_less_than_comes_is_one_finding_with_the_cause(connection, not_sent_to):
     connection.execute(text("update outbox.attempts set outcome = 'slowed', status = 429, error = 'too many'"))
     connection.execute(text("insert into outbox.limits (id, slowed_to) select id, 0.2 from outbox.subscriptions"))
     late = status(connection, None)
     connection.execute(text("update outbox.subscriptions set held_until = now() + interval '50 s'"))
     both = replace(status(connection, None), stuck=late.stuck)  # the hold began between the two readings
     (behind,) = [one for one in findings_of(both) if one.code.startswith("subscription.")]
-    until = utc(subscriptions.get(connection, closed).held_until)
+    until = utc(subscriptions.get(connection, not_sent_to).held_until)
     takes = f"its receiver takes 0.2 requests a second, and asks to wait until {until}"
-    assert behind.seen == f"{closed} is behind by 2h 0m: it answers 429: too many; {takes}; 2 deliveries wait"
-    assert (behind.code, behind.action) == ("subscription.behind", Action("subscription", closed))
+    assert behind.seen == f"{not_sent_to} is behind by 2h 0m: it answers 429: too many; {takes}; 2 deliveries wait"
+    assert (behind.code, behind.action) == ("subscription.behind", Action("subscription", not_sent_to))
     (held,) = [one for one in status(connection, None).findings if one.code == "subscription.held"]
-    assert (held.severity, held.action) == ("note", Action("subscription", closed))
+    assert (held.severity, held.action) == ("note", Action("subscription", not_sent_to))
     assert "Retry-After (it answers 429: too many; its receiver takes 0.2 requests a second); 2 deliv" in held.seen
 
 
@@ -242,7 +242,7 @@ update outbox.attempts set outcome = 'http_4xx', status = 429, at = now() - make
     [(1, (0, 0.5, 0.9, 1.1, 3), "subscription.behind"), (60, (0, 15, 35, 55, 61, 75), "subscription.held")],
 )
 def test_an_endpoint_that_asks_to_wait_again_and_again_is_one_finding_and_not_two_in_turn(
-    connection, closed, asked, moments, code
+    connection, not_sent_to, asked, moments, code
 ):
     """Each moment is so many seconds after an answer 429; it is held or not, as that goes."""
     for ago in moments:
@@ -252,7 +252,7 @@ def test_an_endpoint_that_asks_to_wait_again_and_again_is_one_finding_and_not_tw
         assert ("was held" in found[0].seen) is (ago > asked and code == "subscription.held")
 
 
-def test_a_hold_that_ended_is_over_with_the_next_attempt(connection, closed):
+def test_a_hold_that_ended_is_over_with_the_next_attempt(connection, not_sent_to):
     connection.execute(ANSWERED_429, {"asked": 60, "ago": 70})
     connection.execute(text("update outbox.attempts set at = now() - interval '5 s', outcome = 'http_5xx'"))
     codes = [one.code for one in status(connection, None).findings]
@@ -260,11 +260,11 @@ def test_a_hold_that_ended_is_over_with_the_next_attempt(connection, closed):
 
 
 @pytest.mark.field("F95")
-def test_a_hold_by_hand_is_not_blamed_on_the_receiver(connection, closed):
+def test_a_hold_by_hand_is_not_blamed_on_the_receiver(connection, not_sent_to):
     connection.execute(text("update outbox.subscriptions set held_until = '2999-01-01Z'"))
     whose = "by hand (relay audit); 2 deliveries wait"
-    mend = f"relay subscriptions resume {closed} ends the hold"
-    assert of_interest(connection) == [f"{closed} {HOOKS} is held until 2999-01-01 00:00:00Z {whose}: {mend}"]
+    mend = f"relay subscriptions resume {not_sent_to} ends the hold"
+    assert of_interest(connection) == [f"{not_sent_to} {HOOKS} is held until 2999-01-01 00:00:00Z {whose}: {mend}"]
 
 
 def test_events_without_subscriber_are_counted_and_their_types_named(connection):

@@ -166,25 +166,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return go_on
 
 
-def test_a_closed_endpoint_takes_nothing_until_its_time(clock: Callable[[float], None]) -> None:
+def test_an_endpoint_that_is_not_sendable_takes_nothing_until_its_time(clock: Callable[[float], None]) -> None:
     one = endpoint()
-    one.close(60.0)
-    one.close(5.0)
+    one.send_nothing_for(60.0)
+    one.send_nothing_for(5.0)
     clock(59.0)
-    assert (one.is_open, one.free) == (False, 0)
+    assert (one.is_sendable, one.free) == (False, 0)
     clock(1.0)
-    assert (one.is_open, one.free) == (True, WINDOW_START)
+    assert (one.is_sendable, one.free) == (True, WINDOW_START)
 
 
 def test_what_the_database_says_now_counts_more_than_what_was_heard_before(clock: Callable[[float], None]) -> None:
     one = endpoint()
-    one.close(60.0)
+    one.send_nothing_for(60.0)
     one.update(subscription(version=2))
-    assert one.is_open
-    one.update(subscription(version=3, closed_seconds=math.inf))
+    assert one.is_sendable
+    one.update(subscription(version=3, sendable_in_seconds=math.inf))
     clock(1e9)
-    assert not one.is_open
-    one.update(subscription(version=4, closed_seconds=30.0))
-    assert not one.is_open
+    assert not one.is_sendable
+    one.update(subscription(version=4, sendable_in_seconds=30.0))
+    assert not one.is_sendable
     clock(30.0)
-    assert one.is_open
+    assert one.is_sendable

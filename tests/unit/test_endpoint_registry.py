@@ -24,14 +24,14 @@ class Nobody:
 
 
 def come_and_go(endpoints: Endpoints, first: int, count: int = MANY) -> None:
-    """Make and forget many subscriptions; half of them were known to be closed."""
+    """Make and forget many subscriptions; half of them were known not to be sendable."""
     owner, secrets = Nobody(), (("signing", Secret("whsec_" + "A" * 43 + "=")),)
     ids = [n.to_bytes(16, "big") for n in range(first, first + count)]
     for n, subscription_id in enumerate(ids):
         version = SubscriptionVersion(subscription_id, 1, "http://127.0.0.1/", 15, (), "standard", (), secrets)
         endpoint = endpoints.update(version, owner)
         if n % 2:
-            endpoints.note_closed(endpoint)
+            endpoints.note_not_sendable(endpoint)
     for subscription_id in ids:
         endpoints.forget(subscription_id)
 
@@ -70,10 +70,10 @@ def require_nothing_left(count: int) -> None:
 def test_those_that_stay_are_still_known_after_the_tables_shrank() -> None:
     endpoints = Endpoints(64, Keyring())
     kept = SubscriptionVersion(b"k" * 16, 3, "http://127.0.0.1/", 15, (), "standard", (), ())
-    endpoints.note_closed(endpoints.update(kept, Nobody()))
+    endpoints.note_not_sendable(endpoints.update(kept, Nobody()))
     come_and_go(endpoints, 0)
     assert [endpoint.subscription for endpoint in endpoints] == [kept]
-    assert endpoints.take_reopened() == [kept.id]
+    assert endpoints.take_sendable_again() == [kept.id]
 
 
 def known(number: int) -> SubscriptionVersion:
@@ -88,7 +88,7 @@ def test_beyond_the_most_only_what_is_idle_and_open_is_forgotten(monkeypatch: py
     endpoints = Endpoints(64, Keyring())
     busy, held, asked, idle = (endpoints.update(known(n), Nobody()) for n in range(4))
     busy.leased = 1
-    held.close(60)
+    held.send_nothing_for(60)
     assert endpoints.stale([(asked.subscription.id, 1)]) == []
     last = endpoints.update(known(4), Nobody())
     assert set(endpoints) == {busy, held, asked, last}

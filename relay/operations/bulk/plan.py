@@ -46,7 +46,7 @@ class Plan:
     """What an operation would put back now. `exact` is false where there are `count` or more.
 
     passed_over: dead letters that cannot be put back: unreadable, not resolved, or of a removed subscription.
-    closed: why nothing is sent to the subscription at the moment; what is put back waits.
+    not_sendable_because: why nothing is sent to the subscription at the moment; what is put back waits.
     """
 
     kind: Kind
@@ -54,7 +54,7 @@ class Plan:
     count: int
     exact: bool
     passed_over: int
-    closed: str | None
+    not_sendable_because: str | None
     sample: tuple[SampledEvent, ...]
 
 
@@ -78,7 +78,7 @@ def plan_of(connection: Connection, asked: Resolved) -> Plan:
             break
     return Plan(
         kind=asked.kind, subscription_id=asked.subscription_id, count=count, exact=exact, passed_over=passed_over,
-        closed=_closed(connection, asked.subscription_id), sample=_sample(connection, first),
+        not_sendable_because=_obstacle(connection, asked.subscription_id), sample=_sample(connection, first),
     )  # fmt: skip
 
 
@@ -151,13 +151,13 @@ def _sample(connection: Connection, first: Sequence[Found]) -> tuple[SampledEven
     )
 
 
-_CLOSED = text("""
+_OBSTACLE = text("""
 select case when paused_at is not null then 'paused' when disabled_at is not null then 'disabled'
             when held_until > clock_timestamp() then 'held' end
 from outbox.subscriptions where id = :id
 """)
 
 
-def _closed(connection: Connection, subscription_id: SubscriptionId | None) -> str | None:
-    found: str | None = connection.execute(_CLOSED, {"id": subscription_id}).scalar()
+def _obstacle(connection: Connection, subscription_id: SubscriptionId | None) -> str | None:
+    found: str | None = connection.execute(_OBSTACLE, {"id": subscription_id}).scalar()
     return found

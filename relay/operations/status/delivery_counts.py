@@ -13,7 +13,7 @@ from sqlalchemy import text
 from outbox.control.tenancy import operator_only
 from relay.operations.status.documents import Count, Deliveries
 from relay.store.claims import DUE_SINCE
-from relay.store.subscriptions import OPEN
+from relay.store.subscriptions import SENDABLE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -46,7 +46,7 @@ from (select due_at, boost_seconds from outbox.deliveries
 # No index leads to leased rows, and one would cost every claim. A lease that runs is due within the hour, one that
 # ended was due a moment ago: both are looked for from now on, along (subscription_id, due_at).
 _COUNTS = text(f"""
-with subscriptions as materialized (select id, {OPEN} as open from outbox.subscriptions),
+with subscriptions as materialized (select id, {SENDABLE} as sendable from outbox.subscriptions),
 coming as materialized (
     select d.lease from subscriptions s cross join lateral (
         select lease from outbox.deliveries where subscription_id = s.id
@@ -59,15 +59,15 @@ past as materialized (
         order by due_at desc limit :among) d
     limit :among),
 due as materialized (
-    select s.open from subscriptions s cross join lateral (
+    select s.sendable from subscriptions s cross join lateral (
         select from outbox.deliveries where subscription_id = s.id and due_at <= statement_timestamp()
           and lease is null order by due_at limit :bound) d
-    where s.open limit :bound),
-closed as materialized (
+    where s.sendable limit :bound),
+not_sendable as materialized (
     select from subscriptions s cross join lateral (
         select from outbox.deliveries where subscription_id = s.id and due_at <= statement_timestamp()
           and lease is null order by due_at limit :bound) d
-    where not s.open limit :bound)
+    where not s.sendable limit :bound)
 select (select count(*) from (select from outbox.deliveries where lease is null and due_at <= statement_timestamp()
                               order by due_at limit :bound) b) as due,
        (select count(*) from (select from outbox.deliveries
@@ -75,12 +75,12 @@ select (select count(*) from (select from outbox.deliveries where lease is null 
                               order by due_at limit :bound) b) as waiting,
        (select count(*) from (select from outbox.deliveries where lane is not null and not isfinite(due_at)
                               order by subscription_id, lane limit :bound) b) as parked,
-       (select count(*) from due) as open, (select count(*) from closed) as closed,
+       (select count(*) from due) as sendable, (select count(*) from not_sendable) as not_sendable,
        (select count(lease) from coming) as leased, (select count(*) from coming) as coming,
        (select count(lease) from past) as ended, (select count(*) from past) as past,
        coalesce(cast(:oldest as double precision), (
            select extract(epoch from clock_timestamp() - min(d.since)) from subscriptions s
-           cross join lateral ({oldest_since()}) d where s.open)::double precision) as oldest_seconds
+           cross join lateral ({oldest_since()}) d where s.sendable)::double precision) as oldest_seconds
 """)  # noqa: S608 - the parts are constants
 
 # Along an index also where the planner thinks that a table without statistics is quicker to read whole.
@@ -112,8 +112,8 @@ def read_deliveries(
     left = row.leased if gone is None else min(gone, row.leased)
     return Deliveries(
         due=bounded(row.due, EXACT_UP_TO),
-        open=bounded(row.open, EXACT_UP_TO),
-        closed=bounded(row.closed, EXACT_UP_TO),
+        open=bounded(row.sendable, EXACT_UP_TO),
+        closed=bounded(row.not_sendable, EXACT_UP_TO),
         waiting=bounded(row.waiting, EXACT_UP_TO),
         parked=bounded(row.parked, EXACT_UP_TO),
         leased=_found(row.leased - left, row.coming),

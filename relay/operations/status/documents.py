@@ -56,9 +56,10 @@ class Pending:
 class Deliveries:
     """Outstanding deliveries by state.
 
-    `open` and `closed` are what of `due` is for subscriptions that may be sent to, and for paused, disabled and held
-    ones. `leased` are being sent. `left`: leased by relays that are gone, free when the lease ends. `ended`: their
-    lease has ended, and they are claimed again in their turn. `parked` ones wait behind another of their key.
+    `open` and `closed`: what of `due` is for sendable subscriptions, and for paused, disabled, held and failing ones.
+    The words are those of 0.1.0, kept because programs read them; they are no states of a breaker. `leased` are being
+    sent. `left`: leased by relays that are gone, free when the lease ends. `ended`: their lease has ended, and they are
+    claimed again in their turn. `parked` ones wait behind another of their key.
     """
 
     due: Count

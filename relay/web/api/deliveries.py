@@ -29,11 +29,11 @@ class _Document(BaseModel):
 
 
 class Retried(_Document):
-    """What is due now, or in a dry run would be; `closed` are subscriptions on which it waits all the same."""
+    """What is due now, or in a dry run would be; `not_sendable` are subscriptions on which it waits all the same."""
 
     count: int
     deliveries: list[DeliveryText]
-    closed: list[SubscriptionText] = []
+    not_sendable: list[SubscriptionText] = []
 
 
 class Cancelled(_Document):
@@ -113,7 +113,7 @@ def retry_delivery(call: Operating, delivery_id: str) -> Any:
     """Make one delivery due now."""
     found = by_hand.waiting_by_id(call.connection, call.tenant, [delivery_id])
     done = by_hand.retry_now(call.connection, call.tenant, found)
-    return {"count": len(done.deliveries), "deliveries": done.deliveries, "closed": done.closed}
+    return {"count": len(done.deliveries), "deliveries": done.deliveries, "not_sendable": done.not_sendable}
 
 
 def _retry(call: Call, body: Chosen) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _retry(call: Call, body: Chosen) -> dict[str, Any]:
     if body.dry_run:
         return {"count": len(found), "deliveries": found}
     done = by_hand.retry_now(call.connection, call.tenant, found, filters)
-    return {"count": len(done.deliveries), "deliveries": done.deliveries, "closed": done.closed}
+    return {"count": len(done.deliveries), "deliveries": done.deliveries, "not_sendable": done.not_sendable}
 
 
 @router.post("/deliveries/cancel", response_model=Cancelled)

@@ -387,7 +387,7 @@ async def test_of_two_relays_one_has_the_batch(world: World, store: Store, other
     assert world.count("deliveries", "lease is not null") == len(ids)
 
 
-async def test_a_closed_subscription_has_no_batch(world: World, store: Store) -> None:
+async def test_a_subscription_that_is_not_sendable_has_no_batch(world: World, store: Store) -> None:
     subscription = subscribe(world, 10)
     numbered(world, 3)
     await fan_out(store)

@@ -161,9 +161,9 @@ async def test_nothing_is_claimed_or_born_leased_while_it_is_open(world: World, 
     assert [row.id for row in await store.sweep(bytes(16), 10)] == []
     world.record()
     async with store.fan_out(-1, 10, 10**6) as batch:
-        assert [match.open for match in batch.matches["", "a.b"]] == [False]
+        assert [match.sendable for match in batch.matches["", "a.b"]] == [False]
     (read,) = await store.read_subscriptions([subscription])
-    assert (read.closed_seconds, read.health) == (60, "open")
+    assert (read.sendable_in_seconds, read.health) == (60, "open")
     assert world.count("deliveries", "attempts > 1") == 0, "nothing was charged"
 
 

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.anyio
 
 URL = "http://127.0.0.1/"
 OPENED_AGAIN = "paused_at = null, disabled_at = null, disabled_reason = null, held_until = null"
-CLOSED = {
+NOT_SENDABLE = {
     "paused": "paused_at = now()",
     "disabled": "disabled_at = now(), disabled_reason = 'broken'",
     "held": "held_until = now() + interval '1 hour'",
@@ -169,7 +169,7 @@ async def test_what_is_disabled_already_keeps_its_reason(world: World, store: St
     world.subscribe()
     world.record()
     (birth,) = await fan_out(store, leased=True)
-    change(world, CLOSED["disabled"])
+    change(world, NOT_SENDABLE["disabled"])
     gone = result(held(birth), VerdictKind.RETRY, 0.0, decide.GONE, url=URL)
     assert (await store.settle([gone])).disabled == frozenset()
     assert world.value("select disabled_reason from outbox.subscriptions") == "broken"
@@ -252,7 +252,7 @@ async def test_after_a_hold_a_subscription_is_asked_again_though_no_row_fell_due
 async def test_a_process_that_knows_nothing_of_a_hold_keeps_it(world: World, far_end: FarEnd) -> None:
     """Another relay heard the Retry-After; this one finds the rows due, or makes them."""
     world.subscribe()
-    change(world, CLOSED["held"])
+    change(world, NOT_SENDABLE["held"])
     world.record(count=3)
     async with stepping(world.url, far_end) as relay:
         for _ in range(3):
@@ -511,7 +511,7 @@ async def test_one_event_that_is_too_large_for_the_receiver_stops_no_other(world
 
 
 @pytest.mark.case("B34")
-@pytest.mark.parametrize("how", [*CLOSED, "removed"])
+@pytest.mark.parametrize("how", [*NOT_SENDABLE, "removed"])
 async def test_what_was_leased_and_has_not_begun_is_given_back(world: World, far_end: FarEnd, how: str) -> None:
     """Between claim and send: at the next sweep, which is within a second."""
     world.subscribe()
@@ -523,7 +523,7 @@ async def test_what_was_leased_and_has_not_begun_is_given_back(world: World, far
         world.record(count=5)
         await one_on_the_wire(relay, far_end)
         assert relay.room.waiting == 4
-        change(world, CLOSED.get(how, "removed_at = now()"))
+        change(world, NOT_SENDABLE.get(how, "removed_at = now()"))
         await relay.look()
         assert relay.room.waiting == 0
         freed.set()
@@ -534,15 +534,15 @@ async def test_what_was_leased_and_has_not_begun_is_given_back(world: World, far
     assert len(far_end.requests) == 2
 
 
-@pytest.mark.parametrize("how", CLOSED)
+@pytest.mark.parametrize("how", NOT_SENDABLE)
 async def test_what_gathered_goes_out_when_it_is_resumed_uncharged(world: World, far_end: FarEnd, how: str) -> None:
-    """By a relay that had it closed, and knew of nothing due."""
+    """By a relay that knew it as not sendable, and knew of nothing due."""
     world.subscribe(schedule=())
     world.record(count=5)
     freed = far_end.hold("/")
     async with stepping(world.url, far_end, max_in_flight=1) as relay:
         await one_on_the_wire(relay, far_end)
-        change(world, CLOSED[how])
+        change(world, NOT_SENDABLE[how])
         await relay.look()
         world.record(count=5)
         await relay.look()
@@ -556,7 +556,7 @@ async def test_what_gathered_goes_out_when_it_is_resumed_uncharged(world: World,
     assert len(far_end.requests) == 10
 
 
-@pytest.mark.parametrize("how", CLOSED)
+@pytest.mark.parametrize("how", NOT_SENDABLE)
 async def test_the_retry_clock_stands_still(world: World, far_end: FarEnd, how: str) -> None:
     """Retries fall due, leases end without a word: nothing is asked, charged, suspected or buried."""
     world.subscribe(schedule=(0, 0))
@@ -565,7 +565,7 @@ async def test_the_retry_clock_stands_still(world: World, far_end: FarEnd, how: 
     async with stepping(world.url, far_end) as relay:
         await relay.look()
         await relay.settled()
-        change(world, CLOSED[how])
+        change(world, NOT_SENDABLE[how])
         world.record(count=2)
         await fan_out(relay.engine.feed_store, leased=True)
         world.expire()
@@ -582,7 +582,7 @@ async def test_the_retry_clock_stands_still(world: World, far_end: FarEnd, how: 
     assert world.count("attempts", "verdict = 'delivered' and number = 1") == 2
 
 
-@pytest.mark.parametrize("how", CLOSED)
+@pytest.mark.parametrize("how", NOT_SENDABLE)
 async def test_what_falls_due_meanwhile_is_claimed_in_vain_once(
     world: World, far_end: FarEnd, store: Store, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -592,7 +592,7 @@ async def test_what_falls_due_meanwhile_is_claimed_in_vain_once(
         world.record()
         await relay.look()
         await relay.settled()
-        change(world, CLOSED[how])
+        change(world, NOT_SENDABLE[how])
         claims: list[object] = []
         claim = relay.engine.feed_store.claim
 
@@ -607,7 +607,7 @@ async def test_what_falls_due_meanwhile_is_claimed_in_vain_once(
             await relay.feeder.step(Part.POLL)  # the sweep would tell why before it is asked
         assert world.count("deliveries", "due_at <= now()") == 5
         assert len(claims) == 1
-        assert not relay.feeder.due, "read at every look, so thousands that are closed must not stay in it"
+        assert not relay.feeder.due, "read at every look, so thousands that are not sendable must not stay in it"
         change(world, OPENED_AGAIN)
         await relay.look()
         await relay.settled()
@@ -636,7 +636,7 @@ async def test_a_retry_goes_to_the_url_of_its_moment_signed_with_the_keys_of_its
 async def test_only_what_may_be_sent_to_is_swept_and_claimed(world: World, store: Store) -> None:
     subscriptions = [world.subscribe() for _ in range(4)]
     active, *others = subscriptions
-    for identity, how in zip(others, CLOSED.values(), strict=True):
+    for identity, how in zip(others, NOT_SENDABLE.values(), strict=True):
         world.rows(f"update outbox.subscriptions set {how} where id = %s", uuid_of(identity))
     world.record()
     await fan_out(store)
@@ -645,8 +645,8 @@ async def test_only_what_may_be_sent_to_is_swept_and_claimed(world: World, store
     assert sorted(await store.find_changed(list(known.items()))) == sorted(others)
     for other in (known[active] - 1, known[active] + 1):  # after a failover a version may be lower than what was known
         assert await store.find_changed([(active, other)]) == [active], "it has another version"
-    closed = {one.id: one.closed_seconds for one in await store.read_subscriptions(subscriptions)}
-    assert [closed[identity] for identity in subscriptions[:3]] == [0.0, float("inf"), float("inf")]
-    assert 3590 < closed[others[2]] <= 3600
+    seconds = {one.id: one.sendable_in_seconds for one in await store.read_subscriptions(subscriptions)}
+    assert [seconds[identity] for identity in subscriptions[:3]] == [0.0, float("inf"), float("inf")]
+    assert 3590 < seconds[others[2]] <= 3600
     rows = await store.claim([(identity, 5) for identity in subscriptions], 50, 10**9, new_lease())
     assert [row.subscription_id for row in rows] == [active]

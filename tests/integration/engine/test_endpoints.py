@@ -57,7 +57,7 @@ async def test_endpoints_of_removed_subscriptions_leave_memory(
         for _ in range(2 * MANY // 500):
             await relay.feeder.step(Part.SWEEP)
         assert [endpoint.subscription.id for endpoint in relay.endpoints] == [kept]
-        assert (relay.endpoints.take_reopened(), list(relay.feeder.due)) == ([], [])
+        assert (relay.endpoints.take_sendable_again(), list(relay.feeder.due)) == ([], [])
         own_world.record("a.b")
         await relay.look()
         await relay.settled()
