@@ -24,5 +24,7 @@ The files by theme, in the order of a delivery's life:
 - logs: failure_log.py → failures.py (is a line due?), dead_letter_log.py; both → log_bursts.py (few lines for many)
 - for the process: meter.py (who measures), freed_memory.py
 
+A share is the part of something limited (a take, bytes, a cap, the loop's time) that one may have.
+
 relay/store has every SQL statement; relay/model/delivery.py draws what they do to a delivery.
 """

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from relay.engine.endpoint import Endpoint
     from relay.engine.tenants import Tenants, TenantUse
 
-__all__ = ["ByteGrants", "ByteRoom", "Share"]
+__all__ = ["ByteGrants", "ByteRoom", "ByteShare"]
 
 
-class Share(NamedTuple):
+class ByteShare(NamedTuple):
     """What a subscription may get in one claim: bytes of bodies that are not small, and whether a huge one."""
 
     bytes: int
@@ -105,7 +105,7 @@ class ByteGrants:
         self._promise(size, endpoint, answers=endpoint.answers)
         return True
 
-    def promise(self, endpoint: Endpoint | None) -> Share | None:
+    def promise(self, endpoint: Endpoint | None) -> ByteShare | None:
         """Promise an endpoint its share; None: it is not in memory yet.
 
         Returns:
@@ -116,7 +116,7 @@ class ByteGrants:
         if not granted and own:
             return None
         self._promise(granted, endpoint, answers=answers)
-        return Share(granted, not self._room.huge[answers])
+        return ByteShare(granted, not self._room.huge[answers])
 
     def _promise(self, size: int, endpoint: Endpoint | None, *, answers: bool) -> None:
         if self._tenants and endpoint:

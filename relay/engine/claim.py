@@ -13,7 +13,7 @@ from relay.store.lease import new_lease
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from relay.engine.byte_shares import Share
+    from relay.engine.byte_shares import ByteShare
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.fairness import Grants
@@ -36,7 +36,7 @@ class Slot(NamedTuple):
 
     subscription_id: bytes
     rows: int
-    share: Share
+    share: ByteShare
 
 
 class Claim:

@@ -77,7 +77,7 @@ class Engine:
         self.apart = Apart()
         self._pace = Pace()
         self.endpoints = Endpoints(options.max_in_flight_per_endpoint, keyring, room.tenants)
-        told = (self.settle_store, self.outage.share(), self._pace, options.meter, clock, self.endpoints)
+        told = (self.settle_store, self.outage.of_loop(), self._pace, options.meter, clock, self.endpoints)
         self.settler = Settler(*told)
         self.lone_suspect = LoneSuspect(self.settler)
         self.sending = Sending(
@@ -98,7 +98,7 @@ class Engine:
             self.sending,
             self.lone_suspect,
             clock,
-            self.outage.share(),
+            self.outage.of_loop(),
             self._pace,
             processes=options.processes,
             idle_poll_seconds=options.idle_poll_seconds,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from relay.engine.tenants import Turns
 
 if TYPE_CHECKING:
-    from relay.engine.byte_shares import ByteGrants, Share
+    from relay.engine.byte_shares import ByteGrants, ByteShare
     from relay.engine.endpoint import Endpoint
     from relay.engine.slots import Slots
     from relay.engine.tenants import Tenants, TenantUse
@@ -104,7 +104,7 @@ class Grants:
             self._count(endpoint.tenant, 1, answers=endpoint.answers)
         return may
 
-    def promise_bytes(self, endpoint: Endpoint | None) -> Share | None:
+    def promise_bytes(self, endpoint: Endpoint | None) -> ByteShare | None:
         """Promise an endpoint its share of the bytes; None when it holds all that it may have."""
         return self._bytes.promise(endpoint)
 

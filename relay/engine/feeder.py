@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lone_suspect import LoneSuspect
     from relay.engine.meter import Meter
-    from relay.engine.outage import Share
+    from relay.engine.outage import LoopOutage
     from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
@@ -78,7 +78,7 @@ class Feeder:
         sending: Sending,
         lone: LoneSuspect,
         clock: DatabaseClock,
-        outage: Share,
+        outage: LoopOutage,
         pace: Pace,
         *,
         processes: int,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from relay.engine.window import Window
     from relay.model.outcome import Outcome
 
-__all__ = ["HAND_BACK_SECONDS", "Gate", "Share"]
+__all__ = ["HAND_BACK_SECONDS", "CapShare", "Gate"]
 
 TICK_SECONDS = 0.002  # what comes within it goes out together
 QUEUE_OF_SHARE_SECONDS = 0.1  # so much work is leased ahead of a share
@@ -30,7 +30,7 @@ HAND_BACK_SECONDS = 1.0  # what would wait for a slot for longer is not kept lea
 REFUSALS_MAX = 4096  # deliveries whose refusals are remembered
 
 
-class Share:
+class CapShare:
     """This process's share of a cap on requests under way: `slots`, for new requests until `usable_until`."""
 
     __slots__ = ("cap", "next_ask", "slots", "usable_until")
@@ -58,7 +58,7 @@ class Gate:
         self._refusals: dict[bytes, int] = {}
         self.own: Slots | None = None
         self.tenant: Slots | None = None
-        self.share: Share | None = None
+        self.share: CapShare | None = None
 
     def update(self, tenant_slots: Callable[[bytes], Slots]) -> None:
         """Follow the subscription's version; `tenant_slots` gives those of a tenant's cell."""
@@ -74,7 +74,7 @@ class Gate:
             self.enter()
         cap = told.max_in_flight
         if cap is None or self.share is None:
-            self.share = None if cap is None else Share(cap)
+            self.share = None if cap is None else CapShare(cap)
         elif self.share.cap != cap:
             self.share.cap, self.share.next_ask = cap, 0.0
 

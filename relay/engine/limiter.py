@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from relay.engine.due_map import DueMap
     from relay.engine.endpoint import Endpoint
     from relay.engine.endpoint_registry import Endpoints
-    from relay.engine.gate import Share
+    from relay.engine.gate import CapShare
     from relay.engine.slots import Slots
     from relay.store.limits import AskedSlots
     from relay.store.store import Store
@@ -129,7 +129,7 @@ class Limiter:
             slots.take_back(asked)
         await self._make_cells({slots.id: slots for slots in missing})
 
-    async def _make_cells(self, cells: Mapping[bytes, Slots | Share]) -> None:
+    async def _make_cells(self, cells: Mapping[bytes, Slots | CapShare]) -> None:
         """Make these cells. One that somebody has made and does not commit is tried again in a while."""
         if not cells:
             return
@@ -144,7 +144,7 @@ class Limiter:
             for cell, held in cells.items():  # nothing tells which of them it is
                 await self._make_cells({cell: held})
 
-    async def _still_held(self, cells: Mapping[bytes, Slots | Share]) -> frozenset[bytes]:
+    async def _still_held(self, cells: Mapping[bytes, Slots | CapShare]) -> frozenset[bytes]:
         """Return those of the cells that somebody had locked, and still has. They are not asked, nor waited for."""
         had = self._held & cells.keys()
         held = await self._store.find_held_cells(list(had)) if had else frozenset()
@@ -152,7 +152,7 @@ class Limiter:
         _ask_later(cells[cell] for cell in held)
         return held
 
-    async def _put_off(self, error: BaseException, cells: Mapping[bytes, Slots | Share]) -> None:
+    async def _put_off(self, error: BaseException, cells: Mapping[bytes, Slots | CapShare]) -> None:
         """After an error of a lock, leave the cells that somebody holds alone for a while; raise any other."""
         if not is_locked(error):
             raise error
@@ -161,7 +161,7 @@ class Limiter:
         _ask_later(cells[cell] for cell in held)
 
     async def _take_in_flight(self, wanting: Sequence[Endpoint], now: float) -> None:
-        asked: dict[bytes, tuple[Endpoint, Share, AskedShare]] = {}
+        asked: dict[bytes, tuple[Endpoint, CapShare, AskedShare]] = {}
         for endpoint in dict.fromkeys((*wanting, *self._sharing)):
             share = endpoint.gate.share if endpoint.gate else None
             if share is None or now < share.next_ask:
@@ -214,7 +214,7 @@ class Limiter:
         heapq.heappush(self._resting, (until, subscription_id))
 
 
-def _ask_later(cells: Iterable[Slots | Share]) -> None:
+def _ask_later(cells: Iterable[Slots | CapShare]) -> None:
     """Ask these again in a while."""
     later = time.monotonic() + HELD_SECONDS
     for cell in cells:
@@ -232,7 +232,7 @@ def _needs(wanting: Iterable[Endpoint]) -> dict[Slots, int]:
     return needs
 
 
-def _share_question(endpoint: Endpoint, share: Share, *, busy: bool) -> AskedShare | None:
+def _share_question(endpoint: Endpoint, share: CapShare, *, busy: bool) -> AskedShare | None:
     """Return what to ask for, None where nothing changes."""
     window = min(share.cap, endpoint.window.size)
     want = window if busy else min(window, endpoint.sending)
@@ -242,7 +242,7 @@ def _share_question(endpoint: Endpoint, share: Share, *, busy: bool) -> AskedSha
     return AskedShare(endpoint.subscription.id, share.cap, want, endpoint.sending, lasts)
 
 
-def _note_share(share: Share, asked: AskedShare, slots: int, now: float) -> None:
+def _note_share(share: CapShare, asked: AskedShare, slots: int, now: float) -> None:
     """Hold a share that was asked for at `now`."""
     grew = slots > share.slots
     share.slots = slots

@@ -7,7 +7,7 @@ import time
 
 from relay.store.postgres_errors import Meaning, meaning_of, mend_of, one_line
 
-__all__ = ["Outage", "Share"]
+__all__ = ["LoopOutage", "Outage"]
 
 log = logging.getLogger("relay.database")
 
@@ -17,14 +17,14 @@ PAUSE_MAX_SECONDS = 1.0
 
 
 class Outage:
-    """Counts failures. Each loop of an engine has a share of one, so that an outage is logged once."""
+    """Counts failures. Each loop of an engine tells one of its own, so that an outage is logged once."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._logged_at = -LINE_EVERY_SECONDS
         self._is_logged = False
         self._end = "back"
-        self._failing: set[Share] = set()
+        self._failing: set[LoopOutage] = set()
         self.failures = 0
 
     @property
@@ -32,9 +32,9 @@ class Outage:
         """How long to wait before the next try: 0.1 s, doubling up to 1 s."""
         return min(PAUSE_MAX_SECONDS, PAUSE_FIRST_SECONDS * 2.0 ** min(self.failures, 10))
 
-    def share(self) -> Share:
-        """Return one loop's share: the outage lasts for as long as any loop fails."""
-        return Share(self, self._failing)
+    def of_loop(self) -> LoopOutage:
+        """Return one loop's side: the outage lasts for as long as any loop fails."""
+        return LoopOutage(self, self._failing)
 
     def note_failure(self, error: BaseException) -> None:
         """Count a failed try; log it, at most one line in ten seconds, with the mend where there is one."""
@@ -55,10 +55,10 @@ class Outage:
         self._since, self._is_logged, self.failures = None, False, 0
 
 
-class Share:
-    """One loop's share of an outage. One loop may work while another does not: then nothing is back."""
+class LoopOutage:
+    """One loop's side of an outage. One loop may work while another does not: then nothing is back."""
 
-    def __init__(self, whole: Outage, failing: set[Share]) -> None:
+    def __init__(self, whole: Outage, failing: set[LoopOutage]) -> None:
         self._whole = whole
         self._failing = failing
 

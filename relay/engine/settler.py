@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from relay.engine.clock import DatabaseClock
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.meter import Meter
-    from relay.engine.outage import Share
+    from relay.engine.outage import LoopOutage
     from relay.engine.pace import Pace
     from relay.model.delivery import Delivery
     from relay.model.settlement import Settlement
@@ -47,7 +47,7 @@ class Settler:
     """Gathers results and writes them, one statement a batch."""
 
     def __init__(
-        self, store: Store, outage: Share, pace: Pace, meter: Meter, clock: DatabaseClock, endpoints: Endpoints
+        self, store: Store, outage: LoopOutage, pace: Pace, meter: Meter, clock: DatabaseClock, endpoints: Endpoints
     ) -> None:
         self._store = store
         self._endpoints = endpoints

@@ -95,7 +95,7 @@ from matches
 
 
 _TAKE_OLDEST = _take("", "event_seq > %b and event_seq <= %b")
-_TAKE_SHARED = _take(f"{CHOSEN},", "event_seq = any(array(select event_seq from chosen))") + (
+_TAKE_BY_SHARES = _take(f"{CHOSEN},", "event_seq = any(array(select event_seq from chosen))") + (
     "union all select null, tenant, null, null, null, null, null, null, null, null, null, null, null, null, null"
     " from last_tenant"
 )
@@ -151,7 +151,7 @@ async def fan_out(
         of_events = (after_seq if events_after_seq is None else events_after_seq, up_to_seq)
         if look is None:
             which = shares.parameters(*bounds, limit) if shares else bounds
-            statement, asked = _TAKE_SHARED if shares else _TAKE_OLDEST, (*which, limit, *of_events)
+            statement, asked = _TAKE_BY_SHARES if shares else _TAKE_OLDEST, (*which, limit, *of_events)
         else:
             statement = _TAKE_THESE if look.passing is None else _TAKE_THESE_PASSING
             seqs = Bigints(look.seqs)
@@ -165,7 +165,7 @@ async def fan_out(
 class TakenBatch:
     """One fan_out transaction, open between its take and its `resolve`.
 
-    last_tenant: after which tenant the next shared take begins; None: anew. matches: by tenant and type. filtered:
+    last_tenant: after which tenant the next take by shares begins; None: anew. matches: by tenant and type. filtered:
     those of these kinds where somebody has a filter; `keep` says which matches of their events are left, and gave_up
     has the pairs whose filter came to no result. is_wide: some events have more matches than were brought.
     """

@@ -46,7 +46,7 @@ class PassedOver(NamedTuple):
 class Look(NamedTuple):
     """The events to take, chosen before the take: their filters have been asked, or their leaves are to be known.
 
-    last_tenant: as a shared take tells it. more: whether there were others, which were too much for once.
+    last_tenant: as a take by shares tells it. more: whether there were others, which were too much for once.
     """
 
     seqs: Sequence[int]
@@ -68,7 +68,7 @@ from ahead a left join lateral (
 
 
 _AHEAD_OLDEST = _ahead("", "event_seq > %b and event_seq <= %b", "")
-_AHEAD_SHARED = _ahead(
+_AHEAD_BY_SHARES = _ahead(
     f"{CHOSEN},",
     "event_seq = any(array(select event_seq from chosen))",
     "union all select null, tenant, null, null from last_tenant",
@@ -79,7 +79,7 @@ _AHEAD_SHARED = _ahead(
 _CHOSEN_OLDEST = (
     "select event_seq, null from outbox.pending where event_seq > %b and event_seq <= %b order by 1 limit %b"
 )
-_CHOSEN_SHARED = f"""
+_CHOSEN_BY_SHARES = f"""
 with {CHOSEN}, first as (select event_seq from chosen order by event_seq limit %b)
 select event_seq, null from first union all select null, tenant from last_tenant"""
 _KINDS = "select seq, tenant, type, octet_length(payload) from outbox.events where seq = any(%b)"
@@ -89,7 +89,7 @@ async def choose(database: Database, after_seq: int, limit: int, up_to_seq: int,
     """Return the pending events that a take of this kind would find, and lock no leaf of events. Changes nothing."""
     bounds = (after_seq, up_to_seq)
     which = shares.parameters(*bounds, limit) if shares else bounds
-    rows = await database.fetch(_CHOSEN_SHARED if shares else _CHOSEN_OLDEST, *which, limit)
+    rows = await database.fetch(_CHOSEN_BY_SHARES if shares else _CHOSEN_OLDEST, *which, limit)
     last_tenant = next((row[1] for row in rows if row[0] is None), None)
     return Look(sorted(row[0] for row in rows if row[0] is not None), last_tenant)
 
@@ -106,7 +106,7 @@ async def find_ahead(
     """Return the pending events that a take of this kind would find, in order, and its last tenant. Changes nothing."""
     bounds = (after_seq, up_to_seq)
     which = shares.parameters(*bounds, limit) if shares else bounds
-    statement = _AHEAD_SHARED if shares else _AHEAD_OLDEST
+    statement = _AHEAD_BY_SHARES if shares else _AHEAD_OLDEST
     (rows,) = await database.transaction((statement, (*which, limit, *bounds)), settings=PLANS)
     last_tenant = next((row[1] for row in rows if row[0] is None), None)
     return sorted(Ahead(*row) for row in rows if row[0] is not None), last_tenant

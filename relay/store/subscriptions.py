@@ -65,7 +65,7 @@ _NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
 @lru_cache(maxsize=4096)
-def _shared(value: str | tuple[int, ...]) -> str | tuple[int, ...]:
+def _interned(value: str | tuple[int, ...]) -> str | tuple[int, ...]:
     """Return one value for all that are equal: tenants, schedules and the like are the same in thousands of rows."""
     return value
 
@@ -73,12 +73,12 @@ def _shared(value: str | tuple[int, ...]) -> str | tuple[int, ...]:
 def subscription_of(row: Sequence[Any]) -> SubscriptionVersion:
     """Return a row of SUBSCRIPTIONS as what sending needs; its id is 16 raw bytes."""
     *columns, kinds, texts, sendable_in_seconds, held_for_good, slowed_to, limit, rate, burst, health = row
-    values = (_shared(tuple(value)) if isinstance(value, list) else value for value in columns)
+    values = (_interned(tuple(value)) if isinstance(value, list) else value for value in columns)
     fields: dict[str, Any] = dict(zip(SUBSCRIPTION_COLUMNS, values, strict=True))
     for name in ("tenant", "scheme", "format", "order_policy"):
-        fields[name] = _shared(fields[name])
+        fields[name] = _interned(fields[name])
     fields["format_settings"] = fields["format_settings"] or _NO_SETTINGS
-    fields["secrets"] = tuple(zip(map(_shared, kinds), map(Secret, texts), strict=True))
+    fields["secrets"] = tuple(zip(map(_interned, kinds), map(Secret, texts), strict=True))
     fields |= {"sendable_in_seconds": sendable_in_seconds, "held_for_good": held_for_good, "slowed_to": slowed_to}
     fields |= {"health": health}
     return SubscriptionVersion(**fields, tenant_limit=None if limit is None else TenantLimit(limit, rate, burst))

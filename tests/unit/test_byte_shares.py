@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.engine.byte_shares import ByteGrants, ByteRoom, Share
+from relay.engine.byte_shares import ByteGrants, ByteRoom, ByteShare
 from relay.engine.endpoint import Endpoint
 from relay.engine.room import BYTES_MAX
 from relay.engine.tenants import Tenants
@@ -67,9 +67,9 @@ def test_one_tenant_leaves_an_eighth_to_the_others_however_many_endpoints_it_has
         room.take(one, 250 * KB)
     assert use.bytes == room.taken > BYTES_MAX * 3 // 4
     grants = ByteGrants(room, 100, tenants)
-    assert [grants.promise(endpoint(answers=answers, tenant=use)) for _ in range(100)] == [Share(0, True)] * 100
+    assert [grants.promise(endpoint(answers=answers, tenant=use)) for _ in range(100)] == [ByteShare(0, True)] * 100
     assert ByteGrants(room, 1, tenants).take(others, 60 * KB)
-    assert (grants.promise(others) or Share(0, False)).bytes > 60 * KB
+    assert (grants.promise(others) or ByteShare(0, False)).bytes > 60 * KB
 
 
 def test_one_tenant_alone_has_all_of_the_room() -> None:
@@ -86,7 +86,7 @@ def test_small_ones_always_go() -> None:
         fill(room, endpoint(answers=True), 250 * KB)
     late = endpoint()
     assert ByteGrants(room).take(late, SMALL_BYTES)
-    assert ByteGrants(room).promise(late) == Share(0, True)
+    assert ByteGrants(room).promise(late) == ByteShare(0, True)
     taken = room.taken
     room.take(late, SMALL_BYTES)
     assert room.taken == taken
@@ -113,7 +113,7 @@ def test_a_batch_promises_no_more_than_there_is() -> None:
     assert sum(share.bytes for share in shares if share) <= BYTES_MAX
     assert shares[0] is not None
     assert shares[0].bytes == BYTES_MAX // 64
-    assert shares[-1] == Share(0, True), "it still may have small ones"
+    assert shares[-1] == ByteShare(0, True), "it still may have small ones"
 
 
 def test_who_holds_all_that_it_may_is_not_asked() -> None:

@@ -50,7 +50,7 @@ class Breaker:
 
     @property
     def failure_percent(self) -> int | None:
-        """The share of failures in the window; None where nothing was attempted."""
+        """How many percent of the window's attempts failed; None where nothing was attempted."""
         attempts = self.failures + self.successes
         return round(100 * self.failures / attempts) if attempts else None
 
@@ -145,9 +145,9 @@ def _breaker(row: object) -> Breaker:
 def in_words(breaker: Breaker) -> str:
     """Return a breaker as people say it, '' for one that is closed and has no failures."""
     if breaker.since is not None:
-        share = "" if breaker.failure_percent is None else f", {breaker.failure_percent} % failed"
+        failed = "" if breaker.failure_percent is None else f", {breaker.failure_percent} % failed"
         probe = "" if breaker.next_probe_at is None else f", next probe {utc(breaker.next_probe_at)}"
-        return f"{breaker.state.replace('_', '-')} since {utc(breaker.since)}{share}{probe}"
+        return f"{breaker.state.replace('_', '-')} since {utc(breaker.since)}{failed}{probe}"
     if breaker.failing_since is not None:
         return f"failing since {utc(breaker.failing_since)}"
     return ""
