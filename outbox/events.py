@@ -20,7 +20,7 @@ from outbox.control.filters import Filters
 from outbox.control.pages import Page
 from outbox.control.payloads import EventPayload, payloads_of
 from outbox.control.track import EventTrack, TrackedDelivery, track_event
-from outbox.control.waiting import Waits
+from outbox.control.waits import Waits
 from outbox.ids import EventId
 
 __all__ = [

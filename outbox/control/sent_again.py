@@ -35,9 +35,9 @@ def sent_again_as(connection: Connection, tenant: str | None, item: DeliveryDeta
     if item.event_id is None or item.subscription_id is None:
         return None
     same = Filters(event=item.event_id, subscription=item.subscription_id, limit=_LOOKED_AT)
-    waiting = [one.id for one in list_deliveries(connection, tenant, same)]
+    outstanding = [one.id for one in list_deliveries(connection, tenant, same)]
     tried = [one.delivery_id for one in list_attempts(connection, tenant, same) if one.verdict != "test"]
-    return max((one for one in (*waiting, *tried) if one > item.id), default=None)
+    return max((one for one in (*outstanding, *tried) if one > item.id), default=None)
 
 
 _LOOKED_AT = 100

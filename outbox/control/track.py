@@ -16,7 +16,7 @@ from outbox.control.events import Counts, EventDetails, Resolution, show_event
 from outbox.control.explain import ExplainedSubscription, explain_event
 from outbox.control.findings import Finding
 from outbox.control.pages import Page
-from outbox.control.waiting import Waits, read_waits, waits_of_pending
+from outbox.control.waits import Waits, read_waits, waits_of_pending
 from outbox.ids import DeliveryId, EventId, SubscriptionId
 
 __all__ = ["EventTrack", "TrackedDelivery", "track_event", "track_shown"]

@@ -28,8 +28,8 @@ def list_history(
     found = owner.find(session, webhook_id)
     where: dict[str, Any] = {"tenant": owner.tenant, "subscription": found.id, "limit": offset + limit, "after": after}
     if status == "pending":
-        waiting = outbox.deliveries.list(session, **where)
-        chosen, following = [_waiting(one) for one in waiting.items[offset:]], waiting.next
+        outstanding = outbox.deliveries.list(session, **where)
+        chosen, following = [_outstanding(one) for one in outstanding.items[offset:]], outstanding.next
     else:
         made = outbox.deliveries.attempts(session, **where, outcome=status)
         chosen, following = [_attempt(one) for one in made.items[offset:]], made.next
@@ -54,7 +54,7 @@ def _attempt(one: ListedAttempt) -> dict[str, Any]:
     }
 
 
-def _waiting(one: ListedDelivery) -> dict[str, Any]:
+def _outstanding(one: ListedDelivery) -> dict[str, Any]:
     nothing = ("status_code", "response_body", "response_time_ms", "error", "created_at")
     return {
         "id": str(one.id),

@@ -27,16 +27,16 @@ class CommitGuard:
     Args:
         connection: the one that carries the session's events.
         joined: its transaction or savepoint that the session uses as its own.
-        waiting: returns the events that are not written yet.
+        unwritten: returns the events that are not written yet.
     """
 
     def __init__(
-        self, connection: Connection, joined: Transaction | None, waiting: Callable[[], Sequence[Row]]
+        self, connection: Connection, joined: Transaction | None, unwritten: Callable[[], Sequence[Row]]
     ) -> None:
         self._connection = connection
         self._transaction = connection.get_transaction()
         self._joined = joined
-        self._waiting = waiting
+        self._unwritten = unwritten
         event.listen(connection, "commit", self._refuse)
 
     def is_left_open(self) -> bool:
@@ -49,7 +49,7 @@ class CommitGuard:
             event.remove(self._connection, "commit", self._refuse)
 
     def _refuse(self, connection: Connection) -> None:
-        if connection.get_transaction() is not self._transaction or not (rows := self._waiting()):
+        if connection.get_transaction() is not self._transaction or not (rows := self._unwritten()):
             return
         # SQLAlchemy believes that a transaction whose commit failed has ended: it would not roll it back.
         connection.dialect.do_rollback(connection.connection)

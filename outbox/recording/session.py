@@ -42,7 +42,7 @@ from outbox.recording.idempotency import other_content
 from outbox.recording.insert import Row, refuse_other_content
 from outbox.recording.session_events import Buffer, Entry
 
-__all__ = ["remember", "remember_all", "waiting_rows"]
+__all__ = ["remember", "remember_all", "unwritten_rows"]
 
 
 _KEY = "_outbox_buffer"
@@ -53,13 +53,13 @@ def _buffer_of(session: Session) -> Buffer:
     return buffer
 
 
-def waiting_rows(session: Session) -> list[Row]:
+def unwritten_rows(session: Session) -> list[Row]:
     """Return the rows that wait for the session's commit. Whoever looks at them knows of them: no warning follows."""
     buffer: Buffer | None = vars(session).get(_KEY)
     if buffer is None:
         return []
     buffer.settled = True
-    return [*buffer.waiting()]
+    return [*buffer.unwritten()]
 
 
 def remember(session: Session, row: Row, *, leniently: bool = False) -> None:

@@ -65,7 +65,7 @@ class Buffer:
         if not self.settled and self.entries:
             tell_lost([entry.row for entry in self.entries], self.kept_up, "was forgotten")
 
-    def waiting(self) -> Sequence[Row]:
+    def unwritten(self) -> Sequence[Row]:
         """Return the rows that are not written yet, or are being written."""
         return [entry.row for entry in self.entries[self.written :]]
 
@@ -76,22 +76,22 @@ class Buffer:
                 entry.lenient = False
 
     def _refused_commit(self) -> Sequence[Row]:
-        """Return the waiting rows to a guard, which raises an error where there are any."""
+        """Return the unwritten rows to a guard, which raises an error where there are any."""
         self.settled |= self.written < len(self.entries)
-        return self.waiting()
+        return self.unwritten()
 
     def write(self, session: Session) -> None:
-        """Write the waiting rows; of those that may be refused without harm, the ones that are not."""
-        waiting = self.entries[self.written :]
-        if not waiting:
+        """Write the unwritten rows; of those that may be refused without harm, the ones that are not."""
+        unwritten = self.entries[self.written :]
+        if not unwritten:
             return
         self.writing = True
         try:
-            kept = self._insert(session, waiting)
+            kept = self._insert(session, unwritten)
         finally:
             self.writing = False
-        if len(kept) < len(waiting):
-            for refused in {entry.row.id for entry in waiting} - {entry.row.id for entry in kept}:
+        if len(kept) < len(unwritten):
+            for refused in {entry.row.id for entry in unwritten} - {entry.row.id for entry in kept}:
                 self.once.pop(refused, None)  # who records it again has to hear of it
         here = innermost(session)
         for entry in kept:

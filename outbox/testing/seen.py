@@ -16,7 +16,7 @@ from outbox._text import brief, qualified_kind
 from outbox.errors import ArgumentError, TargetError
 from outbox.ids import text_id
 from outbox.recording.bind import WRITE, may_wait
-from outbox.recording.session import waiting_rows
+from outbox.recording.session import unwritten_rows
 from outbox.recording.statements import Row
 from outbox.recording.targets import is_psycopg, session_of
 from outbox.testing.differences import differences, shown
@@ -33,8 +33,8 @@ class RecordedEvent:
     """An event that was recorded.
 
     data: its payload, parsed; the text itself where Python cannot hold it, such as 1e999. available_at: of one that
-    waits as it was given, in UTC. waiting: it waits in the session's memory for the commit; others are in the database,
-    in this transaction or committed. metadata: None where there is none.
+    waits as it was given, in UTC. unwritten: it is in the session's memory until the commit; others are in the
+    database, in this transaction or committed. metadata: None where there is none.
     """
 
     id: str
@@ -45,7 +45,7 @@ class RecordedEvent:
     available_at: datetime | timedelta | None
     priority: int
     metadata: dict[str, str] | None
-    waiting: bool
+    unwritten: bool
 
 
 def recorded(target: Any, type: str = "*") -> list[RecordedEvent]:  # noqa: A002 - the word of the interface
@@ -71,7 +71,7 @@ def recorded(target: Any, type: str = "*") -> list[RecordedEvent]:  # noqa: A002
             "its database cannot be asked from here"
         )
     stored = _stored(session.connection(bind_arguments={"clause": WRITE}))
-    return [event for event in (*stored, *map(_waiting, waiting_rows(session))) if covers(type, event.type)]
+    return [event for event in (*stored, *map(_unwritten, unwritten_rows(session))) if covers(type, event.type)]
 
 
 def assert_recorded(
@@ -128,7 +128,7 @@ def _stored(target: Any) -> list[RecordedEvent]:
             available_at=available_at,
             priority=priority,
             metadata=None if metadata is None else json.loads(metadata),
-            waiting=False,
+            unwritten=False,
         )
         for id_, type_, payload, key, tenant, available_at, priority, metadata in _rows(target)
     ]
@@ -151,7 +151,7 @@ def _rows(target: Any) -> Sequence[Any]:
     raise TargetError(f"target: pass a session, a connection or an Engine, not a {qualified_kind(target)}")
 
 
-def _waiting(row: Row) -> RecordedEvent:
+def _unwritten(row: Row) -> RecordedEvent:
     delay = row.delay_microseconds
     return RecordedEvent(
         id=text_id("evt", row.id),
@@ -162,7 +162,7 @@ def _waiting(row: Row) -> RecordedEvent:
         available_at=row.available_at if delay is None else timedelta(microseconds=delay),
         priority=row.priority,
         metadata=None if row.metadata is None else json.loads(row.metadata),
-        waiting=True,
+        unwritten=True,
     )
 
 
@@ -202,5 +202,5 @@ def _listed(events: Sequence[RecordedEvent]) -> str:
 def _line(event: RecordedEvent) -> str:
     more = [f"key = {event.key!r}"] if event.key is not None else []
     more += [f"tenant = {event.tenant!r}"] if event.tenant else []
-    more += ["waits for the commit"] if event.waiting else []
+    more += ["waits for the commit"] if event.unwritten else []
     return ", ".join([f"{event.type} {shown(event.data)}", *more])

@@ -278,7 +278,7 @@ def _became(one: BulkOperation) -> str:
     found = one.became
     if found is None:
         return "-"
-    counts = {"arrived": found.delivered, "on their way": found.waiting, "dead": found.dead,
+    counts = {"arrived": found.delivered, "on their way": found.outstanding, "dead": found.dead,
               "cancelled": found.cancelled}  # fmt: skip
     said = [
         f"{_number(count, exact=found.exact)} {name}" for name, count in counts.items() if count or name != "cancelled"

@@ -76,7 +76,7 @@ class Batches:
         return min((w.full_from if self._has_room(i) else w.over_at for i, w in self._waits.items()), default=math.inf)
 
     @property
-    def is_waiting(self) -> bool:
+    def gathers_any(self) -> bool:
         """Whether a batch waits to be full."""
         return bool(self._waits)
 

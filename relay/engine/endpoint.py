@@ -1,7 +1,7 @@
 """One subscription's endpoint as this process sees it: what its requests carry, what waits for it, its window.
 
 Two limits isolate every endpoint. `sending` counts its requests on the wire; its window (window.py) bounds them.
-`leased` also counts what waits here; at most, that is what the endpoint can answer in a second.
+`leased` also counts `unbegun`, what waits here; at most, that is what the endpoint can answer in a second.
 
 An endpoint is sendable, which means that something may be sent to it, unless its subscription is paused, disabled,
 removed or held back, or its breaker is open. What it asks for itself (410, Retry-After) holds at once. The database has
@@ -50,7 +50,7 @@ class Owner(Protocol):
         """Let the endpoint's next attempts begin, as far as it and the room allow."""
         ...
 
-    def give_back_waiting(self, endpoint: Endpoint) -> None:
+    def give_back_unbegun(self, endpoint: Endpoint) -> None:
         """Give back what has not begun for this endpoint."""
         ...
 
@@ -67,7 +67,7 @@ class Endpoint:
     """The receiving side of one subscription, at one version of its row."""
 
     __slots__ = ("_keyring", "_sendable_from", "ailing", "bytes", "envelope", "failing", "failures", "gate", "huge",
-                 "leased", "owner", "problem", "queued", "registry", "sending", "subscription", "tenant", "waiting",
+                 "leased", "owner", "problem", "queued", "registry", "sending", "subscription", "tenant", "unbegun",
                  "warned_at", "window")  # fmt: skip
 
     def __init__(
@@ -85,7 +85,7 @@ class Endpoint:
         self.tenant = tenant or TenantUse()  # shared with the tenant's other endpoints
         self.window = Window(window_max)
         self.gate: Gate | None = None  # of an endpoint with limits (endpoint_registry.py)
-        self.waiting: list[Delivery] = []  # a deque that is empty takes 700 bytes more, ten thousand times
+        self.unbegun: list[Delivery] = []  # a deque that is empty takes 700 bytes more, ten thousand times
         self.leased = 0
         self.bytes = 0  # of the bodies of what is leased, and how many huge ones there are: see byte_shares.py
         self.huge = 0
@@ -138,7 +138,7 @@ class Endpoint:
     @property
     def is_served(self) -> bool:
         """Whether something may be sent now: anything, or the probe that waits here."""
-        return self.is_sendable or any(delivery.probe for delivery in self.waiting)
+        return self.is_sendable or any(delivery.probe for delivery in self.unbegun)
 
     @property
     def needs_new_version(self) -> bool:
@@ -163,6 +163,6 @@ class Endpoint:
 
     @property
     def may_send(self) -> bool:
-        """Whether a waiting delivery may go out now."""
-        free = bool(self.waiting) and self.sending < self.window.size
+        """Whether a delivery that has not begun may go out now."""
+        free = bool(self.unbegun) and self.sending < self.window.size
         return free and (self.gate is None or self.gate.lets_through())

@@ -97,9 +97,9 @@ class Endpoints:
         """Return the ids of those (id, version) that are known here at another version."""
         return [i for i, version in versions if i in self._known and self.version_of(i) != version]
 
-    def waiting_for(self) -> list[tuple[bytes, int]]:
-        """Return the subscriptions (id, version) that have deliveries waiting here."""
-        return [(i, self.version_of(i)) for i, one in self._known.items() if one.waiting]
+    def with_unbegun(self) -> list[tuple[bytes, int]]:
+        """Return the subscriptions (id, version) that have deliveries here that have not begun."""
+        return [(i, self.version_of(i)) for i, one in self._known.items() if one.unbegun]
 
     def update(self, subscription: SubscriptionVersion, owner: Owner) -> Endpoint:
         """Store a subscription that was read from the database; return its endpoint, a new one with this owner."""
@@ -186,7 +186,7 @@ class Endpoints:
         for endpoint in [one for one in self if _receiver_of(one.subscription) == receiver]:
             endpoint.send_nothing_for(seconds)
             self.note_not_sendable(endpoint)
-            endpoint.owner.give_back_waiting(endpoint)
+            endpoint.owner.give_back_unbegun(endpoint)
 
     def note_written(self, subscription_ids: Iterable[bytes]) -> None:
         """Note that the database knows of these holds.

@@ -179,7 +179,7 @@ class Engine:
 
         The order matters: an aborted attempt has a result too, and `close` ends the settler once it has none left.
         """
-        self.sending.release_waiting()
+        self.sending.release_unbegun()
         with self._hurry, anyio.move_on_after(max(0.0, finish_by - anyio.current_time())):
             await self.sending.finish()
         await self.sending.abort()

@@ -43,7 +43,7 @@ EVENTS_MAX = 500
 EVENTS_FIRST = 64  # in the first batch: how many subscriptions an event matches is not known yet
 DELIVERIES_MAX = 20_000
 DELIVERIES_AIM = 5000  # in one transaction, when each event matches many subscriptions
-BUSY_FROM_WAITING = 512  # leased deliveries that wait here, none of them for more than a second
+BUSY_FROM_UNBEGUN = 512  # leased deliveries that wait here, none of them for more than a second
 EVERY_SECONDS = 0.25
 TAKES_MAX = 4  # of one batch, while others subscribe in between
 LOOK_AT = 1000  # lanes in one look, of those in which a wide event was parked
@@ -96,7 +96,7 @@ class FanOut:
         endpoint without backlog: so what can be claimed, and what waits here, goes first. A backlog of endpoints that
         have no room delays nothing.
         """
-        self._busy = claimable or self._room.waiting >= BUSY_FROM_WAITING
+        self._busy = claimable or self._room.unbegun >= BUSY_FROM_UNBEGUN
         every = GROUPED_EVERY_SECONDS if self.shares.grouped else EVERY_SECONDS
         return not self._busy or time.monotonic() >= self._began + every
 
@@ -174,7 +174,7 @@ class FanOut:
         bodies = self.filters.end(batch, bodies)
         self._sending.admit(self.planner.deliveries(births, bodies))  # only now: the transaction has committed
         if lanes is not None:
-            self.looker.add(lanes.waiting)
+            self.looker.add(lanes.with_parked)
 
     async def _resolve_wide(self, batch: TakenBatch, *, complete: bool) -> tuple[int | None, bool] | None:
         """Resolve one event that very many subscriptions match; where there are others beside it, take it alone.
@@ -219,7 +219,7 @@ class FanOut:
         """
         room = 0 if self._due else self._room.free
         most = GROUPED_EVENTS_MAX if self._busy and self.shares.grouped else self.limit
-        return max(1, min(self.limit, most, int(max(room, BUSY_FROM_WAITING) / self._matches_each)))
+        return max(1, min(self.limit, most, int(max(room, BUSY_FROM_UNBEGUN) / self._matches_each)))
 
     def _note_answer(self, bodies: Bodies, seconds: float) -> None:
         """Let the next batch bring what the link takes in time: half as much, where this one came too late."""

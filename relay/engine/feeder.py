@@ -193,7 +193,7 @@ class Feeder:
 
     async def _stands_by(self, now: float) -> bool:
         """Poll only, where nothing is held here and another has the turn, and sweeps; tell whether that was enough."""
-        held = not self._sending.idle or self.batches.is_waiting
+        held = not self._sending.idle or self.batches.gathers_any
         if self._until_drained or held or not self._turn.stands_by(now - self._worked_at):
             return False
         await self._store.connect()
@@ -238,7 +238,7 @@ class Feeder:
         """
         if self._origin:
             log.warning("database: another server or timeline, or another schema; everything known is read again")
-            self._sending.release_waiting()
+            self._sending.release_unbegun()
             self._endpoints.distrust()
             for known in (self.due, self.suspect_claim.subscriptions, self.batches):
                 known.clear()
@@ -272,7 +272,7 @@ class Feeder:
     def _pause_seconds(self, began: float) -> float:
         """Return the rest after a look that found nothing; a short one, where the switch matters to what is here."""
         pause = self._turn.pause_seconds(began - self._worked_at, random.random())
-        return min(pause, HEED_SECONDS) if self.halt.is_on or self._sending.has_waiting else pause
+        return min(pause, HEED_SECONDS) if self.halt.is_on or self._sending.has_unbegun else pause
 
     def _fan_out_is_due(self) -> bool:
         return self.fan_out.is_due(claimable=not self.halt.is_on and self.claim.is_possible())

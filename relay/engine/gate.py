@@ -70,7 +70,7 @@ class Gate:
         self.tenant = tenant_slots(limit.id) if limit else None
         if self.tenant is not None and limit is not None:
             self.tenant.limit(per_second(limit.rate_limit), limit.rate_burst)
-        if self._endpoint.waiting:
+        if self._endpoint.unbegun:
             self.enter()
         cap = told.max_in_flight
         if cap is None or self.share is None:
@@ -158,7 +158,7 @@ class Gate:
         """Count a refusal; return how many this delivery has had. The first one begins with what the window guesses."""
         if self.own is None:
             self.own = Slots(self._endpoint.subscription.id)
-            if self._endpoint.waiting:
+            if self._endpoint.unbegun:
                 self.own.enter(self._endpoint)
         if not self.own.slowed and not self.own.refused:
             self.own.guess = window.guess

@@ -110,12 +110,12 @@ class OrderedTake:
 
 
 class BatchLanes:
-    """The lanes of one fan_out batch. `waiting`: those in which something is parked behind an older row."""
+    """The lanes of one fan_out batch. `with_parked`: those in which something is parked behind an older row."""
 
     def __init__(self, busy: set[Lane]) -> None:
         self._busy = busy
         self._begun: set[Lane] = set()
-        self.waiting: set[Lane] = set()
+        self.with_parked: set[Lane] = set()
 
     @classmethod
     async def of(cls, batch: TakenBatch) -> BatchLanes | None:
@@ -133,7 +133,7 @@ class BatchLanes:
         """Tell whether the next delivery of this lane is parked. Call it once for each, in the order of events."""
         one = (subscription_id, lane)
         if one in self._busy:
-            self.waiting.add(one)
+            self.with_parked.add(one)
             return True
         if one in self._begun:
             return True

@@ -95,7 +95,7 @@ class Limiter:
         wanted = {slots: slots.question(need) for slots, need in needs.items() if need and slots.wants(now)}
         for slots in [slots for slots in self._holding if slots not in needs]:
             del self._holding[slots]
-            if slots.held and not slots.waiting:
+            if slots.held and not slots.unbegun:
                 slots.put_back()
                 wanted[slots] = slots.question(0)
         return wanted
@@ -166,7 +166,7 @@ class Limiter:
             share = endpoint.gate.share if endpoint.gate else None
             if share is None or now < share.next_ask:
                 continue
-            busy = endpoint.is_served and (endpoint.subscription.id in self._due or bool(endpoint.waiting))
+            busy = endpoint.is_served and (endpoint.subscription.id in self._due or bool(endpoint.unbegun))
             if (question := _share_question(endpoint, share, busy=busy)) is not None:
                 asked[endpoint.subscription.id] = (endpoint, share, question)
         shares = {cell: share for cell, (_, share, _) in asked.items()}
@@ -198,10 +198,10 @@ class Limiter:
                 endpoint.owner.wake(endpoint)
                 continue
             until = gate.leases_nothing_until(now)
-            if endpoint.waiting and gate.dry_until(now) > now + HAND_BACK_SECONDS:
-                endpoint.owner.give_back_waiting(endpoint)
+            if endpoint.unbegun and gate.dry_until(now) > now + HAND_BACK_SECONDS:
+                endpoint.owner.give_back_unbegun(endpoint)
             self._endpoints.thirsty.pop(endpoint, None)
-            if endpoint.waiting:
+            if endpoint.unbegun:
                 endpoint.owner.wake(endpoint)  # what finds no slot is thirsty again
             if until > now:
                 self._let_rest(endpoint, until)
@@ -226,7 +226,7 @@ def _needs(wanting: Iterable[Endpoint]) -> dict[Slots, int]:
     needs: dict[Slots, int] = {}
     for endpoint in wanting:
         assert endpoint.gate is not None
-        need = max(0, endpoint.free) + len(endpoint.waiting)
+        need = max(0, endpoint.free) + len(endpoint.unbegun)
         for slots in endpoint.gate.cells:
             needs[slots] = needs.get(slots, 0) + need
     return needs

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Room"]
 
-LEASED_MAX = 2048  # deliveries held by one process, sending or waiting
+LEASED_MAX = 2048  # deliveries held by one process, sending or unbegun
 BYTES_MAX = 16 * 1024 * 1024  # of those of their bodies that are not small
 FAN_OUT_BYTES_MIN = 64 * SMALL_BYTES  # fan_out reads so much of bodies in any case: small ones always find room
 
@@ -41,7 +41,7 @@ class Room:
 
         Args:
             max_in_flight: requests on the wire at once.
-            leased_max: deliveries leased at once, sending or waiting.
+            leased_max: deliveries leased at once, sending or unbegun.
             bytes_max: bytes of bodies, shared out as byte_shares.py says.
         """
         self._leases = Places(leased_max)
@@ -84,7 +84,7 @@ class Room:
         return max(self.free_bytes, FAN_OUT_BYTES_MIN)
 
     @property
-    def waiting(self) -> int:
+    def unbegun(self) -> int:
         """How many leased deliveries wait here for endpoints that answer."""
         leases, requests = self._leases, self._requests
         return (leases.taken - leases.unproven) - (requests.taken - requests.unproven)
@@ -98,7 +98,7 @@ class Room:
         endpoint.leased += 1
         endpoint.tenant.leased += 1
         endpoint.tenant.unproven_leased += not endpoint.answers
-        endpoint.waiting.append(delivery)
+        endpoint.unbegun.append(delivery)
         self._leases.take(endpoint)
         self._bytes.take(endpoint, delivery.size)
         if endpoint.gate is not None:

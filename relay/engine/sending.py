@@ -85,7 +85,7 @@ class Sending:
 
     @property
     def leased(self) -> int:
-        """How many deliveries are held, waiting here or on the wire."""
+        """How many deliveries are held, unbegun or on the wire."""
         return self._leased
 
     @property
@@ -94,7 +94,7 @@ class Sending:
         return not self._leased
 
     @property
-    def has_waiting(self) -> bool:
+    def has_unbegun(self) -> bool:
         """Whether anything leased has not begun."""
         return self._leased > len(self._attempts)
 
@@ -120,7 +120,7 @@ class Sending:
             if subscription.held_for_good:
                 warn_held_for_good(endpoint)
             self._give_back_unless_sendable(endpoint)
-            if endpoint.waiting:
+            if endpoint.unbegun:
                 self.wake(endpoint)  # what it waited for may be a limit that is gone
 
     def admit(self, deliveries: Iterable[Delivery]) -> None:
@@ -147,18 +147,18 @@ class Sending:
         """Give back a leased delivery that was never admitted."""
         self._settler.release(delivery, 0.0)
 
-    def release_waiting(self) -> None:
+    def release_unbegun(self) -> None:
         """Give back everything that has not begun; the engine stops."""
         for endpoint in self._endpoints:
-            self.give_back_waiting(endpoint)
+            self.give_back_unbegun(endpoint)
 
     def release_late(self) -> None:
         """Give back what found no place in time, before its lease ends: it would become a suspect."""
         now = time.monotonic()
         for endpoint in self._endpoints:
-            waiting = endpoint.waiting
-            while waiting and now > waiting[0].start_by + endpoint.timeout_of(waiting[0]):
-                self._give_back_late(endpoint, waiting.pop(0))
+            unbegun = endpoint.unbegun
+            while unbegun and now > unbegun[0].start_by + endpoint.timeout_of(unbegun[0]):
+                self._give_back_late(endpoint, unbegun.pop(0))
 
     async def finish(self) -> None:
         """Wait until nothing is on the wire."""
@@ -171,7 +171,7 @@ class Sending:
 
     def begin_next(self, endpoint: Endpoint) -> None:
         """Begin the attempt that waits first for this endpoint, or give it back when it waited too long."""
-        delivery = endpoint.waiting.pop(0)
+        delivery = endpoint.unbegun.pop(0)
         if time.monotonic() > delivery.start_by:
             self._give_back_late(endpoint, delivery)
             return
@@ -269,15 +269,15 @@ class Sending:
     def _give_back_unless_sendable(self, endpoint: Endpoint) -> None:
         if not endpoint.is_sendable:
             self._endpoints.note_not_sendable(endpoint)
-            self.give_back_waiting(endpoint, but_probes=not endpoint.needs_new_version)
+            self.give_back_unbegun(endpoint, but_probes=not endpoint.needs_new_version)
 
-    def give_back_waiting(self, endpoint: Endpoint, *, but_probes: bool = False) -> None:
+    def give_back_unbegun(self, endpoint: Endpoint, *, but_probes: bool = False) -> None:
         """Give back what has not begun for this endpoint. What a probe waits for is a limit's slot, not the breaker."""
-        kept = [delivery for delivery in endpoint.waiting if but_probes and delivery.probe]
-        while endpoint.waiting:
-            if (delivery := endpoint.waiting.pop(0)) not in kept:
+        kept = [delivery for delivery in endpoint.unbegun if but_probes and delivery.probe]
+        while endpoint.unbegun:
+            if (delivery := endpoint.unbegun.pop(0)) not in kept:
                 self._give_back(endpoint, delivery, 0.0)
-        endpoint.waiting.extend(kept)
+        endpoint.unbegun.extend(kept)
 
     def _give_back_late(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Give back what may not begin any more: it could end after its lease. Log how many, a line in ten seconds."""

@@ -45,8 +45,8 @@ class Halt:
             self._say(others)
         self._paused, self._copied = seen.paused, bool(others)
         self.is_on = self._paused or self._copied
-        if self.is_on and sending.has_waiting:
-            sending.release_waiting()
+        if self.is_on and sending.has_unbegun:
+            sending.release_unbegun()
 
     def _say(self, others: list[str]) -> None:
         if others:

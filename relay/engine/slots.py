@@ -69,19 +69,19 @@ class Slots:
         return len(self._times)
 
     @property
-    def waiting(self) -> int:
+    def unbegun(self) -> int:
         """How many leased deliveries wait here for slots."""
         count = 0
         for endpoint in list(self._members):
-            count += len(endpoint.waiting)
-            if not endpoint.waiting:
+            count += len(endpoint.unbegun)
+            if not endpoint.unbegun:
                 del self._members[endpoint]
         return count
 
     @property
     def spare(self) -> int:
         """How many more deliveries may be leased; negative where more wait than there are slots."""
-        return self.held - self.waiting
+        return self.held - self.unbegun
 
     def next(self, now: float) -> float:
         """Return when the next slot may be used, maybe before `now`; inf without one."""

@@ -73,11 +73,11 @@ class Sweep:
         self._unmet, self.position = [], START
 
     async def _refresh(self, rows: Sequence[Swept]) -> None:
-        """Read changed subscriptions: those of this slice, and those with deliveries waiting here."""
+        """Read changed subscriptions: those of this slice, and those with unbegun deliveries here."""
         stale = self._endpoints.outdated((row.id, row.version) for row in rows)
-        waiting = self._endpoints.waiting_for()
-        if waiting:
-            stale += await self._store.find_changed(waiting)
+        unbegun = self._endpoints.with_unbegun()
+        if unbegun:
+            stale += await self._store.find_changed(unbegun)
         if stale:
             self._sending.update(await self._store.read_subscriptions(stale))
 

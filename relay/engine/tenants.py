@@ -23,14 +23,14 @@ class TenantUse:
     bytes: of the bodies of what is leased. unproven_…: what of these is for endpoints that do not answer.
     """
 
-    __slots__ = ("__weakref__", "bytes", "leased", "sending", "unproven_bytes", "unproven_leased", "unproven_sending",
-                 "waiting")  # fmt: skip
+    __slots__ = ("__weakref__", "bytes", "leased", "queued", "sending", "unproven_bytes", "unproven_leased",
+                 "unproven_sending")  # fmt: skip
 
     def __init__(self) -> None:
         self.leased = self.unproven_leased = 0
         self.sending = self.unproven_sending = 0
         self.bytes = self.unproven_bytes = 0
-        self.waiting: dict[bool, deque[Endpoint]] = {True: deque(), False: deque()}  # by whether the endpoint answers
+        self.queued: dict[bool, deque[Endpoint]] = {True: deque(), False: deque()}  # by whether the endpoint answers
 
     def reclassify(self, endpoint: Endpoint, *, answers: bool) -> None:
         """Count the places of an endpoint that just became proven (`answers`) or unproven on the other side."""
@@ -63,29 +63,29 @@ class Tenants:
 
 
 class Turns:
-    """Endpoints that wait: one of each tenant in turn. All of them answer, or none (`answers`)."""
+    """Endpoints in the queue: one of each tenant in turn. All of them answer, or none (`answers`)."""
 
     __slots__ = ("_answers", "_ring")
 
     def __init__(self, *, answers: bool) -> None:
         self._answers = answers
-        self._ring: deque[TenantUse] = deque()  # each tenant that has a waiting endpoint, once
+        self._ring: deque[TenantUse] = deque()  # each tenant that has an endpoint queued, once
 
     def __bool__(self) -> bool:
         return bool(self._ring)
 
     def append(self, endpoint: Endpoint) -> None:
         """Put an endpoint behind the others of its tenant."""
-        waiting = endpoint.tenant.waiting[self._answers]
-        if not waiting:
+        queued = endpoint.tenant.queued[self._answers]
+        if not queued:
             self._ring.append(endpoint.tenant)
-        waiting.append(endpoint)
+        queued.append(endpoint)
 
     def remove(self, endpoint: Endpoint) -> None:
-        """Take out an endpoint that waits here."""
-        waiting = endpoint.tenant.waiting[self._answers]
-        waiting.remove(endpoint)
-        if not waiting:
+        """Take an endpoint out of the queue."""
+        queued = endpoint.tenant.queued[self._answers]
+        queued.remove(endpoint)
+        if not queued:
             self._ring.remove(endpoint.tenant)
 
     def next(self, most: int, unproven_most: int) -> Endpoint | None:
@@ -99,9 +99,9 @@ class Turns:
             if tenant.sending >= most or (not self._answers and tenant.unproven_sending >= unproven_most):
                 ring.rotate(-1)
                 continue
-            waiting = tenant.waiting[self._answers]
-            endpoint = waiting.popleft()
-            if waiting:
+            queued = tenant.queued[self._answers]
+            endpoint = queued.popleft()
+            if queued:
                 ring.rotate(-1)
             else:
                 ring.popleft()

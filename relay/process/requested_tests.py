@@ -37,22 +37,22 @@ class RequestedTests:
         """Keep the configuration; the first message opens connections."""
         self._config = config
         self._database = Database(config)
-        self._waiting = asyncio.Event()
+        self._requested = asyncio.Event()
         self._busy = 0
 
     def note(self) -> None:
         """Note that one waits."""
-        self._waiting.set()
+        self._requested.set()
 
     async def run(self) -> None:
         """Answer what is noted, until cancelled. What was taken and is not answered then has no answer."""
-        await self._waiting.wait()  # for most relays for ever; a way out of its own reads the machine's authorities
+        await self._requested.wait()  # for most relays for ever; a way out of its own reads the machine's authorities
         out = network_of(self._config)
         try:
             async with anyio.create_task_group() as tasks:
                 while True:
-                    await self._waiting.wait()
-                    self._waiting.clear()
+                    await self._requested.wait()
+                    self._requested.clear()
                     if self._busy < MOST_AT_ONCE:
                         self._busy += 1
                         tasks.start_soon(partial(self._answer, out))
@@ -64,7 +64,7 @@ class RequestedTests:
         """Answer one after the other until none waits. The next one is noted, so that others help meanwhile."""
         try:
             while await answer_one(self._database, None, out):
-                self._waiting.set()
+                self._requested.set()
         except (OutboxError, SQLAlchemyError, OSError) as error:
             log.warning("test message: %s", str(error).splitlines()[0])
             await anyio.sleep(PAUSE_SECONDS)

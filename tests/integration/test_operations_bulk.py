@@ -84,7 +84,7 @@ def test_what_became_of_what_went_to_one_is_not_looked_for_among_what_went_to_ot
         found = operations.show_bulk(reading, None, operation).became
         rows_read = reading.execute(ROWS_READ).scalar_one()
     assert found is not None
-    assert (found.waiting, found.exact) == (3, True)
+    assert (found.outstanding, found.exact) == (3, True)
     assert 0 < rows_read < 1_000
 
 
@@ -104,7 +104,7 @@ def test_show_says_what_became_of_what_was_put_back(
     others = "2 others (retries made due, put back again, or past retention)"
     assert f"0 arrived, 3 on their way, 0 dead, {others}" in shown
     document = json.loads(CliRunner().invoke(cli, ["bulk", "show", operation, "--json"]).output)["became"]
-    assert document == {"delivered": 0, "waiting": 3, "dead": 0, "cancelled": 0, "others": 2, "exact": True}
+    assert document == {"delivered": 0, "outstanding": 3, "dead": 0, "cancelled": 0, "others": 2, "exact": True}
     monkeypatch.setattr("relay.operations.bulk.became.LOOKED_AT", 2)
     assert "2 or more on their way" in CliRunner().invoke(cli, ["bulk", "show", operation]).output
 

@@ -54,7 +54,7 @@ def test_status_names_a_blocked_key_its_head_since_when_and_how_many_wait(connec
     found = status(connection, None)
     (blocked,) = found.blocked_lanes
     assert (str(blocked.subscription_id), str(blocked.head), blocked.key) == (name, head, "order-7")
-    assert (blocked.attempts, blocked.waiting, blocked.last_error) == (2, 2, "HTTP 503")
+    assert (blocked.attempts, blocked.behind, blocked.last_error) == (2, 2, "HTTP 503")
     assert blocked.since is not None
     (finding,) = (finding for finding in found.findings if finding.code == "lane.blocked")
     assert finding.action == Action("delivery", head)

@@ -37,7 +37,7 @@ from outbox.control import (
     sent_again,
     test_messages,
     track,
-    waiting,
+    waits,
 )
 from outbox.control.filters import Filters
 from outbox.control.outstanding import walk_outstanding
@@ -147,9 +147,9 @@ PARTS = {
     "bulk.became.became_of": "reads for the row of an operation that was found for a tenant",
     "connection.begin": "begins a transaction",
     "denied_rights.name_denied_rights": "puts an error into words",
-    "waiting.count_behind": "is about a delivery that was found",
+    "waits.count_behind": "is about a delivery that was found",
     "known_types.unsubscribed_types": "is about types that were found",
-    "waiting.waits_of_pending": "is about an event that was found",
+    "waits.waits_of_pending": "is about an event that was found",
     "planned.along_indexes": "sets how statements are planned",
     "fates.fates": "counts what became of events that were found",
     "secrets.require_keys": "checks the keys when a relay starts",
@@ -249,7 +249,7 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
         c, tenant, ALL, "delivered"
     ),
     "deliveries.outstanding_of_event": lambda c, tenant, w: deliveries.outstanding_of_event(c, tenant, w.event),
-    "waiting.read_waits": lambda c, tenant, w: waiting.read_waits(c, tenant, [w.waiting]),
+    "waits.read_waits": lambda c, tenant, w: waits.read_waits(c, tenant, [w.waiting]),
     "payloads.payloads_of": lambda c, tenant, w: payloads.payloads_of(c, tenant, [w.event]),
     "portal_links.list_portal_links": lambda c, tenant, _: portal_links.list_portal_links(c, tenant, ALL),
     "known_types.known_types": lambda c, tenant, _: known_types.known_types(c, tenant),

@@ -54,12 +54,12 @@ def test_the_public_names_are_these_and_each_says_what_it_is():
 class TestRecorded:
     def test_events_that_wait_and_events_in_the_database(self, session):
         outbox.record(session, "order.placed", {"id": 1}, key="1", tenant="acme", priority=2)
-        (waiting,) = recorded(session)
+        (unwritten,) = recorded(session)
         session.commit()
         outbox.record(session, "order.paid", [1, None], available_at=timedelta(hours=1))
         stored, later = recorded(session)
-        assert (waiting.waiting, stored.waiting, later.waiting) == (True, False, True)
-        assert waiting.id == stored.id
+        assert (unwritten.unwritten, stored.unwritten, later.unwritten) == (True, False, True)
+        assert unwritten.id == stored.id
         assert (stored.type, stored.data, stored.key, stored.tenant, stored.priority) == (
             *("order.placed", {"id": 1}, "1", "acme", 2),
         )
@@ -76,7 +76,7 @@ class TestRecorded:
         savepoint = session.begin_nested()
         outbox.record(session, "undone", 1)
         savepoint.rollback()
-        assert [(event.type, event.waiting) for event in recorded(session)] == [("kept", False)]
+        assert [(event.type, event.unwritten) for event in recorded(session)] == [("kept", False)]
         session.rollback()
         assert nothing_recorded(session)
 

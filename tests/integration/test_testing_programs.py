@@ -106,6 +106,6 @@ def test_what_is_recorded_is_what_a_commit_would_keep(steps: list[str], engine: 
             program.run(step)
             found = testing.recorded(session)
             assert [event.data for event in found] == program.kept, step
-            assert {event.data for event in found if not event.waiting} >= set(program.committed)
+            assert {event.data for event in found if not event.unwritten} >= set(program.committed)
         session.rollback()
     assert [event.data for event in testing.recorded(engine)] == program.committed

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 import outbox
 from benchmarks import declared
-from outbox.recording.session import waiting_rows
+from outbox.recording.session import unwritten_rows
 
 
 def test_each_way_of_the_catalogues_benchmark_records_one_event() -> None:
@@ -19,5 +19,5 @@ def test_each_way_of_the_catalogues_benchmark_records_one_event() -> None:
         for way in ways.values():
             event: Any = way(session)
             assert isinstance(event, outbox.Event)
-        assert [row.type.split(".")[0] for row in waiting_rows(session)] == ["order"] * len(ways)
+        assert [row.type.split(".")[0] for row in unwritten_rows(session)] == ["order"] * len(ways)
         session.rollback()

@@ -110,7 +110,7 @@ def test_leased_deliveries_take_room() -> None:
 
 def test_sending_more_than_the_window_waits() -> None:
     one = endpoint()
-    one.waiting.append(cast(Any, object()))
+    one.unbegun.append(cast(Any, object()))
     one.sending = WINDOW_START - 1
     assert one.may_send
     one.sending = WINDOW_START

@@ -19,7 +19,7 @@ from tests.unit.test_endpoint import OWNER, subscription
 def endpoint(*, answers: bool = False, waiting: int = 100, tenant: TenantUse | None = None) -> Endpoint:
     one = Endpoint(subscription(), 64, Keyring(), OWNER, tenant)
     one.window.answers = answers
-    one.waiting.extend([cast("Any", None)] * waiting)
+    one.unbegun.extend([cast("Any", None)] * waiting)
     return one
 
 
@@ -73,7 +73,7 @@ def test_who_answers_passes_unproven_that_hold_all_they_may() -> None:
         queues.append(one)
     served = []
     while (one := queues.next()) is not None:
-        one.waiting.pop(0)
+        one.unbegun.pop(0)
         one.sending += 1
         requests.unproven += not one.answers
         served.append(one)

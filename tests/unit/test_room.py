@@ -25,7 +25,7 @@ class Owner:
         self.begun = 0
 
     def begin_next(self, endpoint: Endpoint) -> None:
-        endpoint.waiting.pop(0)
+        endpoint.unbegun.pop(0)
         self._room.begin(endpoint)
         self.begun += 1
 
@@ -57,7 +57,7 @@ def begun_by(endpoint: Endpoint) -> int:
 
 async def test_no_more_begin_than_there_are_places(endpoint: Endpoint) -> None:
     assert begun_by(endpoint) == endpoint.sending == PLACES
-    assert len(endpoint.waiting) == 10
+    assert len(endpoint.unbegun) == 10
 
 
 async def test_what_ended_in_a_turn_is_followed_together_in_the_next(room: Room, endpoint: Endpoint) -> None:

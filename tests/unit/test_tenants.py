@@ -21,7 +21,7 @@ def endpoint(tenants: Tenants, tenant: str, waiting: int = 0, *, answers: bool =
     one = Endpoint(subscription(), 64, Keyring(), OWNER, tenants.use_of(tenant))
     one.window.answers = answers
     one.window.size = 64
-    one.waiting.extend(Delivery(bytes(16), 1, bytes(16), 1, 1, None, 0.0) for _ in range(waiting))
+    one.unbegun.extend(Delivery(bytes(16), 1, bytes(16), 1, 1, None, 0.0) for _ in range(waiting))
     return one
 
 
@@ -88,7 +88,7 @@ def test_requests_of_one_tenant_leave_an_eighth_to_the_others() -> None:
     queues.append(mine)
     mine.tenant.sending = 14
     assert queues.next() is None
-    other.waiting.extend(mine.waiting)
+    other.unbegun.extend(mine.unbegun)
     queues.append(other)
     assert queues.next() is other
     mine.tenant.sending = 13
@@ -125,8 +125,8 @@ def test_what_a_tenant_holds_is_the_sum_of_what_its_endpoints_do(steps: list[tup
         one = endpoints[number]
         if step == "take":
             room.enter(one, Delivery(bytes(16), 1, bytes(16), 1, 1, None, 0.0))
-        elif step == "begin" and one.waiting:
-            one.waiting.pop(0)
+        elif step == "begin" and one.unbegun:
+            one.unbegun.pop(0)
             room.begin(one)
         elif one.sending:
             room.end(one)

@@ -74,14 +74,14 @@ def _brief(source: Any) -> str:
 
 def any_within(values: list[Any], test: Callable[[Any, Work], bool], cost: int, work: Work) -> bool:
     """Tell whether any element passes, of the list or of lists within it. `cost`: steps for each object among them."""
-    waiting = [values]
-    while waiting:
-        current = waiting.pop()
+    unvisited = [values]
+    while unvisited:
+        current = unvisited.pop()
         work.spend(len(current))
         for element in current:
             kind = type(element)
             if kind is list:
-                waiting.append(element)
+                unvisited.append(element)
                 continue
             if kind is dict:
                 work.spend(cost)

@@ -34,7 +34,7 @@ class Became:
     """
 
     delivered: int
-    waiting: int
+    outstanding: int
     dead: int
     cancelled: int
     others: int | None
@@ -50,7 +50,7 @@ outstanding as materialized (select id from outbox.deliveries where {outstanding
 buried as materialized (select delivery_id as id from outbox.dead_letters where {buried} limit :look)
 select (select count(distinct id) from tried where verdict = 'delivered' and {marked}) as delivered,
        (select count(distinct id) from tried where verdict = 'cancelled' and {marked}) as cancelled,
-       (select count(*) from outstanding where {marked}) as waiting,
+       (select count(*) from outstanding where {marked}) as outstanding,
        (select count(*) from buried where {marked}) as dead,
        greatest((select count(*) from tried), (select count(*) from outstanding), (select count(*) from buried)) as most
 """
@@ -82,9 +82,9 @@ def became_of(connection: Connection, row: Any) -> Became | None:
     with along_indexes(connection):
         found = connection.execute(statement, place | of).one()
     exact = found.most < LOOKED_AT
-    told = found.delivered + found.waiting + found.dead + found.cancelled
+    told = found.delivered + found.outstanding + found.dead + found.cancelled
     return Became(
-        delivered=found.delivered, waiting=found.waiting, dead=found.dead, cancelled=found.cancelled,
+        delivered=found.delivered, outstanding=found.outstanding, dead=found.dead, cancelled=found.cancelled,
         others=max(0, row.done - told) if exact else None, exact=exact,
     )  # fmt: skip
 

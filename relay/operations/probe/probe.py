@@ -84,7 +84,7 @@ async def send_test(
     type: str = DEFAULT_TYPE,  # noqa: A002 - the event's type is called type everywhere
     data: str | None = None,
     network: Callable[[Config], Network] = network_of,
-    waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    meanwhile: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> SentTest:
     """Send one message that belongs to no event, log it as a test attempt, and return what came of it.
 
@@ -97,7 +97,7 @@ async def send_test(
         type: of the message, dotted words as for `record()`.
         data: JSON text; by default an object that says it is a test.
         network: makes the way out.
-        waiting: what is around the wait for the network; no database is asked within. May raise ProbeError.
+        meanwhile: entered while the network is waited for; no database is asked within. May raise ProbeError.
 
     Raises:
         RecordError: type or data was refused.
@@ -110,7 +110,7 @@ async def send_test(
     target, event = await to_thread.run_sync(prepare, database, tenant, subscription_id, type, payload)
     out = network(database.config)
     try:
-        return await send_prepared(database, target, event, out, waiting)
+        return await send_prepared(database, target, event, out, meanwhile)
     finally:
         await out.sender.close()
 
@@ -120,10 +120,10 @@ async def send_prepared(
     target: ProbedSubscription,
     event: EventParts,
     out: Network,
-    waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    meanwhile: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> SentTest:
     """Send what was prepared, log it as a test attempt, and return what came of it; `out` stays open."""
-    async with waiting():
+    async with meanwhile():
         sent = await _send(database.config, target, event, out)
     logged = await to_thread.run_sync(_log, database, target, sent.outcome)
     return _sent_test(target, logged, sent)
@@ -152,17 +152,17 @@ async def check_endpoint(
     subscription_id: UUID | str,
     *,
     network: Callable[[Config], Network] = network_of,
-    waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    meanwhile: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> CheckedEndpoint:
     """Inspect everything between here and the endpoint, send no byte of HTTP, and return the steps.
 
-    `network` and `waiting` are those of `send_test`. Raises NotFoundError when there is no such subscription for this
+    `network` and `meanwhile` are those of `send_test`. Raises NotFoundError when there is no such subscription for this
     tenant, or it is removed.
     """
     target = await to_thread.run_sync(_read, database, tenant, subscription_id)
     seconds = float(target.subscription.timeout_seconds)
     endpoint, before, findings = _open_secrets(database.config, target)
-    async with waiting():
+    async with meanwhile():
         found = [] if endpoint is None else await _inspect(database.config, endpoint, seconds, network)
     if not findings:
         findings = diagnosis.of_steps(target.id, parse_url(target.subscription.url), found, seconds)

@@ -229,7 +229,7 @@ class BlockedLane:
     attempts: int
     since: datetime | None
     next_at: datetime
-    waiting: int
+    behind: int
     last_error: str | None
     order_policy: str
 

@@ -41,7 +41,7 @@ blocking as materialized (
 select b.*, s.shown_url as url, s.tenant, s.order_policy,
        (select count(*) from (select from outbox.deliveries d
             where d.subscription_id = b.subscription_id and d.lane = b.lane and not isfinite(d.due_at) limit 1001) w)
-           as waiting,
+           as behind,
        a.since, l.error
 from blocking b join outbox.subscriptions s on s.id = b.subscription_id
 left join lateral (select min(at) as since from outbox.attempts where delivery_id = b.id) a on true
@@ -82,7 +82,7 @@ def _blocked(connection: Connection, tenant: str | None, heads: str, more: dict[
             attempts=row.attempts,
             since=row.since,
             next_at=row.due_at,
-            waiting=row.waiting,
+            behind=row.behind,
             last_error=row.error,
             order_policy=row.order_policy,
         )

@@ -110,13 +110,13 @@ def _delivered(health: SubscriptionHealth, at: datetime) -> str:
 def _of_blocked(item: BlockedLane, at: datetime) -> Finding:
     """Return what blocks a key. It ends by itself where the policy is to skip."""
     since = f" for {duration((at - item.since).total_seconds())}" if item.since else ""
-    waiting = "1,000 or more wait" if item.waiting > 1000 else f"{item.waiting:,} wait{'s' * (item.waiting == 1)}"
+    behind = "1,000 or more wait" if item.behind > 1000 else f"{item.behind:,} wait{'s' * (item.behind == 1)}"
     key = "" if item.key is None else f" of key {item.key!r}"
     skips = item.order_policy == "skip"
     return Finding(
         code="lane.blocked",
         subject=item.subscription_id,
-        seen=f"{item.subscription_id}: {item.head}{key} fails{since}, {item.attempts} attempts, {waiting} behind it:"
+        seen=f"{item.subscription_id}: {item.head}{key} fails{since}, {item.attempts} attempts, {behind} behind it:"
         f" {item.last_error or 'no error is kept'}",
         mend=f"relay deliveries show {item.head}; mend its receiver"
         + (

@@ -63,17 +63,17 @@ async def send_test_message(
 ) -> Any:
     """Send one test message and tell request, answer and what to do, also to a paused one. At most 30 a minute."""
     kind = body.type if body else "outbox.test"
-    waiting = partial(awaiting_network, request, writer.tenant)
+    meanwhile = partial(awaiting_network, request, writer.tenant)
     return await send_test(
-        database_of(request), writer.tenant, subscription_id, type=kind, data=written, waiting=waiting
+        database_of(request), writer.tenant, subscription_id, type=kind, data=written, meanwhile=meanwhile
     )
 
 
 @router.post("/subscriptions/{subscription_id}/check", response_model=model_of(CheckedEndpoint))
 async def check_subscription(writer: Writer, subscription_id: str, request: Request) -> Any:
     """Look at the way to the endpoint and send nothing: secrets, DNS, policy, TCP, TLS."""
-    waiting = partial(awaiting_network, request, writer.tenant)
-    return await check_endpoint(database_of(request), writer.tenant, subscription_id, waiting=waiting)
+    meanwhile = partial(awaiting_network, request, writer.tenant)
+    return await check_endpoint(database_of(request), writer.tenant, subscription_id, meanwhile=meanwhile)
 
 
 @router.post("/subscriptions/{subscription_id}/preview", response_model=model_of(previews.PreviewedRequest))

@@ -11,7 +11,7 @@ from outbox.control.filters import FAILED, OUTCOMES
 from outbox.control.pages import Page
 from outbox.control.replay.replay import Asked as AskedReplay
 from outbox.control.replay.replay import candidates_by_id, replay
-from outbox.control.waiting import Waits, count_behind, read_waits
+from outbox.control.waits import Waits, count_behind, read_waits
 from outbox.errors import OutboxError
 from relay.operations.probe.preview import preview
 from relay.web.pages.confirming import confirm

@@ -43,7 +43,7 @@ async def test(subscription_id: str, form: Posted, visit: Writing) -> Response:
     given = {"type": type_, "data": data}
     try:
         found = await send_test(
-            visit.database, visit.tenant, subscription_id, type=type_, data=data, waiting=_waiting(visit)
+            visit.database, visit.tenant, subscription_id, type=type_, data=data, meanwhile=_meanwhile(visit)
         )
     except ProbeError as error:
         return await _too_many(visit, subscription_id, error, **given)
@@ -56,7 +56,7 @@ async def test(subscription_id: str, form: Posted, visit: Writing) -> Response:
 async def check(subscription_id: str, _form: Posted, visit: Writing) -> Response:
     """Look at the way to the endpoint step by step, and send nothing."""
     try:
-        found = await check_endpoint(visit.database, visit.tenant, subscription_id, waiting=_waiting(visit))
+        found = await check_endpoint(visit.database, visit.tenant, subscription_id, meanwhile=_meanwhile(visit))
     except ProbeError as error:
         return await _too_many(visit, subscription_id, error)
     return await _later(visit, subscription_id, checked=found)
@@ -79,7 +79,7 @@ async def preview_request(visit: Visiting, subscription_id: str, form: Posted) -
     return await _later(visit, subscription_id, previewed=found, **given)
 
 
-def _waiting(visit: Visit) -> partial[Any]:
+def _meanwhile(visit: Visit) -> partial[Any]:
     return partial(awaiting_network, visit.request, visit.tenant)
 
 

@@ -17,7 +17,7 @@ from outbox.control.history import list_attempts
 from outbox.control.replay.replay import Asked as AskedReplay
 from outbox.control.replay.replay import candidates_by_id, replay
 from outbox.control.sent_again import sent_again_as, still_dead
-from outbox.control.waiting import Waits, read_waits
+from outbox.control.waits import Waits, read_waits
 from outbox.errors import FilterError, NotFoundError, ReplayError
 from relay.web.pages.filters import PAGE_ROWS, SINCE
 from relay.web.pages.visits import Visit
@@ -95,12 +95,12 @@ def _listed(
     given: dict[str, Any] = {"type": asked["type"] or None, "subscription": asked["endpoint"] or None}
     filters = Filters(since=SINCE.get(asked["since"]), limit=PAGE_ROWS, **given)
     if show == "waiting":
-        waiting = list_deliveries(connection, visit.tenant, filters, after=after)
+        outstanding = list_deliveries(connection, visit.tenant, filters, after=after)
         return [
             Row(id=one.id, type=one.type, named=_named(one), is_test=False, state=one.state, at=one.at,
                 endpoint=urls.get(str(one.subscription_id), ""))
-            for one in waiting
-        ], waiting.next  # fmt: skip
+            for one in outstanding
+        ], outstanding.next  # fmt: skip
     if show == "given_up":
         letters = list_dead_letters(connection, visit.tenant, filters, after=after)
         rows = [_given_up(visit, letter, urls.get(str(letter.subscription_id), "")) for letter in letters]

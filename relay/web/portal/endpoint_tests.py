@@ -36,10 +36,10 @@ async def test(endpoint_id: str, visit: Managing, form: Posted) -> Response:
     given = {"type": form.get("type").strip() or DEFAULT_TYPE, "data": form.get("data").strip() or _DATA}
     found: dict[str, Any] = {}
     texts = branding_for(visit.request).texts
-    waiting = partial(awaiting_network, visit.request, visit.tenant)
+    meanwhile = partial(awaiting_network, visit.request, visit.tenant)
     try:
         sent = await send_test(
-            visit.database, visit.tenant, endpoint_id, type=given["type"], data=given["data"], waiting=waiting
+            visit.database, visit.tenant, endpoint_id, type=given["type"], data=given["data"], meanwhile=meanwhile
         )
         told = (sent.outcome, sent.status, sent.error)
         found = {"sent": sent, "detail": detail_of(visit, sent.outcome, sent.error), "advice": advice_for(visit, *told)}

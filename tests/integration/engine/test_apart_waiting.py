@@ -69,7 +69,7 @@ async def waiting(
         begun, begin_next = [], relay.sending.begin_next
 
         def note(endpoint: Endpoint) -> None:
-            begun.append(endpoint.waiting[0])
+            begun.append(endpoint.unbegun[0])
             begin_next(endpoint)
 
         relay.sending.begin_next = note  # type: ignore[method-assign]

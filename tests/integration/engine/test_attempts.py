@@ -41,7 +41,7 @@ async def test_whatever_raises_after_the_answer_frees_the_slot_and_gives_the_del
             await relay.settled()
         assert len(far_end.requests) == 3, "with one place for all, each attempt needs the one before to free it"
         assert relay.room.free == free
-        assert relay.room.waiting == 0
+        assert relay.room.unbegun == 0
         assert world.deliveries("attempts, lease, due_at > now() + interval '50 s'") == [(0, None, True)] * 3
         assert world.count("attempts") == 0
         world.rows("update outbox.deliveries set due_at = now()")
@@ -71,7 +71,7 @@ async def test_whatever_raises_over_a_batch_with_an_unfit_member_gives_all_of_it
             patched.setattr("relay.engine.sending.decide", fail)
             await relay.look()
             await relay.settled()
-        assert (relay.sending.leased, relay.room.free, relay.room.waiting) == (0, free, 0)
+        assert (relay.sending.leased, relay.room.free, relay.room.unbegun) == (0, free, 0)
         assert world.deliveries("attempts, lease") == [(0, None)] * 3
         world.rows("update outbox.deliveries set due_at = now()")
 
@@ -112,7 +112,7 @@ async def test_an_attempt_cut_before_its_first_step_does_not_hold_up_the_drain(w
         (waiting,) = world.rows("select id from outbox.deliveries")
         delivery = Delivery(waiting[0].bytes, 1, endpoint.subscription.id, 1, 1, None, 1e18)
         before = asyncio.all_tasks()
-        endpoint.waiting.append(delivery)
+        endpoint.unbegun.append(delivery)
         relay.sending.begin_next(endpoint)
         (task,) = asyncio.all_tasks() - before
         task.cancel()

@@ -102,11 +102,11 @@ async def test_what_became_of_what_was_put_back_is_told_and_nothing_of_others(
 ) -> None:
     operation = await put_back_of_three(relay, world, far_end, connection)
     found = operations.show_bulk(connection, None, operation)
-    assert found.became == Became(delivered=3, waiting=2, dead=2, cancelled=0, others=0, exact=True)
+    assert found.became == Became(delivered=3, outstanding=2, dead=2, cancelled=0, others=0, exact=True)
     bad = "(select id from outbox.subscriptions where types = '{bad}')"
     connection.execute(sa.text(f"update outbox.bulk_operations set subscription_id = {bad}"))
     of_one = operations.show_bulk(connection, None, operation).became
-    assert of_one == Became(delivered=0, waiting=0, dead=2, cancelled=0, others=5, exact=True)
+    assert of_one == Became(delivered=0, outstanding=0, dead=2, cancelled=0, others=5, exact=True)
     (listed,) = operations.list_bulk(connection, None)
     assert listed.became is None
 
@@ -118,7 +118,7 @@ async def test_where_much_would_have_to_be_looked_at_it_is_so_many_or_more(
     monkeypatch.setattr("relay.operations.bulk.became.LOOKED_AT", 2)
     found = operations.show_bulk(connection, None, operation).became
     assert found is not None
-    assert (found.exact, found.others, found.waiting, found.dead) == (False, None, 2, 2)
+    assert (found.exact, found.others, found.outstanding, found.dead) == (False, None, 2, 2)
 
 
 async def test_a_retry_that_was_made_due_keeps_its_delivery_and_counts_as_another(
@@ -129,7 +129,7 @@ async def test_a_retry_that_was_made_due_keeps_its_delivery_and_counts_as_anothe
     done = await until_done(relay, connection, start(connection, "recover", subscription, since=HOUR))
     await deliver(relay)
     found = operations.show_bulk(connection, None, done.id).became
-    assert found == Became(delivered=0, waiting=0, dead=0, cancelled=0, others=3, exact=True)
+    assert found == Became(delivered=0, outstanding=0, dead=0, cancelled=0, others=3, exact=True)
 
 
 async def test_dead_letters_are_put_back_once_each(

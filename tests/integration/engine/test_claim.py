@@ -254,9 +254,9 @@ async def test_what_was_leased_for_a_short_timeout_is_not_sent_for_a_longer_one(
     if "claimed" in way:
         await fan_out(store)
     async with running(world.url, far_end, per_endpoint=1) as relay:
-        await await_until(lambda: far_end.timeouts and relay.sending.has_waiting)
+        await await_until(lambda: far_end.timeouts and relay.sending.has_unbegun)
         (endpoint,) = relay.endpoints
-        leased = 1 + len(endpoint.waiting)
+        leased = 1 + len(endpoint.unbegun)
         world.rows("update outbox.subscriptions set timeout_seconds = 60")
         await await_until(lambda: endpoint.subscription.timeout_seconds == 60)
         world.record(count=2)

@@ -522,10 +522,10 @@ async def test_what_was_leased_and_has_not_begun_is_given_back(world: World, far
         freed = far_end.hold("/")
         world.record(count=5)
         await one_on_the_wire(relay, far_end)
-        assert relay.room.waiting == 4
+        assert relay.room.unbegun == 4
         change(world, NOT_SENDABLE.get(how, "removed_at = now()"))
         await relay.look()
-        assert relay.room.waiting == 0
+        assert relay.room.unbegun == 0
         freed.set()
         await relay.settled()
         assert world.count("deliveries", "lease is null and attempts = 0") == 4

@@ -72,4 +72,4 @@ async def test_an_engine_whose_database_is_away_takes_no_place_from_another(
         assert away.outage.failures > 0
         away.stop()
         well.stop()
-    assert room.waiting == 0
+    assert room.unbegun == 0

@@ -107,7 +107,7 @@ async def test_the_probe_of_a_disabled_one_waits_for_its_limit_over_sweeps(
             assert await looked(relay, lambda: relay.sending.leased)
             endpoint = relay.endpoints.get(subscription)
             assert endpoint is not None
-            assert [delivery.probe for delivery in endpoint.waiting] == [True]
+            assert [delivery.probe for delivery in endpoint.unbegun] == [True]
         world.rows("delete from outbox.in_flight")
         await await_until(lambda: looked(relay, lambda: far_end.requests))
         await relay.settled()

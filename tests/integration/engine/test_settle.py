@@ -364,8 +364,8 @@ async def test_what_found_no_place_is_given_back_before_its_lease_ends(world: Wo
         await relay.look()
         relay.sending.release_late()
         assert world.count("deliveries", "lease is not null") == 2, "there is time yet"
-        (waiting,) = (one for endpoint in relay.endpoints for one in endpoint.waiting)
-        waiting.start_by -= 10
+        (unbegun,) = (one for endpoint in relay.endpoints for one in endpoint.unbegun)
+        unbegun.start_by -= 10
         relay.sending.release_late()
         await await_until(lambda: not relay.settler.unsettled)
         assert world.count("deliveries", "lease is null and attempts = 0 and crashes = 0") == 1
@@ -382,7 +382,7 @@ async def test_what_waits_its_turn_too_long_is_given_back_without_an_attempt(wor
         await relay.look()
         await await_until(lambda: far_end.in_flight == 1)
         (endpoint,) = relay.endpoints
-        for delivery in endpoint.waiting:
+        for delivery in endpoint.unbegun:
             delivery.start_by = 0.0
         freed.set()
         await relay.settled()

@@ -255,7 +255,7 @@ class Relay:
         self.feeder.stop()
         if self.feeding is not None:
             await asyncio.wait([self.feeding], timeout=5)
-        self.sending.release_waiting()
+        self.sending.release_unbegun()
         await self.sending.abort()
         self.settler.close()
         tasks = [task for task in (self._settling, self.feeding) if task is not None]
