@@ -19,7 +19,7 @@ from outbox.subscriptions.filters import FilteredEvent, FilterSet, parse
 from relay.engine.asking import Asking
 from relay.engine.room import Room
 from relay.engine.transforming import Transforming
-from relay.message.apart.apart import LARGE_BYTES, Apart
+from relay.message.evaluator_process.evaluator import LARGE_BYTES, Evaluator
 from relay.message.formats import Formatter
 from relay.message.transformation.budget import TransformationError
 from relay.message.transformation.transformation import Transformation
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
 
-    Work: TypeAlias = Callable[[Apart], Awaitable[Any]]
+    Work: TypeAlias = Callable[[Evaluator], Awaitable[Any]]
 
 __all__ = ["loop_holds"]
 
@@ -127,13 +127,13 @@ class _TimedLoop(asyncio.SelectorEventLoop):
 
 async def _holds(works: list[Work], loop: _TimedLoop) -> list[float]:
     """Return the milliseconds of the longest turn during each."""
-    apart, found = Apart(), []
+    evaluator, found = Evaluator(), []
     try:
         for work in works:
-            await work(apart)  # starts the process, and tells it the filters
-            found.append(min([await _longest_turn(work(apart), loop) for _ in range(TRIES)]))
+            await work(evaluator)  # starts the process, and tells it the filters
+            found.append(min([await _longest_turn(work(evaluator), loop) for _ in range(TRIES)]))
     finally:
-        await apart.close()
+        await evaluator.close()
     return found
 
 
@@ -189,8 +189,8 @@ def _transformed(expression: str, data: bytes) -> Work:
         with suppress(TransformationError):  # its traceback would keep what was read until all are done
             await _make(transforming, Enveloped(transformation), data)
 
-    async def make(apart: Apart) -> None:
-        transforming = Transforming(Room(256), apart)
+    async def make(evaluator: Evaluator) -> None:
+        transforming = Transforming(Room(256), evaluator)
         await asyncio.gather(*(one(transforming) for _ in range(TOGETHER)))
 
     return make
@@ -215,8 +215,8 @@ def _formatted(shape: str, told: dict[str, Any], data: bytes) -> Work:
     async def one(transforming: Transforming) -> None:
         formatter.body_of(await _make(transforming, Enveloped(None, formatter), data))
 
-    async def make(apart: Apart) -> None:
-        transforming = Transforming(Room(256), apart)
+    async def make(evaluator: Evaluator) -> None:
+        transforming = Transforming(Room(256), evaluator)
         await asyncio.gather(*(one(transforming) for _ in range(TOGETHER)))
 
     return make
@@ -234,8 +234,8 @@ def _filters(given: list[dict[str, Any]]) -> FilterSet:
 def _asked(filters: FilterSet, data: bytes) -> Work:
     event = _event(b'{"x":%b}' % data)
 
-    async def ask(apart: Apart) -> Any:
-        return await Asking(apart).ask(event, filters)
+    async def ask(evaluator: Evaluator) -> Any:
+        return await Asking(evaluator).ask(event, filters)
 
     return ask
 

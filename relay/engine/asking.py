@@ -17,17 +17,24 @@ from typing import TYPE_CHECKING
 
 from outbox.subscriptions.filters import Answer, FilteredEvent, FilterSet
 from relay.engine.filter_answers import answer_all, answered
-from relay.message.apart.apart import DEADLINE_SECONDS, LARGE_BYTES, ApartError, NotStartedError
-from relay.message.apart.requests import MADE, REFUSED, UNKNOWN, UnexpectedError, content_of, filters_request
+from relay.message.evaluator_process.evaluator import DEADLINE_SECONDS, LARGE_BYTES, EvaluatorError, NotStartedError
+from relay.message.evaluator_process.requests import (
+    MADE,
+    REFUSED,
+    UNKNOWN,
+    UnexpectedError,
+    content_of,
+    filters_request,
+)
 
 if TYPE_CHECKING:
-    from relay.message.apart.apart import Apart
+    from relay.message.evaluator_process.evaluator import Evaluator
     from relay.model.event import EventParts
     from relay.store.filters import Answers
 
 __all__ = ["Asking"]
 
-log = logging.getLogger("relay.apart")
+log = logging.getLogger("relay.evaluator")
 
 HOLD_SECONDS = 0.001  # the loop is let go after so long; one filter may take three milliseconds more
 NOT_AGAIN_SECONDS = 300.0  # the process may have ended, by chance or a kill, over filters that are not the cause
@@ -36,10 +43,10 @@ SAID_EVERY_SECONDS = 10.0
 
 
 class Asking:
-    """Asks the filters of one engine. `apart`: the process that is asked about what is large."""
+    """Asks the filters of one engine. `evaluator`: the process that is asked about what is large."""
 
-    def __init__(self, apart: Apart) -> None:
-        self._apart = apart
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
         self._let_go_at = 0.0
         self._spared_until: dict[bytes, float] = {}  # what the process ended or failed over, which it would again
         self._said_at = -SAID_EVERY_SECONDS
@@ -48,7 +55,7 @@ class Asking:
         """Ask these filters about one event; let the loop go meanwhile."""
         found = await self._ask_here(parts, filters) if len(parts.payload) < LARGE_BYTES else None
         if found is None:
-            found = await self._ask_apart(parts, filters)
+            found = await self._ask_evaluator(parts, filters)
         return answered(filters, found)
 
     async def _ask_here(self, parts: EventParts, filters: FilterSet) -> list[tuple[bytes, Answer]] | None:
@@ -68,12 +75,12 @@ class Asking:
                 self._let_go_at = time.monotonic() + HOLD_SECONDS
         return found
 
-    async def _ask_apart(self, parts: EventParts, filters: FilterSet) -> list[tuple[bytes, Answer]]:
+    async def _ask_evaluator(self, parts: EventParts, filters: FilterSet) -> list[tuple[bytes, Answer]]:
         if time.monotonic() >= self._spared_until.get(filters.digest, 0.0):
             try:
-                async with self._apart.turn(None) as turn:
+                async with self._evaluator.turn(None) as turn:
                     return await _ask_process(turn, parts, filters)
-            except ApartError:
+            except EvaluatorError:
                 self._spare(filters)
             except UnexpectedError as error:
                 self._spare(filters)
@@ -99,17 +106,17 @@ class Asking:
             )
 
 
-async def _ask_process(apart: Apart, parts: EventParts, filters: FilterSet) -> list[tuple[bytes, Answer]]:
+async def _ask_process(evaluator: Evaluator, parts: EventParts, filters: FilterSet) -> list[tuple[bytes, Answer]]:
     """Ask the process. It knows the filters that it was asked last, and is told them where it does not.
 
     All give up where the event needs more memory than the process may have.
     """
-    kind, content = content_of(await apart.ask(filters_request(filters.digest, None, parts), DEADLINE_SECONDS))
+    kind, content = content_of(await evaluator.ask(filters_request(filters.digest, None, parts), DEADLINE_SECONDS))
     if kind == REFUSED:
         return [(name, Answer.OVER_BUDGET) for name in filters.names]
     if kind == UNKNOWN:
         request = filters_request(filters.digest, filters.texts, parts)
-        kind, content = content_of(await apart.ask(request, DEADLINE_SECONDS))
+        kind, content = content_of(await evaluator.ask(request, DEADLINE_SECONDS))
     if kind != MADE:  # also REFUSED: the filters, not the event, may be what needs the memory
         raise UnexpectedError(content.decode())
     return [(bytes.fromhex(name), Answer(answer)) for name, answer in json.loads(content)]

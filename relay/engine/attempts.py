@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.engine.batches import NO_EVENT, Unfit, send_batch
 from relay.http.begun import Begun
-from relay.message.apart.apart import ApartError, NotStartedError
-from relay.message.apart.transformed import TooLateError
+from relay.message.evaluator_process.evaluator import EvaluatorError, NotStartedError
+from relay.message.evaluator_process.large_bodies import TooLateError
 from relay.message.formats import FormatError
 from relay.message.transformation.budget import TransformationError
 from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
@@ -121,7 +121,7 @@ class Attempts:
             made = await self._transforming.make(endpoint, envelope, event, delivery.start_by)
         except (asyncio.CancelledError, TooLateError):  # no byte was sent
             return None
-        except ApartError as error:
+        except EvaluatorError as error:
             return _failed(OutcomeKind.INTERNAL, began, str(error))
         if time.monotonic() > delivery.start_by:
             return None

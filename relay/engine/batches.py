@@ -12,8 +12,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from outbox.ids import batch_id_of
-from relay.message.apart.apart import ApartError
-from relay.message.apart.transformed import TooLateError
+from relay.message.evaluator_process.evaluator import EvaluatorError
+from relay.message.evaluator_process.large_bodies import TooLateError
 from relay.message.formats import FormatError
 from relay.message.transformation.budget import TransformationError
 from relay.model.delivery import Delivery, batch_of
@@ -223,7 +223,7 @@ async def send_batch(
         found = [(member, await _event_of(endpoint, envelope, member, transforming)) for member in batch.members]
     except (asyncio.CancelledError, TooLateError):  # no byte was sent
         return None
-    except ApartError as error:
+    except EvaluatorError as error:
         return Outcome(OutcomeKind.INTERNAL, None, 0, str(error), sent=False)
     events = [made for _, made in found if not isinstance(made, Outcome)]
     if unfit := [(member, made) for member, made in found if isinstance(made, Outcome)]:

@@ -20,7 +20,7 @@ from relay.engine.pace import Pace
 from relay.engine.poll_interval import SLOW_SECONDS
 from relay.engine.sending import Sending
 from relay.engine.settler import Settler
-from relay.message.apart.apart import Apart
+from relay.message.evaluator_process.evaluator import Evaluator
 from relay.store.store import Store
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Engine:
             Store(conninfo, asynchronous_commit=options.asynchronous_commit) for _ in range(2)
         )
         self.outage, clock = Outage(), DatabaseClock()
-        self.apart = Apart()
+        self.evaluator = Evaluator()
         self._pace = Pace()
         self.endpoints = Endpoints(options.max_in_flight_per_endpoint, keyring, room.tenants)
         told = (self.settle_store, self.outage.of_loop(), self._pace, options.meter, clock, self.endpoints)
@@ -87,7 +87,7 @@ class Engine:
             room,
             clock,
             self.lone_suspect,
-            self.apart,
+            self.evaluator,
             keep_all_responses=options.keep_all_responses,
             random_number=random_number,
         )
@@ -149,7 +149,7 @@ class Engine:
         Nothing may be leased here any more.
         """
         self.feeder.close()
-        await self.apart.close()
+        await self.evaluator.close()
         await self.feed_store.close()
         await self.settle_store.close()
 

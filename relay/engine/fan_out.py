@@ -78,7 +78,7 @@ class FanOut:
         self._meter = meter
         self.planner = Planner(endpoints, room, due, batches, pace, priority_step_seconds=priority_step_seconds)
         self._wait = TurnWait(store)
-        self.filters = Filtering(store, pace, sending.apart)
+        self.filters = Filtering(store, pace, sending.evaluator)
         self._ordered = OrderedTake()
         self.looker = Looker(store)
         self.limit = EVENTS_FIRST

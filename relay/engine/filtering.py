@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from relay.engine.filter_answers import Kind
     from relay.engine.pace import Pace
-    from relay.message.apart.apart import Apart
+    from relay.message.evaluator_process.evaluator import Evaluator
     from relay.model.event import EventParts
     from relay.store.fan_out import TakenBatch
     from relay.store.filters import Ahead
@@ -56,9 +56,9 @@ Some = TypeVar("Some", "Ahead", "Taken")
 class Filtering:
     """One engine's filters and what they said of events that are pending still."""
 
-    def __init__(self, store: Store, pace: Pace, apart: Apart) -> None:
+    def __init__(self, store: Store, pace: Pace, evaluator: Evaluator) -> None:
         self._store = store
-        self.asking = Asking(apart)
+        self.asking = Asking(evaluator)
         self._pace = pace
         self._compiled = CompiledFilters(store)
         self._sets: dict[Kind, FilterSet] = {}

@@ -11,7 +11,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.message.apart.transformed import TooLateError
+from relay.message.evaluator_process.large_bodies import TooLateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

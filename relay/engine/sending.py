@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from relay.engine.room import Room
     from relay.engine.settler import Settler
     from relay.http.sender import Sender
-    from relay.message.apart.apart import Apart
+    from relay.message.evaluator_process.evaluator import Evaluator
     from relay.model.delivery import Delivery
     from relay.model.outcome import Outcome
     from relay.model.subscription import SubscriptionVersion
@@ -63,7 +63,7 @@ class Sending:
         room: Room,
         clock: DatabaseClock,
         suspect: LoneSuspect,
-        apart: Apart,
+        evaluator: Evaluator,
         *,
         keep_all_responses: bool,
         random_number: Callable[[], float],
@@ -72,10 +72,10 @@ class Sending:
         self._endpoints = endpoints
         self._room = room
         self._suspect = suspect
-        self.apart = apart
+        self.evaluator = evaluator
         self._keep_all_responses = keep_all_responses
         self._random_number = random_number
-        self._attempts = Attempts(sender, clock, Transforming(room, apart), self._end)
+        self._attempts = Attempts(sender, clock, Transforming(room, evaluator), self._end)
         self._leased = 0
         self.unsent = Unsent()
         self._standstill = Standstill()

@@ -1,4 +1,4 @@
-"""Make what a transformation or a format sends: of small data in the loop, a little at a time; of large data apart."""
+"""Make what a transformation or a format sends: of small data bit by bit in the loop; else in the evaluator."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from relay.message.apart.transformed import formatted, is_large, is_large_for, transformed
+from relay.message.evaluator_process.large_bodies import formatted, is_large, is_large_for, transformed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from relay.engine.endpoint import Endpoint
     from relay.engine.room import Room
-    from relay.message.apart.apart import Apart
     from relay.message.envelope import Envelope
+    from relay.message.evaluator_process.evaluator import Evaluator
     from relay.message.formats import Formatter
     from relay.message.transformation.transformation import Transformation
     from relay.model.event import EventParts
@@ -26,11 +26,11 @@ SHARE_SECONDS = 0.001  # of one turn of the loop; an evaluation that began befor
 
 
 class Transforming:
-    """The transformations of one engine, and the bodies for which data are parsed. `apart`: makes the large ones."""
+    """The transformations of one engine, and the bodies for which data are parsed. `evaluator` makes the large."""
 
-    def __init__(self, room: Room, apart: Apart) -> None:
+    def __init__(self, room: Room, evaluator: Evaluator) -> None:
         self._room = room
-        self._apart = apart
+        self._evaluator = evaluator
         self._share = LoopShare()
 
     def make_at_once(self, envelope: Envelope, event: EventParts) -> EventParts | None:
@@ -58,7 +58,7 @@ class Transforming:
         Raises:
             TransformationError: nothing that could be sent comes of this event.
             FormatError: it has no body in this format.
-            ApartError: it is large, and the process for it ended or took too long, twice.
+            EvaluatorError: it is large, and the process for it ended or took too long, twice.
             NotStartedError: it is large, and the process for it cannot be started now.
             TooLateError: it is large, and that process had no time for it until the monotonic time `start_by`, or no
                 place was free after that.
@@ -75,7 +75,7 @@ class Transforming:
     ) -> EventParts:
         if is_large(transformation, event):
             async with self._room.lending(endpoint, start_by):
-                return await transformed(transformation, event, self._apart, start_by)
+                return await transformed(transformation, event, self._evaluator, start_by)
         await self._share.wait()
         with self._share.taking():
             return transformation.of(event)
@@ -83,7 +83,7 @@ class Transforming:
     async def _format(self, endpoint: Endpoint, formatter: Formatter, event: EventParts, start_by: float) -> None:
         if is_large_for(formatter, event):
             async with self._room.lending(endpoint, start_by):
-                await formatted(formatter, event, self._apart, start_by)
+                await formatted(formatter, event, self._evaluator, start_by)
             return
         await self._share.wait()
         with self._share.taking():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fences.apart import APART
+from tests.fences.evaluator import EVALUATOR
 from tests.fences.fence import Fence
 from tests.fences.mends import MENDS
 
@@ -352,4 +352,4 @@ _SHARED = (
     ),
 )  # fmt: skip
 
-FENCES = (*_SETTLEMENT, *_CLAIMS, *_IN_LANES, *_BATCHES, *_LOOKS, *_SHARED, *APART, *MENDS)
+FENCES = (*_SETTLEMENT, *_CLAIMS, *_IN_LANES, *_BATCHES, *_LOOKS, *_SHARED, *EVALUATOR, *MENDS)

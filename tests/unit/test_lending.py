@@ -12,7 +12,7 @@ import pytest
 from relay.engine.endpoint import Endpoint
 from relay.engine.fairness import Places
 from relay.engine.lending import Lending
-from relay.message.apart.transformed import TooLateError
+from relay.message.evaluator_process.large_bodies import TooLateError
 
 pytestmark = pytest.mark.anyio
 

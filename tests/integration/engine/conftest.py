@@ -8,7 +8,7 @@ from typing import IO
 
 import pytest
 
-from relay.message.apart.frames import write_frame
+from relay.message.evaluator_process.frames import write_frame
 from relay.store.store import Store
 from tests.integration.engine.world import FarEnd, World
 from tests.support import databases
@@ -65,26 +65,26 @@ async def other_store(world: World) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """What is set as soon as a question is on its way to the process apart; clear it after that has started."""
+    """What is set as soon as a question is on its way to the evaluator; clear it after that has started."""
     begun = threading.Event()
 
     def write(stream: IO[bytes], content: bytes) -> None:
         begun.set()
         write_frame(stream, content)
 
-    monkeypatch.setattr("relay.message.apart.child.write_frame", write)
+    monkeypatch.setattr("relay.message.evaluator_process.child.write_frame", write)
     return begun
 
 
 @pytest.fixture
 def process_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Let the process apart answer each question by this expression in Python; it has a list, `later`, of its own."""
+    """Let the evaluator answer each question by this expression in Python; it has a list, `later`, of its own."""
 
     def patch(expression: str) -> None:
         program = (
-            "import os, time\nfrom relay.message.apart import __main__ as process\n"
+            "import os, time\nfrom relay.message.evaluator_process import __main__ as process\n"
             f"later = []\nprocess.answer = lambda asked: asked and ({expression})\nprocess.main()"
         )
-        monkeypatch.setattr("relay.message.apart.child.COMMAND", ("-c", program))
+        monkeypatch.setattr("relay.message.evaluator_process.child.COMMAND", ("-c", program))
 
     return patch

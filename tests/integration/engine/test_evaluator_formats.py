@@ -1,4 +1,4 @@
-"""Bodies for which data are parsed: of large data the process apart makes them, the same, and without any secret."""
+"""Bodies for which data are parsed: of large data the evaluator makes them, the same, and without any secret."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from uuid import UUID
 import pytest
 
 from benchmarks.hostile import filled
-from relay.message.apart.answering import answer
-from relay.message.apart.apart import LARGE_BYTES
-from relay.message.apart.requests import content_of, format_request
+from relay.message.evaluator_process.answering import answer
+from relay.message.evaluator_process.evaluator import LARGE_BYTES
+from relay.message.evaluator_process.requests import content_of, format_request
 from relay.message.formats import Formatter
 from relay.model.event import EventParts
-from tests.integration.engine.test_apart import start, stopped
+from tests.integration.engine.test_evaluator import start, stopped
 from tests.integration.engine.world import FarEnd, World, stepping
 from tests.support.waiting import await_until
 
@@ -74,12 +74,12 @@ async def test_small_ones_need_no_process_and_large_ones_come_out_the_same(world
         world.record(payload='{"a":{"b":1.50}}')
         await relay.look()
         await relay.settled()
-        assert relay.engine.apart.pid is None
-        pid = await start(relay.engine.apart)
+        assert relay.engine.evaluator.pid is None
+        pid = await start(relay.engine.evaluator)
         world.record(payload=LARGE)
         await relay.look()
         await relay.settled()
-        assert relay.engine.apart.pid == pid
+        assert relay.engine.evaluator.pid == pid
     small, large = (json.loads(body, parse_float=str) for _, _, body in far_end.requests)
     assert small["data__a__b"] == "1.50"
     assert (large["data__job__n"], large["data__job__name"]) == ("1.50", "?&<nightly>")
@@ -109,7 +109,7 @@ async def test_an_event_that_has_no_body_is_a_dead_letter_that_says_why(
     world.record(payload='{"a__b":1,"a":{"b":2},"x":"%s"}' % ("x" * size))
     async with stepping(world.url, far_end) as relay:
         if size == LARGE_BYTES:
-            await start(relay.engine.apart)
+            await start(relay.engine.evaluator)
         await relay.look()
         await relay.settled()
     assert far_end.requests == []
@@ -120,14 +120,14 @@ async def test_an_event_that_has_no_body_is_a_dead_letter_that_says_why(
     assert error.startswith("data: two members are one when flattened")
 
 
-async def test_a_transformation_that_makes_it_small_is_made_apart_and_its_body_here(
+async def test_a_transformation_that_makes_it_small_is_made_there_and_its_body_here(
     world: World, far_end: FarEnd
 ) -> None:
     one = formatted(world, "zapier")
     world.rows("update outbox.subscriptions set transformation = '{n: data.job.n}' where id = %s", UUID(bytes=one))
     world.record(payload=LARGE)
     async with stepping(world.url, far_end) as relay:
-        await start(relay.engine.apart)
+        await start(relay.engine.evaluator)
         await relay.look()
         await relay.settled()
     ((_, _, body),) = far_end.requests

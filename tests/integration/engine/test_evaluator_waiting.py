@@ -13,10 +13,10 @@ from uuid import UUID
 import pytest
 
 from relay.engine.endpoint import Endpoint
-from relay.message.apart.transformed import transformed
+from relay.message.evaluator_process.large_bodies import transformed
 from relay.message.transformation.transformation import Transformation
 from relay.model.delivery import Delivery
-from tests.integration.engine.test_apart import LARGE, event, stopped, transforming
+from tests.integration.engine.test_evaluator import LARGE, event, stopped, transforming
 from tests.integration.engine.world import FarEnd, Relay, World, stepping
 from tests.support.waiting import await_until
 
@@ -50,7 +50,7 @@ async def test_one_that_comes_back_waits_until_a_place_is_free_and_has_it_first(
         await await_until(lambda: "/other" in far_end.paths())
         os.kill(pid, signal.SIGCONT)
         await transformed(
-            Transformation("data"), event(), relay.engine.apart
+            Transformation("data"), event(), relay.engine.evaluator
         )  # its turn comes after the one that waits
         for _ in range(10):
             await asyncio.sleep(0)

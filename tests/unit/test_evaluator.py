@@ -12,10 +12,10 @@ import pytest
 from relay.engine import transforming
 from relay.engine.room import Room
 from relay.engine.transforming import LoopShare, Transforming
-from relay.message.apart.answering import answer
-from relay.message.apart.apart import LARGE_BYTES, Apart
-from relay.message.apart.requests import UnexpectedError, content_of
-from relay.message.apart.turns import Turns
+from relay.message.evaluator_process.answering import answer
+from relay.message.evaluator_process.evaluator import LARGE_BYTES, Evaluator
+from relay.message.evaluator_process.requests import UnexpectedError, content_of
+from relay.message.evaluator_process.turns import Turns
 from relay.message.formats import Formatter
 from relay.message.transformation.transformation import Transformation
 from relay.model.event import EventParts
@@ -108,7 +108,7 @@ async def test_what_is_made_at_once_leaves_the_rest_to_the_next_turn_and_what_is
 ) -> None:
     seconds = count()
     monkeypatch.setattr(transforming.time, "perf_counter", lambda: float(next(seconds)))
-    made_by = Transforming(Room(1), Apart())
+    made_by = Transforming(Room(1), Evaluator())
     envelope: Any = SimpleNamespace(transformation=Transformation("{n: data.n}"), formatter=Formatter("zapier", {}, ""))
     small, large = (
         EventParts(b"evt_1", b"a", "", None, 0, b'{"n":1,"x":"%b"}' % (b"x" * size)) for size in (1, LARGE_BYTES)

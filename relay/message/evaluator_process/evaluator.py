@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from relay.message.apart.child import COMMAND, Child
-from relay.message.apart.turns import Turns
+from relay.message.evaluator_process.child import COMMAND, Child
+from relay.message.evaluator_process.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["DEADLINE_SECONDS", "LARGE_BYTES", "PING", "Apart", "ApartError", "NotStartedError"]
+__all__ = ["DEADLINE_SECONDS", "LARGE_BYTES", "PING", "Evaluator", "EvaluatorError", "NotStartedError"]
 
-log = logging.getLogger("relay.apart")
+log = logging.getLogger("relay.evaluator")
 
 LARGE_BYTES = 32 * 1024
 """Of a payload: from here on reading it and evaluating can hold the loop for more than five milliseconds.
@@ -41,7 +41,7 @@ PING = b""
 """A request that is answered by itself: the process has started."""
 
 
-class ApartError(Exception):
+class EvaluatorError(Exception):
     """The process ended, or was killed because it took too long, while it was asked. The text says which."""
 
 
@@ -49,7 +49,7 @@ class NotStartedError(Exception):
     """The process cannot be started; the text says why. Nothing was evaluated."""
 
 
-class Apart:
+class Evaluator:
     """The one process of this relay process that evaluates; there is none until the first question."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Apart:
         return self._child.pid if self._child is not None else None
 
     @asynccontextmanager
-    async def turn(self, tenant: str | None) -> AsyncIterator[Apart]:
+    async def turn(self, tenant: str | None) -> AsyncIterator[Evaluator]:
         """Wait for a turn of this tenant: only who has it asks. None: fan_out, which all tenants wait for; the next."""
         async with self._turns.of(tenant):
             yield self
@@ -74,7 +74,7 @@ class Apart:
         """Return the answer to a request of requests.py, which may take so many seconds.
 
         Raises:
-            ApartError: the process ended, or the time passed, which ends it.
+            EvaluatorError: the process ended, or the time passed, which ends it.
             NotStartedError: there is none, and none can be started.
         """
         if self._child is not None and not self._child.is_alive:  # killed while nobody asked: no request is to blame
@@ -97,7 +97,7 @@ class Apart:
         try:
             self._child = child = await self._in_thread(Child)
             await self._exchange(child, PING, START_SECONDS)
-        except (ApartError, OSError) as error:
+        except (EvaluatorError, OSError) as error:
             command = shlex.join([sys.executable, *COMMAND])
             self._refusal = f"the process for large transformations, filters and formats does not start: {error}"
             self._refused_until = time.monotonic() + START_AGAIN_SECONDS
@@ -119,7 +119,7 @@ class Apart:
                 self._child = None
         if answer is None:
             late = time.monotonic() - began >= seconds
-            raise ApartError(f"took longer than {seconds:.0f} seconds" if late else f"ended {child.ended_by}")
+            raise EvaluatorError(f"took longer than {seconds:.0f} seconds" if late else f"ended {child.ended_by}")
         return answer
 
     async def _end(self) -> None:
@@ -130,5 +130,5 @@ class Apart:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "relay-apart")
+            self._thread = ThreadPoolExecutor(1, "relay-evaluator")
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

@@ -9,15 +9,15 @@ import traceback
 from typing import TYPE_CHECKING
 
 from outbox.subscriptions.filters import Answer, FilteredEvent, FilterSet, stored_filter
-from relay.message.apart.apart import PING
-from relay.message.apart.requests import FAILED, MADE, REFUSED, UNKNOWN
+from relay.message.evaluator_process.evaluator import PING
+from relay.message.evaluator_process.requests import FAILED, MADE, REFUSED, UNKNOWN
 from relay.message.formats import FormatError, Formatter
 from relay.message.transformation.budget import TransformationError
 from relay.message.transformation.transformation import Transformation
 from relay.model.event import EventParts
 
 if TYPE_CHECKING:
-    from relay.message.apart.requests import FiltersAsked, FormatAsked, TransformationAsked
+    from relay.message.evaluator_process.requests import FiltersAsked, FormatAsked, TransformationAsked
 
 __all__ = ["answer"]
 

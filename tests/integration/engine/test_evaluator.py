@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from benchmarks.hostile import HOSTILE
-from relay.message.apart.apart import LARGE_BYTES, Apart, NotStartedError
-from relay.message.apart.requests import transformation_request
-from relay.message.apart.transformed import TooLateError, transformed
+from relay.message.evaluator_process.evaluator import LARGE_BYTES, Evaluator, NotStartedError
+from relay.message.evaluator_process.large_bodies import TooLateError, transformed
+from relay.message.evaluator_process.requests import transformation_request
 from relay.message.transformation.budget import TransformationError
 from relay.message.transformation.transformation import Transformation
 from relay.model.event import EventParts
@@ -40,17 +40,17 @@ def event(data: bytes = LARGE.encode()) -> EventParts:
     return EventParts(b"evt_01jd3v0000e008000000000000", b"order.created", "acme", "k-1", 123_456_789, data)
 
 
-async def start(apart: Apart) -> int:
+async def start(evaluator: Evaluator) -> int:
     """Start the process before anything waits for it, since on a busy machine that takes a while; return its id."""
-    await transformed(Transformation("data"), event(), apart)
-    assert apart.pid is not None
-    return apart.pid
+    await transformed(Transformation("data"), event(), evaluator)
+    assert evaluator.pid is not None
+    return evaluator.pid
 
 
 @asynccontextmanager
 async def stopped(relay: Relay) -> AsyncIterator[int]:
     """The process runs, and answers nothing: what it is asked stays with it."""
-    pid = await start(relay.engine.apart)
+    pid = await start(relay.engine.evaluator)
     os.kill(pid, signal.SIGSTOP)
     try:
         yield pid
@@ -60,8 +60,8 @@ async def stopped(relay: Relay) -> AsyncIterator[int]:
 
 
 @pytest.fixture
-async def apart() -> AsyncIterator[Apart]:
-    made = Apart()
+async def evaluator() -> AsyncIterator[Evaluator]:
+    made = Evaluator()
     yield made
     await made.close()
 
@@ -72,12 +72,12 @@ async def test_small_ones_need_no_process_and_large_ones_come_out_the_same(world
         world.record(payload='{"n":19.90,"x":"x"}')
         await relay.look()
         await relay.settled()
-        assert relay.engine.apart.pid is None
-        pid = await start(relay.engine.apart)
+        assert relay.engine.evaluator.pid is None
+        pid = await start(relay.engine.evaluator)
         world.record(payload=LARGE)
         await relay.look()
         await relay.settled()
-        assert relay.engine.apart.pid == pid
+        assert relay.engine.evaluator.pid == pid
     small, large = (body.partition(b'"data":')[2] for _, _, body in far_end.requests)
     assert small == b'{"n":19.90,"all":"x"}}'
     assert large == b'{"n":19.90,"all":"%b"}}' % (b"x" * LARGE_BYTES)
@@ -96,7 +96,7 @@ async def test_a_process_that_is_killed_in_the_middle_is_followed_by_another(
             await await_until(asked.is_set)
             os.kill(pid, signal.SIGKILL)
             await relay.settled()
-        assert relay.engine.apart.pid != pid
+        assert relay.engine.evaluator.pid != pid
     assert far_end.paths() == ["/changed"]
     assert world.rows("select verdict, number from outbox.attempts") == [("delivered", 1)]
     assert world.count("dead_letters") == 0
@@ -124,7 +124,7 @@ async def test_what_no_process_survives_is_retried_by_the_schedule_and_then_dead
     )
     process_answers(how)
     if "sleep" in how:
-        monkeypatch.setattr("relay.message.apart.transformed.DEADLINE_SECONDS", 0.1)
+        monkeypatch.setattr("relay.message.evaluator_process.large_bodies.DEADLINE_SECONDS", 0.1)
     events = members or 1
     world.record(payload=LARGE, count=events)
     async with stepping(world.url, far_end) as relay:
@@ -154,27 +154,27 @@ async def test_what_no_process_survives_is_retried_by_the_schedule_and_then_dead
     assert world.count("dead_letters") == events
 
 
-async def test_what_is_too_late_already_is_not_made(apart: Apart) -> None:
+async def test_what_is_too_late_already_is_not_made(evaluator: Evaluator) -> None:
     with pytest.raises(TooLateError):
-        await transformed(Transformation("data"), event(), apart, time.monotonic() - 1)
-    assert apart.pid is None
+        await transformed(Transformation("data"), event(), evaluator, time.monotonic() - 1)
+    assert evaluator.pid is None
 
 
-async def test_nobody_waits_for_its_turn_until_its_lease_has_ended(apart: Apart) -> None:
+async def test_nobody_waits_for_its_turn_until_its_lease_has_ended(evaluator: Evaluator) -> None:
     """It would be a suspect, as if it had ended its relay."""
-    async with apart.turn("acme"):
+    async with evaluator.turn("acme"):
         with pytest.raises(TooLateError):
-            await asyncio.wait_for(transformed(Transformation("data"), event(), apart, time.monotonic() + 0.05), 20)
-    assert await start(apart), "the next turn is free"
+            await asyncio.wait_for(transformed(Transformation("data"), event(), evaluator, time.monotonic() + 0.05), 20)
+    assert await start(evaluator), "the next turn is free"
 
 
-async def test_one_that_died_while_nobody_asked_is_started_again(apart: Apart) -> None:
-    pid = await start(apart)
+async def test_one_that_died_while_nobody_asked_is_started_again(evaluator: Evaluator) -> None:
+    pid = await start(evaluator)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    async with apart.turn("acme") as turn:
+    async with evaluator.turn("acme") as turn:
         assert await turn.ask(transformation_request("data.n", event()), 30.0) == b"+19.90"
-    assert apart.pid not in (None, pid)
+    assert evaluator.pid not in (None, pid)
 
 
 async def test_without_the_process_nothing_is_lost_and_the_log_says_why(
@@ -185,8 +185,8 @@ async def test_without_the_process_nothing_is_lost_and_the_log_says_why(
     world.record(payload=LARGE, count=2)
     async with stepping(world.url, far_end) as relay:
         with monkeypatch.context() as patched:
-            patched.setattr("relay.message.apart.child.COMMAND", ("-c", "raise SystemExit(3)"))
-            patched.setattr("relay.message.apart.apart.START_AGAIN_SECONDS", 0.0)
+            patched.setattr("relay.message.evaluator_process.child.COMMAND", ("-c", "raise SystemExit(3)"))
+            patched.setattr("relay.message.evaluator_process.evaluator.START_AGAIN_SECONDS", 0.0)
             await relay.look()
             await relay.settled()
         assert far_end.paths() == ["/plain"] * 2
@@ -221,19 +221,19 @@ async def test_members_of_a_batch_are_made_there_too(world: World, far_end: FarE
             return not world.count("deliveries")
 
         await await_until(delivered)
-        assert relay.engine.apart.pid is not None
+        assert relay.engine.evaluator.pid is not None
     ((_, _, body),) = far_end.requests
     assert body.count(b'"data":19.90') == 2
 
 
-async def test_whatever_is_asked_the_answer_is_that_of_this_process(apart: Apart) -> None:
+async def test_whatever_is_asked_the_answer_is_that_of_this_process(evaluator: Evaluator) -> None:
     """The largest payloads and the worst expressions, in the memory that it may have."""
     for name, (expression, data) in HOSTILE.items():
         transformation, answers = Transformation(expression), []
         for elsewhere in (False, True):
             try:
                 given = event(data)
-                made = await transformed(transformation, given, apart) if elsewhere else transformation.of(given)
+                made = await transformed(transformation, given, evaluator) if elsewhere else transformation.of(given)
                 answers.append(made.payload)
             except TransformationError as error:
                 answers.append(str(error).encode())
@@ -241,13 +241,13 @@ async def test_whatever_is_asked_the_answer_is_that_of_this_process(apart: Apart
 
 
 async def test_it_is_given_neither_the_environment_nor_a_file_of_the_relay(
-    apart: Apart, monkeypatch: pytest.MonkeyPatch
+    evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@db/shop")
     monkeypatch.setenv("RELAY_SECRET_KEY", "a key")
     near, far = socket.socketpair()
     near.set_inheritable(True)
-    process = psutil.Process(await start(apart))
+    process = psutil.Process(await start(evaluator))
     assert set(process.environ()) <= {"PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LC_CTYPE"}
     near.close()
     far.settimeout(5)
@@ -255,8 +255,8 @@ async def test_it_is_given_neither_the_environment_nor_a_file_of_the_relay(
     far.close()
 
 
-async def test_no_process_is_started_once_the_relay_stops(apart: Apart) -> None:
-    await apart.close()
+async def test_no_process_is_started_once_the_relay_stops(evaluator: Evaluator) -> None:
+    await evaluator.close()
     with pytest.raises(NotStartedError):
-        await transformed(Transformation("data"), event(), apart)
-    assert apart.pid is None
+        await transformed(Transformation("data"), event(), evaluator)
+    assert evaluator.pid is None

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 import outbox
-from relay.message.apart.frames import read_frame, write_frame
+from relay.message.evaluator_process.frames import read_frame, write_frame
 from tests.support.application import Application
 from tests.support.waiting import wait_until
 
@@ -32,7 +32,7 @@ def _record_large(app: Application) -> None:
 def _process_that(answers: str, deadline_seconds: float) -> subprocess.Popen[bytes]:
     """Start the process with another function, `lambda request: …`, in place of what answers."""
     program = (
-        "import time\nfrom relay.message.apart import __main__ as process\n"
+        "import time\nfrom relay.message.evaluator_process import __main__ as process\n"
         f"process.DEADLINE_SECONDS = {deadline_seconds}\nprocess.answer = {answers}\nprocess.main()"
     )
     return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

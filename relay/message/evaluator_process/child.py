@@ -13,11 +13,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from relay.message.apart.frames import read_frame, write_frame
+from relay.message.evaluator_process.frames import read_frame, write_frame
 
 __all__ = ["COMMAND", "Child"]
 
-COMMAND = ("-P", "-m", "relay.message.apart")
+COMMAND = ("-P", "-m", "relay.message.evaluator_process")
 # How this interpreter was found, where that is said by the environment.
 KEPT_VARIABLES = ("PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 

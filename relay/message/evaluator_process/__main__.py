@@ -13,9 +13,9 @@ import signal
 import sys
 from contextlib import suppress
 
-from relay.message.apart.answering import answer
-from relay.message.apart.apart import DEADLINE_SECONDS
-from relay.message.apart.frames import read_frame, write_frame
+from relay.message.evaluator_process.answering import answer
+from relay.message.evaluator_process.evaluator import DEADLINE_SECONDS
+from relay.message.evaluator_process.frames import read_frame, write_frame
 
 MEMORY_BYTES = 512 * 1024 * 1024  # of address space; reading 1 MiB takes some 100 MiB, Python itself 60
 

@@ -7,8 +7,8 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from relay.message.apart.apart import DEADLINE_SECONDS, LARGE_BYTES, ApartError
-from relay.message.apart.requests import REFUSED, content_of, format_request, transformation_request
+from relay.message.evaluator_process.evaluator import DEADLINE_SECONDS, LARGE_BYTES, EvaluatorError
+from relay.message.evaluator_process.requests import REFUSED, content_of, format_request, transformation_request
 from relay.message.formats import FormatError
 from relay.message.transformation.budget import TransformationError
 from relay.message.transformation.json_text import MAX_PAYLOAD_BYTES
@@ -16,7 +16,7 @@ from relay.message.transformation.json_text import MAX_PAYLOAD_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from relay.message.apart.apart import Apart
+    from relay.message.evaluator_process.evaluator import Evaluator
     from relay.message.formats import Formatter
     from relay.message.transformation.transformation import Transformation
     from relay.model.event import EventParts
@@ -41,19 +41,19 @@ def is_large_for(formatter: Formatter, event: EventParts) -> bool:
 
 
 async def transformed(
-    transformation: Transformation, event: EventParts, apart: Apart, start_by: float = math.inf
+    transformation: Transformation, event: EventParts, evaluator: Evaluator, start_by: float = math.inf
 ) -> EventParts:
     """Return the same as `transformation.of(event)`, made by another process: the loop goes on meanwhile.
 
     Args:
         transformation: what is made of the event.
         event: a large one, see `is_large`.
-        apart: the way to the process.
+        evaluator: the way to the process.
         start_by: the monotonic time after which it is of no use.
 
     Raises:
         TransformationError: as `of`.
-        ApartError: the process ended, or took too long, both times.
+        EvaluatorError: the process ended, or took too long, both times.
         NotStartedError: there is no such process, and none can be started now.
         TooLateError: its turn came too late.
     """
@@ -61,7 +61,7 @@ async def transformed(
     def request() -> bytes | None:
         return None if transformation.kept(event) else transformation_request(transformation.text, event)
 
-    answer = await _asked_twice("transformation", request, event.tenant, apart, start_by)
+    answer = await _asked_twice("transformation", request, event.tenant, evaluator, start_by)
     if answer is None:
         return transformation.of(event)
     kind, content = answer
@@ -70,7 +70,7 @@ async def transformed(
     return transformation.keep(event, content)
 
 
-async def formatted(formatter: Formatter, event: EventParts, apart: Apart, start_by: float = math.inf) -> None:
+async def formatted(formatter: Formatter, event: EventParts, evaluator: Evaluator, start_by: float = math.inf) -> None:
     """Let the event keep the same as `formatter.body_of(event)`, made by another process.
 
     The process is not told the secret of the format. Raises FormatError as `body_of`, and what `transformed` raises.
@@ -79,7 +79,7 @@ async def formatted(formatter: Formatter, event: EventParts, apart: Apart, start
     def request() -> bytes | None:
         return None if formatter.kept(event) else format_request(formatter, event)
 
-    answer = await _asked_twice("format", request, event.tenant, apart, start_by)
+    answer = await _asked_twice("format", request, event.tenant, evaluator, start_by)
     if answer is None:
         return
     kind, content = answer
@@ -89,7 +89,7 @@ async def formatted(formatter: Formatter, event: EventParts, apart: Apart, start
 
 
 async def _asked_twice(
-    what: str, request: Callable[[], bytes | None], tenant: str, apart: Apart, start_by: float
+    what: str, request: Callable[[], bytes | None], tenant: str, evaluator: Evaluator, start_by: float
 ) -> tuple[bytes, bytes] | None:
     """Return the answer; None where there is nothing to ask any more once the turn has come.
 
@@ -97,21 +97,21 @@ async def _asked_twice(
     out of memory or was suspended.
     """
     try:
-        return await _asked(request, tenant, apart, start_by)
-    except ApartError as error:
+        return await _asked(request, tenant, evaluator, start_by)
+    except EvaluatorError as error:
         first = error
     try:
-        return await _asked(request, tenant, apart, start_by)
-    except ApartError as error:
-        raise ApartError(f"{what}: the process that evaluates it {first}, and when asked again {error}") from None
+        return await _asked(request, tenant, evaluator, start_by)
+    except EvaluatorError as error:
+        raise EvaluatorError(f"{what}: the process that evaluates it {first}, and when asked again {error}") from None
 
 
 async def _asked(
-    request: Callable[[], bytes | None], tenant: str, apart: Apart, start_by: float
+    request: Callable[[], bytes | None], tenant: str, evaluator: Evaluator, start_by: float
 ) -> tuple[bytes, bytes] | None:
     left = None if math.isinf(start_by) else max(0.0, start_by - time.monotonic())
     try:
-        async with asyncio.timeout(left) as waiting, apart.turn(tenant) as turn:
+        async with asyncio.timeout(left) as waiting, evaluator.turn(tenant) as turn:
             waiting.reschedule(None)  # a question that was asked is waited for, since the process would be ended
             if (asked := request()) is None:  # it was made while this one waited
                 return None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from tests.fences.fence import Fence
 
-__all__ = ["APART"]
+__all__ = ["EVALUATOR"]
 
-_APART = "tests/integration/engine/test_apart.py"
-_WAITING = "tests/integration/engine/test_apart_waiting.py"
-_FILTERS = "tests/integration/engine/test_apart_filters.py"
-_FORMATS = "tests/integration/engine/test_apart_formats.py"
-_PROCESS = "tests/acceptance/test_apart.py"
+_EVALUATOR = "tests/integration/engine/test_evaluator.py"
+_WAITING = "tests/integration/engine/test_evaluator_waiting.py"
+_FILTERS = "tests/integration/engine/test_evaluator_filters.py"
+_FORMATS = "tests/integration/engine/test_evaluator_formats.py"
+_PROCESS = "tests/acceptance/test_evaluator.py"
 
-APART = (
+EVALUATOR = (
     Fence(
         "what is made too late is not sent", "relay/engine/attempts.py",
         "delivery.start_by:\n            return None",
@@ -20,9 +20,9 @@ APART = (
         (f"{_WAITING}::test_what_is_made_too_late_is_given_back_uncharged",),
     ),
     Fence(
-        "what is too late already is not made", "relay/message/apart/transformed.py",
+        "what is too late already is not made", "relay/message/evaluator_process/large_bodies.py",
         "if time.monotonic() > start_by:", "if time.monotonic() > start_by + 1e12:",
-        (f"{_APART}::test_what_is_too_late_already_is_not_made",),
+        (f"{_EVALUATOR}::test_what_is_too_late_already_is_not_made",),
     ),
     Fence(
         "what was cut before it was sent is not charged", "relay/engine/attempts.py",
@@ -30,28 +30,29 @@ APART = (
         (f"{_WAITING}::test_what_is_cut_while_it_waits_for_the_process_is_given_back_uncharged",),
     ),
     Fence(
-        "a process that was killed is no fault of the event", "relay/message/apart/transformed.py",
-        "    except ApartError as error:\n        first = error", "    except OSError as error:\n        first = error",
-        (f"{_APART}::test_a_process_that_is_killed_in_the_middle_is_followed_by_another",),
+        "a process that was killed is no fault of the event", "relay/message/evaluator_process/large_bodies.py",
+        "    except EvaluatorError as error:\n        first = error",
+        "    except OSError as error:\n        first = error",
+        (f"{_EVALUATOR}::test_a_process_that_is_killed_in_the_middle_is_followed_by_another",),
     ),
     Fence(
-        "a large body is not made in the loop", "relay/message/apart/transformed.py",
+        "a large body is not made in the loop", "relay/message/evaluator_process/large_bodies.py",
         "LARGE_BYTES <= len(event.payload) <= up_to and", "0 > len(event.payload) + up_to and",
         (f"{_FORMATS}::test_others_are_sent_while_a_large_body_is_made",),
     ),
     Fence(
-        "the process is told no secret of a format", "relay/message/apart/requests.py",
+        "the process is told no secret of a format", "relay/message/evaluator_process/requests.py",
         "dict(formatter.settings), formatter.placeholder,", "dict(formatter.settings), formatter._secret,",
         (f"{_FORMATS}::test_the_process_makes_the_same_body_and_is_told_no_secret",),
     ),
     Fence(
         "an endpoint is not blamed for the process", "relay/engine/window.py",
         "{OutcomeKind.INTERNAL, OutcomeKind.STOOD_STILL}", "{OutcomeKind.STOOD_STILL}",
-        (f"{_APART}::test_what_no_process_survives_is_retried_by_the_schedule_and_then_dead",),
+        (f"{_EVALUATOR}::test_what_no_process_survives_is_retried_by_the_schedule_and_then_dead",),
     ),
     Fence(
         "fan_out has the next turn at the process", "relay/engine/asking.py",
-        "self._apart.turn(None)", "self._apart.turn(parts.tenant)",
+        "self._evaluator.turn(None)", "self._evaluator.turn(parts.tenant)",
         (f"{_FILTERS}::test_fan_out_waits_for_one_transformation_however_many_its_tenant_has",),
     ),
     Fence(
@@ -71,33 +72,33 @@ APART = (
         ("tests/unit/test_lending.py::test_the_place_of_one_that_answers_is_not_for_those_that_do_not",),
     ),
     Fence(
-        "the process is killed when it is late", "relay/message/apart/apart.py",
+        "the process is killed when it is late", "relay/message/evaluator_process/evaluator.py",
         "call_later(seconds, child.kill)", "call_later(seconds + 1e6, child.kill)",
-        (f"{_APART}::test_what_no_process_survives_is_retried_by_the_schedule_and_then_dead",),
+        (f"{_EVALUATOR}::test_what_no_process_survives_is_retried_by_the_schedule_and_then_dead",),
     ),
     Fence(
-        "no event is blamed for a death before it", "relay/message/apart/apart.py",
+        "no event is blamed for a death before it", "relay/message/evaluator_process/evaluator.py",
         "not self._child.is_alive:", "self._child.pid < 0:",
-        (f"{_APART}::test_one_that_died_while_nobody_asked_is_started_again",),
+        (f"{_EVALUATOR}::test_one_that_died_while_nobody_asked_is_started_again",),
     ),
     Fence(
-        "the process gets none of the environment", "relay/message/apart/child.py",
+        "the process gets none of the environment", "relay/message/evaluator_process/child.py",
         "env=_environment(),", "env=os.environ | _environment(),",
-        (f"{_APART}::test_it_is_given_neither_the_environment_nor_a_file_of_the_relay",),
+        (f"{_EVALUATOR}::test_it_is_given_neither_the_environment_nor_a_file_of_the_relay",),
     ),
     Fence(
-        "a stuck process ends without its relay", "relay/message/apart/__main__.py",
+        "a stuck process ends without its relay", "relay/message/evaluator_process/__main__.py",
         "signal.ITIMER_REAL, 2 * DEADLINE_SECONDS)", "signal.ITIMER_REAL, 0 * DEADLINE_SECONDS)",
         (f"{_PROCESS}::test_one_that_is_stuck_ends_by_itself_where_nobody_is_left_to_kill_it",),
     ),
     Fence(
-        "the memory of the process is bounded", "relay/message/apart/__main__.py",
+        "the memory of the process is bounded", "relay/message/evaluator_process/__main__.py",
         "resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))",
         "resource.getrlimit(resource.RLIMIT_AS)",
         (f"{_PROCESS}::test_it_gets_no_more_memory_than_it_may_have",),
     ),
     Fence(
-        "a signal to the whole service leaves the process to the drain", "relay/message/apart/__main__.py",
+        "a signal to the whole service leaves the process to the drain", "relay/message/evaluator_process/__main__.py",
         "signal.signal(ignored, signal.SIG_IGN)", "signal.getsignal(ignored)",
         (f"{_PROCESS}::test_a_large_transformation_arrives_and_its_process_ends_when_the_relay_is_killed",),
     ),

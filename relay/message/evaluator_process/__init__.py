@@ -1,0 +1,7 @@
+"""Evaluate what is large in a process of its own, since reading JSON holds whoever does it in one stretch.
+
+evaluator.py is the way in: one such process for each relay process, tenants in turn (turns.py), a deadline.
+large_bodies.py asks it for transformations and formats, relay/engine/asking.py for filters. child.py is the process as
+seen from the relay, __main__.py what it runs, requests.py what it is asked, answering.py what it answers, frames.py
+what goes through the pipes.
+"""
