@@ -142,7 +142,7 @@ def show(source: Source, delivery_id: str, *, curl: bool, as_json: bool) -> None
 
 
 def _print_curl(source: Source, delivery_id: str, *, as_json: bool) -> None:
-    from relay.operations.probe.repeat import repeat_request
+    from relay.operations.endpoint_tests.repeat import repeat_request
 
     if source.database is None:
         raise click.UsageError("--curl: it signs with a key that only relays hold; leave out --api")

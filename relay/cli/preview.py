@@ -8,9 +8,9 @@ import click
 
 from outbox.errors import RecordError
 from outbox.subscriptions.declaration import pair
+from relay.cli.endpoint_tests import print_body, print_headers
 from relay.cli.options import json_option
 from relay.cli.output import escape, print_json
-from relay.cli.probe import print_body, print_headers
 from relay.cli.source import Source, with_source
 from relay.cli.subscription_options import (
     FILE,
@@ -25,7 +25,7 @@ from relay.client import calls
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from relay.operations.probe.preview import Draft, PreviewedRequest
+    from relay.operations.endpoint_tests.preview import Draft, PreviewedRequest
 
 __all__ = ["preview"]
 
@@ -58,7 +58,7 @@ def preview(
       relay subscriptions preview sub_… --event evt_…
       relay subscriptions preview sub_… --data order.json --transformation '{order: data.id, total: data.total}'
     """
-    from relay.operations.probe.preview import preview as make
+    from relay.operations.endpoint_tests.preview import preview as make
 
     if (event_id is None) is (data is None):
         raise click.UsageError("give either --event or --data")
@@ -81,7 +81,7 @@ def preview(
 
 
 def _draft(data: TextIO | None, type_: str | None, key: str | None, metadata: tuple[tuple[str, str], ...]) -> Draft:
-    from relay.operations.probe.preview import DEFAULT_TYPE, Draft
+    from relay.operations.endpoint_tests.preview import DEFAULT_TYPE, Draft
 
     read = read_file("data", data) if data else ""
     return Draft(data=read, type=type_ or DEFAULT_TYPE, key=key, metadata=dict(metadata) or None)

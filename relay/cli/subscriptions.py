@@ -11,11 +11,11 @@ from outbox.subscriptions.declaration import REQUIRED
 from outbox.subscriptions.fields import COLUMNS
 from relay.cli.by_hand import retry_all
 from relay.cli.credential_options import credential_options, sent_credentials
+from relay.cli.endpoint_tests import check, test
 from relay.cli.explain import filter_test
 from relay.cli.formats import formats_
 from relay.cli.options import confirm, json_option, scheme_option, warnings_shown, yes_option
 from relay.cli.preview import preview
-from relay.cli.probe import check, test
 from relay.cli.source import Source, with_source_to_change
 from relay.cli.subscription_file import apply, export
 from relay.cli.subscription_options import (

@@ -15,12 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from outbox.errors import OutboxError
 from relay.operations.connection import Database
-from relay.operations.probe.probe import network_of
-from relay.operations.probe.requested import answer_one
+from relay.operations.endpoint_tests.requested_tests import answer_one
+from relay.operations.endpoint_tests.test_and_check import network_of
 
 if TYPE_CHECKING:
     from relay.config.options import Config
-    from relay.operations.probe.probe import Network
+    from relay.operations.endpoint_tests.test_and_check import Network
 
 __all__ = ["RequestedTests"]
 

@@ -29,8 +29,8 @@ from outbox.errors import (
 from relay.config.option import ConfigError
 from relay.operations.api_requests import UnderWayError
 from relay.operations.denied_rights import RightsError
+from relay.operations.endpoint_tests.tested_subscription import ProbeError
 from relay.operations.outages import outage_of, took_too_long
-from relay.operations.probe.probed_subscription import ProbeError
 from relay.operations.tenant_retention import TenantRetentionError
 from relay.operations.tokens import TokenError
 from relay.telemetry.redaction import redact

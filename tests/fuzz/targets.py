@@ -43,8 +43,8 @@ from relay.message.transformation.budget import TransformationError
 from relay.message.transformation.transformation import Transformation
 from relay.model.event import EventParts
 from relay.model.outcome import Outcome
-from relay.operations.probe.diagnosis import of_outcome
-from relay.operations.probe.request_and_response import response_of
+from relay.operations.endpoint_tests.diagnosis import of_outcome
+from relay.operations.endpoint_tests.request_and_response import response_of
 from relay.secrets.keyring import Keyring, KeyUnavailableError, new_private_key, private_keys
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -18,8 +18,8 @@ from relay.cli import cli
 from relay.config.options import Config
 from relay.operations import adoption
 from relay.operations.connection import Database
-from relay.operations.probe.probe import check_endpoint, send_test
-from relay.operations.probe.probed_subscription import ProbeError
+from relay.operations.endpoint_tests.test_and_check import check_endpoint, send_test
+from relay.operations.endpoint_tests.tested_subscription import ProbeError
 from relay.operations.status.status import status
 from relay.store.breaker import MARK_LATE
 from tests.support import databases, seeding

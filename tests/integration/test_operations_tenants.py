@@ -77,12 +77,12 @@ from relay.operations.bulk import plan as bulk_plan
 from relay.operations.bulk import request as bulk_request
 from relay.operations.bulk.request import BulkRequest
 from relay.operations.connection import Database
+from relay.operations.endpoint_tests import tested_subscription
+from relay.operations.endpoint_tests.preview import Draft, preview
+from relay.operations.endpoint_tests.test_and_check import check_endpoint, send_test
 from relay.operations.erase import erasure
 from relay.operations.erase import request as erase_request
 from relay.operations.erase.request import EraseRequest
-from relay.operations.probe import probed_subscription
-from relay.operations.probe.preview import Draft, preview
-from relay.operations.probe.probe import check_endpoint, send_test
 from relay.operations.resend import resend
 from relay.operations.status import (
     breakers,
@@ -159,12 +159,12 @@ PARTS = {
     "status.lanes.blocked_of": "reads a subscription that was found",
     "status.breakers.breaker_of": "reads a subscription that was found",
     "status.breakers.breakers_of": "reads subscriptions that were found",
-    "probe.probed_subscription.require_patience": "is about a target that was found",
-    "probe.probed_subscription.require_log": "writes nothing",
-    "probe.preview.read_recorded": "is about a target that was found",
-    "probe.probe.send_prepared": "sends what was prepared, for which the tenant was asked for",
-    "probe.probed_subscription.make_event": "makes what is nobody's",
-    "probe.probed_subscription.log_test": "is about a target that was found",
+    "endpoint_tests.tested_subscription.require_patience": "is about a target that was found",
+    "endpoint_tests.tested_subscription.require_log": "writes nothing",
+    "endpoint_tests.preview.read_recorded": "is about a target that was found",
+    "endpoint_tests.test_and_check.send_prepared": "sends what was prepared, for which the tenant was asked for",
+    "endpoint_tests.tested_subscription.make_event": "makes what is nobody's",
+    "endpoint_tests.tested_subscription.log_test": "is about a target that was found",
 }
 
 
@@ -231,7 +231,7 @@ BY_ID: dict[str, tuple[str, Callable[[Connection, str | None, Id], Any]]] = {
     "erase.erasure.cancel_erasure": ("running", erasure.cancel_erasure),
     "erase.erasure.resume_erasure": ("blocked", erasure.resume_erasure),
     "test_messages.ask": ("subscription", test_messages.ask),
-    "probe.probed_subscription.read_subscription": ("subscription", probed_subscription.read_subscription),
+    "endpoint_tests.tested_subscription.read_subscription": ("subscription", tested_subscription.read_subscription),
 }
 LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "event_walk.list_events": lambda c, tenant, _: events.list_events(c, tenant, ALL),
@@ -350,9 +350,19 @@ TESTED_BELOW = {
     "sent_again.sent_again_as",
     "status.late_subscriptions.retries_of",
     *("replay.replay.replay", "replay.replayable.refuse_other_tenants", "erase.erasure.run_erasure"),
-    *("probe.probe.send_test", "probe.probe.prepare", "probe.probe.check_endpoint", "probe.preview.preview"),
-    *("probe.requested.answer_one", "test_messages.read", "test_messages.why_unanswered", "tokens.create"),
-    *("resend.resend", "probe.repeat.repeat_request", "subscription_file.export.export_subscriptions"),
+    *(
+        "endpoint_tests.test_and_check.send_test",
+        "endpoint_tests.test_and_check.prepare",
+        "endpoint_tests.test_and_check.check_endpoint",
+        "endpoint_tests.preview.preview",
+    ),
+    *(
+        "endpoint_tests.requested_tests.answer_one",
+        "test_messages.read",
+        "test_messages.why_unanswered",
+        "tokens.create",
+    ),
+    *("resend.resend", "endpoint_tests.repeat.repeat_request", "subscription_file.export.export_subscriptions"),
     *("subscription_file.apply.plan_document", "subscription_file.apply.apply_plan"),
 }
 

@@ -15,7 +15,7 @@ import outbox
 from outbox import subscriptions
 from outbox.subscriptions.authentication import BearerToken
 from relay.__main__ import run_command
-from tests.integration.test_probe import Ended, answers, scripted
+from tests.integration.test_endpoint_tests import Ended, answers, scripted
 from tests.support import seeding
 from tests.support.scripted_receiver import response
 

@@ -16,7 +16,7 @@ from relay.http import Outcome
 from relay.http.inspection.certificate import Certificate
 from relay.http.inspection.steps import Cause, Step
 from relay.model.outcome import OutcomeKind
-from relay.operations.probe.diagnosis import of_outcome, of_steps
+from relay.operations.endpoint_tests.diagnosis import of_outcome, of_steps
 
 SUB = SubscriptionId.of("sub_01jd3v00000000000000000000")
 URL = parse_url("https://hooks.example.com/in")

@@ -83,7 +83,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "sqlalchemy",
         ),
     },
-    "relay.operations.probe": {
+    "relay.operations.endpoint_tests": {
         *("outbox", "relay.config", "relay.engine", "relay.http", "relay.message", "relay.model", "relay.operations"),
         *("relay.secrets", "relay.store", "sqlalchemy", "anyio"),
     },

@@ -46,6 +46,13 @@ from relay.client.calls.deliveries import (
     retry_deliveries,
     retry_delivery,
 )
+from relay.client.calls.endpoint_tests import (
+    ask_filter,
+    ask_stored_filter,
+    check_subscription,
+    preview_request,
+    send_test_message,
+)
 from relay.client.calls.erasures import (
     cancel_erasure,
     get_erasure,
@@ -65,13 +72,6 @@ from relay.client.calls.events import (
     get_events,
     get_outstanding,
     record_event,
-)
-from relay.client.calls.probes import (
-    ask_filter,
-    ask_stored_filter,
-    check_subscription,
-    preview_request,
-    send_test_message,
 )
 from relay.client.calls.statistics import get_series, get_statistics, rank_statistics
 from relay.client.calls.status import get_audit, get_findings, get_sending, get_status, pause_sending, resume_sending

@@ -30,7 +30,7 @@ Cause: TypeAlias = Literal[
     "old_tls", "only_http2", "not_tls", "speaks_tls", "client_certificate", "handshake_refused", "handshake_timeout",
     "closed",
 ]  # fmt: skip
-"""Why a step failed; `relay.operations.probe.diagnosis` has the mend of each."""
+"""Why a step failed; `relay.operations.endpoint_tests.diagnosis` has the mend of each."""
 
 OF_CERTIFICATE: tuple[Cause, ...] = (
     "wrong_name", "expired", "not_yet_valid", "self_signed", "unknown_issuer", "untrusted",

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from outbox.control.explain import Draft, try_filter, try_stored_filter
 from outbox.control.filter_answers import FilterTest
 from outbox.errors import RecordError
-from relay.operations.probe import preview as previews
-from relay.operations.probe.documents import CheckedEndpoint, SentTest
-from relay.operations.probe.probe import check_endpoint, send_test
+from relay.operations.endpoint_tests import preview as previews
+from relay.operations.endpoint_tests.documents import CheckedEndpoint, SentTest
+from relay.operations.endpoint_tests.test_and_check import check_endpoint, send_test
 from relay.web.access import Reader, Writer
 from relay.web.admission import awaiting_network
 from relay.web.api.fields import EventMetadata

@@ -13,7 +13,7 @@ from outbox.control.replay.replay import Asked as AskedReplay
 from outbox.control.replay.replay import candidates_by_id, replay
 from outbox.control.waits import Waits, count_behind, read_waits
 from outbox.errors import OutboxError
-from relay.operations.probe.preview import preview
+from relay.operations.endpoint_tests.preview import preview
 from relay.web.pages.confirming import confirm
 from relay.web.pages.filters import Asked, wrong_of
 from relay.web.pages.rendering import go, url_of, visit_page

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from outbox import subscriptions as verbs
 from outbox.errors import OutboxError, ProbeError
-from relay.operations.probe.preview import DEFAULT_TYPE, Draft, preview
-from relay.operations.probe.probe import check_endpoint, send_test
+from relay.operations.endpoint_tests.preview import DEFAULT_TYPE, Draft, preview
+from relay.operations.endpoint_tests.test_and_check import check_endpoint, send_test
 from relay.web.admission import awaiting_network
 from relay.web.pages.rendering import visit_page
 from relay.web.pages.routes import PageRoute

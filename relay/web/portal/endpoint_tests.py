@@ -10,8 +10,8 @@ from fastapi import APIRouter, Response
 
 from outbox import subscriptions as verbs
 from outbox.errors import ProbeError, RecordError
-from relay.operations.probe.preview import DEFAULT_TYPE
-from relay.operations.probe.probe import send_test
+from relay.operations.endpoint_tests.preview import DEFAULT_TYPE
+from relay.operations.endpoint_tests.test_and_check import send_test
 from relay.web.admission import awaiting_network
 from relay.web.pages.visits import Visit
 from relay.web.portal.customers import Managing, Posted, branding_for

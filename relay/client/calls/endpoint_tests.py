@@ -11,29 +11,29 @@ if TYPE_CHECKING:
 
     from outbox.control.filter_answers import FilterTest
     from relay.client.call import Call
-    from relay.operations.probe.documents import CheckedEndpoint, SentTest
-    from relay.operations.probe.preview import PreviewedRequest
+    from relay.operations.endpoint_tests.documents import CheckedEndpoint, SentTest
+    from relay.operations.endpoint_tests.preview import PreviewedRequest
 
 __all__ = ["ask_filter", "ask_stored_filter", "check_subscription", "preview_request", "send_test_message"]
 
 
 def send_test_message(subscription_id: object, *, type: str = "outbox.test", **data: Any) -> Call[SentTest]:  # noqa: A002
     """Send one test message; `data=…` is any JSON, or RawJSON that is sent as it is written."""
-    from relay.operations.probe.documents import SentTest
+    from relay.operations.endpoint_tests.documents import SentTest
 
     return send(SentTest, "POST", "/subscriptions/{}/test", subscription_id, body={"type": type, **data})
 
 
 def check_subscription(subscription_id: object) -> Call[CheckedEndpoint]:
     """Look at the way to the endpoint and send nothing."""
-    from relay.operations.probe.documents import CheckedEndpoint
+    from relay.operations.endpoint_tests.documents import CheckedEndpoint
 
     return send(CheckedEndpoint, "POST", "/subscriptions/{}/check", subscription_id)
 
 
 def preview_request(subscription_id: object, **about: Any) -> Call[PreviewedRequest]:
     """Show the request that an event becomes: event_id, or type, key and data; transformation."""
-    from relay.operations.probe.preview import PreviewedRequest
+    from relay.operations.endpoint_tests.preview import PreviewedRequest
 
     return send(PreviewedRequest, "POST", "/subscriptions/{}/preview", subscription_id, body=about)
 

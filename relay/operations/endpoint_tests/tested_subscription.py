@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Logged",
     "ProbeError",
-    "ProbedSubscription",
+    "TestedSubscription",
     "log_test",
     "make_event",
     "read_subscription",
@@ -48,7 +48,7 @@ class Logged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ProbedSubscription:
+class TestedSubscription:
     """A subscription as it is now: what sending needs of it, and why nothing is sent to it by itself."""
 
     id: SubscriptionId
@@ -88,7 +88,7 @@ returning at
 """
 
 
-def read_subscription(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> ProbedSubscription:
+def read_subscription(connection: Connection, tenant: str | None, subscription_id: UUID | str) -> TestedSubscription:
     """Read a subscription, whatever keeps it from getting events. Raises NotFoundError, also for a removed one."""
     uuid = id_of(connection, tenant, subscription_id)
     row = connection.execute(text(_SUBSCRIPTION), {"id": uuid, "tenant": tenant}).one_or_none()
@@ -96,7 +96,7 @@ def read_subscription(connection: Connection, tenant: str | None, subscription_i
         raise NotFoundError(f"subscription: no {uuid}, or it is removed")
     (found,) = connection.exec_driver_sql(SUBSCRIPTIONS, ([uuid],)).all()
     subscription = subscription_of((uuid.bytes, *found[1:]))
-    return ProbedSubscription(uuid, subscription, _hindrance(row), row.unix_seconds)
+    return TestedSubscription(uuid, subscription, _hindrance(row), row.unix_seconds)
 
 
 def _hindrance(row: Any) -> Finding | None:
@@ -122,13 +122,13 @@ def _hindrance(row: Any) -> Finding | None:
     return Finding(code="hindrance.held", subject=subject, seen=seen)
 
 
-def require_home(target: ProbedSubscription) -> None:
+def require_home(target: TestedSubscription) -> None:
     """Raise ProbeError where nothing at all may be sent: from a copy of a database."""
     if target.hindrance is not None and target.hindrance.code == "hindrance.copied":
         raise ProbeError(f"test: {target.hindrance.seen}; {target.hindrance.mend}, if it is to send")
 
 
-def require_patience(connection: Connection, target: ProbedSubscription) -> None:
+def require_patience(connection: Connection, target: TestedSubscription) -> None:
     """Raise ProbeError when enough test messages went there in the last minute."""
     recent = connection.execute(text(_RECENT), {"id": UUID(bytes=target.subscription.id)}).scalar_one()
     if recent >= MOST_A_MINUTE:
@@ -146,7 +146,7 @@ def make_event(connection: Connection, type: str, payload: str) -> EventParts:  
     return EventParts(event_id_of(new_uuid7().bytes), type.encode(), "", None, now, payload.encode())
 
 
-def log_test(connection: Connection, target: ProbedSubscription, outcome: Outcome) -> Logged:
+def log_test(connection: Connection, target: TestedSubscription, outcome: Outcome) -> Logged:
     """Write the attempt row of a test message, under the id of a delivery that does not exist."""
     delivery_id = DeliveryId.of(new_uuid7())
     row = {

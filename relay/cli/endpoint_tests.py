@@ -17,13 +17,13 @@ from relay.cli.output import escape, fields_of, print_json
 from relay.cli.source import Source, with_source
 from relay.cli.subscription_options import own_tenant_option, read_json, subscription_argument
 from relay.client import calls
-from relay.operations.probe.documents import CheckedStep
+from relay.operations.endpoint_tests.documents import CheckedStep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.http.inspection.certificate import Certificate
-    from relay.operations.probe.documents import CheckedEndpoint, SentTest
+    from relay.operations.endpoint_tests.documents import CheckedEndpoint, SentTest
 
 __all__ = ["check", "print_body", "print_headers", "test"]
 
@@ -55,7 +55,7 @@ def test(
       relay subscriptions test sub_…
       relay subscriptions test sub_… --type order.created --data '{"id": 7}'
     """
-    from relay.operations.probe.probe import send_test
+    from relay.operations.endpoint_tests.test_and_check import send_test
 
     if data == "-":
         data = sys.stdin.read()
@@ -92,7 +92,7 @@ def check(source: Source, subscription_id: str, tenant: str | None, *, as_json: 
     Example:
       relay subscriptions check sub_…
     """
-    from relay.operations.probe.probe import check_endpoint
+    from relay.operations.endpoint_tests.test_and_check import check_endpoint
 
     source.require_tenant(subscription_id, tenant)
     found = source.run(

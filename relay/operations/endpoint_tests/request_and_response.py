@@ -9,7 +9,7 @@ from outbox.signing.schemes import written_headers
 from relay.http.configured import USER_AGENT
 from relay.http.sender import fixed_lines
 from relay.message.echoes import redact
-from relay.operations.probe.documents import ReceivedResponse, SentRequest
+from relay.operations.endpoint_tests.documents import ReceivedResponse, SentRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

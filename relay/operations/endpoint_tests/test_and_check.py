@@ -24,9 +24,10 @@ from relay.http.sender import Endpoint
 from relay.message.envelope import Envelope
 from relay.message.transformation.budget import TransformationError
 from relay.model.outcome import Outcome, OutcomeKind
-from relay.operations.probe import diagnosis
-from relay.operations.probe.documents import CheckedEndpoint, CheckedStep, SentTest
-from relay.operations.probe.probed_subscription import (
+from relay.operations.endpoint_tests import diagnosis
+from relay.operations.endpoint_tests.documents import CheckedEndpoint, CheckedStep, SentTest
+from relay.operations.endpoint_tests.request_and_response import Recorder, response_of
+from relay.operations.endpoint_tests.tested_subscription import (
     log_test,
     make_event,
     read_subscription,
@@ -34,7 +35,6 @@ from relay.operations.probe.probed_subscription import (
     require_log,
     require_patience,
 )
-from relay.operations.probe.request_and_response import Recorder, response_of
 from relay.secrets.keyring import Keyring, KeyUnavailableError
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from relay.http.sender import Sender
     from relay.model.event import EventParts
     from relay.operations.connection import Database
-    from relay.operations.probe.documents import SentRequest
-    from relay.operations.probe.probed_subscription import Logged, ProbedSubscription
+    from relay.operations.endpoint_tests.documents import SentRequest
+    from relay.operations.endpoint_tests.tested_subscription import Logged, TestedSubscription
 
 __all__ = ["DEFAULT_TYPE", "Network", "check_endpoint", "network_of", "prepare", "send_prepared", "send_test"]
 
@@ -117,7 +117,7 @@ async def send_test(
 
 async def send_prepared(
     database: Database,
-    target: ProbedSubscription,
+    target: TestedSubscription,
     event: EventParts,
     out: Network,
     meanwhile: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
@@ -131,7 +131,7 @@ async def send_prepared(
 
 def prepare(
     database: Database, tenant: str | None, subscription_id: UUID | str, type_: str, payload: str
-) -> tuple[ProbedSubscription, EventParts]:
+) -> tuple[TestedSubscription, EventParts]:
     """Read where a test message goes, and make its event. Raises as `send_test` does."""
     with database.transaction() as connection:
         target = read_subscription(connection, tenant, subscription_id)
@@ -141,7 +141,7 @@ def prepare(
         return target, make_event(connection, type_, payload)
 
 
-def _log(database: Database, target: ProbedSubscription, outcome: Outcome) -> Logged:
+def _log(database: Database, target: TestedSubscription, outcome: Outcome) -> Logged:
     with database.transaction() as connection:
         return log_test(connection, target, outcome)
 
@@ -177,13 +177,13 @@ async def check_endpoint(
     )
 
 
-def _read(database: Database, tenant: str | None, subscription_id: UUID | str) -> ProbedSubscription:
+def _read(database: Database, tenant: str | None, subscription_id: UUID | str) -> TestedSubscription:
     with database.transaction() as connection:
         return read_subscription(connection, tenant, subscription_id)
 
 
 def _open_secrets(
-    config: Config, target: ProbedSubscription
+    config: Config, target: TestedSubscription
 ) -> tuple[Endpoint | None, CheckedStep, tuple[Finding, ...]]:
     """Open the secrets; return the endpoint, the step, and findings where they cannot be opened.
 
@@ -200,7 +200,7 @@ def _open_secrets(
 
 
 def _explain_unopened(
-    target: ProbedSubscription, error: OutboxError
+    target: TestedSubscription, error: OutboxError
 ) -> tuple[Endpoint | None, CheckedStep, tuple[Finding, ...]]:
     try:
         endpoint = Endpoint.of(target.subscription.url)
@@ -229,7 +229,7 @@ class _Sent:
     findings: tuple[Finding, ...]
 
 
-async def _send(config: Config, target: ProbedSubscription, event: EventParts, out: Network) -> _Sent:
+async def _send(config: Config, target: TestedSubscription, event: EventParts, out: Network) -> _Sent:
     subscription = target.subscription
     try:
         envelope = Envelope(subscription, Keyring(config.secret_key))
@@ -266,7 +266,7 @@ async def _inspect_after_failure(out: Network, endpoint: Endpoint, outcome: Outc
 
 
 def _findings(
-    target: ProbedSubscription, endpoint: Endpoint, outcome: Outcome, steps: Sequence[Step]
+    target: TestedSubscription, endpoint: Endpoint, outcome: Outcome, steps: Sequence[Step]
 ) -> tuple[Finding, ...]:
     seconds = float(target.subscription.timeout_seconds)
     if any(step.state == "failed" for step in steps):
@@ -275,7 +275,7 @@ def _findings(
     return (*found, diagnosis.open_again(target.id)) if steps and not outcome.sent else found
 
 
-def _sent_test(target: ProbedSubscription, logged: Logged, sent: _Sent) -> SentTest:
+def _sent_test(target: TestedSubscription, logged: Logged, sent: _Sent) -> SentTest:
     outcome = sent.outcome
     return SentTest(
         subscription_id=target.id,

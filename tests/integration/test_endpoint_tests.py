@@ -33,7 +33,7 @@ from relay.http import AddressPolicy, DirectDialler, HttpSender
 from relay.http.inspection.inspect import inspect
 from relay.operations.connection import Database
 from relay.operations.denied_rights import RightsError
-from relay.operations.probe.probe import Network, check_endpoint, send_test
+from relay.operations.endpoint_tests.test_and_check import Network, check_endpoint, send_test
 from tests.support import seeding
 from tests.support.scripted_receiver import Behaviour, Exchange, Receiver, receiving, response
 from tests.support.tls_server import listening, server_context
@@ -229,7 +229,7 @@ class TestSending:
 
     @pytest.mark.case("D17")
     def test_enough_test_messages_are_enough(self, relay, connection, monkeypatch) -> None:
-        monkeypatch.setattr("relay.operations.probe.probed_subscription.MOST_A_MINUTE", 2)
+        monkeypatch.setattr("relay.operations.endpoint_tests.tested_subscription.MOST_A_MINUTE", 2)
         with scripted(answers(response(200))) as receiver:
             name = seeding.subscribe(connection, url=receiver.url)
             assert [relay("test", name).code for _ in range(2)] == [0, 0]
@@ -554,7 +554,7 @@ def test_a_server_that_wants_a_client_certificate(relay, connection, tmp_path, m
 
 
 def test_on_a_terminal_lines_fit_and_commands_stay_whole(relay, connection, monkeypatch) -> None:
-    monkeypatch.setattr("relay.cli.probe.columns", lambda: 80)
+    monkeypatch.setattr("relay.cli.endpoint_tests.columns", lambda: 80)
     name = seeding.subscribe(connection, url=f"http://127.0.0.1:{dead_port()}/")
     subscriptions.pause(connection, name)
     printed = relay("check", name).stdout + relay("test", name).stdout

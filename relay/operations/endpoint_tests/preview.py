@@ -25,8 +25,8 @@ from relay.message.envelope import Envelope
 from relay.message.transformation.budget import TransformationError
 from relay.model.event import EventParts
 from relay.model.outcome import Outcome, OutcomeKind
-from relay.operations.probe.probed_subscription import make_event, read_subscription
-from relay.operations.probe.request_and_response import Recorder
+from relay.operations.endpoint_tests.request_and_response import Recorder
+from relay.operations.endpoint_tests.tested_subscription import make_event, read_subscription
 from relay.secrets.keyring import Keyring
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from relay.http.sender import Endpoint
     from relay.model.subscription import SubscriptionVersion
     from relay.operations.connection import Database
-    from relay.operations.probe.documents import SentRequest
-    from relay.operations.probe.probed_subscription import ProbedSubscription
+    from relay.operations.endpoint_tests.documents import SentRequest
+    from relay.operations.endpoint_tests.tested_subscription import TestedSubscription
 
 __all__ = ["DEFAULT_TYPE", "Draft", "NoNetwork", "PreviewedRequest", "preview", "read_recorded"]
 
@@ -144,7 +144,7 @@ def _differing(one: SentRequest | None, other: SentRequest | None) -> tuple[str,
 
 
 async def _made(
-    envelope: Envelope, other: Envelope, event: EventParts, target: ProbedSubscription
+    envelope: Envelope, other: Envelope, event: EventParts, target: TestedSubscription
 ) -> tuple[SentRequest | None, tuple[str, ...], str | None]:
     """Return the request, its headers that the other envelope makes otherwise, and why there is none."""
     try:
@@ -157,7 +157,7 @@ async def _made(
 
 
 async def _recorded(
-    envelope: Envelope, event: EventParts, target: ProbedSubscription
+    envelope: Envelope, event: EventParts, target: TestedSubscription
 ) -> tuple[SentRequest | None, str | None]:
     recorder, seconds = Recorder(NoNetwork()), float(target.subscription.timeout_seconds)
     outcome = await envelope.send(recorder, event, b"%d" % target.unix_seconds, seconds)
@@ -185,7 +185,7 @@ def _with_example_secrets(subscription: SubscriptionVersion) -> SubscriptionVers
 
 def _read(
     database: Database, tenant: str | None, subscription_id: UUID | str, event: UUID | str | Draft
-) -> tuple[ProbedSubscription, EventParts]:
+) -> tuple[TestedSubscription, EventParts]:
     with database.transaction() as connection:
         target = read_subscription(connection, tenant, subscription_id)
         if isinstance(event, Draft):
@@ -193,7 +193,7 @@ def _read(
         return target, read_recorded(connection, target, event)
 
 
-def _draft(connection: Connection, target: ProbedSubscription, draft: Draft) -> EventParts:
+def _draft(connection: Connection, target: TestedSubscription, draft: Draft) -> EventParts:
     payload = encode(RawJSON(draft.data), Outbox().max_payload_bytes)
     whose = connection.execute(text(_TENANT), {"id": UUID(bytes=target.subscription.id)}).scalar_one()
     event = make_event(connection, checked_type(draft.type), payload)
@@ -201,7 +201,7 @@ def _draft(connection: Connection, target: ProbedSubscription, draft: Draft) -> 
     return replace(event, tenant=whose or "", key=draft.key, metadata=None if metadata is None else metadata.encode())
 
 
-def read_recorded(connection: Connection, target: ProbedSubscription, event_id: UUID | str) -> EventParts:
+def read_recorded(connection: Connection, target: TestedSubscription, event_id: UUID | str) -> EventParts:
     """Return an event of the subscription's tenant as it is sent. Raises NotFoundError."""
     uuid = EventId.of(event_id)
     parameters = {"id": uuid, "subscription_id": UUID(bytes=target.subscription.id)}

@@ -15,14 +15,14 @@ from sqlalchemy import text
 from outbox.control.tenancy import operator_only
 from outbox.control.test_messages import AnsweredTest, json_of_answer
 from outbox.errors import OutboxError
-from relay.operations.probe.probe import prepare, send_prepared
+from relay.operations.endpoint_tests.test_and_check import prepare, send_prepared
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from relay.operations.connection import Database
-    from relay.operations.probe.documents import SentTest
-    from relay.operations.probe.probe import Network
+    from relay.operations.endpoint_tests.documents import SentTest
+    from relay.operations.endpoint_tests.test_and_check import Network
 
 __all__ = ["answer_one"]
 

@@ -18,9 +18,9 @@ from outbox.formats import REDACTED
 from outbox.ids import DeliveryId
 from relay.message.envelope import Envelope
 from relay.message.transformation.budget import TransformationError
-from relay.operations.probe.preview import NoNetwork, read_recorded
-from relay.operations.probe.probed_subscription import read_subscription
-from relay.operations.probe.request_and_response import Recorder
+from relay.operations.endpoint_tests.preview import NoNetwork, read_recorded
+from relay.operations.endpoint_tests.request_and_response import Recorder
+from relay.operations.endpoint_tests.tested_subscription import read_subscription
 from relay.secrets.keyring import Keyring
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from relay.model.event import EventParts
     from relay.operations.connection import Database
-    from relay.operations.probe.documents import SentRequest
-    from relay.operations.probe.probed_subscription import ProbedSubscription
+    from relay.operations.endpoint_tests.documents import SentRequest
+    from relay.operations.endpoint_tests.tested_subscription import TestedSubscription
 
 __all__ = ["RepeatableRequest", "repeat_request"]
 
@@ -81,7 +81,7 @@ async def repeat_request(database: Database, tenant: str | None, delivery_id: UU
     )
 
 
-def _read(database: Database, tenant: str | None, uuid: DeliveryId) -> tuple[ProbedSubscription, EventParts]:
+def _read(database: Database, tenant: str | None, uuid: DeliveryId) -> tuple[TestedSubscription, EventParts]:
     with database.transaction() as connection:
         found = show_delivery(connection, tenant, uuid)
         if found.subscription_id is None or found.event_id is None:
