@@ -18,7 +18,7 @@ from outbox.errors import ArgumentError
 from outbox.fastapi.owner import owner_of
 from relay.operations.tokens import Right
 from relay.web.api import PREFIX
-from relay.web.pages.visits import is_from_here
+from relay.web.pages.csrf import is_from_here
 from relay.web.portal.rendering import HOME
 from relay.web.signed_in import IN_SCOPE, SignedIn
 

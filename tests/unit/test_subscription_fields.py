@@ -21,8 +21,8 @@ from outbox.subscriptions.fields import COLUMNS, FIELDS, SECRETS, Changes, Setti
 from outbox.subscriptions.json_text import JSON_TEXT
 from relay.cli import cli
 from relay.web.pages import field_texts
+from relay.web.pages.csrf import Form
 from relay.web.pages.subscription_forms import asked_of, places_of
-from relay.web.pages.visits import Form
 
 TOLD = get_type_hints(Changes)
 READ = get_type_hints(Subscription)

@@ -19,10 +19,11 @@ from relay.operations.bulk.operations import (
 )
 from relay.operations.bulk.request import BulkError, BulkRequest
 from relay.web.pages.confirming import confirm
+from relay.web.pages.csrf import Form, Posted
 from relay.web.pages.filters import PAGE_ROWS, Asked, times_in, wrong_of
 from relay.web.pages.rendering import go, url_of, visit_page
 from relay.web.pages.routes import PageRoute
-from relay.web.pages.visits import Form, Posted, Visit, Visiting, visiting
+from relay.web.pages.visits import Visit, Visiting, visiting
 
 __all__ = ["router"]
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from fastapi import Response
 
+from relay.web.pages.csrf import Form
 from relay.web.pages.rendering import url_of, visit_page
-from relay.web.pages.visits import Form, Visit
+from relay.web.pages.visits import Visit
 
 __all__ = ["Instead", "Reason", "confirm"]
 

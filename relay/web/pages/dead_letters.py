@@ -19,10 +19,11 @@ from outbox.control.replay.replay import (
 from outbox.errors import OutboxError
 from outbox.ids import DeliveryId
 from relay.web.pages.confirming import Instead, confirm
+from relay.web.pages.csrf import Posted
 from relay.web.pages.filters import FILTER_NAMES, Asked, wrong_of
 from relay.web.pages.rendering import go, link_of, url_of, visit_page
 from relay.web.pages.routes import PageRoute
-from relay.web.pages.visits import Posted, Refused, Visit, Visiting, visiting
+from relay.web.pages.visits import Refused, Visit, Visiting, visiting
 
 __all__ = ["router"]
 

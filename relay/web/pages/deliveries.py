@@ -15,10 +15,11 @@ from outbox.control.waits import Waits, count_behind, read_waits
 from outbox.errors import OutboxError
 from relay.operations.endpoint_tests.preview import preview
 from relay.web.pages.confirming import confirm
+from relay.web.pages.csrf import Posted
 from relay.web.pages.filters import Asked, wrong_of
 from relay.web.pages.rendering import go, url_of, visit_page
 from relay.web.pages.routes import PageRoute
-from relay.web.pages.visits import Posted, Visit, Visiting, visiting
+from relay.web.pages.visits import Visit, Visiting, visiting
 
 __all__ = ["router"]
 

@@ -10,10 +10,11 @@ from outbox.control.replay.replay import Asked as AskedReplay
 from outbox.control.replay.replay import candidates_by_id, replay
 from outbox.control.track import track_shown
 from outbox.errors import OutboxError
+from relay.web.pages.csrf import Posted
 from relay.web.pages.filters import PAGE_ROWS, Asked, wrong_of
 from relay.web.pages.rendering import HEADERS, go, visit_page
 from relay.web.pages.routes import PageRoute
-from relay.web.pages.visits import Posted, Visit, Visiting, visiting
+from relay.web.pages.visits import Visit, Visiting, visiting
 
 __all__ = ["router"]
 

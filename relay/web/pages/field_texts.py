@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from outbox.subscriptions import Subscription
     from outbox.subscriptions.authentication import TLS, Authentication
     from outbox.subscriptions.declaration import Field
-    from relay.web.pages.visits import Form
+    from relay.web.pages.csrf import Form
 
 __all__ = ["FieldTexts", "Kind", "changes_in", "kind_of", "read_text", "settings_in", "texts_of"]
 

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Response
 
 from relay.operations.sending_switch import pause_all, read_sending, resume_all
 from relay.web.pages.confirming import Reason, confirm
+from relay.web.pages.csrf import Posted
 from relay.web.pages.kept_status import kept_status
 from relay.web.pages.rendering import go, url_of, visit_page
 from relay.web.pages.routes import PageRoute
-from relay.web.pages.visits import Posted, Visit, Visiting, visiting
+from relay.web.pages.visits import Visit, Visiting, visiting
 
 __all__ = ["router"]
 

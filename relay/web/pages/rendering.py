@@ -20,17 +20,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from relay.web.pages import charts, display
+from relay.web.pages.csrf import FORM_COOKIE, csrf_token_of, form_secret_of, new_form_secret
 from relay.web.pages.kept_status import read_anew
-from relay.web.pages.visits import (
-    FORM_COOKIE,
-    Visit,
-    Visitor,
-    cookie_name,
-    csrf_token_of,
-    form_secret_of,
-    is_https,
-    new_form_secret,
-)
+from relay.web.pages.visits import Visit, Visitor, cookie_name, is_https
 from relay.web.pages.wording import (
     NOTICES,
     NOTICES_OF_ONE,

@@ -7,6 +7,7 @@ from fastapi.responses import RedirectResponse
 
 from relay.operations import sessions, tokens
 from relay.operations.tokens import TokenError
+from relay.web.pages.csrf import Posted
 from relay.web.pages.rendering import (
     HEADERS,
     PREFERENCES_COOKIE,
@@ -18,7 +19,7 @@ from relay.web.pages.rendering import (
     visit_page,
 )
 from relay.web.pages.routes import PageRoute
-from relay.web.pages.visits import SESSION_COOKIE, Posted, Visiting, cookie_name, is_https, visitor_of
+from relay.web.pages.visits import SESSION_COOKIE, Visiting, cookie_name, is_https, visitor_of
 
 __all__ = ["router"]
 

@@ -16,10 +16,11 @@ from outbox.subscriptions import Subscription
 from outbox.subscriptions.declaration import Field
 from outbox.subscriptions.fields import FIELDS
 from relay.operations.subscription_versions import lock_version
+from relay.web.pages.csrf import Form, Posted
 from relay.web.pages.field_texts import FieldTexts, Kind, changes_in, kind_of, settings_in, texts_of
 from relay.web.pages.rendering import go, visit_page
 from relay.web.pages.routes import PageRoute
-from relay.web.pages.visits import Form, Posted, Refused, Visit, visiting
+from relay.web.pages.visits import Refused, Visit, visiting
 
 __all__ = ["router"]
 

@@ -11,9 +11,10 @@ from outbox.errors import OutboxError, ProbeError
 from relay.operations.endpoint_tests.preview import DEFAULT_TYPE, Draft, preview
 from relay.operations.endpoint_tests.test_and_check import check_endpoint, send_test
 from relay.web.admission import awaiting_network
+from relay.web.pages.csrf import Posted
 from relay.web.pages.rendering import visit_page
 from relay.web.pages.routes import PageRoute
-from relay.web.pages.visits import Posted, Visit, Visiting, visiting
+from relay.web.pages.visits import Visit, Visiting, visiting
 
 __all__ = ["router"]
 

@@ -17,11 +17,12 @@ from relay.operations.status.documents import SubscriptionHealth
 from relay.operations.status.lanes import blocked_of
 from relay.operations.status.late_subscriptions import retries_of, subscription_health
 from relay.web.pages.confirming import Reason, confirm
+from relay.web.pages.csrf import Posted
 from relay.web.pages.filters import Asked
 from relay.web.pages.points import figures_of, points_of, window_named
 from relay.web.pages.rendering import go, url_of, visit_page
 from relay.web.pages.routes import PageRoute
-from relay.web.pages.visits import Posted, Refused, Visit, Visiting, visiting
+from relay.web.pages.visits import Refused, Visit, Visiting, visiting
 
 __all__ = ["router", "shown_state"]
 

@@ -10,10 +10,11 @@ from outbox.ids import TokenId
 from relay.operations import tokens as operations
 from relay.operations.sessions import is_session, maker_of
 from relay.operations.tokens import RIGHTS, TokenError
+from relay.web.pages.csrf import Form, Posted
 from relay.web.pages.filters import Asked
 from relay.web.pages.rendering import go, visit_page
 from relay.web.pages.routes import PageRoute
-from relay.web.pages.visits import Form, Posted, Refused, Visit, visiting
+from relay.web.pages.visits import Refused, Visit, visiting
 
 __all__ = ["router"]
 

@@ -13,7 +13,8 @@ from fastapi import Depends, Request, Response
 
 from outbox.control.portal_links import SESSION_SECONDS, begin_portal_session, portal_link_of_session
 from outbox.errors import OutboxError
-from relay.web.pages.visits import Form, SignInWanted, Visit, Visitor, cookie_name, is_https, posting
+from relay.web.pages.csrf import Form, posting
+from relay.web.pages.visits import SignInWanted, Visit, Visitor, cookie_name, is_https
 from relay.web.signed_in import signed_in_of
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from outbox.subscriptions.filters.values import read_filter
 from outbox.subscriptions.rows import hold_tenant
 from outbox.subscriptions.url import parse_url
 from relay.operations.subscription_versions import lock_version
+from relay.web.pages.csrf import Form
 from relay.web.pages.field_texts import texts_of
-from relay.web.pages.visits import Form, Visit
+from relay.web.pages.visits import Visit
 from relay.web.portal.customers import Managing, PortalRefused, Posted, branding_for
 from relay.web.portal.naming import MAX_CHARACTERS, check_description, described, has_descriptions, on_one_line
 from relay.web.portal.rendering import PortalRoute, go, page

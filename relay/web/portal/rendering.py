@@ -25,9 +25,10 @@ from outbox.errors import (
 )
 from relay.telemetry.redaction import redact
 from relay.web.pages import display
+from relay.web.pages.csrf import csrf_token_of
 from relay.web.pages.rendering import addresses_of, filled, url_of
 from relay.web.pages.routes import PageRoute
-from relay.web.pages.visits import Refused, Visit, cookie_name, csrf_token_of
+from relay.web.pages.visits import Refused, Visit, cookie_name
 from relay.web.portal.customers import (
     SESSION_COOKIE,
     THEME_COOKIE,

@@ -16,7 +16,7 @@ from outbox.control.portal_links import make_portal_link, open_portal_link
 from relay.operations import sessions, tokens
 from relay.operations.tokens import RIGHTS
 from relay.web.admission import MOST_TRIALS_EACH
-from relay.web.pages.visits import csrf_token_of
+from relay.web.pages.csrf import csrf_token_of
 from tests.integration.web.conftest import Ask
 from tests.support import seeding
 from tests.support.waiting import await_until
