@@ -1,6 +1,9 @@
 """Who gets which events where: the verbs of subscriptions, in the caller's transaction.
 
-`fields` declares what a subscription is told, `verbs` writes it, `reading` reads it; secrets are sealed and kept apart.
+`fields` (with `flow_fields` and `credential_fields`) declares what a subscription is told, `checks` what it may hold,
+`verbs` writes it, `reading` reads it, `rows` has the statements. `filters` is the language and its evaluator. `url` and
+`addresses` say what may be called, `endpoints` what this application lets people subscribe. `signing_secrets`,
+`stored_credentials` and `rotation` keep secrets, which are sealed and in rows of their own.
 """
 
 from outbox.subscriptions.fields import Changes, NewSubscription, Settings, Subscription

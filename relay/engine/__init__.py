@@ -7,7 +7,8 @@ The files by theme, in the order of a delivery's life:
 - hints: due_map.py (who has due deliveries), low_water.py (where pending events begin)
 - fan_out: fan_out.py → take_shares.py (whose events first) → planning.py (born leased, due or parked) →
   born_batches.py
-- filters: filtering.py (in fan_out) → asking.py (of one event) → compiled_filters.py → filter_answers.py
+- filters: filtering.py (in fan_out) → asking.py (of one event) → compiled_filters.py → filter_answers.py; the
+  evaluator is outbox/subscriptions/filters
 - order: lanes.py
 - claims: claim.py (due), batches.py (several as one request), suspects.py → lone_suspect.py (whose crash it was),
   breaker_watch.py (probes), bulk.py (what a person puts back)

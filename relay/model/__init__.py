@@ -4,7 +4,8 @@ The files by theme:
 
 - what is sent, and to whom: event.py (in parts), subscription.py (what sending needs of it), delivery.py (its states,
   as a figure)
-- what came back: outcome.py (what the network said), answers.py (what it means at receivers whose rules are known)
+- what came back: outcome.py (what the network said), receiver_rules.py (what it means at receivers whose rules
+  are known)
 - what follows: decide.py (the decision) → verdict.py (its values); health_sign.py (what an attempt says of its
   endpoint's health), alike.py (which endpoints a receiver counts together)
 - what the database gets: settlement.py

@@ -94,7 +94,7 @@ class Scope(StrEnum):
 
 
 class Reading(NamedTuple):
-    """What an answer means at a receiver whose rules are known; see model/answers.py.
+    """What an answer means at a receiver whose rules are known; see model/receiver_rules.py.
 
     final: the same bytes will never be taken. disables: nothing will be taken from us there any more. reason: why, for
     people.

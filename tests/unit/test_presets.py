@@ -15,10 +15,10 @@ from outbox.formats import shown_url
 from relay.message.formats import FormatError, Formatter
 from relay.message.formats.json_text import parse
 from relay.message.formats.receivers import ANSWERS
-from relay.model.answers import read_answer
 from relay.model.decide import GONE, decide
 from relay.model.event import EventParts
 from relay.model.outcome import Outcome, OutcomeKind, Scope
+from relay.model.receiver_rules import read_answer
 from relay.model.verdict import Disable, Hold, VerdictKind
 from tests.support.presets import PRESETS, broken_rules, filled
 

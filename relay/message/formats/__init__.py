@@ -20,8 +20,8 @@ from relay.message.formats.json_text import quoted
 from relay.message.formats.maker import FormatError
 from relay.message.formats.receivers import ANSWERS
 from relay.message.formats.wording import parsed_up_to
-from relay.model.answers import read_answer
 from relay.model.event import Body
+from relay.model.receiver_rules import read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.model.answers import Answer, Means
 from relay.model.outcome import Scope
+from relay.model.receiver_rules import Answer, Means
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
