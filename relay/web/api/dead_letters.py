@@ -46,11 +46,7 @@ def redrive_dead_letters(call: Operating, once: Asked, body: Chosen) -> Response
 @router.post("/purge", response_model=Purged)
 def purge_dead_letters(call: Operating, body: Chosen) -> Any:
     """Delete dead letters for good, by ids or by filter, the oldest first."""
-    filters = body.filter.filters() if body.filter else None
-    if filters is None:
-        found = operations.find_by_id(call.connection, call.tenant, body.ids or ())
-    else:
-        found = operations.find(call.connection, call.tenant, filters)
+    found, filters = body.find(call, operations.find_by_id, operations.find)
     if body.dry_run:
         return {"count": len(found)}
     return {"count": operations.purge(call.connection, call.tenant, found, filters)}

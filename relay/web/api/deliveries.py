@@ -105,48 +105,40 @@ def get_delivery_attempts(
 @router.post("/deliveries/retry", response_model=Retried)
 def retry_deliveries(call: Operating, body: Chosen) -> Any:
     """Make due now what waits for a retry; its attempts stay as they are."""
-    return _retry(call, body)
+    found, filters = body.find(call, by_hand.waiting_by_id, by_hand.waiting_by_filter)
+    if body.dry_run:
+        return {"count": len(found), "deliveries": found}
+    return _retried(by_hand.retry_now(call.connection, call.tenant, found, filters))
 
 
 @router.post("/deliveries/{delivery_id}/retry", response_model=Retried)
 def retry_delivery(call: Operating, delivery_id: str) -> Any:
     """Make one delivery due now."""
     found = by_hand.waiting_by_id(call.connection, call.tenant, [delivery_id])
-    done = by_hand.retry_now(call.connection, call.tenant, found)
-    return {"count": len(done.deliveries), "deliveries": done.deliveries, "not_sendable": done.not_sendable}
+    return _retried(by_hand.retry_now(call.connection, call.tenant, found))
 
 
-def _retry(call: Call, body: Chosen) -> dict[str, Any]:
-    filters = body.filter.filters() if body.filter else None
-    if filters is None:
-        found = by_hand.waiting_by_id(call.connection, call.tenant, body.ids or ())
-    else:
-        found = by_hand.waiting_by_filter(call.connection, call.tenant, filters)
-    if body.dry_run:
-        return {"count": len(found), "deliveries": found}
-    done = by_hand.retry_now(call.connection, call.tenant, found, filters)
+def _retried(done: by_hand.Retried) -> dict[str, Any]:
     return {"count": len(done.deliveries), "deliveries": done.deliveries, "not_sendable": done.not_sendable}
 
 
 @router.post("/deliveries/cancel", response_model=Cancelled)
 def cancel_deliveries(call: Operating, body: Chosen) -> Any:
     """Cancel for good what is outstanding. A request that is on its way may still arrive."""
-    filters = body.filter.filters() if body.filter else None
-    if filters is None:
-        found = by_hand.outstanding_by_id(call.connection, call.tenant, body.ids or ())
-    else:
-        found = by_hand.outstanding_by_filter(call.connection, call.tenant, filters)
+    found, filters = body.find(call, by_hand.outstanding_by_id, by_hand.outstanding_by_filter)
     if body.dry_run:
         return {"count": len(found), "deliveries": found}
-    done = by_hand.cancel(call.connection, call.tenant, found, filters)
-    return {"count": len(done.deliveries), "deliveries": done.deliveries, "leased": done.leased}
+    return _cancelled(by_hand.cancel(call.connection, call.tenant, found, filters))
 
 
 @router.post("/deliveries/{delivery_id}/cancel", response_model=Cancelled)
 def cancel_delivery(call: Operating, delivery_id: str) -> Any:
     """Cancel one delivery for good."""
     found = by_hand.outstanding_by_id(call.connection, call.tenant, [delivery_id])
-    done = by_hand.cancel(call.connection, call.tenant, found)
+    return _cancelled(by_hand.cancel(call.connection, call.tenant, found))
+
+
+def _cancelled(done: by_hand.Cancelled) -> dict[str, Any]:
     return {"count": len(done.deliveries), "deliveries": done.deliveries, "leased": done.leased}
 
 

@@ -1,19 +1,23 @@
 """What requests hold: filters of lists, choices of rows, and the settings of a subscription made from their fields."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from sqlalchemy import Connection
 
 from outbox.control.filters import FAILED, OUTCOMES, Filters
 from outbox.control.times import moment_of
+from outbox.ids import DeliveryId
 from outbox.subscriptions.authentication import TLS, BasicAuth, BearerToken, OAuth2ClientCredentials
 from outbox.subscriptions.declaration import REQUIRED
 from outbox.subscriptions.declaration import Field as Declared
 from outbox.subscriptions.fields import Changes, Settings
 from relay.web.access import Principal
 from relay.web.bodies import Body
+from relay.web.database import Call
 from relay.web.models import id_pattern
 from relay.web.problems import Problem
 
@@ -45,6 +49,8 @@ EventMetadata = Annotated[
 SubscriptionName = Annotated[str, Field(pattern=id_pattern("sub"))]
 _TypePattern = Annotated[str, Field(max_length=128, description="An event type, or a prefix and .*")]
 _Key = Annotated[str, Field(max_length=1024)]
+_ById = Callable[[Connection, str | None, Sequence[UUID | str]], list[DeliveryId]]
+_ByFilter = Callable[[Connection, str | None, Filters], list[DeliveryId]]
 
 
 class Query_(BaseModel):  # noqa: N801 - FastAPI has a Query
@@ -145,6 +151,13 @@ class Chosen(Body):
         if (self.ids is None) == (self.filter is None):
             raise ValueError("give either ids or filter")
         return self
+
+    def find(self, call: Call, by_id: _ById, by_filter: _ByFilter) -> tuple[list[DeliveryId], Filters | None]:
+        """Return what is chosen, as one of these two operations finds it, and the filters that found it."""
+        filters = self.filter.filters() if self.filter else None
+        if filters is None:
+            return by_id(call.connection, call.tenant, self.ids or ()), None
+        return by_filter(call.connection, call.tenant, filters), filters
 
 
 def tenant_of(principal: Principal, given: str | None) -> str:
