@@ -4,7 +4,7 @@ The files by theme, in the order of a delivery's life:
 
 - the loop: feeder.py looks for work; poll_interval.py says how long it rests, poll_turn.py which idle relay looks
   often; side_tasks.py does what is beside the work; sweep.py finds what no hint names
-- hints: due_map.py (who has due deliveries), low_water.py (where pending events begin)
+- hints: due_map.py (who has due deliveries), due_marks.py (where they begin), low_water.py (where pending events begin)
 - fan_out: fan_out.py → take_shares.py (whose events first) → planning.py (born leased, due or parked) →
   born_batches.py
 - filters: filtering.py (in fan_out) → asking.py (of one event) → compiled_filters.py → filter_answers.py; the

@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from relay.engine.due_marks import DueMarks
 from relay.model.delivery import HUGE_BYTES, SMALL_BYTES, Delivery
 from relay.store.lease import new_lease
 
@@ -52,6 +53,7 @@ class Claim:
         self._due = due
         self._pace = pace
         self._unproven_from = 0.0
+        self.marks = DueMarks()
 
     def is_possible(self) -> bool:
         """Tell whether a claim could lease anything for an endpoint that answers."""
@@ -78,8 +80,11 @@ class Claim:
         unproven = sum(not self._endpoints.answers(slot.subscription_id) for slot in slots)
         self._unproven_from = max(self._unproven_from, began + UNPROVEN_SECONDS * unproven)
         asked, shares = [(slot.subscription_id, slot.rows) for slot in slots], [slot.share for slot in slots]
+        ids = [slot.subscription_id for slot in slots]
+        marks = self.marks.of(ids, began)
         with self._pace.timing("claim"):
-            rows = await self._store.claim(asked, room, free_bytes, lease, shares, slack)
+            rows = await self._store.claim(asked, room, free_bytes, lease, shares, slack, marks)
+        self.marks.note_claim(rows, dict(zip(ids, marks, strict=True)), began, time.monotonic())
         self._rotate(slots, rows, full=len(rows) == room or 0 < free_bytes <= sum(map(_weight, rows)))
         if rows:
             self._pace.note_answer(sum(row.event.size for row in rows if row.event), time.monotonic() - began)
@@ -87,7 +92,7 @@ class Claim:
                 self._pace.note_late()
             await admit(self._sending, self._store, rows, lease, start_by)
         else:
-            await self._recheck([slot.subscription_id for slot in slots])
+            await self._recheck(ids)
         return bool(rows)
 
     async def _meet_strangers(self) -> None:

@@ -22,6 +22,7 @@ from relay.store.postgres_errors import is_refusal, one_line
 if TYPE_CHECKING:
     from relay.engine.batches import Batches
     from relay.engine.due_map import DueMap
+    from relay.engine.due_marks import DueMarks
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.lanes import Bounds
     from relay.engine.meter import Meter
@@ -65,6 +66,7 @@ class FanOut:
         due: DueMap,
         batches: Batches,
         pace: Pace,
+        marks: DueMarks,
         *,
         priority_step_seconds: int,
         meter: Meter,
@@ -76,7 +78,7 @@ class FanOut:
         self._due = due
         self._pace = pace
         self._meter = meter
-        self.planner = Planner(endpoints, room, due, batches, pace, priority_step_seconds=priority_step_seconds)
+        self.planner = Planner(endpoints, room, due, batches, pace, marks, priority_step_seconds=priority_step_seconds)
         self._wait = TurnWait(store)
         self.filters = Filtering(store, pace, sending.evaluator)
         self._ordered = OrderedTake()

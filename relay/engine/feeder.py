@@ -101,7 +101,7 @@ class Feeder:
         self.batches = Batches(store, endpoints, room, sending, self.due, pace)
         self.suspect_claim = SuspectClaim(store, endpoints, sending, lone, pace)
         self.fan_out = FanOut(
-            store, endpoints, room, sending, self.due, self.batches, pace,
+            store, endpoints, room, sending, self.due, self.batches, pace, self.claim.marks,
             priority_step_seconds=priority_step_seconds, meter=meter,
         )  # fmt: skip
         self.sweep = Sweep(store, endpoints, sending, self.due, self.suspect_claim.subscriptions)
@@ -112,7 +112,7 @@ class Feeder:
         self.low_water, self._side = LowWater(), SideTasks()
         self._turn = PollTurn(store, processes=processes, slow_seconds=idle_poll_seconds)
         self._until_drained, self._more_pending = until_drained, False
-        self.halt = Halt()  # as of the last poll
+        self.halt, self._low = Halt(), -1  # as of the last poll: the switch, and below what nothing was pending
         self._next_poll = self._next_sweep = self._due_since = 0.0
         self._worked_at = time.monotonic() - QUIET_AT_START_SECONDS
         self._origin: tuple[object, ...] = ()
@@ -173,18 +173,16 @@ class Feeder:
             await self.halt.note_place(self._store)
             self._begin_anew()
             parts |= Part.POLL
-        low, up_to = self.low_water.bound(now), MAX_SEQ
+        up_to = MAX_SEQ
         if Part.POLL in parts:
-            low, up_to = await self._poll(low)
+            up_to = await self._poll(self.low_water.bound(now))
         if Part.SWEEP in parts and not self.halt.is_on:  # known since the poll, of whatever database this is
             await self._side.run("bulk operations", self.bulk.run)
         worked = not self.halt.is_on and await self._claim()
         if self._more_pending and (Part.FAN_OUT in parts or self._fan_out_is_due()):
             with self._pace.timing("fan_out"):
-                first, self._more_pending = await self.fan_out.run(low, up_to, may_lease=not self.halt.is_on)
-            if first is not None:
-                self.low_water.note_taken(now, first)
-                worked = True
+                first, self._more_pending = await self.fan_out.run(self._low, up_to, may_lease=not self.halt.is_on)
+            worked = worked or first is not None
         if not self.halt.is_on:
             worked = await self._side.run("the claim of suspects", self.suspect_claim.run) or worked
             worked = await self._side.run("the look at breakers", self.breakers.run) or worked
@@ -252,8 +250,8 @@ class Feeder:
         sweep = Part.SWEEP if now >= self._next_sweep else Part(0)
         return sweep | (Part.POLL if not self._more_pending or now >= self._next_poll else Part(0))
 
-    async def _poll(self, low: int) -> tuple[int, int]:
-        """Poll for pending events above `low` and for due rows; return the bounds of what is pending."""
+    async def _poll(self, low: int) -> int:
+        """Poll for pending events above `low` and for due rows; return the last number that any event had."""
         began = time.monotonic()
         with self._pace.timing("poll"):
             ask_groups = not self.fan_out.shares.grouped
@@ -266,8 +264,9 @@ class Feeder:
             self.fan_out.shares.note_groups()
         self.due.add_all(seen.due)
         self._more_pending = seen.first is not None
-        self.low_water.note_look(low, began, time.monotonic(), found=self._more_pending)
-        return (low if seen.first is None else seen.first - 1), seen.drawn
+        self.low_water.note_look(low, began, time.monotonic(), seen.first, seen.drawn)
+        self._low = low if seen.first is None else seen.first - 1
+        return seen.drawn
 
     def _pause_seconds(self, began: float) -> float:
         """Return the rest after a look that found nothing; a short one, where the switch matters to what is here."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from relay.engine.batches import Batches
     from relay.engine.due_map import DueMap
+    from relay.engine.due_marks import DueMarks
     from relay.engine.endpoint import Endpoint
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.fairness import Grants
@@ -36,13 +37,22 @@ class Planner:
     """Plans one engine's batches. `start_by`: the monotonic time after which none born leased in the last may begin."""
 
     def __init__(
-        self, endpoints: Endpoints, room: Room, due: DueMap, batches: Batches, pace: Pace, *, priority_step_seconds: int
+        self,
+        endpoints: Endpoints,
+        room: Room,
+        due: DueMap,
+        batches: Batches,
+        pace: Pace,
+        marks: DueMarks,
+        *,
+        priority_step_seconds: int,
     ) -> None:
         self._endpoints = endpoints
         self._room = room
         self._due = due
         self._batches = batches
         self._pace = pace
+        self._marks = marks
         self._priority_step = priority_step_seconds
         self.start_by = self._slack = 0.0
 
@@ -88,6 +98,8 @@ class Planner:
                 elif ready:
                     free[subscription_id] = 0
                     self._due.add(subscription_id)
+                    if births[-1].boost_seconds:  # due before others that were claimed already
+                        self._marks.forget(subscription_id)
         for endpoint in gathered.lease(births, grants, lease, slack, room - leased):
             self._due.add(endpoint.subscription.id)
         return births

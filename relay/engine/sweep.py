@@ -6,6 +6,7 @@ subscriptions from memory, and ends the transactions of relays that stopped.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from relay.engine.stuck_relays import StoppedRelays
@@ -24,13 +25,18 @@ __all__ = ["Sweep"]
 
 SLICE = 500
 START = bytes(16)
+SLOW_SECONDS = (
+    0.1  # under a held snapshot, what left is still read: a million deliveries that did are a tenth of a second
+)
+LOOK_SHARE = 10  # slow looks at what is due may take a tenth of the time
 
 
 class Sweep:
     """One engine's sweep. `position`: the subscription after which the next slice begins.
 
     found_many: whether most of the last slice have something due, as after an event that goes to very many. tell_test:
-    called where a test message waits that somebody asked for.
+    called where a test message waits that somebody asked for. look_at: the monotonic time from which it looks again at
+    what is due.
     """
 
     def __init__(self, store: Store, endpoints: Endpoints, sending: Sending, due: DueMap, suspects: DueMap) -> None:
@@ -40,6 +46,7 @@ class Sweep:
         self._due = due
         self._suspects = suspects
         self._stopped = StoppedRelays(store)
+        self.look_at = 0.0
         self._seen: set[bytes] = set()
         self._unmet: list[bytes] = []
         self.position = START
@@ -47,14 +54,16 @@ class Sweep:
         self.tell_test: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
-        """Sweep the next slice.
+        """Sweep the next slice; where looks at what is due are slow, only now and then with such a look.
 
         The order matters: changes are read before endpoints count as sendable again, and only then are some
         forgotten.
         """
         self._sending.release_late()
         await self._stopped.end()
-        rows = await self._store.sweep(self.position, SLICE)
+        looks = (began := time.monotonic()) >= self.look_at
+        rows = await self._store.sweep(self.position, SLICE, for_due=looks)
+        ended = time.monotonic()
         if self._store.test_waits:
             self.tell_test()
         await self._refresh(rows)
@@ -63,9 +72,10 @@ class Sweep:
         self.found_many = len(due) > SLICE // 2
         self._due.add_all(self._endpoints.take_sendable_again())
         self._suspects.add_all(row.id for row in rows if row.suspects)
-        await self._forget(rows)
-        wrapped = len(rows) < SLICE
-        self.position = START if wrapped else rows[-1].id
+        if looks:
+            self.look_at = ended + (LOOK_SHARE * (ended - began) if ended - began > SLOW_SECONDS else 0.0)
+            await self._forget(rows)
+            self.position = START if len(rows) < SLICE else rows[-1].id
 
     def restart(self) -> None:
         """Begin a new turn, and forget what this one has met."""

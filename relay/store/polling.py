@@ -55,18 +55,20 @@ async def poll(database: Database, after_seq: int, due_since: float, *, ask_grou
 
 
 # Asks about every subscription in turn, a slice each time: finds what the due map does not know, and expired leases.
+# The oldest due rows answer both, and nearly always at once: what a held snapshot keeps dead before them is read once.
 _SWEEP = f"""
 with slice as materialized (
     select id, version from outbox.subscriptions where id > %b and {SENDABLE} order by id limit %b)
-select s.id,
-       exists (select from outbox.deliveries
-               where subscription_id = s.id and due_at <= now() and coalesce(lease, -1) < 0),
-       exists (with oldest as materialized (
-                   select lease, batch_id from outbox.deliveries where subscription_id = s.id and due_at <= now()
-                   order by due_at, id limit {SUSPECTS_AMONG})
-               select from oldest where {IS_SUSPECT}),
-       s.version
-from slice s order by s.id
+select s.id, case when o.due or o.number < {SUSPECTS_AMONG} then coalesce(o.due, false)
+                  else exists (select from outbox.deliveries
+                               where subscription_id = s.id and due_at <= now() and coalesce(lease, -1) < 0) end,
+       coalesce(o.suspect, false), s.version
+from slice s cross join lateral (
+    with oldest as materialized (
+        select lease, batch_id from outbox.deliveries where %b and subscription_id = s.id and due_at <= now()
+        order by due_at, id limit {SUSPECTS_AMONG})
+    select count(*) as number, bool_or(coalesce(lease, -1) < 0) as due, bool_or({IS_SUSPECT}) as suspect from oldest) o
+order by s.id
 """
 
 
@@ -75,12 +77,18 @@ _TEST_WAITS = """
 select exists (select from outbox.test_requests where taken_at is null and expires_at > clock_timestamp())"""
 
 
-async def sweep(database: Database, after_id: bytes, count: int) -> list[Swept]:
-    """Read what the next `count` subscriptions by id have due, without those that may not be sent to now.
+async def sweep(database: Database, after_id: bytes, count: int, *, for_due: bool = True) -> list[Swept]:
+    """Read the next `count` subscriptions by id, without those that may not be sent to now.
 
     It reads the database's origin too, and whether a test message waits, in the same round trip.
+
+    Args:
+        database: the data plane's.
+        after_id: the last one that was read before.
+        count: subscriptions at most.
+        for_due: whether to look what they have due. If not, they are told to have nothing.
     """
-    swept, waits = (_SWEEP, (UUID(bytes=after_id), count)), (_TEST_WAITS, ())
+    swept, waits = (_SWEEP, (UUID(bytes=after_id), count, for_due)), (_TEST_WAITS, ())
     if not database.may_ask_origin:
         rows, ((database.test_waits,),) = await database.transaction(swept, waits)
     else:

@@ -131,6 +131,7 @@ class Leased(NamedTuple):
 
     event_bytes: what its payload counted when the claim was bounded by bytes.
     unreadable: the server's error where the row is there and cannot be read.
+    due: its due_at before the claim, as the server sends it, where that is told.
     """
 
     id: bytes
@@ -143,6 +144,7 @@ class Leased(NamedTuple):
     event: EventParts | None
     unreadable: str | None = None
     lane: int | None = None
+    due: bytes | None = None
 
     def __repr__(self) -> str:
         return f"Leased(id={self.id.hex()}, event_seq={self.event_seq}, attempts={self.attempts})"

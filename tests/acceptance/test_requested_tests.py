@@ -183,10 +183,12 @@ def test_what_was_asked_for_a_day_ago_is_deleted(app: Application) -> None:
     with app.engine.begin() as connection:
         for _ in range(3):
             outbox.request_test(connection, name, tenant=EVERY_TENANT)
-        # Ran out too, as it would have: what a relay answers just now is locked, and the round passes it over for an hour.
-        connection.execute(text("""
+        # They ran out, too. What a relay answers just now is locked, and the round passes it over for an hour.
+        connection.execute(
+            text("""
             update outbox.test_requests set requested_at = requested_at - interval '2 days',
-                                            expires_at = expires_at - interval '2 days'"""))
+                                            expires_at = expires_at - interval '2 days'""")
+        )
     app.stage.running_relay()
     wait_until(lambda: app.one("select count(*) from outbox.test_requests") == 0)
 

@@ -14,6 +14,7 @@ from relay.model.decide import GONE
 from relay.model.delivery import Delivery
 from relay.model.verdict import Hold, VerdictKind
 from relay.store.arrays import Uuids
+from relay.store.claims import FIRST, Mark
 from relay.store.fan_out import MAX_SEQ, new_ids
 from relay.store.filters import Answers, Look, PassedOver
 from relay.store.lease import new_lease
@@ -360,6 +361,46 @@ async def test_a_bounded_look_steps_over_dead_entries_that_a_held_snapshot_keeps
             touched.append(watch.buffers)
         await watch.store.close()
     assert touched[1] <= 20 < touched[0]
+
+
+async def test_a_claim_with_a_mark_steps_over_dead_entries_that_a_held_snapshot_keeps(own_world: World) -> None:
+    """And takes the same: the mark is the row that it begins with."""
+    own_world.rows("alter table outbox.deliveries set (autovacuum_enabled = off)")
+    subscription = own_world.subscribe()
+    fill = (
+        "insert into outbox.deliveries (id, event_seq, subscription_id, due_at)"
+        " select outbox.uuid7(), n, id, now() + make_interval(secs => n * 0.001 - 60)"
+        " from outbox.subscriptions, generate_series(%s::int, %s) n"
+    )
+    with own_world.open() as holder:
+        holder.execute("set transaction isolation level repeatable read")
+        holder.execute("select from outbox.deliveries")
+        own_world.rows(fill, 1, 30_000)
+        own_world.rows("delete from outbox.deliveries")
+        own_world.rows(fill, 30_001, 30_200)
+        own_world.rows("analyze outbox.deliveries")
+        watch = PlanWatch(own_world.url)
+        first: Mark = FIRST
+        touched, seqs = [], []
+        for begin in range(3):
+            await watch.begin()
+            marks = [first] if begin else ()
+            rows = await watch.store.claim([(subscription, 50)], 50, 10**9, new_lease(), (), 6.0, marks)
+            touched.append(watch.buffers)
+            seqs.append([row.event_seq for row in rows])
+            assert rows[0].due is not None
+            first = (rows[0].due, rows[0].id)
+        await watch.store.close()
+    assert seqs == [list(range(begin, begin + 50)) for begin in (30_001, 30_051, 30_101)]
+    assert max(touched[1:]) < touched[0] - 250  # 30,000 entries stand on some 300 pages
+
+
+async def test_a_sweep_that_does_not_look_at_what_is_due_touches_no_delivery(full: World, watch: PlanWatch) -> None:
+    await watch.begin()
+    rows = await watch.store.sweep(bytes(16), 500, for_due=False)
+    assert len(rows) >= SUBSCRIPTIONS
+    assert {row[1:3] for row in rows} == {(False, False)}
+    unharmed(watch, 30)
 
 
 @pytest.mark.slow

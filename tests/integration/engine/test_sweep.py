@@ -6,7 +6,9 @@ from uuid import UUID
 
 import pytest
 
+from relay.engine import sweep
 from relay.store.store import Store
+from relay.store.suspects import SUSPECTS_AMONG
 from tests.integration.engine.world import FarEnd, World, fan_out, running, stepping, uuid_of
 from tests.support.waiting import await_until
 
@@ -65,6 +67,47 @@ async def test_it_rotates_over_more_subscriptions_than_it_looks_at(world: World,
         assert relay.feeder.sweep.position == bytes(16), "it begins again"
 
 
+async def test_where_a_look_at_what_is_due_is_slow_the_next_sweeps_do_all_but_that(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As beside a held snapshot. Every look counts as slow here, and the pause after it is long."""
+    monkeypatch.setattr(sweep, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(sweep, "LOOK_SHARE", 1_000_000)
+    subscription = world.subscribe()
+    async with stepping(world.url, far_end) as relay:
+        world.record()
+        await relay.look()
+        await await_until(lambda: world.count("attempts") == 1)
+        world.rows(
+            "insert into outbox.deliveries (id, event_seq, subscription_id, due_at)"
+            " select outbox.uuid7(), seq, %s, now() - interval '1 day' from outbox.events",
+            uuid_of(subscription),
+        )
+        world.rows("update outbox.subscriptions set timeout_seconds = 7")
+        for _ in range(3):
+            await relay.feeder.sweep.run()
+        endpoint = relay.endpoints.get(subscription)
+        assert endpoint is not None
+        assert endpoint.subscription.timeout_seconds == 7
+        assert not relay.feeder.due
+        relay.feeder.sweep.look_at = 0.0  # the pause is over
+        await relay.feeder.sweep.run()
+        assert subscription in relay.feeder.due
+
+
+async def test_due_rows_behind_many_suspects_are_found(world: World, store: Store) -> None:
+    """The oldest rows alone do not tell of them."""
+    subscription = world.subscribe()
+    world.record(count=SUSPECTS_AMONG + 1)
+    await fan_out(store, leased=True)
+    world.expire()
+    world.rows(
+        "update outbox.deliveries set lease = null, due_at = now() where id = ("
+        " select id from outbox.deliveries order by due_at desc, id desc limit 1)"
+    )
+    assert [row[:3] for row in await store.sweep(bytes(16), 500)] == [(subscription, True, True)]
+
+
 async def test_paused_and_removed_subscriptions_are_not_looked_at(world: World, store: Store) -> None:
     paused, removed, active = (world.subscribe() for _ in range(3))
     world.record()
@@ -98,7 +141,7 @@ async def test_an_event_with_a_lower_number_that_commits_late_is_found_by_a_runn
         async with running(world.url, far_end) as relay:
             world.record(count=3)
             await await_until(lambda: world.count("attempts") == 3)
-            relay.feeder.low_water.note_taken(0.0, late + 3)  # long ago, so that the mark is there now
+            relay.feeder.low_water.note_look(0, 0.0, 0.0, late + 3, late + 3)  # long ago: the mark is there now
             writer.commit()
             await await_until(lambda: world.count("attempts") == 4)
 
