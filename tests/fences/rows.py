@@ -110,8 +110,7 @@ _CLAIMS = (
     ),
     Fence(
         "a claim takes what is due", "relay/store/claims.py",
-        "subscription_id = a.id and due_at <= now() and coalesce(lease, -1) < 0",
-        "subscription_id = a.id and coalesce(lease, -1) < 0",
+        "            and due_at <= now() and coalesce(lease, -1) < 0", "            and coalesce(lease, -1) < 0",
         (f"{_CLAIM}::test_rows_that_wait_or_are_leased_are_not_claimed",),
     ),
     Fence(
