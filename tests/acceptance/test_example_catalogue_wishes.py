@@ -49,8 +49,9 @@ def engine(catalogue: Example) -> Iterator[Engine]:
 
 @pytest.fixture
 def shop(catalogue: Example) -> Iterator[Caller]:
-    """Whoever manages the catalogue; what a test makes is removed after it."""
+    """Whoever manages the catalogue, where no event of an earlier test waits; what a test makes is removed after it."""
     caller = Caller(catalogue)
+    caller.await_resolved()
     yield caller
     for one in caller.ask("GET", f"{WEBHOOKS}?limit=100")["items"]:
         caller.ask("DELETE", f"{WEBHOOKS}/{one['id']}", status=204)

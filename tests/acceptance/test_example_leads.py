@@ -38,7 +38,9 @@ def leads(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def office(leads: Example) -> Iterator[Caller]:
+    """The office, where no event of an earlier test waits for whoever is subscribed next."""
     caller = Caller(leads)
+    caller.await_resolved()
     yield caller
     caller.ask("POST", f"{API}/webhooks/processing/started", status=204)
     caller.close()

@@ -62,7 +62,9 @@ def engine(leads: Example) -> Iterator[Engine]:
 
 @pytest.fixture
 def office(leads: Example) -> Iterator[Caller]:
+    """The office, where no event of an earlier test waits for whoever is subscribed next."""
     caller = Caller(leads)
+    caller.await_resolved()
     yield caller
     caller.close()
 
@@ -131,6 +133,7 @@ def test_an_endpoint_is_registered_while_everything_runs_with_a_filter_and_a_rat
     office: Caller, far_end: FarEnd, command: Any
 ) -> None:
     add_lead(office, "Before")
+    office.await_resolved()
     filtered = ["--filter", json.dumps({"payload": {"name": {"$startsWith": "Big"}}})]
     command("subscriptions", "add", far_end.url("filtered"), "lead_scraped", *filtered)
     command("subscriptions", "add", far_end.url("slow"), "lead_scraped", "--rate-limit", "4/s", "--rate-burst", "1")

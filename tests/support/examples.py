@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 from sqlalchemy import Connection, text
 
 from examples.running import Example
@@ -61,6 +62,14 @@ class Caller:
             httpx.get(self.hook(name), trust_env=False, verify=False).raise_for_status().json()
         )
         return found
+
+    def await_resolved(self) -> None:
+        """Wait until the relay has resolved every event: what is subscribed or resumed before that gets them too."""
+        with psycopg.connect(self.example.database_url, autocommit=True) as connection:
+            wait_until(
+                lambda: connection.execute("select not exists (select from outbox.pending)").fetchone() == (True,),
+                message="some events are not resolved",
+            )
 
     def await_received(self, name: str, count: int) -> list[dict[str, Any]]:
         """Return the first requests that a hook received, once there are so many."""
