@@ -75,6 +75,11 @@ class Process(Child):
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def has_pending(self, number: signal.Signals) -> bool:
+        """Tell whether a signal was sent to it that it has not taken yet: the same one would be one with it."""
+        status = Path(f"/proc/{self.pid}/status").read_text("ascii", "replace")
+        return bool(int(status.partition("ShdPnd:")[2].split()[0], 16) >> (number - 1) & 1)
+
     def children(self) -> list[psutil.Process]:
         """Its living child processes."""
         try:
