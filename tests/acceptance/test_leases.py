@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from relay.store.turns import STOPPED_SECONDS
 from tests.support.application import Application
 from tests.support.constants import SHORT_LEASES
 from tests.support.processes import RelayProcess
@@ -15,6 +16,8 @@ from tests.support.waiting import wait_until
 
 _LEASE = "select lease from outbox.deliveries"
 _LONG = [3600]
+HELD_UP = STOPPED_SECONDS + 20  # a relay that was stopped in a transaction keeps for so long what that has locked
+ATTEMPT_SECONDS = 2
 
 
 def _stopped_while_sending(app: Application) -> RelayProcess:
@@ -34,7 +37,7 @@ def test_a_late_success_counts_whatever_happened_meanwhile(app: Application, sch
     app.record(1)
     first = _stopped_while_sending(app)
     app.stage.running_relay()
-    wait_until(lambda: app.rows("select from outbox.attempts where outcome = 'http_5xx'"))
+    wait_until(lambda: app.rows("select from outbox.attempts where outcome = 'http_5xx'"), timeout_seconds=HELD_UP)
     assert bool(app.dead()) == (not schedule)
     app.receiver.release(200)
     first.signal(signal.SIGCONT)
@@ -51,7 +54,7 @@ def test_a_late_failure_does_not_touch_the_next_holders_lease(app: Application) 
     app.record(1)
     first = _stopped_while_sending(app)
     app.stage.running_relay()
-    _, second_request = app.receiver.wait_for(2)
+    _, second_request = app.receiver.wait_for(2, timeout_seconds=HELD_UP)
     lease = app.one(_LEASE)
     app.receiver.release(500, request=1)
     first.signal(signal.SIGCONT)
@@ -82,9 +85,9 @@ def test_a_relay_stopped_past_real_leases_gives_back_what_it_had_not_sent(app: A
 
 
 def _stand_still_past_the_timeout(relay: RelayProcess, meanwhile: Callable[[], None]) -> None:
-    """SIGSTOP until well after an attempt that had a second; then SIGCONT."""
+    """SIGSTOP until well after an attempt must have ended; then SIGCONT."""
     relay.suspend()
-    over = time.monotonic() + 1.0 + 1.5
+    over = time.monotonic() + ATTEMPT_SECONDS + 1.5
     meanwhile()
     wait_until(lambda: time.monotonic() > over)
     relay.signal(signal.SIGCONT)
@@ -92,7 +95,7 @@ def _stand_still_past_the_timeout(relay: RelayProcess, meanwhile: Callable[[], N
 
 def test_an_attempt_that_ended_while_its_relay_stood_still_is_not_charged(app: Application) -> None:
     """Its schedule allows one attempt: charged, it would be dead."""
-    app.subscribe("/hook", timeout_seconds=1, schedule_seconds=[])
+    app.subscribe("/hook", timeout_seconds=ATTEMPT_SECONDS, schedule_seconds=[])
     app.receiver.plan("/hook", "hold", "200")
     app.record(1)
     relay = app.stage.running_relay()
@@ -106,7 +109,7 @@ def test_an_attempt_that_ended_while_its_relay_stood_still_is_not_charged(app: A
 
 
 def test_an_answer_that_came_while_its_relay_stood_still_counts(app: Application) -> None:
-    app.subscribe("/hook", timeout_seconds=1, schedule_seconds=[])
+    app.subscribe("/hook", timeout_seconds=ATTEMPT_SECONDS, schedule_seconds=[])
     app.receiver.plan("/hook", "hold", "500")
     app.record(1)
     relay = app.stage.running_relay()
