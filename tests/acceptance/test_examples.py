@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -73,21 +74,25 @@ def test_a_refused_subscription_says_what_to_mend(shop: str) -> None:
     assert refusal.json()["detail"].startswith("url: ")
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A directory for what a program makes for itself, which root's embedded server, the user nobody, may enter."""
+    directory = Path(tempfile.mkdtemp(prefix="outbox-test-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 @pytest.mark.slow
-def test_one_command_runs_an_example_until_ctrl_c_and_leaves_nothing(tmp_path: Path) -> None:
-    with program(["examples", "notely"], {}, tmp_path / "notely") as example:
+def test_one_command_runs_an_example_until_ctrl_c_and_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
+    with program(["examples", "notely"], {"TMPDIR": str(temporary)}, tmp_path / "notely") as example:
         wait_until(lambda: "its customer's receiver" in example.text, message="it does not run", timeout_seconds=60)
         url = example.text.split("notely: ")[1].split("/docs")[0]
         assert call(f"{url}/openapi.json").json()["info"]["title"] == "notely"
-        assert directories() != set()
+        assert list(temporary.glob("outbox-example-*"))
         os.kill(example.pid, signal.SIGINT)
         assert example.wait(30) == 0
-    assert directories() == set()
-
-
-def directories() -> set[Path]:
-    """Those that examples have made for themselves."""
-    return set(Path(tempfile.gettempdir()).glob("outbox-example-*"))
+    assert list(temporary.iterdir()) == []
 
 
 def test_an_unknown_example_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
