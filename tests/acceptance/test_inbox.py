@@ -13,7 +13,7 @@ CRASHES = 6
 def test_each_event_is_acted_upon_once_whatever_is_killed(app: Application, server_url: str) -> None:
     with receiving_side(app.stage.directory, server_url) as side:
         app.switch_breakers_off()
-        side.subscribe(app, timeout_seconds=5, schedule_seconds=[1] * 20)
+        side.subscribe(app, timeout_seconds=5, schedule_seconds=[1] * 10 + [5] * 10)
         committed = app.record(EVENTS)
         app.record_and_roll_back(20)
         relay = app.stage.running_relay()
