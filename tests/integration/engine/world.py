@@ -141,11 +141,12 @@ class World:
         self.rows(f"update outbox.deliveries set due_at = now() - interval '1 s' where lease is not null and {where}")
 
     def locks(self, where: str) -> int:
-        """How many locks of this database, other than of this connection, are so."""
+        """How many locks of this database's other connections are so; autovacuum's are not counted."""
         return int(
             self.value(
-                "select count(*) from pg_locks where pid <> pg_backend_pid() and database ="
-                f" (select oid from pg_database where datname = current_database()) and {where}"
+                "select count(*) from pg_locks join pg_stat_activity using (pid) where pid <> pg_backend_pid()"
+                " and backend_type = 'client backend'"
+                f" and database = (select oid from pg_database where datname = current_database()) and {where}"
             )
         )
 
