@@ -234,7 +234,7 @@ async def test_after_a_hold_a_subscription_is_asked_again_though_no_row_fell_due
     for _ in range(50):
         world.subscribe("others")
     world.record()
-    far_end.script["/held"] = answer(429, 0.3)
+    far_end.script["/held"] = answer(429, 1.5)
     async with stepping(world.url, far_end) as relay:
         await relay.look()
         await relay.settled()
@@ -242,7 +242,7 @@ async def test_after_a_hold_a_subscription_is_asked_again_though_no_row_fell_due
         world.record()
         await relay.look()
         assert far_end.paths() == ["/held"]
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.5)
         world.rows("update outbox.deliveries set due_at = now() - interval '1 min'")
         await relay.look()
         await relay.settled()

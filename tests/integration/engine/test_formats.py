@@ -257,10 +257,10 @@ async def test_a_resume_ends_what_is_held_with_others_for_that_one(world: World,
     ]
     banned = Outcome(OutcomeKind.HTTP_4XX, 429, 1, headers="", excerpt=b"<html>error 1015</html>")
     wire.script["/api/webhooks/1/t"] = banned
-    async with running(world.url, wire):
+    async with running(world.url, wire) as relay:
         world.record(payload='{"to": 1}')
         await await_until(lambda: world.count("subscriptions", "held_until is not null") == 3)
-        await asyncio.sleep(0.5)  # until the relay knows that it is written
+        await relay.settled()  # it knows that it is written
         engine = create_engine(make_url(world.url).set(drivername="postgresql+psycopg"))
         with engine.begin() as connection:
             subscriptions.resume(connection, hooks[1].id)

@@ -148,10 +148,12 @@ async def test_the_first_refusal_begins_with_a_guess(cell: bytes, store: Store) 
 
 
 async def test_after_a_second_with_refusals_the_rate_is_what_was_taken(world: World, cell: bytes, store: Store) -> None:
+    began = time.monotonic()
     await take(store, cell, rate=None, refused=1, guess=150.0)
     go_back(world, cell, 1.0)
     granted = await take(store, cell, rate=None, accepted=20, refused=200)
-    assert granted.slowed_to == pytest.approx(20, rel=0.1)
+    assert granted.slowed_to is not None
+    assert 20 / (1 + time.monotonic() - began) <= granted.slowed_to <= 20, "it was taken in that second and since"
 
 
 async def test_within_the_second_nothing_changes_but_all_is_counted(world: World, cell: bytes, store: Store) -> None:
