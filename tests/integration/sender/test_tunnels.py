@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import trustme
@@ -23,6 +23,7 @@ from tests.support.proxies import Proxy, proxying
 from tests.support.scripted_receiver import OK, Exchange, receiving, response
 from tests.support.tls_server import server_context
 from tests.support.waiting import await_until as until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -163,8 +164,16 @@ def elsewhere(process: Elsewhere, way: Way) -> Iterator[Elsewhere]:
 
 
 def play(elsewhere: Elsewhere, data: bytes) -> None:
+    """Let it come, through two sockets and the proxy's loop, while this loop stands still."""
     elsewhere.play(data)
-    time.sleep(0.05)  # through two sockets and the proxy's loop
+    wait_until(lambda: waits_unread(elsewhere.address.port))
+
+
+def waits_unread(port: int) -> bool:
+    """Tell whether the kernel has bytes of somebody at this port that nobody has read."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
+    return any(int(there.partition(":")[2], 16) == port and int(queues.partition(":")[2], 16) > 0
+               for _, _, there, state, queues, *_ in lines if state == "01")  # fmt: skip
 
 
 @pytest.mark.case("E32")
