@@ -322,7 +322,7 @@ def use(app: Application, one: str) -> None:
     assert app.told(1) == [("order.placed", 1)]
     placed, cancelled = "order.placed", "order.cancelled"
     tested = placed if app.when == "before" else app.test_after
-    wait_until(lambda: len(app.history(one)) == 6, timeout_seconds=5)
+    wait_until(lambda: len(app.history(one)) == 6)
     assert app.history(one) == [
         (tested, 200), (placed, 200), (cancelled, 200), (placed, 200), (placed, 503), (placed, 500),
     ]  # fmt: skip

@@ -65,8 +65,8 @@ async def resume(client: httpx.AsyncClient, page: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("left", "said"),
     [
-        ("2 minutes", "by the receiver's Retry-After, for 1m 59s more"),
-        ("400 days", "by hand (relay audit), for 399d 23h more"),
+        ("2 minutes", r"by the receiver's Retry-After, for 1m 5\ds more"),
+        ("400 days", r"by hand \(relay audit\), for 399d 23h more"),
     ],
 )
 async def test_a_subscription_that_is_held_back_says_so_and_is_resumed_there(
@@ -75,7 +75,7 @@ async def test_a_subscription_that_is_held_back_says_so_and_is_resumed_there(
     name = seeding.subscribe(connection)
     connection.execute(HOLD, {"id": parse_id("sub", name), "left": left})
     page = (await operator.get(f"/subscriptions/{name}")).text
-    assert f"It is held back {said}" in words_of(page)
+    assert re.search(f"It is held back {said}", words_of(page))
     await resume(operator, page, name)
     assert "It is held back" not in words_of((await operator.get(f"/subscriptions/{name}")).text)
 
