@@ -69,10 +69,14 @@ class Pulse:
 
 @router.get("/live")
 async def live(visit: Visiting) -> Response:
-    """Stream a line whenever something of the visitor's changed."""
+    """Stream a line whenever something of the visitor's changed.
+
+    What is newest is read before the stream opens. A page that reads itself anew when it has opened misses nothing.
+    """
     pulse = _pulse_of(visit.request, visit.tenant)
+    seen = await pulse.now()
     headers = {**HEADERS, "X-Accel-Buffering": "no"}
-    return StreamingResponse(_beats(visit.request, pulse), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_beats(visit.request, pulse, seen), media_type="text/event-stream", headers=headers)
 
 
 def _pulse_of(request: Request, tenant: str | None) -> Pulse:
@@ -83,9 +87,8 @@ def _pulse_of(request: Request, tenant: str | None) -> Pulse:
     return pulses.setdefault(tenant, Pulse(state.database, tenant))
 
 
-async def _beats(request: Request, pulse: Pulse) -> AsyncIterator[bytes]:
+async def _beats(request: Request, pulse: Pulse, seen: tuple[object, ...]) -> AsyncIterator[bytes]:
     began = said = time.monotonic()
-    seen = await pulse.now()
     yield b"retry: 3000\n\n"
     while time.monotonic() - began < LONGEST_SECONDS and not await request.is_disconnected():
         await asyncio.sleep(LOOK_SECONDS)

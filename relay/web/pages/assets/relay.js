@@ -9,6 +9,7 @@
   const sign = document.querySelector("[data-live-sign]");
   const parts = () => document.querySelectorAll("main [data-live]");
   let reading = false;
+  let again = false;
 
   const say = (state, words) => {
     if (!sign) return;
@@ -20,9 +21,7 @@
   // A person who reads or types in a part keeps it as it is: it is exchanged when they have left it.
   const inUse = (part) => part.contains(document.activeElement) || part.querySelector("details[open]") !== null;
 
-  const refresh = async () => {
-    if (reading || document.hidden) return;
-    reading = true;
+  const read = async () => {
     try {
       const answer = await fetch(location.href, { headers: { "X-Refresh": "1" }, redirect: "error" });
       if (!answer.ok) return say("off", "Not connected");
@@ -34,14 +33,24 @@
       say("on", "Live");
     } catch {
       say("off", "Not connected");
-    } finally {
-      reading = false;
     }
+  };
+
+  // What changes while it is read may not be in what comes: then it is read once more.
+  const refresh = async () => {
+    again = true;
+    if (reading || document.hidden) return;
+    reading = true;
+    while (again) {
+      again = false;
+      await read();
+    }
+    reading = false;
   };
 
   if (root.dataset.live === "on" && parts().length && "EventSource" in window) {
     const stream = new EventSource(`${base}/live`);
-    stream.addEventListener("open", () => say("on", "Live"));
+    stream.addEventListener("open", () => { say("on", "Live"); refresh(); }); // what changed before is not told
     stream.addEventListener("changed", refresh);
     stream.addEventListener("error", () => say("off", "Not connected"));
     document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
