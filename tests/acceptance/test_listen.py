@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from outbox.signing.verify import new_secret, public_key, signed_headers, verify
+from relay.local.embedded import free_port
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
 
@@ -85,11 +86,6 @@ def application(status: int = 200, answer: bytes = b"") -> Iterator[tuple[str, l
         finally:
             server.shutdown()
             thread.join()
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def refused(*options: str) -> tuple[int, str]:
@@ -227,7 +223,7 @@ def test_what_does_not_verify_is_not_forwarded(tmp_path: Path) -> None:
 
 
 def test_an_application_that_is_down_is_502_and_one_line(tmp_path: Path) -> None:
-    url = f"http://localhost:{closed_port()}"
+    url = f"http://localhost:{free_port()}"
     with listening(tmp_path, "--secret", SECRET, "--forward", url) as listener:
         answer = httpx.post(listener.url, content=BODY, headers=signed_headers(SECRET, "evt_1", BODY), verify=False)
         assert (answer.status_code, answer.text) == (502, "not forwarded: connection refused\n")

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sysconfig
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from relay.local.embedded import free_port
 from tests.support.readme import ROOT, blocks
 from tests.support.waiting import wait_until
 
@@ -111,10 +111,10 @@ def newcomer() -> Iterator[Newcomer]:
 
 def free_ports() -> dict[str, str]:
     """A free port for each that the page names."""
-    with socket.socket() as first, socket.socket() as second:
-        for one in (first, second):
-            one.bind(("127.0.0.1", 0))
-        return {"8000": str(first.getsockname()[1]), "8001": str(second.getsockname()[1])}
+    first = second = free_port()
+    while second == first:
+        second = free_port()
+    return {"8000": str(first), "8001": str(second)}
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,17 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_free_port_is_none_that_the_system_gives_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [embedded.free_port() for _ in range(20)]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert max(given) < 32_768 <= other.getsockname()[1]
+        taken, free = other.getsockname()[1], given[0]
+        monkeypatch.setattr(embedded, "_OWN_PORTS", [taken] * 99 + [free])
+        assert embedded.free_port() == free
+        monkeypatch.setattr(embedded, "_OWN_PORTS", [taken] * 100)
+        assert embedded.free_port() not in (taken, free), "where all are taken, any"
 
 
 def test_a_crash_of_the_server_keeps_what_was_committed(directory: Path) -> None:

@@ -19,6 +19,7 @@ from relay.http.inspection.inspect import inspect
 from relay.http.inspection.steps import Step
 from relay.http.tls import ClientTLS, default_ssl_context
 from relay.http.tunnel import TunnelDialler
+from relay.local.embedded import free_port
 from tests.support.proxies import Proxy, proxying, says
 from tests.support.tls_server import demanding_context, listening, old_context, server_context
 
@@ -191,13 +192,8 @@ async def test_http_to_a_port_that_speaks_tls(authority: trustme.CA) -> None:
     assert heard.data == b""
 
 
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
-
-
 async def test_nothing_listens() -> None:
-    steps = await steps_to(f"https://{NAME}:{unused_port()}/")
+    steps = await steps_to(f"https://{NAME}:{free_port()}/")
     assert states(steps) == [*OK_UNTIL_TLS[:2], ("tcp", "failed", "refused")]
 
 
