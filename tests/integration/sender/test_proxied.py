@@ -243,7 +243,7 @@ async def test_a_web_server_in_place_of_a_socks5_proxy_is_our_own_fault(make_sen
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_a_proxy_that_says_nothing_may_be_waiting_for_the_endpoint(make_sender: Make, scheme: str) -> None:
     async with proxying(scheme, instead=hangs) as proxy:
-        outcome = await post(make_sender(proxy.address), timeout_seconds=0.1)
+        outcome = await post(make_sender(proxy.address), timeout_seconds=0.4)  # time to come to the proxy
         assert unsent(outcome) == ("timeout", None, False)
         await until(lambda: proxy.ended == 1)
 

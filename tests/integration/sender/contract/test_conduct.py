@@ -268,7 +268,7 @@ async def test_headers_that_drip_end_at_the_deadline(sender: Sender) -> None:
             await asyncio.sleep(0.05)
 
     async with receiving(behaviour) as receiver:
-        outcome = await send(sender, receiver, timeout_seconds=0.2)
+        outcome = await send(sender, receiver, timeout_seconds=0.5)
         assert (outcome.kind, outcome.status, outcome.sent) == ("timeout", None, True)
         await until(lambda: receiver.ended == 1)
 
@@ -282,7 +282,7 @@ async def test_a_body_that_drips_is_decided_by_its_status_at_the_deadline(sender
             await asyncio.sleep(0.02)
 
     async with receiving(behaviour) as receiver:
-        outcome = await send(sender, receiver, timeout_seconds=0.2)
+        outcome = await send(sender, receiver, timeout_seconds=0.5)
         assert (outcome.kind, outcome.status) == ("delivered", 200)
         assert set(outcome.excerpt) == {ord("x")}
         await until(lambda: receiver.ended == 1)
