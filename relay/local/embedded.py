@@ -35,7 +35,7 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-_OWN_PORTS = range(20_000, 32_768)  # systems give those above to whoever asks for any, also to each connection
+OWN_PORTS = range(20_000, 32_768)  # systems give those above to whoever asks for any, also to each connection
 _START_SECONDS = 60
 _STOP_SECONDS = 30
 # These pass: backends of a server that was killed hold its shared memory until they notice.
@@ -258,7 +258,7 @@ def free_port() -> int:
 
     It is none of those that a system gives to whoever asks for any: such a one can be another's before it is used.
     """
-    for port in [*secrets.SystemRandom().sample(_OWN_PORTS, 100), 0]:
+    for port in [*secrets.SystemRandom().sample(OWN_PORTS, 100), 0]:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)) as listener:
             return int(listener.getsockname()[1])
     raise EmbeddedServerError("this machine has no free port")

@@ -46,9 +46,9 @@ def test_a_free_port_is_none_that_the_system_gives_to_others(monkeypatch: pytest
     with socket.create_server(("127.0.0.1", 0)) as other:
         assert max(given) < 32_768 <= other.getsockname()[1]
         taken, free = other.getsockname()[1], given[0]
-        monkeypatch.setattr(embedded, "_OWN_PORTS", [taken] * 99 + [free])
+        monkeypatch.setattr(embedded, "OWN_PORTS", [taken] * 99 + [free])
         assert embedded.free_port() == free
-        monkeypatch.setattr(embedded, "_OWN_PORTS", [taken] * 100)
+        monkeypatch.setattr(embedded, "OWN_PORTS", [taken] * 100)
         assert embedded.free_port() not in (taken, free), "where all are taken, any"
 
 
