@@ -35,7 +35,7 @@ __all__ = ["Engine", "EngineOptions"]
 log = logging.getLogger("relay")
 
 LOOK_SECONDS = 2.0  # for the look at the database that is under way when the engine is told to stop
-SETTLE_AFTER_DRAIN_SECONDS = 5.0  # to settle what was answered, once the drain is over
+SETTLE_AFTER_DRAIN_SECONDS = 5.0  # to settle what was answered, once the drain is over, or with no progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +174,18 @@ class Engine:
         await self.settler.run()
         settled.set()
 
+    async def _until_settled(self, settled: anyio.Event, finish_by: float) -> None:
+        """Wait until each result is written; one that is not is sent again.
+
+        A database that is slow has as much time as the drain has left, as long as it takes some.
+        """
+        while not settled.is_set():
+            left = self.settler.unsettled
+            with anyio.move_on_after(SETTLE_AFTER_DRAIN_SECONDS):
+                await settled.wait()
+            if self.settler.unsettled >= left or anyio.current_time() >= finish_by:
+                return
+
     async def _drain(self, settled: anyio.Event, finish_by: float) -> None:
         """Give back what has not begun, let the rest finish until `finish_by`, and settle every result.
 
@@ -184,7 +196,6 @@ class Engine:
             await self.sending.finish()
         await self.sending.abort()
         self.settler.close()
-        with anyio.move_on_after(SETTLE_AFTER_DRAIN_SECONDS):
-            await settled.wait()
+        await self._until_settled(settled, finish_by)
         if self.settler.unsettled:
             log.warning("%d results could not be settled; their leases run out", self.settler.unsettled)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import anyio
 import pytest
@@ -11,7 +11,9 @@ import pytest
 from relay.engine.engine import Engine, EngineOptions
 from relay.engine.room import Room
 from relay.model.outcome import Outcome
+from relay.model.settlement import Settlement
 from relay.secrets.keyring import Keyring
+from relay.store.rows import Settled
 from tests.integration.engine.world import DELIVERED, FarEnd, World
 from tests.support import databases
 from tests.support.waiting import await_until
@@ -73,3 +75,31 @@ async def test_an_engine_whose_database_is_away_takes_no_place_from_another(
         away.stop()
         well.stop()
     assert room.unbegun == 0
+
+
+@pytest.mark.parametrize("drain_seconds", [30.0, 0.0])
+async def test_a_database_that_takes_results_slowly_has_the_time_of_the_drain(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch, drain_seconds: float
+) -> None:
+    """Each takes a fifth of a second, alone; what is not written is sent again, so all are, while the drain lasts."""
+    monkeypatch.setattr("relay.engine.engine.SETTLE_AFTER_DRAIN_SECONDS", 1.0)
+    monkeypatch.setattr("relay.engine.settler.BATCH", 1)
+    count = 12
+    world.subscribe()
+    world.record(count=count)
+    engine = Engine(
+        databases.as_relay(world.url), far_end, Room(64), Keyring(), EngineOptions(drain_seconds=drain_seconds)
+    )
+    write = engine.settle_store.settle
+
+    async def write_slowly(batch: Sequence[Settlement]) -> Settled:
+        await asyncio.sleep(0.2)
+        return await write(batch)
+
+    monkeypatch.setattr(engine.settle_store, "settle", write_slowly)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine.run)
+        await await_until(lambda: len(far_end.requests) == count)
+        engine.stop()
+    assert (world.count("attempts") == count) is (drain_seconds > 0)
+    assert world.count("deliveries") == count - world.count("attempts")

@@ -20,7 +20,7 @@ from relay.store.filters import Answers, Look, PassedOver
 from relay.store.lease import new_lease
 from relay.store.pending_shares import Shares
 from relay.store.rows import Birth
-from tests.integration.engine.world import PlanWatch, World, claimed, held, result
+from tests.integration.engine.world import PlanWatch, World, claimed, fan_out, held, result
 from tests.support import databases
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("plans")]  # its databases are filled once
@@ -393,6 +393,32 @@ async def test_a_claim_with_a_mark_steps_over_dead_entries_that_a_held_snapshot_
         await watch.store.close()
     assert seqs == [list(range(begin, begin + 50)) for begin in (30_001, 30_051, 30_101)]
     assert max(touched[1:]) < touched[0] - 250  # 30,000 entries stand on some 300 pages
+
+
+@pytest.mark.parametrize("kind", [VerdictKind.DELIVERED, VerdictKind.RETRY, VerdictKind.DEAD])
+async def test_rows_are_found_by_id_also_where_statistics_were_made_of_an_empty_table(
+    own_world: World, kind: VerdictKind
+) -> None:
+    """As ANALYZE leaves them beside a held snapshot, when nothing is due. By them every index costs the same."""
+    own_world.rows("alter table outbox.deliveries set (autovacuum_enabled = off)")
+    own_world.subscribe()
+    with own_world.open() as holder:
+        holder.execute("set transaction isolation level repeatable read")
+        holder.execute("select from outbox.deliveries")
+        own_world.rows(
+            "insert into outbox.deliveries (id, event_seq, subscription_id, due_at)"
+            " select outbox.uuid7(), n, id, now() from outbox.subscriptions, generate_series(1, 30000) n"
+        )
+        own_world.rows("delete from outbox.deliveries")
+        own_world.rows("analyze outbox.deliveries")
+        own_world.record(count=20)
+        watch = PlanWatch(own_world.url)
+        births = await fan_out(watch.store, leased=True)
+        await watch.begin()
+        await watch.store.settle([result(held(birth), kind) for birth in births])
+        indexes = {node["Index Name"] for node in watch.nodes() if node.get("Index Name", "").startswith("deliveries_")}
+        await watch.store.close()
+    assert indexes == {"deliveries_pkey"}
 
 
 async def test_a_sweep_that_does_not_look_at_what_is_due_touches_no_delivery(full: World, watch: PlanWatch) -> None:
