@@ -78,7 +78,8 @@ class Engine:
         self._pace = Pace()
         self.endpoints = Endpoints(options.max_in_flight_per_endpoint, keyring, room.tenants)
         told = (self.settle_store, self.outage.of_loop(), self._pace, options.meter, clock, self.endpoints)
-        self.settler = Settler(*told)
+        self.settler, self._room = Settler(*told), room
+        room.add_settler(self.settler)
         self.lone_suspect = LoneSuspect(self.settler)
         self.sending = Sending(
             sender,
@@ -149,6 +150,7 @@ class Engine:
         Nothing may be leased here any more.
         """
         self.feeder.close()
+        self._room.remove_settler(self.settler)
         await self.evaluator.close()
         await self.feed_store.close()
         await self.settle_store.close()

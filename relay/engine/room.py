@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from relay.engine.endpoint import Endpoint
+    from relay.engine.settler import Settler
     from relay.model.delivery import Delivery
     from relay.model.outcome import Outcome
     from relay.model.subscription import SubscriptionVersion
@@ -51,6 +52,7 @@ class Room:
         self._lending = Lending(self._requests)
         self._bytes = ByteRoom(bytes_max)
         self._watchers: set[asyncio.Event] = set()
+        self._settlers: set[Settler] = set()
         self._begins = False  # whether attempts begin in the next turn of the loop
 
     def watch(self) -> asyncio.Event:
@@ -63,10 +65,22 @@ class Room:
         """Forget an event that `watch` returned."""
         self._watchers.discard(freed)
 
+    def add_settler(self, settler: Settler) -> None:
+        """Count its unwritten results: beyond as many as there are leases, each takes the place of one.
+
+        A database that takes results more slowly than endpoints answer is not outrun; else leases would end before.
+        """
+        self._settlers.add(settler)
+
+    def remove_settler(self, settler: Settler) -> None:
+        """Forget a settler that `add_settler` was given."""
+        self._settlers.discard(settler)
+
     @property
     def free(self) -> int:
         """How many more deliveries this process may lease."""
-        return self._leases.total - self._leases.taken
+        unwritten = sum(settler.unwritten for settler in self._settlers)
+        return self._leases.total - self._leases.taken - max(0, unwritten - self._leases.total)
 
     @property
     def takes_unproven(self) -> bool:

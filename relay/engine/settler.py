@@ -67,6 +67,11 @@ class Settler:
         self.looker = Looker(store)
 
     @property
+    def unwritten(self) -> int:
+        """How many results the next statements will write; not what waits for somebody's lock."""
+        return len(self._results) + len(self._releases)
+
+    @property
     def unsettled(self) -> int:
         """How many results the database has not taken yet."""
         return self._ready + len(self._later) + len(self._aside)

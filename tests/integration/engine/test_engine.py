@@ -77,6 +77,32 @@ async def test_an_engine_whose_database_is_away_takes_no_place_from_another(
     assert room.unbegun == 0
 
 
+async def test_a_database_that_takes_results_slowly_is_not_outrun(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one delivery more is leased than twice the room, however quickly they are answered; all go out in the end."""
+    room = Room(64, leased_max=20)
+    engine = Engine(databases.as_relay(world.url), far_end, room, Keyring(), EngineOptions(until_drained=True))
+    write, may_write = engine.settle_store.settle, asyncio.Event()
+
+    async def write_later(batch: Sequence[Settlement]) -> Settled:
+        await may_write.wait()
+        return await write(batch)
+
+    monkeypatch.setattr(engine.settle_store, "settle", write_later)
+    world.subscribe()
+    world.record(count=200)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.run)
+            await await_until(lambda: len(far_end.requests) >= 40)
+            began = engine.feeder.steps
+            await await_until(lambda: engine.feeder.steps > began + 20)
+            assert len(far_end.requests) == 40
+            may_write.set()
+    assert len(far_end.requests) == world.count("attempts") == 200
+
+
 @pytest.mark.parametrize("drain_seconds", [30.0, 0.0])
 async def test_a_database_that_takes_results_slowly_has_the_time_of_the_drain(
     world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch, drain_seconds: float
