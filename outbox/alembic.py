@@ -25,12 +25,12 @@ from outbox._text import brief
 from outbox.errors import ArgumentError, SchemaError
 from outbox.schema import runner
 from outbox.schema.compatibility import known_version
-from outbox.schema.settings import ALIKE, SETTINGS
+from outbox.schema.settings import ALIKE, NO_ROW_HIDDEN, SETTINGS
 
 __all__ = ["downgrade", "upgrade"]
 
 _FIRST = 27  # that of the version which this came with
-_SETTINGS = (*SETTINGS, "lock_timeout", "idle_in_transaction_session_timeout")
+_SETTINGS = (*SETTINGS, "row_security", "lock_timeout", "idle_in_transaction_session_timeout")
 # What our files set for their transaction is put back: what follows in it is the application's.
 _KEEP = "".join(
     f"select pg_catalog.set_config('outbox.former_{name}', pg_catalog.current_setting('{name}'), true);\n"
@@ -107,7 +107,7 @@ def _script(since: int, to: int) -> str:
     first = [runner.SCHEMA_SQL, runner.VERSIONS_SQL] if since == 0 else []
     rights = [runner.read_sql("grants.sql")] if to == known_version() else []
     leaves = [runner.read_sql("leaves.sql")] if since == 0 else []
-    return "\n".join([ALIKE, *first, *parts, *rights, *leaves, ""])
+    return "\n".join([ALIKE, NO_ROW_HIDDEN, *first, *parts, *rights, *leaves, ""])
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.exc import InvalidRequestError, StatementError
 
+from outbox._row_security import is_row_security, mend_row_security
 from outbox.errors import OutboxError, PayloadTooLarge, RecordError, SchemaError, TransactionError
 
 __all__ = ["ABORTED", "READ_ONLY", "name_errors"]
@@ -70,6 +71,10 @@ def _constraint(error: BaseException) -> str | None:
     return getattr(getattr(error, "diag", None), "constraint_name", None) or getattr(error, "constraint_name", None)
 
 
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
+
+
 def _our_error(error: BaseException) -> OutboxError | None:
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if state in ("42P01", "3F000", "42703"):
@@ -80,6 +85,8 @@ def _our_error(error: BaseException) -> OutboxError | None:
             " raise the database's own bound, which holds for SQL too: update outbox.settings set value = …"
             " where name = 'max_payload_bytes'"
         )
+    if is_row_security(error):
+        return SchemaError(f"the database takes no event: {_first_line(error)}: {mend_row_security(error)}")
     if state == "25006":
         return TransactionError(READ_ONLY)
     if state == "25P02":

@@ -18,10 +18,11 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 
+from outbox._row_security import is_row_security, mend_row_security
 from outbox.errors import SchemaError
 from outbox.schema.compatibility import NEWER, known_version, least_code_of, refusal
 from outbox.schema.preconditions import require_ours, require_primary, require_server
-from outbox.schema.settings import ALIKE
+from outbox.schema.settings import ALIKE, NO_ROW_HIDDEN
 from outbox.schema.table_locks import lock_tables, tables_changed_by
 
 __all__ = [
@@ -133,7 +134,7 @@ def apply(connection: Connection, up_to: int | None = None) -> list[Migration] |
         require_server(connection)
         require_primary(connection)
         cursor = connection.connection.cursor()
-        cursor.execute(f"{ALIKE}{_LIMITS}")
+        cursor.execute(f"{ALIKE}{NO_ROW_HIDDEN}{_LIMITS}")
         require_ours(connection)
         if connection.scalar(text("select pg_catalog.to_regnamespace('outbox')")) is None:
             _make(cursor, SCHEMA_SQL)  # needs a right on the database, even where the schema exists
@@ -180,7 +181,7 @@ def _make(cursor: DBAPICursor, statement: str) -> None:
 def render_sql() -> str:
     """Return everything as one psql script, for a database without the schema."""
     parts = [f"-- {m.version:04} {m.name}\n{m.sql}\n{m.record}" for m in migrations()]
-    script = [ALIKE, SCHEMA_SQL, VERSIONS_SQL, *parts, read_sql("grants.sql"), read_sql("leaves.sql")]
+    script = [ALIKE, NO_ROW_HIDDEN, SCHEMA_SQL, VERSIONS_SQL, *parts, read_sql("grants.sql"), read_sql("leaves.sql")]
     return "\n".join(["\\set ON_ERROR_STOP on\nbegin;", *script, "commit;\n"])
 
 
@@ -230,6 +231,8 @@ def _explain_errors(connection: Connection) -> Iterator[None]:
         database = connection.engine.url.database
         if code in _UNDEFINED:
             raise SchemaError(f"database {database} has no outbox schema: run `relay migrate`") from error
+        if is_row_security(error.orig):
+            raise SchemaError(f"{_reason(error)}: {mend_row_security(error.orig)}") from error
         if code == _NOT_ALLOWED:
             raise SchemaError(
                 f"schema outbox in {database} is closed to this user: grant outbox_relay to it"
@@ -249,6 +252,8 @@ def _explain_refusal(connection: Connection) -> Iterator[None]:
                 "migrate: a table of the schema outbox is in use by another transaction, and nothing was changed;"
                 " end that transaction (pg_stat_activity lists it), or run it again when it has ended"
             ) from error
+        if is_row_security(getattr(error, "orig", error)):
+            raise SchemaError(f"migrate: {_reason(error)}: {mend_row_security(_reason(error), 'the owner')}") from error
         if _sqlstate(error) != _NOT_ALLOWED:
             raise
         mend = f"{owner}, the owner of the schema outbox" if owner else f"the owner of {database}"

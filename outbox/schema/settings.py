@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, text
 
-__all__ = ["ALIKE", "SETTINGS", "printed_alike"]
+__all__ = ["ALIKE", "NO_ROW_HIDDEN", "SETTINGS", "printed_alike"]
 
 SETTINGS = {
     "search_path": "pg_catalog, pg_temp",
@@ -30,6 +30,9 @@ ALIKE = "".join(
 
 They are sent apart from what depends on them: a text is read as a whole before its first statement runs.
 """
+
+NO_ROW_HIDDEN = "set local row_security = off;\n"
+"""For steps that change rows: where row level security would hide some, also from an owner, it is an error."""
 
 _FORMER = text("select " + ", ".join(f"current_setting('{name}')" for name in SETTINGS))
 _SET = text("select " + ", ".join(f"set_config('{name}', :{name}, true)" for name in SETTINGS))

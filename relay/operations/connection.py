@@ -13,6 +13,7 @@ from outbox import act_as
 from outbox.schema.runner import require_current
 from relay.operations.denied_rights import name_denied_rights
 from relay.store.nearest_time import NearestTime
+from relay.store.row_security import SET_ROW_SECURITY
 from relay.store.turns import COMMAND, LIMITS, SESSION
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ SCHEMA_SECONDS = 5.0
 _SETTINGS = (
     "select set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true), set_config('jit', 'off', true),"
     " set_config('intervalstyle', 'postgres', true), set_config('extra_float_digits', '1', true),"
-    f" {LIMITS}"
+    f" {LIMITS}, {SET_ROW_SECURITY}"
 )
 # Of a connection that is kept for others: nobody holds it for longer, and nobody waits for a lock for longer.
 _BOUNDS = ", set_config('statement_timeout', '30s', true), set_config('lock_timeout', '10s', true)"
@@ -44,6 +45,7 @@ def make_engine(config: Config, *, kept: int = 0) -> Engine:
     """Return an engine that opens a connection when asked, at READ COMMITTED, also through PgBouncer.
 
     The server ends each of its transactions that waits for this process for too long; relay/store/turns.py says how.
+    Where row level security hides rows of a table from us, the server refuses to read it.
     For a server, up to `kept` connections stay open, each for half an hour at most; whoever finds none free waits for
     ten seconds. A time that Python has no datetime for (infinity, before Christ, year 10000) is read as the nearest
     one that it has.

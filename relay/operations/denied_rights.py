@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
+from outbox._row_security import is_row_security, mend_row_security
 from outbox.control.findings import Finding
 from outbox.errors import OutboxError
 
@@ -33,7 +34,7 @@ class RightsError(OutboxError):
 
 @contextmanager
 def name_denied_rights(connection: Connection) -> Iterator[None]:
-    """Turn the server's "permission denied" into a RightsError."""
+    """Turn the server's "permission denied", and its refusal where rows are hidden, into a RightsError."""
     try:
         yield
     except DBAPIError as error:
@@ -41,6 +42,8 @@ def name_denied_rights(connection: Connection) -> Iterator[None]:
             raise
         reason = str(error.orig).strip().splitlines()[0]
         role = connection.engine.url.username or "the relay's role"
+        if is_row_security(error.orig):
+            raise RightsError(reason, mend_row_security(reason, role)) from error
         raise RightsError(reason, missing_grant(reason, error.statement or "", role)) from error
 
 

@@ -29,8 +29,9 @@ from relay.process.housekeeping_rounds import rounds_of
 from relay.secrets.keyring import Keyring
 from relay.secrets.resealing import seal_clear
 from relay.store import turns
-from relay.store.postgres_errors import one_line
+from relay.store.postgres_errors import mend_of, one_line
 from relay.store.relays import ALIVE_SECONDS
+from relay.store.row_security import SET_ROW_SECURITY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -162,7 +163,7 @@ class Housekeeping:
                 pause = min(_RETRY_SECONDS, pause)
                 log.debug("%s: in use, tried again in %d s", name, pause)
             else:
-                log.warning("%s: %s", name, _told(error))
+                log.warning("%s: %s", name, "; ".join(filter(None, (_told(error), mend_of(error)))))
             await _note_failure(connection, name, self._every[name], _told(error))
         self._due_at[name] = time.monotonic() + pause
 
@@ -210,9 +211,9 @@ async def do_round(connection: psycopg.AsyncConnection[Any], round_: Round, sign
 
 @asynccontextmanager
 async def _transaction(connection: psycopg.AsyncConnection[Any]) -> AsyncIterator[None]:
-    """Run a block as one transaction that waits for no lock longer than 50 ms."""
+    """Run a block as one transaction that waits for no lock longer than 50 ms, and from which no row is hidden."""
     async with connection.transaction():
-        await connection.execute("set local lock_timeout = '50ms'")
+        await connection.execute(f"select set_config('lock_timeout', '50ms', true), {SET_ROW_SECURITY}")
         yield
 
 

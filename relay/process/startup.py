@@ -10,6 +10,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
+from outbox._row_security import mend_row_security
 from outbox.schema.runner import require_current
 from relay.engine.outage import Outage
 from relay.http.tls import has_authorities
@@ -17,6 +18,7 @@ from relay.operations.connection import make_engine
 from relay.operations.denied_rights import RightsError
 from relay.operations.secrets import require_keys
 from relay.secrets.keyring import Keyring
+from relay.store.row_security import HIDING
 
 if TYPE_CHECKING:
     from relay.config.options import Config
@@ -44,16 +46,6 @@ select string_agg(required || ' on ' || relation, ', ') from (values
 ) rights(required, relation)
 where not case required when 'delete' then has_table_privilege(relation, required)
                         else has_any_column_privilege(relation, required) end
-""")
-
-# Row level security without a policy for our role hides every row from it: a relay would find nothing to do, for ever.
-_HIDDEN_TABLES = sa.text("""
-select string_agg(c.relname, ', ' order by c.relname) from pg_catalog.pg_class c
-where c.relnamespace = to_regnamespace('outbox') and c.relkind in ('r', 'p') and not c.relispartition
-  and row_security_active(c.oid)
-  and not exists (select from pg_catalog.pg_policy p, unnest(p.polroles) r
-                  where p.polrelid = c.oid and p.polpermissive and p.polcmd in ('*', 'r')
-                    and (r = 0 or pg_has_role(r, 'usage')))
 """)
 
 
@@ -101,10 +93,9 @@ def _require_rights(connection: sa.Connection) -> None:
     missing = connection.execute(_MISSING_RIGHTS).scalar()
     if missing:
         raise RightsError(f"{role} may not {missing}", f"grant outbox_relay to {role}")
-    hidden = connection.execute(_HIDDEN_TABLES).scalar()
-    if hidden:
-        seen = f"row level security hides each row of {hidden} from {role}"
-        raise RightsError(seen, f"alter table ... disable row level security, or alter role {role} bypassrls")
+    hiding = connection.scalar(sa.text(HIDING))
+    if hiding:
+        raise RightsError(f"row level security hides rows of {hiding} from {role}", mend_row_security(hiding, role))
 
 
 def _warn_of_settings(connection: sa.Connection) -> None:

@@ -157,7 +157,7 @@ async def claim_batches(
     try:
         async with connection.pipeline():
             await connection.execute(BEGIN)
-            await connection.execute(SETTINGS, database.settings)
+            await database.set_up(connection, SETTINGS)
             rule = await connection.execute(_rule(asked), (UUID(bytes=subscription_id),), binary=True)
             first = await _first(connection, asked)
         claimed, poison = await _claim(connection, asked, await rule.fetchone(), await first.fetchall())

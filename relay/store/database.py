@@ -21,6 +21,7 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from relay.store import arrays
 from relay.store.postgres_errors import Meaning, meaning_of
+from relay.store.row_security import FIND_POLICY, HIDING, SET_ROW_SECURITY
 from relay.store.turns import LIMITS, SESSION
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ BEGIN = "begin isolation level read committed read write"
 PLANS = (
     "select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),"
     f" set_config('jit', 'off', true), {LIMITS}, set_config('lock_timeout', '5s', true),"
-    " set_config('synchronous_commit', %s, true), set_config('row_security', %s, true)"
+    " set_config('synchronous_commit', %s, true), set_config('row_security', 'off', true)"
 )
 # No statement may both wait for rows that others change and prune partitions while it runs: PostgreSQL 18 then reads
 # freed memory, and the server restarts. (It checks a changed row again in a plan of its own, and keeps the state of the
@@ -70,15 +71,6 @@ select (select system_identifier from pg_catalog.pg_control_system()),
 """
 
 
-# Row level security hides rows without a word, and events would be resolved for nobody. Switched off, it is an error;
-# where a policy is meant to show rows to this role, what it shows is what there is.
-_ROW_SECURITY = """
-select case when exists (
-    select from pg_catalog.pg_policy p join pg_catalog.pg_class c on c.oid = p.polrelid
-    where c.relnamespace = pg_catalog.to_regnamespace('outbox') and pg_catalog.row_security_active(c.oid))
-then 'on' else 'off' end"""
-
-
 class Database:
     """One connection to the data plane, opened when it is needed, and again after it broke.
 
@@ -88,23 +80,20 @@ class Database:
     `origin` says whose data it has, read at each connection (and by each sweep: a pooler may move us without a word).
     What was learnt from another origin says nothing about this one, not even where the numbers are the same. Where the
     role may not ask, each connection counts as another origin. `test_waits`: whether somebody waits for a test message,
-    as of the last sweep.
+    as of the last sweep. `has_policy`: whether some table has a policy of row level security (row_security.py), as of
+    the connection; one that came later is refused, and we connect again.
     """
 
     def __init__(self, conninfo: str | Callable[[], str], *, asynchronous_commit: bool = False) -> None:
         """Keep what a connection needs; `conninfo` may be a function, asked anew for each connection."""
         self._conninfo = conninfo
-        self._synchronous_commit, self.row_security = "off" if asynchronous_commit else "on", "off"
+        self._synchronous_commit = "off" if asynchronous_commit else "on"
+        self.has_policy = False
         self.origin: tuple[object, ...] = ()
         self.may_ask_origin = True
         self.test_waits = False
         self._open: psycopg.AsyncConnection[Any] | None = None
         self._patience = 1  # how many times connect_timeout the next connection may take
-
-    @property
-    def settings(self) -> tuple[str, str]:
-        """The parameters of SETTINGS, and of what it is made of."""
-        return self._synchronous_commit, self.row_security
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
         """Open the connection unless it is open, and return it. It gives ids and times as raw bytes: 16 and 8."""
@@ -135,7 +124,7 @@ class Database:
         try:
             await opened.execute(WIDEN)
             await opened.execute(SESSION)
-            ((self.row_security,),) = await (await opened.execute(_ROW_SECURITY)).fetchall()
+            await self._ask_policies(opened)
             arrays.register(opened)
             for name in ("uuid", "timestamptz"):
                 opened.adapters.register_loader(name, ByteaBinaryLoader)
@@ -143,6 +132,14 @@ class Database:
         except BaseException:
             await opened.close()
             raise
+
+    async def _ask_policies(self, opened: psycopg.AsyncConnection[Any]) -> None:
+        """Ask whether there are policies; where one table hides rows, the server would name any that has one."""
+        ((self.has_policy,),) = await (await opened.execute(f"select {FIND_POLICY}")).fetchall()
+        if self.has_policy:
+            ((hiding,),) = await (await opened.execute(HIDING)).fetchall()
+            if hiding:
+                raise InsufficientPrivilege(f"row-level security hides rows of {hiding}")
 
     async def _ask_origin(self, opened: psycopg.AsyncConnection[Any]) -> None:
         try:
@@ -161,13 +158,19 @@ class Database:
         (rows,) = await self.transaction((statement, parameters))
         return rows
 
+    async def set_up(self, connection: psycopg.AsyncConnection[Any], settings: str) -> None:
+        """Set SETTINGS, or another of their kind, for the transaction that is open or begins with it in a pipeline."""
+        await connection.execute(settings, (self._synchronous_commit,))
+        if self.has_policy:
+            await connection.execute(f"select {SET_ROW_SECURITY}")
+
     async def transaction(self, *asked: tuple[str, Parameters], settings: str = SETTINGS) -> list[list[Any]]:
         """Run statements with their parameters in one transaction and one round trip; return the rows of each."""
         connection = await self.connect()
         try:
             async with connection.pipeline():
                 await connection.execute(BEGIN)
-                await connection.execute(settings, self.settings)
+                await self.set_up(connection, settings)
                 cursors = [await connection.execute(*one, binary=True) for one in asked]
                 await connection.execute("commit")
             return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]

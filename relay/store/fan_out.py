@@ -144,7 +144,7 @@ async def fan_out(
     try:
         async with connection.pipeline():
             await connection.execute(BEGIN)
-            await connection.execute(FAN_OUT_SETTINGS, database.settings)
+            await database.set_up(connection, FAN_OUT_SETTINGS)
             await connection.execute(TAKE_TURN)
         # Not in the pipeline: after one, the server does not start its idle-in-transaction timer.
         bounds = (after_seq, up_to_seq)
@@ -235,7 +235,7 @@ class TakenBatch:
                 await connection.execute(birth, columns, binary=True)
                 committed = await connection.execute("commit")
                 if leased:  # up to the end of the pipeline they are one transaction, without a begin
-                    await connection.execute(PLANS, self._database.settings)
+                    await self._database.set_up(connection, PLANS)
                     read = await connection.execute(BODIES, (Bigints(leased),), binary=True)
             return bodies_of(await read.fetchall() if read else ())
         except psycopg.Error as error:

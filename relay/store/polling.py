@@ -7,6 +7,7 @@ from uuid import UUID
 
 from relay.store.database import BEGIN, ORIGIN, rollback_if_open
 from relay.store.pending_shares import HAS_GROUPS
+from relay.store.row_security import SET_ROW_SECURITY
 from relay.store.rows import Poll, Swept
 from relay.store.subscriptions import PROBED, SENDABLE
 from relay.store.suspects import IS_SUSPECT, SUSPECTS_AMONG
@@ -22,7 +23,7 @@ __all__ = ["POLL", "is_drained", "poll", "sweep"]
 POLL = f"""{BEGIN};
 set local enable_seqscan = off;
 set local jit = off;
-set local row_security = %s;
+%s;
 select (select min(event_seq) from outbox.pending where event_seq > %d),
        (select last_value from outbox.events_seq),
        array(select distinct subscription_id from outbox.deliveries
@@ -34,15 +35,19 @@ select (select min(event_seq) from outbox.pending where event_seq > %d),
 commit"""
 
 
+_HIDE_NOTHING = "set local row_security = off"
+
+
 async def poll(database: Database, after_seq: int, due_since: float, *, ask_groups: bool = False) -> Poll:
     """Read what is pending above `after_seq`, what became due after `due_since` (Unix seconds), the switch and homes.
 
     `ask_groups`: read too whether some pending event has a tenant or a priority.
     """
     connection = await database.connect()
+    row_security = f"select {SET_ROW_SECURITY}" if database.has_policy else _HIDE_NOTHING
     try:
         cursor = await connection.execute(
-            (POLL % (database.row_security, after_seq, due_since, HAS_GROUPS if ask_groups else "false")).encode()
+            (POLL % (row_security, after_seq, due_since, HAS_GROUPS if ask_groups else "false")).encode()
         )
         for _ in ("begin", "set", "set", "set"):
             cursor.nextset()

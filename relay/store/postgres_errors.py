@@ -11,6 +11,8 @@ from enum import StrEnum
 
 import psycopg
 
+from outbox._row_security import is_row_security, mend_row_security
+
 __all__ = [
     "CLASSES",
     "CODES",
@@ -88,7 +90,6 @@ _MIGRATE = "run `relay migrate`, or update outbox-relay to the schema's version"
 _CREATE = "create the database, then run `relay migrate`, or correct database_url"
 _DAMAGE = "look at the server's log and disk; restore the database if it is damaged"
 _LOGIN = "check user and password of database_url, and the server's pg_hba.conf"
-_ROW_SECURITY = "disable row level security on that table, or give a policy or BYPASSRLS to its role"
 _MENDS = {
     **dict.fromkeys(("3F", "42703", "42704", "42883", "42P01"), _MIGRATE),
     **dict.fromkeys(("3D", "57P04"), _CREATE),
@@ -151,8 +152,8 @@ def is_locked(error: BaseException) -> bool:
 def mend_of(error: BaseException) -> str:
     """Return what a person may do about it; empty where there is nothing to do but wait."""
     state = sqlstate_of(error) or ""
-    if state == "42501" and "row-level security" in str(error):
-        return _ROW_SECURITY
+    if is_row_security(error):
+        return mend_row_security(error)
     return _MENDS.get(state) or _MENDS.get(state[:2], "")
 
 
