@@ -21,7 +21,7 @@ from uuid import UUID
 import anyio
 import psycopg
 from psycopg import IsolationLevel
-from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
+from psycopg.errors import LockNotAvailable
 
 from outbox.errors import OutboxError
 from relay.config.database_url import RELAY_NAME
@@ -29,7 +29,7 @@ from relay.process.housekeeping_rounds import rounds_of
 from relay.secrets.keyring import Keyring
 from relay.secrets.resealing import seal_clear
 from relay.store import turns
-from relay.store.postgres_errors import mend_of, one_line
+from relay.store.postgres_errors import Meaning, meaning_of, mend_of, one_line
 from relay.store.relays import ALIVE_SECONDS
 from relay.store.row_security import SET_ROW_SECURITY
 
@@ -84,6 +84,7 @@ class Housekeeping:
         self._every = {round_.name: round_.every_seconds for round_ in self._rounds} | {SEALING: _SEALING_EVERY_SECONDS}
         self._due_at = dict.fromkeys(self._every, 0.0)
         self._lost_at: float | None = None
+        self._ended: tuple[str, str] | None = None
         self._relays = 1
 
     @property
@@ -105,7 +106,9 @@ class Housekeeping:
             self._conninfo(), autocommit=True, prepare_threshold=None
         ) as connection:
             await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+            await connection.set_read_only(False)  # whatever the role's or the database's default is
             await connection.execute(turns.SESSION)
+            await self._note_ended(connection)
             while True:
                 await self._sign(connection)
                 await self.do_due(connection)
@@ -113,6 +116,13 @@ class Housekeeping:
                     log.warning("housekeeping: connected again after %.0f s", time.monotonic() - self._lost_at)
                     self._lost_at = None
                 await anyio.sleep(self.pause_seconds)
+
+    async def _note_ended(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Note the error of the round that the last connection ended in, if it was in one."""
+        if self._ended is not None:
+            name, told = self._ended
+            await _note_failure(connection, name, self._every[name], told)
+            self._ended = None
 
     def _note_loss(self, error: BaseException) -> None:
         """Log that the connection is lost, once until it is back."""
@@ -158,6 +168,9 @@ class Housekeeping:
             if not await work():  # whoever has the turn may be stopped, or may not get to this round
                 pause = min(_RETRY_SECONDS, pause)
         except (psycopg.Error, OutboxError) as error:
+            if connection.closed:  # the others have their turn before this one ends the next connection
+                self._due_at[name] = time.monotonic() + pause
+                self._ended = (name, _told(error))
             _raise_if_lost(connection, error)
             if isinstance(error, LockNotAvailable):
                 pause = min(_RETRY_SECONDS, pause)
@@ -170,7 +183,7 @@ class Housekeeping:
 
 def _raise_if_lost(connection: psycopg.AsyncConnection[Any], error: Exception) -> None:
     """Raise the error if no other round can do better: there is no connection, or the server takes no writes."""
-    if connection.closed or isinstance(error, ReadOnlySqlTransaction):
+    if connection.closed or (isinstance(error, psycopg.Error) and meaning_of(error) is Meaning.AWAY):
         raise error
 
 
@@ -181,7 +194,8 @@ def _told(error: Exception) -> str:
 async def _note_failure(connection: psycopg.AsyncConnection[Any], name: str, every: float, error: str) -> None:
     """Keep the error of a round; where even that fails, the log line has to do."""
     try:
-        await connection.execute(_FAILED, (name, every, error))
+        async with connection.transaction():
+            await connection.execute(_FAILED, (name, every, error))
     except psycopg.Error as unnoted:
         _raise_if_lost(connection, unnoted)
 

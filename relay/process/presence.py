@@ -16,10 +16,10 @@ from uuid import UUID
 
 import anyio
 import psycopg
-from psycopg.errors import ReadOnlySqlTransaction
 
 from outbox._version import __version__
 from relay.process import supervisor
+from relay.store.postgres_errors import Meaning, meaning_of
 from relay.store.relays import SIGN, SIGN_OUT, SWEEP
 
 if TYPE_CHECKING:
@@ -76,20 +76,21 @@ class Presence:
                 await self.sign(connection)
 
     async def sign(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """Give a sign of life when it is time. The connection is in autocommit mode and outside of a transaction."""
+        """Give a sign of life when it is time, in a transaction of its own."""
         now = time.monotonic()
         if now < self._sign_at:
             return
         self._sign_at = now + EVERY_SECONDS
         try:
-            await connection.execute(SIGN, self._facts | self._state())
-            if now >= self._sweep_at:
-                self._sweep_at = now + SWEEP_EVERY_SECONDS
-                await connection.execute(SWEEP)
-        except (psycopg.OperationalError, ReadOnlySqlTransaction):
-            self._sign_at = 0.0
-            raise
+            async with connection.transaction():
+                await connection.execute(SIGN, self._facts | self._state())
+                if now >= self._sweep_at:
+                    self._sweep_at = now + SWEEP_EVERY_SECONDS
+                    await connection.execute(SWEEP)
         except psycopg.Error as error:
+            if isinstance(error, psycopg.OperationalError) or meaning_of(error) is Meaning.AWAY:
+                self._sign_at = 0.0
+                raise
             self._note_refusal(error)
 
     def _state(self) -> dict[str, object]:
@@ -100,11 +101,13 @@ class Presence:
     async def sign_out(self) -> None:
         """Delete the row; what fails, or takes longer than a second, leaves it to be swept."""
         with suppress(psycopg.Error, OSError), anyio.move_on_after(PATIENCE_SECONDS):
-            async with await self._connect() as connection:
+            async with await self._connect() as connection, connection.transaction():
                 await connection.execute(SIGN_OUT, self._facts)
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
-        return await psycopg.AsyncConnection.connect(self._conninfo(), autocommit=True, prepare_threshold=None)
+        made = await psycopg.AsyncConnection.connect(self._conninfo(), autocommit=True, prepare_threshold=None)
+        await made.set_read_only(False)
+        return made
 
     def _note_refusal(self, error: psycopg.Error) -> None:
         if not self._is_refused:

@@ -40,9 +40,14 @@ CONNECT_MAX_SECONDS = 60
 BEGIN = "begin isolation level read committed read write"
 # jit off: before version 18 a plan that has to do what is switched off gets so high a cost that PostgreSQL compiles it,
 # 100 ms each time. lock_timeout: no wait is without end. A relay that waits does not look for those that stopped.
+# statement_timeout and transaction_timeout (from version 17 on) are set against what hangs in an application. A slow
+# server is waited for: what a limit ended would be begun again, and ended again, for ever.
 PLANS = (
     "select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),"
     f" set_config('jit', 'off', true), {LIMITS}, set_config('lock_timeout', '5s', true),"
+    " set_config('statement_timeout', '0', true),"
+    " case when current_setting('transaction_timeout', true) <> '0'"
+    " then set_config('transaction_timeout', '0', true) end,"
     " set_config('synchronous_commit', %s, true), set_config('row_security', 'off', true)"
 )
 # No statement may both wait for rows that others change and prune partitions while it runs: PostgreSQL 18 then reads

@@ -49,9 +49,14 @@ def limits(seconds: int) -> str:
 
 
 def session(seconds: int) -> str:
-    """Return the statement that bounds how long a connection waits for a client which takes no answer."""
+    """Return the statement that bounds how long a connection waits for a client which takes no answer.
+
+    A client that rests is no such one: idle_session_timeout, which a server may have against forgotten sessions, would
+    end a relay's connections again and again.
+    """
     return f"""
-select set_config('tcp_keepalives_idle', '{seconds // 2}', false),
+select set_config('idle_session_timeout', '0', false),
+       set_config('tcp_keepalives_idle', '{seconds // 2}', false),
        set_config('tcp_keepalives_interval', '{seconds // 4}', false),
        set_config('tcp_keepalives_count', '2', false),
        set_config('tcp_user_timeout', '{seconds * 1000}', false)"""
@@ -59,7 +64,8 @@ select set_config('tcp_keepalives_idle', '{seconds // 2}', false),
 
 LIMITS = limits(STOPPED_SECONDS)
 SESSION = session(STOPPED_SECONDS)
-"""For the whole connection, and therefore maybe for other clients of a pooler's: that only ends dead ones sooner."""
+"""For the whole connection, and therefore maybe for other clients of a pooler's: dead ones end sooner, and a connection
+that a pooler keeps for later is the pooler's to end."""
 
 TAKE = "select from outbox.turns where name = '{turn}' for update"
 """Wait for a turn and take it; lock_timeout bounds the wait."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from outbox.schema import runner as schema
+from relay.config.options import Config
+from relay.process.housekeeping import Housekeeping
+from relay.process.presence import Presence
 from tests.support import databases
 from tests.support.application import Application
 from tests.support.processes import RelayProcess, WarmProcess
@@ -51,7 +56,9 @@ def test_every_command_refuses_a_database_of_another_encoding(foreign: str, tmp_
 
 
 @pytest.mark.field("F112")
-def test_a_standby_takes_no_migration_and_no_relay_and_can_be_read(tmp_path: Path) -> None:
+def test_a_standby_takes_no_migration_and_no_relay_and_can_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pair() as servers:
         databases.migrate(servers.first.url())
         servers.wait_replayed()
@@ -63,6 +70,17 @@ def test_a_standby_takes_no_migration_and_no_relay_and_can_be_read(tmp_path: Pat
         with relay:
             wait_until(lambda: "standby" in relay.text)
             assert "running" not in relay.text
+        keep_house(standby, 3)
+    assert [message.partition(":")[0] for message in caplog.messages] == ["housekeeping"], "the same is said once"
+
+
+def keep_house(url: str, seconds: float) -> None:
+    async def keep() -> None:
+        presence = Presence(lambda: url, processes=1, key_ids=(), leased=lambda: 0, unsent=tuple)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(Housekeeping(Config(database_url=url), presence.sign).run(), seconds)
+
+    asyncio.run(keep())
 
 
 @pytest.mark.slow

@@ -194,6 +194,55 @@ async def test_a_lost_connection_is_said_and_made_again(database, database_url, 
     assert "connection lost" in caplog.messages[0]
 
 
+@asynccontextmanager
+async def keeping(url: str) -> AsyncIterator[None]:
+    """Let a relay's housekeeping run on connections of its own, and ask the server something at each look."""
+
+    async def sign(connection: psycopg.AsyncConnection[Any]) -> None:
+        await connection.execute("select 1")
+
+    keeper = asyncio.create_task(Housekeeping(Config(database_url=url), sign).run())
+    try:
+        async with asyncio.timeout(60):
+            yield
+    finally:
+        keeper.cancel()
+
+
+async def test_a_round_that_ends_its_connection_each_time_stops_no_other_and_says_why(
+    database, database_url, caplog
+) -> None:
+    """As transaction_timeout does, or a server that has no memory for it."""
+    database.execute(
+        "create or replace function outbox.make_attempt_leaf(ahead_days integer default 7, today date default null)"
+        " returns text language sql as 'select pg_terminate_backend(pg_backend_pid())::text'"
+    )
+    async with keeping(database_url):
+        await until(lambda: len(rounds(database)) == 28)
+        await until(lambda: rounds(database)["attempt leaves"] is not None)
+    assert "administrator command" in (rounds(database)["attempt leaves"] or "")
+    assert [name for name, error in rounds(database).items() if error] == ["attempt leaves"]
+    assert len(caplog.messages) <= 4
+
+
+async def test_what_is_read_only_by_default_is_written_all_the_same(database, database_url, caplog) -> None:
+    """A role may have that against accidents; deliveries go on, so the house is to be kept too."""
+    database.execute(f"alter database {database.info.dbname} set default_transaction_read_only = on")
+    async with keeping(database_url):
+        await until(lambda: len(rounds(database)) == 28)
+    assert set(rounds(database).values()) == {None}
+    assert caplog.messages == []
+
+
+async def test_a_connection_that_rests_is_not_ended(database, database_url, caplog) -> None:
+    """Between two looks, of which there are few where many relays run."""
+    database.execute(f"alter database {database.info.dbname} set idle_session_timeout = '300ms'")
+    async with keeping(database_url):
+        await until(lambda: len(rounds(database)) == 28)
+        await asyncio.sleep(3)  # two pauses
+    assert caplog.messages == []
+
+
 async def until(condition: Any) -> None:
     while not condition():
         await asyncio.sleep(0.1)

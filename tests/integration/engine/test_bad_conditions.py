@@ -44,6 +44,25 @@ async def test_short_timeouts_of_the_server_lose_nothing(own_world: World, far_e
     assert own_world.count("deliveries") == own_world.count("dead_letters") == 0
 
 
+@pytest.mark.parametrize("setting", ["statement_timeout", "transaction_timeout"])
+async def test_statements_that_take_longer_than_others_may_are_waited_for(
+    own_world: World, far_end: FarEnd, setting: str
+) -> None:
+    """Such a limit is set against an application that hangs. It would end the same statement for ever."""
+    if own_world.value("select count(*) from pg_settings where name = %s", setting) == 0:
+        pytest.skip("PostgreSQL 17 brought transaction_timeout")
+    own_world.subscribe()
+    own_world.rows("create function public.take_long() returns trigger language plpgsql as $$ begin"
+                   " perform pg_sleep(0.8); return null; end $$")  # fmt: skip
+    own_world.rows("create trigger take_long after insert on outbox.deliveries execute function public.take_long()")
+    own_world.rows("create trigger take_long after insert on outbox.attempts execute function public.take_long()")
+    own_world.record(count=3)
+    own_world.rows(f"alter database {own_world.value('select current_database()')} set {setting} to '400ms'")
+    async with running(own_world.url, far_end):
+        await await_until(lambda: own_world.count("attempts") == 3, timeout_seconds=30)
+    assert len(far_end.requests) == 3
+
+
 @pytest.fixture
 def crowded(own_world: World) -> Iterator[tuple[World, str]]:
     """A world whose relay logs in as a role that may have no connection, and that role."""
