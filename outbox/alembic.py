@@ -26,6 +26,7 @@ from outbox.errors import ArgumentError, SchemaError
 from outbox.schema import runner
 from outbox.schema.compatibility import known_version
 from outbox.schema.settings import ALIKE, NO_ROW_HIDDEN, SETTINGS
+from outbox.schema.table_locks import script_to_lock, tables_changed_by
 
 __all__ = ["downgrade", "upgrade"]
 
@@ -107,7 +108,8 @@ def _script(since: int, to: int) -> str:
     first = [runner.SCHEMA_SQL, runner.VERSIONS_SQL] if since == 0 else []
     rights = [runner.read_sql("grants.sql")] if to == known_version() else []
     leaves = [runner.read_sql("leaves.sql")] if since == 0 else []
-    return "\n".join([ALIKE, NO_ROW_HIDDEN, *first, *parts, *rights, *leaves, ""])
+    names: set[str] = set().union(*(tables_changed_by(one.sql) for one in chosen)) if since else set()
+    return "\n".join([ALIKE, NO_ROW_HIDDEN, script_to_lock(names), *first, *parts, *rights, *leaves, ""])
 
 
 @contextmanager

@@ -6,7 +6,11 @@ application. Nobody waits in a circle for who holds nothing yet: either all tabl
 
 So one table is waited for while none is held: until a transaction of the application has ended, and long enough for
 PostgreSQL to end an autovacuum, which it does after deadlock_timeout. The others are given much less than that, all in
-all: whoever waits for us looks for a circle after it. The one that was in use is the first of the next try.
+all: whoever waits for us looks for a circle after it. The one that was in use is the first of the next try. Whoever
+records or sends waits behind us meanwhile, so a pause follows, in which all of them go on.
+
+A transaction that locked something before (one of Alembic) may be waited for all the time. While it is, it waits for
+nobody: it takes what is free.
 """
 
 from __future__ import annotations
@@ -18,10 +22,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-__all__ = ["lock_tables", "tables_changed_by"]
+__all__ = ["lock_tables", "script_to_lock", "tables_changed_by"]
 
 PATIENCE_SECONDS = 5.0
 PAUSE_SECONDS = (0.02, 0.1)  # between two tries, for those who waited for what the last one held
+LONG_PAUSE_SECONDS = (0.3, 0.5)  # the same after a wait for one table, which stopped all who use it
 
 # Of a function that is a text; a body that is none (begin atomic) changes no table.
 _BODIES = re.compile(
@@ -46,15 +51,20 @@ select pg_catalog.format('outbox.%%I', name) from pg_catalog.unnest(%s::text[]) 
 where pg_catalog.to_regclass(pg_catalog.format('outbox.%%I', name)) is not null"""
 _WAS = "select pg_catalog.current_setting('lock_timeout')"
 _RESTORE = "select pg_catalog.set_config('lock_timeout', %s, true)"
-# Milliseconds for the first table, and for all others. A transaction that locked something before (one of Alembic or
-# Django) holds what others may wait for: it has the second alone.
+# Milliseconds for the first table, and for all others. A transaction that locked something before holds what others may
+# wait for: it has the second alone.
 _WAITS = """
 select case when exists (
            select from pg_catalog.pg_locks where pid = pg_catalog.pg_backend_pid() and locktype = 'relation'
                and mode <> 'AccessShareLock' and relation <> 'outbox.schema_migrations'::pg_catalog.regclass)
        then others else first end, others
-from (select least(2 * setting::integer, 5000) as first, least(setting::integer / 4, 250) as others
+from (select least(5 * setting::integer / 4, 5000) as first, least(setting::integer / 4, 250) as others
       from pg_catalog.pg_settings where name = 'deadlock_timeout') bounds"""
+# But by one that migrates too, and waits for its turn only.
+_IS_WAITED_FOR = """
+exists (select from pg_catalog.pg_locks
+        where not granted and relation is distinct from 'outbox.schema_migrations'::pg_catalog.regclass
+            and pg_catalog.pg_backend_pid() = any (pg_catalog.pg_blocking_pids(pid)))"""
 
 
 def tables_changed_by(sql: str) -> set[str]:
@@ -81,14 +91,18 @@ def lock_tables(cursor: DBAPICursor, names: Iterable[str], is_in_use: Callable[[
     while tables:
         held: list[str] = []
         try:
-            _lock(cursor, tables, held, first / 1000, others / 1000)
+            cursor.execute(f"select {_IS_WAITED_FOR}")
+            if (cursor.fetchone() or (True,))[0]:
+                _lock_free(cursor, tables, held)
+            else:
+                _lock(cursor, tables, held, first / 1000, others / 1000)
             break
         except Exception as error:  # the driver's own
             cursor.execute("rollback to savepoint before_locks")
             if not is_in_use(error) or time.monotonic() > give_up:
                 raise
             tables.insert(0, tables.pop(len(held)))
-            time.sleep(random.uniform(*PAUSE_SECONDS))
+            time.sleep(random.uniform(*PAUSE_SECONDS if held else LONG_PAUSE_SECONDS))
     cursor.execute("release savepoint before_locks")
     cursor.execute(_RESTORE, (was,))
 
@@ -102,3 +116,55 @@ def _lock(cursor: DBAPICursor, tables: Sequence[str], held: list[str], first: fl
         if not held:
             end = time.monotonic() + others
         held.append(table)
+
+
+def _lock_free(cursor: DBAPICursor, tables: Sequence[str], held: list[str]) -> None:
+    """Lock each, if it is free; note them as held."""
+    for table in tables:
+        cursor.execute(f"lock table {table} in access exclusive mode nowait")
+        held.append(table)
+
+
+# As above, in a script: a block that ends with an error gives back what it locked.
+_SCRIPT = """
+do $$
+declare
+    former text := pg_catalog.current_setting('lock_timeout');
+    most integer := (
+        select least(setting::integer / 4, 250) from pg_catalog.pg_settings where name = 'deadlock_timeout');
+    give_up timestamptz := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => {patience});
+    until timestamptz;
+    one regclass;
+begin
+    loop
+        begin
+            until := pg_catalog.clock_timestamp() + pg_catalog.make_interval(
+                secs => case when {is_waited_for} then 0 else most / 1000.0 end);
+            for one in select c.oid from pg_catalog.pg_class c
+                       where c.relnamespace = pg_catalog.to_regnamespace('outbox') and c.relkind in ('r', 'p', 'v')
+                           and c.relname = any (array[{names}]) order by c.relname loop
+                perform pg_catalog.set_config('lock_timeout', greatest(1, pg_catalog.round(1000 * extract(
+                    epoch from until - pg_catalog.clock_timestamp())))::text, true);
+                execute pg_catalog.format('lock table %s in access exclusive mode', one);
+            end loop;
+            exit;
+        exception when lock_not_available or deadlock_detected then
+            if pg_catalog.clock_timestamp() > give_up then
+                raise exception using errcode = 'lock_not_available', message =
+                    'a table of the schema outbox is in use by another transaction (pg_stat_activity lists it):'
+                    ' run the script again when that has ended';
+            end if;
+        end;
+        perform pg_catalog.pg_sleep(0.02 + 0.08 * pg_catalog.random());
+    end loop;
+    perform pg_catalog.set_config('lock_timeout', former, true);
+end $$;
+"""
+
+
+def script_to_lock(names: Iterable[str]) -> str:
+    """Return SQL that does as `lock_tables` does, for a transaction that may hold other locks; empty for no names."""
+    listed = ", ".join(f"'{name}'" for name in sorted(names))
+    if not listed:
+        return ""
+    return _SCRIPT.format(patience=PATIENCE_SECONDS, names=listed, is_waited_for=_IS_WAITED_FOR.strip())

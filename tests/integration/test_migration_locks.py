@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 
+import outbox.alembic
 from outbox.errors import SchemaError
 from outbox.schema import runner as schema
 from outbox.schema import table_locks
@@ -154,6 +160,99 @@ def test_a_transaction_that_holds_something_before_does_not_wait_until_somebody_
             with pytest.raises(SchemaError, match="in use by another transaction"), connection.begin_nested():
                 schema.apply(connection)
         thread.join(30)
+
+
+def wait_for_theirs(url: str, ended: list[Any]) -> threading.Thread:
+    """Start a transaction of the application that has a table of ours, and then waits for one of its own."""
+
+    def run() -> None:
+        time.sleep(random.uniform(0, 0.3))
+        with psycopg.connect(url) as application:
+            application.execute("select from outbox.events")
+            try:
+                application.execute("select from public.theirs")
+                ended.append(None)
+            except psycopg.Error as error:
+                ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def script_from(since: int) -> str:
+    """What `alembic upgrade --sql` prints."""
+    buffer = io.StringIO()
+    context = MigrationContext.configure(dialect_name="postgresql", opts={"as_sql": True, "output_buffer": buffer})
+    outbox.alembic.upgrade(Operations(context), since=since, to=KNOWN)
+    return buffer.getvalue()
+
+
+def by_script(connection: sa.Connection) -> None:
+    run(connection, script_from(41))
+
+
+def run(connection: sa.Connection, sql: str) -> None:
+    connection.exec_driver_sql("select 1")  # begins a transaction of SQLAlchemy's
+    connection.connection.cursor().execute(sql)
+
+
+@pytest.mark.parametrize("migrate_it", [schema.apply, by_script])
+def test_whoever_waits_for_what_a_transaction_had_before_is_not_ended(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, migrate_it: Callable[[sa.Connection], object]
+) -> None:
+    """Alembic changed a table of the application's first. The migration gives up, and the application goes on."""
+    migrate_to(empty_database_url, 41)
+    look_for_circles_soon(empty_database_url)
+    monkeypatch.setattr(table_locks, "PATIENCE_SECONDS", 1.5)
+    ended: list[Any] = []
+    with databases.engine_on(empty_database_url) as engine, engine.connect() as connection:
+        connection.exec_driver_sql("create table public.theirs ()")
+        connection.commit()
+        connection.exec_driver_sql("alter table public.theirs add column x integer")
+        threads = [wait_for_theirs(empty_database_url, ended) for _ in range(12)]
+        time.sleep(0.1)
+        with pytest.raises((SchemaError, psycopg.errors.LockNotAvailable), match="in use by another transaction"):
+            migrate_it(connection)
+        connection.rollback()
+        for thread in threads:
+            thread.join(30)
+        assert ended == [None] * 12
+        migrate_it(connection)
+        connection.commit()
+    assert migrate(empty_database_url) == []
+
+
+def test_a_script_locks_all_that_it_changes_first(empty_database_url: str) -> None:
+    migrate_to(empty_database_url, FIRST_KEPT)
+    before, mark, rest = script_from(FIRST_KEPT).partition(f"-- outbox {FIRST_KEPT + 1:04}")
+    with databases.engine_on(empty_database_url) as engine, engine.begin() as connection:
+        there = connection.exec_driver_sql(THERE).scalars().all()
+        run(connection, before)
+        locked = connection.exec_driver_sql(HELD, {"names": there}).scalars().all()
+        run(connection, mark + rest)
+        held = connection.exec_driver_sql(HELD, {"names": there}).scalars().all()
+        assert set(held) == set(locked)
+        assert "events" in locked
+
+
+def test_the_wait_for_a_table_holds_up_those_who_record_for_little_longer_than_a_look_for_circles(
+    empty_database_url: str,
+) -> None:
+    migrate_to(empty_database_url, 41)
+    took: list[float] = []
+    with psycopg.connect(empty_database_url) as dump, psycopg.connect(empty_database_url) as application:
+        application.autocommit = True
+        dump.execute("select from outbox.events")
+        thread, ended = in_the_background(empty_database_url)
+        while thread.is_alive():
+            began = time.monotonic()
+            application.execute("insert into outbox.events (type, payload) values ('a', '1')")
+            took.append(time.monotonic() - began)
+        thread.join()
+    assert isinstance(ended[0], SchemaError)
+    assert 0.9 < max(took) < 1.7, "deadlock_timeout is one second"
+    assert sum(1 for one in took if one > 0.5) <= 5
 
 
 def test_the_bound_of_a_transaction_around_it_is_as_before(empty_database_url: str) -> None:
