@@ -52,6 +52,7 @@ _EACH_SECONDS = 0.5  # all together ask twice a second what is due, however many
 _TICK_MAX_SECONDS = 8.0  # a sign of life is due in twenty
 _PUT_OFF_MAX_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
+_SAME_EVERY_SECONDS = 10.0
 SEALING = "secrets in clear"
 _SEALING_EVERY_SECONDS = 30.0
 
@@ -85,6 +86,7 @@ class Housekeeping:
         self._due_at = dict.fromkeys(self._every, 0.0)
         self._lost_at: float | None = None
         self._ended: tuple[str, str] | None = None
+        self._told_until: dict[str, float] = {}  # by what was told
         self._relays = 1
 
     @property
@@ -116,6 +118,16 @@ class Housekeeping:
                     log.warning("housekeeping: connected again after %.0f s", time.monotonic() - self._lost_at)
                     self._lost_at = None
                 await anyio.sleep(self.pause_seconds)
+
+    def _warn(self, name: str, error: psycopg.Error | OutboxError) -> None:
+        """Log the error of a round; one that all rounds have until a person mends it, only once in a while."""
+        told, now = "; ".join(filter(None, (_told(error), mend_of(error)))), time.monotonic()
+        if isinstance(error, psycopg.Error) and meaning_of(error) is Meaning.SETUP:
+            if now < self._told_until.get(told, 0.0):
+                log.debug("%s: %s", name, told)
+                return
+            self._told_until[told] = now + _SAME_EVERY_SECONDS
+        log.warning("%s: %s", name, told)
 
     async def _note_ended(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Note the error of the round that the last connection ended in, if it was in one."""
@@ -176,7 +188,7 @@ class Housekeeping:
                 pause = min(_RETRY_SECONDS, pause)
                 log.debug("%s: in use, tried again in %d s", name, pause)
             else:
-                log.warning("%s: %s", name, "; ".join(filter(None, (_told(error), mend_of(error)))))
+                self._warn(name, error)
             await _note_failure(connection, name, self._every[name], _told(error))
         self._due_at[name] = time.monotonic() + pause
 

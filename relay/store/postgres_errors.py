@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from typing import NamedTuple
 
 import psycopg
 
@@ -102,28 +103,50 @@ _MENDS = {
     "F0": "mend the server's configuration",
 }
 
+
+class _Login(NamedTuple):
+    words: re.Pattern[str]
+    code: str
+    mend: str = ""
+
+
 # The server's words in English; in another language a failed login counts as AWAY, and the log repeats the words.
-_LOGIN_TEXTS = (
-    (re.compile(r'database "[^"]*" does not exist'), "3D000"),
-    (re.compile(r"password authentication failed|no password supplied"), "28P01"),
-    (re.compile(r'no pg_hba\.conf entry|role "[^"]*" (does not exist|is not permitted to log in)'), "28000"),
-    (re.compile(r"permission denied for database"), "42501"),
-    (re.compile(r"too many (clients|connections)|remaining connection slots"), "53300"),
-    (
+_LOGINS = (
+    _Login(re.compile(r'database "[^"]*" does not exist'), "3D000"),
+    _Login(
+        re.compile(r'database "[^"]*" is not currently accepting connections'),
+        "55000",
+        "alter database … allow_connections true",
+    ),
+    _Login(re.compile(r"password authentication failed|no password supplied"), "28P01"),
+    _Login(re.compile(r'no pg_hba\.conf entry|role "[^"]*" (does not exist|is not permitted to log in)'), "28000"),
+    _Login(re.compile(r"permission denied for database"), "42501", "grant connect on that database to its role"),
+    _Login(
+        re.compile(r"too many connections for (role|database)"),
+        "53300",
+        "raise its connection limit: each relay process holds three, and commands one each",
+    ),
+    _Login(re.compile(r"too many (clients|connections)|remaining connection slots"), "53300"),
+    _Login(
         re.compile(r"database system is (starting up|shutting down|in recovery|not yet accepting|not accepting)"),
         "57P03",
     ),
-    (re.compile(r"session is read-only|server is in hot standby mode"), "25006"),
+    _Login(re.compile(r"session is read-only|server is in hot standby mode"), "25006"),
 )
 
 
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the error's code of five characters; of a failed login what its text tells; else None."""
     state = getattr(error, "sqlstate", None)
-    if state is None and isinstance(error, psycopg.OperationalError):
-        text = str(error)
-        return next((code for words, code in _LOGIN_TEXTS if words.search(text)), None)
-    return state
+    return getattr(_login_of(error), "code", None) if state is None else state
+
+
+def _login_of(error: BaseException) -> _Login | None:
+    """Return which login failed, where it is one."""
+    if getattr(error, "sqlstate", None) is not None or not isinstance(error, psycopg.OperationalError):
+        return None
+    text = str(error)
+    return next((login for login in _LOGINS if login.words.search(text)), None)
 
 
 def meaning_of(error: BaseException) -> Meaning:
@@ -154,6 +177,8 @@ def mend_of(error: BaseException) -> str:
     state = sqlstate_of(error) or ""
     if is_row_security(error):
         return mend_row_security(error)
+    if (login := _login_of(error)) is not None and login.mend:
+        return login.mend
     return _MENDS.get(state) or _MENDS.get(state[:2], "")
 
 

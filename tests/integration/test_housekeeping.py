@@ -225,6 +225,18 @@ async def test_a_round_that_ends_its_connection_each_time_stops_no_other_and_say
     assert len(caplog.messages) <= 4
 
 
+async def test_what_a_person_has_to_mend_for_all_rounds_is_said_once(database, database_url, caplog) -> None:
+    """Somebody took the role's rights, or the schema: that is no news each time for each round."""
+    database.execute("alter schema outbox rename to elsewhere")
+    async with connected(database_url) as connection:
+        keeper = Housekeeping(Config(database_url=database_url))
+        for _ in range(3):
+            await keeper.do_due(connection)
+    told = [message.partition(": ")[2] for message in caplog.messages]
+    assert len(told) == len(set(told)) <= 2
+    assert all("run `relay migrate`" in message for message in told)
+
+
 async def test_what_is_read_only_by_default_is_written_all_the_same(database, database_url, caplog) -> None:
     """A role may have that against accidents; deliveries go on, so the house is to be kept too."""
     database.execute(f"alter database {database.info.dbname} set default_transaction_read_only = on")

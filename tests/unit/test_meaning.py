@@ -83,6 +83,21 @@ def test_a_failed_login_is_known_by_its_words(text: str, state: str | None, mean
     assert (sqlstate_of(error), meaning_of(error)) == (state, meaning)
 
 
+@pytest.mark.parametrize(
+    ("text", "meaning", "mend"),
+    [
+        ('permission denied for database "shop"', Meaning.SETUP, "grant connect on that database"),
+        ('database "shop" is not currently accepting connections', Meaning.BUSY, "allow_connections true"),
+        ('too many connections for role "relay"', Meaning.BUSY, "raise its connection limit"),
+        ('too many connections for database "shop"', Meaning.BUSY, "raise its connection limit"),
+    ],
+)
+def test_a_login_that_somebody_shut_comes_with_what_opens_it(text: str, meaning: Meaning, mend: str) -> None:
+    error = psycopg.OperationalError(f"connection failed: FATAL:  {text}")
+    assert meaning_of(error) is meaning
+    assert mend in mend_of(error)
+
+
 def test_errors_without_a_code() -> None:
     assert meaning_of(TimeoutError()) is meaning_of(ConnectionResetError()) is Meaning.AWAY
     assert meaning_of(psycopg.InterfaceError("closed")) is Meaning.AWAY
