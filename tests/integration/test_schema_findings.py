@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 import outbox
 from outbox import schema, subscriptions
 from outbox.errors import SchemaError
+from relay.operations.schema_findings import find_in_schema
 from relay.operations.status.status import status
 from tests.support import databases
 from tests.support.databases import engine_on, migrate, migrate_to
@@ -258,3 +260,23 @@ def test_a_table_named_outbox_in_another_schema_is_in_nobodys_way(empty_database
         assert migrate(empty_database_url) == schema.migrations()
         database.execute(INSERT)
         assert check(empty_database_url)[0] == 0
+
+
+def test_a_setting_under_which_events_are_not_sent_is_named(
+    database_url: str, database: psycopg.Connection[Any]
+) -> None:
+    role, name = f"outbox_test_{secrets.token_hex(6)}", database.info.dbname
+    database.execute(f"create role {role}")
+    try:
+        database.execute(f"alter role {role} in database {name} set session_replication_role = replica")
+        database.execute(f"alter database {name} set session_replication_role = replica")
+        database.execute(f"alter database {name} set work_mem = '8MB'")
+        with engine_on(database_url) as engine, engine.connect() as connection:
+            found = [one for one in find_in_schema(connection, None) if one.code == "settings.triggers"]
+        assert [one.subject for one in found] == [f"database {name}", f"role {role} in database {name}"]
+        for one in found:
+            database.execute(one.mend.partition(";")[0])
+        with engine_on(database_url) as engine, engine.connect() as connection:
+            assert [one for one in find_in_schema(connection, None) if one.code == "settings.triggers"] == []
+    finally:
+        database.execute(f"drop role {role}")
