@@ -13,7 +13,7 @@ from outbox import act_as
 from outbox.schema.runner import require_current
 from relay.operations.denied_rights import name_denied_rights
 from relay.store.nearest_time import NearestTime
-from relay.store.row_security import SET_ROW_SECURITY
+from relay.store.row_security import ANY_POLICY, SET_ROW_SECURITY
 from relay.store.turns import COMMAND, LIMITS, SESSION
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ SCHEMA_SECONDS = 5.0
 _SETTINGS = (
     "select set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true), set_config('jit', 'off', true),"
     " set_config('intervalstyle', 'postgres', true), set_config('extra_float_digits', '1', true),"
-    f" {LIMITS}, {SET_ROW_SECURITY}"
+    f" {LIMITS}, set_config('row_security', 'off', true), {ANY_POLICY} as has_policy"
 )
 # Of a connection that is kept for others: nobody holds it for longer, and nobody waits for a lock for longer.
 _BOUNDS = ", set_config('statement_timeout', '30s', true), set_config('lock_timeout', '10s', true)"
@@ -62,7 +62,11 @@ def make_engine(config: Config, *, kept: int = 0) -> Engine:
     )
     event.listen(engine, "connect", _prepare)
     settings = _SETTINGS + (_BOUNDS if kept else "")
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(settings))
+
+    @event.listens_for(engine, "begin")
+    def begin_with(connection: Connection) -> None:
+        if connection.exec_driver_sql(settings).one().has_policy:
+            connection.exec_driver_sql(f"select {SET_ROW_SECURITY}")
 
     @event.listens_for(engine, "do_connect")
     def read_the_address_again(dialect: Dialect, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:

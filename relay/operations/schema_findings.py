@@ -60,7 +60,5 @@ def _hiding(table: str) -> Finding:
 
 def _without_triggers(whose: str) -> Finding:
     seen = f"session_replication_role is replica for {whose}: no trigger runs, and what it records is not sent"
-    mend = (
-        f"alter {whose} reset session_replication_role; then relay reconcile prints the SQL that sends it"
-    )
+    mend = f"alter {whose} reset session_replication_role; then relay reconcile prints the SQL that sends it"
     return Finding(code="settings.triggers", subject=whose, seen=seen, mend=mend)

@@ -40,14 +40,9 @@ CONNECT_MAX_SECONDS = 60
 BEGIN = "begin isolation level read committed read write"
 # jit off: before version 18 a plan that has to do what is switched off gets so high a cost that PostgreSQL compiles it,
 # 100 ms each time. lock_timeout: no wait is without end. A relay that waits does not look for those that stopped.
-# statement_timeout and transaction_timeout (from version 17 on) are set against what hangs in an application. A slow
-# server is waited for: what a limit ended would be begun again, and ended again, for ever.
 PLANS = (
     "select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),"
     f" set_config('jit', 'off', true), {LIMITS}, set_config('lock_timeout', '5s', true),"
-    " set_config('statement_timeout', '0', true),"
-    " case when current_setting('transaction_timeout', true) <> '0'"
-    " then set_config('transaction_timeout', '0', true) end,"
     " set_config('synchronous_commit', %s, true), set_config('row_security', 'off', true)"
 )
 # No statement may both wait for rows that others change and prune partitions while it runs: PostgreSQL 18 then reads
@@ -59,6 +54,13 @@ PLANS = (
 SETTINGS = f"{PLANS}, set_config('enable_partition_pruning', 'off', true)"
 # For what must not wait for an application's transaction, which may hold a row for as long as it likes.
 IMPATIENT = f"{SETTINGS}, set_config('lock_timeout', '250ms', true)"
+# Where such a limit is set, against what hangs in an application. A slow server is waited for: what a limit ended would
+# be begun again, and ended again, for ever. transaction_timeout came with version 17.
+_HAS_LIMIT = """
+current_setting('statement_timeout') <> '0' or coalesce(current_setting('transaction_timeout', true), '0') <> '0'"""
+_NO_LIMIT = """
+set_config('statement_timeout', '0', true),
+case when current_setting('transaction_timeout', true) <> '0' then set_config('transaction_timeout', '0', true) end"""
 PRUNE_WHEN_PLANNED = "select set_config('enable_partition_pruning', 'on', true)"
 
 # Whatever of this changes, it is not the data that we knew: another server, a standby that was promoted (timeline), a
@@ -85,15 +87,16 @@ class Database:
     `origin` says whose data it has, read at each connection (and by each sweep: a pooler may move us without a word).
     What was learnt from another origin says nothing about this one, not even where the numbers are the same. Where the
     role may not ask, each connection counts as another origin. `test_waits`: whether somebody waits for a test message,
-    as of the last sweep. `has_policy`: whether some table has a policy of row level security (row_security.py), as of
-    the connection; one that came later is refused, and we connect again.
+    as of the last sweep. `exceptions`: what else each transaction sets, as of the connection: where a table has a
+    policy of row level security (row_security.py; one that came later is refused, and we connect again), and where
+    statements have a limit.
     """
 
     def __init__(self, conninfo: str | Callable[[], str], *, asynchronous_commit: bool = False) -> None:
         """Keep what a connection needs; `conninfo` may be a function, asked anew for each connection."""
         self._conninfo = conninfo
         self._synchronous_commit = "off" if asynchronous_commit else "on"
-        self.has_policy = False
+        self.exceptions = ""
         self.origin: tuple[object, ...] = ()
         self.may_ask_origin = True
         self.test_waits = False
@@ -129,7 +132,7 @@ class Database:
         try:
             await opened.execute(WIDEN)
             await opened.execute(SESSION)
-            await self._ask_policies(opened)
+            await self._ask_exceptions(opened)
             arrays.register(opened)
             for name in ("uuid", "timestamptz"):
                 opened.adapters.register_loader(name, ByteaBinaryLoader)
@@ -138,13 +141,15 @@ class Database:
             await opened.close()
             raise
 
-    async def _ask_policies(self, opened: psycopg.AsyncConnection[Any]) -> None:
-        """Ask whether there are policies; where one table hides rows, the server would name any that has one."""
-        ((self.has_policy,),) = await (await opened.execute(f"select {FIND_POLICY}")).fetchall()
-        if self.has_policy:
+    async def _ask_exceptions(self, opened: psycopg.AsyncConnection[Any]) -> None:
+        """Ask what else this server needs; where one table hides rows, it would name any that has a policy."""
+        asked = await opened.execute(f"select {FIND_POLICY}, {_HAS_LIMIT}")
+        ((has_policy, has_limit),) = await asked.fetchall()
+        if has_policy:
             ((hiding,),) = await (await opened.execute(HIDING)).fetchall()
             if hiding:
                 raise InsufficientPrivilege(f"row-level security hides rows of {hiding}")
+        self.exceptions = ", ".join([SET_ROW_SECURITY] * has_policy + [_NO_LIMIT] * has_limit)
 
     async def _ask_origin(self, opened: psycopg.AsyncConnection[Any]) -> None:
         try:
@@ -166,8 +171,8 @@ class Database:
     async def set_up(self, connection: psycopg.AsyncConnection[Any], settings: str) -> None:
         """Set SETTINGS, or another of their kind, for the transaction that is open or begins with it in a pipeline."""
         await connection.execute(settings, (self._synchronous_commit,))
-        if self.has_policy:
-            await connection.execute(f"select {SET_ROW_SECURITY}")
+        if self.exceptions:
+            await connection.execute(f"select {self.exceptions}")
 
     async def transaction(self, *asked: tuple[str, Parameters], settings: str = SETTINGS) -> list[list[Any]]:
         """Run statements with their parameters in one transaction and one round trip; return the rows of each."""

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from relay.store.database import BEGIN, ORIGIN, rollback_if_open
 from relay.store.pending_shares import HAS_GROUPS
-from relay.store.row_security import SET_ROW_SECURITY
 from relay.store.rows import Poll, Swept
 from relay.store.subscriptions import PROBED, SENDABLE
 from relay.store.suspects import IS_SUSPECT, SUSPECTS_AMONG
@@ -44,10 +43,11 @@ async def poll(database: Database, after_seq: int, due_since: float, *, ask_grou
     `ask_groups`: read too whether some pending event has a tenant or a priority.
     """
     connection = await database.connect()
-    row_security = f"select {SET_ROW_SECURITY}" if database.has_policy else _HIDE_NOTHING
+    exceptions = database.exceptions
+    also = f"select set_config('row_security', 'off', true), {exceptions}" if exceptions else _HIDE_NOTHING
     try:
         cursor = await connection.execute(
-            (POLL % (row_security, after_seq, due_since, HAS_GROUPS if ask_groups else "false")).encode()
+            (POLL % (also, after_seq, due_since, HAS_GROUPS if ask_groups else "false")).encode()
         )
         for _ in ("begin", "set", "set", "set"):
             cursor.nextset()
