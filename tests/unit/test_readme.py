@@ -45,10 +45,11 @@ cancelled by a person or a removed subscription; an event without subscriber is 
 """
 NOT_OURS = {
     *("x_y", "RELAY_X_Y", "--x-y", "--pdb", "--collect-only"),  # a rule, pytest's; below PostgreSQL's
-    *("session_replication_role", "publish_via_partition_root", "pg_dump", "pg_dumpall", "pg_restore"),
+    *("publish_via_partition_root", "default_transaction_read_only", "pg_dump", "pg_dumpall", "pg_restore"),
     *("--roles-only", "--load-via-partition-root"),
     *("mark_changed", "initial_state"),  # zope.sqlalchemy's
     *("version_id_col", "reject_on_worker_lost"),  # SQLAlchemy's, Celery's
+    "transaction_per_migration",  # Alembic's
     *("on_commit", "bulk_create", "perform_create", "--no-migrations", "--exclude"),  # Django's, pytest-django's
     *("shop_owner", "shop_relay", "shop_serve"),  # logins of docs/deploy/roles.sql
     *(
