@@ -15,7 +15,6 @@ from benchmarks.children import receiver, relay
 from benchmarks.events import subscribe
 from benchmarks.hanging import WARM_UP_SECONDS, p99, record_at_random, shown
 from benchmarks.latency import arrivals
-from benchmarks.wide import SUBSCRIBE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,8 +78,8 @@ def _round(bench: Bench, beside: str) -> list[float]:
 
 
 def _fill(bench: Bench, url: str, receiver_url: str) -> None:
+    subscribe(url, [f"{receiver_url}/{n}" for n in range(LARGE)], ["large.*"], tenant="large")
     with bench.connection(url) as connection:
-        connection.execute(SUBSCRIBE, ("large", receiver_url, "large.*", LARGE))
         connection.execute(_EVENTS, (bench.sizes.backlog // LARGE,))
         connection.execute("truncate outbox.pending")
         connection.execute(_DUE)

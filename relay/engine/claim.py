@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relay.engine.pace import Pace
     from relay.engine.room import Room
     from relay.engine.sending import Sending
+    from relay.engine.tenants import TenantUse
     from relay.store.rows import Leased
     from relay.store.store import Store
 
@@ -28,7 +29,11 @@ __all__ = ["Claim", "admit", "delivery_of"]
 
 ROWS_MAX = 500
 SLOTS_MAX = 2 * ROWS_MAX  # subscriptions of one claim; the others are next in turn
+UNPROVEN_MAX = 64  # of these, so that a claim for thousands of endpoints that hang is short; new events wait for it
+UNREAD_MAX = 64  # subscriptions that one step reads before it claims for them
+UNREAD_LOOK_MAX = 256
 WORTHWHILE = 128  # free slots that make another claim worth its statement while deliveries are under way
+UNPROVEN_LOOK_SECONDS = 0.00004  # pause for each subscription of the due map, where no unproven one may have anything
 UNPROVEN_SECONDS = 0.001  # pause for each unproven endpoint of a claim, so that hundreds of them do not slow the others
 
 
@@ -57,9 +62,7 @@ class Claim:
 
     def is_possible(self) -> bool:
         """Tell whether a claim could lease anything for an endpoint that answers."""
-        return self._room.free > 0 and any(
-            slot.share.bytes and self._endpoints.answers(slot.subscription_id) for slot in self._slots()
-        )
+        return self._room.free > 0 and any(slot.share.bytes for slot in self._slots(unproven_too=False))
 
     def is_worthwhile(self) -> bool:
         """Tell whether enough slots are free; rows that are claimed one by one cost a statement each."""
@@ -71,14 +74,13 @@ class Claim:
     async def run(self) -> bool:
         """Claim one batch (due → leased) and hand it over to be sent; tell whether there were any."""
         self._due.drop([i for i in islice(self._due, SLOTS_MAX) if not self._endpoints.may_be_asked(i)])
-        await self._meet_strangers()
+        await self._read_unread()
         room, free_bytes, slots = min(ROWS_MAX, self._pace.rows, self._room.free), self._bytes(), self._slots()
+        self._pause_unproven(slots)
         if not slots or room <= 0:
             return False
         began, lease, slack = time.monotonic(), new_lease(), self._pace.slack_seconds
         start_by = began + self._pace.start_within_seconds  # as the lease was asked for, whatever is measured meanwhile
-        unproven = sum(not self._endpoints.answers(slot.subscription_id) for slot in slots)
-        self._unproven_from = max(self._unproven_from, began + UNPROVEN_SECONDS * unproven)
         asked, shares = [(slot.subscription_id, slot.rows) for slot in slots], [slot.share for slot in slots]
         ids = [slot.subscription_id for slot in slots]
         marks = self.marks.of(ids, began)
@@ -95,7 +97,13 @@ class Claim:
             await self._recheck(ids)
         return bool(rows)
 
-    async def _meet_strangers(self) -> None:
+    def _pause_unproven(self, slots: Sequence[Slot]) -> None:
+        """Look for no unproven endpoint for a moment, after a look that found these, or none among many."""
+        unproven = sum(not self._endpoints.answers(slot.subscription_id) for slot in slots)
+        if (now := time.monotonic()) >= self._unproven_from:
+            self._unproven_from = now + (UNPROVEN_SECONDS * unproven or UNPROVEN_LOOK_SECONDS * len(self._due))
+
+    async def _read_unread(self) -> None:
         """Read the next of those of which nobody knows here whose they are, where they may have anything.
 
         Until then they get nothing: thousands of them, as after a start, would take all the room, and others' turns.
@@ -103,12 +111,12 @@ class Claim:
         if self._room.free <= 0:
             return
         unproven_too = self._room.takes_unproven and time.monotonic() >= self._unproven_from
-        fit = (i for i in self._due.strangers if unproven_too or self._endpoints.answers(i))
-        strangers = list(islice(fit, ROWS_MAX))
-        if strangers:
-            self._sending.update(await self._store.read_subscriptions(strangers))
-            self._due.drop([i for i in strangers if self._endpoints.get(i) is None])  # they are gone
-            self._due.rejoin(strangers)
+        looked_at = list(islice(self._due.unread, UNREAD_LOOK_MAX))
+        unread = [i for i in looked_at if unproven_too or self._endpoints.answers(i)][:UNREAD_MAX]
+        if unread:
+            self._sending.update(await self._store.read_subscriptions(unread))
+            self._due.drop([i for i in unread if self._endpoints.get(i) is None])  # they are gone
+        self._due.rejoin(unread or looked_at)  # where nobody may be read now, the next ones are looked at the next time
 
     def _bytes(self) -> int:
         return min(self._room.free_bytes, self._pace.bytes)
@@ -137,23 +145,31 @@ class Claim:
         if changed:
             self._sending.update(await self._store.read_subscriptions(changed))
 
-    def _slots(self) -> list[Slot]:
-        """Return what the due map's subscriptions may have, in rotation; one that was forgotten here has one slot."""
+    def _slots(self, *, unproven_too: bool = True) -> list[Slot]:
+        """Return what the due map's subscriptions may have, in rotation; one that was forgotten here has one slot.
+
+        Thousands may wait while their tenant has all that it may have for endpoints that do not answer: once one of
+        these is promised nothing, no other one is asked about.
+        """
         grants, slots = self._room.grants(len(self._due)), []
-        unproven_too, batching = time.monotonic() >= self._unproven_from, self._endpoints.batching
-        for subscription_id in self._due:
-            if subscription_id in batching:  # claimed in batches.py
+        unproven_too = unproven_too and self._room.takes_unproven and time.monotonic() >= self._unproven_from
+        unproven_left = UNPROVEN_MAX if unproven_too else 0
+        full: set[TenantUse] = set()
+        for subscription_id in self._due.without(frozenset() if unproven_left else self._endpoints.unproven):
+            if subscription_id in self._endpoints.batching:  # claimed in batches.py
                 continue
             endpoint = self._endpoints.get(subscription_id)
-            if not unproven_too and not self._endpoints.answers(subscription_id):
+            answers = endpoint.answers if endpoint else self._endpoints.answers(subscription_id)
+            if not answers and (unproven_left <= 0 or (endpoint and endpoint.tenant in full)):
                 continue
-            count = min(
-                ROWS_MAX, grants.promise(endpoint) if endpoint else self._promise_unread(grants, subscription_id)
-            )
-            if count > 0 and (share := grants.promise_bytes(endpoint)):
-                slots.append(Slot(subscription_id, count, share))
+            promised = grants.promise(endpoint) if endpoint else self._promise_unread(grants, subscription_id)
+            if promised > 0 and (share := grants.promise_bytes(endpoint)):
+                slots.append(Slot(subscription_id, min(ROWS_MAX, promised), share))
+                unproven_left -= not answers
                 if len(slots) == SLOTS_MAX:
                     break
+            elif endpoint and not answers and not endpoint.leased and promised <= 0 and endpoint.gate is None:
+                full.add(endpoint.tenant)
         return slots
 
     def _promise_unread(self, grants: Grants, subscription_id: bytes) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Set as AbstractSet
 
 __all__ = ["DueMap"]
 
@@ -31,7 +32,12 @@ class DueMap:
         if len(self._groups) == 1:
             (ids,) = self._groups.values()
             return iter(ids)
-        return self._in_turns()
+        return _in_turns(self._groups.values())
+
+    def without(self, ids: AbstractSet[bytes]) -> Iterator[bytes]:
+        """Yield those that are not among these ids, of which it is known whose they are, in their turns."""
+        groups = (group for tenant, group in self._groups.items() if tenant is not None)
+        return _in_turns([[i for i in group if i not in ids] if ids else group for group in groups])
 
     def __contains__(self, subscription_id: bytes) -> bool:
         return subscription_id in self._tenants
@@ -48,7 +54,7 @@ class DueMap:
             self.add(subscription_id)
 
     @property
-    def strangers(self) -> Iterable[bytes]:
+    def unread(self) -> Iterable[bytes]:
         """The ids of which it was not known whose they are when they were added, in their order."""
         return self._groups.get(None, ())
 
@@ -89,13 +95,16 @@ class DueMap:
             del self._groups[tenant]
         return tenant
 
-    def _in_turns(self) -> Iterator[bytes]:
-        """Yield one of each tenant, then the second of each, and so on."""
-        rounds = [iter(ids) for ids in self._groups.values()]
-        while rounds:
-            left = []
-            for ids in rounds:
-                if (subscription_id := next(ids, None)) is not None:
-                    left.append(ids)
-                    yield subscription_id
-            rounds = left
+
+def _in_turns(groups: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    """Yield one of each group, then the second of each, and so on."""
+    rounds = [iter(ids) for ids in groups]
+    while len(rounds) > 1:
+        left = []
+        for ids in rounds:
+            if (subscription_id := next(ids, None)) is not None:
+                left.append(ids)
+                yield subscription_id
+        rounds = left
+    for ids in rounds:
+        yield from ids

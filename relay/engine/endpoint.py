@@ -62,6 +62,10 @@ class Registry(Protocol):
         """Begin no attempt for so many seconds for any endpoint of this receiver."""
         ...
 
+    def note_answers(self, endpoint: Endpoint) -> None:
+        """Note whether an endpoint answers; call it whenever that changed."""
+        ...
+
 
 class Endpoint:
     """The receiving side of one subscription, at one version of its row."""

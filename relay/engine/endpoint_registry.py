@@ -45,6 +45,7 @@ class Endpoints:
         self._known: dict[bytes, Endpoint] = {}
         self._not_sendable: set[bytes] = set()
         self._distrusted: set[bytes] = set()
+        self.unproven: set[bytes] = set()  # those of the known that do not answer
         self._tenant_slots: WeakValueDictionary[bytes, Slots] = WeakValueDictionary()
         self.gated: dict[bytes, Endpoint] = {}  # those with limits
         self.batching: set[bytes] = set()  # those that have batches
@@ -70,6 +71,11 @@ class Endpoints:
         """Tell whether this subscription's endpoint answered when it was last asked, even if it was forgotten since."""
         endpoint = self._known.get(subscription_id)
         return subscription_id in self._answered if endpoint is None else endpoint.answers
+
+    def note_answers(self, endpoint: Endpoint) -> None:
+        """Note whether an endpoint answers; call it whenever that changed."""
+        change = self.unproven.discard if endpoint.answers else self.unproven.add
+        change(endpoint.subscription.id)
 
     def tenant_of(self, subscription_id: bytes) -> str | None:
         """Return whose the subscription is; None when it is not known here."""
@@ -110,6 +116,7 @@ class Endpoints:
             endpoint = Endpoint(subscription, self._window_max, self._keyring, owner, tenant, self)
             endpoint.window.answers = subscription.id in self._answered
             self._known[subscription.id] = endpoint
+            self.note_answers(endpoint)
             self._most = max(self._most, len(self._known))
             if len(self._known) > KNOWN_MAX:
                 self._forget_oldest()
@@ -235,6 +242,7 @@ class Endpoints:
             self.gated.pop(subscription_id, None)
         self.resting.pop(subscription_id, None)
         self.batching.discard(subscription_id)
+        self.unproven.discard(subscription_id)
         self._not_sendable.discard(subscription_id)
         self._distrusted.discard(subscription_id)
         if self._most >= SHRINK_FROM and len(self._known) * 4 <= self._most:
@@ -266,7 +274,7 @@ class Endpoints:
     def _shrink(self) -> None:
         """Make the tables anew, since those of Python never shrink, and give back what the endpoints held."""
         self._known, self._not_sendable = dict(self._known), set(self._not_sendable)
-        self._distrusted = set(self._distrusted)
+        self._distrusted, self.unproven = set(self._distrusted), set(self.unproven)
         self._most = len(self._known)
         give_back()
 

@@ -74,8 +74,7 @@ class Engine:
             Store(conninfo, asynchronous_commit=options.asynchronous_commit) for _ in range(2)
         )
         self.outage, clock = Outage(), DatabaseClock()
-        self.evaluator = Evaluator()
-        self._pace = Pace()
+        self.evaluator, self._pace = Evaluator(), Pace()
         self.endpoints = Endpoints(options.max_in_flight_per_endpoint, keyring, room.tenants)
         told = (self.settle_store, self.outage.of_loop(), self._pace, options.meter, clock, self.endpoints)
         self.settler, self._room = Settler(*told), room
@@ -109,8 +108,7 @@ class Engine:
         )
         self.settler.looker.tell_due = self.feeder.note_due
         self._drain_seconds = options.drain_seconds
-        self._hurry = anyio.CancelScope()
-        self._feeding = anyio.CancelScope()
+        self._hurry, self._feeding = anyio.CancelScope(), anyio.CancelScope()
 
     async def run(self) -> None:
         """Deliver until stopped, or with `until_drained` until there is nothing to do; then drain and disconnect."""

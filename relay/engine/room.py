@@ -198,6 +198,8 @@ class Room:
             endpoint.tenant.reclassify(endpoint, answers=answers)
             self._bytes.reclassify(endpoint, answers=answers)
             self._queues.move(endpoint)
+            if endpoint.registry is not None:
+                endpoint.registry.note_answers(endpoint)
         if subscription is None or endpoint.registry is None or outcome.scope is not Scope.RECEIVER:
             return
         receiver = receiver_of(subscription.format, subscription.url)

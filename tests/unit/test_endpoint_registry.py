@@ -11,6 +11,8 @@ from outbox.secret import Secret
 from relay.engine import endpoint as endpoint_module
 from relay.engine.endpoint import Endpoint
 from relay.engine.endpoint_registry import Endpoints
+from relay.engine.room import Room
+from relay.model.outcome import Outcome, OutcomeKind
 from relay.model.subscription import SubscriptionVersion
 from relay.secrets.keyring import Keyring
 
@@ -104,6 +106,20 @@ def test_one_that_was_forgotten_comes_back_as_it_answered(monkeypatch: pytest.Mo
     assert len(endpoints) == 100
     assert all(endpoints.answers(known(number).id) is (number % 3 == 0) for number in range(1, 1000))
     assert all(endpoints.update(known(number), Nobody()).answers is (number % 3 == 0) for number in range(1, 1000))
+
+
+def test_it_knows_which_of_them_do_not_answer() -> None:
+    endpoints, room = Endpoints(64, Keyring()), Room(64)
+    one, other = (endpoints.update(known(n), Nobody()) for n in (1, 2))
+    ids = one.subscription.id, other.subscription.id
+    assert endpoints.unproven == {*ids}, "never asked"
+    room.learn(one, Outcome(OutcomeKind.DELIVERED, 204, 3))
+    assert endpoints.unproven == {ids[1]}
+    room.learn(one, Outcome(OutcomeKind.TIMEOUT, None, 3))
+    room.learn(other, Outcome(OutcomeKind.DELIVERED, 204, 3))
+    assert endpoints.unproven == {ids[0]}
+    endpoints.forget(ids[0])
+    assert not endpoints.unproven
 
 
 def test_one_that_answers_no_more_comes_back_unproven(monkeypatch: pytest.MonkeyPatch) -> None:

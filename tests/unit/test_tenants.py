@@ -49,10 +49,18 @@ def test_a_subscription_that_becomes_known_joins_its_tenant_at_its_next_turn() -
     due.add_all([b"x1", b"x2"])
     assert [*due] == [b"a1", b"x1", b"x2"]
     known[b"x1"] = "x"
-    assert [*due.strangers] == [b"x1", b"x2"]
+    assert [*due.unread] == [b"x1", b"x2"]
     due.rejoin([b"x1", b"gone"])
-    assert ([*due.strangers], due.tenant_of(b"x1")) == ([b"x2"], "x")
+    assert ([*due.unread], due.tenant_of(b"x1")) == ([b"x2"], "x")
     assert [*due] == [b"a1", b"x2", b"x1"]
+
+
+def test_the_due_map_names_those_that_are_left_without_some_and_without_those_that_were_not_read() -> None:
+    due = DueMap(lambda i: None if i.startswith(b"x") else i.decode()[0])
+    due.add_all([b"a1", b"a2", b"x1", b"b1", b"b2", b"a3"])
+    assert [*due.without(set())] == [b"a1", b"b1", b"a2", b"b2", b"a3"]
+    assert [*due.without({b"a1", b"a2", b"b2"})] == [b"a3", b"b1"]
+    assert [*due.without({b"a1", b"a2", b"a3", b"b1", b"b2"})] == []
 
 
 def test_tenants_get_places_in_turn_however_many_endpoints_wait() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from relay.engine import claim
 from relay.model.outcome import Outcome
 from relay.store.lease import new_lease
 from relay.store.store import Store
@@ -265,3 +266,34 @@ async def test_what_was_leased_for_a_short_timeout_is_not_sent_for_a_longer_one(
     assert leased >= 2
     assert far_end.timeouts[:leased] == [20] * leased
     assert far_end.timeouts[-1] == 60
+
+
+async def test_of_many_endpoints_that_were_never_asked_a_look_takes_a_few_and_the_next_ones_after_a_pause(
+    world: World, far_end: FarEnd, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of them in one claim would hold up new events; all are claimed for in their turn."""
+    monkeypatch.setattr(claim, "UNPROVEN_MAX", 3)
+    monkeypatch.setattr(claim, "UNREAD_MAX", 4)
+    far_end.script["/"] = hang
+    for _ in range(10):
+        world.subscribe()
+    world.record()
+    await fan_out(store)
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await require_asked(far_end, 3)
+        for _ in range(9):
+            await asyncio.sleep(0.01)  # longer than the pause
+            await relay.look()
+        await require_asked(far_end, 10)
+
+
+async def hang() -> Outcome:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def require_asked(far_end: FarEnd, count: int) -> None:
+    """Require that so many requests have begun, and no more."""
+    await await_until(lambda: len(far_end.requests) >= count)
+    assert len(far_end.requests) == count
