@@ -47,11 +47,13 @@ _BY = ("subscription", "tenant", "type")
 class Statistics:
     """What was counted from `since` to now.
 
-    `since` is the beginning of a whole minute, hour or day. `failed` are attempts that did not deliver, `dead` dead
-    letters that were made, `cancelled` deliveries that were cancelled by hand. `attempts_per_second` and `success_rate`
-    (0 to 1, None without an attempt) are of delivered and failed attempts. `mean`, `p50`, `p95` and `p99` are
-    milliseconds, None where nothing was delivered. `last_outcome` is the class of the last failure, `last_error` its
-    text as long as that attempt is kept. `subscription_id`, `tenant` and `type` are None for all of them.
+    `since` is the beginning of a whole minute, hour or day. `failed` are attempts that did not deliver, `slowed`
+    ones too: that is the endpoint's answer. Test messages count nowhere, nor do attempts during which the relay's own
+    process stood still (`stood_still`). `dead` are dead letters that were made, `cancelled` deliveries that were
+    cancelled by hand. `attempts_per_second` and `success_rate` (0 to 1, None without an attempt) are of delivered and
+    failed attempts. `mean`, `p50`, `p95` and `p99` are milliseconds, None where nothing was delivered.
+    `last_outcome` is the class of the last failure, `last_error` its text as long as that attempt is kept.
+    `subscription_id`, `tenant` and `type` are None for all of them.
     """
 
     subscription_id: SubscriptionId | None

@@ -74,7 +74,8 @@ left join outbox.health h on h.subscription_id = d.subscription_id
 left join lateral (
     select delivery_id, outcome, status, error from outbox.attempts
     where h.opened_at is not null and subscription_id = d.subscription_id and outcome <> 'delivered'
-      and verdict not in ('test', 'cancelled') and at > clock_timestamp() - interval '7 days'
+      and outcome <> 'stood_still' and verdict not in ('test', 'cancelled')
+      and at > clock_timestamp() - interval '7 days'
     order by at desc limit 1) a on true
 left join outbox.limits l on l.id = d.subscription_id
 left join outbox.tenant_limits t on t.tenant = s.tenant

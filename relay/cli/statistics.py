@@ -34,8 +34,10 @@ def statistics_command(
 ) -> None:
     """Count what was delivered, what failed and died, and how long delivered requests took.
 
-    Each attempt counts once, from the moment it is settled. Times are milliseconds of delivered requests;
-    percentiles are exact below 16 ms and wrong by 4.4 % at most above.
+    Each attempt counts once, from the moment it is settled: as failed also where an endpoint asked for fewer
+    requests (slowed), not at all where the relay itself stood still (stood_still).
+
+    Times are milliseconds of delivered requests; percentiles are exact below 16 ms and wrong by 4.4 % at most above.
 
     \b
     Examples:

@@ -77,7 +77,8 @@ class Metrics:
         for settlement in batch:
             done = settlement.verdict.kind == VerdictKind.DELIVERED
             self._attempts[settlement.outcome].inc()
-            self._requests[done].observe(settlement.milliseconds / 1000)
+            if settlement.outcome != OutcomeKind.STOOD_STILL:  # its time is that of this process, not of a request
+                self._requests[done].observe(settlement.milliseconds / 1000)
             if done and (event := settlement.delivery.event) is not None:
                 self._delays.observe(max(0.0, now - _POSTGRES_EPOCH - event.recorded_at / 1_000_000))
         self._dead.inc(buried)

@@ -203,6 +203,7 @@ def test_the_rules_are_evaluated_by_promtool(promtool: str, tmp_path: Path) -> N
         "outbox_relay_oldest_pending_age_seconds": "0+0x120",
         'outbox_relay_attempts_total{outcome="delivered"}': "0+60x120",
         'outbox_relay_attempts_total{outcome="timeout"}': "0+1x120",
+        'outbox_relay_attempts_total{outcome="stood_still"}': "0+30x120",
         "outbox_relay_dead_letters_made_total": "0+0x120",
         "outbox_relay_process_restarts_total": "0+0x120",
         "outbox_relay_sending_paused": "0+0x120",

@@ -110,7 +110,7 @@ def find_stuck(connection: Connection, tenant: str | None) -> tuple[StuckSubscri
 
 _FAILED = """
 select delivery_id, at, outcome, status, error from outbox.attempts
-where delivery_id = :id and outcome <> 'delivered' and at > now() - interval '7 days'
+where delivery_id = :id and outcome not in ('delivered', 'stood_still') and at > now() - interval '7 days'
 order by at desc limit 1
 """
 

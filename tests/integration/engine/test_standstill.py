@@ -5,11 +5,19 @@ from __future__ import annotations
 import logging
 
 import pytest
+import sqlalchemy as sa
+from prometheus_client import CollectorRegistry
 
+from outbox import statistics
 from relay.engine.standstill import FORGET_SECONDS, Standstill
 from relay.model.delivery import Delivery
 from relay.model.outcome import Outcome, OutcomeKind
+from relay.model.settlement import Settlement
+from relay.model.verdict import Verdict, VerdictKind
+from relay.operations.status.late_subscriptions import find_stuck
+from relay.telemetry.metrics import Metrics
 from tests.integration.engine.world import FarEnd, World, running, uuid_of
+from tests.support import databases
 from tests.support.waiting import await_until
 
 pytestmark = pytest.mark.anyio
@@ -81,3 +89,36 @@ async def test_a_probe_during_which_the_relay_stood_still_did_not_fail(world: Wo
     assert world.rows("select pause_seconds, opened_at is null, probe_at > now() from outbox.health") == [
         (60, False, True)
     ]
+
+
+async def test_no_figure_counts_it_as_a_failure_of_the_endpoint(world: World) -> None:
+    """The one that failed is the last failure, though the standstill came after it; both stand in the history."""
+    far_end = FarEnd()
+    answers = [STILL, Outcome(OutcomeKind.HTTP_5XX, 500, 3)]
+
+    async def answer() -> Outcome:
+        return answers.pop()
+
+    far_end.script["/"] = answer
+    world.subscribe(schedule=[0, 3600])
+    world.record()
+    async with running(world.url, far_end):
+        await await_until(lambda: world.count("attempts") == 2)
+    assert world.rows("select outcome from outbox.attempts order by at") == [("http_5xx",), ("stood_still",)]
+    for _ in range(2):  # as they are read before they are rolled up, and after
+        with databases.engine_on(world.url) as engine, engine.begin() as connection:
+            found = statistics.read(connection, "")
+            assert (found.delivered, found.failed, found.last_outcome) == (0, 1, "http_5xx")
+            (stuck,) = find_stuck(connection, None)
+            assert stuck.failed is not None
+            assert stuck.failed.outcome == "http_5xx"
+            connection.execute(sa.text("select outbox.roll_up()"))
+
+
+def test_metrics_name_it_and_take_no_request_for_as_long() -> None:
+    registry = CollectorRegistry()
+    delivery = Delivery(bytes(16), 1, b"", 1, 1, None, 0.0)
+    Metrics(registry).settled([Settlement.of(delivery, Verdict(VerdictKind.RETRY), STILL, "", None)], 0, 0.0)
+    assert registry.get_sample_value("outbox_relay_attempts_total", {"outcome": "stood_still"}) == 1
+    counted = registry.get_sample_value("outbox_relay_attempt_duration_seconds_count", {"result": "failed"})
+    assert counted == 0

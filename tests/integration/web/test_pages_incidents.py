@@ -112,10 +112,23 @@ async def test_a_delivery_that_was_never_tried_says_how_others_failed_and_leads_
     name = seeding.subscribe(connection)
     failed, untried = seeding.resolve(connection, seeding.record(connection), name, name)
     seeding.attempt(connection, failed, "retry", error="certificate has expired")
+    seeding.attempt(connection, failed, "retry", outcome="stood_still", status=None, error="we stood still")
     connection.execute(OPEN, {"id": parse_id("sub", name)})
     page = (await operator.get(f"/deliveries/{untried}")).text
     assert "failed too often (it answers 500: certificate has expired; the last was" in words_of(page)
     assert f'<a class="mono" href="/deliveries/{failed}">{failed}</a>' in page
+
+
+async def test_an_attempt_that_is_not_charged_says_so_beside_its_number(connection: Connection, operator) -> None:
+    """The next one has the same number."""
+    name = seeding.subscribe(connection)
+    (delivery,) = seeding.resolve(connection, seeding.record(connection), name)
+    seeding.attempt(connection, delivery, "retry", outcome="stood_still", status=None)
+    told = words_of((await operator.get(f"/deliveries/{delivery}")).text)
+    assert "stood still 12 ms" in told
+    assert "It is tried again, and this attempt is not charged." in told
+    page = (await operator.get("/attempts")).text
+    assert '<span class="badge warn">stood still</span>' in page
 
 
 async def test_whose_endpoint_it_is_and_its_name_stand_wherever_it_is_in_trouble(
