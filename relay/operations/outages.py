@@ -20,6 +20,7 @@ class Outage:
 
 
 _AWAY = Outage(seen="is away and cannot be asked at the moment")
+_FULL = "53100"
 _BUSY = Outage(seen="is there, but cannot be asked at the moment")
 
 
@@ -31,7 +32,8 @@ def outage_of(error: SQLAlchemyError) -> Outage | None:
     if meaning is Meaning.SETUP:
         assert error.orig is not None
         state = sqlstate_of(error.orig)
-        return Outage(seen=f"is there, but cannot be used (SQLSTATE {state})", mend=mend_of(error.orig))
+        seen = "its disk is full" if state == _FULL else "cannot be used"
+        return Outage(seen=f"is there, but {seen} (SQLSTATE {state})", mend=mend_of(error.orig))
     return {Meaning.AWAY: _AWAY, Meaning.BUSY: _BUSY}.get(meaning)
 
 

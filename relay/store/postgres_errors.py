@@ -131,6 +131,8 @@ _LOGINS = (
         re.compile(r"database system is (starting up|shutting down|in recovery|not yet accepting|not accepting)"),
         "57P03",
     ),
+    # What a session that begins writes before all else: no room is left for it.
+    _Login(re.compile(r"could not write init file|No space left on device"), "53100"),
     _Login(re.compile(r"session is read-only|server is in hot standby mode"), "25006"),
 )
 

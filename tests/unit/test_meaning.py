@@ -72,6 +72,8 @@ def test_what_a_person_has_to_mend_comes_with_the_mend() -> None:
         ('failed: FATAL:  role "u" does not exist', "28000", Meaning.SETUP),
         ("failed: FATAL:  sorry, too many clients already", "53300", Meaning.BUSY),
         ("failed: FATAL:  the database system is starting up", "57P03", Meaning.AWAY),
+        ("failed: FATAL:  could not write init file", "53100", Meaning.SETUP),
+        ('failed: FATAL:  could not write to file "x": No space left on device', "53100", Meaning.SETUP),
         ("failed: session is read-only", "25006", Meaning.AWAY),
         ("failed: server is in hot standby mode", "25006", Meaning.AWAY),
         ("failed: Connection refused", None, Meaning.AWAY),

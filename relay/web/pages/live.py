@@ -1,4 +1,4 @@
-"""Server-sent events: one line says that something changed, and the page that listens reads itself anew.
+"""Server-sent events: a line says that something changed, or may have, and the page that listens reads itself anew.
 
 One look at the database every two seconds serves every page of a tenant that is open in this process.
 """
@@ -28,7 +28,8 @@ __all__ = ["router"]
 router = APIRouter(route_class=PageRoute)
 _RUNNING = Filters(limit=1000)
 LOOK_SECONDS = 2.0
-BEAT_SECONDS = 15.0
+QUIET_SECONDS = 10.0
+"""A page is read anew after so long though nothing came: ages grow, a relay falls silent, a disk fills up."""
 LONGEST_SECONDS = 600.0
 """Then the stream ends, and the browser opens it anew: a session that has ended is noticed."""
 
@@ -69,7 +70,7 @@ class Pulse:
 
 @router.get("/live")
 async def live(visit: Visiting) -> Response:
-    """Stream a line whenever something of the visitor's changed.
+    """Stream a line whenever something of the visitor's changed, and now and then while nothing does.
 
     What is newest is read before the stream opens. A page that reads itself anew when it has opened misses nothing.
     """
@@ -93,9 +94,6 @@ async def _beats(request: Request, pulse: Pulse, seen: tuple[object, ...]) -> As
     while time.monotonic() - began < LONGEST_SECONDS and not await request.is_disconnected():
         await asyncio.sleep(LOOK_SECONDS)
         fresh = await pulse.now()
-        if fresh != seen:
+        if fresh != seen or time.monotonic() - said >= QUIET_SECONDS:
             seen, said = fresh, time.monotonic()
             yield b"event: changed\ndata: 1\n\n"
-        elif time.monotonic() - said >= BEAT_SECONDS:
-            said = time.monotonic()
-            yield b": beat\n\n"

@@ -78,6 +78,16 @@ def test_a_stream_tells_a_tenant_of_its_own_changes(stage) -> None:
         assert next(line for line in lines if line.startswith("event")) == "event: changed"
 
 
+def test_a_page_is_read_anew_now_and_then_though_nothing_new_came(stage, monkeypatch) -> None:
+    """A relay that stops, or a full disk, makes no row; an open page would show for ever that all is well."""
+    monkeypatch.setattr("relay.web.pages.live.QUIET_SECONDS", 0.1)
+    address, scene, _ = stage
+    client = sign_in(address, scene.tenant)
+    with client.stream("GET", "/live", timeout=15) as stream:
+        told = [line for line, _ in zip(stream.iter_lines(), range(5), strict=False) if line.startswith("event")]
+    assert told == ["event: changed"]
+
+
 def test_the_keys_of_each_relay_are_shown(stage) -> None:
     address, scene, engine = stage
     with engine.begin() as connection:

@@ -65,6 +65,20 @@ async def test_a_database_that_is_away_is_told_on_every_page_and_at_the_sign_in(
             assert_not_now(await client.get(path), "database: is away")
 
 
+async def test_a_disk_so_full_that_no_session_begins_is_told_before_anybody_is_known(monkeypatch) -> None:
+    """The server ends every new session while it has no room for the file that a session begins with."""
+
+    def refuse(*_args: object, **_more: object) -> None:
+        reason = psycopg.OperationalError("connection failed: FATAL:  could not write init file")
+        raise OperationalError(None, None, reason)
+
+    monkeypatch.setattr("sqlalchemy.engine.default.DefaultDialect.connect", refuse)
+    async with browser(create_app(Config(database_url=AWAY))) as client:
+        client.cookies.set("relay_session", "rtk_" + "A" * 43)
+        for path in ("/", "/findings"):
+            assert_not_now(await client.get(path), "database: is there, but its disk is full", "try again later")
+
+
 async def test_a_database_that_is_away_is_told_to_a_customer_without_its_name() -> None:
     async with browser(create_app(Config(database_url=AWAY))) as client:
         client.cookies.set("relay_portal", "pts_" + "A" * 43)
@@ -85,7 +99,7 @@ async def test_a_full_disk_is_named_with_its_mend_to_the_operator_only(
         assert (await sign_in(client, given)).status_code == 303
         with caplog.at_level(logging.ERROR, "relay.web"):
             page = await client.get("/events")
-        assert_not_now(page, "SQLSTATE 53100")
+        assert_not_now(page, "its disk is full (SQLSTATE 53100)")
         assert "No space left" in caplog.text
         call = await client.get("/api/v1/events", headers={"Authorization": f"Bearer {given}"})
     assert (call.status_code, call.headers["retry-after"]) == (503, "60")

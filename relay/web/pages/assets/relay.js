@@ -5,11 +5,12 @@
   const root = document.documentElement;
   const base = root.dataset.base || "";
 
-  // ---- Live: a line of the stream says that something changed; then this page is read again and its parts exchanged.
+  // ---- Live: a line of the stream says that something may have changed; then this page is read again and its parts exchanged.
   const sign = document.querySelector("[data-live-sign]");
   const parts = () => document.querySelectorAll("main [data-live]");
   let reading = false;
   let again = false;
+  let readAt = new Date();  // what is shown is of then
 
   const say = (state, words) => {
     if (!sign) return;
@@ -18,21 +19,24 @@
     sign.textContent = words;
   };
 
+  const lost = () => say("off", `Not connected: as of ${readAt.toISOString().slice(11, 19)}Z`);
+
   // A person who reads or types in a part keeps it as it is: it is exchanged when they have left it.
   const inUse = (part) => part.contains(document.activeElement) || part.querySelector("details[open]") !== null;
 
   const read = async () => {
     try {
       const answer = await fetch(location.href, { headers: { "X-Refresh": "1" }, redirect: "error" });
-      if (!answer.ok) return say("off", "Not connected");
+      if (!answer.ok) return lost();
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const part of parts()) {
         const other = fresh.getElementById(part.id);
         if (other && !inUse(part) && other.innerHTML !== part.innerHTML) part.replaceChildren(...other.childNodes);
       }
+      readAt = new Date();
       say("on", "Live");
     } catch {
-      say("off", "Not connected");
+      lost();
     }
   };
 
@@ -50,9 +54,12 @@
 
   if (root.dataset.live === "on" && parts().length && "EventSource" in window) {
     const stream = new EventSource(`${base}/live`);
-    stream.addEventListener("open", () => { say("on", "Live"); refresh(); }); // what changed before is not told
+    stream.addEventListener("open", () => {
+      if (sign?.dataset.state !== "off") say("on", "Live");
+      refresh();  // what changed before is not told
+    });
     stream.addEventListener("changed", refresh);
-    stream.addEventListener("error", () => say("off", "Not connected"));
+    stream.addEventListener("error", lost);
     document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
     window.addEventListener("pagehide", () => stream.close());
   }
