@@ -13,7 +13,7 @@ from outbox.control.attempts import Attempt
 from outbox.control.findings import Action, Finding
 from outbox.ids import DeliveryId, SubscriptionId
 
-__all__ = ["ANSWERS", "OUTCOMES", "READ_IT", "REASONS", "TLS", "advice_on", "cause_of"]
+__all__ = ["ANSWERS", "OUTCOMES", "READ_IT", "REASONS", "TLS", "advice_on", "advice_on_last", "cause_of"]
 
 READ_IT = "its answer should say why"
 ANSWERS = {
@@ -139,6 +139,17 @@ def advice_on(
         code, seen, mend = cause_of(last.outcome, last.status, last.error)
     action = None if subscription_id is None else Action("test", str(subscription_id))
     return Finding(code=code, subject=name, seen=seen, mend=mend, severity="note", action=action)
+
+
+def advice_on_last(
+    subscription_id: SubscriptionId | str, outcome: str | None, status: int | None, error: str | None
+) -> Finding | None:
+    """Return the same of a subscription's last attempt, None where that did not fail."""
+    if outcome not in OUTCOMES:
+        return None
+    code, seen, mend = cause_of(outcome, status, error)
+    action = Action("test", str(subscription_id))
+    return Finding(code=code, subject=subscription_id, seen=seen, mend=mend, severity="note", action=action)
 
 
 def cause_of(outcome: str, status: int | None, error: str | None) -> tuple[str, str, str]:

@@ -30,13 +30,17 @@ if TYPE_CHECKING:
     )
     from relay.operations.status.running import RelayProcess
 
-__all__ = ["findings_of"]
+__all__ = ["findings_of", "is_sending"]
+
+
+def is_sending(status: Status) -> bool:
+    """Tell whether anything is sent at all: where nothing is, that is why endpoints are behind."""
+    return bool(status.running.alive) and not status.sending.is_paused and not status.home.is_copied
 
 
 def findings_of(status: Status) -> tuple[Finding, ...]:
     """Return what a person should look at."""
     alive = status.running.alive
-    sends = bool(alive) and not status.sending.is_paused and not status.home.is_copied
     return (
         *_of_home(status.home),
         *_of_sending(status.sending),
@@ -44,7 +48,7 @@ def findings_of(status: Status) -> tuple[Finding, ...]:
         *_of_unresolved(status.unresolved),
         *_of_settings(status.settings),
         *_of_pending(status.pending, alive),
-        *findings_of_subscriptions(status, sends=sends),
+        *findings_of_subscriptions(status, sends=is_sending(status)),
         *findings_of_breakers(status.breakers, status.at),
         *_of_dead_letters(status.dead_letters),
         *findings_of_unmatched(status.unmatched, status.at),

@@ -38,7 +38,8 @@ coalesce(s.held_until > now() - make_interval(secs => {LATE_SECONDS}) and coales
 
 An endpoint that answers 429 with Retry-After: 1 is held, and open for a moment, again and again. So a hold of which a
 whole LATE_SECONDS is left after the last attempt is a state, and lasts for as long beyond its end, until the next
-attempt. A shorter one is none: who is behind stays so through it. Either way one finding stays while nothing changes.
+attempt. A shorter one is none: who is behind stays so through it. Either way one finding stays while nothing changes;
+it changes with an answer whose Retry-After is on the other side of LATE_SECONDS, and is true each time.
 """
 _SENT_TO = f"{WANTED} and not {BROKEN} and not {LASTING_HOLD}"
 

@@ -11,6 +11,8 @@ from outbox.control.dead_letters import list_dead_letters
 from outbox.control.events import list_events
 from outbox.control.filters import Filters
 from outbox.control.times import duration, rough, utc
+from relay.model.outcome import OVERLOADED
+from relay.operations.status.attention import is_sending
 from relay.operations.status.breakers import NamedBreaker, breakers_of, cause_of, in_words
 from relay.operations.status.documents import Named, Status, StuckSubscription
 from relay.web.pages.kept_status import kept_status
@@ -65,26 +67,36 @@ def overview(visit: Visiting, request: Request) -> Response:
 
 
 def _troubles_of_all(found: Status) -> list[Trouble]:
-    """Return the endpoints that status names, the worst first, each once."""
+    """Return the endpoints that status names, the worst first, each once; behind is none where nothing is sent."""
+    takes = {item.subscription_id: item.slowed_to for item in found.limits.slowed.named}
+    stuck = [item for item in found.stuck if item.behind_seconds is None or is_sending(found)]
     named = [
         *(_trouble(item, "disabled", item.reason) for item in found.disabled.named),
-        *(_trouble(item, "failing", _why_stuck(item)) for item in found.stuck),
+        *(_trouble(item, *_how_stuck(item, takes.get(item.subscription_id))) for item in stuck),
         *(_trouble(item, "failing", _why_broken(item)) for item in found.breakers.named),
         *(_trouble(item, "held", f"it asked to wait until {utc(item.held_until)}") for item in found.held.named),
-        *(_trouble(item, "slowed", f"its receiver takes {rough(item.slowed_to)} a second") for item in
-          found.limits.slowed.named if item.health.due > item.slowed_to),
+        *(_trouble(item, "slowed", _takes(item.slowed_to)) for item in found.limits.slowed.named
+          if item.health.due > item.slowed_to),
         *(_trouble(item, "paused", "drops what comes" if item.drops else "deliveries gather")
           for item in found.paused.named),
     ]  # fmt: skip
     return list({item.id: item for item in reversed(named)}.values())[::-1]
 
 
-def _why_stuck(item: StuckSubscription) -> str:
+def _how_stuck(item: StuckSubscription, takes: float | None) -> tuple[str, str]:
+    """Return in a word and in a few how an endpoint is behind, or fails: not if it only takes less than comes."""
     behind = f"behind for {duration(item.behind_seconds)}" if item.behind_seconds else ""
     cause, failed = cause_of(item.health), item.failed
+    if takes is not None and (not cause or item.health.last_status in OVERLOADED):
+        return "slowed", "; ".join(filter(None, (_takes(takes), behind)))
     if not cause and failed is not None:
         cause = f"some fail: {failure_of(failed.outcome, failed.status, failed.error)}"
-    return "; ".join(filter(None, (cause, behind))) or "its deliveries are tried again"
+    why = "; ".join(filter(None, (cause, behind))) or "its deliveries are tried again"
+    return "failing" if cause or not behind else "behind", why
+
+
+def _takes(slowed_to: float) -> str:
+    return f"its receiver takes {rough(slowed_to)} a second"
 
 
 def _why_broken(item: NamedBreaker) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 
 from outbox import subscriptions as verbs
+from outbox.control.advice import advice_on_last
 from outbox.control.by_hand import retry_now, waiting_by_filter
 from outbox.control.deliveries import list_deliveries
 from outbox.control.filters import Filters
@@ -88,6 +89,7 @@ def subscription(visit: Visiting, request: Request, subscription_id: str) -> Res
         visit, "subscription.html", item=item, health=health, breaker=breaker, breaker_words=in_words(breaker),
         state="held" if hold else shown_state(item, breaker), points=points, figures=figures, window=window,
         outstanding=outstanding, hold=hold, cause=cause_of(health), blocked=blocked,
+        advice=advice_on_last(item.id, health.last_outcome, health.last_status, health.last_error),
         secrets=secrets,
         retries=retries if item.state == "active" and not hold and breaker.state != "open" else None,
     )  # fmt: skip

@@ -27,7 +27,7 @@ _KINDS = {
     "good": ("active", "delivered", "closed", "alive", "ok", "done", "matched", "partly_delivered"),
     "bad": ("dead", "disabled", "failed", "failing", "open", "gone", "refused", "removed"),
     "warn": ("paused", "waiting", "held", "retry", "half_open", "under_way", "unmatched", "warning", "due", "cancelled",
-             "slowed", "planned", "revoked", "expired", "replayed_or_purged"),
+             "slowed", "behind", "planned", "revoked", "expired", "replayed_or_purged"),
 }  # fmt: skip
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words}
 

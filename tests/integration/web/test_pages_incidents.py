@@ -159,6 +159,39 @@ async def test_an_endpoint_that_is_slowed_is_in_trouble_only_while_that_holds_so
     assert ("takes no more than" in told) == is_held_up
 
 
+LATE = text("update outbox.deliveries set due_at = clock_timestamp() - interval '90 s' where id = :id")
+
+
+@pytest.mark.parametrize("runs", [True, False])
+@pytest.mark.parametrize(("takes", "said"), [(1.5, "slowed its receiver takes 1.5 a second; behind for"),
+                                             (None, "behind behind for")])  # fmt: skip
+async def test_an_endpoint_that_is_behind_fails_in_nothing_and_is_not_behind_where_nothing_is_sent(
+    connection: Connection, operator, takes: float | None, said: str, *, runs: bool
+) -> None:
+    name = seeding.subscribe(connection)
+    if takes:
+        connection.execute(SLOWED, {"id": parse_id("sub", name), "takes": takes})
+    if runs:
+        seeding.sign_in(connection, host="alive")
+    for one in seeding.resolve(connection, seeding.record(connection), *[name] * 3):
+        connection.execute(LATE, {"id": parse_id("dlv", one)})
+    told = words_of((await operator.get("/")).text)
+    assert (said in told) == runs
+    assert "failing" not in told
+
+
+async def test_a_subscription_whose_last_attempt_failed_says_what_mends_that(connection: Connection, operator) -> None:
+    name = seeding.subscribe(connection)
+    first, second = seeding.resolve(connection, seeding.record(connection), name, name)
+    seeding.attempt(connection, first, "retry", outcome="http_4xx", status=401)
+    page = (await operator.get(f"/subscriptions/{name}")).text
+    assert "The endpoint refuses the signature or the credentials." in words_of(page)
+    assert "mostly the secret was exchanged on one side only" in words_of(page).lower()
+    assert f'<a href="/subscriptions/{name}/test">Check the endpoint</a>' in page
+    seeding.attempt(connection, second, "delivered")
+    assert "refuses the signature" not in (await operator.get(f"/subscriptions/{name}")).text
+
+
 async def test_a_backlog_that_was_counted_so_far_says_so(connection: Connection, operator) -> None:
     name = seeding.subscribe(connection)
     seeding.resolve(connection, seeding.record(connection), *[name] * 1100)
