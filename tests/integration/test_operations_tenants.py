@@ -292,6 +292,7 @@ LISTS: dict[str, Callable[[Connection, str | None, World], Any]] = {
     "audit.list_audit": lambda c, tenant, _: audit.list_audit(c, tenant, ALL),
     "inbox.list_received": lambda c, tenant, _: inbox.list_received(c, tenant, ALL),
     "live_secrets.live_secrets": lambda c, tenant, w: live_secrets.live_secrets(c, tenant, w.subscription),
+    "status.names.names_of": lambda c, tenant, w: names.names_of(c, tenant, [w.subscription]),
     "sent_again.still_dead": lambda c, tenant, w: sent_again.still_dead(c, tenant, [w.dead]),
 }
 OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {

@@ -18,6 +18,7 @@ from relay.operations.bulk.operations import (
     start_bulk,
 )
 from relay.operations.bulk.request import BulkError, BulkRequest
+from relay.operations.status.names import names_of
 from relay.web.pages.confirming import confirm
 from relay.web.pages.csrf import Form, Posted
 from relay.web.pages.filters import PAGE_ROWS, Asked, times_in, wrong_of
@@ -46,7 +47,8 @@ def bulk(visit: Visiting, request: Request) -> Response:
     asked = Asked.of(request)
     with visit.transaction() as connection:
         found = list_bulk(connection, visit.tenant, Filters(limit=PAGE_ROWS), after=asked.cursor)
-    return visit_page(visit, "bulk_list.html", found=found, asked=asked)
+        names = names_of(connection, visit.tenant, [item.subscription_id for item in found])
+    return visit_page(visit, "bulk_list.html", found=found, asked=asked, names=names)
 
 
 @router.get("/bulk/new")
@@ -93,7 +95,8 @@ def operation(visit: Visiting, operation_id: str) -> Response:
     """Show one operation, its plan and how far it is."""
     with visit.transaction() as connection:
         item = show_bulk(connection, visit.tenant, operation_id)
-    return visit_page(visit, "bulk.html", item=item)
+        names = names_of(connection, visit.tenant, [item.subscription_id])
+    return visit_page(visit, "bulk.html", item=item, names=names)
 
 
 @router.post("/bulk/{operation_id}/rate")

@@ -490,6 +490,9 @@ async def test_an_added_sealing_key_says_who_did_it_why_and_when_nothing_is_to_d
 
 
 async def test_an_operation_says_what_became_of_what_it_put_back(connection: Connection, operator) -> None:
-    operation = seeding.put_back(connection, seeding.subscribe(connection), 3)
+    made = subscriptions.add(connection, "https://example.com/hooks", ["*"], tenant="acme", name="warehouse").id
+    operation = seeding.put_back(connection, made, 3)
     told = words_of((await operator.get(f"/bulk/{operation}")).text)
+    for path in ("/bulk", f"/bulk/{operation}"):
+        assert "warehouse https://example.com/hooks" in words_of((await operator.get(path)).text), path
     assert "Of those, arrived 0 On their way 3 Dead once more 0 Others 2 retries that were made due" in told

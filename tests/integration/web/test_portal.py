@@ -624,6 +624,17 @@ def test_who_asks_too_often_is_told_when_to_come_back(database_url: str) -> None
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 30
 
 
+def test_an_attempt_that_does_not_count_says_so_to_the_customer(stage: Stage, enter: Enter) -> None:
+    """The next one has the same number."""
+    with stage.engine.begin() as connection:
+        name = seeding.subscribe(connection, tenant="massive", url="https://example.com/still")
+        (delivery,) = seeding.resolve(connection, seeding.record(connection, tenant="massive"), name)
+        seeding.attempt(connection, delivery, "retry", outcome="stood_still", status=None, error="ours")
+    page = enter("massive").get(f"/portal/deliveries/{delivery}").text
+    assert '<span class="badge warn">our sender stood still</span>' in page
+    assert "tried again · this attempt does not count" in page
+
+
 def test_rows_that_failed_say_which_event_and_why_in_words_and_many_equal_ones_are_one(
     stage: Stage, enter: Enter
 ) -> None:
