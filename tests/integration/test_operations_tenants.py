@@ -308,6 +308,7 @@ OPERATORS: dict[str, Callable[[Connection, str | None], Any]] = {
     "status.delivery_counts.read_deliveries": lambda c, tenant: delivery_counts.read_deliveries(c, tenant, None),
     "status.outstanding.read_pending": outstanding.read_pending,
     "status.outstanding.read_outstanding": outstanding.read_outstanding,
+    "status.running.any_alive": running.any_alive,
     "status.running.read_running": running.read_running,
     "status.locks.read_locks": locks.read_locks,
     "status.disk.full_disk": disk.full_disk,

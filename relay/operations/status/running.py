@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIVE_SECONDS",
-    "FailingRound", "HeldTurn", "LateRound", "NeededKey", "OpenTransaction", "RelayProcess", "Running", "read_running",
+    "FailingRound", "HeldTurn", "LateRound", "NeededKey", "OpenTransaction", "RelayProcess", "Running", "any_alive",
+    "read_running",
 ]  # fmt: skip
 
 LONG_TRANSACTION_SECONDS = 600
@@ -191,6 +192,17 @@ where failed_at > greatest(coalesce(succeeded_at, '-infinity'),
                            clock_timestamp() - make_interval(secs => 2 * coalesce(every_seconds, 3600) + 60))
 order by failed_at desc, name limit 100
 """)
+
+
+_ANY_ALIVE = text("""
+select exists(select from outbox.relays where seen_at >= clock_timestamp() - make_interval(secs => :alive))
+""")
+
+
+def any_alive(connection: Connection, tenant: str | None) -> bool:
+    """Tell whether any relay gave a sign of life a moment ago. For the operator only."""
+    operator_only(tenant, "status")
+    return bool(connection.execute(_ANY_ALIVE, {"alive": ALIVE_SECONDS}).scalar_one())
 
 
 def read_running(connection: Connection, tenant: str | None) -> Running:

@@ -2,7 +2,7 @@
 
 Under a great backlog a status takes a second, and each open page reads itself anew every two seconds. So a dear one is
 kept; the first page that finds it old has it read anew beside, and is shown the old one, as the others are. Only where
-it is too old to be shown, or the disk is full since, or is not any more, a page waits for the reading.
+it is too old to be shown, or everything stands since, or goes on again, a page waits for the reading.
 """
 
 import logging
@@ -15,8 +15,10 @@ from fastapi import Request
 from sqlalchemy import Connection
 
 from outbox.control.tenancy import operator_only
+from relay.operations.sending_switch import read_sending
 from relay.operations.status.disk import full_disk
 from relay.operations.status.documents import Status
+from relay.operations.status.running import any_alive
 from relay.operations.status.status import status
 from relay.telemetry.redaction import redact
 
@@ -32,16 +34,20 @@ SHOWN_SECONDS = 60.0
 """How much longer an old one is shown while it is read anew; the page says how old it is."""
 RENEW_AGAIN_SECONDS = 5.0  # after one that failed: it costs, and logs a line
 LOOK_SECONDS = 3.0
-"""How often it is looked, for a page that is shown a kept one, whether the disk is full: that hurts at once."""
+"""How often it is looked, for a page that is shown a kept one, whether everything stands: that hurts at once."""
 
 
 def _start(work: Callable[[], None]) -> None:
     Thread(target=work, name="status", daemon=True).start()
 
 
-def _disk_changed(connection: Connection, kept: Status) -> bool:
-    """Tell whether the disk is full now and was not, or the other way round."""
-    return (full_disk(connection, None) is None) != (kept.running.full_disk is None)
+def _all_changed(connection: Connection, kept: Status) -> bool:
+    """Tell whether all stands still now, or goes on again: by the switch, without a relay, or on a full disk."""
+    return (
+        read_sending(connection, None).is_paused != kept.sending.is_paused
+        or any_alive(connection, None) != bool(kept.running.alive)
+        or (full_disk(connection, None) is None) != (kept.running.full_disk is None)
+    )
 
 
 class KeptStatus:
@@ -52,7 +58,7 @@ class KeptStatus:
         begin: Callable[[], AbstractContextManager[Connection]],
         read: Callable[[Connection], Status] = lambda connection: status(connection, None),
         *,
-        changed: Callable[[Connection, Status], bool] = _disk_changed,
+        changed: Callable[[Connection, Status], bool] = _all_changed,
         clock: Callable[[], float] = time.monotonic,
         start: Callable[[Callable[[], None]], None] = _start,
     ) -> None:

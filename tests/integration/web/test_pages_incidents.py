@@ -440,6 +440,33 @@ async def test_what_is_older_than_five_seconds_says_of_when_it_is_at_the_top(
     assert told.index("As of") < told.index("data-live>") + 200
 
 
+@pytest.mark.parametrize("stands", ["paused", "no relay", None])
+async def test_a_kept_status_is_not_shown_once_everything_stands(
+    connection: Connection, operator, app, monkeypatch, stands: str | None
+) -> None:
+    """Under a backlog it is kept for a minute and a half: as long the overview said nothing of a pause by command."""
+    monkeypatch.setattr("relay.web.pages.kept_status.CHEAP_SECONDS", -1.0)
+    monkeypatch.setattr("relay.web.pages.kept_status.KEPT_TIMES", 1000)
+    monkeypatch.setattr("relay.web.pages.kept_status.LOOK_SECONDS", 0.0)
+    seeding.sign_in(connection, host="alive")
+    read: list[Status] = []
+
+    def noted(*asked: Any) -> Status:
+        read.append(kept_status(*asked))
+        return read[-1]
+
+    monkeypatch.setattr(overview, "kept_status", noted)
+    await operator.get("/")
+    if stands == "paused":
+        pause_all(connection, None, reason="wrong prices")
+    elif stands:
+        connection.execute(text("update outbox.relays set seen_at = now() - interval '1 hour'"))
+    told = words_of((await operator.get("/")).text)
+    assert (read[0].at == read[1].at) == (stands is None)
+    assert ("wrong prices" in told) == (stands == "paused")
+    assert ("No relay" in told) == (stands == "no relay")
+
+
 async def test_what_the_overview_has_from_an_older_status_says_its_age_and_what_is_new_does_not(
     connection: Connection, operator, monkeypatch
 ) -> None:
