@@ -23,6 +23,7 @@ MAX_CHARACTERS = 255
 """The longest description that a customer may write, of the 2 kB that the field holds: it is a heading."""
 _SHOWN_CHARACTERS = 80
 _SEEN = "LNPS"  # letters, numbers, punctuation, symbols: it is what people click on
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a symbol that are blank all the same
 
 
 def has_descriptions(request: Request) -> bool:
@@ -32,8 +33,12 @@ def has_descriptions(request: Request) -> bool:
 
 
 def described(request: Request, item: Subscription) -> str:
-    """Return the description on one line, however it was written; '' where it is none of a customer's."""
-    return on_one_line(item.description) if has_descriptions(request) else ""
+    """Return the description on one line, however it was written; '' where it is none of a customer's.
+
+    Commands, API and files take any note: one in which nothing can be seen would be a link that nobody can click on.
+    """
+    words = on_one_line(item.description) if has_descriptions(request) else ""
+    return words if _can_be_seen(words) else ""
 
 
 def called(request: Request, item: Subscription) -> str:
@@ -55,9 +60,13 @@ def check_description(given: str) -> str:
         raise SubscriptionError(f"description: is {len(words)} characters, at most {MAX_CHARACTERS} are allowed")
     if any(unicodedata.category(one) == "Cc" for one in words):
         raise SubscriptionError("description: has a control character, which nobody can read")
-    if words and not any(unicodedata.category(one)[0] in _SEEN for one in words):
+    if words and not _can_be_seen(words):
         raise SubscriptionError("description: has nothing that can be seen; write some words, or leave it empty")
     return words
+
+
+def _can_be_seen(words: str) -> bool:
+    return any(unicodedata.category(one)[0] in _SEEN and one not in _BLANK for one in words)
 
 
 def on_one_line(text: str) -> str:

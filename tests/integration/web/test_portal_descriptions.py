@@ -143,14 +143,28 @@ def test_the_audit_says_who_wrote_it(stage: Stage, enter: Enter) -> None:
     assert newest.after == {"description": "Ours"}
 
 
+@pytest.mark.parametrize("unseen", ["\u200b\u2060", "\u2800 \u3164", "\U000e0041"])
+def test_words_of_another_writer_in_which_nothing_can_be_seen_stand_nowhere(
+    stage: Stage, enter: Enter, unseen: str
+) -> None:
+    """Commands, API and files take any note: it was a link, and a heading, without a text."""
+    name = stage.subscribe("umbrella", description=unseen, name=f"warehouse-{ord(unseen[0]):x}")
+    client = enter("umbrella")
+    for path in ("/portal/", f"/portal/endpoints/{name}"):
+        page = client.get(path).text
+        assert "warehouse-" in page
+        assert unseen not in page
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ("x" * 256, "is 256 characters, at most 255"),
         ("a\x07b", "has a control character"),
         ("\u200b \u2060", "has nothing that can be seen"),
+        ("\u2800\u3164", "has nothing that can be seen"),
     ],
-    ids=["long", "control", "unseen"],
+    ids=["long", "control", "unseen", "blank"],
 )
 def test_words_that_are_too_long_or_cannot_be_read_are_refused_at_their_field(
     stage: Stage, enter: Enter, given: str, said: str
