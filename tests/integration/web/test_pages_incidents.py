@@ -35,6 +35,10 @@ insert into outbox.health (subscription_id, failures, opened_at, probe_at)
 values (:id, 9, clock_timestamp(), clock_timestamp() + interval '1 hour')
 """)
 SLOWED = text("insert into outbox.limits (id, slowed_to) values (:id, :takes)")
+ANSWERED = text("""
+update outbox.attempts set excerpt = :said, headers = 'content-type: text/plain'
+where delivery_id = :id and excerpt is null
+""")
 HOLD = text("update outbox.subscriptions set held_until = clock_timestamp() + cast(:left as interval) where id = :id")
 
 
@@ -117,6 +121,19 @@ async def test_a_delivery_that_was_never_tried_says_how_others_failed_and_leads_
     page = (await operator.get(f"/deliveries/{untried}")).text
     assert "failed too often (it answers 500: certificate has expired; the last was" in words_of(page)
     assert f'<a class="mono" href="/deliveries/{failed}">{failed}</a>' in page
+
+
+async def test_what_the_endpoint_said_last_stands_in_the_open(connection: Connection, operator) -> None:
+    """'Its answer should say why', says the advice beside it; the answers before it are folded."""
+    (delivery,) = seeding.resolve(connection, seeding.record(connection), seeding.subscribe(connection))
+    for said in ("expected a number", "expected a date"):
+        seeding.attempt(connection, delivery, "retry", outcome="http_4xx", status=422)
+        connection.execute(ANSWERED, {"id": parse_id("dlv", delivery), "said": said.encode()})
+    page = (await operator.get(f"/deliveries/{delivery}")).text
+    in_the_open = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+    assert "expected a date" in in_the_open
+    assert "expected a number" not in in_the_open
+    assert "expected a number" in page
 
 
 async def test_an_attempt_that_is_not_charged_says_so_beside_its_number(connection: Connection, operator) -> None:
