@@ -12,6 +12,7 @@ from outbox.control.findings import Action, Finding
 from outbox.control.tenancy import operator_only, own
 from outbox.control.times import duration, utc
 from outbox.ids import SubscriptionId
+from relay.model.outcome import OVERLOADED
 from relay.operations.status.documents import Named, SubscriptionHealth
 from relay.operations.status.late_subscriptions import read_health
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 __all__ = [
-    "Breaker", "Breakers", "NamedBreaker", "breaker_of", "breakers_of", "cause_of", "findings_of_breakers", "in_words",
-    "read_breakers",
+    "Breaker", "Breakers", "NamedBreaker", "asks_for_less", "breaker_of", "breakers_of", "cause_of",
+    "findings_of_breakers", "in_words", "read_breakers",
 ]  # fmt: skip
 
 _NAMED = 5
@@ -202,6 +203,11 @@ def _of_warned(named: Iterable[NamedBreaker], at: datetime) -> Iterator[Finding]
 def cause_of(health: SubscriptionHealth) -> str:
     """Return how the last attempt failed: status or outcome, and the error, cut where it is long; '' where none did."""
     return failure_of(health.last_outcome, health.last_status, health.last_error)
+
+
+def asks_for_less(health: SubscriptionHealth) -> bool:
+    """Tell whether the last answer asked for fewer requests, or for none until a time."""
+    return health.last_status in OVERLOADED
 
 
 def _because(health: SubscriptionHealth) -> str:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from outbox.control.attempts import failure_of
 from outbox.control.findings import Action, Finding
 from outbox.control.times import duration, is_by_hand, rough, utc, who_held
-from relay.model.outcome import OVERLOADED
-from relay.operations.status.breakers import cause_of
+from relay.operations.status.breakers import asks_for_less, cause_of
 from relay.operations.status.late_subscriptions import LATE_SECONDS
 
 if TYPE_CHECKING:
@@ -213,7 +212,7 @@ def _of_held(
 def _of_hold(item: HeldSubscription, seconds_left: float, taken: str) -> Finding:
     """A receiver's hold ends by itself, and to resume against it would only meet its limit again."""
     by_hand = is_by_hand(seconds_left)
-    cause = cause_of(item.health) if item.health.last_status in OVERLOADED else ""
+    cause = cause_of(item.health) if asks_for_less(item.health) else ""
     causes = [] if by_hand else [one for one in (cause, taken) if one]
     asked = f" ({'; '.join(causes)})" if causes else ""
     whose, is_ = f"{who_held(seconds_left)}{asked}", "is" if seconds_left > 0 else "was"

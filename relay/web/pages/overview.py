@@ -11,9 +11,8 @@ from outbox.control.dead_letters import list_dead_letters
 from outbox.control.events import list_events
 from outbox.control.filters import Filters
 from outbox.control.times import duration, rough, utc
-from relay.model.outcome import OVERLOADED
 from relay.operations.status.attention import is_sending
-from relay.operations.status.breakers import NamedBreaker, breakers_of, cause_of, in_words
+from relay.operations.status.breakers import NamedBreaker, asks_for_less, breakers_of, cause_of, in_words
 from relay.operations.status.documents import Named, Status, StuckSubscription
 from relay.web.pages.kept_status import kept_status
 from relay.web.pages.points import figures_of, points_of, window_named
@@ -87,7 +86,7 @@ def _how_stuck(item: StuckSubscription, takes: float | None) -> tuple[str, str]:
     """Return in a word and in a few how an endpoint is behind, or fails: not if it only takes less than comes."""
     behind = f"behind for {duration(item.behind_seconds)}" if item.behind_seconds else ""
     cause, failed = cause_of(item.health), item.failed
-    if takes is not None and (not cause or item.health.last_status in OVERLOADED):
+    if takes is not None and (not cause or asks_for_less(item.health)):
         return "slowed", "; ".join(filter(None, (_takes(takes), behind)))
     if not cause and failed is not None:
         cause = f"some fail: {failure_of(failed.outcome, failed.status, failed.error)}"
