@@ -7,14 +7,15 @@ from collections import deque
 __all__ = ["LowWater"]
 
 BEHIND_SECONDS = 1.0
+FULL_LOOK_EVERY_SECONDS = 0.25  # however quick they are
 FULL_LOOK_SHARE = 20  # looks without the mark may take a twentieth of the time
 
 
 class LowWater:
     """A mark, where looks BEHIND_SECONDS ago found the first pending event, and the times of looks without it.
 
-    A look without the mark comes every BEHIND_SECONDS, and after an empty look with it, unless such looks are slow. It
-    finds events whose transaction committed late: the mark is a hint for speed, never the truth.
+    A look without the mark comes every FULL_LOOK_EVERY_SECONDS, and after an empty look with it, unless such looks are
+    slow. It finds events whose transaction committed late: the mark is a hint for speed, never the truth.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class LowWater:
         """
         if low < 0:
             self._full_allowed_at = ended + FULL_LOOK_SHARE * (ended - began)
-            self._full_wanted_at = ended + BEHIND_SECONDS
+            self._full_wanted_at = ended + FULL_LOOK_EVERY_SECONDS
         if first is None:
             self._full_wanted_at = ended
         self._seen.append((began, drawn + 1 if first is None else first))

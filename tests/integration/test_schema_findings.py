@@ -135,6 +135,7 @@ def test_migrating_from_an_old_collation_builds_the_small_indexes_again_and_none
         before = dict(connection.execute(large).fetchall())
         migrate(empty_database_url)
         after = dict(connection.execute(large).fetchall())
+        assert before.pop("deliveries_due") != after["deliveries_due"], "0043 gives it a condition, of no text"
         assert {name: after[name] for name in before} == before
         assert connection.execute("select count(*) from outbox.subscription_types").fetchone() == (3,)
 
