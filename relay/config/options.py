@@ -58,7 +58,7 @@ class Config:
     drain_seconds: int = _option(
         kinds.integer(0, 3600),
         30,
-        "After SIGTERM, how long to wait for requests under way before leaving.",
+        "After SIGTERM, how long to wait for requests under way, and for a slow database to store results.",
         BOTH,
     )
     allow_networks: tuple[Network, ...] = _option(
