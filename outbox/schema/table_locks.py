@@ -9,8 +9,8 @@ PostgreSQL to end an autovacuum, which it does after deadlock_timeout. The other
 all: whoever waits for us looks for a circle after it. The one that was in use is the first of the next try. Whoever
 records or sends waits behind us meanwhile, so a pause follows, in which all of them go on.
 
-A transaction that locked something before (one of Alembic) may be waited for all the time. While it is, it waits for
-nobody: it takes what is free.
+A transaction that locked something before (one of Alembic) may have others who wait for it from the beginning. As long
+as somebody does, it waits for nobody, and takes only tables that are free.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ select case when exists (
        then others else first end, others
 from (select least(5 * setting::integer / 4, 5000) as first, least(setting::integer / 4, 250) as others
       from pg_catalog.pg_settings where name = 'deadlock_timeout') bounds"""
-# But by one that migrates too, and waits for its turn only.
+# Whether somebody waits for what we hold. Whoever migrates too, and waits for the turn to do so, does not count.
 _IS_WAITED_FOR = """
 exists (select from pg_catalog.pg_locks
         where not granted and relation is distinct from 'outbox.schema_migrations'::pg_catalog.regclass
@@ -119,7 +119,7 @@ def _lock(cursor: DBAPICursor, tables: Sequence[str], held: list[str], first: fl
 
 
 def _lock_free(cursor: DBAPICursor, tables: Sequence[str], held: list[str]) -> None:
-    """Lock each, if it is free; note them as held."""
+    """Lock each table, and note it as held; the driver's error at the first one that is not free."""
     for table in tables:
         cursor.execute(f"lock table {table} in access exclusive mode nowait")
         held.append(table)

@@ -29,12 +29,12 @@ __all__ = ["Claim", "admit", "delivery_of"]
 
 ROWS_MAX = 500
 SLOTS_MAX = 2 * ROWS_MAX  # subscriptions of one claim; the others are next in turn
-UNPROVEN_MAX = 64  # of these, so that a claim for thousands of endpoints that hang is short; new events wait for it
+UNPROVEN_MAX = 64  # of these such as do not answer: new events wait for a claim, so it must not name thousands
 UNREAD_MAX = 64  # subscriptions that one step reads before it claims for them
-UNREAD_LOOK_MAX = 256
+UNREAD_LOOK_MAX = 256  # among which a step looks for these
 WORTHWHILE = 128  # free slots that make another claim worth its statement while deliveries are under way
-UNPROVEN_LOOK_SECONDS = 0.00004  # pause for each subscription of the due map, where no unproven one may have anything
 UNPROVEN_SECONDS = 0.001  # pause for each unproven endpoint of a claim, so that hundreds of them do not slow the others
+UNPROVEN_LOOK_SECONDS = 0.00004  # the same for each one of the due map, after a look that found no unproven one
 
 
 class Slot(NamedTuple):
@@ -98,15 +98,15 @@ class Claim:
         return bool(rows)
 
     def _pause_unproven(self, slots: Sequence[Slot]) -> None:
-        """Look for no unproven endpoint for a moment, after a look that found these, or none among many."""
+        """Begin a pause in which no unproven endpoint is looked for: the longer, the more work this look was."""
         unproven = sum(not self._endpoints.answers(slot.subscription_id) for slot in slots)
         if (now := time.monotonic()) >= self._unproven_from:
             self._unproven_from = now + (UNPROVEN_SECONDS * unproven or UNPROVEN_LOOK_SECONDS * len(self._due))
 
     async def _read_unread(self) -> None:
-        """Read the next of those of which nobody knows here whose they are, where they may have anything.
+        """Read the next subscriptions whose tenant is not known here, if they may have anything.
 
-        Until then they get nothing: thousands of them, as after a start, would take all the room, and others' turns.
+        They get nothing before: thousands of them, as after a start, would take all the room, and the turns of others.
         """
         if self._room.free <= 0:
             return
@@ -148,8 +148,8 @@ class Claim:
     def _slots(self, *, unproven_too: bool = True) -> list[Slot]:
         """Return what the due map's subscriptions may have, in rotation; one that was forgotten here has one slot.
 
-        Thousands may wait while their tenant has all that it may have for endpoints that do not answer: once one of
-        these is promised nothing, no other one is asked about.
+        A tenant may have all that it gets for endpoints that do not answer, while thousands of these have something
+        due: once one of them is promised nothing, the tenant's others are passed over.
         """
         grants, slots = self._room.grants(len(self._due)), []
         unproven_too = unproven_too and self._room.takes_unproven and time.monotonic() >= self._unproven_from

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DueMarks"]
 
-SLOW_SECONDS = 0.025  # of a claim that looks at everything: a hundred thousand dead entries, or a slow link
+SLOW_SECONDS = 0.025  # a claim without marks is slow from here on: it reads 100,000 dead entries, or the link is slow
 FULL_LOOK_SHARE = 10  # slow claims without marks may take a tenth of the time
 
 

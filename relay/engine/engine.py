@@ -35,7 +35,7 @@ __all__ = ["Engine", "EngineOptions"]
 log = logging.getLogger("relay")
 
 LOOK_SECONDS = 2.0  # for the look at the database that is under way when the engine is told to stop
-SETTLE_AFTER_DRAIN_SECONDS = 5.0  # to settle what was answered, once the drain is over, or with no progress
+SETTLE_AFTER_DRAIN_SECONDS = 5.0  # to store results after the drain's time, or during it while none is taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +175,9 @@ class Engine:
         settled.set()
 
     async def _until_settled(self, settled: anyio.Event, finish_by: float) -> None:
-        """Wait until each result is written; one that is not is sent again.
+        """Wait until each result is written; a delivery whose result is not is sent again.
 
-        A database that is slow has as much time as the drain has left, as long as it takes some.
+        A slow database has until `finish_by` (time of anyio), as long as it takes a result every few seconds.
         """
         while not settled.is_set():
             left = self.settler.unsettled

@@ -66,9 +66,9 @@ class Room:
         self._watchers.discard(freed)
 
     def add_settler(self, settler: Settler) -> None:
-        """Count its unwritten results: beyond as many as there are leases, each takes the place of one.
+        """Count a settler's unwritten results. Those beyond the number of leases each take the place of a lease.
 
-        A database that takes results more slowly than endpoints answer is not outrun; else leases would end before.
+        So a database that stores results slowly is not outrun: results would come after the end of their leases.
         """
         self._settlers.add(settler)
 

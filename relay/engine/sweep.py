@@ -26,8 +26,8 @@ __all__ = ["Sweep"]
 SLICE = 500
 START = bytes(16)
 READ_AT = 64  # changed subscriptions at once: each takes a tenth of a millisecond, for which all else waits
-UNCLEAR_MAX = 128  # known ones that it did not meet, at once
-SLOW_SECONDS = 0.1  # of a look at what is due: where a held snapshot keeps what left, a million rows take so long
+UNCLEAR_MAX = 128  # known ones that a turn did not meet, read at once to see whether they are gone
+SLOW_SECONDS = 0.1  # a look at what is due is slow from here on: it reads a million dead rows, of a held snapshot
 LOOK_SHARE = 10  # slow looks at what is due may take a tenth of the time
 
 
@@ -54,7 +54,7 @@ class Sweep:
         self.tell_test: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
-        """Sweep the next slice; where looks at what is due are slow, only now and then with such a look.
+        """Sweep the next slice. Where looks at what is due are slow, most sweeps do without, and stay at their slice.
 
         The order matters: changes are read before endpoints count as sendable again, and only then are some
         forgotten.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_in_schema"]
 
-# Whoever reads a status may see each row, as a superuser does, where relays and applications do not.
+# It asks about every role, not about the one that reads the status: a superuser sees rows that relays do not see.
 _HIDING = text(f"""
 select 'outbox.' || c.relname as subject from pg_catalog.pg_class c
 where c.relnamespace = pg_catalog.to_regnamespace('outbox') and c.relkind in ('r', 'p') and c.relrowsecurity

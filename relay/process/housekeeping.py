@@ -85,8 +85,8 @@ class Housekeeping:
         self._every = {round_.name: round_.every_seconds for round_ in self._rounds} | {SEALING: _SEALING_EVERY_SECONDS}
         self._due_at = dict.fromkeys(self._every, 0.0)
         self._lost_at: float | None = None
-        self._ended: tuple[str, str] | None = None
-        self._told_until: dict[str, float] = {}  # by what was told
+        self._ended: tuple[str, str] | None = None  # the round that ended the last connection, and its error
+        self._told_until: dict[str, float] = {}  # by text: until when it is not logged again (monotonic)
         self._relays = 1
 
     @property
@@ -120,7 +120,7 @@ class Housekeeping:
                 await anyio.sleep(self.pause_seconds)
 
     def _warn(self, name: str, error: psycopg.Error | OutboxError) -> None:
-        """Log the error of a round; one that all rounds have until a person mends it, only once in a while."""
+        """Log the error of a round. One that a person has to mend fails all rounds alike: it is logged now and then."""
         told, now = "; ".join(filter(None, (_told(error), mend_of(error)))), time.monotonic()
         if isinstance(error, psycopg.Error) and meaning_of(error) is Meaning.SETUP:
             if now < self._told_until.get(told, 0.0):

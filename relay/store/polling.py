@@ -33,7 +33,6 @@ select (select min(event_seq) from outbox.pending where event_seq > %d),
        %s;
 commit"""
 
-
 _HIDE_NOTHING = "set local row_security = off"
 
 
@@ -60,7 +59,7 @@ async def poll(database: Database, after_seq: int, due_since: float, *, ask_grou
 
 
 # Asks about every subscription in turn, a slice each time: finds what the due map does not know, and expired leases.
-# The oldest due rows answer both, and nearly always at once: what a held snapshot keeps dead before them is read once.
+# The oldest due rows nearly always answer both questions: the dead rows of a held snapshot before them are read once.
 _SWEEP = f"""
 with slice as materialized (
     select id, version from outbox.subscriptions where id > %b and {SENDABLE} order by id limit %b)
@@ -91,7 +90,7 @@ async def sweep(database: Database, after_id: bytes, count: int, *, for_due: boo
         database: the data plane's.
         after_id: the last one that was read before.
         count: subscriptions at most.
-        for_due: whether to look what they have due. If not, they are told to have nothing.
+        for_due: whether to look for what is due. If not, the rows say that nothing is, which means nothing.
     """
     swept, waits = (_SWEEP, (UUID(bytes=after_id), count, for_due)), (_TEST_WAITS, ())
     if not database.may_ask_origin:

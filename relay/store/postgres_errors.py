@@ -131,7 +131,7 @@ _LOGINS = (
         re.compile(r"database system is (starting up|shutting down|in recovery|not yet accepting|not accepting)"),
         "57P03",
     ),
-    # What a session that begins writes before all else: no room is left for it.
+    # The disk is full: a new session cannot even write the file that it begins with.
     _Login(re.compile(r"could not write init file|No space left on device"), "53100"),
     _Login(re.compile(r"session is read-only|server is in hot standby mode"), "25006"),
 )

@@ -40,10 +40,10 @@ HIDING = f"""select 'table "' || min(c.relname) || '"' {_HIDES}"""
 FIND_POLICY = """
 exists (select from pg_catalog.pg_policy p join pg_catalog.pg_class c on c.oid = p.polrelid
         where c.relnamespace = pg_catalog.to_regnamespace('outbox') and pg_catalog.row_security_active(c.oid))"""
-"""Whether there is a policy on a table that has it: nearly always there is none, and row_security is off unasked."""
+"""Whether a table of ours with row level security has a policy. Nearly always none has; then nothing more is asked."""
 
 ANY_POLICY = "exists (select from pg_catalog.pg_policy)"
-"""The same of the whole database: quicker to ask."""
+"""Whether the database has a policy at all, which is quicker to ask."""
 
 SET_ROW_SECURITY = f"""
 set_config('row_security', case when {FIND_POLICY} and not exists (select {_HIDES}) then 'on' else 'off' end, true)"""

@@ -51,8 +51,8 @@ def limits(seconds: int) -> str:
 def session(seconds: int) -> str:
     """Return the statement that bounds how long a connection waits for a client which takes no answer.
 
-    A client that rests is no such one: idle_session_timeout, which a server may have against forgotten sessions, would
-    end a relay's connections again and again.
+    It also switches off idle_session_timeout, which a server may have against forgotten sessions: a relay's connections
+    rest between looks, and would be ended again and again.
     """
     return f"""
 select set_config('idle_session_timeout', '0', false),

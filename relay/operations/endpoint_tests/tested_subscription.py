@@ -1,4 +1,4 @@
-"""The subscription that is probed, read as sending needs it, and the attempt row of its test message."""
+"""The subscription that is tested, read as sending needs it, and the attempt row of its test message."""
 
 from __future__ import annotations
 
