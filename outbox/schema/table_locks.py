@@ -133,19 +133,21 @@ declare
     most integer := (
         select least(setting::integer / 4, 250) from pg_catalog.pg_settings where name = 'deadlock_timeout');
     give_up timestamptz := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => {patience});
+    waited_for boolean;
     until timestamptz;
     one regclass;
 begin
     loop
         begin
-            until := pg_catalog.clock_timestamp() + pg_catalog.make_interval(
-                secs => case when {is_waited_for} then 0 else most / 1000.0 end);
+            waited_for := {is_waited_for};
+            until := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => most / 1000.0);
             for one in select c.oid from pg_catalog.pg_class c
                        where c.relnamespace = pg_catalog.to_regnamespace('outbox') and c.relkind in ('r', 'p', 'v')
                            and c.relname = any (array[{names}]) order by c.relname loop
                 perform pg_catalog.set_config('lock_timeout', greatest(1, pg_catalog.round(1000 * extract(
                     epoch from until - pg_catalog.clock_timestamp())))::text, true);
-                execute pg_catalog.format('lock table %s in access exclusive mode', one);
+                execute pg_catalog.format(
+                    'lock table %s in access exclusive mode%s', one, case when waited_for then ' nowait' else '' end);
             end loop;
             exit;
         exception when lock_not_available or deadlock_detected then

@@ -94,8 +94,12 @@ def in_the_background(url: str) -> tuple[threading.Thread, list[Any]]:
 
 
 def look_for_circles_soon(url: str) -> None:
+    look_for_circles_after(url, "200ms")
+
+
+def look_for_circles_after(url: str, time_: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"alter database {connection.info.dbname} set deadlock_timeout = '200ms'")
+        connection.execute(f"alter database {connection.info.dbname} set deadlock_timeout = '{time_}'")
 
 
 @pytest.mark.parametrize(("first", "second"), [("events", "dead_letters"), ("dead_letters", "events")])
@@ -239,20 +243,21 @@ def test_a_script_locks_all_that_it_changes_first(empty_database_url: str) -> No
 def test_the_wait_for_a_table_holds_up_those_who_record_for_little_longer_than_a_look_for_circles(
     empty_database_url: str,
 ) -> None:
+    """A quarter longer, 2.5 s here. Who records gives up, by the server's own clock, before it is twice as long."""
     migrate_to(empty_database_url, 41)
-    took: list[float] = []
+    look_for_circles_after(empty_database_url, "2s")
     with psycopg.connect(empty_database_url) as dump, psycopg.connect(empty_database_url) as application:
         application.autocommit = True
+        application.execute("set lock_timeout = '3400ms'")
         dump.execute("select from outbox.events")
         thread, ended = in_the_background(empty_database_url)
+        recorded = 0
         while thread.is_alive():
-            began = time.monotonic()
             application.execute("insert into outbox.events (type, payload) values ('a', '1')")
-            took.append(time.monotonic() - began)
+            recorded += 1
         thread.join()
     assert isinstance(ended[0], SchemaError)
-    assert 0.9 < max(took) < 1.7, "deadlock_timeout is one second"
-    assert sum(1 for one in took if one > 0.5) <= 5
+    assert recorded > 1, "between the waits"
 
 
 def test_the_bound_of_a_transaction_around_it_is_as_before(empty_database_url: str) -> None:
