@@ -421,6 +421,14 @@ async def test_rows_are_found_by_id_also_where_statistics_were_made_of_an_empty_
     assert indexes == {"deliveries_pkey"}
 
 
+async def test_orphans_are_found_by_one_look_up_for_each_subscription(full: World, watch: PlanWatch) -> None:
+    await watch.begin()
+    connection = await watch.store.connect()
+    await connection.execute("select from outbox.orphans()")
+    await connection.rollback()
+    unharmed(watch, 12 * SUBSCRIPTIONS)
+
+
 async def test_a_sweep_that_does_not_look_at_what_is_due_touches_no_delivery(full: World, watch: PlanWatch) -> None:
     await watch.begin()
     rows = await watch.store.sweep(bytes(16), 500, for_due=False)
