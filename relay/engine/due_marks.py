@@ -44,6 +44,10 @@ class DueMarks:
         """Look at everything of this one the next time: something is due there that may lie below its mark."""
         self._marks.pop(subscription_id, None)
 
+    def clear(self) -> None:
+        """Look at everything the next time: another database has come, and its rows may be due earlier."""
+        self._marks.clear()
+
     def note_claim(self, rows: Sequence[Leased], marks: Mapping[bytes, Mark], began: float, ended: float) -> None:
         """Note what a claim with these marks brought, and how long it took."""
         is_slow = ended - began > SLOW_SECONDS

@@ -182,6 +182,8 @@ class Feeder:
         if self._more_pending and (Part.FAN_OUT in parts or self._fan_out_is_due()):
             with self._pace.timing("fan_out"):
                 first, self._more_pending = await self.fan_out.run(self._low, up_to, may_lease=not self.halt.is_on)
+            if first is not None:
+                self.low_water.note_taken()
             worked = worked or first is not None
         if not self.halt.is_on:
             worked = await self._side.run("the claim of suspects", self.suspect_claim.run) or worked
@@ -238,7 +240,7 @@ class Feeder:
             log.warning("database: another server or timeline, or another schema; everything known is read again")
             self._sending.release_unbegun()
             self._endpoints.distrust()
-            for known in (self.due, self.suspect_claim.subscriptions, self.batches):
+            for known in (self.due, self.suspect_claim.subscriptions, self.batches, self.claim.marks):
                 known.clear()
             self.fan_out.filters.forget()
             self.sweep.restart()
@@ -264,8 +266,7 @@ class Feeder:
             self.fan_out.shares.note_groups()
         self.due.add_all(seen.due)
         self._more_pending = seen.first is not None
-        self.low_water.note_look(low, began, time.monotonic(), seen.first, seen.drawn)
-        self._low = low if seen.first is None else seen.first - 1
+        self._low = self.low_water.note_look(low, began, time.monotonic(), seen.first, seen.drawn)
         return seen.drawn
 
     def _pause_seconds(self, began: float) -> float:

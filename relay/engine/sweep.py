@@ -28,7 +28,7 @@ START = bytes(16)
 READ_AT = 64  # changed subscriptions at once: each takes a tenth of a millisecond, for which all else waits
 UNCLEAR_MAX = 128  # known ones that a turn did not meet, read at once to see whether they are gone
 SLOW_SECONDS = 0.1  # a look at what is due is slow from here on: it reads a million dead rows, of a held snapshot
-LOOK_SHARE = 10  # slow looks at what is due may take a tenth of the time
+LOOK_SHARE = 10  # slow looks at what is due, two in a row, may take a tenth of the time: one may wait for a lock
 
 
 class Sweep:
@@ -46,7 +46,7 @@ class Sweep:
         self._due = due
         self._suspects = suspects
         self._stopped = StoppedRelays(store)
-        self.look_at = 0.0
+        self.look_at = self._look_seconds = 0.0  # _look_seconds: that the last such look took
         self._seen: set[bytes] = set()
         self._unmet: list[bytes] = []
         self.position = START
@@ -73,12 +73,14 @@ class Sweep:
         self._due.add_all(self._endpoints.take_sendable_again())
         self._suspects.add_all(row.id for row in rows if row.suspects)
         if looks:
-            self.look_at = ended + (LOOK_SHARE * (ended - began) if ended - began > SLOW_SECONDS else 0.0)
+            seconds, self._look_seconds = min(ended - began, self._look_seconds), ended - began
+            self.look_at = ended + (LOOK_SHARE * seconds if seconds > SLOW_SECONDS else 0.0)
             await self._forget(rows)
             self.position = START if len(rows) < SLICE else rows[-1].id
 
     def restart(self) -> None:
-        """Begin a new turn, and forget what this one has met."""
+        """Begin a new turn at once, and forget what this one has met, and how long looks took."""
+        self.look_at = self._look_seconds = 0.0
         self._seen.clear()
         self._unmet, self.position = [], START
 

@@ -81,3 +81,10 @@ def test_nothing_is_kept_when_the_last_mark_has_ended() -> None:
     assert marks.of([ONE], end - 0.01) == [mark(5)]
     assert marks.of([ONE], end + 0.01) == [FIRST]
     assert len(marks) == 0
+
+
+def test_another_database_has_no_marks() -> None:
+    marks = DueMarks()
+    claim(marks, NOW, SLOW, [row(5)], ONE)
+    marks.clear()
+    assert marks.of([ONE], NOW + 0.3) == [FIRST]

@@ -86,3 +86,25 @@ def test_a_late_event_found_lower_down_lowers_the_bound_again() -> None:
     now += BEHIND_SECONDS + 0.1
     low.note_look(low.bound(now), now, now, 40, 1000)
     assert low.bound(now) == 39
+
+
+def test_one_slow_look_alone_delays_no_other() -> None:
+    """It waited for a lock, or this process stood still: events that commit late are found within seconds."""
+    low, now = warm()
+    now += BEHIND_SECONDS
+    assert low.bound(now) == -1
+    low.note_look(-1, now, now + 30, 100, 1000)
+    now += 30 + BEHIND_SECONDS
+    assert low.bound(now) == -1
+    low.note_look(-1, now, now + 0.001, 100, 1000)
+    assert low.bound(now + 0.001 + BEHIND_SECONDS) == -1
+
+
+def test_what_a_look_without_the_mark_found_is_taken_also_after_a_look_with_it() -> None:
+    low, now = warm()
+    assert low.note_look(-1, now, now, 40, 1000) == 39
+    assert low.note_look(99, now, now, 500, 1000) == 39
+    low.note_taken()
+    assert low.note_look(99, now, now, 500, 1000) == 499
+    assert low.note_look(99, now, now, None, 1000) == 99
+    assert low.note_look(99, now, now, 600, 1000) == 599

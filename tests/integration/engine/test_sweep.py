@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from uuid import UUID
 
 import pytest
@@ -78,6 +80,7 @@ async def test_where_a_look_at_what_is_due_is_slow_the_next_sweeps_do_all_but_th
         world.record()
         await relay.look()
         await await_until(lambda: world.count("attempts") == 1)
+        await relay.feeder.sweep.run()  # slow, and so was the one before
         world.rows(
             "insert into outbox.deliveries (id, event_seq, subscription_id, due_at)"
             " select outbox.uuid7(), seq, %s, now() - interval '1 day' from outbox.events",
@@ -93,6 +96,39 @@ async def test_where_a_look_at_what_is_due_is_slow_the_next_sweeps_do_all_but_th
         relay.feeder.sweep.look_at = 0.0  # the pause is over
         await relay.feeder.sweep.run()
         assert subscription in relay.feeder.due
+
+
+async def test_a_look_that_waited_for_a_lock_delays_no_other(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "LOOK_SHARE", 1_000_000)
+    subscription = world.subscribe()
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        with world.open() as other:
+            other.execute("lock table outbox.deliveries in access exclusive mode")
+            look = asyncio.create_task(relay.feeder.sweep.run())
+            await await_until(lambda: world.locks("not granted") == 1)
+            await asyncio.sleep(2 * sweep.SLOW_SECONDS)
+            other.rollback()
+            await look
+        world.record()
+        await fan_out(relay.engine.settle_store)
+        await relay.feeder.sweep.run()
+        assert subscription in relay.feeder.due
+
+
+async def test_another_database_is_looked_at_at_once(
+    world: World, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(sweep, "LOOK_SHARE", 1_000_000)
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.feeder.sweep.run()
+        assert relay.feeder.sweep.look_at > time.monotonic()
+        relay.feeder.sweep.restart()
+        assert relay.feeder.sweep.look_at <= time.monotonic()
 
 
 async def test_due_rows_behind_many_suspects_are_found(world: World, store: Store) -> None:
