@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from relay.engine.byte_shares import ByteShare
     from relay.engine.due_map import DueMap
+    from relay.engine.endpoint import Endpoint
     from relay.engine.endpoint_registry import Endpoints
     from relay.engine.fairness import Grants
     from relay.engine.pace import Pace
@@ -168,7 +169,7 @@ class Claim:
                 unproven_left -= not answers
                 if len(slots) == SLOTS_MAX:
                     break
-            elif endpoint and not answers and not endpoint.leased and promised <= 0 and endpoint.gate is None:
+            elif endpoint and not answers and promised <= 0 and endpoint.gate is None and _could_have(endpoint):
                 full.add(endpoint.tenant)
         return slots
 
@@ -187,6 +188,11 @@ async def admit(
     """Hand claimed rows over to be sent. `start_by`: the monotonic time after which none may begin."""
     await sending.refresh({(row.subscription_id, row.version) for row in rows}, store.read_subscriptions)
     sending.admit([delivery_of(row, lease, start_by, suspect=suspect) for row in rows])
+
+
+def _could_have(endpoint: Endpoint) -> bool:
+    """Tell whether nothing of its own keeps an endpoint from a first lease."""
+    return not endpoint.leased and endpoint.is_sendable
 
 
 def _weight(row: Leased) -> int:

@@ -297,3 +297,31 @@ async def require_asked(far_end: FarEnd, count: int) -> None:
     """Require that so many requests have begun, and no more."""
     await await_until(lambda: len(far_end.requests) >= count)
     assert len(far_end.requests) == count
+
+
+async def test_one_that_is_held_back_speaks_for_no_other_of_its_tenant(
+    world: World, far_end: FarEnd, store: Store
+) -> None:
+    """That its tenant has all that it may have is told by one that could have something."""
+    ids = [world.subscribe(path=path, tenant="a") for path in ("/held", "/next")]
+    world.subscribe(path="/other", tenant="b")
+    world.record(tenant="a")
+    async with stepping(world.url, far_end) as relay:
+        await relay.look()
+        await relay.settled()
+        far_end.requests.clear()
+        for subscription in ids:
+            endpoint = relay.endpoints.get(subscription)
+            assert endpoint is not None
+            endpoint.window.answers = False
+            relay.endpoints.note_answers(endpoint)
+        held = relay.endpoints.get(ids[0])
+        assert held is not None
+        held.send_nothing_for(1000.0)
+        world.record(tenant="a")
+        await fan_out(store)
+        for _ in range(3):
+            await relay.look()
+            await asyncio.sleep(0.01)
+        await await_until(lambda: relay.sending.idle)
+        assert far_end.paths() == ["/next"]
