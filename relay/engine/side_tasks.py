@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from relay.store.postgres_errors import Meaning, meaning_of, mend_of, one_line
+from relay.store.postgres_errors import Meaning, is_new_condition, meaning_of, mend_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,14 +36,14 @@ class SideTasks:
     async def run(self, name: str, task: Callable[[], Awaitable[bool | None]]) -> bool:
         """Run a task unless it failed a moment ago; return what it returns.
 
-        Raises the errors that mean that the database is away: they stop everybody.
+        Raises the errors that mean that the database is away, or that need another connection: they stop everybody.
         """
         if self._failed and time.monotonic() < self._failed.get(name, 0.0):
             return False
         try:
             done = bool(await task())
         except psycopg.Error as error:
-            if meaning_of(error) is Meaning.AWAY:
+            if meaning_of(error) is Meaning.AWAY or is_new_condition(error):
                 raise
             self._note(name, error)
             return False

@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.string import ByteaBinaryLoader
 
 from relay.store import arrays
-from relay.store.postgres_errors import Meaning, meaning_of
+from relay.store.postgres_errors import Meaning, is_new_condition, meaning_of
 from relay.store.row_security import FIND_POLICY, HIDING, SET_ROW_SECURITY
 from relay.store.turns import LIMITS, SESSION
 
@@ -190,9 +190,10 @@ class Database:
     async def recover(self, error: BaseException) -> None:
         """Close the connection after an error, unless only the rows were refused or the server was busy.
 
-        The next statement dials again: by then a name or a list of hosts may lead to another server.
+        The next statement dials again: by then a name or a list of hosts may lead to another server. A
+        limit that came later ends statements as if the server were busy: the next connection asks for limits.
         """
-        if meaning_of(error) not in (Meaning.BUSY, Meaning.REFUSED):
+        if is_new_condition(error) or meaning_of(error) not in (Meaning.BUSY, Meaning.REFUSED):
             await self.close()
 
     async def close(self) -> None:

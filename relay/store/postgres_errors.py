@@ -20,6 +20,7 @@ __all__ = [
     "TOO_LONG",
     "Meaning",
     "is_locked",
+    "is_new_condition",
     "is_refusal",
     "meaning_of",
     "mend_of",
@@ -167,6 +168,11 @@ def meaning_of(error: BaseException) -> Meaning:
 def is_refusal(error: BaseException) -> bool:
     """Tell whether the server refused these very rows."""
     return meaning_of(error) is Meaning.REFUSED
+
+
+def is_new_condition(error: BaseException) -> bool:
+    """Tell whether a limit, or a policy of row level security, came after the connection, which asks for them once."""
+    return sqlstate_of(error) in TOO_LONG or is_row_security(error)
 
 
 def is_locked(error: BaseException) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from secrets import token_hex
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from relay.model.outcome import Outcome
 from relay.store.lease import LEASE_SLACK_SECONDS, START_WITHIN_SECONDS, new_lease
 from relay.store.store import Store
-from tests.integration.engine.world import FarEnd, World, fan_out, running
+from tests.integration.engine.world import FarEnd, World, fan_out, running, stepping, uuid_of
 from tests.support.waiting import await_until
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +43,39 @@ async def test_short_timeouts_of_the_server_lose_nothing(own_world: World, far_e
     async with running(own_world.url, far_end):
         await await_until(lambda: own_world.count("attempts") == 100)
     assert own_world.count("deliveries") == own_world.count("dead_letters") == 0
+
+
+async def test_a_limit_that_comes_to_an_open_connection_ends_no_statement_twice(
+    own_world: World, far_end: FarEnd
+) -> None:
+    """As a reload of the server brings it, or a pooler that hands us another of its connections."""
+    own_world.subscribe()
+    own_world.rows("create function public.take_long() returns trigger language plpgsql as $$ begin"
+                   " perform pg_sleep(0.3); return null; end $$")  # fmt: skip
+    own_world.rows("create trigger take_long after insert on outbox.deliveries execute function public.take_long()")
+    async with stepping(own_world.url, far_end) as relay:
+        await relay.look()
+        store = relay.engine.feed_store
+        await (await store.connect()).execute("set statement_timeout = '100ms'")
+        own_world.record()
+        with pytest.raises(psycopg.errors.QueryCanceled) as caught:
+            await relay.look()
+        own_world.rows(f"alter database {own_world.value('select current_database()')} set statement_timeout = '100ms'")
+        await store.recover(caught.value)
+        await relay.look()
+        await await_until(lambda: own_world.count("attempts") == 1)
+
+
+async def test_a_policy_that_comes_to_a_table_of_a_side_task_is_seen(own_world: World, far_end: FarEnd) -> None:
+    subscription = own_world.subscribe()
+    own_world.rows("update outbox.subscriptions set rate_limit = '20/s', rate_burst = 5 where id = %s", uuid_of(subscription))
+    async with running(own_world.url, far_end):
+        own_world.record()
+        await await_until(lambda: own_world.count("attempts") == 1)
+        own_world.rows("alter table outbox.limits enable row level security")
+        own_world.rows("create policy all_of_it on outbox.limits using (true)")
+        own_world.record(count=20)
+        await await_until(lambda: own_world.count("attempts") == 21)
 
 
 @pytest.mark.parametrize("setting", ["statement_timeout", "transaction_timeout"])
