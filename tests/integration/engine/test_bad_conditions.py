@@ -68,7 +68,8 @@ async def test_a_limit_that_comes_to_an_open_connection_ends_no_statement_twice(
 
 async def test_a_policy_that_comes_to_a_table_of_a_side_task_is_seen(own_world: World, far_end: FarEnd) -> None:
     subscription = own_world.subscribe()
-    own_world.rows("update outbox.subscriptions set rate_limit = '20/s', rate_burst = 5 where id = %s", uuid_of(subscription))
+    limit = "rate_limit = '20/s', rate_burst = 5"
+    own_world.rows(f"update outbox.subscriptions set {limit} where id = %s", uuid_of(subscription))
     async with running(own_world.url, far_end):
         own_world.record()
         await await_until(lambda: own_world.count("attempts") == 1)
