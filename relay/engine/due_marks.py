@@ -16,13 +16,14 @@ __all__ = ["DueMarks"]
 
 SLOW_SECONDS = 0.025  # a claim without marks is slow from here on: it reads 100,000 dead entries, or the link is slow
 FULL_LOOK_SHARE = 10  # slow claims without marks may take a tenth of the time
+LONGEST_SECONDS = 30.0  # of a mark: a claim may also have been slow because the network stood still
 
 
 class DueMarks:
     """The first row that the last claim brought of each subscription, where a claim without this mark was slow.
 
     What became due below a mark, as an urgent event does, is found by a claim without it: the next one, where such
-    claims are quick, and otherwise after FULL_LOOK_SHARE times as long as the last one took.
+    claims are quick, and otherwise after FULL_LOOK_SHARE times as long as the last one took, LONGEST_SECONDS at most.
     """
 
     def __init__(self) -> None:
@@ -58,7 +59,7 @@ class DueMarks:
             if row.due is None:
                 continue
             if marks[row.subscription_id] is FIRST and is_slow:
-                end = ended + FULL_LOOK_SHARE * (ended - began)
+                end = ended + min(FULL_LOOK_SHARE * (ended - began), LONGEST_SECONDS)
             elif marks[row.subscription_id] is not FIRST and former is not None:
                 end = former[1]
             else:

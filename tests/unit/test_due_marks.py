@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.engine.due_marks import FULL_LOOK_SHARE, DueMarks
+from relay.engine.due_marks import FULL_LOOK_SHARE, LONGEST_SECONDS, DueMarks
 from relay.store.claims import FIRST, Mark
 from relay.store.rows import Leased
 
@@ -63,6 +63,13 @@ def test_slow_claims_without_a_mark_take_a_tenth_of_the_time_at_most(with_marks:
         full, spent = full + is_full, spent + (SLOW if is_full else 0.0)
     assert full > 100 / (FULL_LOOK_SHARE * SLOW) / 2, "they come again and again"
     assert spent <= 1.1 * (now - NOW) / FULL_LOOK_SHARE
+
+
+def test_no_mark_is_kept_for_long_after_a_claim_that_was_stuck() -> None:
+    marks = DueMarks()
+    claim(marks, NOW, 600.0, [row(5)], ONE)
+    assert marks.of([ONE], NOW + 600 + LONGEST_SECONDS - 1) == [mark(5)]
+    assert marks.of([ONE], NOW + 600 + LONGEST_SECONDS + 1) == [FIRST]
 
 
 def test_what_is_forgotten_is_looked_for_from_the_first_on_also_where_a_claim_is_under_way() -> None:
