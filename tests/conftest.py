@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import psutil
+import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy.engine import make_url
@@ -111,3 +113,24 @@ def nothing_left_open() -> Iterator[None]:
     """Fail the test that leaves a connection to SQLite open, instead of another one that meets Python's warning."""
     yield
     assert take_open() == []
+
+
+@pytest.fixture
+def login(database_url: str) -> Iterator[Callable[..., str]]:
+    """Make a login role, a member of the given group roles only, and return its URL."""
+    made: list[str] = []
+
+    def make(*groups: str) -> str:
+        name, password = f"outbox_test_{secrets.token_hex(6)}", secrets.token_hex(16)
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(f"create role {name} login password '{password}'")
+            for group in groups:
+                connection.execute(f"grant {group} to {name}")
+        made.append(name)
+        return make_url(database_url).set(username=name, password=password).render_as_string(hide_password=False)
+
+    yield make
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f"drop owned by {name} cascade")
+            connection.execute(f"drop role {name}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -161,24 +160,6 @@ VERBS = {"s": "select", "i": "insert", "u": "update", "d": "delete"}
 def database(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
-
-
-@pytest.fixture
-def login(database: psycopg.Connection[Any], database_url: str) -> Iterator[Callable[..., str]]:
-    """Makes a login role, a member of the given group roles only; returns its URL."""
-    made: list[str] = []
-
-    def make(*groups: str) -> str:
-        name = f"outbox_test_{secrets.token_hex(6)}"
-        database.execute(f"create role {name} login password '{name}'")
-        made.append(name)
-        for group in groups:
-            database.execute(f"grant {group} to {name}")
-        return make_url(database_url).set(username=name, password=name).render_as_string(hide_password=False)
-
-    yield make
-    for name in made:
-        database.execute(f"drop owned by {name} cascade; drop role {name}")
 
 
 def check(url: str) -> list[str]:

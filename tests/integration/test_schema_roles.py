@@ -35,27 +35,6 @@ from tests.support import databases
 TABLES = "select relname from pg_class where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'p')"
 
 
-@pytest.fixture
-def login(database_url: str) -> Iterator[Callable[..., str]]:
-    """Makes a login role that is a member of the given group roles only, and returns its URL."""
-    made: list[str] = []
-
-    def make(*groups: str) -> str:
-        name, password = f"outbox_test_{secrets.token_hex(6)}", secrets.token_hex(16)
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute(f"create role {name} login password '{password}'")
-            for group in groups:
-                connection.execute(f"grant {group} to {name}")
-        made.append(name)
-        return make_url(database_url).set(username=name, password=password).render_as_string(hide_password=False)
-
-    yield make
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        for name in made:
-            connection.execute(f"drop owned by {name} cascade")
-            connection.execute(f"drop role {name}")
-
-
 def refused(url: str, statement: str) -> bool:
     with psycopg.connect(url, autocommit=True) as connection:
         try:
