@@ -80,7 +80,7 @@ class Room:
     def free(self) -> int:
         """How many more deliveries this process may lease."""
         unwritten = sum(settler.unwritten for settler in self._settlers)
-        return self._leases.total - self._leases.taken - max(0, unwritten - self._leases.total)
+        return max(0, self._leases.total - self._leases.taken - max(0, unwritten - self._leases.total))
 
     @property
     def takes_unproven(self) -> bool:

@@ -81,3 +81,21 @@ async def test_there_is_one_look_a_turn_and_another_in_the_next(
         assert len(looks) == turn - 1
         await asyncio.sleep(0)
         assert len(looks) == turn
+
+
+class Behind:
+    """What a room asks a settler."""
+
+    unwritten = 0
+
+
+def test_unwritten_results_beyond_the_leases_take_places_and_no_more_than_there_are() -> None:
+    """Who asks how many are free takes a number below none for many."""
+    room, settler = Room(8, leased_max=10), Behind()
+    room.add_settler(settler)  # type: ignore[arg-type]
+    free = []
+    for settler.unwritten in (0, 10, 13, 20, 21, 500):
+        free.append(room.free)
+    assert free == [10, 10, 7, 0, 0, 0]
+    room.remove_settler(settler)  # type: ignore[arg-type]
+    assert room.free == 10
