@@ -47,22 +47,26 @@ class Shares(NamedTuple):
         return (self.after_tenant.encode(), self.groups, *bounds, *bounds, oldest, *blank)
 
 
-def _round(name: str, turn: str, start: str) -> str:
-    """Return the CTE that walks the groups with this condition on their turn, from `start` on."""
+def _round(name: str, turn: str, start: str, following: str) -> str:
+    """Return the CTE that walks the groups with this condition on their turn, from `start` on.
+
+    `following`: the condition on what comes behind the group `g`. Beside an equality of the first column it must not
+    compare rows: an index scan would begin at the first row of that turn, and step over all that wait before `g`.
+    """
     return f"""{name} as (
     (select -priority as turn, tenant, 1 as place from outbox.pending
      where {_GROUPED} and {turn} and {start} order by -priority, tenant limit 1)
     union all
     select next.turn, next.tenant, g.place + 1 from {name} g cross join lateral (
         select -priority as turn, tenant from outbox.pending
-        where {_GROUPED} and {turn} and (-priority, tenant) > (g.turn, g.tenant)
+        where {_GROUPED} and {turn} and {following}
         order by -priority, tenant limit 1) next
     where g.place < {GROUPS_MAX})"""
 
 
 CHOSEN = f"""recursive
-{_round("urgent", "-priority < 0", "true")},
-{_round("ordinary", "-priority = 0", "tenant > convert_from(%b, 'UTF8')")},
+{_round("urgent", "-priority < 0", "true", "(-priority, tenant) > (g.turn, g.tenant)")},
+{_round("ordinary", "-priority = 0", "tenant > convert_from(%b, 'UTF8')", "tenant > g.tenant")},
 groups as materialized (
     select turn, tenant, greatest(1, %b / count(*) over ()) as share
     from (select turn, tenant from urgent union all select turn, tenant from ordinary) g),

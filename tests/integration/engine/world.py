@@ -373,6 +373,15 @@ class PlanWatch:
             waiting.extend(node.get("Plans", []))
         return found
 
+    def rows_gone_through(self) -> dict[str, float]:
+        """The most rows that any scan of a table, and any sort, gave in one statement."""
+        rows: dict[str, float] = {}
+        for node in self.nodes():
+            if "Relation Name" in node or node["Node Type"] in ("Sort", "Incremental Sort", "Bitmap Index Scan"):
+                what = f"{node['Node Type']} {node.get('Relation Name', node.get('Index Name', ''))}"
+                rows[what] = max(rows.get(what, 0), node["Actual Rows"] * node["Actual Loops"])
+        return rows
+
     def seq_scans(self) -> list[str]:
         """The tables read from one end to the other."""
         return [
