@@ -373,8 +373,8 @@ class PlanWatch:
             waiting.extend(node.get("Plans", []))
         return found
 
-    def rows_gone_through(self) -> dict[str, float]:
-        """The most rows that any scan of a table, and any sort, gave in one statement."""
+    def rows_given(self) -> dict[str, float]:
+        """The most rows that any scan of a table, and any sort, gave; not what it dropped by a filter."""
         rows: dict[str, float] = {}
         for node in self.nodes():
             if "Relation Name" in node or node["Node Type"] in ("Sort", "Incremental Sort", "Bitmap Index Scan"):
