@@ -17,7 +17,7 @@ from outbox.ids import text_id
 from relay.store import turns
 from relay.store.arrays import Bigints, Integers, Uuids
 from relay.store.bodies import BODIES, Bodies, bodies_of, is_unreadable, read_bodies
-from relay.store.database import BEGIN, PLANS, rollback_if_open
+from relay.store.database import BEGIN, IN_ORDER, PLANS, rollback_if_open
 from relay.store.fan_out_births import birth_of
 from relay.store.fan_out_wide import WIDE_FROM, resolve_wide
 from relay.store.lanes import LANE_OF_EVENT, find_busy
@@ -41,7 +41,7 @@ __all__ = ["FAN_OUT_SETTINGS", "MAX_SEQ", "TAKE_TURN", "TakenBatch", "fan_out", 
 MAX_SEQ = 2**63 - 1  # no event has a higher number
 
 # A relay that waits for its turn goes back to its claims meanwhile.
-FAN_OUT_SETTINGS = f"{PLANS}, set_config('lock_timeout', '250ms', true)"
+FAN_OUT_SETTINGS = f"{PLANS}, {IN_ORDER}, set_config('lock_timeout', '250ms', true)"
 TAKE_TURN = turns.TAKE.format(turn="fan_out")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.store.arrays import Bigints, Uuids
-from relay.store.database import PLANS
+from relay.store.database import IN_ORDER, PLANS, SETTINGS
 from relay.store.pending_shares import CHOSEN
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ async def choose(database: Database, after_seq: int, limit: int, up_to_seq: int,
     """Return the pending events that a take of this kind would find, and lock no leaf of events. Changes nothing."""
     bounds = (after_seq, up_to_seq)
     which = shares.parameters(*bounds, limit) if shares else bounds
-    rows = await database.fetch(_CHOSEN_BY_SHARES if shares else _CHOSEN_OLDEST, *which, limit)
+    statement = _CHOSEN_BY_SHARES if shares else _CHOSEN_OLDEST
+    rows = await database.fetch(statement, *which, limit, settings=f"{SETTINGS}, {IN_ORDER}")
     last_tenant = next((row[1] for row in rows if row[0] is None), None)
     return Look(sorted(row[0] for row in rows if row[0] is not None), last_tenant)
 
@@ -107,7 +108,7 @@ async def find_ahead(
     bounds = (after_seq, up_to_seq)
     which = shares.parameters(*bounds, limit) if shares else bounds
     statement = _AHEAD_BY_SHARES if shares else _AHEAD_OLDEST
-    (rows,) = await database.transaction((statement, (*which, limit, *bounds)), settings=PLANS)
+    (rows,) = await database.transaction((statement, (*which, limit, *bounds)), settings=f"{PLANS}, {IN_ORDER}")
     last_tenant = next((row[1] for row in rows if row[0] is None), None)
     return sorted(Ahead(*row) for row in rows if row[0] is not None), last_tenant
 

@@ -374,12 +374,11 @@ class PlanWatch:
         return found
 
     def rows_given(self) -> dict[str, float]:
-        """The most rows that any scan of a table, and any sort, gave; not what it dropped by a filter."""
+        """The most rows that any scan gave, by table or index, and any sort; not what it dropped by a filter."""
         rows: dict[str, float] = {}
         for node in self.nodes():
-            if "Relation Name" in node or node["Node Type"] in ("Sort", "Incremental Sort", "Bitmap Index Scan"):
-                what = f"{node['Node Type']} {node.get('Relation Name', node.get('Index Name', ''))}"
-                rows[what] = max(rows.get(what, 0), node["Actual Rows"] * node["Actual Loops"])
+            what = node.get("Relation Name") or node.get("Index Name") or node["Node Type"]
+            rows[what] = max(rows.get(what, 0), node["Actual Rows"] * node["Actual Loops"])
         return rows
 
     def seq_scans(self) -> list[str]:
