@@ -21,7 +21,6 @@ __all__ = [
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUE = {character: value for value, character in enumerate(_ALPHABET)}
 _PAIRS = [(first + second).encode() for first in _ALPHABET for second in _ALPHABET]
-_SHIFTS = range(120, -1, -10)
 _RANDOM_BITS = 0x0FFF_3FFF_FFFF_FFFF_FFFF
 _VERSION_AND_VARIANT = 0x7000_8000_0000_0000_0000
 _TYPEID = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
@@ -50,8 +49,15 @@ def batch_id_of(raw: bytes) -> bytes:
 
 
 def _base32(number: int) -> bytes:
-    """Return 130 bits (two of them zero) as 26 characters, two at a time."""
-    return b"".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+    """Return 130 bits (two of them zero) as 26 characters, two at a time; a loop would take half as long again."""
+    pair, n = _PAIRS, number
+    return b"".join(
+        (
+            *(pair[n >> 120], pair[n >> 110 & 1023], pair[n >> 100 & 1023], pair[n >> 90 & 1023], pair[n >> 80 & 1023]),
+            *(pair[n >> 70 & 1023], pair[n >> 60 & 1023], pair[n >> 50 & 1023], pair[n >> 40 & 1023]),
+            *(pair[n >> 30 & 1023], pair[n >> 20 & 1023], pair[n >> 10 & 1023], pair[n & 1023]),
+        )
+    )
 
 
 def parse_id(prefix: str, text: object, field: str = "id") -> UUID:
