@@ -131,8 +131,7 @@ class Endpoint:
     @property
     def answers(self) -> bool:
         """Whether the endpoint answered the last time it was asked, and does so within a second or two."""
-        window = self.window
-        return window.answers and not window.is_slow
+        return self.window.proven
 
     @property
     def is_sendable(self) -> bool:
@@ -168,5 +167,6 @@ class Endpoint:
     @property
     def may_send(self) -> bool:
         """Whether a delivery that has not begun may go out now."""
-        free = bool(self.unbegun) and self.sending < self.window.size
-        return free and (self.gate is None or self.gate.lets_through())
+        if not self.unbegun or self.sending >= self.window.size:
+            return False
+        return self.gate is None or self.gate.lets_through()

@@ -38,13 +38,13 @@ class Places:
     def take(self, endpoint: Endpoint) -> None:
         """Count a place for this endpoint."""
         self.taken += 1
-        if not endpoint.answers:
+        if not endpoint.window.proven:
             self.unproven += 1
 
     def give_back(self, endpoint: Endpoint) -> None:
         """Count one place less for this endpoint."""
         self.taken -= 1
-        if not endpoint.answers:
+        if not endpoint.window.proven:
             self.unproven -= 1
 
     def widen(self, places: int, *, unproven: bool) -> None:
@@ -91,17 +91,18 @@ class Grants:
 
         `size`: how many bytes the body has.
         """
-        if self._most and self._left_of(endpoint.tenant, answers=endpoint.answers) <= 0:
+        proven = endpoint.window.proven
+        if self._most and self._left_of(endpoint.tenant, answers=proven) <= 0:
             return False
         if endpoint.gate is not None and not endpoint.gate.promise(1, self._slots):
             return False
-        if not endpoint.answers:
+        if not proven:
             own = endpoint.leased + endpoint.free - left
             if not self._leases.allowance(own, self._promised):
                 return False
         may = self._bytes.take(endpoint, size)
-        if may and (self._most or not endpoint.answers):
-            self._count(endpoint.tenant, 1, answers=endpoint.answers)
+        if may and (self._most or not proven):
+            self._count(endpoint.tenant, 1, answers=proven)
         return may
 
     def promise_bytes(self, endpoint: Endpoint | None) -> ByteShare | None:
@@ -151,42 +152,46 @@ class Grants:
 class Queues:
     """The endpoints that wait for a place among the requests on the wire; unproven ones have turns of their own."""
 
-    __slots__ = ("_proven_next", "_requests", "_tenants", "_turns")
+    __slots__ = ("_proven", "_proven_next", "_requests", "_tenants", "_unproven")
 
     def __init__(self, requests: Places, tenants: Tenants) -> None:
         self._requests = requests
         self._tenants = tenants
-        self._turns = {answers: Turns(answers=answers) for answers in (True, False)}
+        self._proven, self._unproven = Turns(answers=True), Turns(answers=False)
         self._proven_next = True
 
     def append(self, endpoint: Endpoint) -> None:
         """Put an endpoint that may send at the end of its queue, once."""
-        if endpoint.may_send and not endpoint.queued:
+        if not endpoint.queued and endpoint.may_send:
             endpoint.queued = True
-            self._turns[endpoint.answers].append(endpoint)
+            (self._proven if endpoint.window.proven else self._unproven).append(endpoint)
 
     def next(self) -> Endpoint | None:
         """Take the next endpoint, from both kinds in turn. Unproven ones wait while they hold all that they may.
 
         An unproven endpoint that has its one place leaves the queue: it is appended again when that attempt ends.
         """
-        most, unproven_most = (self._tenants.most(n) for n in (self._requests.total, self._requests.unproven_max))
+        requests, tenants = self._requests, self._tenants
+        most, unproven_most = tenants.most(requests.total), tenants.most(requests.unproven_max)
         while endpoint := self._next(most, unproven_most):
             endpoint.queued = False
-            if endpoint.may_send and (endpoint.answers or self._requests.allowance(endpoint.sending)):
+            if endpoint.may_send and (endpoint.window.proven or requests.allowance(endpoint.sending)):
                 return endpoint
         return None
 
     def move(self, endpoint: Endpoint) -> None:
         """Move an endpoint that just became proven or unproven to the other queue."""
         if endpoint.queued:
-            self._turns[not endpoint.answers].remove(endpoint)
-            self._turns[endpoint.answers].append(endpoint)
+            now, before = self._proven, self._unproven
+            if not endpoint.window.proven:
+                now, before = before, now
+            before.remove(endpoint)
+            now.append(endpoint)
 
     def _next(self, most: int, unproven_most: int) -> Endpoint | None:
+        proven, unproven = self._proven, self._unproven
+        if not unproven.ring or not self._requests.allowance(0):
+            return proven.next(most, unproven_most)
         self._proven_next = not self._proven_next
-        for answers in (True, False) if self._proven_next else (False, True):
-            turns = self._turns[answers]
-            if turns and (answers or self._requests.allowance(0)) and (endpoint := turns.next(most, unproven_most)):
-                return endpoint
-        return None
+        first, second = (proven, unproven) if self._proven_next else (unproven, proven)
+        return first.next(most, unproven_most) or second.next(most, unproven_most)

@@ -110,8 +110,9 @@ class Room:
     def enter(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Count a leased delivery and let it wait for its endpoint."""
         endpoint.leased += 1
-        endpoint.tenant.leased += 1
-        endpoint.tenant.unproven_leased += not endpoint.answers
+        tenant = endpoint.tenant
+        tenant.leased += 1
+        tenant.unproven_leased += not endpoint.window.proven
         endpoint.unbegun.append(delivery)
         self._leases.take(endpoint)
         self._bytes.take(endpoint, delivery.size)
@@ -122,8 +123,9 @@ class Room:
     def leave(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Stop counting a delivery that was settled or given back. It no longer waits, and its request has ended."""
         endpoint.leased -= 1
-        endpoint.tenant.leased -= 1
-        endpoint.tenant.unproven_leased -= not endpoint.answers
+        tenant = endpoint.tenant
+        tenant.leased -= 1
+        tenant.unproven_leased -= not endpoint.window.proven
         self._leases.give_back(endpoint)
         self._bytes.give_back(endpoint, delivery.size)
         for freed in self._watchers:
@@ -152,8 +154,9 @@ class Room:
     def begin(self, endpoint: Endpoint) -> None:
         """Count a request on the wire."""
         endpoint.sending += 1
-        endpoint.tenant.sending += 1
-        endpoint.tenant.unproven_sending += not endpoint.answers
+        tenant = endpoint.tenant
+        tenant.sending += 1
+        tenant.unproven_sending += not endpoint.window.proven
         if endpoint.gate is not None:
             endpoint.gate.begin()
         self._requests.take(endpoint)
@@ -161,8 +164,9 @@ class Room:
     def end(self, endpoint: Endpoint) -> None:
         """Count one request less on the wire."""
         endpoint.sending -= 1
-        endpoint.tenant.sending -= 1
-        endpoint.tenant.unproven_sending -= not endpoint.answers
+        tenant = endpoint.tenant
+        tenant.sending -= 1
+        tenant.unproven_sending -= not endpoint.window.proven
         self._requests.give_back(endpoint)
 
     @asynccontextmanager
@@ -187,11 +191,12 @@ class Room:
         An answer that is about all endpoints of its receiver holds them back too. `subscription`: the version that was
         sent with; None where nothing follows for others.
         """
-        answered = endpoint.answers
-        endpoint.window.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
+        window = endpoint.window
+        answered = window.proven
+        window.learn(outcome.kind, outcome.status, outcome.milliseconds / 1000)
         if endpoint.gate is not None:
             endpoint.gate.note(outcome)
-        answers = endpoint.answers
+        answers = window.proven
         if answers is not answered:
             self._requests.reclassify(endpoint.sending, answers=answers)
             self._leases.reclassify(endpoint.leased, answers=answers)
@@ -200,8 +205,7 @@ class Room:
             self._queues.move(endpoint)
             if endpoint.registry is not None:
                 endpoint.registry.note_answers(endpoint)
-        if subscription is None or endpoint.registry is None or outcome.scope is not Scope.RECEIVER:
+        if not outcome.retry_after_seconds or subscription is None or endpoint.registry is None:
             return
-        receiver = receiver_of(subscription.format, subscription.url)
-        if receiver and outcome.retry_after_seconds:
+        if outcome.scope is Scope.RECEIVER and (receiver := receiver_of(subscription.format, subscription.url)):
             endpoint.registry.hold_alike(receiver, min(outcome.retry_after_seconds, RETRY_AFTER_MAX_SECONDS))

@@ -63,22 +63,22 @@ class Tenants:
 
 
 class Turns:
-    """Endpoints in the queue: one of each tenant in turn. All of them answer, or none (`answers`)."""
+    """Endpoints in the queue: one of each tenant in turn. All of them answer, or none (`answers`).
 
-    __slots__ = ("_answers", "_ring")
+    ring: each tenant that has an endpoint queued, once.
+    """
+
+    __slots__ = ("_answers", "ring")
 
     def __init__(self, *, answers: bool) -> None:
         self._answers = answers
-        self._ring: deque[TenantUse] = deque()  # each tenant that has an endpoint queued, once
-
-    def __bool__(self) -> bool:
-        return bool(self._ring)
+        self.ring: deque[TenantUse] = deque()
 
     def append(self, endpoint: Endpoint) -> None:
         """Put an endpoint behind the others of its tenant."""
         queued = endpoint.tenant.queued[self._answers]
         if not queued:
-            self._ring.append(endpoint.tenant)
+            self.ring.append(endpoint.tenant)
         queued.append(endpoint)
 
     def remove(self, endpoint: Endpoint) -> None:
@@ -86,14 +86,14 @@ class Turns:
         queued = endpoint.tenant.queued[self._answers]
         queued.remove(endpoint)
         if not queued:
-            self._ring.remove(endpoint.tenant)
+            self.ring.remove(endpoint.tenant)
 
     def next(self, most: int, unproven_most: int) -> Endpoint | None:
         """Take the endpoint whose turn it is, of a tenant that has fewer than `most` requests on the wire.
 
         Among endpoints that do not answer, it also has fewer than `unproven_most` to such ones.
         """
-        ring = self._ring
+        ring = self.ring
         for _ in range(len(ring)):
             tenant = ring[0]
             if tenant.sending >= most or (not self._answers and tenant.unproven_sending >= unproven_most):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from relay.model.outcome import NOT_ASKED, OVERLOADED, OutcomeKind
+from relay.model.outcome import DELIVERED, NOT_ASKED, OVERLOADED, OutcomeKind
 
 __all__ = ["Window"]
 
@@ -29,10 +29,11 @@ NOT_LEARNT = NOT_ASKED | {OutcomeKind.INTERNAL, OutcomeKind.STOOD_STILL}
 class Window:
     """Learns from one endpoint's outcomes. `size` is how many requests it may have on the wire.
 
-    latency: seconds that an attempt takes, smoothed; the first one as it was.
+    latency: seconds that an attempt takes, smoothed; the first one as it was. proven: whether it answered the last time
+    it was asked, and does so within a second or two; each delivery asks ten times, so it is worked out when it changes.
     """
 
-    __slots__ = ("_accepted", "_accepted_at", "_size_max", "answers", "is_slow", "latency", "size")
+    __slots__ = ("_accepted", "_accepted_at", "_answers", "_size_max", "is_slow", "latency", "proven", "size")
 
     def __init__(self, window_max: int) -> None:
         self._size_max = window_max
@@ -40,20 +41,31 @@ class Window:
         self._accepted = False  # whether it took anything since `takes` was asked; _accepted_at: until then
         self._accepted_at = -math.inf
         self.size = min(WINDOW_START, window_max)
-        self.answers = False  # whether the endpoint answered the last time it was asked
         self.is_slow = False  # whether its requests hold their places as long as those of one that does not answer
+        self._answers = self.proven = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether the endpoint answered the last time it was asked."""
+        return self._answers
+
+    @answers.setter
+    def answers(self, answers: bool) -> None:
+        self._answers = answers
+        self.proven = answers and not self.is_slow
 
     def learn(self, kind: OutcomeKind, status: int | None, seconds: float) -> None:
         """Adapt to one outcome. `seconds`: how long the attempt took."""
         if kind in NOT_LEARNT:  # the time that it took is not the endpoint's either
             return
-        self.latency += (seconds - self.latency) / (8 if self.is_measured else 1)
+        self.latency += (seconds - self.latency) / (8 if self.latency else 1)
         self.is_slow = self.latency >= (QUICK_SECONDS if self.is_slow else SLOW_SECONDS)
-        self.answers = status is not None or (self.answers and kind not in UNHEALTHY)
+        self._answers = status is not None or (self._answers and kind not in UNHEALTHY)
+        self.proven = self._answers and not self.is_slow
         if status in OVERLOADED or (status is None and kind in UNHEALTHY):  # an answer is neither
             self.size = max(1, self.size // 2)
             return
-        if kind == OutcomeKind.DELIVERED:
+        if kind == DELIVERED:
             self._accepted = True
         if self.size < self._size_max:
             self.size += 1

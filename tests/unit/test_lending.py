@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -24,7 +25,7 @@ def anyio_backend() -> str:
 
 class One:
     def __init__(self, *, answers: bool = True) -> None:
-        self.answers = answers
+        self.window = SimpleNamespace(proven=answers)
 
 
 def endpoint(*, answers: bool = True) -> Endpoint:
