@@ -66,11 +66,13 @@ class Begun:
     def outcome(self) -> Outcome | None:
         """Return the outcome; None where the receiver had closed the connection before the request came."""
         result = self.answer.result()
-        self._pools.take_back(self._pool, self._connection, success=is_success(result))
-        if needs_new_connection(result):
+        success = is_success(result)
+        self._pools.take_back(self._pool, self._connection, success=success)
+        if not success and needs_new_connection(result):
             return None
         self._pools.leave(self._pool)
-        return self._read(outcome_of(result, self._connection.address, self._request))
+        outcome = outcome_of(result, self._connection.address, self._request)
+        return self._read(outcome) if self._readings else outcome
 
     async def anew(self) -> Outcome:
         """Send the same request over a new connection."""

@@ -7,27 +7,27 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from relay.http.reader import Answer, Lost
-from relay.http.response import kind_of_status, retry_after_seconds
-from relay.model.outcome import Outcome, OutcomeKind, milliseconds_since
+from relay.http.response import retry_after_seconds
+from relay.model.outcome import DELIVERED, OVERLOADED, Outcome, OutcomeKind, milliseconds_since
 
 if TYPE_CHECKING:
     from relay.http.begun import Request
 
 __all__ = ["is_success", "needs_new_connection", "outcome_of", "unsent"]
 
-MAX_HEADERS_KEPT = 4096
 STILL_SECONDS = 1.0
 """A request that fails so long after its deadline was kept by its own process, which was stopped or far too busy.
 
 Each step of a request ends by a timer at its deadline; only a loop that did not turn lets one fire later.
 """
+_GONE = int(HTTPStatus.GONE)
 OF_TIME = frozenset({OutcomeKind.TIMEOUT, OutcomeKind.CONNECTION, OutcomeKind.DNS, OutcomeKind.TLS})
 """Failures that may have come of nobody's reading on; the others say what somebody answered."""
 
 
 def is_success(result: Answer | Lost) -> bool:
     """Tell whether the receiver took the request."""
-    return isinstance(result, Answer) and result.status // 100 == 2
+    return result.kind is DELIVERED
 
 
 def needs_new_connection(result: Answer | Lost) -> bool:
@@ -37,7 +37,7 @@ def needs_new_connection(result: Answer | Lost) -> bool:
     from where the name no longer points.
     """
     if isinstance(result, Answer):
-        return result.status == HTTPStatus.GONE
+        return result.status == _GONE
     return result.kind in (OutcomeKind.CONNECTION, OutcomeKind.TLS) and not result.received
 
 
@@ -47,15 +47,9 @@ def outcome_of(result: Answer | Lost, address: str | None, request: Request) -> 
     if isinstance(result, Lost):
         kind, error = _whose_fault(result.kind, result.error, request)
         return Outcome(kind, None, milliseconds, error, address, excerpt=result.received)
-    return Outcome(
-        kind_of_status(result.status),
-        result.status,
-        milliseconds,
-        address=address,
-        headers=result.head[:MAX_HEADERS_KEPT].decode("latin-1"),
-        excerpt=result.body,
-        retry_after_seconds=retry_after_seconds(result.status, result.head),
-    )
+    status = result.status
+    asked = retry_after_seconds(status, result.head) if status in OVERLOADED else None
+    return Outcome(result.kind, status, milliseconds, None, address, result.headers, result.body, asked)
 
 
 def unsent(kind: OutcomeKind, error: str, request: Request, address: str | None = None) -> Outcome:

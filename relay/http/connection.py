@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         answer = self._answer = self._loop.create_future()
         self._uses += 1
         self._reader.begin()
-        if self._transport is None or not self.is_open():
+        if self._transport is None or self._transport.is_closing():
             self._end(_lost_before(self._early))
             return answer
         self._wake_by(deadline)
@@ -105,7 +105,8 @@ class Connection(asyncio.Protocol):
             and not self._transport.is_closing()
             and self._uses < MAX_USES
             and self._loop.time() < self._retire_at
-            and not self._has_unread()
+            and not self._poll.poll(0)
+            and not self._transport.get_extra_info("unread")
         )
 
     def rest(self) -> None:
@@ -157,7 +158,7 @@ class Connection(asyncio.Protocol):
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
             answer.set_result(result)
-        if isinstance(result, Lost) or not result.reusable or self._is_still_writing():
+        if not result.reusable or self._is_still_writing():
             self.close()
 
     def _has_unread(self) -> bool:

@@ -159,7 +159,8 @@ class Pools:
     def leave(self, pool: Pool) -> None:
         """Give a place of this pool back."""
         pool.leave()
-        self.tidy(pool)
+        if not pool.resting:
+            self.tidy(pool)
 
     def note_end(self, key: Key, connection: Connection) -> None:
         """Forget a connection that has ended; note the endpoint if that sent what nobody had asked for."""

@@ -10,7 +10,8 @@ head itself, a lenient reading finds its status.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import httptools
 
@@ -21,6 +22,7 @@ from relay.http.response import (
     ONLY_HTTP2,
     final_head,
     has_many_headers,
+    kind_of_status,
     read_untidy_head,
     refusal_of_head,
     speaks_http2,
@@ -34,6 +36,7 @@ WITHOUT_BODY = frozenset([204, 205, 304])
 
 FRAME_HEADER_BYTES = 9
 MAX_KNOWN_BYTES = 1024  # a connection remembers no longer answer
+MAX_HEADERS_KEPT = 4096
 
 _HAS_NO_LENGTH = re.compile(rb"\r\ntransfer-encoding:[ \t]*identity[ \t]*\r\n", re.IGNORECASE)
 _DECLARES_BODY = re.compile(rb"\r\n(?:transfer-encoding:|content-length:[ \t]*0*[1-9])", re.IGNORECASE)
@@ -41,21 +44,34 @@ _DECLARES_BODY = re.compile(rb"\r\n(?:transfer-encoding:|content-length:[ \t]*0*
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A final response: status, head as received, first bytes of the body; `reusable` when it was clean to the end."""
+    """A final response: status, head as received, first bytes of the body; `reusable` when it was clean to the end.
+
+    kind: the class of its status. headers: the beginning of the head, as text.
+    """
 
     status: int
     head: bytes
     body: bytes
     reusable: bool
+    kind: OutcomeKind = field(init=False)
+    headers: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", kind_of_status(self.status))
+        object.__setattr__(self, "headers", self.head[:MAX_HEADERS_KEPT].decode("latin-1"))
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """No final response: the class of the failure, what went wrong, and the bytes that came instead."""
 
     kind: OutcomeKind
     error: str
     received: bytes
+
+    @property
+    def reusable(self) -> bool:
+        """Whether its connection may be used again: never."""
+        return False
 
 
 class ResponseReader:

@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 __all__ = [
-    "NOT_ASKED", "OVERLOADED", "RETRY_AFTER_MAX_SECONDS", "UNCHARGED", "Outcome", "OutcomeKind", "Reading", "Scope",
-    "milliseconds_since",
+    "DELIVERED", "NOT_ASKED", "OVERLOADED", "RETRY_AFTER_MAX_SECONDS", "UNCHARGED", "Outcome", "OutcomeKind", "Reading",
+    "Scope", "milliseconds_since",
 ]  # fmt: skip
 
 OVERLOADED = frozenset({429, 503})
@@ -70,6 +70,9 @@ class OutcomeKind(StrEnum):
     TRANSFORMATION_FAILED = "transformation_failed"
     """The subscription's transformation makes nothing of this event that could be sent."""
 
+
+DELIVERED = OutcomeKind.DELIVERED
+"""For what each delivery asks: Python 3.11 takes ten times as long to find a member in its enum (140 ns)."""
 
 NOT_ASKED = frozenset(
     {
