@@ -19,6 +19,7 @@ The files by theme, in the order of a delivery's life:
   standstill.py (this process stood still during an attempt)
 - sending: sending.py → attempts.py (one request, one outcome), transforming.py (its body); sending_switch.py (whether
   anything may be sent), unsent.py (what this machine could not send)
+- deciding: judging.py (a failure; relay/model/decide.py has the rules)
 - settling: settler.py → set_aside.py (rows that somebody holds)
 - the database: outage.py (it is away), pace.py (it is slow), clock.py (its time), stuck_relays.py (another relay
   stopped in a transaction)

@@ -11,13 +11,12 @@ from relay.engine.ailing import note_health
 from relay.engine.attempts import Attempt, Attempts
 from relay.engine.batches import Unfit
 from relay.engine.failure_log import FailureLog
-from relay.engine.slowing import slowed_seconds
-from relay.engine.standstill import Standstill
+from relay.engine.judging import Judge
 from relay.engine.transforming import Transforming
 from relay.engine.unsent import Unsent, warn_held_for_good
-from relay.model.decide import decide, halve, keep_at_head
+from relay.model.decide import decide
 from relay.model.health_sign import OUR_OWN
-from relay.model.outcome import OVERLOADED, OutcomeKind
+from relay.model.outcome import DELIVERED, OutcomeKind
 from relay.model.settlement import Settlement
 from relay.model.verdict import Hold, VerdictKind
 
@@ -40,7 +39,6 @@ __all__ = ["Sending"]
 
 log = logging.getLogger("relay.engine")
 
-PERHAPS_UNCHARGED = OVERLOADED | {None}
 WARN_EVERY_SECONDS = 10.0
 # After a 410 the database disables the subscription with the result. If it cannot, because somebody has locked the
 # subscription, the endpoint is asked again after this time.
@@ -74,11 +72,10 @@ class Sending:
         self._suspect = suspect
         self.evaluator = evaluator
         self._keep_all_responses = keep_all_responses
-        self._random_number = random_number
+        self._judge = Judge(endpoints, random_number)
         self._attempts = Attempts(sender, clock, Transforming(room, evaluator), self._end)
         self._leased = 0
         self.unsent = Unsent()
-        self._standstill = Standstill()
         self._failure_log = FailureLog()
         self._late = 0  # given back since the log last said so
         self._late_said_at = -WARN_EVERY_SECONDS
@@ -213,16 +210,12 @@ class Sending:
         Everything that could raise comes before the delivery leaves. `subscription` is the version at the begin of the
         attempt.
         """
-        schedule, final = subscription.schedule_seconds, subscription.final_statuses
-        uncharged = None
-        if outcome.status in PERHAPS_UNCHARGED:
-            outcome, uncharged = self._weigh(endpoint, delivery, outcome)
-        verdict = decide(outcome, delivery.attempts, schedule, self._random_number(), final, uncharged)
-        if delivery.members:
-            verdict = halve(verdict, outcome, len(delivery.members))
-        if verdict.kind == VerdictKind.DEAD and delivery.lane is not None and subscription.order_policy == "block":
-            verdict = keep_at_head(verdict, outcome, schedule, self._random_number())
-        if outcome.kind == OutcomeKind.LOCAL:
+        failed = outcome.kind != DELIVERED
+        if failed:
+            outcome, verdict = self._judge.of_failure(endpoint, delivery, subscription, outcome)
+        else:
+            verdict = decide(outcome, delivery.attempts, subscription.schedule_seconds, 0.0)
+        if failed and outcome.kind == OutcomeKind.LOCAL:
             self.unsent.note(subscription.id, outcome.error or "")
         elif self.unsent:
             self.unsent.forget(subscription.id)
@@ -230,11 +223,10 @@ class Sending:
         if verdict.endpoint is not None and subscription.url == endpoint.subscription.url:
             endpoint.send_nothing_for(verdict.endpoint.seconds if isinstance(verdict.endpoint, Hold) else GONE_SECONDS)
             self._give_back_unless_sendable(endpoint)
-        if verdict.kind == VerdictKind.RELEASE:
+        if failed and verdict.kind == VerdictKind.RELEASE:
             self.unsent.warn(endpoint, outcome)
             self._give_back(endpoint, delivery, verdict.wait_seconds)
             return
-        failed = outcome.kind != OutcomeKind.DELIVERED
         if failed or endpoint.failing:
             self._failure_log.note(endpoint, subscription, delivery, outcome, verdict)
         shown = shown_url(subscription.url, subscription.format) if failed or self._keep_all_responses else None
@@ -245,12 +237,6 @@ class Sending:
         self._leave(endpoint, delivery)
         self._settler.settle(settlement)
 
-    def _weigh(self, endpoint: Endpoint, delivery: Delivery, outcome: Outcome) -> tuple[Outcome, float | None]:
-        """Return the outcome, and in how many seconds to try again, uncharged; None where it is an ordinary one."""
-        if outcome.kind == OutcomeKind.STOOD_STILL:
-            return self._standstill.weigh(delivery, outcome)
-        return outcome, None if outcome.status is None else slowed_seconds(self._endpoints, endpoint, delivery)
-
     def _part_with(self, endpoint: Endpoint, batch: Delivery, subscription: SubscriptionVersion, unfit: Unfit) -> None:
         """Decide each member that has no body alone, and give back the others: they are another batch now.
 
@@ -258,7 +244,7 @@ class Sending:
         """
         shown, settlements = shown_url(subscription.url, subscription.format), []
         for member, outcome in unfit.members:
-            verdict = decide(outcome, member.attempts, subscription.schedule_seconds, self._random_number())
+            verdict = self._judge.of_member(member, subscription, outcome)
             settlements.append(Settlement.of(member, verdict, outcome, subscription.url, shown))
         self._leave(endpoint, batch)
         for settlement in settlements:

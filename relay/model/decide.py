@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from relay.model.outcome import RETRY_AFTER_MAX_SECONDS, OutcomeKind
+from relay.model.outcome import DELIVERED, RETRY_AFTER_MAX_SECONDS, OutcomeKind
 from relay.model.verdict import Disable, Hold, Verdict, VerdictKind
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GONE", "JITTER", "OWN_PAUSES", "decide", "halve", "keep_at_head"]
 
-DELIVERED = Verdict(VerdictKind.DELIVERED)
+WELL = Verdict(VerdictKind.DELIVERED)
 GONE = Disable("the endpoint answered 410 Gone")
 JITTER = 0.1  # a retry waits its delay and up to this fraction more, never less
 # Seconds for which this process holds an endpoint back after a fault of its own. The endpoint's other deliveries would
@@ -55,8 +55,8 @@ def decide(
         uncharged_seconds: when this one is due again, uncharged, since the fault is the sender's: it sent too fast to
             an endpoint that takes other requests (429, 503), or it stood still and saw no answer.
     """
-    if outcome.kind == OutcomeKind.DELIVERED:
-        return DELIVERED if outcome.retry_after_seconds is None else _delivered_and_hold(outcome.retry_after_seconds)
+    if outcome.kind == DELIVERED:
+        return WELL if outcome.retry_after_seconds is None else _delivered_and_hold(outcome.retry_after_seconds)
     if pause := OWN_PAUSES.get(outcome.kind):
         return Verdict(VerdictKind.RELEASE, pause, Hold(pause))
     reading, last = outcome.reading, attempts > len(schedule_seconds)

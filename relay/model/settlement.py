@@ -56,8 +56,11 @@ class Settlement(NamedTuple):
         `shown`: the URL as it may be shown, kept with the details of the answer; None: keep none of them.
         """
         kept = Kept(outcome.error, outcome.address, outcome.headers, outcome.excerpt, shown) if shown else None
-        status = outcome.status if outcome.status is None or outcome.status <= STATUS_MAX else None
-        milliseconds = min(outcome.milliseconds, MILLISECONDS_MAX)
+        status, milliseconds = outcome.status, outcome.milliseconds
+        if status is not None and status > STATUS_MAX:
+            status = None
+        if milliseconds > MILLISECONDS_MAX:
+            milliseconds = MILLISECONDS_MAX
         kind = outcome.kind if verdict.charged or outcome.kind in UNCHARGED else OutcomeKind.SLOWED
         return cls(delivery, verdict, url, kind, status, milliseconds, kept, noted)
 
