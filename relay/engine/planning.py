@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from relay.engine.room import Room
     from relay.store.bodies import Bodies
     from relay.store.fan_out import TakenBatch
-    from relay.store.rows import Match, Taken
+    from relay.store.rows import Taken
 
 __all__ = ["Planner"]
 
@@ -72,31 +72,32 @@ class Planner:
         births: list[Birth] = []
         gathered = BornBatches(self._batches.left)
         leased = 0
-        free = _FreeSlots(self._free)
+        open_places = _OpenPlaces(self._open)
         grants = self._room.grants()
         room, lease, slack = self._room.free if may_lease else 0, new_lease(), self._pace.slack_seconds
         self._slack = slack
-        for taken, matches, ids in _pairs(batch):
-            for (subscription_id, _, is_sendable, ordered, _), identity in zip(matches, ids, strict=True):
-                lane = taken.lane if ordered else None
+        pairs = [(taken, batch.matches_of(taken)) for taken in batch.taken]
+        ids = iter(new_ids(sum([len(matches) for _, matches in pairs])))  # in one call: each call is a system call
+        for taken, matches in pairs:
+            for subscription_id, _, is_sendable, ordered, _ in matches:
+                identity, lane = next(ids), taken.lane if ordered else None
                 if lane is not None and lanes and lanes.is_parked(subscription_id, lane):
                     births.append(self._due_birth(identity, taken, subscription_id, lane, parked=True))
                     continue
-                ready = is_sendable and taken.available
-                endpoint = self._endpoints.get(subscription_id)
-                may = taken.fits and ready and leased < room
-                if may and endpoint and self._takes(endpoint, free, grants, taken.size or 0):
-                    seconds = endpoint.subscription.timeout_seconds + slack
+                ready, places = is_sendable and taken.available, open_places[subscription_id]
+                may = ready and taken.fits and leased < room
+                if may and places.left > 0 and places.take(grants, taken.size or 0):
+                    seconds = places.timeout_seconds + slack
                     births.append(
-                        Birth(identity, taken.seq, subscription_id, None, lease, seconds, taken.size, lane=lane)
+                        Birth(identity, taken.seq, subscription_id, None, lease, seconds, taken.size, None, lane)
                     )
                     leased += 1
                     continue
                 births.append(self._due_birth(identity, taken, subscription_id, lane))
-                if may and endpoint and self._gathers(endpoint, free, lanes):
-                    gathered.add(endpoint, len(births) - 1)
+                if may and lanes is None and places.gathered and places.left > 0:  # beside lanes it is claimed
+                    gathered.add(places.gathered, len(births) - 1)
                 elif ready:
-                    free[subscription_id] = 0
+                    places.left = 0
                     self._due.add(subscription_id)
                     if births[-1].boost_seconds:  # due before others that were claimed already
                         self._marks.forget(subscription_id)
@@ -115,28 +116,15 @@ class Planner:
         """Return how many seconds earlier an event is due for its priority; None: not at all."""
         return taken.priority * self._priority_step if taken.priority and taken.available else None
 
-    def _takes(self, endpoint: Endpoint, free: dict[bytes, int], grants: Grants, size: int) -> bool:
-        """Tell whether one more may be leased for this endpoint alone; if it may, count it."""
-        subscription_id = endpoint.subscription.id
-        left = free[subscription_id]
-        if left <= 0 or endpoint.subscription.batch_events or not grants.take(endpoint, left, size):
-            return False
-        free[subscription_id] = left - 1
-        return True
+    def _open(self, subscription_id: bytes) -> _Places:
+        """Return the places for deliveries that are born leased: none with a backlog, which new events must not starve.
 
-    def _gathers(self, endpoint: Endpoint, free: dict[bytes, int], lanes: BatchLanes | None) -> bool:
-        """Tell whether one more may be leased for this endpoint with others. What is born beside lanes is claimed."""
-        return bool(endpoint.subscription.batch_events) and free[endpoint.subscription.id] > 0 and lanes is None
-
-    def _free(self, subscription_id: bytes) -> int:
-        """Return the slots for deliveries that are born leased: 0 with a backlog, which new events must not starve.
-
-        Less than a full batch is none: what is left over waits for more, and is claimed in time.
+        Less than a full batch is no backlog: what is left over waits for more, and is claimed in time.
         """
         endpoint = self._endpoints.get(subscription_id)
         if endpoint is None or (subscription_id in self._due and not self._batches.is_gathering(subscription_id)):
-            return 0
-        return endpoint.free
+            return _Places(endpoint, 0)
+        return _Places(endpoint, endpoint.free)
 
     def deliveries(self, births: Sequence[Birth], bodies: Bodies) -> Iterator[Delivery]:
         """Return those of the last batch that were born leased; this process will send them."""
@@ -145,31 +133,48 @@ class Planner:
         )
 
 
-class _FreeSlots(dict[bytes, int]):
-    """How many more deliveries a plan may lease for each subscription; asked of `ask` when first needed."""
+class _Places:
+    """How many more deliveries a plan may lease for one subscription, `left`: none, where it is not known here.
 
-    def __init__(self, ask: Callable[[bytes], int]) -> None:
+    alone, gathered: its endpoint, as what it gets goes alone or in batches.
+    """
+
+    __slots__ = ("alone", "gathered", "left", "timeout_seconds")
+
+    def __init__(self, endpoint: Endpoint | None, left: int) -> None:
+        batches = endpoint is not None and endpoint.subscription.batch_events
+        self.alone = None if batches else endpoint
+        self.gathered = endpoint if batches else None
+        self.left = left
+        self.timeout_seconds = 0 if endpoint is None else endpoint.subscription.timeout_seconds
+
+    def take(self, grants: Grants, size: int) -> bool:
+        """Tell whether one more may be leased, to go alone; if it may, count it."""
+        if self.alone is None or not grants.take(self.alone, self.left, size):
+            return False
+        self.left -= 1
+        return True
+
+
+class _OpenPlaces(dict[bytes, _Places]):
+    """The places of a plan by subscription; asked of `ask` when first needed."""
+
+    def __init__(self, ask: Callable[[bytes], _Places]) -> None:
         self._ask = ask
 
-    def __missing__(self, subscription_id: bytes) -> int:
-        slots = self[subscription_id] = self._ask(subscription_id)
-        return slots
+    def __missing__(self, subscription_id: bytes) -> _Places:
+        places = self[subscription_id] = self._ask(subscription_id)
+        return places
 
 
 def _delivery(birth: Birth, bodies: Bodies, start_by: float, slack: float) -> Delivery:
     """Return the delivery of a row that was born leased, `slack` seconds longer than its attempt may take."""
-    assert birth.lease is not None
-    assert birth.lease_seconds is not None
-    event, unreadable = bodies.events.get(birth.event_seq), bodies.unreadable.get(birth.event_seq)
-    return Delivery(
-        birth.id, birth.event_seq, birth.subscription_id, 1, birth.lease, event, start_by, unreadable=unreadable,
-        lane=birth.lane, batch=birth.batch, timeout_seconds=birth.lease_seconds - slack,
+    identity, seq, subscription_id, _, lease, seconds, _, _, lane, _, batch, _ = birth
+    assert lease is not None
+    assert seconds is not None
+    event = bodies.events.get(seq)
+    unreadable = None if event is not None else bodies.unreadable.get(seq)
+    return Delivery(  # not by name, which takes nearly twice as long
+        identity, seq, subscription_id, 1, lease, event, start_by, False, unreadable, lane, False, batch,  # noqa: FBT003
+        seconds - slack,
     )  # fmt: skip
-
-
-def _pairs(batch: TakenBatch) -> Iterator[tuple[Taken, Sequence[Match], list[bytes]]]:
-    """Return each event with its matches, and an id for each of its deliveries."""
-    pairs = [(taken, batch.matches_of(taken)) for taken in batch.taken]
-    ids = iter(new_ids(sum(len(matches) for _, matches in pairs)))  # in one call: each call is a system call
-    for taken, matches in pairs:
-        yield taken, matches, list(islice(ids, len(matches)))

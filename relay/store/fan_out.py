@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -162,6 +163,9 @@ async def fan_out(
         await rollback_if_open(connection)
 
 
+_BY_SEQ = attrgetter("seq")
+
+
 class TakenBatch:
     """One fan_out transaction, open between its take and its `resolve`.
 
@@ -180,7 +184,7 @@ class TakenBatch:
     ) -> None:
         self._database = database
         self._connection = connection
-        self.taken = sorted((_taken(row) for row in rows if row[0] is not None), key=lambda t: t.seq)
+        self.taken = sorted([Taken._make(row[:10]) for row in rows if row[0] is not None], key=_BY_SEQ)
         self.matches = dict(_matched(row) for row in rows if row[0] is None and row[2] is not None)
         self.last_tenant: str | None = next((row[1] for row in rows if row[0] is None and row[2] is None), None)
         if look is not None:
@@ -196,7 +200,7 @@ class TakenBatch:
 
     def matches_of(self, taken: Taken) -> Sequence[Match]:
         """Return the matches of an event, after the filters. One about a subscription never goes to that one."""
-        kept = self._kept.get(taken.seq)
+        kept = self._kept.get(taken.seq) if self._kept else None
         found = self.matches.get((taken.tenant, taken.type), ()) if kept is None else kept
         if taken.about is None:
             return found
@@ -261,10 +265,6 @@ class TakenBatch:
             Bigints([seq for seq, _ in self.gave_up]) if self.gave_up else None,
             Uuids([subscription_id for _, subscription_id in self.gave_up]) if self.gave_up else None,
         )
-
-
-def _taken(row: Sequence[Any]) -> Taken:
-    return Taken(*row[:10])
 
 
 def _matched(row: Sequence[Any]) -> tuple[tuple[str, str], list[Match]]:
