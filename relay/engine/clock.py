@@ -19,6 +19,7 @@ class DatabaseClock:
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
         self._told = 0.0  # the difference that the log has, in seconds
+        self._second, self._digits = -1, b""  # the last timestamp
 
     def set(self, unix_seconds: float) -> None:
         """Set the clock to the database's time."""
@@ -46,4 +47,7 @@ class DatabaseClock:
 
     def timestamp(self) -> bytes:
         """Return whole seconds since 1970 in decimal digits, for a header."""
-        return b"%d" % (time.monotonic() + self._offset)
+        second = int(time.monotonic() + self._offset)
+        if second != self._second:
+            self._second, self._digits = second, b"%d" % second
+        return self._digits

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from relay.model.settlement import Settlement
 
-__all__ = ["Step", "steps_after"]
+__all__ = ["Step", "delivered_among", "steps_after"]
 
 
 class Step(NamedTuple):
@@ -37,6 +37,12 @@ def steps_after(rows: Sequence[Settlement]) -> list[Step]:
     return [*(step for step in steps if step is not None), *_health(rows)]
 
 
+def delivered_among(rows: Sequence[Settlement]) -> list[bytes]:
+    """Return the ids of those deliveries that the receiver took."""
+    taken = VerdictKind.DELIVERED  # looked up once (see DELIVERED of relay/model/outcome.py)
+    return [row.delivery.id for row in rows if row.verdict.kind == taken]
+
+
 # For deliveries that succeeded after another relay buried them. It is a statement of its own, after SETTLE: the
 # snapshot of SETTLE may be older than the burial.
 _DELETE_BURIED_SUCCESSES = "delete from outbox.dead_letters where delivery_id = any(%b) returning delivery_id"
@@ -44,7 +50,7 @@ _DELETE_BURIED_SUCCESSES = "delete from outbox.dead_letters where delivery_id = 
 
 def _buried_successes(rows: Sequence[Settlement]) -> Step | None:
     """dead letter → gone: the delivery succeeded after all."""
-    delivered = [row.delivery.id for row in rows if row.verdict.kind == VerdictKind.DELIVERED]
+    delivered = delivered_among(rows)
     return Step("risen", _DELETE_BURIED_SUCCESSES, (Uuids(delivered),)) if delivered else None
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from relay.model.outcome import OutcomeKind
 from relay.model.verdict import VerdictKind
 from relay.store.arrays import Bigints, Byteas, Floats, Integers, Smallints, Texts, Uuids
 from relay.store.bodies import is_unreadable
-from relay.store.consequences import steps_after
+from relay.store.consequences import delivered_among, steps_after
 from relay.store.database import IMPATIENT, PRUNE_WHEN_PLANNED
 from relay.store.dead_letters import EVENTS_TO_BURY, Copied, burial
 from relay.store.rows import Settled
@@ -17,7 +19,7 @@ from relay.store.rows import Settled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from relay.model.settlement import Settlement
+    from relay.model.settlement import Kept, Settlement
     from relay.store.database import Database
 
 __all__ = ["SETTLE", "settle", "storable"]
@@ -74,6 +76,10 @@ _SETTLE_DAMAGED = [
 _BEFORE_BURIAL: list[tuple[str, Sequence[object]]] = [(PRUNE_WHEN_PLANNED, ())]
 
 
+_BY_ID = attrgetter("delivery.id")
+_KINDS = {kind: kind.encode() for kind in OutcomeKind}
+
+
 async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
     """leased → gone, waiting or dead letter, and one attempt row each; a delivery stands in `batch` once.
 
@@ -81,13 +87,13 @@ async def settle(database: Database, batch: Sequence[Settlement]) -> Settled:
 
     Raises psycopg.errors.LockNotAvailable when somebody holds a row of it for longer than a moment: nothing is settled.
     """
-    rows = sorted(batch, key=lambda settlement: settlement.delivery.id)
+    rows = sorted(batch, key=_BY_ID)
     gravest = max(row.verdict.kind for row in rows)
     steps = steps_after(rows)
     told, *answers = await _write(database, rows, gravest, [(step.statement, step.columns) for step in steps])
     changed = {step.changes: frozenset(row[0] for row in ids) for step, ids in zip(steps, answers, strict=True)}
     missed, buried = (frozenset(identity for identity, what in told if what == kind) for kind in ("missed", "buried"))
-    delivered = frozenset(row.delivery.id for row in rows if row.verdict.kind == VerdictKind.DELIVERED)
+    delivered = frozenset(delivered_among(rows))
     return Settled(delivered - missed, buried, **changed)
 
 
@@ -122,9 +128,16 @@ def _columns(rows: Sequence[Settlement]) -> tuple[object, ...]:
         Bigints([delivery.event_seq for delivery in deliveries]),
         Uuids([delivery.subscription_id for delivery in deliveries]),
         Smallints([delivery.attempts for delivery in deliveries]),
-        Texts([row.outcome.encode() for row in rows]),
+        Texts([_KINDS[row.outcome] for row in rows]),
         Smallints([row.status for row in rows]),
         Integers([row.milliseconds for row in rows]),
+        *(_details(answers) if any(answers) else (Texts(answers),) * 4 + (Byteas(answers),)),
+    )
+
+
+def _details(answers: Sequence[Kept | None]) -> tuple[object, ...]:
+    """Return the columns of what is kept of answers."""
+    return (
         Texts([storable(kept.error) if kept else None for kept in answers]),
         Texts([storable(kept.url) if kept else None for kept in answers]),
         Texts([storable(kept.address) if kept else None for kept in answers]),
