@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from outbox._text import MAX_TYPE_BYTES, brief
 from outbox.errors import SubscriptionError
 
-__all__ = ["check_patterns", "covers"]
+__all__ = ["check_patterns", "covers", "patterns_of"]
 
 _PATTERN = re.compile(r"\*|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(\.\*)?")
 _MAX_TYPES = 200
@@ -35,10 +35,20 @@ def _check_pattern(name: str, value: object) -> str:
 
 
 def covers(pattern: str, type_: str) -> bool:
-    """Tell whether a pattern matches a type. Deliveries are matched in SQL, by outbox.patterns_of: this is its twin.
+    """Tell whether a pattern matches a type. As `patterns_of` it is a twin of outbox.patterns_of, the function in SQL.
 
     `*` is every event of the application; those of the relay are asked for by `relay.*` or a longer pattern.
     """
     if pattern == "*":
         return not type_.startswith("relay.")
     return pattern == type_ or (pattern.endswith(".*") and type_.startswith(pattern[:-1]))
+
+
+def patterns_of(type_: str) -> list[str]:
+    """Return the patterns that match a type, the longest prefix before the shorter ones."""
+    patterns = [type_] if type_.startswith("relay.") else ["*", type_]
+    end = type_.rfind(".")
+    while end >= 0:
+        patterns.append(f"{type_[:end]}.*")
+        end = type_.rfind(".", 0, end)
+    return patterns

@@ -20,11 +20,12 @@ from relay.store.arrays import Bigints, Integers, Uuids
 from relay.store.bodies import BODIES, Bodies, bodies_of, is_unreadable, read_bodies
 from relay.store.database import BEGIN, IN_ORDER, PLANS, rollback_if_open
 from relay.store.fan_out_births import birth_of
+from relay.store.fan_out_matches import MATCHES, MATCHING, MATCHING_PASSING, matches_of_kinds
 from relay.store.fan_out_wide import WIDE_FROM, resolve_wide
 from relay.store.lanes import LANE_OF_EVENT, find_busy
 from relay.store.pending_shares import CHOSEN
-from relay.store.rows import Match, Taken
-from relay.store.subscriptions import MATCHED, SENDABLE, SUBSCRIPTIONS, subscription_of
+from relay.store.rows import Taken
+from relay.store.subscriptions import SUBSCRIPTIONS, subscription_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from relay.store.filters import Answers, Look
     from relay.store.lanes import Lane
     from relay.store.pending_shares import Shares
-    from relay.store.rows import Birth
+    from relay.store.rows import Birth, Match
 
 __all__ = ["FAN_OUT_SETTINGS", "MAX_SEQ", "TAKE_TURN", "TakenBatch", "fan_out", "new_ids"]
 
@@ -47,16 +48,16 @@ TAKE_TURN = turns.TAKE.format(turn="fan_out")
 
 
 # The bounds stand twice, so that the planner leaves out partitions: planning many takes longer than the take itself.
-# One answer has two kinds of row: the events taken, and for each distinct (tenant, type) among them the subscriptions
-# that match. One snapshot reads both, so a subscription committed before an event is never missed. No payload is read:
-# its length stands beside the pointer to it.
+# One answer has the events taken, and beside them what their kinds match (MATCHES). One snapshot reads both, so a
+# subscription committed before an event is never missed. No payload is read: its
+# length stands beside the pointer to it.
 _EVENT = f"""tenant, type, available_at, octet_length(payload) as size, {LANE_OF_EVENT} as lane,
                case when starts_with(type, 'relay.') then key end as about"""
 _BETWEEN = f"""lateral (
         select {_EVENT} from outbox.events where seq = t.event_seq and seq > %b and seq <= %b limit 1) ev on true"""
 
 
-def _take(before: str, which: str, events: str = _BETWEEN, passed_over: str = "") -> str:
+def _take(before: str, which: str, events: str = _BETWEEN, matching: str = MATCHING) -> str:
     """pending → taken: return the SQL, with these CTEs before it, for the pending rows that `which` names.
 
     `events`: what they are joined to, `ev`.
@@ -71,45 +72,27 @@ e as materialized (
     select t.event_seq, t.priority, ev.tenant, ev.type, ev.available_at, ev.size, ev.lane, ev.about,
            sum(ev.size) over (order by t.event_seq) as bytes
     from taken t left join {events}),
-kinds as (select distinct tenant, type from e where type is not null),
-matches as (
-    select k.tenant, k.type, array_agg(s.id) as ids, array_agg(s.version) as versions,
-           array_agg(s.sendable) as sendable, array_agg(s.ordered) as ordered,
-           case when count(s.filter_hash) > 0 then array_agg(s.filter_hash) end as filters
-    from kinds k
-    cross join lateral (
-        select s.* from (
-            select distinct st.subscription_id from outbox.subscription_types st
-            where st.tenant = any(array[k.tenant, '*']) and st.pattern = any(outbox.patterns_of(k.type)){passed_over}) m
-        cross join lateral (select id, version, {SENDABLE} as sendable, ordered, filter_hash
-                            from outbox.subscriptions where id = m.subscription_id and {MATCHED} limit 1) s
-        limit %b) s
-    group by k.tenant, k.type)
+{matching}
 select event_seq, tenant, type, available_at, coalesce(available_at <= clock_timestamp(), true), size,
        coalesce(bytes <= %b, false), priority, lane, about,
        null::uuid[], null::bigint[], null::boolean[], null::boolean[], null::uuid[]
 from e
-union all
-select null, tenant, type, null, null, null, null, null, null, null, ids, versions, sendable, ordered, filters
-from matches
-"""
+union all {MATCHES}"""
 
 
-_TAKE_OLDEST = _take("", "event_seq > %b and event_seq <= %b")
+_TAKE_OLDEST = _take("recursive", "event_seq > %b and event_seq <= %b")
 _TAKE_BY_SHARES = _take(f"{CHOSEN},", "event_seq = any(array(select event_seq from chosen))") + (
     "union all select null, tenant, null, null, null, null, null, null, null, null, null, null, null, null, null"
     " from last_tenant"
 )
 # What was chosen before, and nothing else. Its numbers are known when it is planned, which opens their leaves only.
 _THESE = (
-    f"found as materialized (select seq, {_EVENT} from outbox.events where seq = any(%b)),",
+    f"recursive these as materialized (select seq, {_EVENT} from outbox.events where seq = any(%b)),",
     "event_seq = any(%b)",
-    "found ev on ev.seq = t.event_seq",
+    "these ev on ev.seq = t.event_seq",
 )
 _TAKE_THESE = _take(*_THESE)
-_TAKE_THESE_PASSING = _take(
-    *_THESE, " and not (k.tenant = %b and k.type = %b and coalesce(st.filter_hash = any(%b), false))"
-)
+_TAKE_THESE_PASSING = _take(*_THESE, MATCHING_PASSING)
 
 
 @asynccontextmanager
@@ -185,11 +168,17 @@ class TakenBatch:
         self._database = database
         self._connection = connection
         self.taken = sorted([Taken._make(row[:10]) for row in rows if row[0] is not None], key=_BY_SEQ)
-        self.matches = dict(_matched(row) for row in rows if row[0] is None and row[2] is not None)
-        self.last_tenant: str | None = next((row[1] for row in rows if row[0] is None and row[2] is None), None)
+        others = [row for row in rows if row[0] is None]
+        kinds = dict.fromkeys((taken.tenant, taken.type) for taken in self.taken if taken.size is not None)
+        passing = None if look is None or look.passing is None else (look.passing.tenant, look.passing.type)
+        self.matches = matches_of_kinds(others, kinds, most_matches + 1, passing)
+        self.last_tenant: str | None = next((row[1] for row in others if row[2] is None and row[1] is not None), None)
         if look is not None:
             self.last_tenant = look.last_tenant
-        self.filtered = {(row[1], row[2]) for row in rows if row[0] is None and row[-1] is not None}
+        asks = any(row[-1] is not None for row in others)  # somebody has a filter
+        self.filtered = {
+            kind for kind, matches in self.matches.items() if asks and any(match.filter_hash for match in matches)
+        }
         self.is_wide = any(len(matches) > most_matches for matches in self.matches.values())
         self.gave_up: list[tuple[int, bytes]] = []
         self._kept: dict[int, Sequence[Match]] = {}
@@ -265,11 +254,6 @@ class TakenBatch:
             Bigints([seq for seq, _ in self.gave_up]) if self.gave_up else None,
             Uuids([subscription_id for _, subscription_id in self.gave_up]) if self.gave_up else None,
         )
-
-
-def _matched(row: Sequence[Any]) -> tuple[tuple[str, str], list[Match]]:
-    tenant, type_, columns = row[1], row[2], row[10:]
-    return (tenant, type_), list(map(Match, *(columns if columns[-1] is not None else columns[:-1])))
 
 
 def new_ids(count: int) -> list[bytes]:
