@@ -232,7 +232,7 @@ class FanOut:
 
     def _is_too_many(self, batch: TakenBatch) -> bool:
         """Tell whether a batch has too many deliveries for one transaction; if so, take fewer events next time."""
-        births = sum(len(batch.matches_of(taken)) for taken in batch.taken)
+        births = sum([len(matches) for _, matches in batch.matched()])
         if len(batch.taken) == 1 or births <= DELIVERIES_MAX:
             return False
         self._adapt(len(batch.taken), births)

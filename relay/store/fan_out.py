@@ -6,6 +6,7 @@ Ids and times are the bytes that the server sends: the data plane compares and r
 from __future__ import annotations
 
 import os
+import struct
 import time
 from contextlib import asynccontextmanager
 from operator import attrgetter
@@ -49,8 +50,7 @@ TAKE_TURN = turns.TAKE.format(turn="fan_out")
 
 # The bounds stand twice, so that the planner leaves out partitions: planning many takes longer than the take itself.
 # One answer has the events taken, and beside them what their kinds match (MATCHES). One snapshot reads both, so a
-# subscription committed before an event is never missed. No payload is read: its
-# length stands beside the pointer to it.
+# subscription committed before an event is never missed. No payload is read: its length stands beside the pointer.
 _EVENT = f"""tenant, type, available_at, octet_length(payload) as size, {LANE_OF_EVENT} as lane,
                case when starts_with(type, 'relay.') then key end as about"""
 _BETWEEN = f"""lateral (
@@ -182,10 +182,18 @@ class TakenBatch:
         self.is_wide = any(len(matches) > most_matches for matches in self.matches.values())
         self.gave_up: list[tuple[int, bytes]] = []
         self._kept: dict[int, Sequence[Match]] = {}
+        self._matched: list[tuple[Taken, Sequence[Match]]] | None = None
 
     def keep(self, event_seq: int, matches: Sequence[Match]) -> None:
         """Set what is left of an event's matches after the filters."""
         self._kept[event_seq] = matches
+        self._matched = None
+
+    def matched(self) -> list[tuple[Taken, Sequence[Match]]]:
+        """Return each event with its matches, after the filters."""
+        if self._matched is None:
+            self._matched = [(taken, self.matches_of(taken)) for taken in self.taken]
+        return self._matched
 
     def matches_of(self, taken: Taken) -> Sequence[Match]:
         """Return the matches of an event, after the filters. One about a subscription never goes to that one."""
@@ -246,7 +254,7 @@ class TakenBatch:
     def _resolution(self) -> tuple[object, ...]:
         """Return the columns of the row that says how many subscriptions each event matched."""
         seqs = [taken.seq for taken in self.taken]
-        counts = [len(self.matches_of(taken)) for taken in self.taken]
+        counts = [len(matches) for _, matches in self.matched()]
         return (
             seqs[0],
             Bigints(seqs),
@@ -258,9 +266,11 @@ class TakenBatch:
 
 def new_ids(count: int) -> list[bytes]:
     """Return `count` UUIDv7s as raw bytes, ascending in time, random below the millisecond."""
-    head = (time.time_ns() // 1_000_000).to_bytes(6, "big")
-    tail = os.urandom(10 * count)
+    head, pack = (time.time_ns() // 1_000_000).to_bytes(6, "big"), _RANDOM.pack
     return [
-        head + bytes((0x70 | tail[at] & 0x0F, tail[at + 1], 0x80 | tail[at + 2] & 0x3F)) + tail[at + 3 : at + 10]
-        for at in range(0, 10 * count, 10)
+        head + pack(0x7000 | high & 0x0FFF, 1 << 63 | low & 0x3FFF_FFFF_FFFF_FFFF)
+        for high, low in _RANDOM.iter_unpack(os.urandom(_RANDOM.size * count))
     ]
+
+
+_RANDOM = struct.Struct(">HQ")
