@@ -68,7 +68,7 @@ async def test_whatever_raises_over_a_batch_with_an_unfit_member_gives_all_of_it
     async with stepping(world.url, far_end, max_in_flight=1, per_endpoint=1) as relay:
         free = relay.room.free
         with monkeypatch.context() as patched:
-            patched.setattr("relay.engine.sending.decide", fail)
+            patched.setattr("relay.engine.judging.decide", fail)
             await relay.look()
             await relay.settled()
         assert (relay.sending.leased, relay.room.free, relay.room.unbegun) == (0, free, 0)
