@@ -51,13 +51,11 @@ def batch_id_of(raw: bytes) -> bytes:
 def _base32(number: int) -> bytes:
     """Return 130 bits (two of them zero) as 26 characters, two at a time; a loop would take half as long again."""
     pair, n = _PAIRS, number
-    return b"".join(
-        (
-            *(pair[n >> 120], pair[n >> 110 & 1023], pair[n >> 100 & 1023], pair[n >> 90 & 1023], pair[n >> 80 & 1023]),
-            *(pair[n >> 70 & 1023], pair[n >> 60 & 1023], pair[n >> 50 & 1023], pair[n >> 40 & 1023]),
-            *(pair[n >> 30 & 1023], pair[n >> 20 & 1023], pair[n >> 10 & 1023], pair[n & 1023]),
-        )
-    )
+    return b"".join((
+        pair[n >> 120], pair[n >> 110 & 1023], pair[n >> 100 & 1023], pair[n >> 90 & 1023], pair[n >> 80 & 1023],
+        pair[n >> 70 & 1023], pair[n >> 60 & 1023], pair[n >> 50 & 1023], pair[n >> 40 & 1023],
+        pair[n >> 30 & 1023], pair[n >> 20 & 1023], pair[n >> 10 & 1023], pair[n & 1023],
+    ))  # fmt: skip
 
 
 def parse_id(prefix: str, text: object, field: str = "id") -> UUID:

@@ -91,7 +91,10 @@ class _Wide(_Array):
     @classmethod
     def _packed(cls, values: Sequence[bytes]) -> bytes:
         length = _length(cls.width)
-        return length + length.join(values)
+        packed = length + length.join(values)
+        if len(packed) != (len(length) + cls.width) * len(values):
+            raise ValueError(f"each element must have {cls.width} bytes")
+        return packed
 
 
 class _Sized(_Array):

@@ -87,6 +87,13 @@ def test_a_number_out_of_range_is_refused_before_it_is_sent() -> None:
         Smallints([40_000])
 
 
+@pytest.mark.parametrize(("kind", "value"), [(Uuids, bytes(15)), (Timestamps, bytes(9))])
+def test_an_id_or_a_time_of_another_length_is_refused_before_it_is_sent(kind: Any, value: bytes) -> None:
+    for values in ([value], [value, bytes(kind.width)], [None, value]):
+        with pytest.raises(ValueError, match="each element must have"):
+            kind(values)
+
+
 def test_registering_teaches_the_connection_to_send_them_as_binary() -> None:
     transformer = Transformer()
     arrays.register(transformer)
