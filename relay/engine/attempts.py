@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.engine.batches import NO_EVENT, Unfit, send_batch
 from relay.http.begun import Begun
@@ -63,35 +62,44 @@ class Attempts:
         self._ended = ended
         self._loop = asyncio.get_running_loop()  # each look-up is a system call
         self._tasks: set[asyncio.Task[None]] = set()
-        self._answers: set[asyncio.Future[Any]] = set()  # of requests without a task
+        self._begun: dict[Begun, Attempt] = {}  # requests without a task, until they are answered
+        self._all_answered = asyncio.Event()
         self._aborting = False
 
     def __len__(self) -> int:
-        return len(self._tasks) + len(self._answers)
+        return len(self._tasks) + len(self._begun)
 
     def begin(self, endpoint: Endpoint, delivery: Delivery) -> None:
         """Begin an attempt."""
         attempt = Attempt(endpoint, delivery, endpoint.subscription)
         begun = self._send(endpoint, delivery)
         if isinstance(begun, Begun):
-            self._answers.add(begun.answer)
-            begun.answer.add_done_callback(partial(self._answered, attempt, begun))
+            self._begun[begun] = attempt
+            begun.when_answered(self._answered)
         else:
             self._begin_task(attempt, begun)
 
     async def finish(self) -> None:
         """Wait until none is under way."""
-        # A task that was cancelled before its first step is done, and has not taken itself out. An answer takes itself
-        # out in its call back, which comes before that of `wait`.
-        while under_way := self._answers | {task for task in self._tasks if not task.done()}:
-            await asyncio.wait(under_way)
+        while len(self):
+            # A task that was cancelled before its first step is done, and has not taken itself out.
+            self._tasks = {task for task in self._tasks if not task.done()}
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            if self._begun:
+                self._all_answered.clear()
+                await self._all_answered.wait()
 
     async def abort(self) -> None:
         """Cut what is under way; each ends as a failed attempt, because its request may have been read."""
         self._aborting = True  # from here on no request is sent anew: nobody would cut it
         await asyncio.sleep(0)  # a task that is cancelled before its first step would leave no result
-        for under_way in (*self._tasks, *self._answers):
-            under_way.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+        while self._begun:
+            begun, attempt = self._begun.popitem()
+            self._cut(attempt, begun)
+        self._all_answered.set()
         await self.finish()
 
     def _send(self, endpoint: Endpoint, delivery: Delivery) -> Awaitable[Outcome | Unfit | None] | Outcome:
@@ -127,20 +135,26 @@ class Attempts:
             return None
         return await envelope.send(self._sender, made, self._clock.timestamp(), timeout_seconds, delivery.attempts)
 
-    def _answered(self, attempt: Attempt, begun: Begun, answer: asyncio.Future[Any]) -> None:
-        self._answers.discard(answer)
-        outcome: Outcome | None
+    def _answered(self, begun: Begun) -> None:
+        attempt = self._begun.pop(begun, None)
+        if attempt is None:  # it was cut
+            return
+        if not self._begun:
+            self._all_answered.set()
         try:
-            outcome = None if answer.cancelled() else begun.outcome()
-            if outcome is None and (self._aborting or answer.cancelled()):
-                begun.abandon()
-                outcome = _failed(OutcomeKind.ABORTED, begun.started, _STOPPED)
+            outcome = begun.outcome()
         except Exception as error:  # noqa: BLE001 - it is logged there
             outcome = _raised(error, attempt.delivery, begun.started)
-        if outcome is None:
-            self._begin_task(attempt, begun.anew())
-        else:
+        if outcome is not None:
             self._ended(attempt, outcome)
+        elif self._aborting:
+            self._cut(attempt, begun)
+        else:
+            self._begin_task(attempt, begun.anew())
+
+    def _cut(self, attempt: Attempt, begun: Begun) -> None:
+        begun.abandon()
+        self._ended(attempt, _failed(OutcomeKind.ABORTED, begun.started, _STOPPED))
 
     def _begin_task(self, attempt: Attempt, begun: Awaitable[Outcome | Unfit | None] | Outcome) -> None:
         self._tasks.add(self._loop.create_task(self._run(attempt, begun)))

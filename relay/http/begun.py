@@ -5,6 +5,7 @@ Nothing had to be waited for, so nobody needs a task to wait for the answer, whi
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.http.conclusion import is_success, needs_new_connection, outcome_of
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from relay.http.connection import Connection
     from relay.http.pool import Pool, Pools
+    from relay.http.reader import Answer, Lost
     from relay.http.sender import Endpoint
     from relay.model.outcome import Outcome
 
@@ -34,11 +36,14 @@ class Request(NamedTuple):
 class Begun:
     """A request that a kept connection has taken, and its answer to come.
 
-    Either await it, as the coroutine that `send` returns in every other case. Or let `answer` call back: then ask for
-    `outcome()`, and where that is None await `anew()`. Who cancels `answer`, or does not send anew, calls `abandon()`.
+    Either await it, as the coroutine that `send` returns in every other case. Or have it call back by `when_answered`:
+    then ask for `outcome()`, and where that is None await `anew()`. Who wants no answer, or does not send anew, calls
+    `abandon()`.
+
+    It is no future: a call back by way of the loop would cost more than all that follows from an answer.
     """
 
-    __slots__ = ("_connection", "_pool", "_pools", "_readings", "_request", "_send_anew", "answer")
+    __slots__ = ("_answer", "_call_back", "_connection", "_pool", "_pools", "_readings", "_request", "_send_anew")
 
     def __init__(
         self,
@@ -52,8 +57,10 @@ class Begun:
         self._pools, self._pool, self._connection = pools, pool, connection
         self._request, self._send_anew = request, send_anew
         self._readings: tuple[Reading, ...] = ()
+        self._answer: Answer | Lost | None = None
+        self._call_back: Callable[[Begun], object] | None = None
         try:
-            self.answer = connection.exchange(request.data, request.deadline)
+            connection.exchange(request.data, request.deadline, self._answered)
         except BaseException:
             self.abandon()
             raise
@@ -63,9 +70,24 @@ class Begun:
         """When the request began, by `time.monotonic()`."""
         return self._request.started
 
+    def when_answered(self, call_back: Callable[[Begun], object]) -> None:
+        """Call back, from the loop, once there is an answer or none will come. `call_back` must not raise."""
+        self._call_back = call_back
+        if self._answer is not None:
+            asyncio.get_running_loop().call_soon(call_back, self)
+
+    def _answered(self, answer: Answer | Lost) -> None:
+        self._answer = answer
+        if self._call_back is not None:
+            self._call_back(self)
+
     def outcome(self) -> Outcome | None:
-        """Return the outcome; None where the receiver had closed the connection before the request came."""
-        result = self.answer.result()
+        """Return the outcome; None where the receiver had closed the connection before the request came.
+
+        Ask once, when it has called back.
+        """
+        result = self._answer
+        assert result is not None
         success = is_success(result)
         self._pools.take_back(self._pool, self._connection, success=success)
         if not success and needs_new_connection(result):
@@ -99,8 +121,10 @@ class Begun:
         return self._wait().__await__()
 
     async def _wait(self) -> Outcome:
+        answered = asyncio.Event()
+        self.when_answered(lambda _: answered.set())
         try:
-            await self.answer
+            await answered.wait()
         except BaseException:
             self.abandon()
             raise

@@ -6,16 +6,16 @@ import asyncio
 import random
 import select
 import ssl
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import cast
 
 from relay.http.reader import Answer, Lost, ResponseReader
 from relay.http.response import ONLY_HTTP2, speaks_http2
 from relay.model.outcome import OutcomeKind
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 __all__ = ["Connection"]
+
+Answered = Callable[["Answer | Lost"], object]
 
 MAX_USES = 10_000
 IDLE_SECONDS = 30.0
@@ -41,7 +41,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer", "_deadline", "_early", "_loop", "_on_end", "_poll", "_reader", "_retire_at", "_timer", "_timer_at",
+        "_answered", "_deadline", "_early", "_loop", "_on_end", "_poll", "_reader", "_retire_at", "_timer", "_timer_at",
         "_transport", "_uses", "address", "dialled_at", "for_retry", "unasked",
     )  # fmt: skip
 
@@ -65,25 +65,25 @@ class Connection(asyncio.Protocol):
         self._reader = ResponseReader(excerpt_bytes)
         self._poll = select.poll()
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[Answer | Lost] | None = None
+        self._answered: Answered | None = None  # of the request under way
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._deadline = 0.0
         self._uses = 0
 
-    def exchange(self, request: bytes, deadline: float) -> asyncio.Future[Answer | Lost]:
-        """Write one request; by the deadline the future ends with the answer, or with how it was lost.
+    def exchange(self, request: bytes, deadline: float, answered: Answered) -> None:
+        """Write one request; by the deadline `answered` is called with the answer, or with how it was lost.
 
-        Whoever stops waiting for it must close the connection.
+        It is called once, before this returns where the connection is closed already, and must not raise. Whoever wants
+        no answer any more must close the connection.
         """
-        answer = self._answer = self._loop.create_future()
+        self._answered = answered
         self._uses += 1
         self._reader.begin()
         if self._transport is None or self._transport.is_closing():
             self._end(_lost_before(self._early))
-            return answer
+            return
         self._wake_by(deadline)
         self._transport.write(request)
-        return answer
 
     def is_open(self) -> bool:
         """Tell whether neither side has closed the connection."""
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
         """
         return (
             self._transport is not None
-            and self._answer is None
+            and self._answered is None
             and not self._transport.is_closing()
             and self._uses < MAX_USES
             and self._loop.time() < self._retire_at
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close at once, whatever is under way."""
-        self._answer = None
+        self._answered = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on; a byte that nobody asked for ends the connection."""
-        if self._answer is None:
+        if self._answered is None:
             self.unasked = self._uses > 0
             self._early = b"" if self.unasked else data
             self.close()
@@ -148,18 +148,19 @@ class Connection(asyncio.Protocol):
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
-        if self._answer is not None:
+        if self._answered is not None:
             kind: OutcomeKind = OutcomeKind.TLS if isinstance(error, ssl.SSLError) else OutcomeKind.CONNECTION
             self._end(self._reader.give_up(kind, f"closed without a complete answer{_because(error)}"))
         self._on_end(self)
         self._reader.release()
 
     def _end(self, result: Answer | Lost) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None and not answer.done():
-            answer.set_result(result)
+        answered = self._answered
         if not result.reusable or self._is_still_writing():
             self.close()
+        self._answered = None
+        if answered is not None:
+            answered(result)
 
     def _has_unread(self) -> bool:
         return bool(self._poll.poll(0)) or bool(
@@ -179,20 +180,19 @@ class Connection(asyncio.Protocol):
         self._timer_at = deadline
         self._timer = self._loop.call_at(deadline, self._wake)
 
-    def _wake(self, read_for: asyncio.Future[Answer | Lost] | None = None) -> None:
-        """Look at the deadline; `read_for`: the answer whose bytes had time to be read since it passed."""
+    def _wake(self, read_for: Answered | None = None) -> None:
+        """Look at the deadline; `read_for`: whose answer's bytes had time to be read since it passed."""
         self._timer = None
         now = self._loop.time()
         if now < self._deadline:
             self._wake_by(self._deadline)
-        elif self._answer is None:
+        elif self._answered is None:
             self.close()
-        elif self._answer is not read_for and self._has_unread():  # it came in time, while this process stood still
+        elif self._answered is not read_for and self._has_unread():  # it came in time, while this process stood still
             self._timer_at = now + READ_SECONDS
-            self._timer = self._loop.call_at(self._timer_at, self._wake, self._answer)
+            self._timer = self._loop.call_at(self._timer_at, self._wake, self._answered)
         else:
             self._end(self._reader.give_up(OutcomeKind.TIMEOUT, "no complete answer in time"))
-            self.close()
 
 
 def _lost_before(early: bytes) -> Lost:

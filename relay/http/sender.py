@@ -191,8 +191,10 @@ class HttpSender:
             ) from None
 
     async def _exchange(self, pool: Pool, connection: Connection, request: Request) -> Answer | Lost:
+        answer: asyncio.Queue[Answer | Lost] = asyncio.Queue()
+        connection.exchange(request.data, request.deadline, answer.put_nowait)
         try:
-            result = await connection.exchange(request.data, request.deadline)
+            result = await answer.get()
         except BaseException:  # cancelled: the answer to this request must not meet the next one
             connection.close()
             raise

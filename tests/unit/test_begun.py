@@ -26,14 +26,23 @@ class Connection:
     address = "127.0.0.1"
 
     def __init__(self, *, broken: bool = False) -> None:
-        self.answer: asyncio.Future[Answer | Lost] = asyncio.get_running_loop().create_future()
         self.closed = False
         self.broken = broken
+        self.answered: Callable[[Answer | Lost], object] | None = None
+        self.early: Answer | Lost | None = None
 
-    def exchange(self, _data: bytes, _deadline: float) -> asyncio.Future[Answer | Lost]:
+    def exchange(self, _data: bytes, _deadline: float, answered: Callable[[Answer | Lost], object]) -> None:
         if self.broken:
             raise ValueError("cannot write")
-        return self.answer
+        self.answered = answered
+        if self.early is not None:
+            answered(self.early)
+
+    def answer(self, result: Answer | Lost) -> None:
+        if self.answered is None:
+            self.early = result
+        elif not self.closed:
+            self.answered(result)
 
     def is_open(self) -> bool:
         return not self.closed
@@ -82,6 +91,7 @@ def attempts_of(wire: Wire, ended: list[Any], transforming: Any = None) -> tuple
 
 
 CLOSED_BEFORE = Lost(OutcomeKind.CONNECTION, "closed", b"")
+DELIVERED = Answer(204, b"HTTP/1.1 204 No Content\r\n\r\n", b"", reusable=True)
 
 
 async def test_an_abort_cuts_what_waits_for_its_answer() -> None:
@@ -96,7 +106,7 @@ async def test_an_abort_cuts_what_waits_for_its_answer() -> None:
     assert len(attempts) == 0
 
 
-@pytest.mark.parametrize("turns", [0, 1], ids=["as the abort begins", "as it cuts"])
+@pytest.mark.parametrize("turns", [1, 2], ids=["as the abort begins", "after it has cut"])
 async def test_nothing_is_sent_anew_during_an_abort(turns: int) -> None:
     """The receiver has closed the connection at the same moment."""
     wire, ended = Wire(), list[Any]()
@@ -105,7 +115,7 @@ async def test_nothing_is_sent_anew_during_an_abort(turns: int) -> None:
     aborting = asyncio.create_task(attempts.abort())
     for _ in range(turns):
         await asyncio.sleep(0)
-    wire.connection.answer.set_result(CLOSED_BEFORE)
+    wire.connection.answer(CLOSED_BEFORE)
     async with asyncio.timeout(5):
         await aborting
     assert [outcome.kind for outcome in ended] == [OutcomeKind.ABORTED]
@@ -117,7 +127,7 @@ async def test_otherwise_it_is_sent_anew_by_a_task_that_an_abort_cuts() -> None:
     wire, ended = Wire(), list[Any]()
     attempts, endpoint, delivery = attempts_of(wire, ended)
     attempts.begin(endpoint, delivery)
-    wire.connection.answer.set_result(CLOSED_BEFORE)
+    wire.connection.answer(CLOSED_BEFORE)
     for _ in range(3):
         await asyncio.sleep(0)
     assert wire.anew == 1
@@ -130,11 +140,33 @@ async def test_finish_waits_for_the_call_back_of_an_answer_that_is_there() -> No
     wire, ended = Wire(), list[Any]()
     attempts, endpoint, delivery = attempts_of(wire, ended)
     attempts.begin(endpoint, delivery)
-    wire.connection.answer.set_result(Answer(204, b"HTTP/1.1 204 No Content\r\n\r\n", b"", reusable=True))
+    wire.connection.answer(DELIVERED)
     await attempts.finish()
     assert [outcome.kind for outcome in ended] == [OutcomeKind.DELIVERED]
     assert wire.pools.resting == 1
     assert wire.has_place
+
+
+async def test_an_answer_ends_its_attempt_in_the_turn_that_reads_it() -> None:
+    wire, ended = Wire(), list[Any]()
+    attempts, endpoint, delivery = attempts_of(wire, ended)
+    attempts.begin(endpoint, delivery)
+    wire.connection.answer(DELIVERED)
+    assert [outcome.kind for outcome in ended] == [OutcomeKind.DELIVERED]
+    assert len(attempts) == 0
+
+
+async def test_a_connection_that_is_closed_already_ends_no_attempt_before_it_has_begun() -> None:
+    wire, ended = Wire(), list[Any]()
+    attempts, endpoint, delivery = attempts_of(wire, ended)
+    wire.connection.answer(CLOSED_BEFORE)
+    attempts.begin(endpoint, delivery)
+    assert (ended, len(attempts)) == ([], 1)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert wire.anew == 1
+    await attempts.abort()
+    assert [outcome.kind for outcome in ended] == [OutcomeKind.ABORTED]
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -149,7 +181,7 @@ async def test_what_is_sent_is_made_without_a_task_unless_that_has_to_wait(at_on
     delivery.start_by = time.monotonic() + 5
     attempts.begin(endpoint, delivery)
     assert (asyncio.all_tasks() == tasks) is at_once
-    wire.connection.answer.set_result(Answer(204, b"HTTP/1.1 204 No Content\r\n\r\n", b"", reusable=True))
+    wire.connection.answer(DELIVERED)
     await attempts.finish()
     assert [outcome.kind for outcome in ended] == [OutcomeKind.DELIVERED]
 
@@ -190,10 +222,10 @@ async def test_what_an_answer_means_is_asked_whichever_way_it_comes() -> None:
     def read_twice(sent: Awaitable[Outcome]) -> Awaitable[Outcome]:
         return read_by(partial(later, OutcomeKind.NOT_TAKEN), read_by(partial(later, OutcomeKind.SLOWED), sent))
 
-    wire, answer = Wire(), Answer(204, b"HTTP/1.1 204 No Content\r\n\r\n", b"", reusable=True)
+    wire = Wire()
     begun = wire.begin()
     assert read_twice(begun) is begun
-    wire.connection.answer.set_result(answer)
+    wire.connection.answer(DELIVERED)
     outcome = await begun
     assert (outcome.kind, outcome.error) == (OutcomeKind.NOT_TAKEN, "None slowed not_taken")
 
@@ -201,6 +233,6 @@ async def test_what_an_answer_means_is_asked_whichever_way_it_comes() -> None:
     wire.send_anew = waited
     begun = wire.begin()
     read_twice(begun)
-    wire.connection.answer.set_result(CLOSED_BEFORE)
+    wire.connection.answer(CLOSED_BEFORE)
     assert (await begun).error == "said slowed not_taken"
     assert (await read_twice(waited())).error == "said slowed not_taken"
