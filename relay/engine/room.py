@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Room"]
 
+BEGUN_AT_ONCE = 16  # requests in one turn of the loop: answers of the database wait for its end, and takes for them
 LEASED_MAX = 2048  # deliveries held by one process, sending or unbegun
 BYTES_MAX = 16 * 1024 * 1024  # of those of their bodies that are not small
 FAN_OUT_BYTES_MIN = 64 * SMALL_BYTES  # fan_out reads so much of bodies in any case: small ones always find room
@@ -132,11 +133,17 @@ class Room:
             freed.set()
 
     def begin_attempts(self) -> None:
-        """Begin attempts while there are places: one for each queued endpoint in turn, of any engine."""
+        """Begin attempts while there are places: one for each queued endpoint in turn, of any engine.
+
+        After BEGUN_AT_ONCE, the others begin in the loop's next turn.
+        """
         self._lending.take_back()
-        while self._requests.taken < self._requests.total and (endpoint := self._queues.next()):
+        for _ in range(BEGUN_AT_ONCE):
+            if self._requests.taken >= self._requests.total or not (endpoint := self._queues.next()):
+                return
             endpoint.owner.begin_next(endpoint)
             self._queues.append(endpoint)
+        self.begin_attempts_soon()
 
     def begin_attempts_soon(self) -> None:
         """Begin attempts in the next turn of the loop, once for all that ended in this one.

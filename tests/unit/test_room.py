@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from relay.engine.endpoint import Endpoint
-from relay.engine.room import Room
+from relay.engine.room import BEGUN_AT_ONCE, Room
 from relay.secrets.keyring import Keyring
 from tests.unit.test_endpoint import subscription
 
@@ -81,6 +81,19 @@ async def test_there_is_one_look_a_turn_and_another_in_the_next(
         assert len(looks) == turn - 1
         await asyncio.sleep(0)
         assert len(looks) == turn
+
+
+async def test_the_loop_turns_between_sixteen_requests_and_the_next() -> None:
+    """Else what the database answers waits until all have begun."""
+    room = Room(64)
+    one = Endpoint(subscription(), 64, Keyring(), cast(Any, Owner(room)))
+    one.window.answers, one.window.size = True, 64
+    for _ in range(40):
+        room.enter(one, cast(Any, SimpleNamespace(size=2)))
+    room.begin_attempts()
+    for begun in (BEGUN_AT_ONCE, 2 * BEGUN_AT_ONCE, 40, 40):
+        assert begun_by(one) == one.sending == begun
+        await asyncio.sleep(0)
 
 
 class Behind:
