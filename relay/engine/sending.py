@@ -125,6 +125,7 @@ class Sending:
 
         Call `refresh` before: a delivery of an unknown subscription is skipped.
         """
+        fed: set[Endpoint] = set()
         for delivery in deliveries:
             endpoint = self._endpoints.get(delivery.subscription_id)
             if endpoint is None:  # its subscription was removed meanwhile; housekeeping clears the row
@@ -137,7 +138,9 @@ class Sending:
             if delivery.suspect:
                 self._suspect.note_begun(delivery)
             if not delivery.probe:  # that one is for an endpoint whose breaker is open
-                self._give_back_unless_sendable(endpoint)
+                fed.add(endpoint)
+        for endpoint in fed:
+            self._give_back_unless_sendable(endpoint)
         self._room.begin_attempts()
 
     def give_back(self, delivery: Delivery) -> None:

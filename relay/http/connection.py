@@ -41,8 +41,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answered", "_deadline", "_early", "_loop", "_on_end", "_poll", "_reader", "_retire_at", "_timer", "_timer_at",
-        "_transport", "_uses", "address", "dialled_at", "for_retry", "unasked",
+        "_answered", "_deadline", "_early", "_is_layered", "_loop", "_on_end", "_poll", "_reader", "_retire_at",
+        "_timer", "_timer_at", "_transport", "_uses", "address", "dialled_at", "for_retry", "unasked",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._reader = ResponseReader(excerpt_bytes)
         self._poll = select.poll()
         self._transport: asyncio.Transport | None = None
+        self._is_layered = False  # whether the transport is a layer of our own, which tells what it has not read
         self._answered: Answered | None = None  # of the request under way
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._deadline = 0.0
@@ -105,8 +106,7 @@ class Connection(asyncio.Protocol):
             and not self._transport.is_closing()
             and self._uses < MAX_USES
             and self._loop.time() < self._retire_at
-            and not self._poll.poll(0)
-            and not self._transport.get_extra_info("unread")
+            and not self._has_unread()
         )
 
     def rest(self) -> None:
@@ -129,6 +129,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
+        self._is_layered = transport.get_extra_info("unread") is not None
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
@@ -163,9 +164,9 @@ class Connection(asyncio.Protocol):
             answered(result)
 
     def _has_unread(self) -> bool:
-        return bool(self._poll.poll(0)) or bool(
-            self._transport is not None and self._transport.get_extra_info("unread")
-        )
+        if self._poll.poll(0):
+            return True
+        return self._is_layered and self._transport is not None and bool(self._transport.get_extra_info("unread"))
 
     def _is_still_writing(self) -> bool:
         # The receiver answered before it had the whole request: the rest would be read as the next one.

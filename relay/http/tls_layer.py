@@ -108,7 +108,7 @@ class TLSLayer(asyncio.Protocol, asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what asyncio's transports tell, and 'unread': whether part of a record waits for the rest."""
         if name == "unread":
-            return not self._records.are_whole() or self._below.get_extra_info(name, default)
+            return not self._records.are_whole() or bool(self._below.get_extra_info(name, default))
         return self._tls if name == "ssl_object" else self._below.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:

@@ -40,7 +40,7 @@ def steps_after(rows: Sequence[Settlement]) -> list[Step]:
 def delivered_among(rows: Sequence[Settlement]) -> list[bytes]:
     """Return the ids of those deliveries that the receiver took."""
     taken = VerdictKind.DELIVERED  # looked up once (see DELIVERED of relay/model/outcome.py)
-    return [row.delivery.id for row in rows if row.verdict.kind == taken]
+    return [row.delivery.id for row in rows if row.verdict.kind is taken]
 
 
 # For deliveries that succeeded after another relay buried them. It is a statement of its own, after SETTLE: the
