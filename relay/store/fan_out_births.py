@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.store.arrays import Bigints, Floats, Integers, Smallints, Timestamps, Uuids
+from relay.store.rows import Birth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from relay.store.rows import Birth
 
 __all__ = ["birth_of"]
 
@@ -61,23 +60,18 @@ def birth_of(births: Sequence[Birth], *, in_lanes: bool) -> tuple[str, tuple[obj
     Its first five parameters are those of the row of `resolutions` and not among the columns. `in_lanes`: some are in
     lanes.
     """
+    # In the order of Birth's fields; by a list for each it would take half as long again.
+    each = tuple(zip(*births, strict=True)) or ((),) * len(Birth._fields)
+    ids, seqs, subscriptions, due, leases, seconds, sizes, boosts, lanes, parked, batches, batch_sizes = each
     columns: tuple[object, ...] = (
-        Uuids([birth.id for birth in births]),
-        Bigints([birth.event_seq for birth in births]),
-        Uuids([birth.subscription_id for birth in births]),
-        Timestamps([birth.due for birth in births]),
-        Bigints([birth.lease for birth in births]),
-        Floats([birth.lease_seconds for birth in births]),
-        Integers([birth.size for birth in births]),
-    )
-    batched = any(birth.batch for birth in births)
-    if not in_lanes and not batched and not any(birth.boost_seconds for birth in births):
+        Uuids(ids), Bigints(seqs), Uuids(subscriptions), Timestamps(due), Bigints(leases), Floats(seconds),
+        Integers(sizes),
+    )  # fmt: skip
+    batched = any(batches)
+    if not in_lanes and not batched and not any(boosts):
         return _BIRTH_PLAIN, columns
-    boosts = Integers([birth.boost_seconds for birth in births])
     if in_lanes:
-        lanes, parked = Bigints([birth.lane for birth in births]), Smallints([birth.parked for birth in births])
-        return _BIRTH_IN_LANES, (*columns, lanes, parked, boosts)
+        return _BIRTH_IN_LANES, (*columns, Bigints(lanes), Smallints(parked), Integers(boosts))
     if not batched:
-        return _BIRTH_BOOSTED, (*columns, boosts)
-    batches, sizes = Uuids([birth.batch for birth in births]), Integers([birth.batch_size for birth in births])
-    return _BIRTH_BATCHED, (*columns, boosts, batches, sizes)
+        return _BIRTH_BOOSTED, (*columns, Integers(boosts))
+    return _BIRTH_BATCHED, (*columns, Integers(boosts), Uuids(batches), Integers(batch_sizes))
