@@ -3,12 +3,12 @@
     import outbox.alembic
 
     def upgrade() -> None:
-        outbox.alembic.upgrade(op, to=44)  # the last number in `relay migrate`; it is never another one later
+        outbox.alembic.upgrade(op, to=45)  # the last number in `relay migrate`; it is never another one later
 
     def downgrade() -> None:
         outbox.alembic.downgrade(op)
 
-A later outbox-relay may bring migrations: then add a revision with `upgrade(op, since=44, to=45)`. `relay run` says so
+A later outbox-relay may bring migrations: then add a revision with `upgrade(op, since=45, to=45)`. `relay run` says so
 where one is missing. It works online, on psycopg or psycopg2, and offline (`alembic upgrade head --sql`). `relay
 migrate` keeps the same numbers: neither repeats what the other did.
 """

@@ -112,7 +112,7 @@ COLUMNS = {
 }
 TEXTS = {"body", "filter_hash", "id_of_key", "patterns_of", "text_id", "uuid_of"}
 URLS = {"shown_url", "shown_beginning", "shown_path", "shown_query", "shown_pair", "looks_secret"}
-RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "refuses_type", "uuid7"}
+RULES = {"broken_rule", "keeps_rules", "max_payload_bytes", "metadata_is_text_by_name", "refuses_type", "uuid7"}
 FINDINGS = {"findings", "collation_findings", "grant_findings", "here", "is_copied"}
 UPKEEP = {
     "make_event_leaf", "make_attempt_leaf", "retire_event_leaf", "retire_attempt_leaf", "prune_events",

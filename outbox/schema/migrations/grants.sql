@@ -30,7 +30,8 @@ declare
         where pronamespace = 'outbox'::regnamespace and proname in ('record', 'record_once'));
     urls constant text := 'outbox.shown_url, outbox.shown_beginning, outbox.shown_path, outbox.shown_query, outbox.shown_pair,
         outbox.looks_secret';
-    rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes, outbox.refuses_type';
+    rules constant text := 'outbox.keeps_rules, outbox.broken_rule, outbox.max_payload_bytes, outbox.refuses_type,
+        outbox.metadata_is_text_by_name';
     findings constant text := 'outbox.findings, outbox.collation_findings, outbox.grant_findings, outbox.here, outbox.is_copied';
     upkeep constant text := 'outbox.make_event_leaf, outbox.make_attempt_leaf, outbox.retire_event_leaf,
         outbox.retire_next_event_leaf, outbox.retire_next_attempt_leaf,
