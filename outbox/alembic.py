@@ -8,7 +8,7 @@
     def downgrade() -> None:
         outbox.alembic.downgrade(op)
 
-A later outbox-relay may bring migrations: then add a revision with `upgrade(op, since=45, to=45)`. `relay run` says so
+A later outbox-relay may bring migrations: then add a revision with `upgrade(op, since=45, to=46)`. `relay run` says so
 where one is missing. It works online, on psycopg or psycopg2, and offline (`alembic upgrade head --sql`). `relay
 migrate` keeps the same numbers: neither repeats what the other did.
 """

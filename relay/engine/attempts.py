@@ -103,23 +103,23 @@ class Attempts:
         await self.finish()
 
     def _send(self, endpoint: Endpoint, delivery: Delivery) -> Awaitable[Outcome | Unfit | None] | Outcome:
-        event = delivery.event
+        began, event = time.monotonic(), delivery.event
         try:
             if endpoint.problem is not None:
-                return _failed(*endpoint.problem)
+                return _failed(endpoint.problem[0], began, endpoint.problem[1])
             if delivery.members:
                 return send_batch(self._sender, endpoint, delivery, self._transforming, self._clock)
             if delivery.unreadable is not None:
-                return _failed(OutcomeKind.PAYLOAD_UNREADABLE, delivery.unreadable)
+                return _failed(OutcomeKind.PAYLOAD_UNREADABLE, began, delivery.unreadable)
             if event is None:
-                return _failed(OutcomeKind.EVENT_GONE, NO_EVENT)
+                return _failed(OutcomeKind.EVENT_GONE, began, NO_EVENT)
             envelope, timeout_seconds = endpoint.envelope, endpoint.timeout_of(delivery)
             made = self._transforming.make_at_once(envelope, event) if envelope.needs_time else event
             if made is None:
                 return self._make_and_send(endpoint, envelope, event, delivery, timeout_seconds)
             return envelope.send(self._sender, made, self._clock.timestamp(), timeout_seconds, delivery.attempts)
         except Exception as error:  # noqa: BLE001 - it is logged there
-            return _raised(error, delivery)
+            return _raised(error, delivery, began)
 
     async def _make_and_send(
         self, endpoint: Endpoint, envelope: Envelope, event: EventParts, delivery: Delivery, timeout_seconds: float
@@ -130,7 +130,7 @@ class Attempts:
         except (asyncio.CancelledError, TooLateError):  # no byte was sent
             return None
         except EvaluatorError as error:
-            return _failed(OutcomeKind.INTERNAL, str(error), began)
+            return _failed(OutcomeKind.INTERNAL, began, str(error))
         if time.monotonic() > delivery.start_by:
             return None
         return await envelope.send(self._sender, made, self._clock.timestamp(), timeout_seconds, delivery.attempts)
@@ -154,7 +154,7 @@ class Attempts:
 
     def _cut(self, attempt: Attempt, begun: Begun) -> None:
         begun.abandon()
-        self._ended(attempt, _failed(OutcomeKind.ABORTED, _STOPPED, begun.started))
+        self._ended(attempt, _failed(OutcomeKind.ABORTED, begun.started, _STOPPED))
 
     def _begin_task(self, attempt: Attempt, begun: Awaitable[Outcome | Unfit | None] | Outcome) -> None:
         self._tasks.add(self._loop.create_task(self._run(attempt, begun)))
@@ -173,7 +173,7 @@ async def _outcome_of(begun: Awaitable[Outcome | Unfit | None] | Outcome, delive
     try:
         return await begun
     except asyncio.CancelledError:
-        return _failed(OutcomeKind.ABORTED, _STOPPED, began)
+        return _failed(OutcomeKind.ABORTED, began, _STOPPED)
     except Exception as error:  # noqa: BLE001 - it is logged there
         return _raised(error, delivery, began)
 
@@ -181,17 +181,16 @@ async def _outcome_of(begun: Awaitable[Outcome | Unfit | None] | Outcome, delive
 _STOPPED = "the relay was told to stop at once"
 
 
-def _raised(error: Exception, delivery: Delivery, began: float | None = None) -> Outcome:
+def _raised(error: Exception, delivery: Delivery, began: float) -> Outcome:
     if isinstance(error, TransformationError):
-        return _failed(OutcomeKind.TRANSFORMATION_FAILED, f"transformation: {error}", began)
+        return _failed(OutcomeKind.TRANSFORMATION_FAILED, began, f"transformation: {error}")
     if isinstance(error, FormatError):
         return Outcome(OutcomeKind.UNFORMATTED, None, 0, str(error), sent=False)
     if isinstance(error, NotStartedError):
-        return _failed(OutcomeKind.LOCAL, str(error), began)
+        return _failed(OutcomeKind.LOCAL, began, str(error))
     log.error("%s: attempt failed inside the relay", delivery, exc_info=error)
-    return _failed(OutcomeKind.INTERNAL, f"{type(error).__name__} inside the relay; see its log", began)
+    return _failed(OutcomeKind.INTERNAL, began, f"{type(error).__name__} inside the relay; see its log")
 
 
-def _failed(kind: OutcomeKind, error: str, began: float | None = None) -> Outcome:
-    """Return the outcome; it took no time where nothing `began`, a time of `time.monotonic()`."""
-    return Outcome(kind, None, 0 if began is None else milliseconds_since(began), error)
+def _failed(kind: OutcomeKind, began: float, error: str) -> Outcome:
+    return Outcome(kind, None, milliseconds_since(began), error)

@@ -172,9 +172,7 @@ class Queues:
         An unproven endpoint that has its one place leaves the queue: it is appended again when that attempt ends.
         """
         requests, tenants = self._requests, self._tenants
-        most, unproven_most = requests.total, requests.unproven_max
-        if tenants.several:
-            most, unproven_most = tenants.most(most), tenants.most(unproven_most)
+        most, unproven_most = tenants.most(requests.total), tenants.most(requests.unproven_max)
         while endpoint := self._next(most, unproven_most):
             endpoint.queued = False
             if endpoint.may_send and (endpoint.window.proven or requests.allowance(endpoint.sending)):

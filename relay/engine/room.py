@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Room"]
 
-BEGUN_AT_ONCE = 16  # requests in one turn of the loop: answers of the database wait for its end, and takes for them
+BEGUN_AT_ONCE = 16  # requests that begin in one turn of the loop: what the database answers is read only after it
 LEASED_MAX = 2048  # deliveries held by one process, sending or unbegun
 BYTES_MAX = 16 * 1024 * 1024  # of those of their bodies that are not small
 FAN_OUT_BYTES_MIN = 64 * SMALL_BYTES  # fan_out reads so much of bodies in any case: small ones always find room

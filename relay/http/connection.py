@@ -149,11 +149,13 @@ class Connection(asyncio.Protocol):
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
-        if self._answered is not None:
-            kind: OutcomeKind = OutcomeKind.TLS if isinstance(error, ssl.SSLError) else OutcomeKind.CONNECTION
-            self._end(self._reader.give_up(kind, f"closed without a complete answer{_because(error)}"))
+        kind: OutcomeKind = OutcomeKind.TLS if isinstance(error, ssl.SSLError) else OutcomeKind.CONNECTION
+        said = f"closed without a complete answer{_because(error)}"
+        result = None if self._answered is None else self._reader.give_up(kind, said)
         self._on_end(self)
         self._reader.release()
+        if result is not None:
+            self._end(result)  # the last, since it calls whoever waits
 
     def _end(self, result: Answer | Lost) -> None:
         answered = self._answered

@@ -192,10 +192,10 @@ class HttpSender:
 
     async def _exchange(self, pool: Pool, connection: Connection, request: Request) -> Answer | Lost:
         answer: asyncio.Queue[Answer | Lost] = asyncio.Queue()
-        connection.exchange(request.data, request.deadline, answer.put_nowait)
         try:
+            connection.exchange(request.data, request.deadline, answer.put_nowait)
             result = await answer.get()
-        except BaseException:  # cancelled: the answer to this request must not meet the next one
+        except BaseException:  # such as cancelled: the answer to this request must not meet the next one
             connection.close()
             raise
         self._pools.take_back(pool, connection, success=is_success(result))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from relay.engine.attempts import Attempts
 from relay.http.begun import Begun, Request, read_by
 from relay.http.pool import Key, Pool, Pools
 from relay.http.reader import Answer, Lost
+from relay.http.sender import Endpoint, HttpSender
 from relay.model.outcome import Outcome, OutcomeKind
 
 pytestmark = pytest.mark.anyio
@@ -147,6 +149,30 @@ async def test_finish_waits_for_the_call_back_of_an_answer_that_is_there() -> No
     assert wire.has_place
 
 
+@pytest.mark.parametrize("anew", [False, True])
+async def test_finish_waits_for_an_answer_and_for_what_is_sent_anew_after_it(*, anew: bool) -> None:
+    wire, ended, sent = Wire(), list[Any](), asyncio.Event()
+
+    async def send_anew() -> Outcome:
+        await sent.wait()
+        return Outcome(OutcomeKind.DELIVERED, 204, 1, None)
+
+    wire.send_anew = send_anew
+    attempts, endpoint, delivery = attempts_of(wire, ended)
+    attempts.begin(endpoint, delivery)
+    finishing = asyncio.create_task(attempts.finish())
+    await asyncio.sleep(0)
+    wire.connection.answer(CLOSED_BEFORE if anew else DELIVERED)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert finishing.done() is not anew
+    sent.set()
+    async with asyncio.timeout(5):
+        await finishing
+    assert [outcome.kind for outcome in ended] == [OutcomeKind.DELIVERED]
+    assert len(attempts) == 0
+
+
 async def test_an_answer_ends_its_attempt_in_the_turn_that_reads_it() -> None:
     wire, ended = Wire(), list[Any]()
     attempts, endpoint, delivery = attempts_of(wire, ended)
@@ -208,6 +234,45 @@ async def test_what_cannot_be_written_takes_no_place() -> None:
         wire.begin()
     assert wire.connection.closed
     assert wire.has_place
+
+
+class Unwritable(asyncio.Transport):
+    """A new connection that cannot be written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aborted = False
+        self.socket, self._other = socket.socketpair()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.socket if name == "socket" else default
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        raise ValueError("cannot write")
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.socket.close()
+        self._other.close()
+
+
+async def test_a_new_connection_that_cannot_be_written_to_is_closed() -> None:
+    transport = Unwritable()
+
+    async def reach(*_: object) -> Any:
+        return SimpleNamespace(address="127.0.0.1", open=open_)
+
+    async def open_(protocol: asyncio.Protocol, *_: object) -> None:
+        protocol.connection_made(transport)
+
+    sender = HttpSender(cast(Any, SimpleNamespace(reach=reach)), user_agent="test")
+    with pytest.raises(ValueError, match="cannot write"):
+        await sender.send(Endpoint.of("http://receiver.example/"), b"", b"{}", 5)
+    assert transport.aborted
+    assert sender.endpoints == 0
 
 
 async def test_what_an_answer_means_is_asked_whichever_way_it_comes() -> None:

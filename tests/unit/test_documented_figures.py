@@ -54,6 +54,7 @@ def test_the_page_on_alembic_names_the_newest_migration() -> None:
         written = (readme.ROOT / path).read_text("utf-8")
         assert set(re.findall(r"upgrade\(op, to=(\d+)\)", written)) == {str(known_version())}, path
         assert set(re.findall(r"upgrade\(op, since=(\d+)", written)) == {str(known_version())}, path
+        assert set(re.findall(r"since=\d+, to=(\w+)", written)) <= {str(known_version() + 1)}, path
 
 
 def test_every_finding_is_on_the_page_of_troubleshooting() -> None:
